@@ -1,0 +1,1 @@
+"""The nouns of GraphLens: graphs, runs, findings and documents, without TensorFlow."""

@@ -1,0 +1,268 @@
+"""The analysis document: the result of judging one target.  The JSON of these classes is the product.
+
+Field names are stable: they may be added to, never renamed (``schema/analysis.v1.json`` is derived from this module).
+``None`` means unknown, never zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from graphlens.ir.run import LedgerRow, Origin
+
+SCHEMA_VERSION = 1
+
+Severity = Literal["high", "medium", "low", "info"]
+SEVERITIES: tuple[Severity, ...] = ("high", "medium", "low", "info")
+
+# Share of the step that a fix saves, from which a finding is high, medium or low (design, section 4).
+SEVERITY_SHARES: tuple[tuple[float, Severity], ...] = ((0.10, "high"), (0.03, "medium"), (0.005, "low"))
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """What the fix would save per step.  ``ns`` and ``share`` are ``None`` when nothing was measured."""
+
+    ns: int | None = None
+    share: float | None = None
+    origin: Literal["measured", "modelled", "bound", "unknown"] = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """What to change.  ``edits`` are data that a rewriter applies; empty when only a person can do it."""
+
+    summary: str
+    safety: Literal["exact", "tolerance", "manual"]
+    edits: tuple[Mapping[str, Any], ...] = ()
+    snippet: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The measured outcome of applying a fix to a copy; ``not-run`` until somebody did."""
+
+    verdict: Literal["proven", "refuted", "inconclusive", "failed", "not-run"]
+    why: str
+    speedup: float | None = None
+    ci95: tuple[float, float] | None = None
+    pairs: int | None = None
+    aa_ci95: tuple[float, float] | None = None
+    max_abs_diff: float | None = None
+    max_rel_diff: float | None = None
+    tolerance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FigureNode:
+    """One op of a figure.  ``role`` is ``subject`` for the finding's own ops, ``context`` for neighbours."""
+
+    name: str
+    op: str
+    role: Literal["subject", "context"]
+    self_ns: int | None = None
+    device: str | None = None
+    spec: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """The ops around a finding, small enough to draw.
+
+    ``edges`` are ``(source, destination, kind)``; ``stage`` names the graph; ``omitted`` counts ops left out by the cap.
+    """
+
+    stage: str
+    nodes: tuple[FigureNode, ...]
+    edges: tuple[tuple[str, str, str], ...]
+    omitted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a rule found.
+
+    ``nodes`` are names in the graph that ``stage`` says.  ``evidence`` maps plain words to numbers and names.
+    ``severity`` and ``shares_ops_with`` (codes and indexes of overlapping findings) are set by the judge, not by the rule.
+    """
+
+    code: str
+    rule: str
+    title: str
+    nodes: tuple[str, ...]
+    evidence: Mapping[str, Any]
+    reason: str
+    saving: Saving
+    fix: Fix
+    stage: str = "executed"
+    severity: Severity = "info"
+    proof: Proof = Proof("not-run", "no proof was requested")
+    figure: Figure | None = None
+    shares_ops_with: tuple[str, ...] = ()
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleStatus:
+    """What became of one rule: every rule is listed, always."""
+
+    code: str
+    rule: str
+    status: Literal["found", "passed", "not-applicable", "error"]
+    why: str
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysisError:
+    """What could not be done, at which stage, in one sentence that says what to do next."""
+
+    stage: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the user pointed at.  ``path`` is as the user wrote it; ``digest`` identifies its content."""
+
+    path: str
+    kind: str
+    signature: str | None = None
+    digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How far the evidence can be trusted, judged before anything else.
+
+    Attributes
+    ----------
+    join_rate
+        Share of the measured op time whose event was joined to an executed op and on to a traced op.
+    attributed_share
+        Share of the step's wall time that the ledger gives to named ops or named overhead.
+    op_share
+        Share of the step's wall time during which a named op ran.
+    coverage
+        Share of the executed ops that a profiler can see (see ``facts.quality``) of which it saw at least one event.
+    stability
+        ``(p90 - p10) / median`` of the unprofiled step.
+    profiler_overhead
+        Profiled median over unprofiled median, less 1; negative values are noise.
+    """
+
+    grade: Literal["good", "fair", "poor", "none"]
+    join_rate: float | None = None
+    attributed_share: float | None = None
+    op_share: float | None = None
+    coverage: float | None = None
+    ops_seen: int | None = None
+    ops_expected: int | None = None
+    stability: float | None = None
+    profiler_overhead: float | None = None
+    steps: int | None = None
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """The step's wall time: the median of steps without the profiler, and of those with it."""
+
+    median_ns: int
+    p10_ns: int
+    p90_ns: int
+    n: int
+    origin: Origin = "measured"
+    profiled_median_ns: int | None = None
+    profiled_n: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSize:
+    """Counts of one stage: ops and edges with functions inlined, and the number of functions."""
+
+    nodes: int
+    edges: int
+    functions: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpRow:
+    """One op of the judged graph.
+
+    ``executed_as`` is the type that really ran, ``origin`` the traced ops it stands for, ``timing`` where ``self_ns``
+    comes from (``profile``, ``replay``, ``kernel``; ``None``: not seen).  ``slack_ns`` is how much longer the op could
+    take without lengthening the critical path.
+    """
+
+    name: str
+    op: str
+    scope: str
+    device: str | None = None
+    executed_as: str | None = None
+    self_ns: int | None = None
+    calls_per_step: float | None = None
+    flops: int | None = None
+    bytes: int | None = None
+    source: str | None = None
+    phase: str | None = None
+    origin: tuple[str, ...] = ()
+    timing: Literal["profile", "replay", "kernel"] | None = None
+    wall_share: float | None = None
+    layer: str | None = None
+    category: str | None = None
+    slack_ns: int | None = None
+    output: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CriticalPath:
+    """The longest chain of dependent ops by measured self time; ``ns`` is its length, ``ops`` its members in order."""
+
+    ns: int
+    ops: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A tensor that crosses devices inside the step."""
+
+    src: str
+    dst: str
+    src_device: str
+    dst_device: str
+    bytes: int | None = None
+    ns: int | None = None
+    reason: str | None = None
+    on_critical_path: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The whole analysis as data."""
+
+    target: Target
+    environment: Mapping[str, Any]
+    quality: Quality
+    graphs: Mapping[str, GraphSize]
+    graphlens_version: str
+    schema_version: int = SCHEMA_VERSION
+    step: StepTime | None = None
+    ledger: tuple[LedgerRow, ...] = ()
+    ops: tuple[OpRow, ...] = ()
+    critical_path: CriticalPath | None = None
+    copies: tuple[Copy, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    rules: tuple[RuleStatus, ...] = ()
+    errors: tuple[AnalysisError, ...] = ()
+
+
+def severity_of(share: float | None) -> Severity:
+    """Grade a finding by the share of the step that its fix saves (``None``: unknown, hence ``info``)."""
+    if share is None:
+        return "info"
+    return next((severity for bound, severity in SEVERITY_SHARES if share >= bound), "info")
+

@@ -1,0 +1,48 @@
+"""Everything that is known about one target before it is judged: graphs, profile, step times, notes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphlens.ir.analysis import AnalysisError, Target
+from graphlens.ir.graph import Graph
+from graphlens.ir.run import Profile, ReplayRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The input of the judge; every part but ``target`` may be missing.
+
+    Attributes
+    ----------
+    traced, optimized, executed
+        The three stages of the function.  ``executed`` joins the partitions of all devices in one root function.
+    profile
+        The events of the profiled steps.
+    unprofiled_ns
+        Wall times of single steps of the same function without the profiler.
+    replay
+        What the second route saw, by the op's name in the executed graph (runtime name).
+    hlo
+        The optimized HLO modules of XLA-compiled functions, as graphs named by module.
+    training
+        Whether the target is a training step (``None``: unknown).
+    static_reason
+        Why nothing was executed (``--static`` was given, unsafe ops, an error), ``None`` when it was executed.
+    """
+
+    target: Target
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    traced: Graph | None = None
+    optimized: Graph | None = None
+    executed: Graph | None = None
+    profile: Profile | None = None
+    unprofiled_ns: tuple[int, ...] = ()
+    replay: Mapping[str, ReplayRecord] = field(default_factory=dict)
+    hlo: Mapping[str, Graph] = field(default_factory=dict)
+    training: bool | None = None
+    static_reason: str | None = None
+    notes: tuple[str, ...] = ()
+    errors: tuple[AnalysisError, ...] = ()

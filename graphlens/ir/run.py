@@ -1,0 +1,151 @@
+"""What was measured: a profile's events, the statistics of a run, and the ledger, as overlays keyed by op name.
+
+Times are integer nanoseconds on one clock whose zero is arbitrary.  Nothing here refers to a file format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Literal, NamedTuple
+
+Origin = Literal["measured", "modelled", "static", "unknown"]
+
+
+class OpEvent(NamedTuple):
+    """One execution of one op on one thread of one plane.
+
+    ``self_ns`` is the duration less the durations of events nested in it (a ``_Send`` contains its receiver).
+    """
+
+    node: str
+    op: str
+    start_ns: int
+    end_ns: int
+    self_ns: int
+    thread: int
+
+
+class Span(NamedTuple):
+    """A named interval that is not an op: an executor, a function run, a step marker, a Python frame.
+
+    ``step_id`` is the runtime's id of the function execution (0 when the event has none), ``iteration`` the loop
+    iteration of an executor span.
+    """
+
+    name: str
+    start_ns: int
+    end_ns: int
+    thread: int
+    step_id: int = 0
+    iteration: int = 0
+
+
+class KernelEvent(NamedTuple):
+    """One XLA thunk or device kernel, with the HLO instruction it belongs to."""
+
+    name: str
+    hlo_op: str
+    hlo_module: str
+    start_ns: int
+    end_ns: int
+    thread: int
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The events of one profile, sorted by start.
+
+    ``steps`` are the step markers, ``executors`` the ``ExecutorState::Process`` spans, ``functions`` the function
+    runs, ``waits`` the asynchronous ops (from their start to their completion; ``name`` is the op's name).
+    ``traces`` are the spans of Python-side function tracing (retraces).  ``dropped`` counts events the file says were lost.
+    """
+
+    ops: tuple[OpEvent, ...] = ()
+    steps: tuple[Span, ...] = ()
+    executors: tuple[Span, ...] = ()
+    functions: tuple[Span, ...] = ()
+    waits: tuple[Span, ...] = ()
+    kernels: tuple[KernelEvent, ...] = ()
+    traces: tuple[Span, ...] = ()
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRecord:
+    """What the second route (a replayed Session run) saw of one op, summed over its executions in one run.
+
+    ``durations_ns`` are the totals per replayed run.  Loop timings of this route are inflated (5 to 6.5 times was
+    measured), so they rank ops but are never added to the step.
+    """
+
+    name: str
+    calls: int
+    durations_ns: tuple[int, ...]
+    outputs: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """Order statistics of one quantity over steps."""
+
+    n: int
+    median_ns: int
+    p10_ns: int
+    p90_ns: int
+
+
+def stat_of(values: Sequence[int]) -> Stat | None:
+    """Summarize ``values`` (nanoseconds); ``None`` for an empty sequence, because unknown is not zero."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    return Stat(len(ordered), round(median(ordered)), _quantile(ordered, 0.1), _quantile(ordered, 0.9))
+
+
+def _quantile(ordered: Sequence[int], share: float) -> int:
+    position = share * (len(ordered) - 1)
+    low = int(position)
+    high = min(low + 1, len(ordered) - 1)
+    return round(ordered[low] + (ordered[high] - ordered[low]) * (position - low))
+
+
+@dataclass(frozen=True, slots=True)
+class OpTiming:
+    """The time of one executed op.
+
+    Attributes
+    ----------
+    self_ns
+        Median over the steps of the summed self time per step.
+    calls_per_step
+        Mean number of executions per step.
+    wall_share
+        Share of the step's wall time during which this op ran; instants with several running ops are divided
+        equally, so the shares of all ops never exceed 1.
+    source
+        ``profile`` for the profiler's own events, ``replay`` for the second route (ranks, never totals),
+        ``kernel`` for XLA thunks.
+    """
+
+    self_ns: int
+    calls_per_step: float
+    wall_share: float | None
+    source: Literal["profile", "replay", "kernel"]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One row of the ledger.  ``kind`` says whether the time is an op's, known overhead, or unattributed."""
+
+    category: str
+    ns: int
+    kind: Literal["op", "overhead", "unattributed"] = "op"
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Where the run took place: versions, processor, devices, thread settings."""
+
+    values: Mapping[str, object] = field(default_factory=dict)

@@ -1,0 +1,76 @@
+"""The only place that writes nanoseconds, bytes, FLOPs and shares as words."""
+
+from __future__ import annotations
+
+_TIME_UNITS = ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us"))
+_BYTE_UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+_FLOP_UNITS = ((10**12, "TFLOP"), (10**9, "GFLOP"), (10**6, "MFLOP"), (10**3, "kFLOP"))
+UNKNOWN = "unknown"
+
+
+def format_ns(ns: int | None) -> str:
+    """Write a duration with three significant digits, as in ``1.23 ms``.
+
+    >>> format_ns(1_234_567), format_ns(999), format_ns(0), format_ns(None)
+    ('1.23 ms', '999 ns', '0 ns', 'unknown')
+    """
+    return _scaled(ns, _TIME_UNITS, "ns")
+
+
+def format_bytes(nbytes: int | None) -> str:
+    """Write a size in binary units, as in ``1.50 MiB``.
+
+    >>> format_bytes(1_572_864), format_bytes(12), format_bytes(None)
+    ('1.50 MiB', '12 B', 'unknown')
+    """
+    return _scaled(nbytes, _BYTE_UNITS, "B")
+
+
+def format_flops(flops: int | None) -> str:
+    """Write an operation count in decimal units, as in ``7.72 GFLOP``.
+
+    >>> format_flops(7_715_000_000), format_flops(None)
+    ('7.72 GFLOP', 'unknown')
+    """
+    return _scaled(flops, _FLOP_UNITS, "FLOP")
+
+
+def format_share(share: float | None) -> str:
+    """Write a share as percent, with a decimal below ten, as in ``4.2 %``.
+
+    >>> format_share(0.042), format_share(0.42), format_share(None), format_share(0.0001)
+    ('4.2 %', '42 %', 'unknown', '<0.1 %')
+    """
+    if share is None:
+        return UNKNOWN
+    percent = share * 100
+    if 0 < percent < 0.1:
+        return "<0.1 %"
+    return f"{percent:.0f} %" if abs(percent) >= 9.95 else f"{percent:.1f} %"
+
+
+def format_count(count: int | float | None) -> str:
+    """Write a count with thousands separators; whole numbers without decimals.
+
+    >>> format_count(12345), format_count(2.5), format_count(3.0), format_count(None)
+    ('12,345', '2.5', '3', 'unknown')
+    """
+    if count is None:
+        return UNKNOWN
+    return f"{count:,.0f}" if float(count).is_integer() else f"{count:,.1f}"
+
+
+def _scaled(value: int | None, units: tuple[tuple[int, str], ...], base: str) -> str:
+    if value is None:
+        return UNKNOWN
+    for size, unit in units:
+        # 999,995 ns is written in the next unit, since three digits round it up to 1000.
+        if abs(value) >= size * 0.9995:
+            return f"{_three_digits(value / size)} {unit}"
+    return f"{value} {base}"
+
+
+def _three_digits(number: float) -> str:
+    magnitude = abs(number)
+    decimals = 2 if magnitude < 9.995 else 1 if magnitude < 99.95 else 0
+    return f"{number:,.{decimals}f}"
