@@ -55,3 +55,121 @@ class Facts:
     def op(self, name: str) -> Op:
         """Return the op ``name`` of the judged graph."""
         return op_of(self.graph, name)
+
+    # -- joins ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def origins(self) -> Mapping[str, tuple[str, ...]]:
+        """Executed op -> the traced ops that it stands for (empty tuple: none could be resolved; never a guess)."""
+        if self.executed is None or self.traced is None:
+            return {}
+        return origins.resolve(self.executed, self.traced)
+
+    @cached_property
+    def executed_by(self) -> Mapping[str, str]:
+        """Traced op -> the executed op that stands for it; ops that Grappler removed or folded are absent."""
+        return {traced: name for name, sources in self.origins.items() for traced in sources}
+
+    @cached_property
+    def attribution(self) -> attribution.Attribution:
+        """The profile joined to the executed ops: timings, the unjoined rest, and per-step composition."""
+        return attribution.attribute(self.evidence, self.executed, self.origins)
+
+    def timing(self, name: str) -> OpTiming | None:
+        """Return the time of op ``name`` of the judged graph, or ``None`` when it was not seen."""
+        return self.attribution.timings.get(name)
+
+    def layer(self, name: str) -> str | None:
+        """Return the layer (a scope) that op ``name`` of the judged graph belongs to, or ``None`` at the top level."""
+        traced = self.origins.get(name, ()) if self.stage == "executed" else (name,)
+        return flat.layer_of(traced[-1] if traced else name)
+
+    # -- numbers --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def step(self) -> StepTime | None:
+        """The step's wall time, ``None`` when nothing ran."""
+        return ledger.step_time(self.evidence, self.attribution)
+
+    @cached_property
+    def ledger(self) -> tuple[LedgerRow, ...]:
+        """Where the step's time went; the rows sum to ``step.median_ns`` exactly."""
+        return ledger.ledger(self.step, self.attribution)
+
+    @cached_property
+    def quality(self) -> Quality:
+        """How far the measurement can be trusted."""
+        return quality.judge(self)
+
+    @cached_property
+    def critical_path(self) -> CriticalPath | None:
+        """The longest chain of dependent ops by self time; ``None`` when nothing was timed."""
+        return paths.critical_path(self.graph, self.attribution.timings) if self.attribution.timings else None
+
+    @cached_property
+    def slack_ns(self) -> Mapping[str, int]:
+        """Executed op -> how much longer it could take without lengthening the critical path."""
+        return paths.slack_ns(self.graph, self.attribution.timings) if self.attribution.timings else {}
+
+    def saving(self, nodes: Iterable[str]) -> Saving:
+        """Model what a step saves when the ops ``nodes`` of the judged graph are no longer run.
+
+        The share is the sum of the ops' wall shares, capped by how much shorter the critical path gets on an ideal
+        machine only when several ops run at once; ``ns`` is that share of the step.  Unknown (all ``None``) when no
+        profile saw any of them.
+        """
+        return ledger.saving(self, tuple(dict.fromkeys(nodes)))
+
+    def flops(self, name: str) -> int | None:
+        """Return the floating-point operations of one execution of op ``name``; ``None`` where it is not known."""
+        return costs.flops(self.graph, name)
+
+    def bytes(self, name: str) -> int | None:
+        """Return the bytes read and written by one execution of op ``name``; ``None`` where a shape is unknown."""
+        return costs.bytes_moved(self.graph, name)
+
+    # -- values ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def constant_ops(self) -> frozenset[str]:
+        """Ops of the judged graph whose value depends on constants only (the constants included)."""
+        return constants.constant_ops(self.graph)
+
+    @cached_property
+    def frozen_ops(self) -> frozenset[str]:
+        """Ops of the judged graph whose value depends on constants and on variables that this graph never writes.
+
+        Contains ``constant_ops``, the reads of such variables, and what is computed from them; ops with a state or a
+        side effect of their own (random numbers, tables, prints) are never in it.
+        """
+        return constants.frozen_ops(self.graph)
+
+    @cached_property
+    def copies(self) -> tuple[Copy, ...]:
+        """Tensors that cross devices inside the step (pairs of ``_Send`` and ``_Recv``)."""
+        return transfers.copies(self)
+
+    @cached_property
+    def training(self) -> bool:
+        """Whether the target trains: it writes variables through an optimizer, or computes gradients."""
+        return flat.is_training(self.graph, self.evidence.training)
+
+    # -- for reports ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def op_rows(self) -> tuple[OpRow, ...]:
+        """One row per op of the judged graph, by falling self time; ops that were not seen come last."""
+        from graphlens.facts import rows
+
+        return rows.op_rows(self)
+
+    def figure(self, nodes: Iterable[str], stage: Stage | None = None) -> Figure:
+        """Return the ops around ``nodes`` (two hops, capped), for drawing."""
+        from graphlens.facts import rows
+
+        return rows.figure(self, tuple(nodes), stage or self.stage)
+
+
+def flat_size(graph: Graph, inlined: nx.MultiDiGraph) -> tuple[int, int, int]:
+    """Return ``(nodes, edges, functions)`` of a stage with its functions inlined."""
+    return inlined.number_of_nodes(), inlined.number_of_edges(), len(graph.functions)
