@@ -8,7 +8,18 @@ from typing import Literal
 
 import networkx as nx
 
-from graphlens.facts import attribution, constants, costs, flat, ledger, origins, paths, quality, transfers
+from graphlens.facts import (
+    attribution,
+    constants,
+    costs,
+    flat,
+    ledger,
+    origins,
+    paths,
+    quality,
+    rows,
+    transfers,
+)
 from graphlens.ir.analysis import Copy, CriticalPath, Figure, OpRow, Quality, Saving, StepTime
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Graph, Op, op_of
@@ -38,12 +49,12 @@ class Facts:
     @cached_property
     def executed(self) -> nx.MultiDiGraph | None:
         """The graph that ran (all devices), flat; ``None`` when nothing was executed."""
-        return flat.inline(self.evidence.executed) if self.evidence.executed else None
+        return flat.executed_graph(self.evidence, self.traced)
 
     @property
     def stage(self) -> Stage:
         """Which graph is judged: the executed one where there is one."""
-        return "executed" if self.evidence.executed else "traced"
+        return "executed" if self.evidence.executed or self.evidence.hlo else "traced"
 
     @cached_property
     def graph(self) -> nx.MultiDiGraph:
@@ -102,14 +113,19 @@ class Facts:
         return quality.judge(self)
 
     @cached_property
+    def path_weights_ns(self) -> Mapping[str, int]:
+        """Op -> the time that counts along a path (profiled self time; never the replay's)."""
+        return paths.weights_ns(self.attribution.timings)
+
+    @cached_property
     def critical_path(self) -> CriticalPath | None:
         """The longest chain of dependent ops by self time; ``None`` when nothing was timed."""
-        return paths.critical_path(self.graph, self.attribution.timings) if self.attribution.timings else None
+        return paths.critical_path(self.graph, self.path_weights_ns)
 
     @cached_property
     def slack_ns(self) -> Mapping[str, int]:
         """Executed op -> how much longer it could take without lengthening the critical path."""
-        return paths.slack_ns(self.graph, self.attribution.timings) if self.attribution.timings else {}
+        return paths.slack_ns(self.graph, self.path_weights_ns) if self.path_weights_ns else {}
 
     def saving(self, nodes: Iterable[str]) -> Saving:
         """Model what a step saves when the ops ``nodes`` of the judged graph are no longer run.
@@ -159,14 +175,10 @@ class Facts:
     @cached_property
     def op_rows(self) -> tuple[OpRow, ...]:
         """One row per op of the judged graph, by falling self time; ops that were not seen come last."""
-        from graphlens.facts import rows
-
         return rows.op_rows(self)
 
-    def figure(self, nodes: Iterable[str], stage: Stage | None = None) -> Figure:
+    def figure(self, nodes: Iterable[str], stage: Stage | None = None) -> Figure | None:
         """Return the ops around ``nodes`` (two hops, capped), for drawing."""
-        from graphlens.facts import rows
-
         return rows.figure(self, tuple(nodes), stage or self.stage)
 
 

@@ -1,0 +1,71 @@
+"""Which ops always give the same value: constants, and what is computed from variables that nobody writes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import networkx as nx
+
+from graphlens.ir.graph import data_inputs, op_of
+from graphlens.ir.ops import CONSTANTS, CONTROL_FLOW, is_variable_write
+
+# Ops with a state, a side effect or an outside source: their value may differ although their inputs do not.
+_IMPURE = re.compile(
+    r"Random|Multinomial|Dropout|RngRead|RngSkip|Variable|VarHandle|^Assign|^Resource|Scatter(Add|Sub|Update|Nd(Add|Sub|Update))$"
+    r"|Lookup|HashTable|Iterator|Dataset|Print|Assert|Queue|Stack(V2|Push|Pop)|TensorArray|TensorList|Summary|File|Save|Restore"
+    r"|PyFunc|PyCall|Collective|Nccl|^_?(Host)?(Send|Recv)$|Placeholder|^_Arg$|^_Retval$|PartitionedCall|^(Stateless)?(While|If|Case)$"
+    r"|RemoteCall|Timestamp|Barrier|Mutex|CheckNumerics|^Debug|SymbolicGradient|Xla|TPU|Infeed|Outfeed|^NoOp$|_SOURCE|_SINK"
+)
+_PASS_THROUGH = frozenset({"Identity", "IdentityN", "Enter", "RefEnter", "StopGradient", "_Arg"})
+
+
+def constant_ops(graph: nx.MultiDiGraph) -> frozenset[str]:
+    """Return the ops whose value depends on ``Const`` ops only."""
+    return _closure(graph, lambda name: op_of(graph, name).type in CONSTANTS)
+
+
+def frozen_ops(graph: nx.MultiDiGraph) -> frozenset[str]:
+    """Return the ops whose value depends on constants and on variables that the graph never writes."""
+    written = {
+        _resource(graph, data_inputs(graph, name)[0])
+        for name, op in graph.nodes(data="op")
+        if is_variable_write(op.type) and graph.in_degree(name) and data_inputs(graph, name)
+    }
+    return _closure(graph, lambda name: _is_frozen_source(graph, name, written))
+
+
+def _is_frozen_source(graph: nx.MultiDiGraph, name: str, written: set[str]) -> bool:
+    op = op_of(graph, name)
+    if op.type in CONSTANTS:
+        return True
+    if op.type == "ReadVariableOp":
+        inputs = data_inputs(graph, name)
+        return bool(inputs) and _resource(graph, inputs[0]) not in written
+    return op.type in ("Variable", "VariableV2") and name not in written
+
+
+def _resource(graph: nx.MultiDiGraph, name: str) -> str:
+    """Follow a resource handle back to the op that made it."""
+    while op_of(graph, name).type in _PASS_THROUGH:
+        inputs = data_inputs(graph, name)
+        if not inputs:
+            return name
+        name = inputs[0]
+    return name
+
+
+def _closure(graph: nx.MultiDiGraph, is_source: Callable[[str], bool]) -> frozenset[str]:
+    found: set[str] = set()
+    for name in nx.topological_sort(graph):
+        if is_source(name) or _follows(graph, name, found):
+            found.add(name)
+    return frozenset(found)
+
+
+def _follows(graph: nx.MultiDiGraph, name: str, found: set[str]) -> bool:
+    op = op_of(graph, name)
+    if op.calls or op.type in CONTROL_FLOW or _IMPURE.search(op.type):
+        return False
+    inputs = data_inputs(graph, name)
+    return bool(inputs) and all(src in found for src in inputs)

@@ -1,0 +1,188 @@
+"""FLOPs and bytes of one execution of an op, from the shapes of what it reads and writes.
+
+A multiply and an add are two operations, as in TensorFlow's own profiler.  A transcendental function counts as one
+operation per element.  Op types without a formula, and ops with unknown shapes, have no number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import Final
+
+import networkx as nx
+
+from graphlens.ir.graph import Op, TensorSpec, input_specs, op_of
+from graphlens.ir.ops import runtime_type
+
+Specs = Sequence[TensorSpec | None]
+Formula = Callable[[Op, Specs], int | None]
+
+# Operations per output element of ops that compute elementwise.
+_PER_OUTPUT_ELEMENT: Final[Mapping[str, int]] = dict.fromkeys(
+    """Add AddV2 Sub Mul Div RealDiv FloorDiv Mod FloorMod Maximum Minimum Neg Abs Sign Square Sqrt Rsqrt Reciprocal Inv Exp
+    Expm1 Log Log1p Pow Sin Cos Tan Tanh Sigmoid Erf Erfc Floor Ceil Round Rint Relu Relu6 LeakyRelu Elu Selu Softplus
+    Softsign BiasAdd Greater GreaterEqual Less LessEqual Equal NotEqual LogicalAnd LogicalOr LogicalNot Select SelectV2
+    DivNoNan MulNoNan Xdivy Xlogy ClipByValue _MklSwish""".split(),
+    1,
+) | {
+    "SquaredDifference": 2,
+    "ReluGrad": 1,
+    "Relu6Grad": 1,
+    "TanhGrad": 3,
+    "SigmoidGrad": 3,
+    "RsqrtGrad": 4,
+    "SqrtGrad": 2,
+}
+
+_REDUCTIONS = frozenset(
+    "Sum Mean Max Min Prod All Any ArgMax ArgMin BiasAddGrad Cumsum Cumprod L2Loss".split()
+)
+
+# These move or rename data and compute nothing: zero is known, not assumed.
+_NO_FLOPS = frozenset(
+    """Const HostConst Identity IdentityN Reshape Squeeze ExpandDims Transpose Concat ConcatV2 Pack Unpack Slice StridedSlice
+    Split SplitV Tile Pad PadV2 MirrorPad Gather GatherV2 GatherNd ResourceGather ReadVariableOp _ReadVariablesOp VarHandleOp
+    _VarHandlesOp Shape ShapeN Size Rank Fill ZerosLike OnesLike BroadcastTo StopGradient NoOp Cast _Arg _Retval _Send _Recv
+    Placeholder Enter Exit Switch Merge NextIteration LoopCond SpaceToBatchND BatchToSpaceND SpaceToDepth DepthToSpace Reverse
+    ReverseV2 AssignVariableOp OneHot _DeviceArg _DeviceRetval InvertPermutation Range Where Snapshot PreventGradient""".split()
+)
+
+# Operations per element that a fused epilogue adds; its name stands in the attribute `fused_ops`.
+_EPILOGUE: Final[Mapping[str, int]] = {"FusedBatchNorm": 2, "LeakyRelu": 1, "FusedBatchNormV3": 2}
+
+
+def flops(graph: nx.MultiDiGraph, name: str) -> int | None:
+    """Return the operations of one execution of op ``name``, or ``None`` where formula or shapes are unknown."""
+    op = op_of(graph, name)
+    kind = runtime_type(op.type)
+    if kind in _NO_FLOPS:
+        return 0
+    formula = _formula(kind)
+    return formula(op, input_specs(graph, name)) if formula else None
+
+
+def bytes_moved(graph: nx.MultiDiGraph, name: str) -> int | None:
+    """Return the bytes of the tensors that one execution of op ``name`` reads and writes.
+
+    Resource handles count as nothing.  ``None`` when an output's or an input's size is unknown.
+    """
+    op = op_of(graph, name)
+    tensors = [*input_specs(graph, name), *op.outputs]
+    if not op.outputs:
+        return None
+    sizes = [0 if spec is not None and spec.dtype == "resource" else _size(spec) for spec in tensors]
+    return None if any(size is None for size in sizes) else sum(size for size in sizes if size is not None)
+
+
+def _size(spec: TensorSpec | None) -> int | None:
+    return spec.nbytes if spec else None
+
+
+def _formula(kind: str) -> Formula | None:
+    if kind in _PER_OUTPUT_ELEMENT:
+        return lambda op, _: _times(_elements(op), _PER_OUTPUT_ELEMENT[kind])
+    if kind in _REDUCTIONS:
+        return lambda _, inputs: inputs[0].elements if inputs and inputs[0] else None
+    return next((formula for pattern, formula in _FORMULAS if pattern.fullmatch(kind)), None)
+
+
+def _convolution(op: Op, inputs: Specs) -> int | None:
+    """2 * outputs * filter taps * input channels per group: the filter is [height, width, in / groups, out]."""
+    filter_shape = _shape(inputs, 1)
+    elements = _elements(op)
+    if filter_shape is None or elements is None or len(filter_shape) < 3:
+        return None
+    return 2 * elements * prod(filter_shape[:-1]) + _epilogue(op, elements)
+
+
+def _depthwise(op: Op, inputs: Specs) -> int | None:
+    """2 * outputs * filter taps: every output channel reads one input channel."""
+    filter_shape, elements = _shape(inputs, 1), _elements(op)
+    if filter_shape is None or elements is None or len(filter_shape) < 3:
+        return None
+    return 2 * elements * prod(filter_shape[:-2]) + _epilogue(op, elements)
+
+
+def _input_gradient(op: Op, inputs: Specs) -> int | None:
+    """As many operations as the forward convolution whose output is ``out_backprop`` (input 2)."""
+    gradient, filter_shape = _shape(inputs, 2), _shape(inputs, 1)
+    if gradient is None or filter_shape is None or len(filter_shape) < 3:
+        return None
+    taps = prod(filter_shape[:-2]) if op.type.startswith("Depthwise") else prod(filter_shape[:-1])
+    return 2 * prod(gradient) * taps
+
+
+def _filter_gradient(op: Op, inputs: Specs) -> int | None:
+    """As many operations as the forward convolution; the filter's shape is that of the output."""
+    gradient = _shape(inputs, 2)
+    filter_shape = op.outputs[0].shape if op.outputs else None
+    if gradient is None or filter_shape is None or len(filter_shape) < 3 or None in filter_shape:
+        return None
+    dims = [size for size in filter_shape if size is not None]
+    taps = prod(dims[:-2]) if op.type.startswith("Depthwise") else prod(dims[:-1])
+    return 2 * prod(gradient) * taps
+
+
+def _matmul(op: Op, inputs: Specs) -> int | None:
+    """2 * outputs * contracted size."""
+    left, elements = _shape(inputs, 0), _elements(op)
+    if left is None or elements is None or len(left) < 2:
+        return None
+    transposed = op.attrs.get("transpose_a") or op.attrs.get("adj_x")
+    return 2 * elements * (left[-2] if transposed else left[-1]) + _epilogue(op, elements)
+
+
+def _batch_norm(op: Op, _: Specs) -> int | None:
+    """Inference: one multiply and one add per element, the per-channel part is negligible; training: seven."""
+    per_element = 7 if op.attrs.get("is_training", False) else 2
+    return _times(_elements(op), per_element)
+
+
+def _softmax(op: Op, _: Specs) -> int | None:
+    """Maximum, subtract, exponential, sum and divide per element."""
+    return _times(_elements(op), 5)
+
+
+def _pool(op: Op, _: Specs) -> int | None:
+    """One operation per element of each window."""
+    window = op.attrs.get("ksize")
+    return _times(_elements(op), prod(window)) if window else None
+
+
+def _addn(op: Op, inputs: Specs) -> int | None:
+    return _times(_elements(op), max(len(inputs) - 1, 0))
+
+
+_FORMULAS: tuple[tuple[re.Pattern[str], Formula], ...] = (
+    (re.compile(r"_?(Fused|Padded|PadWith)*Conv[23]D|Conv[23]DWithBias|Conv"), _convolution),
+    (re.compile(r"_?(Fused)?DepthwiseConv2d(Native)?"), _depthwise),
+    (re.compile(r"(Conv[23]D|DepthwiseConv2dNative)BackpropInput(V2)?"), _input_gradient),
+    (re.compile(r"(Conv[23]D|DepthwiseConv2dNative)BackpropFilter(V2)?"), _filter_gradient),
+    (re.compile(r"_?(Fused)?(Batch)?MatMul(V[23])?"), _matmul),
+    (re.compile(r"_?FusedBatchNorm(V[23]|Ex)?"), _batch_norm),
+    (re.compile(r"(Log)?Softmax"), _softmax),
+    (re.compile(r"(Max|Avg)Pool(3D|V2)?"), _pool),
+    (re.compile(r"AddN|AccumulateNV2"), _addn),
+)
+
+
+def _epilogue(op: Op, elements: int) -> int:
+    fused = op.attrs.get("fused_ops") or ()
+    return elements * sum(_EPILOGUE.get(str(item), 1) for item in fused)
+
+
+def _elements(op: Op) -> int | None:
+    return op.outputs[0].elements if op.outputs else None
+
+
+def _shape(specs: Specs, index: int) -> tuple[int, ...] | None:
+    spec = specs[index] if index < len(specs) else None
+    if spec is None or spec.shape is None or any(size is None for size in spec.shape):
+        return None
+    return tuple(size for size in spec.shape if size is not None)
+
+
+def _times(count: int | None, factor: int) -> int | None:
+    return None if count is None else count * factor

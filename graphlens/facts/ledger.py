@@ -1,0 +1,113 @@
+"""Where the step's wall time went, in rows that sum to the step exactly; and what leaving out ops would save."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from graphlens.facts.attribution import DISPATCH, EXECUTOR, HANDOFF, Attribution
+from graphlens.facts.paths import length_ns
+from graphlens.ir.analysis import Saving, StepTime
+from graphlens.ir.evidence import Evidence
+from graphlens.ir.ops import family
+from graphlens.ir.run import LedgerRow, stat_of
+
+if TYPE_CHECKING:
+    from graphlens.facts.core import Facts
+
+# Rows of the ledger that are no op's time.  The hand-off between threads (a function runs, but neither an op nor the
+# executor is active on any thread) has no known cause: it is the unattributed rest.
+OVERHEAD_ROWS: Final[Mapping[str, str]] = {
+    EXECUTOR: "executor: scheduling, control flow and ops too cheap to be timed",
+    DISPATCH: "dispatch: Python and the call of the function",
+}
+UNATTRIBUTED: Final = "unattributed"
+
+
+def step_time(evidence: Evidence, attribution: Attribution) -> StepTime | None:
+    """Return the step's time: without the profiler where that was measured, else with it."""
+    profiled = stat_of(attribution.wall_ns)
+    plain = stat_of(evidence.unprofiled_ns) or profiled
+    if plain is None:
+        return None
+    return StepTime(
+        plain.median_ns,
+        plain.p10_ns,
+        plain.p90_ns,
+        plain.n,
+        "measured",
+        profiled.median_ns if profiled else None,
+        profiled.n if profiled else None,
+    )
+
+
+def ledger(step: StepTime | None, attribution: Attribution) -> tuple[LedgerRow, ...]:
+    """Apportion the step's median to the composition of the profiled steps.
+
+    The composition is that of all profiled steps together.  Integer nanoseconds are apportioned by largest remainder,
+    so the rows sum to ``step.median_ns`` exactly.
+    """
+    if step is None:
+        return ()
+    weights = _weights(attribution)
+    if not weights:
+        return (LedgerRow(UNATTRIBUTED, step.median_ns, "unattributed"),)
+    keys = sorted(weights, key=lambda key: (-weights[key], key))
+    parts = apportion(step.median_ns, [weights[key] for key in keys])
+    rows = [_row(key, ns) for key, ns in zip(keys, parts, strict=True)]
+    return tuple(sorted(rows, key=lambda row: (row.kind != "op", row.kind == "unattributed", -row.ns)))
+
+
+def _weights(attribution: Attribution) -> Mapping[str, float]:
+    weights: dict[str, float] = defaultdict(float)
+    for key, ns in attribution.active_ns.items():
+        known_state = key in (EXECUTOR, HANDOFF, DISPATCH)
+        weights[key if known_state else family(attribution.op_types.get(key, ""))] += ns
+    return weights
+
+
+def _row(key: str, ns: int) -> LedgerRow:
+    if key == HANDOFF:
+        return LedgerRow(UNATTRIBUTED, ns, "unattributed")
+    return LedgerRow(OVERHEAD_ROWS[key], ns, "overhead") if key in OVERHEAD_ROWS else LedgerRow(key, ns, "op")
+
+
+def apportion(total: int, weights: Sequence[float]) -> list[int]:
+    """Divide ``total`` in proportion to ``weights`` (largest remainder): the parts are integers and sum to it.
+
+    >>> apportion(10, [1, 1, 1])
+    [4, 3, 3]
+    """
+    whole = sum(weights)
+    if not weights or whole <= 0:
+        return [0] * len(weights)
+    exact = [total * weight / whole for weight in weights]
+    parts = [int(value) for value in exact]
+    by_remainder = sorted(range(len(parts)), key=lambda index: parts[index] - exact[index])
+    for index in by_remainder[: total - sum(parts)]:
+        parts[index] += 1
+    return parts
+
+
+def saving(facts: Facts, nodes: Sequence[str]) -> Saving:
+    """Model the saving of no longer running ``nodes``.
+
+    The ops' own share of the wall time, capped by what the critical path of the remaining ops allows: a step can never
+    be shorter than the longest chain of ops that it still has to run.
+    """
+    step, timings = facts.step, facts.attribution.timings
+    seen = [
+        timings[name].wall_share for name in nodes if name in timings and timings[name].wall_share is not None
+    ]
+    if step is None or not seen:
+        return Saving()
+    profiled_ns = step.profiled_median_ns or step.median_ns
+    remaining_ns = length_ns(facts.graph, _without(facts, nodes))
+    share = min(sum(value for value in seen if value is not None), max(0.0, 1 - remaining_ns / profiled_ns))
+    return Saving(round(share * step.median_ns), share, "modelled")
+
+
+def _without(facts: Facts, nodes: Sequence[str]) -> Mapping[str, int]:
+    removed = set(nodes)
+    return {name: ns for name, ns in facts.path_weights_ns.items() if name not in removed}

@@ -1,0 +1,93 @@
+"""Say for every executed op which traced ops it stands for, through inlining, lowering and Grappler's rewrites.
+
+A fused kernel carries the name of the *last* op it absorbed.  Its origin is found by walking back in the traced graph
+from that op until an op is met that runs on its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+import networkx as nx
+
+from graphlens.facts.constants import constant_ops
+from graphlens.facts.flat import canonical_name
+from graphlens.ir.graph import data_inputs, op_of
+from graphlens.ir.ops import CONTROL_FLOW
+
+# `scope/ArithmeticOptimizer/Stage_name`: a node that Grappler's arithmetic stage made out of `scope/name`.
+_REWRITTEN = re.compile(
+    r"^(?P<scope>.*/)?(?:ArithmeticOptimizer|ConstantFolding|DependencyOptimizer)/(?P<rest>[^/].*)$"
+)
+_LAYOUT = re.compile(r"-\d+-(?:Transpose|VecPermute|DimMap)\w*-LayoutOptimizer$")
+_CROSSING = re.compile(r"/_\d+$")
+_ORIGIN_LIMIT = 64  # ops; a walk that meets more has left the fused chain, so only the named op is given
+
+
+def resolve(executed: nx.MultiDiGraph, traced: nx.MultiDiGraph) -> Mapping[str, tuple[str, ...]]:
+    """Map every executed op to its traced ops in topological order, the op that gave the name last.
+
+    An executed op that no traced op explains maps to the empty tuple.
+    """
+    names = {canonical_name(name): name for name in traced.nodes}
+    heads = {name: _head(name, op.attrs.get("op_name"), names) for name, op in executed.nodes(data="op")}
+    running = {head for head in heads.values() if head}
+    constant = constant_ops(traced)
+    return {name: _with_absorbed(head, traced, running, constant) for name, head in heads.items()}
+
+
+def _head(name: str, hlo_origin: str | None, names: Mapping[str, str]) -> str | None:
+    """Return the traced op that gave the executed op its name, or ``None``."""
+    return next((names[found] for found in _candidates(name, hlo_origin) if found in names), None)
+
+
+def _candidates(name: str, hlo_origin: str | None) -> Iterator[str]:
+    if hlo_origin:
+        yield canonical_name(hlo_origin)
+    canonical = canonical_name(name)
+    yield canonical
+    yield _LAYOUT.sub("", canonical)
+    yield _CROSSING.sub("", canonical)
+    match = _REWRITTEN.match(canonical)
+    if match:
+        yield from _rewritten(match["scope"] or "", match["rest"])
+
+
+def _rewritten(scope: str, rest: str) -> Iterator[str]:
+    """Undo `Stage_name`: try the longest name first, since stage names hold underscores as well."""
+    words = rest.split("_")
+    for start in range(len(words)):
+        for end in range(len(words), start, -1):
+            yield scope + "_".join(words[start:end])
+            yield scope + "_".join(words[start:end]).partition("-")[0]
+
+
+def _with_absorbed(
+    head: str | None, traced: nx.MultiDiGraph, running: set[str], constant: frozenset[str]
+) -> tuple[str, ...]:
+    if head is None:
+        return ()
+    absorbed = _walk_back(head, traced, running, constant)
+    if len(absorbed) > _ORIGIN_LIMIT:
+        return (head,)
+    return (*reversed(absorbed), head)
+
+
+def _walk_back(head: str, traced: nx.MultiDiGraph, running: set[str], constant: frozenset[str]) -> list[str]:
+    absorbed: list[str] = []
+    pending = data_inputs(traced, head)
+    seen = {head}
+    while pending and len(absorbed) <= _ORIGIN_LIMIT:
+        name = pending.pop(0)
+        if name in seen or name in running or name in constant or _is_boundary(traced, name):
+            continue
+        seen.add(name)
+        absorbed.append(name)
+        pending.extend(data_inputs(traced, name))
+    return absorbed
+
+
+def _is_boundary(traced: nx.MultiDiGraph, name: str) -> bool:
+    op = op_of(traced, name)
+    return not traced.in_degree(name) or op.type in CONTROL_FLOW or bool(op.calls)

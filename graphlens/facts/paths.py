@@ -1,0 +1,62 @@
+"""The critical path: the longest chain of dependent ops by measured self time, and every op's slack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import networkx as nx
+
+from graphlens.ir.analysis import CriticalPath
+from graphlens.ir.run import OpTiming
+
+
+def weights_ns(timings: Mapping[str, OpTiming]) -> Mapping[str, int]:
+    """Return the op times that may be added up along a path: those of the profile, never those of the replay.
+
+    Loop timings of the replay are inflated several times; a path that added them would be longer than the step.
+    """
+    return {name: timing.self_ns for name, timing in timings.items() if timing.source != "replay"}
+
+
+def critical_path(graph: nx.MultiDiGraph, weights: Mapping[str, int]) -> CriticalPath | None:
+    """Return the heaviest path of the DAG by node weight; only ops that were seen are members."""
+    if not any(name in weights for name in graph):
+        return None
+    finish_ns, predecessor = _longest(graph, weights)
+    name: str | None = max(finish_ns, key=lambda item: finish_ns[item])
+    length = finish_ns[name] if name is not None else 0
+    members: list[str] = []
+    while name is not None:
+        if name in weights:
+            members.append(name)
+        name = predecessor[name]
+    return CriticalPath(length, tuple(reversed(members)))
+
+
+def length_ns(graph: nx.MultiDiGraph, weights: Mapping[str, int]) -> int:
+    """Return the weight of the heaviest path; 0 for a graph without weights."""
+    finish_ns, _ = _longest(graph, weights)
+    return max(finish_ns.values(), default=0)
+
+
+def slack_ns(graph: nx.MultiDiGraph, weights: Mapping[str, int]) -> Mapping[str, int]:
+    """Return for every op how much longer it could take without lengthening the critical path."""
+    finish_ns, _ = _longest(graph, weights)
+    total = max(finish_ns.values(), default=0)
+    tail_ns: dict[str, int] = {}  # the heaviest path that starts after the op
+    for name in reversed(list(nx.topological_sort(graph))):
+        tail_ns[name] = max((tail_ns[dst] + weights.get(dst, 0) for dst in graph.successors(name)), default=0)
+    return {name: total - finish_ns[name] - tail_ns[name] for name in graph}
+
+
+def _longest(
+    graph: nx.MultiDiGraph, weights: Mapping[str, int]
+) -> tuple[dict[str, int], dict[str, str | None]]:
+    """Return for every op the weight of the heaviest path that ends with it, and the op before it on that path."""
+    finish_ns: dict[str, int] = {}
+    predecessor: dict[str, str | None] = {}
+    for name in nx.topological_sort(graph):
+        before = max(graph.predecessors(name), key=finish_ns.__getitem__, default=None)
+        predecessor[name] = before
+        finish_ns[name] = weights.get(name, 0) + (finish_ns[before] if before is not None else 0)
+    return finish_ns, predecessor

@@ -1,0 +1,115 @@
+"""Judge the measurement before anything is concluded from it: what was joined, seen, stable, and at which overhead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from graphlens.ir.analysis import Quality
+from graphlens.ir.ops import UNTRACED
+
+if TYPE_CHECKING:
+    from graphlens.facts.core import Facts
+
+# Bounds of a good measurement; below POOR_* it should not be trusted.  The join and attribution bounds are what real
+# models reach (0.97 and 0.85); a spread above a quarter of the median hides differences of that size.
+GOOD_JOIN_RATE: Final = 0.97
+POOR_JOIN_RATE: Final = 0.80
+GOOD_ATTRIBUTED_SHARE: Final = 0.85
+POOR_ATTRIBUTED_SHARE: Final = 0.50
+GOOD_COVERAGE: Final = 0.90
+POOR_COVERAGE: Final = 0.50
+GOOD_SPREAD: Final = 0.25
+POOR_SPREAD: Final = 1.00
+GOOD_OVERHEAD: Final = 0.15
+POOR_OVERHEAD: Final = 0.50
+GOOD_STEPS: Final = 20  # the sampling error of an op's median is then 3 to 7 %
+POOR_STEPS: Final = 5
+
+
+def judge(facts: Facts) -> Quality:
+    """Return the quality of the measurement with its grade and the reasons for it in words."""
+    notes = facts.evidence.notes
+    step = facts.step
+    if step is None:
+        why = facts.evidence.static_reason or "nothing was executed"
+        return Quality("none", reasons=(f"no measurement: {why}",), notes=notes)
+    found = facts.attribution
+    seen, expected = _coverage(facts)
+    numbers = Quality(
+        grade="none",
+        join_rate=found.joined_ns / found.event_ns if found.event_ns else None,
+        attributed_share=_ledger_share(facts, ("op", "overhead")),
+        op_share=_ledger_share(facts, ("op",)),
+        coverage=seen / expected if expected else None,
+        ops_seen=seen if expected else None,
+        ops_expected=expected or None,
+        stability=(step.p90_ns - step.p10_ns) / step.median_ns if step.n > 1 else None,
+        profiler_overhead=_overhead(facts),
+        steps=step.profiled_n or step.n,
+        notes=notes,
+    )
+    return _graded(numbers)
+
+
+def _ledger_share(facts: Facts, kinds: tuple[str, ...]) -> float | None:
+    """Return the share of the step in ledger rows of these kinds, ``None`` when no profile says."""
+    total = sum(row.ns for row in facts.ledger)
+    if not total or not facts.attribution.wall_ns:
+        return None
+    return sum(row.ns for row in facts.ledger if row.kind in kinds) / total
+
+
+def _coverage(facts: Facts) -> tuple[int, int]:
+    """Count the executed ops that a profiler can see, and those it saw at least once."""
+    if facts.executed is None or not facts.attribution.wall_ns:
+        return 0, 0
+    expected = [name for name, op in facts.executed.nodes(data="op") if op.type not in UNTRACED]
+    timings = facts.attribution.timings
+    return sum(1 for name in expected if name in timings and timings[name].wall_share is not None), len(
+        expected
+    )
+
+
+def _overhead(facts: Facts) -> float | None:
+    step = facts.step
+    if step is None or not facts.evidence.unprofiled_ns or not step.profiled_median_ns:
+        return None
+    return step.profiled_median_ns / step.median_ns - 1
+
+
+def _graded(numbers: Quality) -> Quality:
+    verdicts = list(_verdicts(numbers))
+    grade = "poor" if any(poor for poor, _ in verdicts) else "fair" if verdicts else "good"
+    reasons = tuple(words for _, words in verdicts) or ("every check of the measurement passed",)
+    return replace(numbers, grade=grade, reasons=reasons)
+
+
+def _verdicts(numbers: Quality) -> Iterator[tuple[bool, str]]:
+    """Yield ``(is_poor, words)`` for every check that did not pass."""
+    join, attributed, coverage = numbers.join_rate, numbers.attributed_share, numbers.coverage
+    if join is None:
+        yield True, "no profile was joined to the graph"
+    elif join < GOOD_JOIN_RATE:
+        yield join < POOR_JOIN_RATE, f"only {join:.1%} of the measured op time was joined to a traced op"
+    if attributed is not None and attributed < GOOD_ATTRIBUTED_SHARE:
+        yield attributed < POOR_ATTRIBUTED_SHARE, f"only {attributed:.0%} of the step is attributed"
+    if coverage is not None and coverage < GOOD_COVERAGE:
+        seen = f"{numbers.ops_seen} of {numbers.ops_expected}"
+        yield coverage < POOR_COVERAGE, f"the profiler saw {seen} executed ops"
+    yield from _timing_verdicts(numbers)
+
+
+def _timing_verdicts(numbers: Quality) -> Iterator[tuple[bool, str]]:
+    spread, overhead, steps = numbers.stability, numbers.profiler_overhead, numbers.steps
+    if spread is not None and spread > GOOD_SPREAD:
+        yield spread > POOR_SPREAD, f"step times spread by {spread:.0%} of their median (p10 to p90)"
+    if overhead is not None and abs(overhead) > GOOD_OVERHEAD:
+        side = "slower" if overhead > 0 else "faster"
+        yield (
+            abs(overhead) > POOR_OVERHEAD,
+            f"profiled steps were {abs(overhead):.0%} {side} than unprofiled ones",
+        )
+    if steps is not None and steps < GOOD_STEPS:
+        yield steps < POOR_STEPS, f"only {steps} steps were profiled"

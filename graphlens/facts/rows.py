@@ -1,0 +1,144 @@
+"""The facts in the form that reports show: one row per op, and the small figure around a finding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final, Literal
+
+import networkx as nx
+
+from graphlens.ir.analysis import Figure, FigureNode, OpRow
+from graphlens.ir.graph import Op, data_inputs, op_of
+from graphlens.ir.ops import CONSTANTS, family
+
+if TYPE_CHECKING:
+    from graphlens.facts.core import Facts
+
+FIGURE_HOPS: Final = 2
+FIGURE_OPS_LIMIT: Final = 28  # what a reader takes in at once, and what dot lays out in under 0.1 s
+FIGURE_SUBJECT_LIMIT: Final = 14
+
+# Plumbing that says nothing in a figure.
+_HIDDEN = frozenset({"ReadVariableOp", "Identity", "NoOp", "_Arg", "_Retval", "VarHandleOp"}) | CONSTANTS
+
+
+def op_rows(facts: Facts) -> tuple[OpRow, ...]:
+    """Return one row per op, by falling self time; unseen ops last, in graph order."""
+    rows = [_row(facts, op) for _, op in facts.graph.nodes(data="op")]
+    return tuple(sorted(rows, key=lambda row: (row.self_ns is None, -(row.self_ns or 0), row.name)))
+
+
+def _row(facts: Facts, op: Op) -> OpRow:
+    executed = facts.stage == "executed"
+    origin = facts.origins.get(op.name, ()) if executed else ()
+    written = op_of(facts.traced, origin[-1]) if origin and facts.traced is not None else op
+    timing = facts.timing(op.name)
+    return OpRow(
+        name=op.name,
+        op=written.type,
+        scope=op.scope,
+        device=op.device or None,
+        executed_as=op.type if executed else None,
+        self_ns=timing.self_ns if timing else None,
+        calls_per_step=timing.calls_per_step if timing else None,
+        flops=facts.flops(op.name),
+        bytes=facts.bytes(op.name),
+        source=written.source,
+        phase=_phase(op.name) if facts.training else None,
+        origin=origin,
+        timing=timing.source if timing else None,
+        wall_share=timing.wall_share if timing else None,
+        layer=facts.layer(op.name),
+        category=family(op.type),
+        slack_ns=facts.slack_ns.get(op.name),
+        output=", ".join(map(str, op.outputs)) or None,
+    )
+
+
+def _phase(name: str) -> str:
+    """Name the phase of a training step from TensorFlow's own scopes."""
+    if "gradient_tape" in name or "/gradients/" in name or name.startswith("gradients/"):
+        return "backward"
+    return (
+        "optimizer"
+        if any(part in name.lower() for part in ("adam", "/sgd", "rmsprop", "optimizer"))
+        else "forward"
+    )
+
+
+def figure(facts: Facts, nodes: Sequence[str], stage: Literal["executed", "traced"]) -> Figure | None:
+    """Return the ops around ``nodes`` in graph ``stage``; ``None`` when none of them is in it."""
+    graph = facts.graph if stage == facts.stage else facts.traced
+    if graph is None:
+        return None
+    present = [name for name in nodes if name in graph]
+    subjects = _first_group(graph, present)
+    if not subjects:
+        return None
+    shown = _neighbourhood(graph, subjects)
+    return Figure(
+        stage,
+        tuple(_figure_node(facts, graph, name, name in set(subjects), stage) for name in shown),
+        tuple(_edges(graph, shown)),
+        len(present) - len(subjects),
+    )
+
+
+def _first_group(graph: nx.MultiDiGraph, nodes: Sequence[str]) -> list[str]:
+    """Return the subjects to draw: those that hang together with the first one, so that the figure is one picture."""
+    if not nodes:
+        return []
+    wanted, group, pending = set(nodes), [nodes[0]], [nodes[0]]
+    while pending and len(group) < FIGURE_SUBJECT_LIMIT:
+        name = pending.pop(0)
+        for other in _around(graph, name):
+            if other in wanted and other not in group and len(group) < FIGURE_SUBJECT_LIMIT:
+                group.append(other)
+                pending.append(other)
+    return group
+
+
+def _neighbourhood(graph: nx.MultiDiGraph, subjects: Sequence[str]) -> list[str]:
+    shown = list(subjects)
+    frontier = list(subjects)
+    for _ in range(FIGURE_HOPS):
+        frontier = [
+            other
+            for name in frontier
+            for other in _around(graph, name)
+            if other not in shown and op_of(graph, other).type not in _HIDDEN
+        ]
+        for other in dict.fromkeys(frontier):
+            if len(shown) < FIGURE_OPS_LIMIT:
+                shown.append(other)
+    return shown
+
+
+def _around(graph: nx.MultiDiGraph, name: str) -> Iterable[str]:
+    yield from data_inputs(graph, name)
+    yield from graph.successors(name)
+
+
+def _edges(graph: nx.MultiDiGraph, shown: Sequence[str]) -> list[tuple[str, str, str]]:
+    inside = set(shown)
+    return list(
+        dict.fromkeys(
+            (name, dst, edge.kind)
+            for name in shown
+            for _, dst, edge in graph.out_edges(name, data="edge")
+            if dst in inside
+        )
+    )
+
+
+def _figure_node(facts: Facts, graph: nx.MultiDiGraph, name: str, subject: bool, stage: str) -> FigureNode:
+    op = op_of(graph, name)
+    timing = facts.timing(name) if stage == facts.stage else None
+    return FigureNode(
+        name,
+        op.type,
+        "subject" if subject else "context",
+        timing.self_ns if timing else None,
+        op.device or None,
+        str(op.outputs[0]) if op.outputs else None,
+    )
