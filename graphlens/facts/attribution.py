@@ -26,7 +26,8 @@ FEWEST_STEPS_TO_DROP_FIRST: Final = 4
 
 # Composite calls complete when their callee does: their waiting is their callee's work, and is no wait of its own.
 _COMPOSITE = frozenset(
-    "PartitionedCall StatefulPartitionedCall RemoteCall If While Case StatelessIf StatelessWhile StatelessCase MapDefun".split()
+    """PartitionedCall StatefulPartitionedCall RemoteCall If While Case StatelessIf StatelessWhile StatelessCase
+    MapDefun""".split()
 )
 
 
@@ -165,9 +166,7 @@ def _events_by_step(profile: Profile, windows: Sequence[Span]) -> list[list[OpEv
 
 def _kernels_as_ops(profile: Profile) -> list[OpEvent]:
     return [
-        OpEvent(
-            f"{k.hlo_module}/{k.hlo_op}", "XlaKernel", k.start_ns, k.end_ns, k.end_ns - k.start_ns, k.thread
-        )
+        OpEvent(f"{k.hlo_module}/{k.hlo_op}", "XlaKernel", k.start_ns, k.end_ns, k.end_ns - k.start_ns, k.thread)
         for k in profile.kernels
     ]
 
@@ -213,10 +212,7 @@ def _timings(
 
 def _divide(profile: Profile, windows: Sequence[Span], names: _Names) -> dict[str, float]:
     """Give every instant of every window to the ops running in it, else to the most specific known state."""
-    ops = [
-        Interval(e.start_ns, e.end_ns, names.key(e.node, e.op))
-        for e in (*profile.ops, *_kernels_as_ops(profile))
-    ]
+    ops = [Interval(e.start_ns, e.end_ns, names.key(e.node, e.op)) for e in (*profile.ops, *_kernels_as_ops(profile))]
     waits = [
         Interval(span.start_ns, span.end_ns, names.key(*_wait_name(span, names)))
         for span in profile.waits
@@ -261,9 +257,7 @@ def _sweep(windows: Sequence[Span], layers: Sequence[Sequence[Interval]]) -> dic
     return shares
 
 
-def _boundaries(
-    windows: Sequence[Span], layers: Sequence[Sequence[Interval]]
-) -> list[tuple[int, int, int, str]]:
+def _boundaries(windows: Sequence[Span], layers: Sequence[Sequence[Interval]]) -> list[tuple[int, int, int, str]]:
     boundaries = [
         (time_ns, layer, change, item.key)
         for layer, intervals in enumerate(layers)
@@ -320,9 +314,7 @@ def _join_totals(
 # -- the second route ---------------------------------------------------------------------------------------------
 
 
-def _replay_timings(
-    replay: Mapping[str, ReplayRecord], executed: nx.MultiDiGraph | None
-) -> dict[str, OpTiming]:
+def _replay_timings(replay: Mapping[str, ReplayRecord], executed: nx.MultiDiGraph | None) -> dict[str, OpTiming]:
     if executed is None:
         return {}
     records = {canonical_name(name): record for name, record in replay.items()}
@@ -334,9 +326,7 @@ def _replay_timings(
     return timings
 
 
-def _prefer_replay_in_loops(
-    timings: Mapping[str, OpTiming], replay: Mapping[str, OpTiming]
-) -> dict[str, OpTiming]:
+def _prefer_replay_in_loops(timings: Mapping[str, OpTiming], replay: Mapping[str, OpTiming]) -> dict[str, OpTiming]:
     """Use the replay for ops that the profile missed, and for loop ops of which it saw only some iterations."""
     merged = dict(replay)
     for name, timing in timings.items():

@@ -21,10 +21,10 @@ Formula = Callable[[Op, Specs], int | None]
 
 # Operations per output element of ops that compute elementwise.
 _PER_OUTPUT_ELEMENT: Final[Mapping[str, int]] = dict.fromkeys(
-    """Add AddV2 Sub Mul Div RealDiv FloorDiv Mod FloorMod Maximum Minimum Neg Abs Sign Square Sqrt Rsqrt Reciprocal Inv Exp
-    Expm1 Log Log1p Pow Sin Cos Tan Tanh Sigmoid Erf Erfc Floor Ceil Round Rint Relu Relu6 LeakyRelu Elu Selu Softplus
-    Softsign BiasAdd Greater GreaterEqual Less LessEqual Equal NotEqual LogicalAnd LogicalOr LogicalNot Select SelectV2
-    DivNoNan MulNoNan Xdivy Xlogy ClipByValue _MklSwish""".split(),
+    """Add AddV2 Sub Mul Div RealDiv FloorDiv Mod FloorMod Maximum Minimum Neg Abs Sign Square Sqrt Rsqrt
+    Reciprocal Inv Exp Expm1 Log Log1p Pow Sin Cos Tan Tanh Sigmoid Erf Erfc Floor Ceil Round Rint Relu Relu6
+    LeakyRelu Elu Selu Softplus Softsign BiasAdd Greater GreaterEqual Less LessEqual Equal NotEqual LogicalAnd
+    LogicalOr LogicalNot Select SelectV2 DivNoNan MulNoNan Xdivy Xlogy ClipByValue _MklSwish""".split(),
     1,
 ) | {
     "SquaredDifference": 2,
@@ -36,17 +36,16 @@ _PER_OUTPUT_ELEMENT: Final[Mapping[str, int]] = dict.fromkeys(
     "SqrtGrad": 2,
 }
 
-_REDUCTIONS = frozenset(
-    "Sum Mean Max Min Prod All Any ArgMax ArgMin BiasAddGrad Cumsum Cumprod L2Loss".split()
-)
+_REDUCTIONS = frozenset("""Sum Mean Max Min Prod All Any ArgMax ArgMin BiasAddGrad Cumsum Cumprod L2Loss""".split())
 
 # These move or rename data and compute nothing: zero is known, not assumed.
 _NO_FLOPS = frozenset(
-    """Const HostConst Identity IdentityN Reshape Squeeze ExpandDims Transpose Concat ConcatV2 Pack Unpack Slice StridedSlice
-    Split SplitV Tile Pad PadV2 MirrorPad Gather GatherV2 GatherNd ResourceGather ReadVariableOp _ReadVariablesOp VarHandleOp
-    _VarHandlesOp Shape ShapeN Size Rank Fill ZerosLike OnesLike BroadcastTo StopGradient NoOp Cast _Arg _Retval _Send _Recv
-    Placeholder Enter Exit Switch Merge NextIteration LoopCond SpaceToBatchND BatchToSpaceND SpaceToDepth DepthToSpace Reverse
-    ReverseV2 AssignVariableOp OneHot _DeviceArg _DeviceRetval InvertPermutation Range Where Snapshot PreventGradient""".split()
+    """Const HostConst Identity IdentityN Reshape Squeeze ExpandDims Transpose Concat ConcatV2 Pack Unpack Slice
+    StridedSlice Split SplitV Tile Pad PadV2 MirrorPad Gather GatherV2 GatherNd ResourceGather ReadVariableOp
+    _ReadVariablesOp VarHandleOp _VarHandlesOp Shape ShapeN Size Rank Fill ZerosLike OnesLike BroadcastTo
+    StopGradient NoOp Cast _Arg _Retval _Send _Recv Placeholder Enter Exit Switch Merge NextIteration LoopCond
+    SpaceToBatchND BatchToSpaceND SpaceToDepth DepthToSpace Reverse ReverseV2 AssignVariableOp OneHot _DeviceArg
+    _DeviceRetval InvertPermutation Range Where Snapshot PreventGradient""".split()
 )
 
 # Operations per element that a fused epilogue adds; its name stands in the attribute `fused_ops`.

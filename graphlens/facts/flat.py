@@ -286,9 +286,7 @@ def with_shapes(
     return executed
 
 
-def _known_outputs(
-    name: str, observed: Mapping[str, ReplayRecord], static: Mapping[str, Op]
-) -> tuple[TensorSpec, ...]:
+def _known_outputs(name: str, observed: Mapping[str, ReplayRecord], static: Mapping[str, Op]) -> tuple[TensorSpec, ...]:
     record = observed.get(name)
     if record and record.outputs:
         return tuple(TensorSpec(dtype, shape) for dtype, shape in record.outputs)
@@ -319,9 +317,7 @@ def executed_graph(evidence: Evidence, traced: nx.MultiDiGraph | None) -> nx.Mul
         names = {name: f"{module}/{name}" for name in instructions}
         for name, op in instructions.nodes(data="op"):
             flat.add_node(names[name], op=replace(op, name=names[name]))
-        flat.add_edges_from(
-            (names[a], names[b], {"edge": edge}) for a, b, edge in instructions.edges(data="edge")
-        )
+        flat.add_edges_from((names[a], names[b], {"edge": edge}) for a, b, edge in instructions.edges(data="edge"))
     return with_shapes(flat, traced, evidence.replay)
 
 

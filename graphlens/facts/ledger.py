@@ -97,9 +97,7 @@ def saving(facts: Facts, nodes: Sequence[str]) -> Saving:
     be shorter than the longest chain of ops that it still has to run.
     """
     step, timings = facts.step, facts.attribution.timings
-    seen = [
-        timings[name].wall_share for name in nodes if name in timings and timings[name].wall_share is not None
-    ]
+    seen = [timings[name].wall_share for name in nodes if name in timings and timings[name].wall_share is not None]
     if step is None or not seen:
         return Saving()
     profiled_ns = step.profiled_median_ns or step.median_ns

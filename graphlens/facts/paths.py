@@ -49,9 +49,7 @@ def slack_ns(graph: nx.MultiDiGraph, weights: Mapping[str, int]) -> Mapping[str,
     return {name: total - finish_ns[name] - tail_ns[name] for name in graph}
 
 
-def _longest(
-    graph: nx.MultiDiGraph, weights: Mapping[str, int]
-) -> tuple[dict[str, int], dict[str, str | None]]:
+def _longest(graph: nx.MultiDiGraph, weights: Mapping[str, int]) -> tuple[dict[str, int], dict[str, str | None]]:
     """Return for every op the weight of the heaviest path that ends with it, and the op before it on that path."""
     finish_ns: dict[str, int] = {}
     predecessor: dict[str, str | None] = {}

@@ -67,9 +67,7 @@ def _coverage(facts: Facts) -> tuple[int, int]:
         return 0, 0
     expected = [name for name, op in facts.executed.nodes(data="op") if op.type not in UNTRACED]
     timings = facts.attribution.timings
-    return sum(1 for name in expected if name in timings and timings[name].wall_share is not None), len(
-        expected
-    )
+    return sum(1 for name in expected if name in timings and timings[name].wall_share is not None), len(expected)
 
 
 def _overhead(facts: Facts) -> float | None:

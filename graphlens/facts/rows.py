@@ -59,11 +59,7 @@ def _phase(name: str) -> str:
     """Name the phase of a training step from TensorFlow's own scopes."""
     if "gradient_tape" in name or "/gradients/" in name or name.startswith("gradients/"):
         return "backward"
-    return (
-        "optimizer"
-        if any(part in name.lower() for part in ("adam", "/sgd", "rmsprop", "optimizer"))
-        else "forward"
-    )
+    return "optimizer" if any(part in name.lower() for part in ("adam", "/sgd", "rmsprop", "optimizer")) else "forward"
 
 
 def figure(facts: Facts, nodes: Sequence[str], stage: Literal["executed", "traced"]) -> Figure | None:

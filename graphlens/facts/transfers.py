@@ -70,8 +70,6 @@ def _reason(facts: Facts, src: str, consumers: list[str]) -> str | None:
     if facts.traced is None:
         return None
     requested = [
-        op_of(facts.traced, origin).device
-        for name in (src, *consumers)
-        for origin in facts.origins.get(name, ())
+        op_of(facts.traced, origin).device for name in (src, *consumers) for origin in facts.origins.get(name, ())
     ]
     return "explicit device" if any(requested) else None

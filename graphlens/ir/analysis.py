@@ -265,4 +265,3 @@ def severity_of(share: float | None) -> Severity:
     if share is None:
         return "info"
     return next((severity for bound, severity in SEVERITY_SHARES if share >= bound), "info")
-

@@ -99,7 +99,6 @@ class Constant:
     digest: str | None = None
 
 
-
 @dataclass(frozen=True, slots=True)
 class Op:
     """One node of a graph.

@@ -9,21 +9,22 @@ import re
 
 # The runtime never emits an event for these (executor.cc: `IsExpensive()` is false, or they are no kernels at all).
 UNTRACED = frozenset(
-    """_Arg _Retval _DeviceArg _DeviceRetval Const HostConst NoOp Switch RefSwitch _SwitchN Merge RefMerge Enter RefEnter
-    Exit RefExit NextIteration RefNextIteration LoopCond ControlTrigger Identity RefIdentity IdentityN Reshape Shape
-    ShapeN Size Rank Squeeze ExpandDims Placeholder PlaceholderWithDefault StopGradient PreventGradient VarHandleOp
-    _VarHandlesOp VariableV2 Variable SnapshotV2 _HostCast _ParallelConcatStart""".split()
+    """_Arg _Retval _DeviceArg _DeviceRetval Const HostConst NoOp Switch RefSwitch _SwitchN Merge RefMerge Enter
+    RefEnter Exit RefExit NextIteration RefNextIteration LoopCond ControlTrigger Identity RefIdentity IdentityN
+    Reshape Shape ShapeN Size Rank Squeeze ExpandDims Placeholder PlaceholderWithDefault StopGradient
+    PreventGradient VarHandleOp _VarHandlesOp VariableV2 Variable SnapshotV2 _HostCast _ParallelConcatStart""".split()
 )
 
 # These complete on another thread; the profiler shows a start and a done, not an interval under the op's name.
 ASYNCHRONOUS = frozenset(
     """_Recv _HostRecv Recv IteratorGetNext IteratorGetNextSync PartitionedCall StatefulPartitionedCall RemoteCall
-    CollectiveReduceV2 CollectiveReduceV3 CollectiveReduce CollectiveGatherV2 CollectiveBcastSendV2 CollectiveBcastRecvV2
-    If While Case StatelessIf StatelessWhile StatelessCase MapDefun XlaLaunch XlaRun _XlaRun""".split()
+    CollectiveReduceV2 CollectiveReduceV3 CollectiveReduce CollectiveGatherV2 CollectiveBcastSendV2
+    CollectiveBcastRecvV2 If While Case StatelessIf StatelessWhile StatelessCase MapDefun XlaLaunch XlaRun
+    _XlaRun""".split()
 )
 
 CONTROL_FLOW = frozenset(
-    "Switch RefSwitch _SwitchN Merge RefMerge Enter RefEnter Exit RefExit NextIteration RefNextIteration LoopCond".split()
+    """Switch RefSwitch _SwitchN Merge RefMerge Enter RefEnter Exit RefExit NextIteration RefNextIteration LoopCond""".split()
 )
 
 CONSTANTS = frozenset({"Const", "HostConst"})
@@ -54,10 +55,21 @@ _FAMILIES: tuple[tuple[str, re.Pattern[str]], ...] = (
             r"|^Identity|Snapshot|DeepCopy|TensorList|ResizeB|ResizeN|ToTf|MklToTf|Reorder"
         ),
     ),
-    ("reduction", re.compile(r"^(_Mkl)?(Sum|Mean|Max|Min|Prod|All|Any|ArgMax|ArgMin|Cumsum|Cumprod|TopK\w*|Euclidean\w*|SegmentSum|UnsortedSegment\w*|Bincount|L2Loss)$")),
+    (
+        "reduction",
+        re.compile(
+            r"^(_Mkl)?(Sum|Mean|Max|Min|Prod|All|Any|ArgMax|ArgMin|Cumsum|Cumprod|TopK\w*|Euclidean\w*|SegmentSum|UnsortedSegment\w*|Bincount|L2Loss)$"
+        ),
+    ),
     ("softmax", re.compile(r"Softmax|CrossEntropy")),
-    ("control-flow", re.compile(r"^(Switch|Merge|Enter|Exit|NextIteration|LoopCond|While|If|Case|StatelessIf|StatelessWhile|PartitionedCall|StatefulPartitionedCall)$")),
+    (
+        "control-flow",
+        re.compile(
+            r"^(Switch|Merge|Enter|Exit|NextIteration|LoopCond|While|If|Case|StatelessIf|StatelessWhile|PartitionedCall|StatefulPartitionedCall)$"
+        ),
+    ),
 )
+
 
 def family(op_type: str) -> str:
     """Return the family that an op type's time is booked under; what no pattern knows is ``elementwise and other``."""
