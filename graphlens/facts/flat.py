@@ -62,7 +62,7 @@ class _Source:
     port: int | None
 
 
-def never(op: Op) -> bool:
+def never(_: Op) -> bool:
     """Keep no call opaque: the default of :func:`inline`."""
     return False
 
@@ -180,11 +180,8 @@ class _Inliner:
         child = self.frames[(id(frame), call_site, "call")]
         for name, op in child.function.graph.nodes(data="op"):
             inner = child.function.graph
-            if (
-                op.type not in (ARGUMENT, RETURN, "Const")
-                and not inner.in_degree(name)
-                and not self._vanishes(child, op)
-            ):
+            waits_for_nothing = op.type not in (ARGUMENT, RETURN, "Const") and not inner.in_degree(name)
+            if waits_for_nothing and not self._vanishes(child, op):
                 self._link_control(frame, src, child.prefix + name)
 
     def _close_bodies(self, frame: _Frame, name: str, op: Op) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from graphlens.ir.analysis import Quality
 from graphlens.ir.ops import UNTRACED
@@ -79,7 +79,9 @@ def _overhead(facts: Facts) -> float | None:
 
 def _graded(numbers: Quality) -> Quality:
     verdicts = list(_verdicts(numbers))
-    grade = "poor" if any(poor for poor, _ in verdicts) else "fair" if verdicts else "good"
+    grade: Literal["good", "fair", "poor"] = (
+        "poor" if any(poor for poor, _ in verdicts) else "fair" if verdicts else "good"
+    )
     reasons = tuple(words for _, words in verdicts) or ("every check of the measurement passed",)
     return replace(numbers, grade=grade, reasons=reasons)
 

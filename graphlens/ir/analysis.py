@@ -71,7 +71,8 @@ class FigureNode:
 class Figure:
     """The ops around a finding, small enough to draw.
 
-    ``edges`` are ``(source, destination, kind)``; ``stage`` names the graph; ``omitted`` counts ops left out by the cap.
+    ``edges`` are ``(source, destination, kind)``; ``stage`` names the graph; ``omitted`` counts the finding's ops that
+    were left out.
     """
 
     stage: str
@@ -85,7 +86,7 @@ class Finding:
     """One thing that a rule found.
 
     ``nodes`` are names in the graph that ``stage`` says.  ``evidence`` maps plain words to numbers and names.
-    ``severity`` and ``shares_ops_with`` (codes and indexes of overlapping findings) are set by the judge, not by the rule.
+    ``severity`` and ``shares_ops_with`` (titles of overlapping findings) are set by the judge, not by the rule.
     """
 
     code: str

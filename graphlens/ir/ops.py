@@ -24,7 +24,8 @@ ASYNCHRONOUS = frozenset(
 )
 
 CONTROL_FLOW = frozenset(
-    """Switch RefSwitch _SwitchN Merge RefMerge Enter RefEnter Exit RefExit NextIteration RefNextIteration LoopCond""".split()
+    """Switch RefSwitch _SwitchN Merge RefMerge Enter RefEnter Exit RefExit NextIteration RefNextIteration
+    LoopCond""".split()
 )
 
 CONSTANTS = frozenset({"Const", "HostConst"})

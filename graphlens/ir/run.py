@@ -59,7 +59,8 @@ class Profile:
 
     ``steps`` are the step markers, ``executors`` the ``ExecutorState::Process`` spans, ``functions`` the function
     runs, ``waits`` the asynchronous ops (from their start to their completion; ``name`` is the op's name).
-    ``traces`` are the spans of Python-side function tracing (retraces).  ``dropped`` counts events the file says were lost.
+    ``traces`` are the spans of Python-side function tracing (retraces).  ``dropped`` counts events that the file
+    says were lost.
     """
 
     ops: tuple[OpEvent, ...] = ()
