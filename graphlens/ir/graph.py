@@ -152,7 +152,8 @@ class Function:
     """A function body, or the main graph.
 
     ``inputs`` names the ``_Arg`` nodes in argument order, ``outputs`` the ``_Retval`` nodes in result order.
-    ``captures`` says which variable an argument (by node name) is bound to, where known.
+    ``captures`` says which variable an argument (by node name) is bound to, where known.  ``control_outputs`` names the
+    ops that run although no result needs them.
     """
 
     name: str
@@ -160,6 +161,7 @@ class Function:
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     captures: Mapping[str, Variable] = field(default_factory=dict)
+    control_outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

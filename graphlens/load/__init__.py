@@ -1,0 +1,1 @@
+"""Files to nouns: reads models, profiles and captures without TensorFlow."""

@@ -1,0 +1,61 @@
+"""Read files and parse protobuf messages, turning every failure into one clear line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from graphlens.errors import TargetError
+
+MESSAGE_LIMIT_BYTES = (1 << 31) - 1  # protobuf refuses larger messages
+
+Message = TypeVar("Message")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of ``path``.
+
+    Raises
+    ------
+    TargetError
+        When it cannot be read, is empty, or is larger than a protobuf message can be.
+    """
+    try:
+        if path.stat().st_size > MESSAGE_LIMIT_BYTES:
+            raise TargetError(f"'{path}' is larger than 2 GiB, which protobuf cannot read; keep weights out of the graph")
+        data = path.read_bytes()
+    except OSError as error:
+        raise TargetError(f"'{path}' cannot be read: {error.strerror or error}") from error
+    if not data:
+        raise TargetError(f"'{path}' is empty; was it copied completely?")
+    return data
+
+
+def parse_message(message_class: type[Message], data: bytes, path: Path | str, what: str) -> Message:
+    """Parse binary ``data`` as ``message_class``; ``path`` and ``what`` (as in ``a GraphDef``) name it in errors."""
+    from google.protobuf.message import DecodeError
+
+    message: Any = message_class()
+    try:
+        message.ParseFromString(data)
+    except (DecodeError, ValueError, RecursionError) as error:
+        raise TargetError(
+            f"'{path}' is damaged: its bytes are not {what} ({_line(error)}); copy or export it again"
+        ) from error
+    return message  # type: ignore[no-any-return]
+
+
+def parse_text(message_class: type[Message], data: bytes, path: Path | str, what: str) -> Message:
+    """Parse protobuf text; fields that this schema does not know are skipped, as newer TensorFlow may write them."""
+    from google.protobuf import text_format
+
+    message: Any = message_class()
+    try:
+        text_format.Parse(data.decode("utf-8"), message, allow_unknown_field=True)
+    except (text_format.ParseError, ValueError, RecursionError) as error:
+        raise TargetError(f"'{path}' is not {what} in text form: {_line(error)}") from error
+    return message  # type: ignore[no-any-return]
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

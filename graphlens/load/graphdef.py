@@ -1,0 +1,220 @@
+"""GraphDef to ``ir``: the main graph and the library functions, without knowing any op."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from graphlens.errors import TargetError
+from graphlens.ir.graph import ARGUMENT, RETURN, Function, Graph, Op, TensorSpec
+from graphlens.load import sources
+from graphlens.load.attrs import dtype_name
+from graphlens.load.files import parse_message, parse_text, read_bytes
+from graphlens.load.linking import Linker, data_edge
+from graphlens.load.nodes import OUTPUT_SHAPES, NodeReader, function_info
+from graphlens.load.tensors import strip_weights
+
+MAIN = ""
+MAIN_IN_WORDS = "the main graph"
+
+__all__ = ["MAIN", "build_graph", "build_reachable", "parse_graph_def", "read_graph_def", "strip_weights"]
+
+
+def read_graph_def(path: Path) -> Any:
+    """Read the ``GraphDef`` message in ``path``, binary or text.
+
+    Raises
+    ------
+    TargetError
+        When the file is damaged, empty or something else.
+    """
+    return parse_graph_def(read_bytes(path), path)
+
+
+def parse_graph_def(data: bytes, path: Path | str) -> Any:
+    """Parse ``data`` as a ``GraphDef``, binary or text; ``path`` names it in errors."""
+    from tensorboard.compat.proto import graph_pb2
+
+    parse = parse_text if looks_like_text(data) else parse_message
+    return parse(graph_pb2.GraphDef, data, path, "a GraphDef")
+
+
+def looks_like_text(data: bytes) -> bool:
+    """Tell protobuf text from protobuf bytes: the first tag of a binary graph is a control character."""
+    head = data[:256].lstrip()
+    return bool(head) and (head[:1].isalpha() or head[:1] == b"#") and b"\0" not in head
+
+
+def build_graph(graph_def: Any, debug_info: Any = None) -> Graph:
+    """Return every function of ``graph_def``; the root is the main graph, named ``""``.
+
+    Parameters
+    ----------
+    debug_info
+        A ``GraphDebugInfo`` that says the source line of ops, when it is not inside ``graph_def``.
+    """
+    with collector_paused():
+        builder = _Builder(graph_def, debug_info)
+        names = [MAIN, *builder.library]
+        return builder.graph(MAIN, names)
+
+
+def build_reachable(graph_def: Any, root: str = MAIN, debug_info: Any = None) -> Graph:
+    """Return the function ``root`` (``""``: the main graph) and the functions that it calls, directly or not.
+
+    Raises
+    ------
+    TargetError
+        When there is no function ``root``.
+    """
+    with collector_paused():
+        builder = _Builder(graph_def, debug_info)
+        if root != MAIN and root not in builder.library:
+            raise TargetError(f"the graph has no function '{root}'; the file is incomplete, export the model again")
+        return builder.graph(root, builder.reachable(root))
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Pause the garbage collector: it would walk all the new objects again and again, for half of the loading time."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+class _Builder:
+    """The state of one translation: what was decoded is shared by all functions of the graph."""
+
+    def __init__(self, graph_def: Any, debug_info: Any) -> None:
+        self.graph_def = graph_def
+        self.library: dict[str, Any] = {function.signature.name: function for function in graph_def.library.function}
+        self.reader = NodeReader({name: function_info(item.signature) for name, item in self.library.items()})
+        self.sources = sources.source_lines(debug_info, graph_def)
+        self.built: dict[str, Function] = {}
+        self.notes: list[str] = []
+
+    def graph(self, root: str, names: Iterable[str]) -> Graph:
+        functions = {name: self.function(name) for name in names}
+        return Graph(root, functions, tuple(self.notes))
+
+    def function(self, name: str) -> Function:
+        if name not in self.built:
+            self.built[name] = self._main() if name == MAIN else self._library_function(name)
+        return self.built[name]
+
+    def reachable(self, root: str) -> list[str]:
+        order, pending = {root: None}, [root]
+        while pending:
+            for callee in self._callees(pending.pop()):
+                if callee not in order:
+                    order[callee] = None
+                    pending.append(callee)
+        return list(order)
+
+    def _callees(self, name: str) -> Iterator[str]:
+        for _, op in self.function(name).graph.nodes(data="op"):
+            for call in op.calls:
+                if call.function in self.library:
+                    yield call.function
+                else:
+                    self._note_missing(call.function)
+
+    def _note_missing(self, callee: str) -> None:
+        note = f"function '{callee}' is called but not in the graph"
+        if note not in self.notes:
+            self.notes.append(note)
+
+    # -- bodies ---------------------------------------------------------------------------------------------------
+
+    def _main(self) -> Function:
+        linker = Linker()
+        self._add_nodes(linker, self.graph_def.node, MAIN)
+        graph = linker.finish()
+        self.notes.extend(linker.problems.notes(MAIN_IN_WORDS))
+        arguments = tuple(name for name, op in graph.nodes(data="op") if op.type == ARGUMENT)
+        results = tuple(name for name, op in graph.nodes(data="op") if op.type == RETURN)
+        return Function(MAIN, graph, _by_index(graph, arguments), _by_index(graph, results))
+
+    def _library_function(self, name: str) -> Function:
+        function, linker = self.library[name], Linker()
+        inputs = _add_arguments(linker, function)
+        self._add_nodes(linker, function.node_def, name)
+        outputs = _add_results(linker, function)
+        graph = linker.finish()
+        self.notes.extend(linker.problems.notes(f"function '{name}'"))
+        kept = tuple(node for node in function.control_ret.values() if node in graph)
+        return Function(name, graph, inputs, outputs, control_outputs=kept)
+
+    def _add_nodes(self, linker: Linker, nodes: Any, function: str) -> None:
+        lines = self.sources.get(function, {})
+        names = []
+        for node in nodes:
+            name = linker.free_name(node.name)
+            op, decoded = self.reader.read(node, name, lines.get(node.name))
+            linker.add_op(op, decoded.offsets)
+            names.append(name)
+        for node, name in zip(nodes, names, strict=True):
+            linker.link(node.input, name)
+
+
+def _by_index(graph: Any, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Arguments and results of a runtime graph carry their position as an attribute."""
+
+    def position(name: str) -> int:
+        index = graph.nodes[name]["op"].attrs.get("index")
+        return index if isinstance(index, int) else 0
+
+    return tuple(sorted(names, key=position))
+
+
+def _add_arguments(linker: Linker, function: Any) -> tuple[str, ...]:
+    inputs = []
+    for index, argument in enumerate(function.signature.input_arg):
+        dtype = dtype_name(argument.type) if argument.type else "unknown"
+        attrs, shapes = _argument_attrs(function, index)
+        spec = TensorSpec(dtype, shapes[0] if shapes else None)
+        name = linker.free_name(argument.name)
+        # An argument that stands for several tensors is written `name:1`, whose port is then the tensor's number.
+        outputs = () if argument.number_attr or argument.type_list_attr else (spec,)
+        linker.add_op(Op(name, ARGUMENT, "", outputs, {"T": dtype, "index": index, **attrs}))
+        inputs.append(name)
+    return tuple(inputs)
+
+
+def _argument_attrs(function: Any, index: int) -> tuple[Mapping[str, Any], tuple[Any, ...]]:
+    if index not in function.arg_attr:
+        return {}, ()
+    from graphlens.load.attrs import decode
+
+    decoded = {name: decode(value) for name, value in function.arg_attr[index].attr.items()}
+    shapes = decoded.pop(OUTPUT_SHAPES, ())
+    usable = isinstance(shapes, tuple) and all(shape is None or isinstance(shape, tuple) for shape in shapes)
+    return decoded, shapes if usable else ()
+
+
+def _add_results(linker: Linker, function: Any) -> tuple[str, ...]:
+    outputs = []
+    for index, result in enumerate(function.signature.output_arg):
+        dtype = dtype_name(result.type) if result.type else "unknown"
+        name = _result_name(linker, result.name)
+        linker.add_op(Op(name, RETURN, "", (), {"T": dtype, "index": index}))
+        written = function.ret[result.name] if result.name in function.ret else ""
+        linker.link([written] if written else [], name)
+        outputs.append(name)
+    return tuple(outputs)
+
+
+def _result_name(linker: Linker, key: str) -> str:
+    """A result may bear the name of an op, which is legal."""
+    name = key
+    while name in linker.graph:
+        name += RETURN
+    return name

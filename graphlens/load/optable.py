@@ -1,0 +1,68 @@
+"""What TensorFlow's registry says of each op's outputs and default attributes, shipped as data; unknown ops are fine."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from graphlens.ir.graph import ARGUMENT
+
+# An op whose attribute asks for more outputs than this is corrupt (TensorFlow itself has no such op).
+OUTPUT_LIMIT = 65_536
+_TABLE = Path(__file__).parent.parent / "data" / "op-outputs.json.gz"
+
+
+class OutputArg(NamedTuple):
+    """One output argument; ``type`` and ``count`` are written as in ``fixtures/make_op_table.py``."""
+
+    name: str
+    type: str
+    count: str | None
+
+
+class OpInfo(NamedTuple):
+    """The outputs of an op type in order, and its attributes' defaults."""
+
+    outputs: tuple[OutputArg, ...]
+    defaults: Mapping[str, Any]
+
+
+@lru_cache(maxsize=1)
+def table() -> Mapping[str, OpInfo]:
+    """Return what is known of every op type of TensorFlow."""
+    data = _TABLE.read_bytes()
+    ops = json.loads(gzip.decompress(data))["ops"]
+    known = {name: OpInfo(tuple(OutputArg(*arg) for arg in outputs), _frozen(defaults)) for name, (outputs, defaults) in ops.items()}
+    # Without this, every argument of a function would get the registry's `index` default.
+    known[ARGUMENT] = OpInfo((OutputArg("output", "T", None),), {})
+    return known
+
+
+def _frozen(defaults: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in defaults.items()}
+
+
+def output_dtypes(info: OpInfo, attrs: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]] | None:
+    """Return ``(argument name, dtypes of its tensors)`` in order; ``None`` where the attributes do not say how many."""
+    result = []
+    for arg in info.outputs:
+        dtypes = _dtypes(arg, attrs)
+        if dtypes is None:
+            return None
+        result.append((arg.name, dtypes))
+    return result
+
+
+def _dtypes(arg: OutputArg, attrs: Mapping[str, Any]) -> tuple[str, ...] | None:
+    if arg.type.startswith("*"):
+        listed = attrs.get(arg.type[1:])
+        return tuple(map(str, listed)) if isinstance(listed, tuple) else None
+    dtype = arg.type[1:] if arg.type.startswith("=") else attrs.get(arg.type)
+    count = attrs.get(arg.count) if arg.count else 1
+    if not isinstance(count, int) or not 0 <= count <= OUTPUT_LIMIT:
+        return None
+    return (dtype if isinstance(dtype, str) else "unknown",) * count

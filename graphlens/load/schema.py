@@ -1,0 +1,150 @@
+"""The protobuf messages that ``tensorboard`` does not bring: SavedModel and XPlane, under names of our own.
+
+They are built from the tables below, so they fit every protobuf runtime (generated code is tied to one) and never meet
+TensorFlow's own descriptors, which may live in the same process.  Field numbers are those of TensorFlow's ``.proto`` files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+# field -> (number, type); a type in brackets is repeated, one in braces a map from int64, other names are messages.
+Table = Mapping[str, Mapping[str, tuple[int, str]]]
+
+XPLANE: Table = {
+    "XSpace": {
+        "planes": (1, "[XPlane]"),
+        "errors": (2, "[string]"),
+        "warnings": (3, "[string]"),
+        "hostnames": (4, "[string]"),
+    },
+    "XPlane": {
+        "id": (1, "int64"),
+        "name": (2, "string"),
+        "lines": (3, "[XLine]"),
+        "event_metadata": (4, "{XEventMetadata}"),
+        "stat_metadata": (5, "{XStatMetadata}"),
+        "stats": (6, "[XStat]"),
+    },
+    "XLine": {
+        "id": (1, "int64"),
+        "name": (2, "string"),
+        "timestamp_ns": (3, "int64"),
+        "events": (4, "[XEvent]"),
+        "duration_ps": (9, "int64"),
+        "display_id": (10, "int64"),
+        "display_name": (11, "string"),
+    },
+    "XEvent": {
+        "metadata_id": (1, "int64"),
+        "offset_ps": (2, "int64"),
+        "duration_ps": (3, "int64"),
+        "stats": (4, "[XStat]"),
+        "num_occurrences": (5, "int64"),
+    },
+    "XStat": {
+        "metadata_id": (1, "int64"),
+        "double_value": (2, "double"),
+        "uint64_value": (3, "uint64"),
+        "int64_value": (4, "int64"),
+        "str_value": (5, "string"),
+        "bytes_value": (6, "bytes"),
+        "ref_value": (7, "uint64"),
+    },
+    "XEventMetadata": {
+        "id": (1, "int64"),
+        "name": (2, "string"),
+        "metadata": (3, "bytes"),
+        "display_name": (4, "string"),
+        "stats": (5, "[XStat]"),
+        "child_id": (6, "[int64]"),
+    },
+    "XStatMetadata": {"id": (1, "int64"), "name": (2, "string"), "description": (3, "string")},
+}
+_XSTAT_VALUES = ("double_value", "uint64_value", "int64_value", "str_value", "bytes_value", "ref_value")
+
+SAVED_MODEL: Table = {
+    "SavedModel": {
+        "saved_model_schema_version": (1, "int64"),
+        "meta_graphs": (2, "[.tensorboard.MetaGraphDef]"),
+    }
+}
+
+
+@lru_cache(maxsize=1)
+def xspace() -> type[Any]:
+    """Return the message class of a profile."""
+    from google.protobuf import descriptor_pool
+
+    file = _file("graphlens/xplane.proto", "graphlens.xplane", XPLANE)
+    _make_oneof(next(message for message in file.message_type if message.name == "XStat"), "value", _XSTAT_VALUES)
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    return _message_class(pool, "graphlens.xplane.XSpace")
+
+
+@lru_cache(maxsize=1)
+def saved_model() -> type[Any]:
+    """Return the message class of ``saved_model.pb``; its meta graphs are ``tensorboard``'s."""
+    from google.protobuf import descriptor_pool
+    from tensorboard.compat.proto import meta_graph_pb2
+
+    file = _file("graphlens/saved_model.proto", "graphlens.saved_model", SAVED_MODEL)
+    file.dependency.append(meta_graph_pb2.DESCRIPTOR.name)
+    pool = descriptor_pool.Default()
+    pool.AddSerializedFile(file.SerializeToString())
+    return _message_class(pool, "graphlens.saved_model.SavedModel")
+
+
+def _message_class(pool: Any, name: str) -> type[Any]:
+    from google.protobuf import message_factory
+
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))  # type: ignore[no-any-return]
+
+
+def _file(name: str, package: str, table: Table) -> Any:
+    from google.protobuf import descriptor_pb2
+
+    file = descriptor_pb2.FileDescriptorProto(name=name, package=package, syntax="proto3")
+    for message_name, columns in table.items():
+        message = file.message_type.add(name=message_name)
+        for column, (number, kind) in columns.items():
+            _add_field(message, f".{package}", column, number, kind)
+    return file
+
+
+def _add_field(message: Any, package: str, name: str, number: int, kind: str) -> None:
+    field = message.field.add(name=name, number=number)
+    field.label = field.LABEL_REPEATED if kind[0] in "[{" else field.LABEL_OPTIONAL
+    inner = kind.strip("[]{}")
+    if kind.startswith("{"):
+        entry = _add_map_entry(message, package, name, inner)
+        inner = f"{package}.{message.name}.{entry}"
+    _set_type(field, package, inner)
+
+
+def _add_map_entry(message: Any, package: str, name: str, value: str) -> str:
+    # protobuf wants this very name for the entry of a map field.
+    entry = message.nested_type.add(name="".join(part.title() for part in name.split("_")) + "Entry")
+    entry.options.map_entry = True
+    _add_field(entry, package, "key", 1, "int64")
+    _add_field(entry, package, "value", 2, value)
+    return str(entry.name)
+
+
+def _set_type(field: Any, package: str, kind: str) -> None:
+    scalar = f"TYPE_{kind.upper()}"
+    if kind[0].islower():
+        field.type = getattr(field, scalar)
+    else:
+        field.type = field.TYPE_MESSAGE
+        field.type_name = kind if kind.startswith(".") else f"{package}.{kind}"
+
+
+def _make_oneof(message: Any, name: str, members: tuple[str, ...]) -> None:
+    message.oneof_decl.add(name=name)
+    for field in message.field:
+        if field.name in members:
+            field.oneof_index = 0
