@@ -48,6 +48,7 @@ def text_of(raw: bytes) -> str:
     return raw.decode("utf-8", errors="backslashreplace")
 
 
+@lru_cache(maxsize=65_536)
 def short_float(value: float) -> float:
     """Return the shortest decimal that is the same float32: 0.001, not 0.0010000000474974513."""
     for digits in (6, 7, 8):

@@ -8,9 +8,10 @@ from types import MappingProxyType
 from typing import Any
 
 from graphlens.ir.graph import Call, Constant, Op, TensorSpec
+from graphlens.ir.ops import CONSTANTS
 from graphlens.load.attrs import calls, decode, dtype_name
 from graphlens.load.optable import OpInfo, OutputArg, output_dtypes, table
-from graphlens.load.tensors import STRIPPED_BYTES, STRIPPED_DIGEST, constant_of, spec_of
+from graphlens.load.tensors import KEPT_BYTES, STRIPPED_BYTES, STRIPPED_DIGEST, constant_of, spec_of
 
 OUTPUT_SHAPES = "_output_shapes"
 ORIGINAL_NODES = "_original_nodes"
@@ -25,15 +26,17 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What all ops of one type with equal attributes share.
+    """What all ops of one type with equal attributes share (``_output_shapes`` aside).
 
-    ``offsets`` says at which port each named output starts; ``None`` when the number of outputs is not known.
+    ``dtypes`` are those of the outputs and ``offsets`` says at which port each named output starts; both ``None`` when
+    the number of outputs is not known.  ``shapes`` stands in for an absent ``_output_shapes``.
     """
 
     attrs: Mapping[str, Any]
     calls: tuple[Call, ...]
-    outputs: tuple[TensorSpec, ...]
+    dtypes: tuple[str, ...] | None
     offsets: Mapping[str, int] | None
+    shapes: tuple[Any, ...] = ()
 
 
 @dataclass(slots=True)
@@ -45,48 +48,60 @@ class NodeReader:
 
     library: Mapping[str, OpInfo] = field(default_factory=dict)
     _decoded: dict[Any, Decoded] = field(default_factory=dict)
+    _outputs: dict[Any, tuple[TensorSpec, ...]] = field(default_factory=dict)
     _values: dict[tuple[str, bytes], Any] = field(default_factory=dict)
+    _constants: dict[bytes, Constant] = field(default_factory=dict)
 
     def read(self, node: Any, name: str, source: str | None = None) -> tuple[Op, Decoded]:
         """Return the op of ``node`` under ``name``, with what is known of its type and attributes."""
-        attr = node.attr
-        constant = _constant(node, attr)
-        decoded = self._decode(node.op, attr, constant is not None)
-        attrs, outputs = decoded.attrs, decoded.outputs
-        if constant is not None:
-            outputs = (spec_of(attr["value"].tensor),)
+        op_type, attr = node.op, node.attr
+        constant = self._constant(attr) if op_type in CONSTANTS else None
+        decoded, shapes = self._decode(op_type, attr, constant is not None)
+        outputs = self._specs(decoded, shapes, attr) if constant is None else (spec_of(attr["value"].tensor),)
+        attrs = decoded.attrs
         if node.HasField("experimental_debug_info"):
             originals = tuple(node.experimental_debug_info.original_node_names)
             attrs = {**attrs, ORIGINAL_NODES: originals} if originals else attrs
-        return Op(name, node.op, node.device, outputs, attrs, decoded.calls, constant, source), decoded
+        return Op(name, op_type, node.device, outputs, attrs, decoded.calls, constant, source), decoded
 
-    def _decode(self, op_type: str, attr: Any, is_constant: bool) -> Decoded:
-        # A constant's content is left out of the key: it may be large, and it is kept apart anyway.
-        raw = [
-            (name, value.SerializeToString(deterministic=True))
-            for name, value in attr.items()
-            if not (is_constant and name == "value")
-        ]
-        key = (op_type, *raw)
+    def _decode(self, op_type: str, attr: Any, is_constant: bool) -> tuple[Decoded, bytes]:
+        """Return the shared part, and the shapes apart: they differ most, and would make every op its own kind."""
+        raw, shapes = [op_type], b""
+        for name in attr:
+            if name == OUTPUT_SHAPES:
+                shapes = attr[name].SerializeToString()
+            elif not (is_constant and name == "value"):  # a constant's content is large, and kept apart anyway
+                raw += (name, attr[name].SerializeToString())
+        key = tuple(raw)
         found = self._decoded.get(key)
         if found is None:
-            found = self._decoded[key] = self._decode_new(op_type, attr, raw)
-        return found
+            found = self._decoded[key] = self._decode_new(op_type, attr, key)
+        return found, shapes
 
-    def _decode_new(self, op_type: str, attr: Any, raw: list[tuple[str, bytes]]) -> Decoded:
+    def _decode_new(self, op_type: str, attr: Any, raw: tuple[Any, ...]) -> Decoded:
         info = table().get(op_type) or self.library.get(op_type)
         attrs = dict(info.defaults) if info else {}
         called: list[Call] = [Call("call", op_type)] if op_type in self.library else []
-        shapes = None
-        for name, content in raw:
+        for name, content in zip(raw[1::2], raw[2::2], strict=True):
             value = self._value(name, content, attr)
-            if name == OUTPUT_SHAPES:
-                shapes = value
-            elif name not in _BOOKKEEPING and value is not None:
+            if name not in _BOOKKEEPING and value is not None:
                 attrs[name] = value
             called.extend(calls(op_type, name, attr[name]))
-        outputs, offsets = outputs_of(op_type, info, attrs, shapes)
-        return Decoded(attrs, tuple(called), outputs, offsets)
+        known = output_dtypes(info, attrs) if info else None
+        shape_attr = _SHAPE_ATTRS.get(op_type)
+        shapes = (attrs[shape_attr],) if shape_attr in attrs else ()
+        if known is None:
+            return Decoded(attrs, tuple(called), None, None, shapes)
+        dtypes = tuple(dtype for _, group in known for dtype in group)
+        return Decoded(attrs, tuple(called), dtypes, _offsets(known), shapes)
+
+    def _specs(self, decoded: Decoded, shapes: bytes, attr: Any) -> tuple[TensorSpec, ...]:
+        key = (decoded.dtypes, shapes or decoded.shapes)
+        found = self._outputs.get(key)
+        if found is None:
+            listed = _shapes(decode(attr[OUTPUT_SHAPES])) if shapes else decoded.shapes
+            found = self._outputs[key] = _join(decoded.dtypes, listed)
+        return found
 
     def _value(self, name: str, content: bytes, attr: Any) -> Any:
         key = (name, content)
@@ -94,36 +109,25 @@ class NodeReader:
             self._values[key] = decode(attr[name])
         return self._values[key]
 
-
-def _constant(node: Any, attr: Any) -> Constant | None:
-    if node.op not in ("Const", "HostConst") or "value" not in attr:
-        return None
-    return constant_of(attr["value"].tensor, attr)
-
-
-def outputs_of(
-    op_type: str, info: OpInfo | None, attrs: Mapping[str, Any], shapes: Any
-) -> tuple[tuple[TensorSpec, ...], Mapping[str, int] | None]:
-    """Return the output specs and the port at which each named output starts, as far as they can be known."""
-    known = output_dtypes(info, attrs) if info else _guess(attrs, shapes)
-    if shapes is None and op_type in _SHAPE_ATTRS and _SHAPE_ATTRS[op_type] in attrs:
-        shapes = (attrs[_SHAPE_ATTRS[op_type]],)
-    if known is None:
-        return tuple(TensorSpec("unknown", shape) for shape in _shapes(shapes)), None
-    dtypes = [dtype for _, group in known for dtype in group]
-    listed = _shapes(shapes)
-    if len(listed) != len(dtypes):  # absent, or written for another version of the op
-        listed = (None,) * len(dtypes)
-    return tuple(map(TensorSpec, dtypes, listed)), _offsets(known)
+    def _constant(self, attr: Any) -> Constant | None:
+        if "value" not in attr:
+            return None
+        tensor = attr["value"].tensor
+        if STRIPPED_BYTES in attr or tensor.ByteSize() > KEPT_BYTES:
+            return constant_of(tensor, attr)
+        key = tensor.SerializeToString(deterministic=True)
+        if key not in self._constants:  # graphs repeat their small constants: axes, shapes, epsilons
+            self._constants[key] = constant_of(tensor)
+        return self._constants[key]
 
 
-def _guess(attrs: Mapping[str, Any], shapes: Any) -> list[tuple[str, tuple[str, ...]]] | None:
-    """An unknown op whose list attribute fits the number of its outputs: custom call-like ops are written so."""
-    for name in ("Tout", "output_types", "out_types"):
-        listed = attrs.get(name)
-        if isinstance(listed, tuple) and isinstance(shapes, tuple) and len(listed) == len(shapes):
-            return [("output", tuple(map(str, listed)))]
-    return None
+def _join(dtypes: tuple[str, ...] | None, shapes: tuple[Any, ...]) -> tuple[TensorSpec, ...]:
+    """Pair dtypes with shapes; where their numbers differ, the registry's number of outputs holds if there is one."""
+    if dtypes is None:
+        return tuple(TensorSpec("unknown", shape) for shape in shapes)
+    if len(shapes) != len(dtypes):  # absent, or written for another version of the op
+        shapes = (None,) * len(dtypes)
+    return tuple(map(TensorSpec, dtypes, shapes))
 
 
 def _shapes(shapes: Any) -> tuple[tuple[int | None, ...] | None, ...]:
