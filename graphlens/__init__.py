@@ -1,1 +1,27 @@
-"""GraphLens: where a TensorFlow step spends its time, why, and what would make it faster."""
+"""GraphLens: where a TensorFlow step spends its time, why, and what would make it faster.
+
+The public names are loaded when they are first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from graphlens._version import __version__
+
+if TYPE_CHECKING:
+    from graphlens.api import Analysis, analyze, load
+
+__all__ = ["Analysis", "__version__", "analyze", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from graphlens import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'graphlens' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -28,6 +28,7 @@ from graphlens.ir.run import ReplayRecord
 
 # A library of a few nested functions can denote exponentially many ops; a flat graph beyond this is refused.
 FLAT_OPS_LIMIT: Final = 3_000_000
+FLAT_CALLS_LIMIT: Final = 300_000
 DEPTH_LIMIT: Final = 100
 
 # Call sites that disappear when inlined; conditionals and loops stay as nodes beside their inlined bodies.
@@ -78,7 +79,7 @@ def inline(graph: Graph, opaque: Callable[[Op], bool] = never) -> nx.MultiDiGrap
     Raises
     ------
     TargetError
-        When the flat graph would hold more than ``FLAT_OPS_LIMIT`` ops.
+        When the flat graph would hold more than ``FLAT_OPS_LIMIT`` ops or ``FLAT_CALLS_LIMIT`` calls.
     """
     return _Inliner(graph, opaque).run()
 
@@ -115,9 +116,10 @@ class _Inliner:
                 continue
             flat_name = frame.prefix + name
             self.flat.add_node(flat_name, op=replace(op, name=flat_name) if frame.prefix else op)
-        if self.flat.number_of_nodes() > FLAT_OPS_LIMIT:
+        if self.flat.number_of_nodes() > FLAT_OPS_LIMIT or len(self.frames) > FLAT_CALLS_LIMIT:
             raise TargetError(
-                f"the graph denotes more than {FLAT_OPS_LIMIT:,} ops once its functions are inlined; analyze a smaller signature"
+                f"the graph denotes more than {FLAT_OPS_LIMIT:,} ops or {FLAT_CALLS_LIMIT:,} calls once its functions "
+                "are inlined; analyze a smaller signature"
             )
 
     def _callees(self, frame: _Frame) -> Iterator[_Frame]:

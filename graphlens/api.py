@@ -1,0 +1,121 @@
+"""The Python interface: analyze a path or a live callable, load an earlier result."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graphlens.config import DEFAULT_STEPS, DEFAULT_TIME_BUDGET_S, MOST_STEPS, Request
+from graphlens.errors import UsageError
+from graphlens.pipeline.result import Analysis
+
+__all__ = ["Analysis", "analyze", "load"]
+
+
+def analyze(
+    target: Any,
+    inputs: Any = None,
+    *,
+    signature: str | None = None,
+    tag: str | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    batch: int | None = None,
+    steps: int = DEFAULT_STEPS,
+    time_budget_s: float = DEFAULT_TIME_BUDGET_S,
+    static: bool = False,
+    trust: bool = False,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+) -> Analysis:
+    """Measure a model and say where its step's time goes.
+
+    Parameters
+    ----------
+    target
+        A path or ``"package.module:callable"``, executed in a child process; or a live ``tf.function``,
+        ``ConcreteFunction``, Keras model or Python function, traced and executed in this process.
+    inputs
+        For a path: name -> array, or the path of an ``.npz`` file.  For a live callable: its arguments, as a tuple of
+        positional or a mapping of keyword arguments.
+    shapes, batch
+        Shapes of inputs that the model leaves open, and the size of open leading dimensions.
+    static, trust
+        Never execute; execute although the graph touches files, network or Python.  For paths only.
+
+    Raises
+    ------
+    TargetError
+        When the target cannot be read.
+    UsageError
+        When an input cannot be made from what is known; the message names it.
+
+    Examples
+    --------
+    >>> import graphlens
+    >>> analysis = graphlens.analyze("exported_model", batch=8)  # doctest: +SKIP
+    >>> analysis.save("report.html")  # doctest: +SKIP
+    """
+    from graphlens import pipeline
+
+    if not 1 <= steps <= MOST_STEPS:
+        raise UsageError(f"steps must be from 1 to {MOST_STEPS}: beyond that the profiler drops cheap ops")
+    if not isinstance(target, (str, os.PathLike)):
+        return pipeline.analyze_live(target, inputs, steps=steps, select=select, ignore=ignore)
+    request = Request(
+        target=os.fspath(target),
+        signature=signature,
+        tag=tag,
+        shapes={name: tuple(shape) for name, shape in (shapes or {}).items()},
+        batch=batch,
+        steps=steps,
+        time_budget_s=time_budget_s,
+        static=static,
+        trust=trust,
+        select=tuple(select),
+        ignore=tuple(ignore),
+    )
+    return _with_inputs(request, inputs)
+
+
+def load(path: str | os.PathLike[str]) -> Analysis:
+    """Load an analysis from its ``.json``, or judge a capture; neither needs TensorFlow.
+
+    Raises
+    ------
+    TargetError
+        When the file is neither.
+    """
+    from graphlens import pipeline
+
+    if os.fspath(path).endswith(".json"):
+        from graphlens.load.files import read_bytes
+
+        return Analysis(_document(read_bytes(Path(path)).decode("utf-8", "replace")))
+    return pipeline.analyze(Request(os.fspath(path), static=True))
+
+
+def _document(text: str) -> Any:
+    from graphlens.ir.document import from_json
+
+    return from_json(text)
+
+
+def _with_inputs(request: Request, inputs: Any) -> Analysis:
+    """Run the request with ``inputs`` in a file, which is how they reach the child process."""
+    from dataclasses import replace
+
+    from graphlens import pipeline
+
+    if inputs is None or isinstance(inputs, (str, os.PathLike)):
+        return pipeline.analyze(replace(request, inputs=os.fspath(inputs) if inputs is not None else None))
+    if not isinstance(inputs, Mapping):
+        raise UsageError("inputs of a path must be a mapping of names to arrays, or the path of an .npz file")
+    import numpy as np
+
+    with tempfile.TemporaryDirectory(prefix="graphlens-") as folder:
+        file = Path(folder) / "inputs.npz"
+        np.savez(file, **{name: np.asarray(value) for name, value in inputs.items()})
+        return pipeline.analyze(replace(request, inputs=str(file)))

@@ -1,0 +1,277 @@
+"""The command line: parse arguments, call the pipeline, print, and choose the exit code.
+
+Only the standard library is imported at the top, so that ``graphlens --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from graphlens._version import __version__
+from graphlens.config import DEFAULT_STEPS, DEFAULT_TIME_BUDGET_S, MOST_STEPS, Progress, Request, no_progress
+from graphlens.errors import GraphLensError
+
+if TYPE_CHECKING:
+    from graphlens.pipeline.result import Analysis
+
+OK, FINDINGS, USAGE, NOT_EXECUTED = 0, 1, 2, 3
+
+_EXIT_CODES = """exit codes: 0 fine; 1 a finding at or above --fail-on stands; 2 wrong usage or unreadable target;
+3 the model could not be executed (the static report is still written)"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except GraphLensError as error:
+        print(f"graphlens: {_one_line(str(error))}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("graphlens: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output (`| head`) went away: not our error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    return code
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())
+
+
+# -- commands -----------------------------------------------------------------------------------------------------
+
+
+def _analyze(options: argparse.Namespace) -> int:
+    from graphlens import pipeline
+
+    request, outputs = _request(options), options.output
+    pipeline.check_outputs(outputs)
+    with _progress() as progress:
+        analysis = pipeline.analyze(request, progress)
+        for path in outputs:
+            analysis.save(path)
+    _print_summary(analysis, outputs)
+    return _exit_code(analysis, options.fail_on)
+
+
+def _record(options: argparse.Namespace) -> int:
+    from graphlens import pipeline
+
+    with _progress() as progress:
+        pipeline.record(_request(options), options.output, progress)
+    print(options.output)
+    return OK
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from graphlens import pipeline
+
+    pipeline.check_outputs([options.output])
+    with _progress() as progress:
+        analysis = pipeline.demo(options.steps, progress)
+        analysis.save(options.output)
+    _print_summary(analysis, [options.output])
+    print(os.path.abspath(options.output))
+    return _exit_code(analysis, None)
+
+
+def _rules(options: argparse.Namespace) -> int:
+    from graphlens import rules
+
+    if options.name:
+        print(rules.explain(rules.find(options.name)))
+        return OK
+    for item in rules.all_rules():
+        print(f"{item.code}  {item.name:28} {item.summary}")
+    return OK
+
+
+def _print_summary(analysis: Analysis, outputs: Sequence[str]) -> None:
+    from graphlens.report.terminal import print_summary
+
+    print_summary(analysis.document, outputs)
+
+
+def _exit_code(analysis: Analysis, fail_on: str | None) -> int:
+    """A model that was to be executed and was not is reported before any finding is."""
+    if analysis.execution_failed:
+        return NOT_EXECUTED
+    return FINDINGS if fail_on and analysis.findings_at_or_above(fail_on) else OK
+
+
+# -- arguments ----------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="graphlens",
+        description="Where a TensorFlow step spends its time, why, and what would make it faster.",
+        epilog=_EXIT_CODES,
+    )
+    parser.add_argument("--version", action="version", version=f"graphlens {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_analyze(commands)
+    _add_record(commands)
+    _add_rules(commands)
+    _add_demo(commands)
+    return parser
+
+
+def _add_analyze(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _command(commands, "analyze", _analyze, "execute a model, judge it, and write the report")
+    _add_target(command)
+    command.add_argument(
+        "-o", "--output", metavar="FILE", action="append", default=[],
+        help="write the report; the suffix picks the format (.html .json .txt); may be given several times",
+    )  # fmt: skip
+    command.add_argument("--static", action="store_true", help="never execute the model: judge the traced graph alone")
+    command.add_argument(
+        "--select", metavar="RULES", type=_words, default=(), help="only these rules (codes, prefixes or names)"
+    )
+    command.add_argument("--ignore", metavar="RULES", type=_words, default=(), help="leave these rules out")
+    command.add_argument(
+        "--fail-on", choices=("low", "medium", "high"), help="exit 1 when a finding at or above this severity stands"
+    )
+
+
+def _add_record(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _command(commands, "record", _record, "execute a model and keep the evidence in one file")
+    _add_target(command)
+    command.add_argument("-o", "--output", metavar="FILE", required=True, help="the capture to write (.capture)")
+
+
+def _add_rules(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _command(commands, "rules", _rules, "list the rules, or explain one")
+    command.add_argument("name", metavar="NAME", nargs="?", help="code or name of a rule")
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _command(commands, "demo", _demo, "build a small real model and analyze it")
+    command.add_argument("-o", "--output", metavar="FILE", default="graphlens-demo.html", help="the report to write")
+    command.add_argument("--steps", metavar="N", type=_steps, default=DEFAULT_STEPS, help=argparse.SUPPRESS)
+
+
+def _add_target(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "target", metavar="TARGET",
+        help="a SavedModel folder, a GraphDef (.pb .pbtxt), a MetaGraph, a .keras or .h5 file, a capture, "
+        "or package.module:callable",
+    )  # fmt: skip
+    command.add_argument("--signature", metavar="NAME", help="the signature to run (default: serving_default)")
+    command.add_argument("--tag", metavar="TAG", help="the tag of the MetaGraph (default: serve)")
+    command.add_argument("--inputs", metavar="FILE.npz", help="one array per input name")
+    command.add_argument(
+        "--shape", metavar="NAME=1,224,224,3", type=_shape, action="append", default=[],
+        help="shape of an input that the model leaves open; may be given several times",
+    )  # fmt: skip
+    command.add_argument("--batch", metavar="N", type=_positive, help="size of open leading dimensions (default: 1)")
+    command.add_argument(
+        "--steps", metavar="N", type=_steps, default=DEFAULT_STEPS,
+        help=f"profiled steps (default {DEFAULT_STEPS}, at most {MOST_STEPS})",
+    )  # fmt: skip
+    command.add_argument(
+        "--time-budget", metavar="S", type=_seconds, default=DEFAULT_TIME_BUDGET_S,
+        help="give up executing after S seconds; the static report is still written",
+    )  # fmt: skip
+    command.add_argument(
+        "--trust", action="store_true", help="execute although the graph touches files, network or Python"
+    )
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    summary: str,
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=summary, description=summary, epilog=_EXIT_CODES)
+    command.set_defaults(run=run)
+    return command
+
+
+def _request(options: argparse.Namespace) -> Request:
+    return Request(
+        target=options.target,
+        signature=options.signature,
+        tag=options.tag,
+        inputs=options.inputs,
+        shapes=dict(options.shape),
+        batch=options.batch,
+        steps=options.steps,
+        time_budget_s=options.time_budget,
+        static=getattr(options, "static", False),
+        trust=options.trust,
+        select=getattr(options, "select", ()),
+        ignore=getattr(options, "ignore", ()),
+    )
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, separator, sizes = text.rpartition("=")
+    try:
+        shape = tuple(int(size) for size in sizes.split(",") if size.strip())
+    except ValueError:
+        shape = (-1,)
+    if not separator or not name or any(size < 0 for size in shape):
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form NAME=1,224,224,3")
+    return name, shape
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
+    return int(text)
+
+
+def _steps(text: str) -> int:
+    steps = _positive(text)
+    if steps > MOST_STEPS:
+        raise argparse.ArgumentTypeError(f"at most {MOST_STEPS}: beyond that the profiler drops cheap ops")
+    return steps
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds")
+    return seconds
+
+
+# -- progress -----------------------------------------------------------------------------------------------------
+
+
+class _progress:
+    """Show one line of progress on standard error when it is a terminal, and wipe it afterwards."""
+
+    def __enter__(self) -> Progress:
+        return self._show if sys.stderr.isatty() else no_progress
+
+    def __exit__(self, *_: object) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+    def _show(self, what: str, done: int, of: int) -> None:
+        amount = f" {done}/{of}" if of else ""
+        sys.stderr.write(f"\r\x1b[K{what}{amount} …")
+        sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""What the user asks for: one frozen request, made by the command line or by the Python API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+DEFAULT_STEPS: Final = 30  # the sampling error of a per-op median is then 2 to 5 %
+MOST_STEPS: Final = 50  # beyond it the profiler drops cheap ops, see the recorder
+
+# Recording a model takes seconds to a few minutes; a child that is silent for longer hangs.
+DEFAULT_TIME_BUDGET_S: Final = 1800.0
+
+# `progress(what, done, of)`; `of` is 0 when the amount of work is not known.
+Progress = Callable[[str, int, int], None]
+
+
+def no_progress(what: str, done: int, of: int) -> None:
+    """Report progress to nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One analysis or recording, as asked for.
+
+    Attributes
+    ----------
+    target
+        What the user wrote: a path or ``package.module:callable``.
+    shapes
+        Input name -> shape, for inputs whose shape the model leaves open.
+    static
+        Never execute the model.
+    trust
+        Execute although the graph holds ops that touch files, network or Python.
+    """
+
+    target: str
+    signature: str | None = None
+    tag: str | None = None
+    inputs: str | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    batch: int | None = None
+    steps: int = DEFAULT_STEPS
+    time_budget_s: float = DEFAULT_TIME_BUDGET_S
+    static: bool = False
+    trust: bool = False
+    select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()

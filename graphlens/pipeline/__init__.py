@@ -1,0 +1,105 @@
+"""The only place that orders the stages: gather evidence, judge it, hand out an analysis."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graphlens import report
+from graphlens.config import Progress, Request, no_progress
+from graphlens.errors import ExecutionError, UsageError
+from graphlens.pipeline.gather import NO_TENSORFLOW, gather, has_tensorflow
+from graphlens.pipeline.judge import judge
+from graphlens.pipeline.result import Analysis
+
+__all__ = ["Analysis", "analyze", "analyze_live", "check_outputs", "demo", "judge", "record"]
+
+
+def analyze(request: Request, progress: Progress = no_progress) -> Analysis:
+    """Record ``request.target`` if it has to be, and judge it.
+
+    Raises
+    ------
+    TargetError, UsageError, MissingDependencyError
+        When there is nothing to judge.
+    """
+    with gather(request, progress) as gathered:
+        progress("judging", 0, 0)
+        return judge(gathered.evidence, request.select, request.ignore)
+
+
+def record(request: Request, output: str, progress: Progress = no_progress) -> None:
+    """Record ``request.target`` into one capture file that any machine can judge.
+
+    Raises
+    ------
+    ExecutionError
+        When the model could not be executed: a capture without a run is of no use.
+    """
+    from graphlens.load import capture as captures
+
+    with gather(request, progress) as gathered:
+        failures = [error.message for error in gathered.evidence.errors if error.stage == "execute"]
+        if gathered.directory is None or failures:
+            raise ExecutionError(failures[0] if failures else f"'{request.target}' is a capture already")
+        if gathered.loaded is not None:
+            captures.add_traced(gathered.directory, gathered.loaded.graph_def, gathered.loaded.traced_root)
+        captures.write_capture(gathered.directory, output)
+
+
+def analyze_live(
+    function: Any,
+    inputs: Any = None,
+    *,
+    steps: int,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+) -> Analysis:
+    """Trace and measure a live callable in this process, and judge it."""
+    from graphlens.load import capture as captures
+    from graphlens.tf import live
+
+    with tempfile.TemporaryDirectory(prefix="graphlens-", ignore_cleanup_errors=True) as folder:
+        live.record_callable(function, inputs, Path(folder), steps=steps)
+        return judge(captures.evidence_of(captures.open_capture(folder)), select, ignore)
+
+
+def demo(steps: int, progress: Progress = no_progress) -> Analysis:
+    """Build the demo model in a child process and analyze it."""
+    import subprocess
+
+    if not has_tensorflow():
+        raise ExecutionError(NO_TENSORFLOW)
+    with tempfile.TemporaryDirectory(prefix="graphlens-", ignore_cleanup_errors=True) as folder:
+        path = os.path.join(folder, "demo_model")
+        progress("building the demo model", 0, 0)
+        built = subprocess.run([sys.executable, "-m", "graphlens.tf.demo", path], capture_output=True, text=True, check=False)
+        if built.returncode:
+            raise ExecutionError(f"the demo model could not be built: {built.stderr.strip().splitlines()[-1:]}")
+        return analyze(Request(path, steps=steps), progress)
+
+
+def check_outputs(paths: Iterable[str]) -> None:
+    """Refuse an output that cannot be written before any work is done.
+
+    Raises
+    ------
+    UsageError
+        For a suffix without a report, a missing folder, or a folder in place of a file.
+    """
+    for path in paths:
+        report.reporter_for(path)
+        folder = os.path.dirname(os.path.abspath(path))
+        if not os.path.isdir(folder):
+            raise UsageError(f"the folder of '{path}' does not exist; create it first")
+        if os.path.isdir(path):
+            raise UsageError(f"'{path}' is a folder; name a file in it")
+
+
+def request_of(target: str, options: Mapping[str, Any]) -> Request:
+    """Build a request from the Python API's keyword arguments."""
+    return Request(target, **options)

@@ -1,0 +1,205 @@
+"""From a target to evidence: read what can be read without TensorFlow, and record the rest in a child process."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from graphlens.config import Progress, Request
+from graphlens.errors import ExecutionError, MissingDependencyError, TargetError, UsageError
+from graphlens.ir.analysis import AnalysisError, Target
+from graphlens.ir.evidence import Evidence
+from graphlens.ir.unsafe import unsafe_ops
+from graphlens.load import capture as captures
+from graphlens.load import savedmodel, sniff
+from graphlens.load.savedmodel import LoadedModel
+from graphlens.tf import launch
+
+# Targets whose graph stands in a file; the others have to be traced by TensorFlow first.
+READABLE: Final = frozenset({"saved_model", "graph_def", "meta_graph"})
+TRACED_BY_TENSORFLOW: Final = frozenset({"keras", "callable"})
+
+NO_TENSORFLOW: Final = "TensorFlow is not installed here; install it with: pip install 'graphlens-tf[cpu]'"
+STATIC_ASKED: Final = "--static was given"
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Evidence, and the folder in which the recording left its parts (``None`` when nothing was recorded)."""
+
+    evidence: Evidence
+    directory: Path | None = None
+    loaded: LoadedModel | None = None
+
+
+@contextmanager
+def gather(request: Request, progress: Progress) -> Iterator[Gathered]:
+    """Yield the evidence about ``request.target``; the recorder's folder lives as long as the context.
+
+    Raises
+    ------
+    TargetError, UsageError
+        When the target cannot be read at all, or an input cannot be made.
+    """
+    identified = sniff.identify(request.target)
+    if identified.kind == "capture":
+        yield Gathered(captures.evidence_of(captures.open_capture(identified.path)))
+        return
+    if identified.kind not in READABLE | TRACED_BY_TENSORFLOW:
+        raise TargetError(f"'{request.target}' is a {identified.kind}; graphlens analyze reads {sniff.READS}")
+    with tempfile.TemporaryDirectory(prefix="graphlens-", ignore_cleanup_errors=True) as folder:
+        if identified.kind in READABLE:
+            yield _from_file(request, identified, Path(folder), progress)
+        else:
+            yield _from_program(request, identified, Path(folder), progress)
+
+
+def has_tensorflow() -> bool:
+    """Tell whether TensorFlow can be imported, without importing it."""
+    return importlib.util.find_spec("tensorflow") is not None
+
+
+# -- a graph in a file --------------------------------------------------------------------------------------------
+
+
+def _from_file(request: Request, identified: sniff.Identified, folder: Path, progress: Progress) -> Gathered:
+    """Read the graph while the child imports TensorFlow; let the child run it only when that is safe and asked for."""
+    reason = STATIC_ASKED if request.static else None if has_tensorflow() else NO_TENSORFLOW
+    child = None if reason else launch.start(folder)
+    try:
+        progress("reading the graph", 0, 0)
+        loaded = _load(request, identified)
+        evidence = _static_evidence(request, identified, loaded, reason)
+        blockers = [] if reason or request.trust else unsafe_ops(loaded.graph)
+        if child is None:
+            failed = [] if request.static else [AnalysisError("execute", NO_TENSORFLOW)]
+            return Gathered(replace(evidence, errors=(*evidence.errors, *failed)), None, loaded)
+        if blockers:
+            child.cancel()
+            return Gathered(_not_executed(evidence, _unsafe_message(blockers)), None, loaded)
+        outcome = _run(child, request, identified, loaded.signature, "record", progress)
+        return Gathered(_joined(evidence, folder, outcome), folder, loaded)
+    finally:
+        if child is not None:
+            child.cancel()
+
+
+def _load(request: Request, identified: sniff.Identified) -> LoadedModel:
+    if identified.kind == "saved_model":
+        return savedmodel.load_saved_model(identified.path, request.signature, request.tag)
+    if identified.kind == "meta_graph":
+        return savedmodel.load_meta_graph(identified.path, request.signature)
+    return savedmodel.load_graph_def(identified.path)
+
+
+def _static_evidence(
+    request: Request, identified: sniff.Identified, loaded: LoadedModel, reason: str | None
+) -> Evidence:
+    return Evidence(
+        target=Target(request.target, identified.kind, loaded.signature, loaded.digest),
+        traced=loaded.graph,
+        static_reason=reason,
+        notes=loaded.notes,
+    )
+
+
+def _unsafe_message(blockers: list[tuple[str, str]]) -> str:
+    name, why = blockers[0]
+    more = f" and {len(blockers) - 1} more" if len(blockers) > 1 else ""
+    return f"not executed: op '{name}'{more} {why}; pass --trust to execute it anyway"
+
+
+# -- a program that TensorFlow has to trace -----------------------------------------------------------------------
+
+
+def _from_program(request: Request, identified: sniff.Identified, folder: Path, progress: Progress) -> Gathered:
+    """A Keras file or a callable holds no graph that could be read: the child traces it, and runs it unless asked not to."""
+    if not has_tensorflow():
+        raise MissingDependencyError(f"'{request.target}' has to be traced first: {NO_TENSORFLOW}")
+    child = launch.start(folder)
+    try:
+        mode = "trace" if request.static else "record"
+        outcome = _run(child, request, identified, request.signature, mode, progress)
+        static = Evidence(Target(request.target, identified.kind, request.signature))
+        evidence = _joined(static, folder, outcome)
+        if evidence.traced is None:
+            raise ExecutionError(outcome.message or f"'{request.target}' could not be traced")
+        return Gathered(replace(evidence, static_reason=STATIC_ASKED) if request.static else evidence, folder)
+    finally:
+        child.cancel()
+
+
+# -- the child ----------------------------------------------------------------------------------------------------
+
+
+def _run(
+    child: launch.Child,
+    request: Request,
+    identified: sniff.Identified,
+    signature: str | None,
+    mode: str,
+    progress: Progress,
+) -> launch.Outcome:
+    child.send(child_request(request, identified.kind, identified.path, signature, mode))
+    return child.wait(progress, request.time_budget_s)
+
+
+def child_request(
+    request: Request, kind: str, path: str | os.PathLike[str], signature: str | None, mode: str
+) -> dict[str, Any]:
+    """Return what the child is told, as JSON data."""
+    return {
+        "target": os.fspath(path),
+        "shown_as": request.target,
+        "kind": kind,
+        "signature": signature,
+        "tag": request.tag,
+        "inputs": request.inputs,
+        "shapes": {name: list(shape) for name, shape in request.shapes.items()},
+        "batch": request.batch,
+        "steps": request.steps,
+        "time_budget_s": request.time_budget_s,
+        "trust": request.trust,
+        "mode": mode,
+        "import_path": os.getcwd(),
+    }
+
+
+def _joined(static: Evidence, folder: Path, outcome: launch.Outcome) -> Evidence:
+    """Join what was read from the file and what the child recorded, however far it came.
+
+    Raises
+    ------
+    UsageError
+        When the child could not make the inputs: the message names the input and the flag.
+    """
+    if outcome.usage_error:
+        raise UsageError(outcome.message)
+    evidence = _recorded(static, folder)
+    return evidence if outcome.ok else _not_executed(evidence, outcome.message)
+
+
+def _recorded(static: Evidence, folder: Path) -> Evidence:
+    if not (folder / "capture.json").exists():
+        return static
+    recorded = captures.evidence_of(captures.open_capture(folder))
+    return replace(
+        recorded,
+        target=replace(recorded.target, path=static.target.path, digest=static.target.digest or recorded.target.digest),
+        traced=static.traced or recorded.traced,
+        notes=tuple(dict.fromkeys((*static.notes, *recorded.notes))),
+        errors=(*static.errors, *recorded.errors),
+    )
+
+
+def _not_executed(evidence: Evidence, message: str) -> Evidence:
+    reason = None if evidence.profile else message
+    return replace(
+        evidence, static_reason=reason, errors=(*evidence.errors, AnalysisError("execute", message))
+    )

@@ -1,0 +1,145 @@
+"""Benchmarks as ratios within one run: `make bench`.  Nothing here is asserted; goals are printed beside the figures."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PYTHON = sys.executable
+
+LOAD_AND_RUN = """
+import sys, time, numpy as np, tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+run = model.signatures["serving_default"]
+name, spec = next(iter(run.structured_input_signature[1].items()))
+x = tf.constant(np.random.default_rng(0).random([1 if d is None else d for d in spec.shape], np.float32))
+for _ in range(int(sys.argv[2])):
+    run(**{name: x})
+"""
+
+
+def seconds(command: Sequence[str], repeats: int) -> float:
+    """Return the median wall time of ``command``."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def peak_and_seconds(command: Sequence[str]) -> tuple[float, int]:
+    """Return wall time and peak resident bytes of one run of ``command`` (Linux and macOS)."""
+    script = (
+        "import resource, subprocess, sys, time\n"
+        "start = time.perf_counter()\n"
+        "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n"
+        "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss\n"
+        "print(time.perf_counter() - start, peak * (1 if sys.platform == 'darwin' else 1024))"
+    )
+    run = subprocess.run([PYTHON, "-c", script, *command], check=True, capture_output=True, text=True, cwd=ROOT)
+    elapsed, peak = run.stdout.split()
+    return float(elapsed), int(peak)
+
+
+def build(name: str, folder: Path, kind: str) -> Path:
+    """Build one of the fixture models."""
+    path = folder / (f"{name}.pb" if kind == "graph_def" else name)
+    command = [PYTHON, "fixtures/models.py", name, str(path), "--format", kind]
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    return path
+
+
+def help_against_bare_python(_: Path) -> str:
+    bare = seconds([PYTHON, "-c", "pass"], 9)
+    helped = seconds([PYTHON, "-m", "graphlens", "--help"], 9)
+    return f"--help: {helped / bare:.1f}x bare python ({helped * 1e3:.0f} ms / {bare * 1e3:.0f} ms)"
+
+
+def static_against_import(folder: Path) -> str:
+    model = build("resnet50_train", folder, "graph_def")
+    static = seconds([PYTHON, "-m", "graphlens", "analyze", "--static", str(model)], 3)
+    imported = seconds([PYTHON, "-c", "import tensorflow"], 3)
+    return (
+        f"analyze --static of the ResNet50 training step: {static / imported:.2f}x `import tensorflow` "
+        f"({static:.1f} s / {imported:.1f} s; goal 0.5x)"
+    )
+
+
+def analyze_against_script(folder: Path) -> str:
+    model = build("mobilenetv2", folder, "saved_model")
+    script = [PYTHON, "-c", LOAD_AND_RUN, str(model), "60"]
+    command = [PYTHON, "-m", "graphlens", "analyze", str(model), "-o", str(folder / "report.html")]
+    pairs = [(seconds(command, 1), seconds(script, 1)) for _ in range(3)]
+    ratio = statistics.median(ours / plain for ours, plain in pairs)
+    ours, plain = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return (
+        f"analyze of MobileNetV2: {ratio:.2f}x a script that loads it and runs 60 steps "
+        f"({ours:.1f} s / {plain:.1f} s; goal 1.5x)"
+    )
+
+
+def large_saved_model(folder: Path) -> str:
+    graph = folder / "resnet50_train.pb"
+    if not graph.exists():
+        build("resnet50_train", folder, "graph_def")
+    nodes = write_large_saved_model(graph, folder / "large", 150_000)
+    command = [PYTHON, "-m", "graphlens", "analyze", "--static", str(folder / "large")]
+    elapsed, peak = peak_and_seconds(command)
+    return f"static analysis of {nodes:,} nodes: {elapsed:.1f} s, {peak / 2**30:.2f} GiB (goal 15 s, 1.5 GB)"
+
+
+def write_large_saved_model(graph: Path, folder: Path, at_least: int) -> int:
+    """Write a SavedModel that holds copies of a graph, each under a scope of its own; return its number of nodes."""
+    from tensorboard.compat.proto.graph_pb2 import GraphDef
+    from tensorboard.compat.proto.meta_graph_pb2 import MetaGraphDef
+    from tensorboard.compat.proto.saved_model_pb2 import SavedModel
+
+    source = GraphDef.FromString(graph.read_bytes())
+    model = SavedModel(saved_model_schema_version=1)
+    meta: MetaGraphDef = model.meta_graphs.add()
+    meta.meta_info_def.tags.append("serve")
+    copy = 0
+    while len(meta.graph_def.node) < at_least:
+        for node in source.node:
+            added = meta.graph_def.node.add()
+            added.CopyFrom(node)
+            added.name = f"copy{copy}/{node.name}"
+            del added.input[:]
+            added.input.extend(
+                f"^copy{copy}/{name[1:]}" if name.startswith("^") else f"copy{copy}/{name}" for name in node.input
+            )
+        copy += 1
+    meta.graph_def.library.CopyFrom(source.library)
+    folder.mkdir(exist_ok=True)
+    (folder / "saved_model.pb").write_bytes(model.SerializeToString())
+    return len(meta.graph_def.node)
+
+
+BENCHMARKS: dict[str, Callable[[Path], str]] = {
+    "help": help_against_bare_python,
+    "static": static_against_import,
+    "analyze": analyze_against_script,
+    "large": large_saved_model,
+}
+
+
+def main() -> None:
+    """Run the named benchmarks, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="which (default: all)")
+    names = parser.parse_args().names or list(BENCHMARKS)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            print(BENCHMARKS[name](Path(folder)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The layers of the package hold: every module is in exactly one, and imports point downwards only."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "graphlens"
+
+# From the bottom up.  Layers on one line are siblings: they never import each other.
+LAYERS: list[dict[str, list[str]]] = [
+    {"base": ["_version", "units", "config", "plugins", "errors"]},
+    {"ir": ["ir"]},
+    {"load": ["load"]},
+    {"tf": ["tf"]},
+    {"facts": ["facts"]},
+    {"rules": ["rules"], "report": ["report"], "prove": ["prove"]},
+    {"pipeline": ["pipeline", "api"]},
+    {"cli": ["cli", "__main__"]},
+]
+# `tf` may use `load`; `facts` uses neither of them.
+FORBIDDEN = {("facts", "load"), ("facts", "tf"), ("rules", "load"), ("rules", "tf"), ("report", "load")}
+FORBIDDEN |= {("report", "facts"), ("report", "tf"), ("load", "tf")}
+LEVEL = {layer: level for level, layers in enumerate(LAYERS) for layer in layers}
+LAYER_OF = {part: layer for layers in LAYERS for layer, parts in layers.items() for part in parts}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_layer(path: Path) -> str:
+    """The layer of a file: that of its first path component below the package."""
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return "api" if part == "__init__" else LAYER_OF.get(part, f"no layer holds {part}")
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports at run time, at the top or within a function."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def internal(path: Path) -> set[str]:
+    """The layers that a file imports from."""
+    parts = {name.split(".")[1] for name in imports(path) if name.startswith("graphlens.")}
+    return {LAYER_OF[part] for part in parts if part in LAYER_OF}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_downwards(path: Path) -> None:
+    layer = module_layer(path)
+    if layer == "api":
+        return
+    assert layer in LEVEL, layer
+    for other in internal(path) - {layer}:
+        assert LEVEL[other] < LEVEL[layer], f"{path.name} ({layer}) imports {other}"
+        assert (layer, other) not in FORBIDDEN, f"{path.name} ({layer}) imports {other}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_tf_package_imports_tensorflow(path: Path) -> None:
+    heavy = {name.split(".")[0] for name in imports(path)} & {"tensorflow", "keras", "tf_keras"}
+    assert not heavy or module_layer(path) == "tf", f"{path} imports {heavy}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_states_its_duty(path: Path) -> None:
+    if path.name != "xplane_pb2.py":
+        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{path} has no docstring"
+
+
+def modules_after(*arguments: str) -> set[str]:
+    """The modules that a run of the command line has imported."""
+    script = (
+        "import sys, io, contextlib\n"
+        "from graphlens.cli import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        f"    main({list(arguments)!r})\n"
+        "print(*sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+def test_help_imports_only_the_standard_library() -> None:
+    loaded = modules_after("--help")
+    assert "graphlens.cli" in loaded
+    assert not loaded & {"tensorflow", "networkx", "numpy", "rich", "jinja2", "graphviz", "google.protobuf"}
+
+
+def test_explaining_a_rule_needs_no_tensorflow() -> None:
+    assert "tensorflow" not in modules_after("rules", "GL203")

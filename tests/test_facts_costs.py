@@ -1,0 +1,70 @@
+"""FLOPs and bytes against hand counts; and what is not known stays unknown."""
+
+from __future__ import annotations
+
+import networkx as nx
+import pytest
+
+from graphlens.facts.costs import bytes_moved, flops
+from graphlens.ir.graph import Edge, Op, TensorSpec
+
+
+def op_with(kind: str, inputs: list[TensorSpec], output: TensorSpec, **attrs: object) -> nx.MultiDiGraph:
+    graph = nx.MultiDiGraph()
+    graph.add_node("op", op=Op("op", kind, outputs=(output,), attrs=attrs))
+    for port, spec in enumerate(inputs):
+        graph.add_node(f"in{port}", op=Op(f"in{port}", "Placeholder", outputs=(spec,)))
+        graph.add_edge(f"in{port}", "op", edge=Edge("data", 0, port))
+    return graph
+
+
+def f32(*shape: int | None) -> TensorSpec:
+    return TensorSpec("float32", shape)
+
+
+# The counts are written out as a person would: 2 operations per multiply-add.
+HAND_COUNTS = [
+    ("Conv2D", [f32(1, 8, 8, 3), f32(3, 3, 3, 16)], f32(1, 8, 8, 16), {}, 2 * 8 * 8 * 16 * 3 * 3 * 3),
+    ("_MklNativeConv2D", [f32(1, 8, 8, 3), f32(3, 3, 3, 16)], f32(1, 8, 8, 16), {}, 2 * 8 * 8 * 16 * 27),
+    (
+        "_MklNativeFusedConv2D",
+        [f32(1, 8, 8, 3), f32(3, 3, 3, 16)],
+        f32(1, 8, 8, 16),
+        {"fused_ops": ["BiasAdd", "Relu"]},
+        2 * 1024 * 27 + 2 * 1024,
+    ),
+    ("DepthwiseConv2dNative", [f32(1, 8, 8, 4), f32(3, 3, 4, 2)], f32(1, 8, 8, 8), {}, 2 * 8 * 8 * 8 * 9),
+    ("Conv2D", [f32(1, 8, 8, 8), f32(3, 3, 2, 16)], f32(1, 8, 8, 16), {}, 2 * 1024 * 9 * 2),  # four groups
+    ("MatMul", [f32(5, 7), f32(7, 11)], f32(5, 11), {}, 2 * 5 * 7 * 11),
+    ("MatMul", [f32(7, 5), f32(7, 11)], f32(5, 11), {"transpose_a": True}, 2 * 5 * 7 * 11),
+    ("BatchMatMulV2", [f32(4, 5, 7), f32(4, 7, 11)], f32(4, 5, 11), {}, 2 * 4 * 5 * 7 * 11),
+    ("Conv2DBackpropFilter", [f32(2, 8, 8, 3), f32(4), f32(2, 8, 8, 16)], f32(3, 3, 3, 16), {}, 2 * 2048 * 27),
+    ("Conv2DBackpropInput", [f32(4), f32(3, 3, 3, 16), f32(2, 8, 8, 16)], f32(2, 8, 8, 3), {}, 2 * 2048 * 27),
+    ("Relu", [f32(2, 3)], f32(2, 3), {}, 6),
+    ("Sum", [f32(4, 5), f32(1)], f32(4), {}, 20),
+    ("AddN", [f32(6), f32(6), f32(6)], f32(6), {}, 12),
+    ("Transpose", [f32(2, 3), f32(2)], f32(3, 2), {}, 0),
+]
+
+
+@pytest.mark.parametrize(("kind", "inputs", "output", "attrs", "expected"), HAND_COUNTS)
+def test_flops_are_those_of_a_hand_count(
+    kind: str, inputs: list[TensorSpec], output: TensorSpec, attrs: dict[str, object], expected: int
+) -> None:
+    assert flops(op_with(kind, inputs, output, **attrs), "op") == expected
+
+
+def test_an_unknown_shape_has_no_flops_rather_than_none_at_all() -> None:
+    assert flops(op_with("Conv2D", [f32(None, 8, 8, 3), f32(3, 3, 3, 16)], f32(None, 8, 8, 16)), "op") is None
+    assert flops(op_with("MatMul", [TensorSpec("float32"), f32(7, 11)], f32(5, 11)), "op") is None
+
+
+def test_an_op_without_a_formula_has_no_flops() -> None:
+    assert flops(op_with("MyCustomOp", [f32(2)], f32(2)), "op") is None
+
+
+def test_bytes_are_read_and_written_once() -> None:
+    assert bytes_moved(op_with("AddV2", [f32(4), f32(4)], f32(4)), "op") == 3 * 16
+    assert bytes_moved(op_with("ReadVariableOp", [TensorSpec("resource", ())], f32(4)), "op") == 16
+    assert bytes_moved(op_with("AddV2", [f32(None), f32(4)], f32(4)), "op") is None
+    assert bytes_moved(op_with("StringLower", [TensorSpec("string", (4,))], TensorSpec("string", (4,))), "op") is None

@@ -1,0 +1,130 @@
+"""Inlining: names follow the runtime's, edges cross calls, and nothing is lost or invented."""
+
+from __future__ import annotations
+
+import networkx as nx
+import pytest
+
+from graphlens.errors import TargetError
+from graphlens.facts import flat
+from graphlens.ir.graph import Call, Edge, Function, Graph, Op, data_inputs
+
+
+def function(name: str, ops: list[Op], edges: list[tuple[str, str, int, int]]) -> Function:
+    graph = nx.MultiDiGraph()
+    for op in ops:
+        graph.add_node(op.name, op=op)
+    for src, dst, src_port, dst_port in edges:
+        graph.add_edge(src, dst, edge=Edge("data", src_port, dst_port))
+    inputs = tuple(op.name for op in ops if op.type == "_Arg")
+    outputs = tuple(op.name for op in ops if op.type == "_Retval")
+    return Function(name, graph, inputs, outputs)
+
+
+def swap() -> Function:
+    """A function that returns its two arguments in the other order, the first one through a Relu."""
+    ops = [Op("a", "_Arg"), Op("b", "_Arg"), Op("relu", "Relu"), Op("r0", "_Retval"), Op("r1", "_Retval")]
+    return function("swap", ops, [("a", "relu", 0, 0), ("b", "r0", 0, 0), ("relu", "r1", 0, 0)])
+
+
+def test_a_call_vanishes_and_its_ops_carry_its_name() -> None:
+    ops = [Op("x", "Placeholder"), Op("y", "Placeholder"), Op("call", "PartitionedCall", calls=(Call("call", "swap"),))]
+    ops += [Op("first", "Neg"), Op("second", "Abs")]
+    edges = [("x", "call", 0, 0), ("y", "call", 0, 1), ("call", "first", 0, 0), ("call", "second", 1, 0)]
+    graph = flat.inline(Graph("", {"": function("", ops, edges), "swap": swap()}))
+    assert set(graph) == {"x", "y", "call/relu", "first", "second"}
+    assert data_inputs(graph, "first") == ["y"]
+    assert data_inputs(graph, "second") == ["call/relu"]
+    assert data_inputs(graph, "call/relu") == ["x"]
+
+
+def test_a_function_called_twice_is_two_instances() -> None:
+    calls = [Op(name, "StatefulPartitionedCall", calls=(Call("call", "swap"),)) for name in ("one", "two")]
+    ops = [Op("x", "Placeholder"), *calls, Op("out", "Neg")]
+    edges = [("x", "one", 0, 0), ("x", "one", 0, 1), ("one", "two", 0, 0), ("one", "two", 1, 1), ("two", "out", 1, 0)]
+    graph = flat.inline(Graph("", {"": function("", ops, edges), "swap": swap()}))
+    assert {"one/relu", "two/relu"} <= set(graph)
+    assert data_inputs(graph, "out") == ["two/relu"]
+    assert data_inputs(graph, "two/relu") == ["x"]
+
+
+def loop_graph() -> Graph:
+    body = function(
+        "body",
+        [Op("i", "_Arg"), Op("add", "AddV2"), Op("r", "_Retval")],
+        [("i", "add", 0, 0), ("i", "add", 0, 1), ("add", "r", 0, 0)],
+    )
+    cond = function(
+        "cond", [Op("i", "_Arg"), Op("less", "Less"), Op("r", "_Retval")], [("i", "less", 0, 0), ("less", "r", 0, 0)]
+    )
+    loop = Op("while", "StatelessWhile", calls=(Call("cond", "cond"), Call("body", "body")))
+    main = function(
+        "", [Op("x", "Placeholder"), loop, Op("out", "Neg")], [("x", "while", 0, 0), ("while", "out", 0, 0)]
+    )
+    return Graph("", {"": main, "body": body, "cond": cond})
+
+
+def test_a_loop_is_a_dag_with_its_bodies_before_it() -> None:
+    graph = flat.inline(loop_graph())
+    assert set(graph) == {"x", "while", "while/body/add", "while/cond/less", "out"}
+    assert nx.is_directed_acyclic_graph(graph)
+    assert nx.has_path(graph, "x", "while/body/add")
+    assert nx.has_path(graph, "while/body/add", "while")
+    assert data_inputs(graph, "out") == ["while"]
+
+
+def test_the_branches_of_a_conditional_take_the_inputs_after_the_predicate() -> None:
+    conditional = Op("cond", "StatelessIf", calls=(Call("then", "swap"), Call("else", "swap")))
+    ops = [Op("predicate", "Placeholder"), Op("x", "Placeholder"), Op("y", "Placeholder"), conditional]
+    edges = [("predicate", "cond", 0, 0), ("x", "cond", 0, 1), ("y", "cond", 0, 2)]
+    graph = flat.inline(Graph("", {"": function("", ops, edges), "swap": swap()}))
+    assert data_inputs(graph, "cond/then/relu") == ["x"]
+    assert data_inputs(graph, "cond/else/relu") == ["x"]
+
+
+def test_a_function_that_calls_itself_does_not_hang() -> None:
+    again = Op("again", "PartitionedCall", calls=(Call("call", "f"),))
+    body = function("f", [Op("a", "_Arg"), again, Op("r", "_Retval")], [("a", "again", 0, 0), ("again", "r", 0, 0)])
+    main = function("", [Op("x", "Placeholder"), Op("start", "PartitionedCall", calls=(Call("call", "f"),))], [])
+    graph = flat.inline(Graph("", {"": main, "f": body}))
+    assert nx.is_directed_acyclic_graph(graph)
+
+
+def test_exponential_nesting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flat, "FLAT_OPS_LIMIT", 1000)
+    library = {
+        f"f{level}": function(
+            f"f{level}",
+            [Op(side, "PartitionedCall", calls=(Call("call", f"f{level + 1}"),)) for side in ("left", "right")],
+            [],
+        )
+        for level in range(20)
+    }
+    library["f20"] = function("f20", [Op("leaf", "Relu")], [])
+    with pytest.raises(TargetError, match="smaller signature"):
+        flat.inline(Graph("f0", library))
+
+
+@pytest.mark.parametrize(
+    ("runtime", "traced"),
+    [
+        ("while/body/_1/cell/MatMul", "while/body/cell/MatMul"),
+        ("cond/then/_139/Relu", "cond/then/Relu"),
+        ("StatefulPartitionedCall/a/b", "StatefulPartitionedCall/a/b"),
+    ],
+)
+def test_the_counters_of_lowering_are_dropped(runtime: str, traced: str) -> None:
+    assert flat.canonical_name(runtime) == traced
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("StatefulPartitionedCall/StatefulPartitionedCall/net/conv_1/convolution", "net/conv_1"),
+        ("StatefulPartitionedCall/net/bn/batchnorm/mul_1", "net/bn"),
+        ("dense/MatMul", "dense"),
+        ("MatMul", None),
+    ],
+)
+def test_layers_are_scopes_without_call_sites(name: str, layer: str | None) -> None:
+    assert flat.layer_of(name) == layer

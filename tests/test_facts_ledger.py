@@ -1,0 +1,107 @@
+"""The ledger conserves time: against a naive division of every nanosecond, on random profiles."""
+
+from __future__ import annotations
+
+from collections import Counter
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphlens.facts.attribution import DISPATCH, EXECUTOR, HANDOFF, attribute
+from graphlens.facts.ledger import apportion, ledger, step_time
+from graphlens.ir.analysis import Target
+from graphlens.ir.evidence import Evidence
+from graphlens.ir.ops import family
+from graphlens.ir.run import OpEvent, Profile, Span
+
+STEP_NS = 40
+
+
+def spans(name: str, most: int) -> st.SearchStrategy[list[Span]]:
+    bounds = st.tuples(st.integers(0, 2 * STEP_NS), st.integers(1, STEP_NS))
+    return st.lists(bounds.map(lambda b: Span(name, b[0], b[0] + b[1], 1)), max_size=most)
+
+
+@st.composite
+def profiles(draw: st.DrawFn) -> Profile:
+    """Two adjacent steps with overlapping ops on several threads, executors and function runs."""
+    bounds = st.tuples(st.sampled_from(["Conv2D", "MatMul", "Relu"]), st.integers(0, 79), st.integers(1, 20))
+    ops = [
+        OpEvent(f"op{index}", kind, start, start + length, length, index)
+        for index, (kind, start, length) in enumerate(draw(st.lists(bounds, max_size=8)))
+    ]
+    steps = (Span("graphlens_step", 0, STEP_NS, 0), Span("graphlens_step", STEP_NS, 2 * STEP_NS, 0))
+    return Profile(
+        ops=tuple(sorted(ops, key=lambda event: event.start_ns)),
+        steps=steps,
+        executors=tuple(draw(spans("ExecutorState::Process", 4))),
+        functions=tuple(draw(spans("FunctionRun", 3))),
+    )
+
+
+def evidence(profile: Profile, unprofiled_ns: tuple[int, ...] = ()) -> Evidence:
+    return Evidence(Target("model", "saved_model"), profile=profile, unprofiled_ns=unprofiled_ns)
+
+
+def naive_division(profile: Profile) -> Counter[str]:
+    """Ask of every single nanosecond what was active in it."""
+    shares: Counter[str] = Counter()
+    for instant in range(2 * STEP_NS):
+        running = [event for event in profile.ops if event.start_ns <= instant < event.end_ns]
+        if running:
+            for event in running:
+                shares[event.node] += Fraction(1, len(running))
+        elif any(span.start_ns <= instant < span.end_ns for span in profile.executors):
+            shares[EXECUTOR] += 1
+        elif any(span.start_ns <= instant < span.end_ns for span in profile.functions):
+            shares[HANDOFF] += 1
+        else:
+            shares[DISPATCH] += 1
+    return shares
+
+
+@given(profiles())
+def test_every_nanosecond_of_a_step_is_given_once(profile: Profile) -> None:
+    found = attribute(evidence(profile), None, {}).active_ns
+    expected = naive_division(profile)
+    assert set(found) == set(expected)
+    assert all(found[key] == pytest.approx(float(expected[key])) for key in expected)
+    assert sum(found.values()) == pytest.approx(2 * STEP_NS)
+
+
+@given(profiles(), st.lists(st.integers(1, 10**9), max_size=5))
+def test_the_rows_sum_to_the_step_exactly(profile: Profile, unprofiled_ns: list[int]) -> None:
+    case = evidence(profile, tuple(unprofiled_ns))
+    found = attribute(case, None, {})
+    step = step_time(case, found)
+    assert step is not None
+    rows = ledger(step, found)
+    assert sum(row.ns for row in rows) == step.median_ns
+    assert all(row.ns >= 0 for row in rows)
+    ops = {row.category for row in rows if row.kind == "op"}
+    assert ops <= {family(event.op) for event in profile.ops}
+
+
+@given(st.integers(0, 10**12), st.lists(st.floats(0.001, 1e9), min_size=1, max_size=20))
+def test_apportioned_parts_are_close_and_sum(total: int, weights: list[float]) -> None:
+    parts = apportion(total, weights)
+    assert sum(parts) == total
+    exact = [Fraction(total) * Fraction(weight) / sum(map(Fraction, weights)) for weight in weights]
+    assert all(abs(part - value) <= 1 + total * 1e-12 for part, value in zip(parts, exact, strict=True))
+
+
+def test_without_a_profile_the_step_is_unattributed() -> None:
+    case = Evidence(Target("model", "saved_model"), unprofiled_ns=(10, 20, 30))
+    found = attribute(case, None, {})
+    step = step_time(case, found)
+    assert step is not None
+    assert [(row.category, row.ns) for row in ledger(step, found)] == [("unattributed", 20)]
+
+
+def test_nothing_measured_has_no_step() -> None:
+    case = Evidence(Target("model", "saved_model"))
+    found = attribute(case, None, {})
+    assert step_time(case, found) is None
+    assert ledger(None, found) == ()

@@ -1,0 +1,94 @@
+"""Executed ops are traced back to what the author wrote: fused, inlined, lowered and rewritten ones."""
+
+from __future__ import annotations
+
+import networkx as nx
+
+from graphlens.facts.origins import resolve
+from graphlens.ir.graph import Edge, Op
+
+
+def dag(text: str) -> nx.MultiDiGraph:
+    """Build a graph from lines ``name = Type(input, …)``."""
+    graph = nx.MultiDiGraph()
+    for line in text.strip().splitlines():
+        name, _, call = (part.strip() for part in line.partition("="))
+        kind, _, inputs = call.rstrip(")").partition("(")
+        graph.add_node(name, op=Op(name, kind))
+        for port, src in enumerate(filter(None, (item.strip() for item in inputs.split(",")))):
+            graph.add_edge(src, name, edge=Edge("data", 0, port))
+    return graph
+
+
+TRACED = dag(
+    """
+    x = Placeholder()
+    handle = Placeholder()
+    kernel = ReadVariableOp(handle)
+    bias = Const()
+    conv = Conv2D(x, kernel)
+    add = BiasAdd(conv, bias)
+    relu = Relu(add)
+    eps = Const()
+    variance = Const()
+    shifted = AddV2(variance, eps)
+    out = Mul(relu, shifted)
+    """
+)
+
+
+def test_a_fused_op_stands_for_all_it_absorbed() -> None:
+    executed = dag(
+        """
+        x = _Arg()
+        handle = _Arg()
+        kernel = ReadVariableOp(handle)
+        bias = Const()
+        relu = _MklNativeFusedConv2D(x, kernel, bias)
+        """
+    )
+    found = resolve(executed, TRACED)
+    assert found["relu"] == ("conv", "add", "relu")
+    assert found["kernel"] == ("kernel",)
+
+
+def test_folded_constants_are_nobodys_origin() -> None:
+    executed = dag(
+        """
+        relu = Relu()
+        shifted = Const()
+        out = Mul(relu, shifted)
+        """
+    )
+    assert resolve(executed, TRACED)["out"] == ("out",)
+
+
+def test_an_op_that_no_traced_op_explains_has_no_origin() -> None:
+    executed = dag("Func/f/input/_3 = Identity()\nx = _Arg()")
+    assert resolve(executed, TRACED)["Func/f/input/_3"] == ()
+
+
+def test_grappler_names_are_undone() -> None:
+    traced = dag(
+        """
+        net/x = Placeholder()
+        net/MatMul = MatMul(net/x)
+        net/add_1 = AddV2(net/MatMul)
+        while/body/mul = Mul(net/x)
+        """
+    )
+    executed = dag(
+        """
+        net/ArithmeticOptimizer/FoldTransposeIntoMatMul_MatMul = MatMul()
+        net/ArithmeticOptimizer/AddOpsRewrite_add_1 = AddN()
+        while/body/_12/mul = Mul()
+        net/MatMul-0-TransposeNHWCToNCHW-LayoutOptimizer = Transpose()
+        """
+    )
+    found = {name: origin[-1] for name, origin in resolve(executed, traced).items()}
+    assert found == {
+        "net/ArithmeticOptimizer/FoldTransposeIntoMatMul_MatMul": "net/MatMul",
+        "net/ArithmeticOptimizer/AddOpsRewrite_add_1": "net/add_1",
+        "while/body/_12/mul": "while/body/mul",
+        "net/MatMul-0-TransposeNHWCToNCHW-LayoutOptimizer": "net/MatMul",
+    }
