@@ -1,0 +1,250 @@
+"""Draw the ops around a finding: figure -> DOT -> SVG that follows the theme of the page.
+
+The layout is done by Graphviz in a process of its own, so that a hang costs its time limit and nothing else.
+Names never become DOT identifiers, and every label is escaped and ASCII, because the bundled Graphviz measures
+other glyphs wrongly.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from time import monotonic
+from xml.etree import ElementTree
+
+import graphviz
+
+from graphlens.ir.analysis import Figure
+from graphlens.report.words import NOT_SEEN, plural, printable, shared_scope, short_device, shorten
+from graphlens.units import format_ns
+
+DOT_VARIABLE = "GRAPHLENS_DOT"
+
+# One layout of 28 ops takes 20 to 90 ms; ten seconds mean that something hangs.
+TIME_LIMIT_S = 10.0
+# All figures of one report together: what a person waits for without asking why.
+BUDGET_S = 20.0
+# Graphviz needs seconds beyond a few hundred nodes, and nobody reads such a figure.
+NODE_LIMIT = 300
+# Wider drawings (px) are laid out from top to bottom instead of left to right.
+WIDTH_LIMIT = 980
+LABEL_CHARACTERS = 30
+HEAT_STEPS = 5
+EDGE_CLASSES = {"data": "data", "control": "control", "transfer": "transfer"}
+
+_KEPT_ATTRIBUTES = frozenset(
+    {"class", "id", "d", "points", "transform", "viewBox", "x", "y", "cx", "cy", "rx", "ry", "text-anchor"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Why there is no drawing, in words for the reader of the report."""
+
+    reason: str
+
+
+def draw_all(figures: Sequence[Figure | None], budget_s: float = BUDGET_S) -> list[str | Skipped | None]:
+    """Draw several figures side by side; those that the time budget does not reach are skipped with a note."""
+    deadline = monotonic() + budget_s
+    prefixes = [f"fig{index}" for index in range(1, len(figures) + 1)]
+    with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1)) as pool:
+        return list(pool.map(lambda figure, prefix: _draw_before(deadline, figure, prefix), figures, prefixes))
+
+
+def draw(figure: Figure, prefix: str = "fig1", time_limit_s: float = TIME_LIMIT_S) -> str | Skipped:
+    """Draw ``figure`` as an ``<svg>`` element without scripts, styles or identifiers of other figures.
+
+    ``prefix`` starts every identifier, so that several figures live in one page.
+    """
+    if len(figure.nodes) > NODE_LIMIT:
+        return Skipped(f"figure skipped: {len(figure.nodes)} ops are more than the {NODE_LIMIT} that stay readable")
+    if not figure.nodes:
+        return Skipped("figure skipped: it holds no ops")
+    dot = find_dot()
+    if dot is None:
+        return Skipped(
+            "figure skipped: no Graphviz was found; reinstall graphviz-pure, or name a `dot` executable in "
+            f"the environment variable {DOT_VARIABLE}"
+        )
+    try:
+        return _draw_readably(dot, figure, prefix, time_limit_s)
+    except subprocess.TimeoutExpired:
+        return Skipped(f"figure skipped: Graphviz did not finish within {time_limit_s:.0f} s")
+    except (OSError, subprocess.CalledProcessError, ElementTree.ParseError) as error:
+        return Skipped(f"figure skipped: Graphviz ({dot.name}) failed with {type(error).__name__}")
+
+
+def find_dot() -> Path | None:
+    """Return the Graphviz executable: the one the user names, else the bundled one, else the system's."""
+    named = os.environ.get(DOT_VARIABLE)
+    if named:
+        return Path(named)
+    system = shutil.which("dot")
+    return _bundled_dot() or (Path(system) if system else None)
+
+
+def _bundled_dot() -> Path | None:
+    try:
+        files = distribution("graphviz-pure").files or ()
+    except PackageNotFoundError:
+        return None
+    paths = (Path(str(file.locate())) for file in files if Path(file).stem == "graphviz-pure")
+    return next((path for path in paths if path.suffix in ("", ".exe") and path.is_file()), None)
+
+
+# -- drawing -------------------------------------------------------------------------------------------------
+
+
+def _draw_before(deadline: float, figure: Figure | None, prefix: str) -> str | Skipped | None:
+    if figure is None:
+        return None
+    left_s = deadline - monotonic()
+    if left_s <= 0:
+        return Skipped("figure skipped: the time for all figures of this report was used up")
+    return draw(figure, prefix, min(TIME_LIMIT_S, left_s))
+
+
+def _draw_readably(dot: Path, figure: Figure, prefix: str, time_limit_s: float) -> str:
+    """Lay out from left to right, or from top to bottom where that would be too wide for a page."""
+    across = _layout(dot, _dot_source(figure, "LR"), time_limit_s)
+    if _width(across) <= WIDTH_LIMIT:
+        return _finish(across, figure, prefix)
+    down = _layout(dot, _dot_source(figure, "TB"), time_limit_s)
+    return _finish(min(across, down, key=_width), figure, prefix)
+
+
+def _layout(dot: Path, source: str, time_limit_s: float) -> ElementTree.Element:
+    done = subprocess.run(
+        [str(dot), "-Tsvg"], input=source.encode(), capture_output=True, timeout=time_limit_s, check=True
+    )
+    return ElementTree.fromstring(done.stdout)
+
+
+# -- DOT -----------------------------------------------------------------------------------------------------
+
+
+def _dot_source(figure: Figure, direction: str) -> str:
+    graph = graphviz.Digraph("figure", graph_attr={"rankdir": direction, "ranksep": "0.4", "nodesep": "0.22"})
+    # The page shows 11 px where Graphviz measured 12: other machines' fonts are wider than its own.
+    graph.attr("node", shape="box", fontname="Helvetica", fontsize="12", margin="0.16,0.09", height="0.3")
+    graph.attr("edge", arrowsize="0.7")
+    labels = _labels(figure)
+    classes = _node_classes(figure)
+    ids = _ids(figure)
+    for node in figure.nodes:
+        # Sharp corners against round ones: the ops of the finding are told apart without colour.
+        style = "" if node.role == "subject" else "rounded"
+        text = graphviz.escape("\n".join(labels[node.name]))
+        graph.node(ids[node.name], text, style=style, **{"class": classes[node.name]})
+    for source, destination, kind in figure.edges:
+        if source in ids and destination in ids:
+            graph.edge(ids[source], ids[destination], **{"class": EDGE_CLASSES.get(kind, "data")})
+    source_text: str = graph.source
+    return source_text
+
+
+def _ids(figure: Figure) -> dict[str, str]:
+    return {node.name: f"n{index}" for index, node in enumerate(figure.nodes)}
+
+
+def _labels(figure: Figure) -> dict[str, list[str]]:
+    """Return the lines of each op: type, name without what all names share, time, output, device if several."""
+    several = len({node.device for node in figure.nodes if node.device}) > 1
+    shared = len(shared_scope([node.name for node in figure.nodes]))
+    return {
+        node.name: [
+            _ascii(line)
+            for line in (
+                shorten(node.op, LABEL_CHARACTERS),
+                shorten(node.name[shared:], LABEL_CHARACTERS),
+                NOT_SEEN if node.self_ns is None else format_ns(node.self_ns),
+                shorten(node.spec or "", LABEL_CHARACTERS),
+                short_device(node.device)[:LABEL_CHARACTERS] if several and node.device else "",
+            )
+            if line
+        ]
+        for node in figure.nodes
+    }
+
+
+def _ascii(text: str) -> str:
+    plain = text.replace("…", "...").encode("ascii", "replace").decode()
+    return re.sub(r"[\x00-\x1f\x7f]", " ", plain)
+
+
+def _node_classes(figure: Figure) -> dict[str, str]:
+    """Say role and warmth of each op: ``heat0`` to ``heat4`` by its time beside the slowest op of the figure."""
+    slowest_ns = max((node.self_ns or 0 for node in figure.nodes), default=0)
+    return {
+        node.name: " ".join(
+            (
+                "subject" if node.role == "subject" else "context",
+                "unseen" if node.self_ns is None else f"heat{_heat(node.self_ns, slowest_ns)}",
+            )
+        )
+        for node in figure.nodes
+    }
+
+
+def _heat(self_ns: int, slowest_ns: int) -> int:
+    return min(HEAT_STEPS - 1, self_ns * HEAT_STEPS // slowest_ns) if slowest_ns else 0
+
+
+# -- SVG -----------------------------------------------------------------------------------------------------
+
+
+def _width(svg: ElementTree.Element) -> float:
+    return float(svg.attrib["viewBox"].split()[2])
+
+
+def _finish(svg: ElementTree.Element, figure: Figure, prefix: str) -> str:
+    """Make Graphviz' document an element of the page: theme by classes, own identifiers, full names on hover."""
+    names = {id_: name for name, id_ in _ids(figure).items()}
+    width, height = svg.attrib["viewBox"].split()[2:]
+    for element in svg.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        element.attrib = {key: value for key, value in element.attrib.items() if key in _KEPT_ATTRIBUTES}
+        element.tail = None
+        if "id" in element.attrib:
+            element.attrib["id"] = f"{prefix}-{element.attrib['id']}"
+    for group in svg.iter("g"):
+        _finish_group(group, names)
+    svg.attrib = {
+        "class": "graph",
+        "role": "img",
+        "aria-label": _spoken(figure),
+        "viewBox": svg.attrib["viewBox"],
+        "width": width.split(".")[0],
+        "height": height.split(".")[0],
+    }
+    return ElementTree.tostring(svg, encoding="unicode", short_empty_elements=True)
+
+
+def _finish_group(group: ElementTree.Element, names: dict[str, str]) -> None:
+    kind = group.attrib.get("class", "").split(" ")[0]
+    title = group.find("title")
+    if kind == "graph":
+        # The background would hide the page's own, and the title would be shown on hover everywhere.
+        for child in [*group.findall("polygon")[:1], *([title] if title is not None else [])]:
+            group.remove(child)
+    elif title is not None and title.text:
+        title.text = printable(" -> ".join(names.get(part, part) for part in title.text.split("->")))
+    if kind == "node":
+        for index, line in enumerate(group.findall("text")):
+            line.attrib["class"] = f"line{index}"
+
+
+def _spoken(figure: Figure) -> str:
+    subjects = [printable(node.name) for node in figure.nodes if node.role == "subject"]
+    return (
+        f"Drawing of {plural(len(figure.nodes), 'op')} of the {printable(figure.stage)} graph "
+        f"around {', '.join(subjects[:3]) or 'the finding'}"
+    )

@@ -1,0 +1,236 @@
+"""The summary for a terminal, readable in 80 columns; the same text without colour is the ``.txt`` report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from typing import Literal, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from graphlens.ir.analysis import Document
+from graphlens.report.view import View, view_of
+from graphlens.report.view_findings import FindingView
+from graphlens.report.words import plural, printable, shared_scope, shorten
+
+WIDTH = 80
+# Wider lines are harder to read than a wrapped one.
+WIDEST = 120
+FINDINGS_SHOWN = 8
+OPS_SHOWN = 10
+BAR_CELLS = 20
+
+_SEVERITY_STYLES = {"high": "bold red", "medium": "bold yellow", "low": "cyan", "info": "dim"}
+_GRADE_STYLES = {"good": "green", "fair": "yellow", "poor": "bold red", "none": "dim"}
+_TONE_STYLES = {"overhead": "magenta", "unattributed": "dim"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Glyphs:
+    """Characters for drawing; a second set serves terminals that know ASCII only."""
+
+    bar: str = "█"
+    dot: str = "·"
+    bullet: str = "•"
+
+
+_ASCII = _Glyphs(bar="#", dot="|", bullet="-")
+_TO_ASCII = str.maketrans({"–": "-", "−": "-", "×": "x", "…": ".", "·": "|", "±": "~", "’": "'", "µ": "u", "�": "?"})
+
+
+def render(document: Document, outputs: Sequence[str] = ()) -> str:
+    """Return the summary as plain text of 80 columns."""
+    buffer = StringIO()
+    console = Console(file=buffer, width=WIDTH, color_system=None, force_terminal=False, legacy_windows=False)
+    console.print(_summary(view_of(document), outputs, _Glyphs()))
+    return _trimmed(buffer.getvalue())
+
+
+def print_summary(document: Document, outputs: Sequence[str] = (), file: TextIO | None = None) -> None:
+    """Print the summary: in colour when ``file`` (standard output) is a terminal, in ASCII when it knows no more."""
+    file = sys.stdout if file is None else file
+    unicode = (getattr(file, "encoding", None) or "ascii").lower().replace("-", "").startswith("utf")
+    measured = Console(file=file)
+    buffer = StringIO()
+    console = Console(
+        file=buffer,
+        width=min(measured.width, WIDEST) if measured.is_terminal else WIDTH,
+        force_terminal=measured.is_terminal,
+        color_system=_color_system(measured),
+        legacy_windows=False,
+    )
+    console.print(_summary(view_of(document), outputs, _Glyphs() if unicode else _ASCII))
+    text = _trimmed(buffer.getvalue())
+    file.write(text if unicode else text.translate(_TO_ASCII).encode("ascii", "replace").decode())
+
+
+def _color_system(console: Console) -> Literal["auto"] | None:
+    return "auto" if console.is_terminal and not console.no_color else None
+
+
+def _trimmed(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+
+
+# -- parts ---------------------------------------------------------------------------------------------------
+
+
+def _summary(view: View, outputs: Sequence[str], glyphs: _Glyphs) -> Group:
+    parts = [
+        _header(view, glyphs),
+        *_ledger(view, glyphs),
+        *_findings(view),
+        *_ops(view),
+        *_not_done(view, glyphs),
+        *_written(outputs),
+    ]
+    return Group(*parts)
+
+
+def _header(view: View, glyphs: _Glyphs) -> RenderableType:
+    about = f" {glyphs.dot} ".join(_about(label, value) for label, value in view.about if label != "digest")
+    title = Text.assemble((printable(view.path), "bold"), no_wrap=False, overflow="fold")
+    grid = _grid(10)
+    grid.add_row(Text("Step", "bold"), _plain(f"{view.step}   {view.step_detail}"))
+    grid.add_row(Text("Quality", "bold"), _quality(view, glyphs))
+    for tile in view.tiles[3:]:
+        grid.add_row(
+            Text(tile.label.replace("Critical path", "Critical"), "bold"), _plain(f"{tile.value}, {tile.detail}")
+        )
+    head = Text(f"GraphLens {printable(view.version)}", "dim")
+    return Group(head, title, _plain(about, "dim"), Text(), grid)
+
+
+def _about(label: str, value: str) -> str:
+    return f"{label} {value}" if label == "TensorFlow" else value
+
+
+def _quality(view: View, glyphs: _Glyphs) -> Text:
+    text = Text(view.quality.words, _GRADE_STYLES[view.quality.grade])
+    text.append(f" (grade: {view.quality.grade})", "default")
+    for reason in view.quality.reasons:
+        text.append(f"\n{glyphs.bullet} {printable(reason)}", "default")
+    return text
+
+
+def _ledger(view: View, glyphs: _Glyphs) -> Iterable[RenderableType]:
+    if view.ledger is None:
+        return
+    yield _heading("Where the step goes")
+    table = Table.grid(padding=(0, 1, 0, 0))
+    for justify in ("left", "right", "right", "left"):
+        table.add_column(justify=justify, overflow="fold", no_wrap=justify != "left")
+    widest = max(row.width for row in view.ledger.rows) or 1
+    for row in view.ledger.rows:
+        style = _TONE_STYLES.get(row.kind, "blue")
+        bar = Text(glyphs.bar * round(BAR_CELLS * row.width / widest), style)
+        table.add_row(_plain(row.category), Text(row.time), Text(row.share), bar)
+    table.add_row(
+        Text("Step", "bold"), Text(view.ledger.total, "bold"), Text("100 %", "bold"), Text(view.ledger.origin, "dim")
+    )
+    yield Padding(table, (0, 0, 0, 2))
+
+
+def _findings(view: View) -> Iterable[RenderableType]:
+    counts = ", ".join(f"{count} {severity}" for severity, count in view.severities)
+    yield _heading(f"Findings: {counts or 'none'}")
+    for finding in view.findings[:FINDINGS_SHOWN]:
+        yield Padding(_finding(finding), (0, 0, 0, 2))
+    hidden = len(view.findings) - FINDINGS_SHOWN
+    if hidden > 0:
+        yield Text(f"  and {plural(hidden, 'more finding')}; a report (-o report.html) shows all", "dim")
+
+
+def _finding(finding: FindingView) -> RenderableType:
+    grid = _grid(8)
+    head = Text.assemble((printable(f"{finding.code} {finding.rule}"), "bold"), "   ", (_saving(finding), "green"))
+    grid.add_row(Text(finding.severity.upper(), _SEVERITY_STYLES[finding.severity]), head)
+    grid.add_row("", _plain(finding.title))
+    grid.add_row("", _plain(f"Why: {finding.reason}", "dim"))
+    grid.add_row("", _plain(f"Fix: {finding.fix}", "dim"))
+    if finding.proof.verdict != "not-run":
+        grid.add_row("", _plain(f"Proof: {finding.proof.words.lower()}; {finding.proof.why}", "dim"))
+    return grid
+
+
+def _saving(finding: FindingView) -> str:
+    saving = finding.saving
+    if not saving.known:
+        return "saving unknown"
+    share = saving.share.removesuffix(" of the step")
+    return f"saves {saving.time} ({', '.join(part for part in (share, saving.origin) if part)})"
+
+
+def _ops(view: View) -> Iterable[RenderableType]:
+    keys = [column.key for column in view.ops.columns]
+    if "self_ns" not in keys:
+        return
+    yield _heading("Slowest ops")
+    table = Table.grid(padding=(0, 1, 0, 0))
+    for justify in ("right", "right", "left", "left"):
+        table.add_column(justify=justify, no_wrap=True)
+    shown = view.ops.rows[:OPS_SHOWN]
+    shared = len(shared_scope([row.name for row in shown])) if len(shown) > 1 else 0
+    for row in shown:
+        cells = dict(zip(keys, row.cells, strict=True))
+        share = cells["wall_share"].text if "wall_share" in cells else ""
+        table.add_row(cells["self_ns"].text, share, _short(row.op, 20), _short(row.name[shared:], 40))
+    yield Padding(table, (0, 0, 0, 2))
+    if view.ops.total > OPS_SHOWN:
+        yield Text(f"  of {plural(view.ops.total, 'op')}", "dim")
+
+
+def _not_done(view: View, glyphs: _Glyphs) -> Iterable[RenderableType]:
+    failed = [rule for rule in view.rules if rule.status == "error"]
+    if view.errors or failed:
+        yield _heading("Not done")
+    for stage, message in view.errors:
+        yield _item(glyphs, f"{stage}: {message}")
+    for rule in failed:
+        yield _item(glyphs, f"{rule.code} {rule.rule}: {rule.why}")
+    if view.quality.notes:
+        yield _heading("Notes")
+    for note in view.quality.notes:
+        yield _item(glyphs, note)
+
+
+def _written(outputs: Sequence[str]) -> Iterable[RenderableType]:
+    if outputs:
+        yield Text()
+    for output in outputs:
+        yield Text.assemble("Report: ", (printable(output), "bold"), overflow="fold")
+
+
+# -- helpers -------------------------------------------------------------------------------------------------
+
+
+def _heading(text: str) -> RenderableType:
+    return Text(f"\n{printable(text)}", "bold")
+
+
+def _plain(text: str, style: str = "") -> Text:
+    return Text(printable(text), style, overflow="fold")
+
+
+def _short(name: str, length: int) -> Text:
+    return Text(shorten(printable(name), length))
+
+
+def _item(glyphs: _Glyphs, text: str) -> RenderableType:
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(width=3, justify="right")
+    grid.add_column(overflow="fold")
+    grid.add_row(glyphs.bullet, _plain(text))
+    return grid
+
+
+def _grid(label_width: int) -> Table:
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(width=label_width, no_wrap=True)
+    grid.add_column(overflow="fold")
+    return grid

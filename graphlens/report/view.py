@@ -1,0 +1,301 @@
+"""The one view model: a document in the order and the words in which every report shows it.
+
+Nothing is computed here that the document does not say; numbers are only formatted, counted and grouped.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from graphlens.ir.analysis import SEVERITIES, Document, Quality, RuleStatus, StepTime
+from graphlens.report.evidence import Cell, cells_of
+from graphlens.report.view_findings import FindingView, finding_views
+from graphlens.report.view_ops import CopyView, OpTable, PathView, copy_views, op_table, path_view
+from graphlens.report.words import GRADES, LEDGER_KINDS, RULE_STATUSES, plural, short_device
+from graphlens.units import UNKNOWN, format_count, format_ns, format_share
+
+NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One headline number: ``anchor`` is the section that explains it."""
+
+    label: str
+    value: str
+    detail: str
+    anchor: str
+    tone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """One number of the measurement quality with its meaning in a sentence."""
+
+    label: str
+    value: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class GradeView:
+    """The verdict on the measurement itself."""
+
+    grade: str
+    words: str
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+    numbers: tuple[Number, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRowView:
+    """One row of the ledger; ``start`` and ``width`` place its bar in per mille of the whole."""
+
+    category: str
+    kind: str
+    kind_words: str
+    time: str
+    share: str
+    start: float
+    width: float
+    tone: str
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerView:
+    """Where the step went: its rows, their sum, and where the numbers come from."""
+
+    rows: tuple[LedgerRowView, ...]
+    total: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuleView:
+    """What became of one rule."""
+
+    code: str
+    rule: str
+    status: str
+    status_words: str
+    why: str
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything a report shows, in this order."""
+
+    version: str
+    name: str
+    path: str
+    about: tuple[tuple[str, str], ...]
+    environment: tuple[tuple[str, Cell], ...]
+    measured: bool
+    step: str
+    step_detail: str
+    tiles: tuple[Tile, ...]
+    quality: GradeView
+    ledger: LedgerView | None
+    findings: tuple[FindingView, ...]
+    severities: tuple[tuple[str, int], ...]
+    path_view: PathView | None
+    copies: tuple[CopyView, ...]
+    ops: OpTable
+    rules: tuple[RuleView, ...]
+    rule_counts: tuple[tuple[str, int], ...]
+    errors: tuple[tuple[str, str], ...]
+
+
+def view_of(document: Document) -> View:
+    """Arrange ``document`` for reading; findings keep the rank that the judge gave them."""
+    findings = finding_views(document)
+    severities = tuple(
+        (severity, count)
+        for severity in SEVERITIES
+        if (count := sum(finding.severity == severity for finding in document.findings))
+    )
+    step, step_detail = _step(document.step)
+    return View(
+        version=document.graphlens_version,
+        name=_name(document.target.path),
+        path=document.target.path,
+        about=_about(document),
+        environment=cells_of(document.environment),
+        measured=document.step is not None,
+        step=step,
+        step_detail=step_detail,
+        tiles=_tiles(document, severities),
+        quality=_quality(document.quality),
+        ledger=_ledger(document),
+        findings=findings,
+        severities=severities,
+        path_view=path_view(document),
+        copies=copy_views(document),
+        ops=op_table(document, findings),
+        rules=tuple(_rule(status) for status in document.rules),
+        rule_counts=_rule_counts(document.rules),
+        errors=tuple((error.stage, error.message) for error in document.errors),
+    )
+
+
+# -- header --------------------------------------------------------------------------------------------------
+
+
+def _name(path: str) -> str:
+    parts = [part for part in path.replace("\\", "/").split("/") if part]
+    return parts[-1] if parts else path
+
+
+def _about(document: Document) -> tuple[tuple[str, str], ...]:
+    target, environment = document.target, document.environment
+    tensorflow = environment.get("tensorflow")
+    devices = environment.get("devices")
+    pairs = (
+        ("kind", target.kind),
+        ("signature", target.signature),
+        ("TensorFlow", str(tensorflow) if tensorflow else None),
+        ("processor", str(environment["cpu"]) if environment.get("cpu") else None),
+        ("devices", _devices(devices) if isinstance(devices, (list, tuple)) else None),
+        ("digest", target.digest[:12] if target.digest else None),
+    )
+    return tuple((label, value) for label, value in pairs if value)
+
+
+def _devices(devices: list[object] | tuple[object, ...]) -> str | None:
+    return ", ".join(short_device(device) if isinstance(device, str) else str(device) for device in devices)
+
+
+def _step(step: StepTime | None) -> tuple[str, str]:
+    if step is None:
+        return NOT_MEASURED, "no step was executed"
+    spread = f"{format_ns(step.p10_ns)} – {format_ns(step.p90_ns)} (p10 – p90)"
+    return format_ns(step.median_ns), f"{spread}, {plural(step.n, 'step')}, {step.origin}"
+
+
+def _tiles(document: Document, severities: tuple[tuple[str, int], ...]) -> tuple[Tile, ...]:
+    step, detail = _step(document.step)
+    tiles = [Tile("Step time", step, detail, "time"), _quality_tile(document.quality)]
+    counts = ", ".join(f"{count} {severity}" for severity, count in severities)
+    tiles.append(Tile("Findings", format_count(len(document.findings)), counts or "nothing found", "findings"))
+    if document.critical_path is not None:
+        tiles.append(_path_tile(document))
+    tiles += _graph_tile(document)
+    return tuple(tiles)
+
+
+def _quality_tile(quality: Quality) -> Tile:
+    detail = quality.reasons[0] if quality.reasons else f"grade {quality.grade}"
+    return Tile("Measurement", GRADES[quality.grade], detail, "quality", f"grade-{quality.grade}")
+
+
+def _path_tile(document: Document) -> Tile:
+    path, step = document.critical_path, document.step
+    assert path is not None
+    share = f"{format_share(path.ns / step.median_ns)} of the step, " if step and step.median_ns else ""
+    return Tile("Critical path", format_ns(path.ns), f"{share}{plural(len(path.ops), 'op')}", "path")
+
+
+def _graph_tile(document: Document) -> list[Tile]:
+    stages = {stage: size.nodes for stage, size in document.graphs.items()}
+    if not stages:
+        return []
+    judged = "executed" if "executed" in stages else next(iter(stages))
+    rest = ", ".join(f"{nodes:,} {stage}" for stage, nodes in stages.items() if stage != judged)
+    return [Tile("Graph", plural(stages[judged], "op"), f"{judged}{f'; {rest}' if rest else ''}", "ops")]
+
+
+# -- quality -------------------------------------------------------------------------------------------------
+
+
+def _quality(quality: Quality) -> GradeView:
+    numbers = (
+        Number(
+            "Joined op time",
+            format_share(quality.join_rate),
+            "of the measured op time could be joined to an executed op and on to the op as it was written.",
+        ),
+        Number(
+            "Attributed",
+            format_share(quality.attributed_share),
+            "of the step is given to named ops or to named overhead.",
+        ),
+        Number("Inside ops", format_share(quality.op_share), "of the step at least one named op was running."),
+        Number("Coverage", format_share(quality.coverage), _coverage_meaning(quality)),
+        Number(
+            "Spread",
+            format_share(quality.stability),
+            "between the 10th and the 90th percentile of the step without profiler, over its median.",
+        ),
+        Number("Profiler overhead", _signed_share(quality.profiler_overhead), _overhead_meaning(quality)),
+        Number("Profiled steps", format_count(quality.steps), "were recorded with the profiler on."),
+    )
+    return GradeView(quality.grade, GRADES[quality.grade], quality.reasons, quality.notes, numbers)
+
+
+def _coverage_meaning(quality: Quality) -> str:
+    counted = ""
+    if quality.ops_seen is not None and quality.ops_expected is not None:
+        counted = f" ({quality.ops_seen:,} of {quality.ops_expected:,})"
+    return f"of the ops that a profiler can see were seen at least once{counted}."
+
+
+def _overhead_meaning(quality: Quality) -> str:
+    if quality.profiler_overhead is not None and quality.profiler_overhead < 0:
+        return "faster with the profiler on: that is noise, not a gain."
+    return "slower with the profiler on; step times are measured without it."
+
+
+def _signed_share(share: float | None) -> str:
+    return f"+{format_share(share)}" if share is not None and share > 0 else format_share(share)
+
+
+# -- ledger --------------------------------------------------------------------------------------------------
+
+# Ops get the accent in falling strength by rank; more than this many rows share the weakest tone.
+OP_TONES = 6
+
+
+def _ledger(document: Document) -> LedgerView | None:
+    whole_ns = sum(row.ns for row in document.ledger)
+    if not document.ledger or whole_ns <= 0:
+        return None
+    rows, start_ns, ops = [], 0, 0
+    for row in document.ledger:
+        tone = f"op{min(ops, OP_TONES - 1)}" if row.kind == "op" else row.kind
+        ops += row.kind == "op"
+        rows.append(
+            LedgerRowView(
+                category=row.category,
+                kind=row.kind,
+                kind_words=LEDGER_KINDS[row.kind],
+                time=format_ns(row.ns),
+                share=format_share(row.ns / whole_ns),
+                start=_per_mille(start_ns, whole_ns),
+                width=_per_mille(row.ns, whole_ns),
+                tone=tone,
+            )
+        )
+        start_ns += row.ns
+    origin = document.step.origin if document.step else UNKNOWN
+    return LedgerView(tuple(rows), format_ns(whole_ns), origin)
+
+
+def _per_mille(part_ns: int, whole_ns: int) -> float:
+    return round(1000 * part_ns / whole_ns, 2)
+
+
+# -- rules ---------------------------------------------------------------------------------------------------
+
+
+def _rule(status: RuleStatus) -> RuleView:
+    words = RULE_STATUSES[status.status]
+    return RuleView(status.code, status.rule, status.status, words, status.why, status.summary)
+
+
+def _rule_counts(rules: tuple[RuleStatus, ...]) -> tuple[tuple[str, int], ...]:
+    counts: Mapping[str, int] = Counter(rule.status for rule in rules)
+    return tuple((words, counts[status]) for status, words in RULE_STATUSES.items() if counts.get(status))

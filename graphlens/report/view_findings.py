@@ -1,0 +1,196 @@
+"""Findings in words: saving, fix, proof, evidence, and links to overlapping findings."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from graphlens.ir.analysis import Document, Figure, Finding, OpRow, Proof, Saving
+from graphlens.report.evidence import Cell, cells_of, format_number
+from graphlens.report.words import (
+    NOT_SEEN,
+    SAFETY,
+    SAVING_EXPLAINED,
+    SAVING_ORIGINS,
+    VERDICTS,
+    plural,
+)
+from graphlens.units import UNKNOWN, format_count, format_ns, format_share
+
+# A finding may be about thousands of ops; a reader needs the first ones, the JSON has all.
+OPS_LIMIT = 200
+
+_REFERENCE = re.compile(r"#(\d+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class SavingView:
+    """What a fix would save; ``width`` is its bar in per mille of the step."""
+
+    known: bool
+    time: str
+    share: str
+    origin: str
+    explained: str
+    width: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProofView:
+    """The outcome of applying the fix; ``numbers`` are pairs of label and value."""
+
+    verdict: str
+    words: str
+    why: str
+    numbers: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpRef:
+    """An op that a finding is about; ``anchor`` is its row in the op table, if it has one."""
+
+    name: str
+    op: str
+    time: str
+    anchor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Another finding about some of the same ops; no ``anchor`` where the reference cannot be resolved."""
+
+    label: str
+    anchor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FindingView:
+    """One finding as it is shown; ``anchor`` is its deep link without the ``#``."""
+
+    anchor: str
+    severity: str
+    code: str
+    rule: str
+    title: str
+    stage: str
+    saving: SavingView
+    reason: str
+    evidence: tuple[tuple[str, Cell], ...]
+    fix: str
+    safety: str
+    safety_words: str
+    snippet: str | None
+    proof: ProofView
+    ops: tuple[OpRef, ...]
+    ops_total: int
+    ops_note: str
+    overlaps: tuple[Overlap, ...]
+    figure: Figure | None
+    fingerprint: str
+
+
+def finding_views(document: Document) -> tuple[FindingView, ...]:
+    """Return the findings in the document's order."""
+    anchors = _anchors(document.findings)
+    rows = {row.name: (index, row) for index, row in enumerate(document.ops, 1)}
+    return tuple(
+        _finding(finding, anchor, anchors, document.findings, rows)
+        for finding, anchor in zip(document.findings, anchors, strict=True)
+    )
+
+
+def _anchors(findings: Sequence[Finding]) -> list[str]:
+    """Return ``finding-GL203-1``, ``finding-GL203-2``, …: the number counts the findings of one rule."""
+    seen: Counter[str] = Counter()
+    anchors = []
+    for finding in findings:
+        seen[finding.code] += 1
+        code = re.sub(r"[^A-Za-z0-9]+", "-", finding.code).strip("-") or "rule"
+        anchors.append(f"finding-{code}-{seen[finding.code]}")
+    return anchors
+
+
+def _finding(
+    finding: Finding,
+    anchor: str,
+    anchors: Sequence[str],
+    findings: Sequence[Finding],
+    rows: Mapping[str, tuple[int, OpRow]],
+) -> FindingView:
+    hidden = len(finding.nodes) - OPS_LIMIT
+    return FindingView(
+        anchor=anchor,
+        severity=finding.severity,
+        code=finding.code,
+        rule=finding.rule,
+        title=finding.title,
+        stage=finding.stage,
+        saving=_saving(finding.saving),
+        reason=finding.reason,
+        evidence=cells_of(finding.evidence),
+        fix=finding.fix.summary,
+        safety=finding.fix.safety,
+        safety_words=SAFETY[finding.fix.safety],
+        snippet=finding.fix.snippet,
+        proof=_proof(finding.proof),
+        ops=tuple(_op(name, rows) for name in finding.nodes[:OPS_LIMIT]),
+        ops_total=len(finding.nodes),
+        ops_note=f"and {plural(hidden, 'more op')}, listed in the JSON report" if hidden > 0 else "",
+        overlaps=tuple(_overlap(reference, anchors, findings) for reference in finding.shares_ops_with),
+        figure=finding.figure,
+        fingerprint=finding.fingerprint,
+    )
+
+
+def _saving(saving: Saving) -> SavingView:
+    known = saving.ns is not None or saving.share is not None
+    share = saving.share or 0.0
+    return SavingView(
+        known=known,
+        time=format_ns(saving.ns) if saving.ns is not None or not known else format_share(saving.share),
+        share=f"{format_share(saving.share)} of the step" if saving.share is not None else "",
+        origin=SAVING_ORIGINS[saving.origin],
+        explained=SAVING_EXPLAINED[saving.origin],
+        width=round(1000 * min(max(share, 0.0), 1.0), 1),
+    )
+
+
+def _proof(proof: Proof) -> ProofView:
+    numbers = (
+        ("speed-up", _factor(proof.speedup)),
+        ("95 % interval", _interval(proof.ci95)),
+        ("noise, A against A", _interval(proof.aa_ci95)),
+        ("pairs measured", None if proof.pairs is None else format_count(proof.pairs)),
+        ("largest difference", None if proof.max_abs_diff is None else format_number(proof.max_abs_diff)),
+        ("relative difference", None if proof.max_rel_diff is None else format_number(proof.max_rel_diff)),
+        ("tolerance", None if proof.tolerance is None else format_number(proof.tolerance)),
+    )
+    known = tuple((label, value) for label, value in numbers if value is not None)
+    return ProofView(proof.verdict, VERDICTS[proof.verdict], proof.why, known)
+
+
+def _factor(factor: float | None) -> str | None:
+    return None if factor is None else f"{factor:.3f}×"
+
+
+def _interval(interval: tuple[float, float] | None) -> str | None:
+    return None if interval is None else f"{interval[0]:.3f}× – {interval[1]:.3f}×"
+
+
+def _op(name: str, rows: Mapping[str, tuple[int, OpRow]]) -> OpRef:
+    if name not in rows:
+        return OpRef(name, "", UNKNOWN, None)
+    index, row = rows[name]
+    time = NOT_SEEN if row.self_ns is None else format_ns(row.self_ns)
+    return OpRef(name, row.executed_as or row.op, time, f"op-{index}")
+
+
+def _overlap(reference: str, anchors: Sequence[str], findings: Sequence[Finding]) -> Overlap:
+    """Resolve ``CODE#rank``, where rank 1 is the document's first finding."""
+    match = _REFERENCE.search(reference)
+    index = int(match.group(1)) - 1 if match else -1
+    if 0 <= index < len(findings) and reference == f"{findings[index].code}#{index + 1}":
+        return Overlap(f"{findings[index].code} {findings[index].title}", anchors[index])
+    return Overlap(reference, None)

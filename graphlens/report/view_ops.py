@@ -1,0 +1,292 @@
+"""The op table, the critical path and the copies, as formatted cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from graphlens.ir.analysis import Copy, Document, OpRow
+from graphlens.report.view_findings import FindingView
+from graphlens.report.words import NOT_SEEN, plural, short_device
+from graphlens.units import (
+    UNKNOWN,
+    format_bytes,
+    format_count,
+    format_flops,
+    format_ns,
+    format_share,
+)
+
+# Browsers lay out this many rows without a pause; the JSON holds all of them.
+ROW_LIMIT = 2000
+# Runs on the critical path that are shorter than this share of it are drawn as one.
+SLIVER_SHARE = 0.005
+SEGMENT_LIMIT = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One numeric column of the op table; ``missing`` is what an unknown value reads as."""
+
+    key: str
+    label: str
+    explained: str
+    missing: str = UNKNOWN
+
+
+COLUMNS = (
+    Column("self_ns", "Self time", "Median over the steps of the op's own time in one step", NOT_SEEN),
+    Column("wall_share", "Of step", "Share of the step during which the op ran; overlaps are divided", NOT_SEEN),
+    Column("calls_per_step", "Calls", "Executions per step", NOT_SEEN),
+    Column("slack_ns", "Slack", "How much longer the op could take without lengthening the critical path"),
+    Column("flops", "FLOPs", "Floating-point operations of one execution, from the shapes"),
+    Column("bytes", "Bytes", "Bytes read and written by one execution, from the shapes"),
+)
+
+_FORMATS = {
+    "self_ns": format_ns,
+    "wall_share": format_share,
+    "calls_per_step": format_count,
+    "slack_ns": format_ns,
+    "flops": format_flops,
+    "bytes": format_bytes,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OpCell:
+    """A formatted number with the value that it sorts by (``None``: unknown)."""
+
+    text: str
+    value: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class OpRowView:
+    """One row of the op table; ``cells`` follow the table's columns."""
+
+    anchor: str
+    name: str
+    op: str
+    stands_for: str
+    layer: str
+    device: str
+    source: str
+    output: str
+    timing: str
+    critical: bool
+    cells: tuple[OpCell, ...]
+    findings: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OpTable:
+    """The ops of the judged graph; ``note`` says how many rows are not shown."""
+
+    columns: tuple[Column, ...] = ()
+    rows: tuple[OpRowView, ...] = ()
+    total: int = 0
+    note: str = ""
+    several_devices: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of the critical path inside one layer; ``start`` and ``width`` in per mille of the path."""
+
+    label: str
+    ops: str
+    time: str
+    share: str
+    start: float
+    width: float
+    heat: int
+
+
+@dataclass(frozen=True, slots=True)
+class PathView:
+    """The critical path: ``strip`` merges slivers, ``segments`` lists every run."""
+
+    time: str
+    ops: str
+    strip: tuple[Segment, ...]
+    segments: tuple[Segment, ...]
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class CopyView:
+    """One tensor that crosses devices."""
+
+    src: str
+    dst: str
+    src_device: str
+    dst_device: str
+    size: str
+    time: str
+    reason: str
+    critical: str
+
+
+# -- ops -----------------------------------------------------------------------------------------------------
+
+
+def op_table(document: Document, findings: Sequence[FindingView]) -> OpTable:
+    """Return the first rows of the document's ops, with the columns that at least one op has a value for."""
+    columns = tuple(column for column in COLUMNS if any(getattr(row, column.key) is not None for row in document.ops))
+    critical = frozenset(document.critical_path.ops if document.critical_path else ())
+    marks = _marks(document, findings)
+    rows = tuple(
+        _op_row(index, row, columns, row.name in critical, marks.get(row.name, ()))
+        for index, row in enumerate(document.ops[:ROW_LIMIT], 1)
+    )
+    several = len({row.device for row in document.ops if row.device}) > 1
+    return OpTable(columns, rows, len(document.ops), _ops_note(document), several)
+
+
+def _marks(document: Document, findings: Sequence[FindingView]) -> dict[str, tuple[tuple[str, str], ...]]:
+    """Map op names to the ``(code, anchor)`` of the findings about them."""
+    marks: dict[str, tuple[tuple[str, str], ...]] = {}
+    for finding, view in zip(document.findings, findings, strict=True):
+        for name in dict.fromkeys(finding.nodes):
+            marks[name] = (*marks.get(name, ()), (view.code, view.anchor))
+    return marks
+
+
+def _op_row(
+    index: int, row: OpRow, columns: Sequence[Column], critical: bool, findings: tuple[tuple[str, str], ...]
+) -> OpRowView:
+    return OpRowView(
+        anchor=f"op-{index}",
+        name=row.name,
+        op=row.executed_as or row.op,
+        stands_for=_stands_for(row),
+        layer=row.layer or "",
+        device=short_device(row.device) if row.device else UNKNOWN,
+        source=row.source or "",
+        output=row.output or "",
+        timing=row.timing if row.timing not in (None, "profile") else "",
+        critical=critical,
+        cells=tuple(_op_cell(row, column) for column in columns),
+        findings=findings,
+    )
+
+
+def _stands_for(row: OpRow) -> str:
+    if len(row.origin) > 1:
+        return f"stands for {len(row.origin)} ops as written"
+    return f"written as {row.op}" if row.executed_as and row.executed_as != row.op else ""
+
+
+def _op_cell(row: OpRow, column: Column) -> OpCell:
+    value = getattr(row, column.key)
+    return OpCell(column.missing if value is None else _FORMATS[column.key](value), value)
+
+
+def _ops_note(document: Document) -> str:
+    hidden = document.ops[ROW_LIMIT:]
+    if not hidden:
+        return ""
+    hidden_ns = sum(row.self_ns or 0 for row in hidden)
+    unseen = sum(row.self_ns is None for row in hidden)
+    return (
+        f"The first {ROW_LIMIT:,} of {len(document.ops):,} ops are shown. The other {len(hidden):,} took "
+        f"{format_ns(hidden_ns)} of self time together ({plural(unseen, 'op')} of them not seen); "
+        "the JSON report lists all."
+    )
+
+
+# -- critical path -------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Run:
+    label: str
+    ns: int = 0
+    ops: list[str] = field(default_factory=list)
+
+
+def path_view(document: Document) -> PathView | None:
+    """Group the critical path into runs of one layer each; ``None`` when there is no path."""
+    path = document.critical_path
+    if path is None or not path.ops:
+        return None
+    rows = {row.name: row for row in document.ops}
+    runs = _runs(path.ops, rows)
+    whole_ns = sum(run.ns for run in runs)
+    segments = _segments(runs, whole_ns)
+    hidden = len(segments) - SEGMENT_LIMIT
+    return PathView(
+        time=format_ns(path.ns),
+        ops=plural(len(path.ops), "op"),
+        strip=_segments(_merged(runs, whole_ns), whole_ns) if whole_ns else (),
+        segments=segments[:SEGMENT_LIMIT],
+        note=f"and {plural(hidden, 'more run')}, listed in the JSON report" if hidden > 0 else "",
+    )
+
+
+def _runs(names: Sequence[str], rows: dict[str, OpRow]) -> list[_Run]:
+    def layer(name: str) -> str:
+        row = rows.get(name)
+        return (row.layer or row.scope if row else name.rpartition("/")[0]) or name
+
+    runs = []
+    for label, members in groupby(names, key=layer):
+        ops = list(members)
+        runs.append(_Run(label, sum((rows[op].self_ns or 0) for op in ops if op in rows), ops))
+    return runs
+
+
+def _merged(runs: Sequence[_Run], whole_ns: int) -> list[_Run]:
+    """Merge neighbouring runs that are too short to be seen."""
+    merged: list[_Run] = []
+    for sliver, group in groupby(runs, key=lambda run: run.ns < SLIVER_SHARE * whole_ns):
+        members = list(group)
+        if sliver and len(members) > 1:
+            ops = [op for run in members for op in run.ops]
+            merged.append(_Run(f"{len(members)} short runs", sum(run.ns for run in members), ops))
+        else:
+            merged += members
+    return merged
+
+
+def _segments(runs: Sequence[_Run], whole_ns: int) -> tuple[Segment, ...]:
+    longest_ns = max((run.ns for run in runs), default=0)
+    segments, start_ns = [], 0
+    for run in runs:
+        segments.append(
+            Segment(
+                label=run.label,
+                ops=run.ops[0] if len(run.ops) == 1 else plural(len(run.ops), "op"),
+                time=format_ns(run.ns),
+                share=format_share(run.ns / whole_ns) if whole_ns else UNKNOWN,
+                start=round(1000 * start_ns / whole_ns, 2) if whole_ns else 0.0,
+                width=round(1000 * run.ns / whole_ns, 2) if whole_ns else 0.0,
+                heat=min(4, 5 * run.ns // longest_ns) if longest_ns else 0,
+            )
+        )
+        start_ns += run.ns
+    return tuple(segments)
+
+
+# -- copies --------------------------------------------------------------------------------------------------
+
+
+def copy_views(document: Document) -> tuple[CopyView, ...]:
+    """Return the copies in the document's order."""
+    return tuple(_copy(copy) for copy in document.copies)
+
+
+def _copy(copy: Copy) -> CopyView:
+    critical = {True: "yes", False: "no", None: UNKNOWN}[copy.on_critical_path]
+    return CopyView(
+        copy.src,
+        copy.dst,
+        short_device(copy.src_device),
+        short_device(copy.dst_device),
+        format_bytes(copy.bytes),
+        NOT_SEEN if copy.ns is None else format_ns(copy.ns),
+        copy.reason or UNKNOWN,
+        critical,
+    )

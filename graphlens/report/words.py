@@ -1,0 +1,133 @@
+"""The words that reports use for grades, origins, verdicts and kinds, and the shortening of names."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+GRADES: Mapping[str, str] = {
+    "good": "Trustworthy",
+    "fair": "Usable with care",
+    "poor": "Not to be relied on",
+    "none": "Nothing was measured",
+}
+
+SAVING_ORIGINS: Mapping[str, str] = {
+    "measured": "measured",
+    "modelled": "modelled",
+    "bound": "upper bound",
+    "unknown": "unknown",
+}
+
+SAVING_EXPLAINED: Mapping[str, str] = {
+    "measured": "Measured: the fix was applied to a copy and timed.",
+    "modelled": "Modelled from the measured time of the ops that the fix removes; not yet measured.",
+    "bound": "An upper bound: the fix cannot save more than this.",
+    "unknown": "Unknown: nothing was measured that would say it.",
+}
+
+SAFETY: Mapping[str, str] = {
+    "exact": "Exact: the outputs stay the same, bit for bit.",
+    "tolerance": "Within tolerance: the outputs change by rounding only.",
+    "manual": "By hand: a person has to decide and check.",
+}
+
+VERDICTS: Mapping[str, str] = {
+    "proven": "Proven",
+    "refuted": "Refuted",
+    "inconclusive": "Inconclusive",
+    "failed": "Failed",
+    "not-run": "Not run",
+}
+
+LEDGER_KINDS: Mapping[str, str] = {"op": "ops", "overhead": "overhead", "unattributed": "not attributed"}
+
+RULE_STATUSES: Mapping[str, str] = {
+    "found": "found",
+    "passed": "passed",
+    "not-applicable": "not applicable",
+    "error": "error",
+}
+
+TIMINGS: Mapping[str, str] = {
+    "profile": "profile",
+    "replay": "replay",
+    "kernel": "kernel",
+}
+
+NOT_SEEN = "not seen"
+
+# The runtime's full device name ends in the part that tells devices apart on one machine.
+_DEVICE = re.compile(r"(?:device:)?([A-Za-z_]+:\d+)$")
+
+
+def short_device(device: str) -> str:
+    """Return ``CPU:0`` of ``/job:localhost/replica:0/task:0/device:CPU:0``; other text stays as it is.
+
+    >>> short_device("/job:localhost/replica:0/task:0/device:GPU:1"), short_device("/gpu:0"), short_device("x")
+    ('GPU:1', 'gpu:0', 'x')
+    """
+    match = _DEVICE.search(device)
+    return match.group(1) if match else device
+
+
+def shorten(name: str, length: int, gap: str = "...") -> str:
+    """Shorten ``name`` in the middle to ``length`` characters; its end, which tells ops apart, keeps more.
+
+    >>> shorten("model/block_1/conv/Conv2D", 16)
+    'mode.../Conv2D'
+    """
+    if len(name) <= length:
+        return name
+    room = length - len(gap)
+    head = room // 3
+    tail = name[-(room - head) :]
+    # A path is cut at a slash where that loses little.
+    cut = tail.find("/")
+    return name[:head] + gap + (tail[cut:] if 0 <= cut <= len(tail) // 2 else tail)
+
+
+def printable(text: str, kept: str = "") -> str:
+    """Replace control characters and those that reorder text, so that a name cannot steer terminal or page.
+
+    Line breaks and tabulators become spaces, except for the characters in ``kept``.
+
+    >>> printable("a\\x1b[31mb"), printable("two\\nlines"), printable("two\\nlines", kept="\\n")
+    ('a�[31mb', 'two lines', 'two\\nlines')
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char in kept else _shown(char) for char in text)
+
+
+def _shown(char: str) -> str:
+    if char in "\n\r\t":
+        return " "
+    return "�" if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") else char
+
+
+def shared_scope(names: Sequence[str]) -> str:
+    """Return the scopes that all names start with, the last slash included.
+
+    >>> shared_scope(["a/b/c", "a/b/d/e"]), shared_scope(["a/b", "c"])
+    ('a/b/', '')
+    """
+    shared = ""
+    for parts in zip(*(name.split("/")[:-1] for name in names), strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared += parts[0] + "/"
+    return shared
+
+
+def plural(count: int, noun: str) -> str:
+    """Write a count with its noun.
+
+    >>> plural(1, "op"), plural(1200, "op"), plural(2, "copy")
+    ('1 op', '1,200 ops', '2 copies')
+    """
+    if count == 1:
+        return f"1 {noun}"
+    many = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{count:,} {many}"
