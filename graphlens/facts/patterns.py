@@ -1,0 +1,316 @@
+"""Shapes of graphs that rules look for: per-channel chains behind a layer, and what only feeds given ops."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import networkx as nx
+
+from graphlens.ir.graph import Op, TensorSpec, data_consumers, data_inputs, in_edges, input_specs, op_of
+from graphlens.ir.ops import CONSTANTS, VARIABLE_READS, runtime_type
+
+if TYPE_CHECKING:
+    from graphlens.facts.core import Facts
+
+# Layers whose weights a per-channel scale and shift can be folded into; the weights are always input 1.
+_BASES: Final = frozenset(
+    """Conv2D _FusedConv2D PadWithConv2D PadWithFusedConv2D Conv2DWithBias DepthwiseConv2dNative
+    _FusedDepthwiseConv2dNative Conv3D _FusedConv3D Conv2DBackpropInput Conv2DBackpropInputV2 Conv3DBackpropInputV2
+    MatMul _FusedMatMul""".split()
+)
+_DEPTHWISE: Final = frozenset({"DepthwiseConv2dNative", "_FusedDepthwiseConv2dNative"})
+_TRANSPOSED: Final = frozenset({"Conv2DBackpropInput", "Conv2DBackpropInputV2", "Conv3DBackpropInputV2"})
+_MATMULS: Final = frozenset({"MatMul", "_FusedMatMul"})
+
+# What a fused layer may hold and still be linear in its weights: after an activation, scaling the weights is wrong.
+_LINEAR_FUSED_OPS: Final = frozenset({"BiasAdd", "FusedBatchNorm"})
+
+_BATCH_NORMS: Final = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "_FusedBatchNormEx"})
+_SCALES: Final = frozenset({"Mul", "RealDiv", "Div"})
+_SHIFTS: Final = frozenset({"Add", "AddV2", "Sub"})
+_SUMS: Final = frozenset({"Add", "AddV2", "AddN"})
+_CHANNELS_FIRST: Final = frozenset({"NCHW", "NCDHW"})
+
+# Ops that do more than compute their outputs, or whose outputs come from elsewhere: they stay when nobody reads them.
+_ACTS: Final = re.compile(
+    r"^_Arg$|Placeholder|Iterator|Queue|Stage|PyFunc|^Assign|Recv|Call$|While|^(Stateless)?(If|Case)$"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AffineChain:
+    """A layer followed by per-channel scales and shifts whose factors never change.
+
+    Attributes
+    ----------
+    base
+        The convolution or matrix product.
+    steps
+        The ops that scale or shift its result, in order.
+    operands
+        The producers of their unchanging operands.
+    depthwise, has_bias, is_constant
+        Whether the layer is depthwise, already adds a bias of its own, and depends on constants alone (no variable).
+    """
+
+    base: str
+    steps: tuple[str, ...]
+    operands: tuple[str, ...]
+    depthwise: bool
+    has_bias: bool
+    is_constant: bool
+
+
+def affine_chains(facts: Facts) -> tuple[AffineChain, ...]:
+    """Return the chains of the judged graph that hold at least one scale, in topological order of their layers.
+
+    A chain ends where a value is read by more than one op (or fetched), where an operand is not frozen or not one
+    number per output channel, and before anything that is not a scale or a shift.  It passes through a sum with another
+    branch when only shifts follow: Grappler's arithmetic stage moves the shift behind the sum.
+    """
+    graph = facts.graph
+    walks = (
+        _Walk(facts, name, _channel_count(graph, name, op), _channels_first(op))
+        for name, op in graph.nodes(data="op")
+        if runtime_type(op.type) in _BASES and _is_linear(op)
+    )
+    found = (walk.run() for walk in walks if _has_frozen_weights(facts, walk.base))
+    return tuple(chain for chain in found if chain is not None)
+
+
+def _is_linear(op: Op) -> bool:
+    fused = op.attrs.get("fused_ops") or ()
+    return set(map(str, fused)) <= _LINEAR_FUSED_OPS and not op.attrs.get("num_side_inputs")
+
+
+def _has_frozen_weights(facts: Facts, name: str) -> bool:
+    inputs = data_inputs(facts.graph, name)
+    return len(inputs) > 1 and inputs[1] in facts.frozen_ops and name not in facts.frozen_ops
+
+
+def _channels_first(op: Op) -> bool:
+    return op.attrs.get("data_format") in _CHANNELS_FIRST
+
+
+def _channel_count(graph: nx.MultiDiGraph, name: str, op: Op) -> int | None:
+    """Return the number of output channels of a layer, from its weights or else from its output."""
+    weights = input_specs(graph, name)[1] if graph.in_degree(name) > 1 else None
+    shape = weights.shape if weights else None
+    if shape and len(shape) > 1:
+        return _channels_of_weights(runtime_type(op.type), op, shape)
+    output = op.outputs[0].shape if op.outputs else None
+    if not output:
+        return None
+    return output[1] if _channels_first(op) else output[-1]
+
+
+def _channels_of_weights(op_type: str, op: Op, shape: tuple[int | None, ...]) -> int | None:
+    if op_type in _TRANSPOSED:
+        return shape[-2]
+    if op_type in _DEPTHWISE:
+        return None if shape[-2] is None or shape[-1] is None else shape[-2] * shape[-1]
+    if op_type in _MATMULS and op.attrs.get("transpose_b"):
+        return shape[-2]
+    return shape[-1]
+
+
+class _Walk:
+    """One walk from a layer along its only consumers, collecting what can be folded into the layer."""
+
+    def __init__(self, facts: Facts, base: str, channels: int | None, channels_first: bool) -> None:
+        self.facts = facts
+        self.graph = facts.graph
+        self.base = base
+        self.channels = channels
+        self.channels_first = channels_first
+        self.steps: list[str] = []
+        self.operands: list[str] = []
+        self.scaled = False
+        self.in_sum = False
+
+    def run(self) -> AffineChain | None:
+        current: str | None = self.base
+        while current is not None:
+            current = self._step(current)
+        return self._chain() if self.scaled else None
+
+    def _chain(self) -> AffineChain:
+        op = op_of(self.graph, self.base)
+        bias_types = [op_of(self.graph, step).type for step in self.steps]
+        parts = (data_inputs(self.graph, self.base)[1], *self.operands)
+        return AffineChain(
+            self.base,
+            tuple(self.steps),
+            tuple(dict.fromkeys(self.operands)),
+            runtime_type(op.type) in _DEPTHWISE,
+            bool(op.attrs.get("fused_ops")) or op.type.endswith("WithBias") or bias_types[:1] == ["BiasAdd"],
+            all(part in self.facts.constant_ops for part in parts),
+        )
+
+    def _step(self, current: str) -> str | None:
+        """Take the only consumer of ``current`` into the chain; return it, or ``None`` at the end of the chain."""
+        edges = [(dst, edge) for _, dst, edge in self.graph.out_edges(current, data="edge") if edge.kind != "control"]
+        if len(edges) != 1:
+            return None
+        following, edge = edges[0]
+        op = op_of(self.graph, following)
+        if op.type == "Identity":
+            return following
+        if op.type in ("Squeeze", "Reshape"):
+            return following if self._keeps_channels(current, following) else None
+        if edge.src_port not in (0, None):
+            return None
+        others = [src for src, other in in_edges(self.graph, following) if src != current]
+        return self._take(op, edge.dst_port, others)
+
+    def _take(self, op: Op, port: int | None, others: list[str]) -> str | None:
+        op_type = runtime_type(op.type)
+        if op_type in _BATCH_NORMS and port == 0:
+            return (
+                self._add(op, others[:4], scale=True) if _is_inference_norm(op) and self._frozen(others[:4]) else None
+            )
+        if op_type == "BiasAdd" and port == 0:
+            return self._add(op, others, scale=False) if self._frozen(others) else None
+        if len(others) == 1 and self._is_factor(op, others[0]):
+            is_divisor_or_minuend = op_type in ("RealDiv", "Div", "Sub") and port != 0
+            if op_type in _SCALES | _SHIFTS and not is_divisor_or_minuend:
+                return self._add(op, others, scale=op_type in _SCALES)
+        if op_type in _SUMS and not self._frozen(others):
+            self.in_sum = True
+            return op.name
+        return None
+
+    def _add(self, op: Op, operands: list[str], *, scale: bool) -> str | None:
+        if scale and self.in_sum:
+            return None  # the other branch of the sum would have to be scaled too
+        self.steps.append(op.name)
+        self.operands += operands
+        self.scaled = self.scaled or scale
+        return op.name
+
+    def _frozen(self, names: Iterable[str]) -> bool:
+        names = list(names)
+        return bool(names) and all(name in self.facts.frozen_ops for name in names)
+
+    def _is_factor(self, op: Op, operand: str) -> bool:
+        """Tell whether ``operand`` is frozen and holds one number per output channel."""
+        if operand not in self.facts.frozen_ops:
+            return False
+        spec = next(
+            (
+                spec
+                for (src, _), spec in zip(in_edges(self.graph, op.name), input_specs(self.graph, op.name), strict=True)
+                if src == operand
+            ),
+            None,
+        )
+        if spec is None or spec.shape is None:
+            return _has_rsqrt(self.graph, operand, self.facts.frozen_ops)
+        return self._is_per_channel(spec)
+
+    def _is_per_channel(self, spec: TensorSpec) -> bool:
+        shape = spec.shape or ()
+        axis = self._channel_position(len(shape))
+        if axis is None or any(size != 1 for position, size in enumerate(shape) if position != axis):
+            return False
+        # A single number is a scaling of the whole layer, no normalization of its channels.
+        return shape[axis] == self.channels if self.channels is not None else shape[axis] != 1
+
+    def _channel_position(self, rank: int) -> int | None:
+        """Return where the channels are in an operand of this rank that is broadcast to the layer's output."""
+        if not self.channels_first:
+            return rank - 1 if rank else None
+        output = op_of(self.graph, self.base).outputs
+        full = len(output[0].shape) if output and output[0].shape else 4
+        position = rank - (full - 1)
+        return position if position >= 0 else None
+
+    def _keeps_channels(self, current: str, following: str) -> bool:
+        """Tell whether a reshape leaves the channels where they are: as the last axis."""
+        if self.channels_first:
+            return False
+        shapes = [outputs[0].shape for name in (current, following) if (outputs := op_of(self.graph, name).outputs)]
+        return len(shapes) == 2 and all(shapes) and shapes[0][-1:] == shapes[1][-1:] != (None,)  # type: ignore[index]
+
+
+def _is_inference_norm(op: Op) -> bool:
+    # TensorFlow's default is training; exporters leave attributes out that have their default value.
+    return op.attrs.get("is_training", True) is False and not op.attrs.get("num_side_inputs")
+
+
+def _has_rsqrt(graph: nx.MultiDiGraph, name: str, frozen: Collection[str]) -> bool:
+    """Tell whether a frozen value is computed with an inverse square root: the scale of a batch normalization."""
+    pending, seen = [name], {name}
+    while pending:
+        current = pending.pop()
+        if op_of(graph, current).type == "Rsqrt":
+            return True
+        fresh = [src for src in data_inputs(graph, current) if src in frozen and src not in seen]
+        seen.update(fresh)
+        pending += fresh
+    return False
+
+
+def exclusive_inputs(graph: nx.MultiDiGraph, nodes: Iterable[str], among: Collection[str] | None = None) -> list[str]:
+    """Return the ops that compute something only for ``nodes``, nearest first; ``nodes`` themselves are not included.
+
+    Parameters
+    ----------
+    among
+        Where given, only these ops are considered.
+    """
+    gone = dict.fromkeys(nodes)
+    pending = list(gone)
+    result: list[str] = []
+    while pending:
+        for src in data_inputs(graph, pending.pop(0)):
+            if src in gone or (among is not None and src not in among) or _ACTS.search(op_of(graph, src).type):
+                continue
+            if all(dst in gone for dst in data_consumers(graph, src)):
+                gone[src] = None
+                result.append(src)
+                pending.append(src)
+    return result
+
+
+def folded_ops(facts: Facts, chain: AffineChain) -> tuple[str, ...]:
+    """Return the ops that vanish when ``chain`` is folded: its steps, and the per-channel ops that only feed them."""
+    return (*chain.steps, *exclusive_inputs(facts.graph, chain.steps, facts.frozen_ops))
+
+
+def computed_frozen_groups(facts: Facts, leave_out: Collection[str]) -> Iterator[tuple[str, ...]]:
+    """Yield the maximal connected groups of ops that compute something from frozen values only.
+
+    Constants and variable reads themselves are not part of a group; nor are the ops of ``leave_out``.
+    """
+    computed = {
+        name
+        for name in facts.frozen_ops
+        if name not in leave_out and op_of(facts.graph, name).type not in CONSTANTS | VARIABLE_READS
+    }
+    data = nx.Graph()
+    data.add_nodes_from(name for name in facts.graph if name in computed)
+    data.add_edges_from(
+        (src, dst)
+        for src, dst, edge in facts.graph.edges(data="edge")
+        if edge.kind != "control" and src in computed and dst in computed
+    )
+    position = {name: index for index, name in enumerate(nx.topological_sort(facts.graph))}
+    for group in nx.connected_components(data):
+        yield tuple(sorted(group, key=position.__getitem__))
+
+
+def is_normalization(facts: Facts, chain: AffineChain) -> bool:
+    """Tell whether a chain's scale is that of a batch normalization, judged by the graph as written where known."""
+    if any(runtime_type(op_of(facts.graph, step).type) in _BATCH_NORMS for step in chain.steps):
+        return True
+    if any(_has_rsqrt(facts.graph, operand, facts.frozen_ops) for operand in chain.operands):
+        return True
+    written = [origin for name in (*chain.steps, *chain.operands) for origin in facts.origins.get(name, ())]
+    traced = facts.traced
+    return traced is not None and any(
+        op_of(traced, src).type == "Rsqrt" for name in written for src in (name, *data_inputs(traced, name))
+    )

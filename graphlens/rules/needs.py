@@ -1,0 +1,43 @@
+"""What a rule can ask for before it is run; with an unmet need it is listed as not applicable, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from graphlens.facts.core import Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One requirement.
+
+    Attributes
+    ----------
+    name
+        How rule pages name it.
+    met
+        Whether the facts fulfil it.
+    why_not
+        What to say, in one clause, when they do not.
+    """
+
+    name: str
+    met: Callable[[Facts], bool]
+    why_not: Callable[[Facts], str]
+
+
+def _not_executed(facts: Facts) -> str:
+    return f"nothing was executed: {facts.evidence.static_reason or 'only a graph is known'}"
+
+
+GRAPH = Need("a graph", lambda facts: facts.graph.number_of_nodes() > 0, lambda _: "no graph is known")
+TRACED = Need("the traced graph", lambda facts: facts.traced is not None, lambda _: "the graph as written is not known")
+EXECUTED = Need("the executed graph", lambda facts: facts.stage == "executed", _not_executed)
+TIMING = Need("step times", lambda facts: facts.step is not None, _not_executed)
+PROFILE = Need(
+    "a profile",
+    lambda facts: bool(facts.attribution.wall_ns),
+    lambda facts: _not_executed(facts) if facts.step is None else "no profile of a step is known",
+)
+INFERENCE = Need("an inference graph", lambda facts: not facts.training, lambda _: "the target trains")

@@ -1,0 +1,114 @@
+"""Run rules on facts: needs, errors, severity, ranking, overlaps, figures and fingerprints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
+from itertools import takewhile
+from typing import Final
+
+from graphlens.facts.core import Facts
+from graphlens.ir.analysis import SEVERITIES, Finding, RuleStatus, Severity, severity_of
+from graphlens.ir.graph import op_of
+from graphlens.ir.ops import runtime_type
+from graphlens.rules.registry import Rule
+
+# The highest severity of a finding whose saving is unknown: a risk without a number is no emergency.
+HIGHEST_WITHOUT_NUMBER: Final[Severity] = "medium"
+
+_UID = re.compile(r"_\d+(?=/|$)")
+
+
+def judge(facts: Facts, rules: Sequence[Rule]) -> tuple[list[Finding], list[RuleStatus]]:
+    """Run ``rules`` and return the findings, ranked by saving, and one status per rule.
+
+    A rule that raises gets the status ``error``; the others still run.
+    """
+    findings: list[Finding] = []
+    statuses: list[RuleStatus] = []
+    for rule in rules:
+        own, status = _judge_one(facts, rule)
+        findings += own
+        statuses.append(status)
+    return _with_overlaps(sorted(findings, key=_rank)), statuses
+
+
+def _judge_one(facts: Facts, rule: Rule) -> tuple[list[Finding], RuleStatus]:
+    try:
+        unmet = next((need for need in rule.needs if not need.met(facts)), None)
+        if unmet is not None:
+            return [], _status(rule, "not-applicable", unmet.why_not(facts))
+        findings = [_finished(facts, rule, finding) for finding in rule.check(facts)]
+    except Exception as error:  # a defect of one rule must not cost the user the other ones' results
+        return [], _status(rule, "error", f"the rule failed with {type(error).__name__}: {error}; please report it")
+    if not findings:
+        return [], _status(rule, "passed", f"nothing found in the {facts.stage} graph")
+    count = len(findings)
+    return findings, _status(rule, "found", f"{count} finding{'s' if count > 1 else ''}")
+
+
+def _status(rule: Rule, status: str, why: str) -> RuleStatus:
+    return RuleStatus(rule.code, rule.name, status, why, rule.summary)  # type: ignore[arg-type]
+
+
+def _finished(facts: Facts, rule: Rule, finding: Finding) -> Finding:
+    """Fill in what only the judge can say."""
+    stage = "traced" if facts.stage == "traced" else finding.stage
+    figure = finding.figure or facts.figure(finding.nodes, "traced" if stage == "traced" else "executed")
+    return replace(
+        finding,
+        code=rule.code,
+        rule=rule.name,
+        stage=stage,
+        severity=_severity(finding),
+        figure=figure,
+        fingerprint=_fingerprint(facts, rule, finding, stage),
+    )
+
+
+def _severity(finding: Finding) -> Severity:
+    """Return the graded share of the saving; when that is unknown, the rule's floor, at most ``medium``."""
+    if finding.saving.share is not None:
+        return severity_of(finding.saving.share)
+    return max(finding.severity, HIGHEST_WITHOUT_NUMBER, key=SEVERITIES.index)
+
+
+def _rank(finding: Finding) -> tuple[float, int, str, tuple[str, ...]]:
+    saving = finding.saving.share
+    return (-1.0 if saving is None else saving) * -1, SEVERITIES.index(finding.severity), finding.code, finding.nodes
+
+
+def _with_overlaps(findings: Sequence[Finding]) -> list[Finding]:
+    """Note on each finding which others are about the same ops, as ``CODE#rank`` (the first finding has rank 1)."""
+    owners: dict[tuple[str, str], list[int]] = {}
+    for index, finding in enumerate(findings):
+        for node in finding.nodes:
+            owners.setdefault((finding.stage, node), []).append(index)
+    shared: list[set[int]] = [set() for _ in findings]
+    for indexes in owners.values():
+        for index in indexes:
+            shared[index].update(other for other in indexes if other != index)
+    return [
+        replace(finding, shares_ops_with=tuple(f"{findings[other].code}#{other + 1}" for other in sorted(others)))
+        for finding, others in zip(findings, shared, strict=True)
+    ]
+
+
+def _fingerprint(facts: Facts, rule: Rule, finding: Finding, stage: str) -> str:
+    """Return a hash that stays the same over runs: code, scope and op types; no time, size, count or uid.
+
+    Findings of one rule about like ops of like scopes share a fingerprint.
+    """
+    graph = facts.graph if stage == facts.stage else facts.traced
+    present = [name for name in finding.nodes if graph is not None and name in graph]
+    types = sorted({runtime_type(op_of(graph, name).type) for name in present})
+    scope = _UID.sub("", "/".join(_common_scope(finding.nodes)))
+    return sha256("\n".join((rule.code, scope, *types)).encode()).hexdigest()[:16]
+
+
+def _common_scope(nodes: Sequence[str]) -> list[str]:
+    """Return the leading name segments that all ``nodes`` have in common, without the ops' own names."""
+    paths = [name.split("/")[:-1] for name in nodes]
+    return [segments[0] for segments in takewhile(lambda level: len(set(level)) == 1, zip(*paths, strict=False))]
