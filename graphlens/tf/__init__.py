@@ -1,0 +1,1 @@
+"""Everything that needs TensorFlow; importing this package itself does not, so that the parent can use ``launch``."""

@@ -1,0 +1,138 @@
+"""The recording child process: ``python -m graphlens.tf.child DIRECTORY`` with one JSON request on stdin.
+
+TensorFlow is imported before the request is read, so that the parent can start the child early and use the seconds
+that the import takes.  Standard output is the progress channel; whatever the user's program prints goes to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from graphlens.errors import ExecutionError, GraphLensError, MissingDependencyError
+from graphlens.tf.errors import first_line
+
+Emit = Callable[[dict[str, Any]], None]
+
+XLA_DUMP = "xla.part"  # where the parent told XLA to write what it compiles
+# The parent ends the child when the budget is spent; the child plans to be done earlier than that.
+OWN_SHARE_OF_BUDGET = 0.85
+
+
+def main(arguments: list[str]) -> int:
+    """Serve one request; returns the exit code: 0 done or cancelled, 2 wrong usage, 3 could not be executed."""
+    directory = Path(arguments[0])
+    emit = _reserve_stdout()
+    failure = _import_tensorflow()
+    line = sys.stdin.readline()
+    if not line.strip():
+        return 0  # the parent closed stdin: nothing to do after all
+    request = json.loads(line)
+    if failure is not None:
+        return _fail(emit, failure)
+    return serve(request, directory, emit)
+
+
+def serve(request: dict[str, Any], directory: Path, emit: Emit) -> int:
+    """Record what ``request`` asks for into ``directory``."""
+    from graphlens.tf.manifest import CaptureDirectory
+
+    target = {key: request.get(key) for key in ("kind", "signature", "digest")}
+    target["path"] = request.get("shown_as") or request["target"]
+    capture = CaptureDirectory(directory, target, bool(request.get("trust")))
+    try:
+        _run(request, capture, emit)
+    except GraphLensError as error:
+        capture.fail("execute" if isinstance(error, ExecutionError) else "usage", str(error))
+        return _fail(emit, error)
+    except Exception as error:  # the last line of defence: the parent shows one line, stderr.txt has the rest
+        traceback.print_exc()
+        failure = ExecutionError(f"recording failed: {type(error).__name__}: {first_line(error)}")
+        capture.fail("execute", str(failure))
+        return _fail(emit, failure)
+    emit({"progress": "recorded", "done": 1, "of": 1})
+    return 0
+
+
+def _run(request: dict[str, Any], capture: Any, emit: Emit) -> None:
+    from graphlens.tf import measure, targets
+
+    if request.get("import_path"):
+        sys.path.insert(0, request["import_path"])
+    plan = _plan(request, capture.path)
+    emit({"progress": "loading", "done": 0, "of": 1})
+    start = time.monotonic()
+    opened = targets.open_target(
+        request["target"], request["kind"], request.get("signature"), request.get("tag"), bool(request.get("trust"))
+    )
+    capture.finish("load", time.monotonic() - start)
+    if request.get("mode") == "trace":
+        measure.trace(opened, plan, capture)
+        capture.save()
+        return
+    measure.record(
+        opened, plan, capture, lambda what, done, of: emit({"progress": what, "done": done, "of": of})
+    )
+    capture.save()
+
+
+def _plan(request: dict[str, Any], directory: Path) -> Any:
+    from graphlens.tf import inputs, measure
+
+    budget_s = request.get("time_budget_s")
+    return measure.Plan(
+        steps=request.get("steps") or measure.DEFAULT_STEPS,
+        shapes={name: tuple(shape) for name, shape in (request.get("shapes") or {}).items()},
+        batch=request.get("batch"),
+        arrays=inputs.read_npz(Path(request["inputs"])) if request.get("inputs") else {},
+        deadline_s=None if budget_s is None else time.monotonic() + OWN_SHARE_OF_BUDGET * budget_s,
+        refuse=_refusal(request),
+        xla_dump=directory / XLA_DUMP,
+    )
+
+
+def _refusal(request: dict[str, Any]) -> Callable[[Any], str | None]:
+    """Return what says why a graph must not run: the parent has judged graph files, not what Keras files turn into."""
+    if request.get("trust") or request["kind"] != "keras":
+        return lambda _: None
+    from graphlens.tf import safety
+
+    return safety.refusal
+
+
+def _fail(emit: Emit, error: GraphLensError) -> int:
+    emit({"error": str(error), "exit": error.exit_code})
+    return error.exit_code
+
+
+def _import_tensorflow() -> GraphLensError | None:
+    try:
+        import tensorflow  # noqa: F401
+    except ImportError as error:
+        return MissingDependencyError(
+            f"TensorFlow cannot be imported ({error}): install it with `pip install 'graphlens-tf[cpu]'`, "
+            "or use --static"
+        )
+    return None
+
+
+def _reserve_stdout() -> Emit:
+    """Keep stdout for progress and send everything else that is printed to stderr, C++ included."""
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def emit(message: dict[str, Any]) -> None:
+        channel.write(json.dumps(message) + "\n")
+        channel.flush()
+
+    return emit
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,37 @@
+"""The optimized HLO of every function that XLA compiled, one text file per module."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from graphlens.tf import private
+from graphlens.tf.manifest import CaptureDirectory
+
+# XLA numbers its dumps: module_0003.<module name>.cpu_after_optimizations.txt
+_DUMP = re.compile(r"module_(\d+)\.(?P<module>.+)\.\w*after_optimizations\.txt$")
+
+
+def write(capture: CaptureDirectory, concrete: Any, tensors: Sequence[Any], dump: Path | None) -> None:
+    """Write ``hlo/N.txt``, from XLA's own dump where there is one (its module names are those of the profile)."""
+    texts = _dumped(dump) if dump is not None else []
+    if not texts and private.is_jit_compiled(concrete):
+        text = private.optimized_hlo(concrete, list(tensors))
+        texts = [text] if text else []
+    for index, text in enumerate(texts):
+        capture.write(f"hlo/{index}.txt", text.encode())
+    if dump is not None:
+        shutil.rmtree(dump, ignore_errors=True)
+
+
+def _dumped(folder: Path) -> list[str]:
+    """Return the last text of each module: a function compiled twice ran as it was compiled last."""
+    last: dict[str, Path] = {}
+    for path in sorted(folder.glob("module_*")):
+        match = _DUMP.match(path.name)
+        if match:
+            last[match["module"]] = path
+    return [path.read_text() for path in last.values()]

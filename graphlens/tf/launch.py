@@ -1,0 +1,224 @@
+"""The parent's side of recording: start the child, send it the request, watch it, and say how it ended.
+
+Standard library only: the parent never imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal as signals
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+LOG_NAME = "stderr.txt"
+XLA_DUMP = "xla.part"  # the child reads it there and removes it
+USAGE_EXIT_CODE = 2
+_POLL_S = 0.2
+_KILL_GRACE_S = 5.0
+_LOG_TAIL_BYTES = 16 << 10
+
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the child ended.  ``message`` is one line for the user, empty when all went well."""
+
+    returncode: int
+    signal: str | None = None
+    timed_out: bool = False
+    message: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the recording is complete."""
+        return self.returncode == 0 and not self.timed_out
+
+    @property
+    def usage_error(self) -> bool:
+        """Whether the child refused what it was asked for, an input for instance."""
+        return self.returncode == USAGE_EXIT_CODE
+
+
+@dataclass(frozen=True)
+class Child:
+    """A running child; ``messages`` receives its progress lines, then ``None``."""
+
+    process: subprocess.Popen[str]
+    directory: Path
+    messages: queue.SimpleQueue[dict[str, Any] | None]
+
+    def send(self, request: Mapping[str, Any]) -> None:
+        """Send the one request; a child that is already gone is reported by ``wait``."""
+        try:
+            _stdin(self).write(json.dumps(dict(request)) + "\n")
+            _stdin(self).close()
+        except BrokenPipeError:
+            pass
+
+    def cancel(self) -> None:
+        """Tell the child that there is nothing to do, and end it."""
+        _kill(self.process)
+
+    def wait(self, on_progress: OnProgress | None = None, time_limit_s: float | None = None) -> Outcome:
+        """Wait for the end, at most ``time_limit_s``; the child and its children never outlive this call."""
+        error: dict[str, Any] = {}
+        try:
+            for message in _received(self, time_limit_s):
+                if "error" in message:
+                    error = message
+                elif on_progress is not None:
+                    on_progress(message["progress"], message["done"], message["of"])
+            timed_out = self.process.poll() is None and not _ended(self.process)
+        finally:
+            _kill(self.process)
+        return _outcome(self, error.get("error"), timed_out, time_limit_s)
+
+
+def start(directory: Path, env: Mapping[str, str] | None = None) -> Child:
+    """Start the child, which imports TensorFlow and then waits for its request.
+
+    Parameters
+    ----------
+    directory
+        Where the capture's parts are written; made if it does not exist.
+    env
+        Additional environment variables.
+    """
+    directory = Path(directory).absolute()
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / LOG_NAME).open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "graphlens.tf.child", str(directory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=_environment(directory, env or {}),
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,  # so that the child and whatever it starts can be ended together
+        )
+    messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    assert process.stdout is not None
+    threading.Thread(target=_read, args=(process.stdout, messages), daemon=True).start()
+    return Child(process, directory, messages)
+
+
+def _environment(directory: Path, extra: Mapping[str, str]) -> dict[str, str]:
+    env = dict(os.environ)
+    env.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    env["KERAS_BACKEND"] = "tensorflow"
+    # Model files must not pull in whatever lies in the current folder; for a callable the request names the folder.
+    env["PYTHONSAFEPATH"] = "1"
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [_source_checkout(), env.get("PYTHONPATH", "")]))
+    dump = f"--xla_dump_to={directory / XLA_DUMP} --xla_dump_hlo_as_text"
+    env["XLA_FLAGS"] = f"{env.get('XLA_FLAGS', '')} {dump}".strip()
+    env.update(extra)
+    return env
+
+
+def _source_checkout() -> str | None:
+    """Return the folder that holds this package, unless it is installed where Python looks anyway."""
+    home = Path(__file__).resolve().parents[2]
+    return None if home.name in {"site-packages", "dist-packages"} else str(home)
+
+
+def _read(stream: IO[str], messages: queue.SimpleQueue[dict[str, Any] | None]) -> None:
+    for line in stream:
+        try:
+            messages.put(json.loads(line))
+        except ValueError:
+            continue  # a child that dies while it writes leaves half a line
+    messages.put(None)
+
+
+def _received(child: Child, time_limit_s: float | None) -> Iterator[dict[str, Any]]:
+    """Yield messages until the child closes the channel, ends, or the time is up."""
+    deadline_s = float("inf") if time_limit_s is None else time.monotonic() + time_limit_s
+    while time.monotonic() < deadline_s:
+        try:
+            message = child.messages.get(timeout=min(_POLL_S, max(0.0, deadline_s - time.monotonic())))
+        except queue.Empty:
+            if child.process.poll() is not None:
+                return
+            continue
+        if message is None:
+            return
+        yield message
+
+
+def _ended(process: subprocess.Popen[str]) -> bool:
+    """Whether the process ends by itself now that its channel is closed (it may be unloading libraries)."""
+    try:
+        process.wait(timeout=_KILL_GRACE_S)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """End the child with all it started; harmless when it has ended."""
+    if process.poll() is None:
+        if hasattr(os, "killpg"):
+            try:
+                os.killpg(process.pid, signals.SIGKILL)
+            except ProcessLookupError:
+                pass
+        else:
+            process.kill()
+    process.wait()
+
+
+def _stdin(child: Child) -> IO[str]:
+    assert child.process.stdin is not None
+    return child.process.stdin
+
+
+# -- how it ended -------------------------------------------------------------------------------------------------------
+
+
+def _outcome(child: Child, error: str | None, timed_out: bool, time_limit_s: float | None) -> Outcome:
+    code = child.process.returncode
+    name = _signal_name(code)
+    if timed_out:
+        message = f"recording took longer than the {time_limit_s:g} s it was given, and was stopped"
+        return Outcome(code, name, True, message)
+    if name is not None:
+        return Outcome(code, name, False, _death(name, child.directory))
+    if code != 0 and error is None:
+        error = f"the recording process ended with code {code}: {_last_words(child.directory)}"
+    return Outcome(code, None, False, error or "")
+
+
+def _signal_name(returncode: int) -> str | None:
+    if returncode >= 0:
+        return None
+    try:
+        return signals.Signals(-returncode).name
+    except ValueError:
+        return f"signal {-returncode}"
+
+
+def _death(name: str, directory: Path) -> str:
+    if name == "SIGKILL":
+        return "the recording process was killed (out of memory?): try a smaller --batch, or --static"
+    return f"the recording process crashed ({name}): {_last_words(directory)}"
+
+
+def _last_words(directory: Path) -> str:
+    """Condense the end of the child's log to the one line that says most."""
+    try:
+        text = (directory / LOG_NAME).read_bytes()[-_LOG_TAIL_BYTES:].decode("utf-8", "replace")
+    except OSError:
+        text = ""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("    ")]
+    telling = [line for line in lines if "Error" in line or "Check failed" in line or line.startswith(("F0", "F1"))]
+    return (telling or lines or ["it left no message"])[-1][:300]

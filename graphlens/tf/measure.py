@@ -1,0 +1,258 @@
+"""The measurement of one opened target, stage by stage, into a capture directory."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from graphlens.errors import ExecutionError
+from graphlens.tf import consumers, environment, graphs, hlo, inputs, private
+from graphlens.tf.manifest import CaptureDirectory
+from graphlens.tf.errors import first_line
+from graphlens.tf.targets import Opened, Traced
+
+DEFAULT_STEPS = 30
+WARM_UP_CALLS = 2
+# After some 90 executions the runtime drops an op that it found to be cheap from the profile.  All calls up to the
+# end of the profile stay below this, with a margin for ops that run twice a step.
+CALLS_BEFORE_OPS_VANISH = 50
+PROFILE = "profile.xplane.pb"
+STEP_MARKER = "graphlens_step"
+RESERVED_SHARE = 0.5  # of the time left that profiled and unprofiled steps may use; replay and writing need the rest
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the user asked for."""
+
+    steps: int = DEFAULT_STEPS
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    batch: int | None = None
+    arrays: Mapping[str, Any] = field(default_factory=dict)
+    deadline_s: float | None = None  # on the clock of time.monotonic
+    refuse: Callable[[Any], str | None] = lambda _: None  # why a traced graph must not be executed, if so
+    xla_dump: Path | None = None
+
+    def seconds_left(self) -> float:
+        """Return how long optional work may still take."""
+        return float("inf") if self.deadline_s is None else self.deadline_s - time.monotonic()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A traced function with its inputs made; ``step`` runs it once and returns when its outputs are complete."""
+
+    traced: Traced
+    graph_def: Any
+    tensors: Sequence[Any]
+    step: Callable[[], Any]
+
+
+def trace(opened: Opened, plan: Plan, capture: CaptureDirectory) -> tuple[Traced, Any, tuple[inputs.InputSpec, ...]]:
+    """Trace the target for its inputs' shapes and write the traced graph; nothing is executed."""
+    with _stage(capture, "trace"):
+        capture.note(*opened.notes)
+        capture.content["training"] = opened.training
+        capture.content["target"]["signature"] = opened.signature
+        examples = {name: value for name, value in opened.examples.items() if name not in plan.shapes}
+        specs = inputs.resolve(opened.specs, plan.shapes, plan.batch, {**examples, **plan.arrays})
+        traced = _traced(opened, specs)
+        graph_def = traced.concrete.graph.as_graph_def(add_shapes=True)
+        if opened.kind != "saved_model":  # the parent reads that one from its file, where nothing was renamed
+            graphs.write_traced(capture, traced.concrete, graph_def)
+    return traced, graph_def, _placed(specs, traced)
+
+
+def record(opened: Opened, plan: Plan, capture: CaptureDirectory, progress: Progress) -> None:
+    """Trace, execute and measure the target.
+
+    Raises
+    ------
+    UsageError
+        If an input cannot be made.
+    ExecutionError
+        If the function cannot be traced or run, or must not be.
+    """
+    prepared = prepare(opened, plan, capture)
+    with _stage(capture, "graphs"):
+        progress("first step", 0, 1)
+        _first_step(capture, prepared)
+        capture.content["environment"] = environment.describe()
+    _measure_steps(prepared, plan, capture, progress)
+    _optional(capture, plan, "hlo", lambda: hlo.write(capture, prepared.traced.concrete, prepared.tensors, plan.xla_dump))
+    progress("replaying", 0, 1)
+    _optional(capture, plan, "replay", lambda: _replay(capture, prepared))
+
+
+def prepare(opened: Opened, plan: Plan, capture: CaptureDirectory) -> Prepared:
+    """Trace the target and make its inputs."""
+    traced, graph_def, specs = trace(opened, plan, capture)
+    refusal = plan.refuse(graph_def)
+    if refusal is not None:
+        raise ExecutionError(refusal)
+    _note_placement(capture, graph_def)
+    followed = consumers.graph_of(graph_def, graphs.captured_shapes(traced.concrete))
+    made = inputs.make(specs, plan.arrays, followed, opened.examples)
+    capture.content["inputs"] = [one.as_json() for one in made]
+    tensors = [_tensor(one) for one in made]
+    return Prepared(traced, graph_def, tensors, _step(traced, tensors))
+
+
+def _traced(opened: Opened, specs: Sequence[inputs.InputSpec]) -> Traced:
+    try:
+        return opened.trace(specs)
+    except Exception as error:  # tracing runs the user's own code
+        raise ExecutionError(f"tracing the function failed: {first_line(error)}") from error
+
+
+def _placed(specs: Sequence[inputs.InputSpec], traced: Traced) -> tuple[inputs.InputSpec, ...]:
+    names = [tensor.op.name for tensor in private.arguments(traced.concrete)]
+    if len(names) != len(specs):  # a composite tensor is one input and several placeholders
+        return tuple(specs)
+    return tuple(replace(spec, placeholder=name) for spec, name in zip(specs, names, strict=True))
+
+
+def _tensor(made: inputs.Input) -> Any:
+    if made.spec.dtype == "bfloat16":
+        return tf.cast(made.value, tf.bfloat16)
+    return tf.convert_to_tensor(made.value, dtype=made.spec.dtype)
+
+
+def _step(traced: Traced, tensors: Sequence[Any]) -> Callable[[], Any]:
+    if not tf.config.list_logical_devices("GPU"):
+        return lambda: traced.call(tensors)  # on CPUs a function returns when its outputs are complete
+
+    def step() -> Any:
+        outputs = traced.call(tensors)
+        tf.test.experimental.sync_devices()
+        return outputs
+
+    return step
+
+
+def _note_placement(capture: CaptureDirectory, graph_def: Any) -> None:
+    functions = (node for function in graph_def.library.function for node in function.node_def)
+    asked = {node.device for nodes in (graph_def.node, functions) for node in nodes if "GPU" in node.device.upper()}
+    if asked and not tf.config.list_physical_devices("GPU"):
+        capture.note("The graph asks for a GPU: its GPU placement was not honoured, since this machine has no GPU.")
+
+
+# -- steps --------------------------------------------------------------------------------------------------------------
+
+
+def _first_step(capture: CaptureDirectory, prepared: Prepared) -> None:
+    try:
+        graphs.write_executed(capture, prepared.traced.concrete, prepared.step)
+    except tf.errors.OpError as error:
+        raise ExecutionError(
+            f"the model failed on its first step: {first_line(error)}; if its inputs are at fault, "
+            "give real ones with --inputs FILE.npz"
+        ) from error
+    if not capture.content["executed"] and private.is_jit_compiled(prepared.traced.concrete):
+        capture.note("The whole function is compiled by XLA: there is no executed TensorFlow graph, only HLO.")
+
+
+def _measure_steps(prepared: Prepared, plan: Plan, capture: CaptureDirectory, progress: Progress) -> None:
+    with _stage(capture, "profile"), _without_garbage_collection():
+        warm_ns = [_timed(prepared.step) for _ in range(WARM_UP_CALLS)]
+        steps, before, profiled = _counts(plan, warm_ns[-1], capture)
+        unprofiled = _timed_steps(prepared.step, before)
+        capture.content["unprofiled_ns"] = unprofiled
+        capture.content["profiled_steps"] = _profile(prepared.step, profiled, capture, progress)
+    with _stage(capture, "timing"), _without_garbage_collection():
+        progress("timing", before, steps)
+        unprofiled += _timed_steps(prepared.step, steps - before)
+
+
+def _counts(plan: Plan, step_ns: int, capture: CaptureDirectory) -> tuple[int, int, int]:
+    """Return how many steps to time, how many of these before the profile, and how many to profile."""
+    affordable = RESERVED_SHARE * plan.seconds_left() * 1e9 / 2 / max(step_ns, 1)
+    steps = max(1, plan.steps if affordable > plan.steps else int(affordable))
+    if steps < plan.steps:
+        capture.note(f"The time budget allowed {steps} steps instead of {plan.steps}.")
+    room = CALLS_BEFORE_OPS_VANISH - WARM_UP_CALLS - 1
+    profiled = min(steps, room)
+    if profiled < steps:
+        capture.note(f"Only {profiled} of {steps} steps were profiled: later ones would lack the cheap ops.")
+    return steps, min(steps // 3, room - profiled), profiled
+
+
+def _timed(step: Callable[[], Any]) -> int:
+    start = time.perf_counter_ns()
+    step()
+    return time.perf_counter_ns() - start
+
+
+def _timed_steps(step: Callable[[], Any], count: int) -> list[int]:
+    return [_timed(step) for _ in range(count)]
+
+
+def _profile(step: Callable[[], Any], count: int, capture: CaptureDirectory, progress: Progress) -> int:
+    """Profile ``count`` steps; returns how many were, 0 when the profiler is not available."""
+    folder = capture.path / "profile.part"
+    try:
+        tf.profiler.experimental.start(str(folder))
+    except (tf.errors.OpError, ImportError, AttributeError) as error:
+        capture.fail("profile", f"TensorFlow's profiler did not start: {first_line(error)}")
+        return 0
+    try:
+        for number in range(count):
+            with tf.profiler.experimental.Trace(STEP_MARKER, step_num=number, _r=1):
+                step()
+            progress("profiling", number + 1, count)
+    finally:
+        tf.profiler.experimental.stop()
+    for found in folder.rglob("*.xplane.pb"):
+        found.replace(capture.path / PROFILE)
+    shutil.rmtree(folder, ignore_errors=True)
+    return count
+
+
+def _replay(capture: CaptureDirectory, prepared: Prepared) -> None:
+    from graphlens.tf import replay
+
+    replay.write(capture, prepared.traced.concrete, prepared.tensors, prepared.graph_def)
+
+
+# -- stages -------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _stage(capture: CaptureDirectory, name: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    capture.finish(name, time.monotonic() - start)
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Keep Python's collector out of the timings."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _optional(capture: CaptureDirectory, plan: Plan, name: str, work: Callable[[], None]) -> None:
+    """Do a stage that the report can live without, unless the time is spent; its failure is noted, not fatal."""
+    if plan.seconds_left() <= 0:
+        capture.note(f"The time budget was spent before the stage '{name}'.")
+        return
+    try:
+        with _stage(capture, name):
+            work()
+    except Exception as error:  # whatever TensorFlow throws here, the measurement is already complete
+        capture.fail(name, f"the stage '{name}' failed: {first_line(error)}")

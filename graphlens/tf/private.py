@@ -1,0 +1,157 @@
+"""Every call into TensorFlow that is not public, each detected before use.
+
+A function that can be missing returns what it could do and leaves a *note* saying what its absence costs; notes end in
+the report under ``quality.notes``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+NO_GRAPHS = (
+    "This TensorFlow version does not hand out the graphs that ran (context.enable_run_metadata is gone): "
+    "the traced graph is judged, and fused ops cannot be told from unfused ones."
+)
+NO_CACHE_RESET = (
+    "This TensorFlow version cannot restart a warm function (context.clear_kernel_cache is gone): "
+    "cheap ops may be missing from the profile."
+)
+OPTIMIZER_SKIPPED = "The model's optimizer was left out: its class is not installed, and inference does not use it."
+
+
+def _module(name: str) -> ModuleType | None:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def _eager_context() -> Any:
+    module = _module("tensorflow.python.eager.context")
+    return module.context() if module is not None and hasattr(module, "context") else None
+
+
+def forget_warm_kernels() -> tuple[str, ...]:
+    """Make TensorFlow instantiate functions anew, which resets the profiler's idea of which ops are cheap."""
+    context = _eager_context()
+    if not hasattr(context, "clear_kernel_cache"):
+        return (NO_CACHE_RESET,)
+    context.clear_kernel_cache()
+    return ()
+
+
+def call_collecting_graphs(call: Callable[[], object]) -> tuple[list[Any], tuple[str, ...]]:
+    """Run ``call`` once and return the ``FunctionGraphs`` of every function it instantiated, and notes."""
+    context = _eager_context()
+    if not all(hasattr(context, name) for name in ("enable_run_metadata", "export_run_metadata")):
+        call()
+        return [], (NO_GRAPHS,)
+    context.enable_run_metadata()
+    try:
+        call()
+        return list(context.export_run_metadata().function_graphs), ()
+    finally:
+        context.disable_run_metadata()
+
+
+def captures(concrete: Any) -> list[tuple[Any, Any]]:
+    """Return ``(outer tensor, placeholder inside)`` of everything a ``ConcreteFunction`` captures."""
+    inner = concrete.inputs[len(concrete.inputs) - len(concrete.captured_inputs) :]
+    return list(zip(concrete.captured_inputs, inner, strict=True))
+
+
+def arguments(concrete: Any) -> list[Any]:
+    """Return the placeholders of a ``ConcreteFunction`` that a caller feeds, in order."""
+    return list(concrete.inputs[: len(concrete.inputs) - len(concrete.captured_inputs)])
+
+
+def argument_names(concrete: Any) -> list[str]:
+    """Return the keyword under which each argument of a signature is passed, in the order of its placeholders."""
+    keywords = getattr(concrete, "_arg_keywords", None)
+    if keywords:
+        return list(keywords)
+    return [tensor.op.name for tensor in arguments(concrete)]
+
+
+def variables_by_handle(concrete: Any) -> Mapping[int, Any]:
+    """Return the variables that a ``ConcreteFunction`` uses, by the identity of their handle."""
+    return {id(variable.handle): variable for variable in concrete.graph.variables if hasattr(variable, "handle")}
+
+
+def keras_inputs(model: Any) -> Any | None:
+    """Return the nest of symbolic inputs that a functional or sequential Keras model was built on."""
+    structure = getattr(model, "_inputs_struct", None)
+    if structure is None:
+        structure = getattr(getattr(model, "_functional", None), "_inputs_struct", None)
+    return structure if structure is not None else getattr(model, "inputs", None) or None
+
+
+def function_name(concrete: Any) -> str:
+    """Return the name under which the runtime knows a ``ConcreteFunction``."""
+    name = concrete.name
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def is_jit_compiled(function: Any) -> bool:
+    """Whether a ``tf.function`` or ``ConcreteFunction`` is compiled by XLA as a whole."""
+    if getattr(function, "_jit_compile", None):
+        return True
+    attributes = getattr(getattr(function, "function_def", None), "attr", {})
+    return "_XlaMustCompile" in attributes and bool(attributes["_XlaMustCompile"].b)
+
+
+def optimized_hlo(concrete: Any, arguments_fed: list[Any]) -> str | None:
+    """Return the optimized HLO of an XLA-compiled function, or ``None`` where TensorFlow cannot say it."""
+    module = _module("tensorflow.python.eager.polymorphic_function.compiler_ir")
+    if module is None or not hasattr(module, "from_concrete_function"):
+        return None
+    import tensorflow as tf
+
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in arguments_fed]
+    text = module.from_concrete_function(concrete, specs)(stage="optimized_hlo")
+    return text.decode() if isinstance(text, bytes) else str(text)
+
+
+def onednn_enabled() -> bool | None:
+    """Whether the CPU kernels of oneDNN are in use, ``None`` where TensorFlow does not say."""
+    module = _module("tensorflow.python.util._pywrap_util_port") or _module(
+        "tensorflow.python.platform._pywrap_util_port"
+    )
+    probe = getattr(module, "IsMklEnabled", None)
+    return None if probe is None else bool(probe())
+
+
+def stand_in_for_missing_optimizer() -> bool:
+    """Let SavedModels load whose Keras 2 optimizer has slot variables but no class here; returns whether it can.
+
+    Keras 2 writes its optimizer as a revivable object.  Without ``tf_keras`` TensorFlow revives it as a plain object
+    and then fails on ``add_slot``; a stand-in that makes the slots is all the loader needs.
+    """
+    registry = _module("tensorflow.python.saved_model.revived_types")
+    tracking = _module("tensorflow.python.trackable.autotrackable")
+    if registry is None or tracking is None or not hasattr(registry, "register_revived_type"):
+        return False
+    if "optimizer" not in registry.registered_identifiers():
+        _register_stand_in(registry, tracking.AutoTrackable)
+    return True
+
+
+def _register_stand_in(registry: ModuleType, trackable: type) -> None:
+    import tensorflow as tf
+
+    class Optimizer(trackable):  # type: ignore[misc]
+        """Stands in for an optimizer whose class is not installed."""
+
+        def add_slot(self, var: Any, slot_name: str) -> Any:
+            return tf.Variable(tf.zeros_like(var), trainable=False, name=slot_name)
+
+        def _create_or_restore_slot_variable(self, **_: Any) -> None:
+            """Slots keep their zeros: nothing that is measured reads them."""
+
+    registration = registry.VersionedTypeRegistration(
+        object_factory=lambda proto: Optimizer(), version=2, min_producer_version=1, min_consumer_version=1
+    )
+    registry.register_revived_type("optimizer", lambda value: isinstance(value, Optimizer), [registration])

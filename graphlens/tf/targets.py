@@ -1,0 +1,278 @@
+"""Open a target: whatever the user points at becomes a function with named inputs that can be traced and called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from graphlens.errors import ExecutionError, TargetError, UsageError
+from graphlens.tf import private
+from graphlens.tf.errors import first_line
+from graphlens.tf.inputs import InputSpec
+
+DEFAULT_SIGNATURE = "serving_default"
+CALL_SIGNATURE = "__call__"
+# What TensorFlow raises when a file parses but is not a model that it can build or restore.
+LOAD_FAILURES = (tf.errors.OpError, ValueError, TypeError, KeyError, AttributeError, OSError, ImportError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A function traced for certain shapes; ``call`` takes the inputs' tensors, flat, in the order of the specs."""
+
+    concrete: Any
+    call: Callable[[Sequence[Any]], Any]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A target ready to be traced.
+
+    ``examples`` are values that came with the target; ``owner`` keeps alive what the function captures only weakly.
+    """
+
+    kind: str
+    specs: tuple[InputSpec, ...]
+    trace: Callable[[Sequence[InputSpec]], Traced]
+    signature: str | None = None
+    training: bool | None = None
+    examples: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    owner: Any = None
+
+
+def open_target(
+    path: str, kind: str, signature: str | None = None, tag: str | None = None, trust: bool = False
+) -> Opened:
+    """Open the target at ``path``, which the parent found to be of ``kind``.
+
+    Raises
+    ------
+    TargetError, UsageError
+        If the path, the signature or the tag names nothing.
+    ExecutionError
+        If TensorFlow cannot load it.
+    """
+    if kind == "callable":
+        from graphlens.tf import callables
+
+        return callables.open_name(path)
+    if kind == "saved_model":
+        return _saved_model(path, signature, tag)
+    if kind in {"graph_def", "meta_graph"}:
+        return _graph_file(Path(path), kind)
+    if kind == "keras":
+        return _keras_file(Path(path), trust)
+    raise TargetError(f"{path}: GraphLens cannot execute a target of kind '{kind}'")
+
+
+# -- SavedModel ---------------------------------------------------------------------------------------------------------
+
+
+def _saved_model(path: str, signature: str | None, tag: str | None) -> Opened:
+    loaded, notes = _load(path, tag)
+    name, function = _choose(loaded, path, signature)
+    return from_concrete(function, kind="saved_model", signature=name, notes=notes, owner=loaded)
+
+
+def _load(path: str, tag: str | None) -> tuple[Any, tuple[str, ...]]:
+    try:
+        return _load_once(path, tag), ()
+    except AttributeError as error:
+        if "add_slot" not in str(error) or not private.stand_in_for_missing_optimizer():
+            raise ExecutionError(f"TensorFlow cannot load {path}: {first_line(error)}") from error
+        return _load_once(path, tag), (private.OPTIMIZER_SKIPPED,)
+
+
+def _load_once(path: str, tag: str | None) -> Any:
+    try:
+        return tf.saved_model.load(path, tags=[part for part in (tag or "").split(",") if part] or None)
+    except AttributeError:
+        raise
+    except LOAD_FAILURES as error:
+        raise ExecutionError(f"TensorFlow cannot load {path}: {first_line(error)}") from error
+
+
+def _choose(loaded: Any, path: str, wanted: str | None) -> tuple[str, Any]:
+    """Pick the signature asked for, else the default one, else the only one, else what calling the object runs."""
+    signatures = dict(loaded.signatures)
+    if wanted == CALL_SIGNATURE or (wanted is None and not signatures):
+        return CALL_SIGNATURE, _called_function(loaded, path)
+    if wanted is not None and wanted not in signatures:
+        raise UsageError(f"--signature {wanted}: {path} has {', '.join(sorted(signatures)) or 'no signatures'}")
+    name = wanted or (DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else None)
+    if name is None and len(signatures) > 1:
+        raise UsageError(f"{path} has several signatures, choose one with --signature: {', '.join(sorted(signatures))}")
+    name = name or next(iter(signatures))
+    return name, signatures[name]
+
+
+def _called_function(loaded: Any, path: str) -> Any:
+    functions = getattr(getattr(loaded, "__call__", None), "concrete_functions", ())
+    if not functions:
+        raise ExecutionError(f"{path} has no signature and is not callable: export it again with signatures=…")
+    return functions[0]
+
+
+def from_concrete(function: Any, kind: str, **rest: Any) -> Opened:
+    """Open a ``ConcreteFunction``: its structured signature names the inputs."""
+    structure = function.structured_input_signature
+    if structure is None:
+        return from_placeholders(function, kind, **rest)
+    names = [tensor.op.name for tensor in private.arguments(function)]
+    specs = _named_specs(structure, names)
+
+    def call(tensors: Sequence[Any]) -> Any:
+        args, kwargs = fill(structure, tensors)
+        return function(*args, **kwargs)
+
+    return Opened(kind, specs, lambda _: Traced(function, call), **rest)
+
+
+def from_placeholders(function: Any, kind: str, **rest: Any) -> Opened:
+    """Open a function that takes its placeholders one by one, as pruned graphs do."""
+    specs = tuple(
+        InputSpec(tensor.op.name, tensor.dtype.name, dims(tensor.shape), tensor.op.name)
+        for tensor in private.arguments(function)
+    )
+    return Opened(kind, specs, lambda _: Traced(function, lambda tensors: function(*tensors)), **rest)
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf of an argument structure is a tensor to feed (anything else is a Python value, kept as it is)."""
+    import numpy as np
+
+    return isinstance(leaf, (tf.TensorSpec, tf.Tensor, np.ndarray, np.generic))
+
+
+def fill(structure: Any, tensors: Sequence[Any]) -> Any:
+    """Return ``structure`` with its tensor leaves replaced by ``tensors``, in order."""
+    replacements = iter(tensors)
+    leaves = [next(replacements) if is_array(leaf) else leaf for leaf in tf.nest.flatten(structure)]
+    return tf.nest.pack_sequence_as(structure, leaves)
+
+
+def _named_specs(structure: tuple[Any, Mapping[str, Any]], placeholders: Sequence[str]) -> tuple[InputSpec, ...]:
+    args, kwargs = structure
+    named = [(leaf.name or f"argument_{index}", leaf) for index, leaf in enumerate(_tensors(args))]
+    for key in sorted(kwargs):
+        leaves = _tensors(kwargs[key])
+        named += [(key if len(leaves) == 1 else f"{key}/{index}", leaf) for index, leaf in enumerate(leaves)]
+    padded = [*placeholders, *[""] * (len(named) - len(placeholders))]
+    return tuple(
+        InputSpec(name, leaf.dtype.name, dims(leaf.shape), placeholder)
+        for (name, leaf), placeholder in zip(named, padded, strict=False)
+    )
+
+
+def _tensors(structure: Any) -> list[Any]:
+    return [leaf for leaf in tf.nest.flatten(structure) if is_array(leaf)]
+
+
+def dims(shape: Any) -> tuple[int | None, ...] | None:
+    """Return a ``TensorShape`` as a tuple, ``None`` when the rank is unknown."""
+    shape = tf.TensorShape(shape)
+    return None if shape.rank is None else tuple(shape.as_list())
+
+
+# -- graph files --------------------------------------------------------------------------------------------------------
+
+
+def _graph_file(path: Path, kind: str) -> Opened:
+    graph_def = _read_graph(path, kind)
+    try:
+        wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
+        graph = wrapped.graph
+        feeds = [op.outputs[0] for op in graph.get_operations() if op.type == "Placeholder"]
+        function = wrapped.prune(feeds, _sinks(graph))
+    except LOAD_FAILURES as error:
+        raise ExecutionError(f"TensorFlow cannot import the graph {path}: {first_line(error)}") from error
+    return from_placeholders(function, kind, owner=wrapped)
+
+
+def _read_graph(path: Path, kind: str) -> Any:
+    from google.protobuf import message, text_format
+
+    proto = tf.compat.v1.MetaGraphDef() if kind == "meta_graph" else tf.compat.v1.GraphDef()
+    try:
+        if path.suffix in {".pbtxt", ".txt", ".prototxt"}:
+            text_format.Parse(path.read_text(), proto)
+        else:
+            proto.ParseFromString(path.read_bytes())
+    except (OSError, message.DecodeError, text_format.ParseError, UnicodeDecodeError) as error:
+        raise TargetError(f"{path} is not a readable {kind}: {first_line(error)}") from error
+    return proto.graph_def if kind == "meta_graph" else proto
+
+
+def _sinks(graph: Any) -> list[Any]:
+    """Return what nobody reads: the outputs of a frozen graph, or the last ops of one that has none."""
+    read = {tensor.op for op in graph.get_operations() for tensor in op.inputs}
+    read |= {control for op in graph.get_operations() for control in op.control_inputs}
+    sinks = [op for op in graph.get_operations() if op not in read and op.type not in {"Placeholder", "Const"}]
+    if not sinks:
+        raise ValueError("nothing in it computes anything")
+    return [op.outputs[0] if op.outputs else op for op in sinks]
+
+
+# -- Keras --------------------------------------------------------------------------------------------------------------
+
+
+def _keras_file(path: Path, trust: bool) -> Opened:
+    import keras
+
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=not trust)
+    except LOAD_FAILURES as error:
+        advice = " (give --trust if you trust its author)" if "safe_mode" in str(error) and not trust else ""
+        raise ExecutionError(f"Keras cannot load {path}: {first_line(error)}{advice}") from error
+    return from_keras(model, kind="keras")
+
+
+def from_keras(model: Any, kind: str, examples: Mapping[str, Any] | None = None) -> Opened:
+    """Open the inference of a Keras model."""
+    structure = private.keras_inputs(model)
+    specs, notes = (_symbolic_specs(structure), ()) if structure is not None else _built_specs(model)
+
+    def trace(resolved: Sequence[InputSpec]) -> Traced:
+        @tf.function(autograph=False)
+        def inference(*tensors: Any) -> Any:
+            packed = tf.nest.pack_sequence_as(structure, tensors) if structure is not None else tensors[0]
+            return model(_unwrapped(packed), training=False)
+
+        signature = [tf.TensorSpec(spec.shape, spec.dtype, name=_identifier(spec.name)) for spec in resolved]
+        concrete = inference.get_concrete_function(*signature)
+        return Traced(concrete, lambda tensors: concrete(*tensors))
+
+    return Opened(kind, specs, trace, training=False, examples=examples or {}, notes=notes, owner=model)
+
+
+def _unwrapped(inputs: Any) -> Any:
+    return inputs[0] if isinstance(inputs, (list, tuple)) and len(inputs) == 1 else inputs
+
+
+def _identifier(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in name)
+
+
+def _symbolic_specs(structure: Any) -> tuple[InputSpec, ...]:
+    leaves = tf.nest.flatten(structure)
+    return tuple(
+        InputSpec(leaf.name, tf.as_dtype(leaf.dtype).name, tuple(leaf.shape), _identifier(leaf.name)) for leaf in leaves
+    )
+
+
+def _built_specs(model: Any) -> tuple[tuple[InputSpec, ...], tuple[str, ...]]:
+    """Return the input of a subclassed model from what it was built with."""
+    shape = (model.get_build_config() or {}).get("input_shape")
+    if not isinstance(shape, (list, tuple)) or not all(isinstance(size, (int, type(None))) for size in shape):
+        raise UsageError(
+            f"the Keras model '{model.name}' does not say its inputs: "
+            "point at a module:callable that returns (model, example_args)"
+        )
+    dtype = tf.as_dtype(model.compute_dtype).name
+    note = f"The Keras model '{model.name}' says its input's shape but not its type: {dtype} was assumed."
+    return (InputSpec("inputs", dtype, tuple(shape), "inputs"),), (note,)
