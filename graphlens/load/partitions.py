@@ -1,0 +1,92 @@
+"""Join the partitions of an executed graph, one per device, into one function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import networkx as nx
+
+from graphlens.ir.graph import Edge, Function, Graph, Op
+from graphlens.load.acyclic import break_cycles
+from graphlens.load.graphdef import MAIN, build_graph
+
+TRANSFER = Edge("transfer", 0, 0)
+SENDS = frozenset({"_Send", "_HostSend", "Send", "_XlaSendFromHost"})
+RECVS = frozenset({"_Recv", "_HostRecv", "Recv", "_XlaRecvAtHost"})
+_RENDEZVOUS = ("tensor_name", "send_device", "recv_device")
+
+
+def merge_partitions(partitions: Sequence[Any]) -> Graph:
+    """Return one graph whose root function holds the ops of all ``partitions`` (``GraphDef`` messages).
+
+    Each ``_Send`` is joined to its ``_Recv`` by a transfer edge.  Of ops that share a name, all but the first get the
+    device appended, as in ``add@CPU:1``.
+    """
+    graphs = [build_graph(partition) for partition in partitions]
+    merged = nx.MultiDiGraph()
+    inputs: list[str] = []
+    outputs: list[str] = []
+    for graph in graphs:
+        names = _add(merged, graph.main)
+        inputs.extend(names[name] for name in graph.main.inputs)
+        outputs.extend(names[name] for name in graph.main.outputs)
+    notes = [note for graph in graphs for note in graph.notes]
+    notes.extend(_join_transfers(merged))
+    functions = {name: function for graph in graphs for name, function in graph.functions.items() if name != MAIN}
+    main = Function(MAIN, merged, tuple(inputs), tuple(outputs))
+    return Graph(MAIN, {MAIN: main, **functions}, tuple(dict.fromkeys(notes)))
+
+
+def _add(merged: nx.MultiDiGraph, part: Function) -> dict[str, str]:
+    """Add one partition and return the name that each of its ops got."""
+    names: dict[str, str] = {}
+    for name, op in part.graph.nodes(data="op"):
+        names[name] = _free_name(merged, op)
+        merged.add_node(names[name], op=op if names[name] == name else replace(op, name=names[name]))
+    for src, dst, edge in part.graph.edges(data="edge"):
+        merged.add_edge(names[src], names[dst], edge=edge)
+    return names
+
+
+def _free_name(merged: nx.MultiDiGraph, op: Op) -> str:
+    if op.name not in merged:
+        return op.name
+    name = f"{op.name}@{short_device(op.device)}"
+    number = 2
+    while name in merged:
+        name, number = f"{op.name}@{short_device(op.device)}#{number}", number + 1
+    return name
+
+
+def short_device(device: str) -> str:
+    """Return the last part of a device name.
+
+    >>> short_device("/job:localhost/replica:0/task:0/device:CPU:1"), short_device("/gpu:0"), short_device("")
+    ('CPU:1', 'gpu:0', 'other')
+    """
+    last = device.rpartition("/")[2]
+    return last.removeprefix("device:") or "other"
+
+
+def _join_transfers(merged: nx.MultiDiGraph) -> Iterator[str]:
+    """Add the transfer edges; yield a note per receiver without a sender."""
+    sends = {key: op.name for key, op in _transfers(merged, SENDS)}
+    alone = []
+    for key, op in list(_transfers(merged, RECVS)):
+        if key in sends:
+            merged.add_edge(sends[key], op.name, edge=TRANSFER)
+        else:
+            alone.append(op.name)
+    if alone:
+        yield f"{len(alone)} receiving ops have no sender in the captured partitions ({alone[0]})"
+    removed = break_cycles(merged)
+    if removed:
+        yield f"{len(removed)} edges between the devices close a cycle and were left out ({removed[0][0]})"
+
+
+def _transfers(merged: nx.MultiDiGraph, types: frozenset[str]) -> Iterator[tuple[tuple[str, ...], Op]]:
+    for _, op in merged.nodes(data="op"):
+        if op.type in types:
+            yield tuple(str(op.attrs.get(name, "")) for name in _RENDEZVOUS), op
