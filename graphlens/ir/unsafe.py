@@ -131,14 +131,19 @@ def unsafe_reason(graph: nx.MultiDiGraph, name: str) -> str | None:
 
 def _conditional_reason(graph: nx.MultiDiGraph, name: str, op: Op) -> str | None:
     """Judge ops that are unsafe only with certain attributes or inputs."""
-    if op.type == "PrintV2" and str(op.attrs.get("output_stream", "")).startswith("file:"):
-        return f"{op.type} {WRITES_FILES}"
-    if op.type == "FixedUnigramCandidateSampler" and op.attrs.get("vocab_file"):
-        return f"{op.type} {READS_FILES}"
     if _DEBUG.match(op.type):
         return _debug_reason(op)
     if _EXCHANGE.match(op.type) and _leaves_machine(op):
         return f"{op.type} {NETWORK}: its other end is in another process"
+    if op.type == "PrintV2" and str(op.attrs.get("output_stream", "")).startswith("file:"):
+        return f"{op.type} {WRITES_FILES}"
+    return _named_file_reason(graph, name, op)
+
+
+def _named_file_reason(graph: nx.MultiDiGraph, name: str, op: Op) -> str | None:
+    """Judge ops that use a file only when they are given the name of one."""
+    if op.type == "FixedUnigramCandidateSampler" and op.attrs.get("vocab_file"):
+        return f"{op.type} {READS_FILES}"
     if _TABLE_FROM_FILE.match(op.type) and not _is_given_a_name(graph, name, position=1):
         return f"{op.type} {READS_FILES}: the name is computed or written in the graph, and is no asset"
     if _FILE_CACHE.match(op.type) and not _is_memory_cache(graph, name):
