@@ -10,7 +10,7 @@ import networkx as nx
 
 from graphlens.ir.graph import Edge, Function, Graph, Op
 from graphlens.load.acyclic import break_cycles
-from graphlens.load.graphdef import MAIN, build_graph
+from graphlens.load.graphdef import MAIN, build_reachable
 
 TRANSFER = Edge("transfer", 0, 0)
 SENDS = frozenset({"_Send", "_HostSend", "Send", "_XlaSendFromHost"})
@@ -24,7 +24,7 @@ def merge_partitions(partitions: Sequence[Any]) -> Graph:
     Each ``_Send`` is joined to its ``_Recv`` by a transfer edge.  Of ops that share a name, all but the first get the
     device appended, as in ``add@CPU:1``.
     """
-    graphs = [build_graph(partition) for partition in partitions]
+    graphs = [build_reachable(partition) for partition in partitions]
     merged = nx.MultiDiGraph()
     inputs: list[str] = []
     outputs: list[str] = []

@@ -1,0 +1,308 @@
+"""Captures: what a recording leaves, as a folder or as one file, read back into evidence without TensorFlow."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from graphlens.errors import TargetError
+from graphlens.ir.analysis import AnalysisError, Target
+from graphlens.ir.evidence import Evidence
+from graphlens.ir.graph import Graph, TensorSpec, Variable
+from graphlens.ir.run import Profile, ReplayRecord
+
+SCHEMA_VERSION: Final = 1
+MANIFEST: Final = "capture.json"
+TRACED: Final = "traced.pb"
+OPTIMIZED: Final = "optimized.pb"
+PROFILE: Final = "profile.xplane.pb"
+REPLAY: Final = "replay.json"
+HLO_FOLDER: Final = "hlo/"
+
+# version -> what turns a manifest of that version into one of the next.  None is needed yet.
+UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+# The same parts give the same bytes: no clock, no user, no machine.
+_ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)
+_ZIP_MODE: Final = 0o644 << 16
+
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """An opened capture: its manifest, and where its parts are.
+
+    ``names`` lists the parts with ``/`` between folders, whatever the machine.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+    names: frozenset[str]
+
+    def part(self, name: str) -> bytes:
+        """Return one part.
+
+        Raises
+        ------
+        TargetError
+            When the part is missing or damaged.
+        """
+        if name not in self.names:
+            raise TargetError(f"'{self.path}' has no part '{name}'; record it again")
+        with _readable(self.path):
+            return _read(self.path, name)
+
+
+def open_capture(path: str | os.PathLike[str]) -> Capture:
+    """Open the capture in ``path``, a file or a folder.
+
+    Raises
+    ------
+    TargetError
+        When it is no capture, is damaged, or was written by a newer GraphLens.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise TargetError(f"'{place}' does not exist")
+    with _readable(place):
+        names = frozenset(_names(place))
+        if MANIFEST not in names:
+            raise TargetError(f"'{place}' is no capture: it holds no {MANIFEST}")
+        raw = _read(place, MANIFEST)
+    return Capture(place, _manifest(raw, place), names)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what damaged archives and files raise into one line."""
+    try:
+        yield
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise TargetError(f"'{path}' is damaged ({error}); copy or record it again") from error
+
+
+def _names(path: Path) -> list[str]:
+    if path.is_dir():
+        return [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
+    with zipfile.ZipFile(path) as archive:
+        return archive.namelist()
+
+
+def _read(path: Path, name: str) -> bytes:
+    if path.is_dir():
+        return (path / name).read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(name)
+
+
+def _manifest(raw: bytes, path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(raw)
+        version = manifest["schema_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise TargetError(f"'{path}' is no capture: its {MANIFEST} cannot be read ({error})") from error
+    if not isinstance(version, int) or version < 1:
+        raise TargetError(f"'{path}' is no capture: its schema_version is {version!r}")
+    if version > SCHEMA_VERSION:
+        raise TargetError(
+            f"'{path}' was written by a newer GraphLens (schema {version}, this one reads {SCHEMA_VERSION}); update graphlens-tf"
+        )
+    for old in range(version, SCHEMA_VERSION):
+        manifest = UPGRADES[old](manifest)
+    return manifest  # type: ignore[no-any-return]
+
+
+# -- writing ------------------------------------------------------------------------------------------------------
+
+
+def write_capture(directory: str | os.PathLike[str], file: str | os.PathLike[str]) -> None:
+    """Pack the parts in ``directory`` into the one file ``file``, which appears only when it is complete.
+
+    Raises
+    ------
+    TargetError
+        When ``directory`` is no capture or ``file`` cannot be written.
+    """
+    source, target = Path(directory), Path(file)
+    capture = open_capture(source)
+    with _readable(target):
+        handle, partial = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(handle)
+        try:
+            _pack(source, sorted(capture.names), partial)
+            os.chmod(partial, 0o644)
+            os.replace(partial, target)
+        except BaseException:
+            os.unlink(partial)
+            raise
+
+
+def _pack(source: Path, names: Sequence[str], target: str) -> None:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            entry = zipfile.ZipInfo(name, _ZIP_TIME)
+            entry.external_attr = _ZIP_MODE
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, (source / name).read_bytes())
+
+
+def add_traced(directory: str | os.PathLike[str], graph_def: bytes, traced_root: str) -> None:
+    """Put the graph as it was read from the target's file into the capture folder ``directory``.
+
+    It replaces what the recorder traced, whose root is not the target's own.
+    """
+    folder = Path(directory)
+    manifest = dict(open_capture(folder).manifest)
+    manifest["traced_root"] = traced_root
+    manifest.pop("variables", None)  # they are named after placeholders of the graph that is replaced
+    (folder / TRACED).write_bytes(graph_def)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+
+
+# -- evidence -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Salvage:
+    """Reads part by part; a damaged part costs that part, and says so."""
+
+    capture: Capture
+    errors: list[AnalysisError] = field(default_factory=list)
+
+    def take(self, name: str, read: Callable[[], Part], otherwise: Part) -> Part:
+        try:
+            return read()
+        except TargetError as error:
+            self.errors.append(AnalysisError("read", f"{name}: {error}"))
+            return otherwise
+
+
+def evidence_of(capture: Capture) -> Evidence:
+    """Return what ``capture`` says; parts that cannot be read are missing, with an error that says why."""
+    salvage, manifest = _Salvage(capture), capture.manifest
+    traced = salvage.take("traced graph", lambda: _traced(capture), None)
+    optimized = salvage.take("optimized graph", lambda: _graph(capture, OPTIMIZED), None)
+    executed = salvage.take("executed graph", lambda: _executed(capture), None)
+    profile = salvage.take("profile", lambda: _profile(capture), None)
+    replay = salvage.take("replay", lambda: _replay(capture), {})
+    hlo = {}
+    for name in sorted(name for name in capture.names if name.startswith(HLO_FOLDER)):
+        hlo.update(salvage.take(name, lambda part=name: _hlo(capture, part), {}))  # type: ignore[misc]
+    recorded = tuple(AnalysisError(str(item.get("stage")), str(item.get("message"))) for item in _dicts(manifest, "errors"))
+    return Evidence(
+        target=_target(capture),
+        environment=dict(manifest.get("environment") or {}),
+        traced=traced,
+        optimized=optimized,
+        executed=executed,
+        profile=profile,
+        unprofiled_ns=_integers(manifest.get("unprofiled_ns")),
+        replay=replay,
+        hlo=hlo,
+        training=manifest.get("training"),
+        static_reason=_static_reason(manifest, executed, recorded),
+        notes=_notes(manifest, (traced, executed)),
+        errors=(*recorded, *salvage.errors),
+    )
+
+
+def _target(capture: Capture) -> Target:
+    target = capture.manifest.get("target") or {}
+    path = str(target.get("path") or capture.path)
+    return Target(path, str(target.get("kind") or "capture"), target.get("signature"), target.get("digest"))
+
+
+def _static_reason(
+    manifest: Mapping[str, Any], executed: Graph | None, errors: Sequence[AnalysisError]
+) -> str | None:
+    if executed is not None:
+        return None
+    return manifest.get("static_reason") or (errors[0].message if errors else "the capture holds no executed graph")
+
+
+def _notes(manifest: Mapping[str, Any], graphs: Sequence[Graph | None]) -> tuple[str, ...]:
+    read = [note for graph in graphs if graph is not None for note in graph.notes]
+    return tuple(dict.fromkeys([*map(str, manifest.get("notes") or ()), *read]))
+
+
+def _dicts(manifest: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    return [item for item in manifest.get(name) or () if isinstance(item, Mapping)]
+
+
+def _integers(values: Any) -> tuple[int, ...]:
+    return tuple(value for value in values or () if isinstance(value, int))
+
+
+def _traced(capture: Capture) -> Graph | None:
+    if TRACED not in capture.names:
+        return None
+    graph = _reachable(capture, TRACED, str(capture.manifest.get("traced_root") or ""))
+    return _with_captures(graph, capture.manifest.get("variables"))
+
+
+def _graph(capture: Capture, name: str) -> Graph | None:
+    return _reachable(capture, name, "") if name in capture.names else None
+
+
+def _reachable(capture: Capture, name: str, root: str) -> Graph:
+    from graphlens.load.graphdef import build_reachable, parse_graph_def
+
+    return build_reachable(parse_graph_def(capture.part(name), name), root)
+
+
+def _executed(capture: Capture) -> Graph | None:
+    from graphlens.load.graphdef import parse_graph_def
+    from graphlens.load.partitions import merge_partitions
+
+    names = [str(name) for name in capture.manifest.get("executed") or ()]
+    if not names:
+        return None
+    graph = merge_partitions([parse_graph_def(capture.part(name), name) for name in names])
+    return _with_captures(graph, capture.manifest.get("executed_root_arguments"))
+
+
+def _with_captures(graph: Graph, described: Any) -> Graph:
+    """Bind the root's arguments to the variables that the recorder found behind them."""
+    if not isinstance(described, Mapping):
+        return graph
+    bound = {name: _variable(entry) for name, entry in described.items() if name in graph.main.graph}
+    main = replace(graph.main, captures={**graph.main.captures, **bound})
+    return replace(graph, functions={**graph.functions, graph.root: main})
+
+
+def _variable(entry: Mapping[str, Any]) -> Variable:
+    shape = entry.get("shape")
+    spec = TensorSpec(str(entry.get("dtype", "unknown")), None if shape is None else tuple(shape))
+    return Variable(str(entry.get("name", "")), spec, entry.get("trainable"))
+
+
+def _profile(capture: Capture) -> Profile | None:
+    if PROFILE not in capture.names:
+        return None
+    from graphlens.load.xplane import read_profile
+
+    return read_profile(capture.part(PROFILE))
+
+
+def _replay(capture: Capture) -> dict[str, ReplayRecord]:
+    if REPLAY not in capture.names:
+        return {}
+    from graphlens.load.replay import read_replay
+
+    return read_replay(capture.part(REPLAY))
+
+
+def _hlo(capture: Capture, name: str) -> dict[str, Graph]:
+    from graphlens.load.hlo import read_hlo
+
+    module, graph = read_hlo(capture.part(name).decode("utf-8", "replace"))
+    return {module: graph}
