@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from graphlens.errors import TargetError
@@ -155,17 +156,33 @@ def _pack(source: Path, names: Sequence[str], target: str) -> None:
             archive.writestr(entry, (source / name).read_bytes())
 
 
-def add_traced(directory: str | os.PathLike[str], graph_def: bytes, traced_root: str) -> None:
+def add_traced(
+    directory: str | os.PathLike[str],
+    graph_def: bytes,
+    traced_root: str,
+    captures: Mapping[str, Variable] = MappingProxyType({}),
+) -> None:
     """Put the graph as it was read from the target's file into the capture folder ``directory``.
 
-    It replaces what the recorder traced, whose root is not the target's own.
+    It replaces what the recorder traced, whose root is not the target's own.  ``captures`` says which variable an
+    argument of the root is bound to.
     """
     folder = Path(directory)
     manifest = dict(open_capture(folder).manifest)
     manifest["traced_root"] = traced_root
-    manifest.pop("variables", None)  # they are named after placeholders of the graph that is replaced
+    manifest["variables"] = {name: _described(variable) for name, variable in captures.items()}
     (folder / TRACED).write_bytes(graph_def)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+
+
+def _described(variable: Variable) -> dict[str, Any]:
+    shape = variable.spec.shape
+    return {
+        "name": variable.name,
+        "dtype": variable.spec.dtype,
+        "shape": None if shape is None else list(shape),
+        "trainable": variable.trainable,
+    }
 
 
 # -- evidence -----------------------------------------------------------------------------------------------------

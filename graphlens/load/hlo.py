@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from graphlens.errors import TargetError
 from graphlens.ir.graph import Call, Function, Graph, Op, TensorSpec
 from graphlens.load.linking import Linker
+from graphlens.load.sources import is_framework
 
 _MODULE = re.compile(r"^HloModule\s+([^\s,]+)", re.MULTILINE)
 _HEADER = re.compile(r"^(?P<entry>ENTRY\s+)?%?(?P<name>[^\s(]+)\s*\(.*->.*\{\s*$")
@@ -97,8 +98,8 @@ def _function(name: str, lines: list[str], notes: list[str]) -> Function:
     return Function(name, graph, inputs, tuple(item.op.name for item in instructions if item.is_root))
 
 
-def _instruction(line: str) -> _Instruction | None:
-    found = _INSTRUCTION.match(line)
+def _instruction(written: str) -> _Instruction | None:
+    found = _INSTRUCTION.match(written)
     if found is None:
         return None
     shape, rest = _split_shape(found["rest"])
@@ -107,7 +108,8 @@ def _instruction(line: str) -> _Instruction | None:
         return None
     inside, tail = _balanced(rest[opcode.end() - 1 :])
     attrs = _attrs(opcode[1], inside, tail)
-    source = f"{attrs.pop('source_file')}:{attrs.pop('source_line', '?')}" if "source_file" in attrs else None
+    file, line = attrs.pop("source_file", ""), attrs.pop("source_line", 0)
+    source = f"{file}:{line}" if file and not is_framework(str(file)) else None
     operands = () if opcode[1] in ("constant", "parameter") else _operands(inside)
     outputs = tuple(_spec(*array) for array in _ARRAY.findall(shape))
     op = Op(found["name"], opcode[1], "", outputs, attrs, _calls(opcode[1], tail), None, source)

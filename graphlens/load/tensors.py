@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -135,18 +135,31 @@ def is_weight(tensor: Any) -> bool:
     return elements is None or elements > KEPT_ELEMENTS or tensor.ByteSize() > KEPT_BYTES
 
 
-def strip_weights(graph_def: Any) -> Any:
+def _keep_all(name: str) -> bool:
+    return True
+
+
+def strip_weights(
+    graph_def: Any,
+    keep_node: Callable[[str], bool] = _keep_all,
+    keep_function: Callable[[str], bool] = _keep_all,
+) -> Any:
     """Return a copy of ``graph_def`` without the content of large constants, in its functions too.
 
     The message may be TensorFlow's own or ``tensorboard``'s.  What is removed is never copied.  A stripped constant
     keeps its dtype and shape; ``_graphlens_stripped_bytes`` and ``_graphlens_digest`` keep its size and identity.
+
+    Parameters
+    ----------
+    keep_node, keep_function
+        Which nodes of the main graph and which functions to keep, by name; all by default.
     """
     stripped = type(graph_def)()
     _copy_fields(graph_def, stripped, besides=("node", "library"))
-    for node in graph_def.node:
+    for node in filter(lambda node: keep_node(node.name), graph_def.node):
         _copy_node(node, stripped.node.add())
     _copy_fields(graph_def.library, stripped.library, besides=("function",))
-    for function in graph_def.library.function:
+    for function in filter(lambda function: keep_function(function.signature.name), graph_def.library.function):
         copied = stripped.library.function.add()
         _copy_fields(function, copied, besides=("node_def",))
         for node in function.node_def:

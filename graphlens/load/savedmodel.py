@@ -1,0 +1,334 @@
+"""Models on disk to ``ir``: SavedModel, MetaGraph and GraphDef, without TensorFlow and without their weights."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from graphlens.errors import TargetError
+from graphlens.ir.graph import Function, Graph, TensorSpec, Variable
+from graphlens.load import objects
+from graphlens.load.checkpoint import read_index
+from graphlens.load.files import parse_message, parse_text, read_bytes
+from graphlens.load.graphdef import MAIN, build_graph, build_reachable, looks_like_text, parse_graph_def
+from graphlens.load.schema import saved_model
+from graphlens.load.signatures import Signature, choose, needed_ops, signatures_of, wrapped_function
+from graphlens.load.tensors import strip_weights
+
+BINARY: Final = "saved_model.pb"
+TEXT: Final = "saved_model.pbtxt"
+SPLIT: Final = "saved_model.cpb"
+INDEX: Final = Path("variables", "variables.index")
+DEBUG_INFO: Final = Path("debug", "saved_model_debug_info.pb")
+SERVE: Final = frozenset({"serve"})
+_MAIN_OPS: Final = ("saved_model_main_op", "legacy_init_op")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """One way to run a model file, as far as it can be read without running it.
+
+    Attributes
+    ----------
+    graph
+        The functions that a step can reach; its root is what the chosen signature runs.
+    traced_root
+        The root's name in ``graph_def``; ``""`` is the main graph.
+    signature
+        The chosen signature's name; ``None`` for files that have none.
+    variables
+        Every variable of the model; ``checkpoint`` lists what its checkpoint holds.
+    keras
+        ``keras 2`` or ``keras 3`` where the file says that Keras wrote it.
+    initializers
+        Functions and ops that fill tables before the first step.
+    """
+
+    graph: Graph
+    traced_root: str
+    message: Any
+    digest: str
+    signature: str | None = None
+    signatures: tuple[Signature, ...] = ()
+    tags: tuple[str, ...] = ()
+    variables: tuple[Variable, ...] = ()
+    checkpoint: Mapping[str, TensorSpec] | None = None
+    keras: str | None = None
+    optimizer_slots: bool = False
+    assets: tuple[str, ...] = ()
+    initializers: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def graph_def(self) -> bytes:
+        """The ``GraphDef`` that ``graph`` was built from, without weights; made on demand, since few need it."""
+        return _reduced(self.message, self.graph).SerializeToString()  # type: ignore[no-any-return]
+
+
+# -- SavedModel ---------------------------------------------------------------------------------------------------
+
+
+def list_signatures(path: str | os.PathLike[str]) -> list[tuple[tuple[str, ...], tuple[Signature, ...]]]:
+    """Return ``(tags, signatures)`` of every meta graph of the SavedModel folder ``path``."""
+    message, _ = _read_saved_model(Path(path))
+    return [(_tags(meta_graph), signatures_of(meta_graph)) for meta_graph in message.meta_graphs]
+
+
+def load_saved_model(
+    path: str | os.PathLike[str], signature: str | None = None, tag: str | None = None
+) -> LoadedModel:
+    """Load one signature of the SavedModel folder ``path``.
+
+    Parameters
+    ----------
+    signature
+        Its name; by default ``serving_default``, else the only one, else the first that returns something.
+    tag
+        The meta graph's tags, separated by commas, where there are several meta graphs.
+
+    Raises
+    ------
+    TargetError
+        When the files are damaged, or the signature or tag does not exist.
+    """
+    folder = Path(path)
+    message, digest = _read_saved_model(folder)
+    meta_graph = _choose_meta_graph(message.meta_graphs, tag, folder)
+    signatures = signatures_of(meta_graph)
+    chosen, note = choose(signatures, signature, folder)
+    debug_info, debug_notes = _debug_info(folder / DEBUG_INFO)
+    graph = _signature_graph(meta_graph, chosen, debug_info)
+    checkpoint, checkpoint_notes = _checkpoint(folder / INDEX)
+    notes = [*([note] if note else []), *graph.notes, *debug_notes, *checkpoint_notes]
+    return LoadedModel(
+        graph=graph,
+        traced_root=graph.root,
+        message=meta_graph.graph_def,
+        digest=digest,
+        signature=chosen.name,
+        signatures=signatures,
+        tags=_tags(meta_graph),
+        checkpoint=checkpoint,
+        assets=tuple(str(Path("assets") / asset.filename) for asset in meta_graph.asset_file_def),
+        notes=tuple(notes),
+        **_described(meta_graph, folder, checkpoint),
+    )
+
+
+def _described(
+    meta_graph: Any, folder: Path | None, checkpoint: Mapping[str, TensorSpec] | None
+) -> dict[str, Any]:
+    """What the object graph (TF2) or the collections (TF1) say of the model."""
+    known = meta_graph.object_graph_def
+    metadata = folder is not None and (folder / "keras_metadata.pb").exists()
+    found = tuple(objects.variables_of(known).values())
+    return {
+        "variables": found or _collected_variables(meta_graph, checkpoint or {}),
+        "keras": objects.keras_version(known, metadata),
+        "optimizer_slots": objects.has_optimizer_slots(known),
+        "initializers": (*objects.initializers_of(known), *_main_ops(meta_graph)),
+    }
+
+
+def _read_saved_model(folder: Path) -> tuple[Any, str]:
+    file = next((folder / name for name in (BINARY, TEXT) if (folder / name).is_file()), None)
+    if file is None:
+        if (folder / SPLIT).is_file():
+            raise TargetError(f"'{folder}' is split into {SPLIT}, which GraphLens does not read; save it without splitting")
+        raise TargetError(f"'{folder}' holds no {BINARY}; name the folder of a SavedModel")
+    data = read_bytes(file)
+    parse = parse_text if looks_like_text(data) else parse_message
+    message: Any = parse(saved_model(), data, file, "a SavedModel")
+    if not message.meta_graphs:
+        raise TargetError(f"'{file}' holds no graph; export the model again")
+    return message, hashlib.sha256(data).hexdigest()
+
+
+def _tags(meta_graph: Any) -> tuple[str, ...]:
+    return tuple(sorted(meta_graph.meta_info_def.tags))
+
+
+def _choose_meta_graph(meta_graphs: Sequence[Any], tag: str | None, folder: Path) -> Any:
+    listed = "; ".join(",".join(_tags(meta_graph)) or "(no tag)" for meta_graph in meta_graphs)
+    if tag is not None:
+        wanted = {part.strip() for part in tag.split(",") if part.strip()}
+        fitting = [meta_graph for meta_graph in meta_graphs if set(_tags(meta_graph)) == wanted]
+        if not fitting:
+            raise TargetError(f"'{folder}' has no graph tagged '{tag}'; pass --tag with one of: {listed}")
+        return fitting[0]
+    if len(meta_graphs) == 1:
+        return meta_graphs[0]
+    serving = [meta_graph for meta_graph in meta_graphs if set(_tags(meta_graph)) == SERVE]
+    if len(serving) != 1:
+        raise TargetError(f"'{folder}' has several graphs; pass --tag with one of: {listed}")
+    return serving[0]
+
+
+def _checkpoint(index: Path) -> tuple[dict[str, TensorSpec] | None, list[str]]:
+    if not index.is_file():
+        return None, []
+    try:
+        return read_index(index), []
+    except TargetError as error:
+        return None, [f"the checkpoint's tensors are not known: {error}"]
+
+
+def _debug_info(file: Path) -> tuple[Any, list[str]]:
+    if not file.is_file():
+        return None, []
+    from tensorboard.compat.proto import graph_debug_info_pb2
+
+    try:
+        return parse_message(graph_debug_info_pb2.GraphDebugInfo, read_bytes(file), file, "debug information"), []
+    except TargetError as error:
+        return None, [f"source lines are not known: {error}"]
+
+
+def _main_ops(meta_graph: Any) -> tuple[str, ...]:
+    collections = meta_graph.collection_def
+    named = [name for key in _MAIN_OPS if key in collections for name in collections[key].node_list.value]
+    internal = meta_graph.signature_def
+    if "__saved_model_init_op" in internal:
+        named.extend(info.name for info in internal["__saved_model_init_op"].outputs.values())
+    return tuple(dict.fromkeys(named))
+
+
+def _collected_variables(meta_graph: Any, checkpoint: Mapping[str, TensorSpec]) -> tuple[Variable, ...]:
+    """TF1: the collections say which variables there are, the checkpoint their dtypes and shapes."""
+    trainable = set(_collection(meta_graph, "trainable_variables"))
+    named = [*_collection(meta_graph, "variables"), *_collection(meta_graph, "global_variables"), *trainable]
+    unknown = TensorSpec("unknown")
+    known = [Variable(name, checkpoint.get(name, unknown), name in trainable) for name in dict.fromkeys(named)]
+    return tuple(known) or tuple(Variable(name, spec) for name, spec in checkpoint.items() if "CHECKPOINTABLE" not in name)
+
+
+def _collection(meta_graph: Any, key: str) -> Iterable[str]:
+    from google.protobuf.message import DecodeError
+    from tensorboard.compat.proto import variable_pb2
+
+    if key not in meta_graph.collection_def:
+        return
+    for raw in meta_graph.collection_def[key].bytes_list.value:
+        try:
+            yield variable_pb2.VariableDef.FromString(raw).variable_name.removesuffix(":0")
+        except DecodeError:  # other libraries put messages of their own under these keys
+            continue
+
+
+# -- the part of the graph that a signature runs ------------------------------------------------------------------
+
+
+def _signature_graph(meta_graph: Any, signature: Signature, debug_info: Any) -> Graph:
+    graph_def = meta_graph.graph_def
+    nodes = {node.name: node for node in graph_def.node}
+    function = wrapped_function(signature, nodes)
+    library = {item.signature.name for item in graph_def.library.function}
+    if function in library:
+        return _bind(build_reachable(graph_def, str(function), debug_info), meta_graph.object_graph_def)
+    graph = build_reachable(graph_def, MAIN, debug_info)
+    return _pruned(graph, needed_ops(signature, nodes), signature)
+
+
+def _bind(graph: Graph, object_graph: Any) -> Graph:
+    """Say which variables the functions' arguments are."""
+
+    def bound(function: Function) -> Function:
+        captures = objects.bound_variables(object_graph, function.name, function.inputs)
+        return replace(function, captures=captures) if captures else function
+
+    return replace(graph, functions={name: bound(function) for name, function in graph.functions.items()})
+
+
+def _pruned(graph: Graph, needed: set[str], signature: Signature) -> Graph:
+    """Keep of the main graph what ``signature`` runs; the graph was built for this, so it may be changed."""
+    main = graph.main.graph
+    main.remove_nodes_from([name for name in main if name not in needed])
+    inputs = _names(main, (name for tensor in signature.inputs for name in tensor.tensors))
+    outputs = _names(main, (name for tensor in signature.outputs for name in tensor.tensors))
+    functions = {**graph.functions, MAIN: replace(graph.main, inputs=inputs, outputs=outputs)}
+    reached = _reached(functions)
+    missing = () if outputs else (f"signature '{signature.name}' names outputs that are not in the graph",)
+    return Graph(MAIN, {name: functions[name] for name in functions if name in reached}, (*graph.notes, *missing))
+
+
+def _names(main: Any, tensors: Iterable[str]) -> tuple[str, ...]:
+    ops = (tensor.removeprefix("^").split(":")[0] for tensor in tensors)
+    return tuple(dict.fromkeys(name for name in ops if name in main))
+
+
+def _reached(functions: Mapping[str, Function]) -> set[str]:
+    reached, pending = {MAIN}, [MAIN]
+    while pending:
+        graph = functions[pending.pop()].graph
+        called = {call.function for _, op in graph.nodes(data="op") for call in op.calls if call.function in functions}
+        pending.extend(called - reached)
+        reached |= called
+    return reached
+
+
+def _reduced(message: Any, graph: Graph) -> Any:
+    """Return ``message`` without weights and without all that ``graph`` does not hold."""
+    ops = graph.main.graph if graph.root == MAIN else ()
+    return strip_weights(message, ops.__contains__, graph.functions.__contains__)
+
+
+# -- single graphs ------------------------------------------------------------------------------------------------
+
+
+def load_graph_def(path: str | os.PathLike[str]) -> LoadedModel:
+    """Load the ``GraphDef`` in ``path``, binary or text: a frozen graph, or a graph as it ran.
+
+    Raises
+    ------
+    TargetError
+        When the file is damaged or holds no op.
+    """
+    file = Path(path)
+    data = read_bytes(file)
+    message = parse_graph_def(data, file)
+    if not message.node and not message.library.function:
+        raise TargetError(f"'{file}' holds no op; export the graph again")
+    graph = build_graph(message)
+    return LoadedModel(graph, MAIN, message, hashlib.sha256(data).hexdigest(), notes=graph.notes)
+
+
+def load_meta_graph(path: str | os.PathLike[str], signature: str | None = None) -> LoadedModel:
+    """Load the ``MetaGraphDef`` in ``path``, binary or text.
+
+    Without a signature in the file, the whole main graph is the root.
+
+    Raises
+    ------
+    TargetError
+        When the file is damaged or has no signature of that name.
+    """
+    from tensorboard.compat.proto import meta_graph_pb2
+
+    file = Path(path)
+    data = read_bytes(file)
+    parse = parse_text if looks_like_text(data) else parse_message
+    meta_graph = parse(meta_graph_pb2.MetaGraphDef, data, file, "a MetaGraph")
+    signatures = signatures_of(meta_graph)
+    checkpoint, notes = _checkpoint(file.with_suffix(".index"))
+    if signatures or signature is not None:
+        chosen, note = choose(signatures, signature, file)
+        graph, name = _signature_graph(meta_graph, chosen, None), chosen.name
+        notes = [*([note] if note else []), *notes]
+    else:
+        graph, name = build_reachable(meta_graph.graph_def), None
+    return LoadedModel(
+        graph=graph,
+        traced_root=graph.root,
+        message=meta_graph.graph_def,
+        digest=hashlib.sha256(data).hexdigest(),
+        signature=name,
+        signatures=signatures,
+        tags=_tags(meta_graph),
+        checkpoint=checkpoint,
+        notes=(*notes, *graph.notes),
+        **_described(meta_graph, None, checkpoint),
+    )

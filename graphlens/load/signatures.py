@@ -1,0 +1,116 @@
+"""Signatures of a model: their inputs and outputs, which one is meant, and which part of the graph it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from graphlens.errors import TargetError
+from graphlens.ir.graph import TensorSpec
+from graphlens.load.attrs import dtype_name, shape_of
+
+DEFAULT: Final = "serving_default"
+# Signatures that TensorFlow itself adds; nobody calls them to get a result.
+INTERNAL: Final = frozenset({"__saved_model_init_op", "__saved_model_train_op"})
+_CALLS: Final = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One input or output: its name in the signature, what it is, and the tensors of the graph that hold it."""
+
+    name: str
+    spec: TensorSpec
+    tensors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """One way to call the model."""
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    method: str = ""
+
+
+def signatures_of(meta_graph: Any) -> tuple[Signature, ...]:
+    """Return the signatures that a user can ask for, sorted by name."""
+    defined = meta_graph.signature_def
+    return tuple(
+        Signature(name, _tensors(defined[name].inputs), _tensors(defined[name].outputs), defined[name].method_name)
+        for name in sorted(defined)
+        if name not in INTERNAL
+    )
+
+
+def _tensors(infos: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    return tuple(
+        Tensor(name, TensorSpec(dtype_name(infos[name].dtype), shape_of(infos[name].tensor_shape)), _names(infos[name]))
+        for name in sorted(infos)
+    )
+
+
+def _names(info: Any) -> tuple[str, ...]:
+    kind = info.WhichOneof("encoding")
+    if kind == "coo_sparse":
+        sparse = info.coo_sparse
+        return (sparse.values_tensor_name, sparse.indices_tensor_name, sparse.dense_shape_tensor_name)
+    if kind == "composite_tensor":
+        return tuple(name for component in info.composite_tensor.components for name in _names(component))
+    return (info.name,) if info.name else ()
+
+
+def choose(signatures: Sequence[Signature], wanted: str | None, path: object) -> tuple[Signature, str | None]:
+    """Return the signature to run, and a note when it had to be picked among several.
+
+    Raises
+    ------
+    TargetError
+        When ``wanted`` is not there, or there is none at all.
+    """
+    named = {signature.name: signature for signature in signatures}
+    if wanted is not None:
+        if wanted not in named:
+            raise TargetError(f"'{path}' has no signature '{wanted}'; pass --signature with one of: {_list(named)}")
+        return named[wanted], None
+    if not named:
+        raise TargetError(
+            f"'{path}' has no signature to run; save it again with tf.saved_model.save(model, path, signatures=...)"
+        )
+    if DEFAULT in named or len(named) == 1:
+        return named.get(DEFAULT, signatures[0]), None
+    chosen = next((signature for signature in signatures if signature.outputs), signatures[0])
+    return chosen, f"signature '{chosen.name}' was taken, pass --signature for another one: {_list(named)}"
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names) or "(there is none)"
+
+
+def wrapped_function(signature: Signature, nodes: Mapping[str, Any]) -> str | None:
+    """Return the function that a TF2 signature calls, ``None`` where the ops stand in the main graph (TF1).
+
+    ``nodes`` are the main graph's nodes by name.
+    """
+    producers = {name.split(":")[0] for output in signature.outputs for name in output.tensors}
+    if len(producers) != 1:
+        return None
+    node = nodes.get(producers.pop())
+    if node is None or node.op not in _CALLS or "f" not in node.attr:
+        return None
+    return str(node.attr["f"].func.name) or None
+
+
+def needed_ops(signature: Signature, nodes: Mapping[str, Any]) -> set[str]:
+    """Return the ops that the outputs of ``signature`` depend on, and its inputs."""
+    pending = [name for tensor in (*signature.outputs, *signature.inputs) for name in tensor.tensors]
+    needed: set[str] = set()
+    while pending:
+        written = pending.pop()
+        name = written if written in nodes else written.removeprefix("^").split(":")[0]
+        if name in nodes and name not in needed:
+            needed.add(name)
+            pending.extend(nodes[name].input)
+    return needed
