@@ -50,6 +50,8 @@ class AffineChain:
         The convolution or matrix product.
     steps
         The ops that scale or shift its result, in order.
+    scale
+        The first of them that scales: the normalization; what shifts before it is the layer's own bias.
     operands
         The producers of their unchanging operands.
     depthwise, has_bias, is_constant
@@ -58,6 +60,7 @@ class AffineChain:
 
     base: str
     steps: tuple[str, ...]
+    scale: str
     operands: tuple[str, ...]
     depthwise: bool
     has_bias: bool
@@ -128,22 +131,23 @@ class _Walk:
         self.channels_first = channels_first
         self.steps: list[str] = []
         self.operands: list[str] = []
-        self.scaled = False
+        self.scale: str | None = None
         self.in_sum = False
 
     def run(self) -> AffineChain | None:
         current: str | None = self.base
         while current is not None:
             current = self._step(current)
-        return self._chain() if self.scaled else None
+        return self._chain(self.scale) if self.scale is not None else None
 
-    def _chain(self) -> AffineChain:
+    def _chain(self, scale: str) -> AffineChain:
         op = op_of(self.graph, self.base)
         bias_types = [op_of(self.graph, step).type for step in self.steps]
         parts = (data_inputs(self.graph, self.base)[1], *self.operands)
         return AffineChain(
             self.base,
             tuple(self.steps),
+            scale,
             tuple(dict.fromkeys(self.operands)),
             runtime_type(op.type) in _DEPTHWISE,
             bool(op.attrs.get("fused_ops")) or op.type.endswith("WithBias") or bias_types[:1] == ["BiasAdd"],
@@ -188,7 +192,8 @@ class _Walk:
             return None  # the other branch of the sum would have to be scaled too
         self.steps.append(op.name)
         self.operands += operands
-        self.scaled = self.scaled or scale
+        if scale and self.scale is None:
+            self.scale = op.name
         return op.name
 
     def _frozen(self, names: Iterable[str]) -> bool:
@@ -255,7 +260,7 @@ def _has_rsqrt(graph: nx.MultiDiGraph, name: str, frozen: Collection[str]) -> bo
 
 
 def exclusive_inputs(graph: nx.MultiDiGraph, nodes: Iterable[str], among: Collection[str] | None = None) -> list[str]:
-    """Return the ops that compute something only for ``nodes``, nearest first; ``nodes`` themselves are not included.
+    """Return the ops that compute something only for ``nodes``, nearest first: neither ``nodes`` nor constants.
 
     Parameters
     ----------
@@ -267,7 +272,8 @@ def exclusive_inputs(graph: nx.MultiDiGraph, nodes: Iterable[str], among: Collec
     result: list[str] = []
     while pending:
         for src in data_inputs(graph, pending.pop(0)):
-            if src in gone or (among is not None and src not in among) or _ACTS.search(op_of(graph, src).type):
+            op_type = op_of(graph, src).type
+            if src in gone or (among is not None and src not in among) or op_type in CONSTANTS or _ACTS.search(op_type):
                 continue
             if all(dst in gone for dst in data_consumers(graph, src)):
                 gone[src] = None
@@ -277,8 +283,12 @@ def exclusive_inputs(graph: nx.MultiDiGraph, nodes: Iterable[str], among: Collec
 
 
 def folded_ops(facts: Facts, chain: AffineChain) -> tuple[str, ...]:
-    """Return the ops that vanish when ``chain`` is folded: its steps, and the per-channel ops that only feed them."""
-    return (*chain.steps, *exclusive_inputs(facts.graph, chain.steps, facts.frozen_ops))
+    """Return the ops that vanish when ``chain`` is folded: its steps, and the per-channel ops that only feed them.
+
+    A bias before the first scale stays, as the bias that the folded layer needs.
+    """
+    steps = chain.steps[chain.steps.index(chain.scale) :]
+    return (*steps, *exclusive_inputs(facts.graph, steps, facts.frozen_ops))
 
 
 def computed_frozen_groups(facts: Facts, leave_out: Collection[str]) -> Iterator[tuple[str, ...]]:

@@ -15,7 +15,7 @@ in braces (``call``, ``then``, ``else``, ``cond`` and ``body`` name functions; `
 constant).  A constant's elements follow ``=``.  An op without a time that a profiler can see takes 1 us.  A name that
 is read as a variable but defined nowhere is one.  ``*300 a# = Relu(x) 1us`` stands for 300 ops, ``#`` counting from 1.
 
-Sections, each ending with a colon: ``traced:`` and ``executed:`` where the two graphs differ (otherwise both are the
+A line that starts with ``//`` is a comment.  Sections, each ending with a colon: ``traced:`` and ``executed:`` where the two graphs differ (otherwise both are the
 same), ``function NAME:`` for a function body of the graph above it, ``unmatched:`` for events of ops in no graph.
 Settings, one a line: ``static`` (nothing was executed), ``training``, ``gap: 50us`` (time per step in which nothing
 is known to run), ``unprofiled: 90us 100us`` (wall times of steps without the profiler).
@@ -134,8 +134,8 @@ def _parse(text: str) -> _Text:
     parts = _Text()
     stage, function = "both", ""
     for raw in text.splitlines():
-        line = raw.partition("//")[0].strip()
-        if not line:
+        line = raw.strip()
+        if not line or line.startswith("//"):
             continue
         if line in ("traced:", "executed:", "unmatched:"):
             stage, function = line[:-1], ""

@@ -12,8 +12,8 @@ from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.graph import op_of
 from graphlens.ir.ops import runtime_type
 from graphlens.rules.needs import GRAPH, INFERENCE
+from graphlens.rules.phrases import counted, with_stage
 from graphlens.rules.registry import found, rule
-from graphlens.units import format_count
 
 _SNIPPET: Final = """\
 scale = gamma / tf.sqrt(variance + epsilon)
@@ -100,10 +100,15 @@ def unfolded_batch_norm(facts: Facts) -> Iterator[Finding]:
 
 def _grappler_folds(facts: Facts, chain: AffineChain) -> bool:
     """Tell whether Grappler would repair a chain of the graph as written (its behaviour in TensorFlow 2.21 on CPU)."""
-    if chain.depthwise or chain.has_bias:
+    if not _is_plain_convolution(facts, chain):
         return False
-    first = facts.op(chain.steps[0]).type
-    return chain.is_constant or first.startswith("FusedBatchNorm")
+    if any("FusedBatchNorm" in facts.op(step).type for step in chain.steps):
+        return chain.steps[0] == chain.scale
+    return chain.is_constant
+
+
+def _is_plain_convolution(facts: Facts, chain: AffineChain) -> bool:
+    return runtime_type(facts.op(chain.base).type) in ("Conv2D", "_FusedConv2D", "Conv3D", "_FusedConv3D")
 
 
 def _cost_ns(facts: Facts, chain: AffineChain) -> int:
@@ -115,14 +120,14 @@ def _title(facts: Facts, chains: Sequence[AffineChain], ops: int) -> str:
     normalizations = sum(is_normalization(facts, chain) for chain in chains)
     noun = "batch normalization" if normalizations == len(chains) else "per-channel scale and shift"
     if len(chains) == 1:
-        return f"A {noun} with fixed numbers runs as {ops} separate ops"
+        return f"A {noun} with fixed numbers runs as {counted(ops, 'op')} of its own"
     plural = noun.replace("scale and shift", "scale-and-shift chain") + "s"
-    return f"{len(chains)} {plural} with fixed numbers run as {format_count(ops)} separate ops"
+    return f"{len(chains)} {plural} with fixed numbers run as {counted(ops, 'op')} of their own"
 
 
 def _layer(facts: Facts, chain: AffineChain) -> Mapping[str, Any]:
     return {
-        "layer": facts.layer(chain.steps[0]) or chain.steps[0],
+        "layer": facts.layer(chain.scale) or chain.scale,
         "after": facts.layer(chain.base) or chain.base,
         "kernel": runtime_type(facts.op(chain.base).type),
         "ops": list(chain.steps),
@@ -145,9 +150,7 @@ def _reason(facts: Facts, chains: Sequence[AffineChain]) -> str:
     words = [
         f"{count} of {len(chains)}: {cause}" if len(causes) > 1 else cause for cause, count in causes.most_common()
     ]
-    if facts.stage == "traced":
-        words.append("nothing was executed, so the saving is unknown and Grappler may still repair a part")
-    return "; ".join(words)
+    return with_stage(facts, "; ".join(words))
 
 
 def _cause(facts: Facts, chain: AffineChain) -> str:
@@ -156,8 +159,9 @@ def _cause(facts: Facts, chain: AffineChain) -> str:
             "weights or statistics are variables, which might be written between two calls, so Grappler's constant "
             "folding leaves them alone (freezing the model makes them constants)"
         )
-    if chain.depthwise:
-        return "the layer is a depthwise convolution, into whose weights Grappler folds no scale"
+    if not _is_plain_convolution(facts, chain):
+        kind = "depthwise convolution" if chain.depthwise else op_of(facts.graph, chain.base).type
+        return f"the layer is a {kind}, into whose weights Grappler folds no scale"
     if chain.has_bias:
         return "the layer has a bias of its own, which Grappler fuses first; it does not fold a scale behind that"
     return f"why Grappler left it after {op_of(facts.graph, chain.base).type} was not established"

@@ -1,0 +1,267 @@
+"""The judge: needs, errors, severity, ranking, overlaps and fingerprints; finding and selecting rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from graphlens.errors import UsageError
+from graphlens.facts.core import Facts
+from graphlens.ir.analysis import Finding, Fix, Saving
+from graphlens.ir.sketch import sketch
+from graphlens.plugins import PluginError
+from graphlens.rules import (
+    EXECUTED,
+    INFERENCE,
+    PROFILE,
+    Need,
+    Rule,
+    all_rules,
+    find,
+    found,
+    judge,
+    registry,
+    rule,
+    select,
+)
+
+PAGE = "Toy.\n\n" + "\n\n".join(f"## {heading}\n\ntext" for heading in registry.HEADINGS)
+EXAMPLES = "\n\n```bad\nx = Relu()\n```\n\n```good\nx = Relu()\n```\n"
+TWO_OPS = """
+    x = Placeholder() float32[4]
+    a = Relu(x) float32[4] 30us
+    b = Relu(a) float32[4] 69us
+"""
+
+
+def toy(code: str, *findings: Finding, needs: tuple[Need, ...] = ()) -> Rule:
+    """A rule that finds what it is told to."""
+
+    def check(facts: Facts) -> Iterator[Finding]:
+        yield from findings
+
+    check.__doc__ = PAGE + EXAMPLES
+    return rule(code, code.lower(), needs=needs)(check)
+
+
+def about(*nodes: str, share: float | None = None, floor: str = "info") -> Finding:
+    saving = Saving() if share is None else Saving(int(share * 1000), share, "modelled")
+    return found(
+        title="t",
+        nodes=nodes,
+        reason="r",
+        fix=Fix("f", "exact"),
+        saving=saving,
+        floor=floor,  # type: ignore[arg-type]
+    )
+
+
+def facts(text: str = TWO_OPS) -> Facts:
+    return Facts(sketch(text))
+
+
+# -- judging ------------------------------------------------------------------------------------------------------
+
+
+def test_a_rule_that_raises_is_an_error_and_the_others_still_run() -> None:
+    def broken(facts: Facts) -> Iterator[Finding]:
+        yield about("a")
+        raise ZeroDivisionError("half way")
+
+    broken.__doc__ = PAGE + EXAMPLES
+    findings, statuses = judge(facts(), [rule("TOY001", "broken")(broken), toy("TOY002", about("a"))])
+    assert [(status.rule, status.status) for status in statuses] == [("broken", "error"), ("toy002", "found")]
+    assert "ZeroDivisionError: half way" in statuses[0].why
+    assert [finding.code for finding in findings] == ["TOY002"], "what a failing rule found so far is not trusted"
+
+
+def test_every_rule_has_a_status_even_when_nothing_is_known() -> None:
+    findings, statuses = judge(facts("static"), all_rules())
+    assert [status.code for status in statuses] == [item.code for item in all_rules()]
+    assert findings == []
+    assert all(status.why and status.summary for status in statuses)
+
+
+@pytest.mark.parametrize(
+    ("need", "text", "why"),
+    [
+        (EXECUTED, "static\nx = Relu()", "nothing was executed: the sketch says static"),
+        (PROFILE, "static\nx = Relu()", "nothing was executed"),
+        (INFERENCE, "training\nx = Relu()", "the target trains"),
+    ],
+)
+def test_an_unmet_need_makes_a_rule_not_applicable(need: Need, text: str, why: str) -> None:
+    _, (status,) = judge(facts(text), [toy("TOY001", about("x"), needs=(need,))])
+    assert status.status == "not-applicable"
+    assert why in status.why
+
+
+@pytest.mark.parametrize(
+    ("share", "severity"), [(0.10, "high"), (0.099, "medium"), (0.03, "medium"), (0.005, "low"), (0.0049, "info")]
+)
+def test_severity_is_the_share_of_the_step_that_is_saved(share: float, severity: str) -> None:
+    (finding,), _ = judge(facts(), [toy("TOY001", about("a", share=share, floor="medium"))])
+    assert finding.severity == severity, "a known share leaves no room for a floor"
+
+
+@pytest.mark.parametrize(
+    ("floor", "severity"), [("info", "info"), ("low", "low"), ("medium", "medium"), ("high", "medium")]
+)
+def test_without_a_number_a_finding_is_medium_at_most(floor: str, severity: str) -> None:
+    (finding,), _ = judge(facts(), [toy("TOY001", about("a", floor=floor))])
+    assert finding.severity == severity
+
+
+def test_findings_are_ranked_by_saving_and_unknown_ones_come_last() -> None:
+    rules = [
+        toy("TOY001", about("a", share=0.01)),
+        toy("TOY002", about("a", floor="medium"), about("b", share=0.5)),
+        toy("TOY003", about("b")),
+    ]
+    findings, _ = judge(facts(), rules)
+    assert [finding.code for finding in findings] == ["TOY002", "TOY001", "TOY002", "TOY003"]
+
+
+def test_findings_about_the_same_ops_name_each_other_by_rank() -> None:
+    rules = [toy("TOY001", about("a", "b", share=0.3)), toy("TOY002", about("b", share=0.2)), toy("TOY003", about("x"))]
+    findings, _ = judge(facts(), rules)
+    assert [finding.shares_ops_with for finding in findings] == [("TOY002#2",), ("TOY001#1",), ()]
+
+
+def test_a_finding_gets_a_figure_with_its_ops_as_subjects() -> None:
+    (finding,), _ = judge(facts(), [toy("TOY001", about("b"))])
+    assert finding.figure is not None
+    assert {(node.name, node.role) for node in finding.figure.nodes} >= {("b", "subject"), ("a", "context")}
+
+
+def test_a_static_finding_is_about_the_traced_graph() -> None:
+    (finding,), _ = judge(facts("static" + TWO_OPS), [toy("TOY001", about("b"))])
+    assert finding.stage == "traced"
+
+
+# -- fingerprints -------------------------------------------------------------------------------------------------
+
+
+def fingerprint(text: str, *nodes: str) -> str:
+    (finding,), _ = judge(facts(text), [toy("TOY001", about(*nodes))])
+    return finding.fingerprint
+
+
+def test_a_fingerprint_ignores_times_sizes_and_uids() -> None:
+    before = fingerprint(
+        "net_1/bn_12/a = Relu() float32[4] 5us\nnet_1/bn_12/b = Tanh() 7us", "net_1/bn_12/a", "net_1/bn_12/b"
+    )
+    after = fingerprint(
+        "net_7/bn_3/a = Relu() float32[64] 50us\nnet_7/bn_3/b = Tanh() 1us", "net_7/bn_3/a", "net_7/bn_3/b"
+    )
+    assert before == after
+
+
+def test_a_fingerprint_tells_scopes_and_types_apart() -> None:
+    prints = {
+        fingerprint("net/a = Relu()", "net/a"),
+        fingerprint("other/a = Relu()", "other/a"),
+        fingerprint("net/a = Tanh()", "net/a"),
+    }
+    assert len(prints) == 3
+
+
+# -- declaring and finding rules ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "page", "message"),
+    [
+        ("toy1", "a-name", PAGE + EXAMPLES, "rule code"),
+        ("TOY001", "A_Name", PAGE + EXAMPLES, "kebab"),
+        ("TOY001", "a-name", "Just a line.", "headings"),
+        ("TOY001", "a-name", PAGE, "`bad` example"),
+    ],
+)
+def test_a_rule_without_its_page_cannot_be_declared(code: str, name: str, page: str, message: str) -> None:
+    def check(facts: Facts) -> Iterator[Finding]:
+        yield from ()
+
+    check.__doc__ = page
+    with pytest.raises(ValueError, match=message):
+        rule(code, name)(check)
+
+
+def names(rules: tuple[Rule, ...]) -> list[str]:
+    return [item.code for item in rules]
+
+
+def test_rules_are_selected_by_code_prefix_and_name() -> None:
+    rules = (toy("TOY001"), toy("TOY002"), toy("TOY101"))
+    assert names(select(rules)) == ["TOY001", "TOY002", "TOY101"]
+    assert names(select(rules, ["TOY0"])) == ["TOY001", "TOY002"]
+    assert names(select(rules, ["toy101", "TOY002"])) == ["TOY002", "TOY101"]
+    assert names(select(rules, [], ["TOY0"])) == ["TOY101"]
+
+
+def test_the_longer_selector_wins_and_ignoring_wins_a_tie() -> None:
+    rules = (toy("TOY001"), toy("TOY002"))
+    assert names(select(rules, ["TOY001"], ["TOY0"])) == ["TOY001"]
+    assert names(select(rules, ["TOY"], ["toy002"])) == ["TOY001"]
+    assert names(select(rules, ["TOY001"], ["toy001"])) == []
+
+
+@pytest.mark.parametrize(("wrong", "nearest"), [("unfolded-batchnorm", "unfolded-batch-norm"), ("GL204", "GL")])
+def test_an_unknown_selector_offers_the_nearest(wrong: str, nearest: str) -> None:
+    with pytest.raises(UsageError, match=f"did you mean '{nearest}"):
+        select(all_rules(), [wrong])
+    with pytest.raises(UsageError, match="no rule is called"):
+        find(all_rules(), wrong)
+
+
+def test_a_prefix_that_matches_nothing_is_refused_in_ignore_too() -> None:
+    with pytest.raises(UsageError, match="no rule is called 'XY'"):
+        select(all_rules(), [], ["XY"])
+
+
+# -- plug-ins -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+    """What the entry points of the group ``graphlens.rules`` load; fill it before asking for the rules."""
+    loaded: list[object] = []
+
+    def load_group(group: str) -> Iterator[object]:
+        assert group == "graphlens.rules"
+        for item in loaded:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+
+    monkeypatch.setattr(registry, "load_group", load_group)
+    all_rules.cache_clear()
+    yield loaded
+    all_rules.cache_clear()
+
+
+def test_a_plugin_adds_the_rules_of_its_module(plugins: list[object]) -> None:
+    plugins.append(SimpleNamespace(first=toy("ACME001"), second=toy("ACME002"), other=3))
+    plugins.append(toy("ZED001"))
+    assert {"ACME001", "ACME002", "ZED001", "GL203"} <= {item.code for item in all_rules()}
+
+
+def test_a_plugin_that_fails_to_load_is_named(plugins: list[object]) -> None:
+    plugins.append(PluginError("plug-in 'acme' of 'acme-rules' failed to load (boom); update or uninstall it"))
+    with pytest.raises(UsageError, match="acme-rules"):
+        all_rules()
+
+
+def test_a_plugin_may_not_use_the_reserved_prefix(plugins: list[object]) -> None:
+    plugins.append(toy("GL999"))
+    with pytest.raises(UsageError, match="reserved prefix"):
+        all_rules()
+
+
+def test_two_rules_may_not_share_a_name(plugins: list[object]) -> None:
+    plugins.extend([toy("ACME001"), replace(toy("ACME002"), name="acme001")])
+    with pytest.raises(UsageError, match="two rules have the name 'acme001'"):
+        all_rules()

@@ -1,0 +1,75 @@
+"""Every rule's page is its documentation and its first test: the bad example is found, the good one is not."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from graphlens.facts.core import Facts
+from graphlens.ir.sketch import sketch
+from graphlens.rules import HEADINGS, Rule, all_rules, explain, judge, table_rows
+
+# Codes and names bind documents, baselines and suppressions; they are given by the design and never change.
+DESIGNED = {
+    "GL001": "unattributed-time",
+    "GL002": "unstable-timing",
+    "GL003": "unmatched-profile",
+    "GL103": "device-device-copy",
+    "GL203": "unfolded-batch-norm",
+    "GL207": "redundant-transpose",
+    "GL208": "redundant-cast",
+    "GL210": "unfolded-constant",
+    "GL212": "op-overhead-bound",
+    "GL404": "debug-op",
+    "GL501": "float64-op",
+    "GL504": "training-op-in-inference",
+    "GL602": "embedded-constant",
+    "GL901": "unsafe-op",
+}
+
+each_rule = pytest.mark.parametrize("rule", all_rules(), ids=lambda rule: rule.code)
+
+
+@each_rule
+def test_the_bad_example_is_found(rule: Rule) -> None:
+    findings, statuses = judge(Facts(sketch(rule.examples["bad"])), [rule])
+    assert [status.status for status in statuses] == ["found"], statuses
+    assert all(finding.reason and finding.fix.summary and finding.title for finding in findings)
+
+
+@each_rule
+def test_the_good_example_is_silent(rule: Rule) -> None:
+    findings, statuses = judge(Facts(sketch(rule.examples["good"])), [rule])
+    assert [status.status for status in statuses] == ["passed"], (statuses, findings)
+
+
+@each_rule
+def test_a_page_has_the_fixed_headings_and_text_under_each(rule: Rule) -> None:
+    assert rule.sections == HEADINGS
+    bodies = re.split(r"^## .+$", rule.page, flags=re.MULTILINE)[1:]
+    assert all(body.strip() for body in bodies)
+
+
+@each_rule
+def test_explain_shows_code_name_and_page(rule: Rule) -> None:
+    text = explain(rule)
+    assert text.startswith(f"# {rule.code} {rule.name}\n")
+    assert rule.page in text
+
+
+def test_codes_and_names_are_those_of_the_design() -> None:
+    codes = {code: name for code, name, _ in table_rows(all_rules())}
+    assert {code: codes.get(code) for code in DESIGNED} == DESIGNED
+
+
+def test_names_are_unique_and_nouns_in_kebab_case() -> None:
+    names = [rule.name for rule in all_rules()]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) and not name.startswith("no-") for name in names)
+
+
+def test_every_rule_has_a_case_file() -> None:
+    from test_rules_cases import CASES
+
+    assert {rule.code for rule in all_rules() if rule.code in DESIGNED} <= {path.stem for path in CASES.glob("*.md")}
