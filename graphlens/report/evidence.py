@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from graphlens.units import UNKNOWN, format_bytes, format_count, format_flops, format_ns, format_share
@@ -12,6 +12,9 @@ Format = Callable[[Any], str]
 
 # Key suffix -> how its number is written; the suffix itself is then left out of the label.
 _UNITS: Mapping[str, Format] = {"_ns": format_ns, "_bytes": format_bytes, "_flops": format_flops}
+# Longer lists are cut with a note: a reader needs the first ones, the JSON has all.
+LIST_LIMIT = 200
+
 # Words in a key that say that its number is a share; they stay in the label.
 _SHARES = ("share", "rate", "fraction", "coverage", "utilization")
 
@@ -25,6 +28,8 @@ class Cell:
     kind
         ``value`` has ``text``; ``names`` has ``items``; ``rows`` has ``headers`` and ``rows``;
         ``group`` has ``parts``; ``list`` has ``cells``.
+    total, note
+        How many items a list has, and what is said where not all are in it.
     """
 
     kind: Literal["value", "names", "rows", "group", "list"]
@@ -34,6 +39,8 @@ class Cell:
     rows: tuple[tuple[Cell, ...], ...] = ()
     parts: tuple[tuple[str, Cell], ...] = ()
     cells: tuple[Cell, ...] = ()
+    total: int = 0
+    note: str = ""
 
 
 def cells_of(evidence: Mapping[str, Any]) -> tuple[tuple[str, Cell], ...]:
@@ -118,6 +125,16 @@ def _group(value: Mapping[str, Any], write: Format) -> Cell:
 def _sequence(values: Sequence[Any], write: Format) -> Cell:
     if not values:
         return Cell("value", "none")
+    shown = _shown(values, write)
+    return replace(shown, total=len(values), note=_hidden_note(len(values) - LIST_LIMIT))
+
+
+def _hidden_note(hidden: int) -> str:
+    return f"and {hidden:,} more, listed in the JSON report" if hidden > 0 else ""
+
+
+def _shown(values: Sequence[Any], write: Format) -> Cell:
+    values = values[:LIST_LIMIT]
     if all(isinstance(item, Mapping) and item for item in values):
         return _rows(values, write)
     if any(isinstance(item, (Mapping, list, tuple)) for item in values):

@@ -35,7 +35,7 @@ BUDGET_S = 20.0
 NODE_LIMIT = 300
 # Wider drawings (px) are laid out from top to bottom instead of left to right.
 WIDTH_LIMIT = 980
-LABEL_CHARACTERS = 30
+LABEL_CHARACTERS = 34
 HEAT_STEPS = 5
 EDGE_CLASSES = {"data": "data", "control": "control", "transfer": "transfer"}
 

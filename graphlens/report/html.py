@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
-from collections.abc import Iterator
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from graphlens.ir.analysis import Document
 from graphlens.ir.document import to_json
@@ -19,10 +19,14 @@ from graphlens.report.figures import Skipped, draw_all
 from graphlens.report.view import view_of
 from graphlens.report.words import printable
 
+_BREAKS = re.compile(r"([/_.,])(?=\S)")
+
 ASSETS = Path(__file__).parent / "assets"
 
 # Compressed size up to which the whole analysis travels inside the page; beyond, the page says that it does not.
 EMBED_LIMIT_BYTES = 1 << 20
+# Packing more ops than this takes seconds and ends above that size anyway (about 30 bytes an op, packed).
+EMBED_LIMIT_OPS = 30_000
 
 # Runs before the first paint, so that the page never flashes in the other theme.
 EARLY_SCRIPT = (
@@ -72,6 +76,8 @@ def _hash(text: str) -> str:
 
 
 def _embedded(document: Document) -> str | None:
+    if len(document.ops) > EMBED_LIMIT_OPS:
+        return None
     packed = gzip.compress(to_json(document).encode("utf-8", "backslashreplace"), mtime=0)
     return base64.b64encode(packed).decode() if len(packed) <= EMBED_LIMIT_BYTES else None
 
@@ -102,15 +108,6 @@ def _finalize(value: Any) -> Any:
 
 
 def breakable(name: str) -> Markup:
-    """Escape ``name`` and let it wrap after slashes, dots and underscores."""
-    return Markup("").join(_with_breaks(printable(name)))
-
-
-def _with_breaks(name: str) -> Iterator[str | Markup]:
-    start = 0
-    for index, char in enumerate(name, 1):
-        if char in "/_." and index < len(name):
-            yield name[start:index]
-            yield Markup("<wbr>")
-            start = index
-    yield name[start:]
+    """Escape ``name`` and let it wrap after slashes, dots, commas and underscores."""
+    # What escaping inserts holds none of these characters, so a break never lands inside an entity.
+    return Markup(_BREAKS.sub(r"\1<wbr>", str(escape(printable(name)))))

@@ -20,7 +20,7 @@ from graphlens.report.words import (
 from graphlens.units import UNKNOWN, format_count, format_ns, format_share
 
 # A finding may be about thousands of ops; a reader needs the first ones, the JSON has all.
-OPS_LIMIT = 200
+OPS_LIMIT = 100
 
 _REFERENCE = re.compile(r"#(\d+)$")
 

@@ -21,10 +21,10 @@ SAVING_ORIGINS: Mapping[str, str] = {
 }
 
 SAVING_EXPLAINED: Mapping[str, str] = {
-    "measured": "Measured: the fix was applied to a copy and timed.",
-    "modelled": "Modelled from the measured time of the ops that the fix removes; not yet measured.",
-    "bound": "An upper bound: the fix cannot save more than this.",
-    "unknown": "Unknown: nothing was measured that would say it.",
+    "measured": "The saving is measured: the fix was applied to a copy and timed.",
+    "modelled": "The saving is modelled from the measured time of the ops that the fix removes.",
+    "bound": "The saving is an upper bound: the fix cannot give more than this.",
+    "unknown": "The saving is unknown: nothing was measured that would tell it.",
 }
 
 SAFETY: Mapping[str, str] = {

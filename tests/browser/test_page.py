@@ -1,0 +1,196 @@
+"""The page in a real browser: no error, no request, works without scripts, and every comfort does what it says."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import sample_document
+
+from graphlens import report
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+AXE = os.environ.get("GRAPHLENS_AXE")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium executable on this machine"),
+]
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """The sample reports as files, by name."""
+    folder = tmp_path_factory.mktemp("reports")
+    samples = {
+        "rich": sample_document.RICH,
+        "static": sample_document.STATIC,
+        "hostile": sample_document.hostile(),
+    }
+    for name, document in samples.items():
+        report.write(document, folder / f"{name}.html")
+    return {name: (folder / f"{name}.html").as_uri() for name in samples}
+
+
+@pytest.fixture
+def visit(browser, pages):
+    """Open a sample offline; fails at the end if the page had an error or asked for anything but itself."""
+    contexts, problems, requests = [], [], []
+
+    def go(name, fragment="", **options):
+        context = browser.new_context(offline=True, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("dialog", lambda dialog: problems.append(dialog.message))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(pages[name] + fragment)
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert problems == []
+    assert [url for url in requests if url.partition("#")[0] not in pages.values()] == []
+
+
+@pytest.mark.parametrize("name", ["rich", "static", "hostile"])
+def test_the_page_runs_without_error_or_request(visit, name):
+    page = visit(name)
+    page.wait_for_selector("html[data-ready]")
+    assert page.evaluate("document.querySelectorAll('img, iframe, b').length") == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_follows_the_scheme_and_the_switch_is_remembered(visit, scheme):
+    page = visit("rich", color_scheme=scheme)
+    ground = "getComputedStyle(document.body).backgroundColor"
+    before = page.evaluate(ground)
+    assert before == {"light": "rgb(246, 247, 249)", "dark": "rgb(15, 18, 23)"}[scheme]
+    page.click("#theme")
+    switched = page.evaluate(ground)
+    assert switched != before
+    page.reload()
+    assert page.evaluate(ground) == switched
+
+
+def test_without_scripts_everything_is_there_and_deep_links_open(visit):
+    page = visit("rich", "#finding-GL103-1", java_script_enabled=False)
+    assert page.locator("#finding-GL103-1").is_visible()
+    assert page.locator("#op-table tbody tr").count() == len(sample_document.RICH.ops)
+    assert page.locator(".finding").count() == 4
+    assert page.locator("figure svg").first.is_visible()
+    for control in ("#theme", "#filter", "#toggle-findings", ".copy"):
+        assert not page.locator(control).first.is_visible()
+
+
+def test_a_deep_link_opens_its_finding(visit):
+    page = visit("rich")
+    assert not page.locator("#finding-GL602-1").is_visible()
+    page.evaluate("location.hash = '#finding-GL602-1'")
+    page.wait_for_selector("#finding-GL602-1", state="visible")
+
+
+def test_all_findings_open_and_close(visit):
+    page = visit("rich")
+    page.click("#toggle-findings")
+    assert page.locator(".finding[open]").count() == 4
+    page.click("#toggle-findings")
+    assert page.locator(".finding[open]").count() == 0
+
+
+def names(page):
+    return page.locator("#op-table tbody tr:visible th .type").all_inner_texts()
+
+
+def test_ops_sort_with_unknown_values_last_both_ways(visit):
+    page = visit("rich")
+    button = page.get_by_role("button", name="Bytes")
+    header = page.locator("th[aria-sort]")
+    button.click()
+    assert names(page)[0] == "Mul"
+    assert header.get_attribute("aria-sort") == "descending"
+    assert set(names(page)[-2:]) == {"PrintV2", "Relu6"}
+    button.click()
+    assert names(page)[0] == "_FusedConv2D"
+    assert set(names(page)[-2:]) == {"PrintV2", "Relu6"}
+    assert header.get_attribute("aria-sort") == "ascending"
+
+
+def test_ops_are_filtered_and_a_link_brings_a_hidden_row_back(visit):
+    page = visit("rich")
+    page.fill("#filter", "print NOT SEEN")
+    assert names(page) == ["PrintV2"]
+    assert page.locator("#filter-count").inner_text() == "1 of 19"
+    page.evaluate("location.hash = '#op-1'")
+    page.wait_for_selector("#op-1", state="visible")
+    assert len(names(page)) == 19
+
+
+def test_the_analysis_can_be_saved_from_the_page(visit, tmp_path):
+    page = visit("rich")
+    with page.expect_download() as download:
+        page.click("#save-json")
+    download.value.save_as(tmp_path / "a.json")
+    report.write(sample_document.RICH, tmp_path / "b.json")
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["rich", "static", "hostile"])
+@pytest.mark.parametrize("width", [420, 1280])
+def test_nothing_sticks_out_sideways(visit, name, width):
+    page = visit(name, viewport={"width": width, "height": 800})
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_figure_labels_stay_inside_their_boxes(visit):
+    """Graphviz measures with a font of its own; whatever font the browser has must fit as well."""
+    page = visit("rich")
+    overflow = page.evaluate(
+        """[...document.querySelectorAll('figure .node')].filter(node => {
+             const box = node.querySelector('polygon, path').getBoundingClientRect();
+             return [...node.querySelectorAll('text')].some(text => {
+               const line = text.getBoundingClientRect();
+               return line.left < box.left || line.right > box.right;
+             });
+           }).length"""
+    )
+    assert overflow == 0
+
+
+def test_printing_shows_what_is_folded(visit):
+    page = visit("rich", java_script_enabled=False)
+    page.emulate_media(media="print")
+    assert page.locator("#finding-GL602-1").bounding_box()["height"] > 50
+    assert not page.locator(".bar-top").is_visible()
+
+
+@pytest.mark.skipif(AXE is None, reason="GRAPHLENS_AXE names no axe.min.js")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["rich", "static"])
+def test_accessible_by_wcag(browser, pages, name, scheme):
+    context = browser.new_context(offline=True, color_scheme=scheme, bypass_csp=True)
+    page = context.new_page()
+    page.goto(pages[name])
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    page.add_script_tag(path=AXE)
+    found = page.evaluate("axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'best-practice']})")
+    context.close()
+    assert [(v["id"], [n["html"][:120] for n in v["nodes"][:3]]) for v in found["violations"]] == []

@@ -1,0 +1,159 @@
+"""The HTML page as text: policy, escaping, completeness; ``tests/browser`` looks at it with a browser."""
+
+import base64
+import gzip
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+import sample_document
+
+from graphlens.ir.document import to_json
+from graphlens.report import html
+from graphlens.report.html import breakable, render
+
+
+class Page(HTMLParser):
+    """An independent reading of the page: its tags, attributes, texts and raw blocks."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.raw, self.text, self.inside = [], {"script": [], "style": []}, [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag in self.raw:
+            self.inside = tag
+            self.raw[tag].append("")
+
+    def handle_endtag(self, tag):
+        self.inside = None
+
+    def handle_data(self, data):
+        if self.inside:
+            self.raw[self.inside][-1] += data
+        else:
+            self.text.append(data)
+
+    @property
+    def words(self):
+        return re.sub(r"\s+", " ", "".join(self.text))
+
+
+@pytest.fixture(scope="module")
+def rich():
+    return Page(render(sample_document.RICH))
+
+
+@pytest.fixture(scope="module")
+def hostile():
+    return Page(render(sample_document.hostile()))
+
+
+def policy_of(page):
+    (policy,) = [a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    return policy
+
+
+def sha(text):
+    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+
+
+def test_the_policy_allows_exactly_the_scripts_and_styles_of_the_page(rich):
+    policy = policy_of(rich)
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    executed = [text for text in rich.raw["script"] if "use strict" in text or "documentElement" in text]
+    assert len(executed) == 2
+    for text in executed + rich.raw["style"]:
+        assert sha(text) in policy
+    assert policy.count("sha256-") == 3
+
+
+def test_nothing_refers_to_another_place(rich, hostile):
+    for page in (rich, hostile):
+        for _, attributes in page.tags:
+            for name in ("src", "href", "xlink:href", "action", "data"):
+                assert attributes.get(name, "#").startswith("#")
+            assert not [name for name in attributes if name == "style" or name.startswith("on")]
+        assert not re.search(r"@import|url\((?!#)", page.raw["style"][0])
+
+
+def test_identifiers_are_unique_and_links_arrive(rich):
+    identifiers = [a["id"] for _, a in rich.tags if "id" in a]
+    assert len(set(identifiers)) == len(identifiers)
+    links = {a["href"][1:] for tag, a in rich.tags if tag == "a"}
+    assert links <= set(identifiers)
+    assert "finding-GL203-1" in links
+
+
+def test_hostile_names_add_no_element(hostile):
+    assert {tag for tag, _ in hostile.tags}.isdisjoint({"img", "iframe", "object", "b", "evil", "raw"})
+    assert len(hostile.raw["script"]) == 3
+    assert "{{7*7}}" in hostile.words
+    assert "</script><img src=x onerror=alert(1)>" in hostile.words
+    assert not any(char in hostile.words for char in "\x1b\x07\u202e")
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        "models/mobilenet_v2", "serving_default", "23.6 ms", "22.9 ms – 24.8 ms (p10 – p90), 100 steps, measured",
+        "Usable with care", "the step varies by 8.0 %", "+2.3 %", "718 of 730", "oneDNN is on",
+        "Depthwise convolution", "not attributed", "overhead",
+        "GL203", "unfolded-batch-norm", "2.78 ms", "12 % of the step · modelled", "upper bound", "saving unknown",
+        "measured self time", "38.5 MFLOP", "147 MiB", "block_16_expand_BN", "constant operands", "unknown",
+        "convert_variables_to_constants_v2", "Within tolerance", "Proven", "1.124×", "1.097× – 1.151×", "Refuted",
+        "4 more ops of this finding are not drawn",
+        "20.9 ms in 11 ops", "explicit device", "4.59 MiB", "not seen",
+        "stands for 3 ops as written · model.py:41", "replay",
+        "12 transposes, each with a consumer of its layout", "not applicable",
+        "the replay took longer than 60 s",
+    ],
+)  # fmt: skip
+def test_the_page_says_every_fact_without_scripts(rich, fact):
+    assert fact in rich.words
+
+
+def test_the_findings_keep_their_rank(rich):
+    order = [a["id"] for _, a in rich.tags if a.get("id", "").startswith("finding-")]
+    assert order == ["finding-GL203-1", "finding-GL103-1", "finding-GL212-1", "finding-GL602-1"]
+
+
+def test_the_page_carries_the_analysis_itself(rich):
+    (blob,) = [text for text in rich.raw["script"] if re.fullmatch(r"[A-Za-z0-9+/=]+", text)]
+    assert gzip.decompress(base64.b64decode(blob)).decode() == to_json(sample_document.RICH)
+    assert json.loads(gzip.decompress(base64.b64decode(blob)))["schema_version"] == 1
+
+
+def test_an_analysis_too_large_to_embed_is_left_out_and_said(monkeypatch):
+    monkeypatch.setattr(html, "EMBED_LIMIT_OPS", 3)
+    page = Page(render(sample_document.RICH))
+    assert "too large to travel inside this page" in page.words
+    assert "save-json" not in [a.get("id") for _, a in page.tags]
+
+
+def test_a_static_analysis_has_no_time_sections():
+    page = Page(render(sample_document.STATIC))
+    sections = [a["id"] for tag, a in page.tags if tag == "section" and "id" in a]
+    assert sections == ["quality", "findings", "ops", "rules", "errors"]
+    assert "The model was not measured" in page.words
+    assert "0 ns" not in page.words
+
+
+def test_a_skipped_figure_leaves_a_note(monkeypatch, tmp_path):
+    monkeypatch.setenv("GRAPHLENS_DOT", str(tmp_path / "missing"))
+    page = Page(render(sample_document.RICH))
+    assert "figure skipped: Graphviz (missing) failed" in page.words
+
+
+def test_names_wrap_without_becoming_markup():
+    assert breakable("a/b_c<d>.e") == "a/<wbr>b_<wbr>c&lt;d&gt;.<wbr>e"
+
+
+def test_the_script_stays_small():
+    assert (html.ASSETS / "app.js").stat().st_size <= 20_000
+    assert len(render(sample_document.RICH)) <= 400_000

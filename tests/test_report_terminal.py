@@ -1,0 +1,85 @@
+"""The terminal summary: a golden text of 80 columns, plain without a terminal, safe with hostile names."""
+
+import io
+import os
+from pathlib import Path
+
+import sample_document
+
+from graphlens.report.terminal import print_summary, render
+
+GOLDEN = Path(__file__).parent / "snapshots" / "summary.txt"
+
+
+class FakeTerminal(io.StringIO):
+    """A text stream that says it is a terminal."""
+
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+def ascii_stream():
+    return io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+
+
+def test_the_summary_is_as_it_was():
+    text = render(sample_document.RICH, ["out/report.html"])
+    if os.environ.get("GRAPHLENS_UPDATE"):
+        GOLDEN.parent.mkdir(exist_ok=True)
+        GOLDEN.write_text(text, "utf-8")
+    assert text == GOLDEN.read_text("utf-8"), "run GRAPHLENS_UPDATE=1 pytest and read the difference"
+
+
+def test_no_line_is_longer_than_80_columns():
+    assert max(map(len, render(sample_document.RICH).splitlines())) <= 80
+
+
+def test_nothing_measured_reads_so_and_never_as_zero():
+    text = render(sample_document.STATIC)
+    assert "not measured" in text
+    assert "saving unknown" in text
+    assert "0 ns" not in text
+    assert "Where the step goes" not in text
+    assert "not executed: --static was given" in text
+
+
+def test_colour_is_for_terminals_only(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    terminal, pipe = FakeTerminal(), io.StringIO()
+    print_summary(sample_document.RICH, file=terminal)
+    print_summary(sample_document.RICH, file=pipe)
+    assert "\x1b[" in terminal.getvalue()
+    assert "\x1b" not in pipe.getvalue()
+
+
+def test_no_color_is_obeyed(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", "1")
+    terminal = FakeTerminal()
+    print_summary(sample_document.RICH, file=terminal)
+    assert "\x1b[3" not in terminal.getvalue()
+
+
+def test_a_stream_that_knows_only_ascii_gets_only_ascii():
+    for document in (sample_document.RICH, sample_document.hostile()):
+        stream = ascii_stream()
+        print_summary(document, file=stream)
+        stream.flush()
+        assert stream.buffer.getvalue().isascii()
+    assert "####" in print_ascii(sample_document.RICH)
+
+
+def print_ascii(document):
+    stream = ascii_stream()
+    print_summary(document, file=stream)
+    stream.flush()
+    return stream.buffer.getvalue().decode()
+
+
+def test_names_cannot_steer_the_terminal():
+    text = render(sample_document.hostile())
+    assert not any(char in text for char in "\x1b\x07\u202e")
+    assert "�[31mred" in text

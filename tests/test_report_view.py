@@ -1,0 +1,125 @@
+"""The view model: formatting of evidence, links between findings and ops, and what is left out with a note."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import sample_document
+
+from graphlens.report import view_ops
+from graphlens.report.evidence import cells_of
+from graphlens.report.view import view_of
+
+RICH = sample_document.RICH
+
+
+def shown(key, value):
+    ((label, cell),) = cells_of({key: value})
+    return label, cell
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "label", "text"),
+    [
+        ("measured_self_ns", 2_310_000, "measured self time", "2.31 ms"),
+        ("ns", 12, "ns", "12 ns"),
+        ("mean_ns", 1500.4, "mean", "1.50 us"),
+        ("moved_bytes", 1_572_864, "moved", "1.50 MiB"),
+        ("extra_flops", 2_000_000, "extra FLOPs", "2.00 MFLOP"),
+        ("share_of_step", 0.098, "share of step", "9.8 %"),
+        ("hit_rate", 0.5, "hit rate", "50 %"),
+        ("flop_rate", 3e9, "flop rate", "3,000,000,000"),
+        ("count", 12345, "count", "12,345"),
+        ("epsilon", 0.001, "epsilon", "0.001"),
+        ("folded", False, "folded", "no"),
+        ("operands", None, "operands", "unknown"),
+        ("self_ns", None, "self time", "unknown"),
+        ("nothing", (), "nothing", "none"),
+        ("why", "two reasons", "why", "two reasons"),
+        ("runs_ns", (1000, 2000), "runs", "1.00 us, 2.00 us"),
+    ],
+)
+def test_evidence_is_written_with_the_unit_of_its_key(key, value, label, text):
+    got, cell = shown(key, value)
+    assert (got, cell.kind, cell.text) == (label, "value", text)
+
+
+def test_a_unit_of_the_outer_key_holds_inside():
+    _, cell = shown("step_ns", {"median": 1000, "share": 0.5})
+    assert [(label, part.text) for label, part in cell.parts] == [("median", "1.00 us"), ("share", "50 %")]
+
+
+def test_lists_of_records_become_a_table_with_unknown_cells():
+    _, cell = shown("layers", ({"layer": "a", "self_ns": 5}, {"layer": "b", "self_ns": None}))
+    assert cell.headers == ("layer", "self time")
+    assert [[part.text for part in row] for row in cell.rows] == [["a", "5 ns"], ["b", "unknown"]]
+
+
+def test_long_lists_are_cut_with_a_note():
+    _, cell = shown("ops", tuple(map(str, range(500))))
+    assert (len(cell.items), cell.total, cell.note) == (200, 500, "and 300 more, listed in the JSON report")
+
+
+def test_anchors_count_the_findings_of_one_rule():
+    twice = replace(RICH, findings=(sample_document.HIGH, sample_document.LOW, sample_document.HIGH))
+    assert [finding.anchor for finding in view_of(twice).findings] == [
+        "finding-GL203-1",
+        "finding-GL212-1",
+        "finding-GL203-2",
+    ]
+
+
+def test_overlaps_link_to_the_finding_of_that_rank():
+    first, _, third, _ = view_of(RICH).findings
+    assert first.overlaps[0].anchor == third.anchor
+    assert third.overlaps[0].anchor == first.anchor
+    strange = replace(RICH, findings=(replace(sample_document.HIGH, shares_ops_with=("GL999#7",)),))
+    assert view_of(strange).findings[0].overlaps[0].anchor is None
+
+
+def test_ops_of_a_finding_link_to_their_rows_and_back():
+    view = view_of(RICH)
+    op = view.findings[0].ops[0]
+    (row,) = [row for row in view.ops.rows if row.anchor == op.anchor]
+    assert (row.name, op.time) == (sample_document.BATCH_NORM_OPS[0], "151 us")
+    assert ("GL203", "finding-GL203-1") in row.findings
+
+
+def test_the_ledger_bars_cover_the_step_without_gaps():
+    rows = view_of(RICH).ledger.rows
+    for before, after in pairwise(rows):
+        assert after.start == pytest.approx(before.start + before.width, abs=0.02)
+    assert rows[-1].start + rows[-1].width == pytest.approx(1000, abs=0.02)
+
+
+def test_an_op_that_was_not_seen_reads_so_in_every_measured_column():
+    table = view_of(RICH).ops
+    (row,) = [row for row in table.rows if row.op == "PrintV2"]
+    cells = {column.key: cell for column, cell in zip(table.columns, row.cells, strict=True)}
+    assert cells["self_ns"].text == cells["calls_per_step"].text == "not seen"
+    assert cells["flops"].text == "unknown"
+    assert all(cell.value is None for cell in row.cells)
+
+
+def test_a_static_analysis_shows_no_measured_columns_and_no_step():
+    view = view_of(sample_document.STATIC)
+    assert [column.key for column in view.ops.columns] == ["flops"]
+    assert (view.measured, view.step, view.ledger, view.path_view) == (False, "not measured", None, None)
+
+
+def test_rows_beyond_the_limit_are_counted(monkeypatch):
+    monkeypatch.setattr(view_ops, "ROW_LIMIT", 17)
+    table = view_of(RICH).ops
+    assert len(table.rows) == 17
+    assert "first 17 of 19 ops" in table.note
+    assert "43.0 us of self time together (1 op of them not seen)" in table.note
+
+
+def test_the_strip_merges_slivers_but_the_list_keeps_them():
+    names = tuple(f"layer{index}/op" for index in range(10))
+    ops = tuple(
+        replace(RICH.ops[0], name=name, layer=name, self_ns=10 if i else 10_000) for i, name in enumerate(names)
+    )
+    path = view_of(replace(RICH, ops=ops, critical_path=replace(RICH.critical_path, ops=names))).path_view
+    assert [segment.label for segment in path.strip] == ["layer0/op", "9 short runs"]
+    assert len(path.segments) == 10
