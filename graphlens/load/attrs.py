@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -19,7 +19,7 @@ _ROLES: Mapping[str, str] = MappingProxyType(
 )
 
 
-@lru_cache(maxsize=None)
+@cache
 def dtype_name(number: int) -> str:
     """Return TensorFlow's name of a ``DataType`` number; references count as what they refer to.
 
@@ -68,7 +68,8 @@ def _same_float32(left: float, right: float) -> bool:
 def decode(value: Any) -> Any:
     """Return the JSON-able value of an ``AttrValue``; function attributes give ``None`` (see :func:`calls`)."""
     kind = value.WhichOneof("value")
-    return _SCALARS[kind](value) if kind in _SCALARS else None
+    convert = _SCALARS.get(kind)
+    return None if convert is None else convert(value)
 
 
 def _decode_list(value: Any) -> tuple[Any, ...]:
@@ -84,7 +85,7 @@ def _tensor_summary(proto: Any) -> dict[str, Any]:
     return {"dtype": dtype_name(proto.dtype), "shape": shape_of(proto.tensor_shape)}
 
 
-_SCALARS = MappingProxyType(
+_SCALARS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
     {
         "s": lambda value: text_of(value.s),
         "i": lambda value: value.i,
@@ -97,7 +98,7 @@ _SCALARS = MappingProxyType(
         "list": _decode_list,
     }
 )
-_LISTS = MappingProxyType(
+_LISTS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
     {
         "shape": shape_of,
         "type": dtype_name,

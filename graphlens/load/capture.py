@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
@@ -115,7 +116,8 @@ def _manifest(raw: bytes, path: Path) -> dict[str, Any]:
         raise TargetError(f"'{path}' is no capture: its schema_version is {version!r}")
     if version > SCHEMA_VERSION:
         raise TargetError(
-            f"'{path}' was written by a newer GraphLens (schema {version}, this one reads {SCHEMA_VERSION}); update graphlens-tf"
+            f"'{path}' was written by a newer GraphLens (schema {version}, this one reads {SCHEMA_VERSION}); "
+            "update graphlens-tf"
         )
     for old in range(version, SCHEMA_VERSION):
         manifest = UPGRADES[old](manifest)
@@ -210,11 +212,11 @@ def evidence_of(capture: Capture) -> Evidence:
     optimized = salvage.take("optimized graph", lambda: _graph(capture, OPTIMIZED), None)
     executed = salvage.take("executed graph", lambda: _executed(capture), None)
     profile = salvage.take("profile", lambda: _profile(capture), None)
-    replay = salvage.take("replay", lambda: _replay(capture), {})
-    hlo = {}
-    for name in sorted(name for name in capture.names if name.startswith(HLO_FOLDER)):
-        hlo.update(salvage.take(name, lambda part=name: _hlo(capture, part), {}))  # type: ignore[misc]
-    recorded = tuple(AnalysisError(str(item.get("stage")), str(item.get("message"))) for item in _dicts(manifest, "errors"))
+    no_replay: dict[str, ReplayRecord] = {}
+    replay = salvage.take("replay", lambda: _replay(capture), no_replay)
+    recorded = tuple(
+        AnalysisError(str(item.get("stage")), str(item.get("message"))) for item in _dicts(manifest, "errors")
+    )
     return Evidence(
         target=_target(capture),
         environment=dict(manifest.get("environment") or {}),
@@ -224,7 +226,7 @@ def evidence_of(capture: Capture) -> Evidence:
         profile=profile,
         unprofiled_ns=_integers(manifest.get("unprofiled_ns")),
         replay=replay,
-        hlo=hlo,
+        hlo=_modules(salvage),
         training=manifest.get("training"),
         static_reason=_static_reason(manifest, executed, recorded),
         notes=_notes(manifest, (traced, executed)),
@@ -238,9 +240,7 @@ def _target(capture: Capture) -> Target:
     return Target(path, str(target.get("kind") or "capture"), target.get("signature"), target.get("digest"))
 
 
-def _static_reason(
-    manifest: Mapping[str, Any], executed: Graph | None, errors: Sequence[AnalysisError]
-) -> str | None:
+def _static_reason(manifest: Mapping[str, Any], executed: Graph | None, errors: Sequence[AnalysisError]) -> str | None:
     if executed is not None:
         return None
     return manifest.get("static_reason") or (errors[0].message if errors else "the capture holds no executed graph")
@@ -316,6 +316,14 @@ def _replay(capture: Capture) -> dict[str, ReplayRecord]:
     from graphlens.load.replay import read_replay
 
     return read_replay(capture.part(REPLAY))
+
+
+def _modules(salvage: _Salvage) -> dict[str, Graph]:
+    modules: dict[str, Graph] = {}
+    for name in sorted(name for name in salvage.capture.names if name.startswith(HLO_FOLDER)):
+        nothing: dict[str, Graph] = {}
+        modules.update(salvage.take(name, partial(_hlo, salvage.capture, name), nothing))
+    return modules
 
 
 def _hlo(capture: Capture, name: str) -> dict[str, Graph]:

@@ -22,7 +22,9 @@ def read_bytes(path: Path) -> bytes:
     """
     try:
         if path.stat().st_size > MESSAGE_LIMIT_BYTES:
-            raise TargetError(f"'{path}' is larger than 2 GiB, which protobuf cannot read; keep weights out of the graph")
+            raise TargetError(
+                f"'{path}' is larger than 2 GiB, which protobuf cannot read; keep weights out of the graph"
+            )
         data = path.read_bytes()
     except OSError as error:
         raise TargetError(f"'{path}' cannot be read: {error.strerror or error}") from error

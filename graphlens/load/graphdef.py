@@ -13,7 +13,7 @@ from graphlens.ir.graph import ARGUMENT, RETURN, Function, Graph, Op, TensorSpec
 from graphlens.load import sources
 from graphlens.load.attrs import dtype_name
 from graphlens.load.files import parse_message, parse_text, read_bytes
-from graphlens.load.linking import Linker, data_edge
+from graphlens.load.linking import Linker
 from graphlens.load.nodes import OUTPUT_SHAPES, NodeReader, function_info
 from graphlens.load.tensors import strip_weights
 
@@ -206,8 +206,7 @@ def _add_results(linker: Linker, function: Any) -> tuple[str, ...]:
         dtype = dtype_name(result.type) if result.type else "unknown"
         name = _result_name(linker, result.name)
         linker.add_op(Op(name, RETURN, "", (), {"T": dtype, "index": index}))
-        written = function.ret[result.name] if result.name in function.ret else ""
-        linker.link([written] if written else [], name)
+        linker.link([function.ret[result.name]] if result.name in function.ret else [], name)
         outputs.append(name)
     return tuple(outputs)
 

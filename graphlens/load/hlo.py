@@ -67,7 +67,8 @@ def read_hlo(text: str) -> tuple[str, Graph]:
 
 
 def _computations(text: str) -> Iterator[tuple[bool, str, list[str]]]:
-    header, lines = None, []
+    header: re.Match[str] | None = None
+    lines: list[str] = []
     for raw in text.splitlines():
         line = _COMMENT.sub("", raw)
         found = _HEADER.match(line)

@@ -113,4 +113,3 @@ class Linker:
             for src, dst, _ in break_cycles(self.graph):
                 self.problems.add("edges close a cycle and were left out", f"'{src}' to '{dst}'")
         return self.graph
-

@@ -63,9 +63,19 @@ def _bound(object_graph: Any, number: int) -> Iterator[Variable]:
         yield variable_of(node.variable, f"variable_{number}")
 
 
+def called_function(object_graph: Any) -> str | None:
+    """Return the function that calling the loaded object runs, ``None`` where it is not callable."""
+    if not object_graph.nodes:
+        return None
+    children = {child.local_name: child.node_id for child in object_graph.nodes[0].children}
+    return next(_functions(object_graph, children.get("__call__", -1)), None)
+
+
 def keras_version(object_graph: Any, has_metadata_file: bool) -> str | None:
     """Return ``keras 2`` or ``keras 3`` where the object graph shows its marks."""
-    identifiers = {node.user_object.identifier for node in object_graph.nodes if node.WhichOneof("kind") == "user_object"}
+    identifiers = {
+        node.user_object.identifier for node in object_graph.nodes if node.WhichOneof("kind") == "user_object"
+    }
     if has_metadata_file or any(name.startswith("_tf_keras") for name in identifiers):
         return "keras 2"
     children = {child.local_name for child in object_graph.nodes[0].children} if object_graph.nodes else set()

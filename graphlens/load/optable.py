@@ -1,4 +1,4 @@
-"""What TensorFlow's registry says of each op's outputs and default attributes, shipped as data; unknown ops are fine."""
+"""What TensorFlow's registry says of each op's outputs and defaults, shipped as data; unknown ops are fine."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _TABLE = Path(__file__).parent.parent / "data" / "op-outputs.json.gz"
 
 
 class OutputArg(NamedTuple):
-    """One output argument; ``type`` and ``count`` are written as in ``fixtures/make_op_table.py``."""
+    """One output argument, as ``fixtures/make_op_table.py`` writes it; ``repeat`` names the attribute with the number."""
 
     name: str
     type: str
-    count: str | None
+    repeat: str | None
 
 
 class OpInfo(NamedTuple):
@@ -36,7 +36,10 @@ def table() -> Mapping[str, OpInfo]:
     """Return what is known of every op type of TensorFlow."""
     data = _TABLE.read_bytes()
     ops = json.loads(gzip.decompress(data))["ops"]
-    known = {name: OpInfo(tuple(OutputArg(*arg) for arg in outputs), _frozen(defaults)) for name, (outputs, defaults) in ops.items()}
+    known = {
+        name: OpInfo(tuple(OutputArg(*arg) for arg in outputs), _frozen(defaults))
+        for name, (outputs, defaults) in ops.items()
+    }
     # Without this, every argument of a function would get the registry's `index` default.
     known[ARGUMENT] = OpInfo((OutputArg("output", "T", None),), {})
     return known
@@ -62,7 +65,7 @@ def _dtypes(arg: OutputArg, attrs: Mapping[str, Any]) -> tuple[str, ...] | None:
         listed = attrs.get(arg.type[1:])
         return tuple(map(str, listed)) if isinstance(listed, tuple) else None
     dtype = arg.type[1:] if arg.type.startswith("=") else attrs.get(arg.type)
-    count = attrs.get(arg.count) if arg.count else 1
+    count = attrs.get(arg.repeat) if arg.repeat else 1
     if not isinstance(count, int) or not 0 <= count <= OUTPUT_LIMIT:
         return None
     return (dtype if isinstance(dtype, str) else "unknown",) * count

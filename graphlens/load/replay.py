@@ -21,7 +21,9 @@ def read_replay(data: bytes) -> dict[str, ReplayRecord]:
     try:
         return {name: _record(name, entry) for name, entry in json.loads(data).items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TargetError(f"replay.json is damaged ({type(error).__name__}: {error}); record the capture again") from error
+        raise TargetError(
+            f"replay.json is damaged ({type(error).__name__}: {error}); record the capture again"
+        ) from error
 
 
 def _record(name: str, entry: Mapping[str, Any]) -> ReplayRecord:

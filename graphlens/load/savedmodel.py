@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from graphlens.errors import TargetError
-from graphlens.ir.graph import Function, Graph, TensorSpec, Variable
+from graphlens.ir.graph import Function, Graph, TensorSpec, Variable, input_specs, op_of
 from graphlens.load import objects
 from graphlens.load.checkpoint import read_index
 from graphlens.load.files import parse_message, parse_text, read_bytes
 from graphlens.load.graphdef import MAIN, build_graph, build_reachable, looks_like_text, parse_graph_def
 from graphlens.load.schema import saved_model
-from graphlens.load.signatures import Signature, choose, needed_ops, signatures_of, wrapped_function
+from graphlens.load.signatures import Signature, Tensor, choose, needed_ops, signatures_of, wrapped_function
 from graphlens.load.tensors import strip_weights
 
 BINARY: Final = "saved_model.pb"
@@ -24,6 +24,7 @@ TEXT: Final = "saved_model.pbtxt"
 SPLIT: Final = "saved_model.cpb"
 INDEX: Final = Path("variables", "variables.index")
 DEBUG_INFO: Final = Path("debug", "saved_model_debug_info.pb")
+CALL: Final = "__call__"  # the name under which a model without signatures is run
 SERVE: Final = frozenset({"serve"})
 _MAIN_OPS: Final = ("saved_model_main_op", "legacy_init_op")
 
@@ -78,9 +79,7 @@ def list_signatures(path: str | os.PathLike[str]) -> list[tuple[tuple[str, ...],
     return [(_tags(meta_graph), signatures_of(meta_graph)) for meta_graph in message.meta_graphs]
 
 
-def load_saved_model(
-    path: str | os.PathLike[str], signature: str | None = None, tag: str | None = None
-) -> LoadedModel:
+def load_saved_model(path: str | os.PathLike[str], signature: str | None = None, tag: str | None = None) -> LoadedModel:
     """Load one signature of the SavedModel folder ``path``.
 
     Parameters
@@ -99,9 +98,13 @@ def load_saved_model(
     message, digest = _read_saved_model(folder)
     meta_graph = _choose_meta_graph(message.meta_graphs, tag, folder)
     signatures = signatures_of(meta_graph)
-    chosen, note = choose(signatures, signature, folder)
     debug_info, debug_notes = _debug_info(folder / DEBUG_INFO)
-    graph = _signature_graph(meta_graph, chosen, debug_info)
+    graph = _called_graph(meta_graph, debug_info) if not signatures and signature in (None, CALL) else None
+    if graph is not None:
+        chosen, note = _call_signature(graph), None
+    else:
+        chosen, note = choose(signatures, signature, folder)
+        graph = _signature_graph(meta_graph, chosen, debug_info)
     checkpoint, checkpoint_notes = _checkpoint(folder / INDEX)
     notes = [*([note] if note else []), *graph.notes, *debug_notes, *checkpoint_notes]
     return LoadedModel(
@@ -119,9 +122,7 @@ def load_saved_model(
     )
 
 
-def _described(
-    meta_graph: Any, folder: Path | None, checkpoint: Mapping[str, TensorSpec] | None
-) -> dict[str, Any]:
+def _described(meta_graph: Any, folder: Path | None, checkpoint: Mapping[str, TensorSpec] | None) -> dict[str, Any]:
     """What the object graph (TF2) or the collections (TF1) say of the model."""
     known = meta_graph.object_graph_def
     metadata = folder is not None and (folder / "keras_metadata.pb").exists()
@@ -138,7 +139,9 @@ def _read_saved_model(folder: Path) -> tuple[Any, str]:
     file = next((folder / name for name in (BINARY, TEXT) if (folder / name).is_file()), None)
     if file is None:
         if (folder / SPLIT).is_file():
-            raise TargetError(f"'{folder}' is split into {SPLIT}, which GraphLens does not read; save it without splitting")
+            raise TargetError(
+                f"'{folder}' is split into {SPLIT}, which GraphLens does not read; save it without splitting"
+            )
         raise TargetError(f"'{folder}' holds no {BINARY}; name the folder of a SavedModel")
     data = read_bytes(file)
     parse = parse_text if looks_like_text(data) else parse_message
@@ -203,7 +206,9 @@ def _collected_variables(meta_graph: Any, checkpoint: Mapping[str, TensorSpec]) 
     named = [*_collection(meta_graph, "variables"), *_collection(meta_graph, "global_variables"), *trainable]
     unknown = TensorSpec("unknown")
     known = [Variable(name, checkpoint.get(name, unknown), name in trainable) for name in dict.fromkeys(named)]
-    return tuple(known) or tuple(Variable(name, spec) for name, spec in checkpoint.items() if "CHECKPOINTABLE" not in name)
+    return tuple(known) or tuple(
+        Variable(name, spec) for name, spec in checkpoint.items() if "CHECKPOINTABLE" not in name
+    )
 
 
 def _collection(meta_graph: Any, key: str) -> Iterable[str]:
@@ -231,6 +236,29 @@ def _signature_graph(meta_graph: Any, signature: Signature, debug_info: Any) -> 
         return _bind(build_reachable(graph_def, str(function), debug_info), meta_graph.object_graph_def)
     graph = build_reachable(graph_def, MAIN, debug_info)
     return _pruned(graph, needed_ops(signature, nodes), signature)
+
+
+def _called_graph(meta_graph: Any, debug_info: Any) -> Graph | None:
+    """Return what calling the object runs, for a model that was saved without signatures."""
+    function = objects.called_function(meta_graph.object_graph_def)
+    if function not in {item.signature.name for item in meta_graph.graph_def.library.function}:
+        return None
+    return _bind(build_reachable(meta_graph.graph_def, str(function), debug_info), meta_graph.object_graph_def)
+
+
+def _call_signature(graph: Graph) -> Signature:
+    main = graph.main
+    free = [name for name in main.inputs if name not in main.captures]
+    inputs = tuple(
+        Tensor(name, op_of(main.graph, name).outputs[0], ()) for name in free if op_of(main.graph, name).outputs
+    )
+    outputs = tuple(
+        Tensor(name, spec, ())
+        for name in main.outputs
+        for spec in [*input_specs(main.graph, name), None][:1]
+        if spec is not None
+    )
+    return Signature(CALL, inputs, outputs)
 
 
 def _bind(graph: Graph, object_graph: Any) -> Graph:

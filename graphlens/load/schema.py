@@ -1,7 +1,8 @@
 """The protobuf messages that ``tensorboard`` does not bring: SavedModel and XPlane, under names of our own.
 
-They are built from the tables below, so they fit every protobuf runtime (generated code is tied to one) and never meet
-TensorFlow's own descriptors, which may live in the same process.  Field numbers are those of TensorFlow's ``.proto`` files.
+They are built from the tables below, so they fit every protobuf runtime (generated code is tied to one) and never
+meet TensorFlow's own descriptors, which may live in the same process.  The numbers are those of TensorFlow's
+``.proto`` files.
 """
 
 from __future__ import annotations

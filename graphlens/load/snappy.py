@@ -22,10 +22,8 @@ def decompress(data: bytes) -> bytes:
     result = bytearray()
     while position < len(data) and len(result) <= size:
         tag = data[position]
-        if tag & 3 == _LITERAL:
-            position = _literal(data, position, result)
-        else:
-            position = _copy(data, position, result)
+        extend = _literal if tag & 3 == _LITERAL else _copy
+        position = extend(data, position, result)
     if len(result) != size:
         raise WireError("a compressed block is damaged")
     return bytes(result)

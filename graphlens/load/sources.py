@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 # Frames inside these packages are the framework's own; the user's line is the innermost one outside of them.
-_FRAMEWORK = re.compile(r"[/\\](tensorflow|tf_keras|keras|tensorflow_estimator|autograph)[/\\]|__autograph_generated_file|^<")
+_FRAMEWORK = re.compile(r"[/\\](tensorflow|tf_keras|keras|tensorflow_estimator)[/\\]|__autograph_generated_file|^<")
 
 
 def is_framework(path: str) -> bool:
@@ -52,7 +52,7 @@ class FrameTable:
 
     def user_line(self, frames: list[Any]) -> str | None:
         """Return ``file:line`` of the innermost frame outside the framework, ``None`` when all are inside."""
-        for frame in frames:
+        for frame in reversed(frames):  # as in a Python traceback, the innermost comes last
             path = self.info.files[frame.file_index] if 0 <= frame.file_index < len(self.info.files) else ""
             if path and not is_framework(path):
                 return f"{path}:{frame.line}"

@@ -45,7 +45,8 @@ _LAYOUT = MappingProxyType(
     }
 )
 _TYPED_FIELDS = (
-    "half_val float_val double_val int_val string_val scomplex_val int64_val bool_val dcomplex_val uint32_val uint64_val"
+    "half_val float_val double_val int_val string_val scomplex_val int64_val "
+    "bool_val dcomplex_val uint32_val uint64_val"
 ).split()
 
 Number = float | int | bool
@@ -107,7 +108,7 @@ def _typed_number(value: Any, dtype: str) -> Number:
         return float(struct.unpack("<e", struct.pack("<H", value & 0xFFFF))[0])
     if dtype == "bfloat16":
         return short_float(_bfloat16(value & 0xFFFF))
-    return short_float(value) if dtype == "float32" else value  # type: ignore[no-any-return]
+    return short_float(value) if dtype == "float32" else value
 
 
 def _bfloat16(bits: int) -> float:
@@ -135,7 +136,7 @@ def is_weight(tensor: Any) -> bool:
     return elements is None or elements > KEPT_ELEMENTS or tensor.ByteSize() > KEPT_BYTES
 
 
-def _keep_all(name: str) -> bool:
+def _keep_all(_name: str) -> bool:
     return True
 
 
@@ -228,4 +229,3 @@ def _stored_bytes(tensor: Any) -> int:
     """The size in memory where the dtype has one, else what the file holds (strings, variants)."""
     known = nbytes_of(tensor, spec_of(tensor))
     return known if known is not None else int(tensor.ByteSize())
-

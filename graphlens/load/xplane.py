@@ -18,9 +18,7 @@ STEP_MARKER: Final = "graphlens_step"
 PS_PER_NS: Final = 1000
 
 # Names that look like `node:Op` and are none, or that never matter.
-_NEVER_OPS = re.compile(
-    r"::|^\$|^EagerLocalExecute: |^end: |ThreadpoolListener|KernelAndDeviceFunc|\.py\b|\s"
-)
+_NEVER_OPS = re.compile(r"::|^\$|^EagerLocalExecute: |^end: |ThreadpoolListener|KernelAndDeviceFunc|\.py\b|\s")
 _OP_TYPE = re.compile(r"^[A-Za-z_][\w>.-]*$")
 _DROPPED = re.compile(r"(\d+)\D{0,40}(?:dropped|lost)|(?:dropped|lost)\D{0,40}(\d+)", re.IGNORECASE)
 
@@ -137,8 +135,6 @@ class _Interval(NamedTuple):
     event: Any
 
 
-
-
 class _PlaneReader:
     """Reads one plane; the metadata tables and the open links are needed at every turn."""
 
@@ -146,7 +142,9 @@ class _PlaneReader:
         self.plane, self.into = plane, into
         self.names = {key: _classify(meta.name, meta.display_name) for key, meta in plane.event_metadata.items()}
         self.stat_names = {key: meta.name for key, meta in plane.stat_metadata.items()}
-        self.telling = {key for key, name in self.stat_names.items() if name in ("hlo_op", "step_num", "tf_function_call")}
+        self.telling = {
+            key for key, name in self.stat_names.items() if name in ("hlo_op", "step_num", "tf_function_call")
+        }
         self.starts: dict[int, Span] = {}
         self.ends_ns: dict[int, int] = {}
         self.handlers: Mapping[str, Callable[[Any, Any], None]] = {
