@@ -17,7 +17,7 @@ import pytest
 from graphlens.facts.core import Facts
 from graphlens.ir.analysis import Finding, RuleStatus
 from graphlens.ir.sketch import sketch
-from graphlens.rules import all_rules, find, judge
+from graphlens.rules import find, judge
 from graphlens.units import format_ns
 
 CASES = Path(__file__).parent / "rules"
@@ -43,7 +43,7 @@ def cases() -> Iterator[Case]:
 
 @pytest.mark.parametrize("case", list(cases()), ids=lambda case: f"{case.code}: {case.title}")
 def test_case(case: Case) -> None:
-    findings, (status,) = judge(Facts(sketch(case.sketch)), [find(all_rules(), case.code)])
+    findings, (status,) = judge(Facts(sketch(case.sketch)), [find(case.code)])
     assert status.status == case.expected["expect"], (status, findings)
     for key, words in case.expected.items():
         if key != "expect":

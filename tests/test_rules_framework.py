@@ -214,7 +214,7 @@ def test_an_unknown_selector_offers_the_nearest(wrong: str, nearest: str) -> Non
     with pytest.raises(UsageError, match=f"did you mean '{nearest}"):
         select(all_rules(), [wrong])
     with pytest.raises(UsageError, match="no rule is called"):
-        find(all_rules(), wrong)
+        find(wrong)
 
 
 def test_a_prefix_that_matches_nothing_is_refused_in_ignore_too() -> None:

@@ -16,6 +16,7 @@ from graphlens.facts import (
     ledger,
     origins,
     paths,
+    patterns,
     quality,
     rows,
     transfers,
@@ -159,6 +160,11 @@ class Facts:
         side effect of their own (random numbers, tables, prints) are never in it.
         """
         return constants.frozen_ops(self.graph)
+
+    @cached_property
+    def affine_chains(self) -> tuple[patterns.AffineChain, ...]:
+        """Layers of the judged graph followed by per-channel scales and shifts that never change."""
+        return patterns.affine_chains(self)
 
     @cached_property
     def copies(self) -> tuple[Copy, ...]:

@@ -54,6 +54,9 @@ class AffineChain:
         The first of them that scales: the normalization; what shifts before it is the layer's own bias.
     operands
         The producers of their unchanging operands.
+    folded
+        The ops that vanish when the chain is folded: its steps, and the per-channel ops that only feed them.  A bias
+        before the first scale stays, as the bias that the folded layer needs.
     depthwise, has_bias, is_constant
         Whether the layer is depthwise, already adds a bias of its own, and depends on constants alone (no variable).
     """
@@ -62,6 +65,7 @@ class AffineChain:
     steps: tuple[str, ...]
     scale: str
     operands: tuple[str, ...]
+    folded: tuple[str, ...]
     depthwise: bool
     has_bias: bool
     is_constant: bool
@@ -149,10 +153,15 @@ class _Walk:
             tuple(self.steps),
             scale,
             tuple(dict.fromkeys(self.operands)),
+            self._folded(scale),
             runtime_type(op.type) in _DEPTHWISE,
             bool(op.attrs.get("fused_ops")) or op.type.endswith("WithBias") or bias_types[:1] == ["BiasAdd"],
             all(part in self.facts.constant_ops for part in parts),
         )
+
+    def _folded(self, scale: str) -> tuple[str, ...]:
+        steps = self.steps[self.steps.index(scale) :]
+        return (*steps, *exclusive_inputs(self.graph, steps, self.facts.frozen_ops))
 
     def _step(self, current: str) -> str | None:
         """Take the only consumer of ``current`` into the chain; return it, or ``None`` at the end of the chain."""
@@ -280,15 +289,6 @@ def exclusive_inputs(graph: nx.MultiDiGraph, nodes: Iterable[str], among: Collec
                 result.append(src)
                 pending.append(src)
     return result
-
-
-def folded_ops(facts: Facts, chain: AffineChain) -> tuple[str, ...]:
-    """Return the ops that vanish when ``chain`` is folded: its steps, and the per-channel ops that only feed them.
-
-    A bias before the first scale stays, as the bias that the folded layer needs.
-    """
-    steps = chain.steps[chain.steps.index(chain.scale) :]
-    return (*steps, *exclusive_inputs(facts.graph, steps, facts.frozen_ops))
 
 
 def computed_frozen_groups(facts: Facts, leave_out: Collection[str]) -> Iterator[tuple[str, ...]]:

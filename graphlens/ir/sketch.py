@@ -15,10 +15,11 @@ in braces (``call``, ``then``, ``else``, ``cond`` and ``body`` name functions; `
 constant).  A constant's elements follow ``=``.  An op without a time that a profiler can see takes 1 us.  A name that
 is read as a variable but defined nowhere is one.  ``*300 a# = Relu(x) 1us`` stands for 300 ops, ``#`` counting from 1.
 
-A line that starts with ``//`` is a comment.  Sections, each ending with a colon: ``traced:`` and ``executed:`` where the two graphs differ (otherwise both are the
+Sections, each ending with a colon: ``traced:`` and ``executed:`` where the two graphs differ (otherwise both are the
 same), ``function NAME:`` for a function body of the graph above it, ``unmatched:`` for events of ops in no graph.
 Settings, one a line: ``static`` (nothing was executed), ``training``, ``gap: 50us`` (time per step in which nothing
-is known to run), ``unprofiled: 90us 100us`` (wall times of steps without the profiler).
+is known to run), ``unprofiled: 90us 100us`` (wall times of steps without the profiler).  A line that starts with
+``//`` is a comment.
 """
 
 from __future__ import annotations

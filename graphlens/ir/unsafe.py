@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import networkx as nx
@@ -121,12 +122,17 @@ def _functions_in(attrs: Mapping[str, Any]) -> Iterator[str]:
 def unsafe_reason(graph: nx.MultiDiGraph, name: str) -> str | None:
     """Say what the op reaches, or ``None`` when it stays inside the graph."""
     op = op_of(graph, name)
+    return _reason_of_type(op.type) or _conditional_reason(graph, name, op)
+
+
+@lru_cache(maxsize=4096)  # graphs hold many ops of few types
+def _reason_of_type(op_type: str) -> str | None:
     for why, types in _ALWAYS:
-        if types.match(op.type):
-            return f"{op.type} {why}"
-    if _TENSORFLOW_IO.match(op.type):
-        return f"{op.type} is an op of TensorFlow I/O, which reads files and uses the network"
-    return _conditional_reason(graph, name, op)
+        if types.match(op_type):
+            return f"{op_type} {why}"
+    if _TENSORFLOW_IO.match(op_type):
+        return f"{op_type} is an op of TensorFlow I/O, which reads files and uses the network"
+    return None
 
 
 def _conditional_reason(graph: nx.MultiDiGraph, name: str, op: Op) -> str | None:

@@ -72,10 +72,11 @@ def float64_op(facts: Facts) -> Iterator[Finding]:
 
     The type attribute and the output types of the judged graph's ops. The saving is modelled as half of their time.
     """
-    doubles = [name for name in facts.graph if _float_type(facts, name) == "float64"]
+    types = {name: dtype for name in facts.graph if (dtype := _float_type(facts, name))}
+    doubles = [name for name, dtype in types.items() if dtype == "float64"]
     if not doubles:
         return
-    floats = sum(_float_type(facts, name) is not None for name in facts.graph)
+    floats = len(types)
     whole = len(doubles) >= WHOLE_MODEL_SHARE * floats
     entries = _entries(facts, doubles)
     heavy = any(is_convolution(facts.op(name).type) or is_matmul(facts.op(name).type) for name in doubles)
@@ -106,7 +107,7 @@ def float64_op(facts: Facts) -> Iterator[Finding]:
 def _float_type(facts: Facts, name: str) -> str | None:
     """Return the floating type in which an op computes; ``None`` for other types, small tensors and plain moves."""
     op = facts.op(name)
-    if op.type in _NO_ARITHMETIC:
+    if op.type in _NO_ARITHMETIC or op.attrs.get("T", "float64") not in _FLOATS:
         return None
     specs = [*op.outputs, *(spec for spec in input_specs(facts.graph, name) if spec)]
     dtype = op.attrs.get("T") or next((spec.dtype for spec in specs if spec.dtype in _FLOATS), None)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from graphlens.facts.core import Facts
-from graphlens.facts.patterns import affine_chains, computed_frozen_groups, folded_ops
+from graphlens.facts.patterns import computed_frozen_groups
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.graph import data_consumers, data_inputs
 from graphlens.ir.ops import UNTRACED
@@ -67,9 +67,7 @@ def unfolded_constant(facts: Facts) -> Iterator[Finding]:
     Data dependencies of the judged graph. What belongs to a batch normalization that can be folded as a whole is
     counted by `unfolded-batch-norm` and not here.
     """
-    claimed = (
-        {name for chain in affine_chains(facts) for name in folded_ops(facts, chain)} if not facts.training else ()
-    )
+    claimed = {name for chain in facts.affine_chains for name in chain.folded} if not facts.training else ()
     alike: dict[tuple[bool, tuple[str, ...]], list[tuple[str, ...]]] = defaultdict(list)
     for group in computed_frozen_groups(facts, claimed):
         constant = all(name in facts.constant_ops for name in group)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from graphlens.facts.core import Facts
-from graphlens.facts.patterns import AffineChain, affine_chains, folded_ops, is_normalization
+from graphlens.facts.patterns import AffineChain, is_normalization
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.graph import op_of
 from graphlens.ir.ops import runtime_type
@@ -74,14 +74,14 @@ def unfolded_batch_norm(facts: Facts) -> Iterator[Finding]:
     The executed graph, where Grappler's own folding and fusion have been done; the graph as written where nothing
     was executed, without the chains that Grappler is known to fold. The saving is the time of the ops that vanish.
     """
-    chains = [chain for chain in affine_chains(facts) if facts.stage == "executed" or not _grappler_folds(facts, chain)]
+    chains = [chain for chain in facts.affine_chains if facts.stage == "executed" or not _grappler_folds(facts, chain)]
     if not chains:
         return
     chains.sort(key=lambda chain: -_cost_ns(facts, chain))
-    gone = list(dict.fromkeys(name for chain in chains for name in folded_ops(facts, chain)))
+    gone = list(dict.fromkeys(name for chain in chains for name in chain.folded))
     yield found(
         title=_title(facts, chains, len(gone)),
-        nodes=dict.fromkeys(name for chain in chains for name in (chain.base, *folded_ops(facts, chain))),
+        nodes=dict.fromkeys(name for chain in chains for name in (chain.base, *chain.folded)),
         evidence={
             "layers": [_layer(facts, chain) for chain in chains],
             "ops_that_vanish": len(gone),
@@ -112,7 +112,7 @@ def _is_plain_convolution(facts: Facts, chain: AffineChain) -> bool:
 
 
 def _cost_ns(facts: Facts, chain: AffineChain) -> int:
-    timings = (facts.timing(name) for name in folded_ops(facts, chain))
+    timings = (facts.timing(name) for name in chain.folded)
     return sum(timing.self_ns for timing in timings if timing)
 
 

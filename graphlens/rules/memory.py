@@ -124,7 +124,8 @@ def _large_finding(facts: Facts, large: Sequence[_Stored]) -> Finding:
         title=f"{counted(len(large), 'large constant')} in the graph ({format_bytes(total)})",
         nodes=_flat_names(facts, large),
         evidence={"bytes": total, "constants": _listed(large)},
-        reason="a value that the program holds as an array was baked into the graph, while other weights are variables",
+        reason="the value is stored in the graph itself, while other weights are variables: an array that the "
+        "program used, or a result that constant folding stored",
         fix=Fix(
             "Hold the value in a variable that is not trained",
             "exact",

@@ -204,18 +204,19 @@ def select(rules: Sequence[Rule], selected: Sequence[str] = (), ignored: Sequenc
     return tuple(item for item in rules if _strength(item, selected or ("",)) > _strength(item, ignored))
 
 
-def find(rules: Sequence[Rule], selector: str) -> Rule:
-    """Return the one rule with this code or name.
+def find(selector: str, rules: Sequence[Rule] | None = None) -> Rule:
+    """Return the one rule with this code or name, among all rules unless others are given.
 
     Raises
     ------
     UsageError
         When there is none.
     """
-    for item in rules:
+    known = all_rules() if rules is None else rules
+    for item in known:
         if selector in (item.code, item.name):
             return item
-    raise UsageError(_unknown(rules, selector))
+    raise UsageError(_unknown(known, selector))
 
 
 def _strength(item: Rule, selectors: Sequence[str]) -> int:
