@@ -117,5 +117,6 @@ def _with_inputs(request: Request, inputs: Any) -> Analysis:
 
     with tempfile.TemporaryDirectory(prefix="graphlens-") as folder:
         file = Path(folder) / "inputs.npz"
-        np.savez(file, **{name: np.asarray(value) for name, value in inputs.items()})
+        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in inputs.items()}
+        np.savez(file, **arrays)
         return pipeline.analyze(replace(request, inputs=str(file)))

@@ -24,6 +24,10 @@ DISPATCH: Final = "dispatch"
 # The first profiled step was up to 2.5 times slower than the rest; it is left out when enough others remain.
 FEWEST_STEPS_TO_DROP_FIRST: Final = 4
 
+# Wall time is divided over the middle half of the steps (by their length), so that a step during which another program
+# had the processor does not colour the whole picture; below this many steps all are used.
+FEWEST_STEPS_TO_TRIM: Final = 8
+
 # Composite calls complete when their callee does: their waiting is their callee's work, and is no wait of its own.
 _COMPOSITE = frozenset(
     """PartitionedCall StatefulPartitionedCall RemoteCall If While Case StatelessIf StatelessWhile StatelessCase
@@ -56,9 +60,9 @@ class Attribution:
     timings
         Executed op -> its time; ops that were not seen are absent.
     wall_ns
-        The wall time of each step that was used.
+        The wall time of each profiled step, without a slow first one.
     active_ns
-        Executed op (or ``executor``, ``hand-off``, ``dispatch``) -> wall time summed over all used steps, each
+        Executed op (or ``executor``, ``hand-off``, ``dispatch``) -> wall time summed over the typical steps, each
         instant given to what was running in it, in equal parts when several ops were.
     event_ns, joined_ns
         Summed self time of all op events in the steps, and of those joined to an executed *and* on to a traced op.
@@ -89,19 +93,19 @@ def attribute(
     names = _Names(executed)
     steps = _events_by_step(evidence.profile, windows)
     per_op = _self_times(steps, names)
-    active = _divide(evidence.profile, windows, names)
-    wall_ns = tuple(window.end_ns - window.start_ns for window in windows)
-    timings = _timings(per_op, active, sum(wall_ns), len(windows), names)
+    typical = _typical(windows)
+    active = _divide(evidence.profile, typical, names)
+    timings = _timings(per_op, _Division(active, sum(map(_length_ns, typical)), len(typical)), len(windows), names)
     event_ns, joined_ns, unjoined = _join_totals(steps, names, origins)
     return Attribution(
         timings=_prefer_replay_in_loops(timings, replay),
-        wall_ns=wall_ns,
+        wall_ns=tuple(map(_length_ns, windows)),
         active_ns=active,
         op_types=names.types,
         event_ns=event_ns,
         joined_ns=joined_ns,
         unjoined=unjoined,
-        parallelism=_parallelism(steps, active),
+        parallelism=_parallelism(steps, timings, sum(map(_length_ns, windows))),
     )
 
 
@@ -154,6 +158,30 @@ def _outermost(spans: Sequence[Span]) -> list[Span]:
     return kept
 
 
+def _length_ns(span: Span) -> int:
+    return span.end_ns - span.start_ns
+
+
+def _typical(windows: Sequence[Span]) -> list[Span]:
+    """Return the middle half of the steps by length, in time order."""
+    if len(windows) < FEWEST_STEPS_TO_TRIM:
+        return list(windows)
+    quarter = len(windows) // 4
+    middle = sorted(windows, key=_length_ns)[quarter : len(windows) - quarter]
+    return sorted(middle, key=lambda span: span.start_ns)
+
+
+class _Division(NamedTuple):
+    """Wall time by what was running, over ``steps`` steps of ``wall_ns`` in all."""
+
+    active_ns: Mapping[str, float]
+    wall_ns: int
+    steps: int
+
+    def share(self, name: str) -> float | None:
+        return self.active_ns.get(name, 0.0) / self.wall_ns if self.wall_ns else None
+
+
 def _events_by_step(profile: Profile, windows: Sequence[Span]) -> list[list[OpEvent]]:
     steps: list[list[OpEvent]] = [[] for _ in windows]
     starts = [window.start_ns for window in windows]
@@ -186,24 +214,20 @@ def _self_times(steps: Sequence[Sequence[OpEvent]], names: _Names) -> Mapping[st
 
 
 def _timings(
-    per_op: Mapping[str, list[tuple[int, int]]],
-    active: Mapping[str, float],
-    wall_ns: int,
-    n: int,
-    names: _Names,
+    per_op: Mapping[str, list[tuple[int, int]]], division: _Division, n: int, names: _Names
 ) -> dict[str, OpTiming]:
     timings = {
         name: OpTiming(
             self_ns=round(median(self_ns for self_ns, _ in seen)),
             calls_per_step=sum(calls for _, calls in seen) / n,
-            wall_share=active.get(name, 0.0) / wall_ns if wall_ns else None,
+            wall_share=division.share(name),
             source="kernel" if names.types.get(name) == "XlaKernel" else "profile",
         )
         for name, seen in per_op.items()
     }
-    for name, ns in active.items():
+    for name, ns in division.active_ns.items():
         if name not in timings and name not in (EXECUTOR, HANDOFF, DISPATCH):
-            timings[name] = OpTiming(round(ns / n), 1.0, ns / wall_ns if wall_ns else None, "profile")
+            timings[name] = OpTiming(round(ns / division.steps), 1.0, division.share(name), "profile")
     return timings
 
 
@@ -286,8 +310,8 @@ def _remove(counter: Counter[str], key: str) -> None:
         del counter[key]
 
 
-def _parallelism(steps: Sequence[Sequence[OpEvent]], active: Mapping[str, float]) -> float | None:
-    covered = sum(ns for key, ns in active.items() if key not in (EXECUTOR, HANDOFF, DISPATCH))
+def _parallelism(steps: Sequence[Sequence[OpEvent]], timings: Mapping[str, OpTiming], wall_ns: int) -> float | None:
+    covered = wall_ns * sum(timing.wall_share or 0.0 for timing in timings.values())
     busy = sum(event.end_ns - event.start_ns for events in steps for event in events)
     return busy / covered if covered else None
 

@@ -45,8 +45,8 @@ def step_time(evidence: Evidence, attribution: Attribution) -> StepTime | None:
 def ledger(step: StepTime | None, attribution: Attribution) -> tuple[LedgerRow, ...]:
     """Apportion the step's median to the composition of the profiled steps.
 
-    The composition is that of all profiled steps together.  Integer nanoseconds are apportioned by largest remainder,
-    so the rows sum to ``step.median_ns`` exactly.
+    The composition is that of the typical profiled steps (the middle half by length).  Integer nanoseconds are
+    apportioned by largest remainder, so the rows sum to ``step.median_ns`` exactly.
     """
     if step is None:
         return ()

@@ -36,7 +36,7 @@ def judge(facts: Facts) -> Quality:
         why = facts.evidence.static_reason or "nothing was executed"
         return Quality("none", reasons=(f"no measurement: {why}",), notes=notes)
     found = facts.attribution
-    seen, expected = _coverage(facts)
+    seen, replayed, expected = _coverage(facts)
     numbers = Quality(
         grade="none",
         join_rate=found.joined_ns / found.event_ns if found.event_ns else None,
@@ -44,6 +44,7 @@ def judge(facts: Facts) -> Quality:
         op_share=_ledger_share(facts, ("op",)),
         coverage=seen / expected if expected else None,
         ops_seen=seen if expected else None,
+        ops_replayed=replayed if expected else None,
         ops_expected=expected or None,
         stability=(step.p90_ns - step.p10_ns) / step.median_ns if step.n > 1 else None,
         profiler_overhead=_overhead(facts),
@@ -61,13 +62,14 @@ def _ledger_share(facts: Facts, kinds: tuple[str, ...]) -> float | None:
     return sum(row.ns for row in facts.ledger if row.kind in kinds) / total
 
 
-def _coverage(facts: Facts) -> tuple[int, int]:
-    """Count the executed ops that a profiler can see, and those it saw at least once."""
+def _coverage(facts: Facts) -> tuple[int, int, int]:
+    """Count the executed ops that the profile saw, that only the replay saw, and that a profiler can see at all."""
     if facts.executed is None or not facts.attribution.wall_ns:
-        return 0, 0
+        return 0, 0, 0
     expected = [name for name, op in facts.executed.nodes(data="op") if op.type not in UNTRACED]
     timings = facts.attribution.timings
-    return sum(1 for name in expected if name in timings and timings[name].wall_share is not None), len(expected)
+    seen = sum(1 for name in expected if name in timings and timings[name].wall_share is not None)
+    return seen, sum(1 for name in expected if name in timings) - seen, len(expected)
 
 
 def _overhead(facts: Facts) -> float | None:
@@ -96,9 +98,21 @@ def _verdicts(numbers: Quality) -> Iterator[tuple[bool, str]]:
     if attributed is not None and attributed < GOOD_ATTRIBUTED_SHARE:
         yield attributed < POOR_ATTRIBUTED_SHARE, f"only {attributed:.0%} of the step is attributed"
     if coverage is not None and coverage < GOOD_COVERAGE:
-        seen = f"{numbers.ops_seen} of {numbers.ops_expected}"
-        yield coverage < POOR_COVERAGE, f"the profiler saw {seen} executed ops"
+        yield _uncovered_share(numbers) > 1 - POOR_COVERAGE, _coverage_words(numbers)
     yield from _timing_verdicts(numbers)
+
+
+def _uncovered_share(numbers: Quality) -> float:
+    """Return the share of the ops that neither the profile nor the replay saw."""
+    seen = (numbers.ops_seen or 0) + (numbers.ops_replayed or 0)
+    return 1 - seen / numbers.ops_expected if numbers.ops_expected else 0.0
+
+
+def _coverage_words(numbers: Quality) -> str:
+    words = f"the profiler saw {numbers.ops_seen} of {numbers.ops_expected} executed ops"
+    if not numbers.ops_replayed:
+        return words
+    return f"{words}; {numbers.ops_replayed} more were timed by a replay, which is good for ranking only"
 
 
 def _timing_verdicts(numbers: Quality) -> Iterator[tuple[bool, str]]:

@@ -148,6 +148,8 @@ class Quality:
         Share of the step's wall time during which a named op ran.
     coverage
         Share of the executed ops that a profiler can see (see ``facts.quality``) of which it saw at least one event.
+    ops_seen, ops_replayed, ops_expected
+        The counts behind it: seen by the profile, timed only by the replay, and visible to a profiler at all.
     stability
         ``(p90 - p10) / median`` of the unprofiled step.
     profiler_overhead
@@ -161,6 +163,7 @@ class Quality:
     coverage: float | None = None
     ops_seen: int | None = None
     ops_expected: int | None = None
+    ops_replayed: int | None = None
     stability: float | None = None
     profiler_overhead: float | None = None
     steps: int | None = None

@@ -77,7 +77,9 @@ def demo(steps: int, progress: Progress = no_progress) -> Analysis:
     with tempfile.TemporaryDirectory(prefix="graphlens-", ignore_cleanup_errors=True) as folder:
         path = os.path.join(folder, "demo_model")
         progress("building the demo model", 0, 0)
-        built = subprocess.run([sys.executable, "-m", "graphlens.tf.demo", path], capture_output=True, text=True, check=False)
+        built = subprocess.run(
+            [sys.executable, "-m", "graphlens.tf.demo", path], capture_output=True, text=True, check=False
+        )
         if built.returncode:
             raise ExecutionError(f"the demo model could not be built: {built.stderr.strip().splitlines()[-1:]}")
         return analyze(Request(path, steps=steps), progress)

@@ -200,6 +200,4 @@ def _recorded(static: Evidence, folder: Path) -> Evidence:
 
 def _not_executed(evidence: Evidence, message: str) -> Evidence:
     reason = None if evidence.profile else message
-    return replace(
-        evidence, static_reason=reason, errors=(*evidence.errors, AnalysisError("execute", message))
-    )
+    return replace(evidence, static_reason=reason, errors=(*evidence.errors, AnalysisError("execute", message)))

@@ -58,9 +58,7 @@ def _sizes(facts: Facts) -> dict[str, GraphSize]:
         ("executed", evidence.executed),
     ]
     flat = {"traced": facts.traced, "executed": facts.executed}
-    return {
-        stage: _size(graph, flat.get(stage) or inline(graph)) for stage, graph in stages if graph is not None
-    }
+    return {stage: _size(graph, flat.get(stage) or inline(graph)) for stage, graph in stages if graph is not None}
 
 
 def _size(graph: Graph, inlined: object) -> GraphSize:

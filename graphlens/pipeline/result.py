@@ -58,8 +58,10 @@ class Analysis:
         return any(error.stage == "execute" for error in self.document.errors)
 
     def findings_at_or_above(self, severity: str) -> tuple[Finding, ...]:
-        """Return the findings whose severity is at least ``severity``."""
-        bound = SEVERITIES.index(severity)  # type: ignore[arg-type]  # an unknown word raises, as documented
+        """Return the findings whose severity is at least ``severity`` (``high``, ``medium``, ``low`` or ``info``)."""
+        if severity not in SEVERITIES:
+            raise UsageError(f"'{severity}' is no severity; there are {', '.join(SEVERITIES)}")
+        bound = SEVERITIES.index(severity)
         return tuple(item for item in self.findings if SEVERITIES.index(item.severity) <= bound)
 
     def to_json(self) -> str:
@@ -127,9 +129,7 @@ class Analysis:
 class _Annotator:
     """What the attributes of a node are made of; built once per graph."""
 
-    def __init__(
-        self, facts: Facts, stage: GraphStage, graph: nx.MultiDiGraph, findings: tuple[Finding, ...]
-    ) -> None:
+    def __init__(self, facts: Facts, stage: GraphStage, graph: nx.MultiDiGraph, findings: tuple[Finding, ...]) -> None:
         self.facts = facts
         self.judged = stage == facts.stage
         self.traced = stage == "traced"
