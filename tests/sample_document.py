@@ -199,7 +199,7 @@ def _op_rows() -> tuple[OpRow, ...]:
 
 
 RICH = Document(
-    target=Target("models/mobilenet_v2", "saved-model", "serving_default", "9f8d3c2b1a0e4f57"),
+    target=Target("models/mobilenet_v2", "saved_model", "serving_default", "9f8d3c2b1a0e4f57"),
     environment={
         "tensorflow": "2.21.0",
         "python": "3.11.7",
@@ -245,7 +245,7 @@ RICH = Document(
 )  # fmt: skip
 
 STATIC = Document(
-    target=Target("keras_imagenet_gpu.pbtxt", "graph-def"),
+    target=Target("keras_imagenet_gpu.pbtxt", "graph_def"),
     environment={},
     quality=Quality("none", reasons=("nothing was executed: --static was given",)),
     graphs={"traced": GraphSize(4, 3, 1)},

@@ -65,6 +65,12 @@ def test_an_op_that_was_not_seen_never_reads_as_zero():
 
 
 @needs_bundled_dot
+def test_without_any_time_the_labels_do_not_repeat_it():
+    untimed = replace(FIGURE, nodes=tuple(replace(node, self_ns=None) for node in FIGURE.nodes))
+    assert "not seen" not in texts(drawn(untimed))
+
+
+@needs_bundled_dot
 def test_the_device_is_left_out_when_there_is_only_one():
     one_device = replace(FIGURE, nodes=tuple(replace(node, device=sample_document.CPU) for node in FIGURE.nodes))
     assert "CPU:0" in texts(drawn(FIGURE))

@@ -22,7 +22,7 @@ def shown(key, value):
     ("key", "value", "label", "text"),
     [
         ("measured_self_ns", 2_310_000, "measured self time", "2.31 ms"),
-        ("ns", 12, "ns", "12 ns"),
+        ("ns", 12, "time", "12 ns"),
         ("mean_ns", 1500.4, "mean", "1.50 us"),
         ("moved_bytes", 1_572_864, "moved", "1.50 MiB"),
         ("extra_flops", 2_000_000, "extra FLOPs", "2.00 MFLOP"),

@@ -12,6 +12,9 @@ Format = Callable[[Any], str]
 
 # Key suffix -> how its number is written; the suffix itself is then left out of the label.
 _UNITS: Mapping[str, Format] = {"_ns": format_ns, "_bytes": format_bytes, "_flops": format_flops}
+# Keys that are a unit and nothing else.
+_BARE: Mapping[str, str] = {"ns": "time", "bytes": "bytes", "flops": "FLOPs"}
+
 # Longer lists are cut with a note: a reader needs the first ones, the JSON has all.
 LIST_LIMIT = 200
 
@@ -54,6 +57,8 @@ def label_of(key: str) -> str:
     >>> label_of("measured_self_ns"), label_of("layers"), label_of("share_of_step")
     ('measured self time', 'layers', 'share of step')
     """
+    if key in _BARE:
+        return _BARE[key]
     for suffix in _UNITS:
         if key.endswith(suffix) and len(key) > len(suffix):
             stem = key.removesuffix(suffix).replace("_", " ")

@@ -21,7 +21,7 @@ from xml.etree import ElementTree
 
 import graphviz
 
-from graphlens.ir.analysis import Figure
+from graphlens.ir.analysis import Figure, FigureNode
 from graphlens.report.words import NOT_SEEN, plural, printable, shared_scope, short_device, shorten
 from graphlens.units import format_ns
 
@@ -35,6 +35,8 @@ BUDGET_S = 20.0
 NODE_LIMIT = 300
 # Wider drawings (px) are laid out from top to bottom instead of left to right.
 WIDTH_LIMIT = 980
+# Up to this width (px) a drawing is shrunk to the page; beyond, its text would be too small, and it scrolls.
+SHRINK_LIMIT = 1300
 LABEL_CHARACTERS = 34
 HEAT_STEPS = 5
 EDGE_CLASSES = {"data": "data", "control": "control", "transfer": "transfer"}
@@ -158,6 +160,7 @@ def _ids(figure: Figure) -> dict[str, str]:
 def _labels(figure: Figure) -> dict[str, list[str]]:
     """Return the lines of each op: type, name without what all names share, time, output, device if several."""
     several = len({node.device for node in figure.nodes if node.device}) > 1
+    timed = has_times(figure)
     shared = len(shared_scope([node.name for node in figure.nodes]))
     return {
         node.name: [
@@ -165,7 +168,7 @@ def _labels(figure: Figure) -> dict[str, list[str]]:
             for line in (
                 shorten(node.op, LABEL_CHARACTERS),
                 shorten(node.name[shared:], LABEL_CHARACTERS),
-                NOT_SEEN if node.self_ns is None else format_ns(node.self_ns),
+                _time(node) if timed else "",
                 shorten(node.spec or "", LABEL_CHARACTERS),
                 short_device(node.device)[:LABEL_CHARACTERS] if several and node.device else "",
             )
@@ -173,6 +176,15 @@ def _labels(figure: Figure) -> dict[str, list[str]]:
         ]
         for node in figure.nodes
     }
+
+
+def has_times(figure: Figure) -> bool:
+    """Say whether any op of the figure was seen; where none was, the caption says it once for all."""
+    return any(node.self_ns is not None for node in figure.nodes)
+
+
+def _time(node: FigureNode) -> str:
+    return NOT_SEEN if node.self_ns is None else format_ns(node.self_ns)
 
 
 def _ascii(text: str) -> str:
@@ -218,7 +230,7 @@ def _finish(svg: ElementTree.Element, figure: Figure, prefix: str) -> str:
     for group in svg.iter("g"):
         _finish_group(group, names)
     svg.attrib = {
-        "class": "graph",
+        "class": "graph fit" if float(width) <= SHRINK_LIMIT else "graph",
         "role": "img",
         "aria-label": _spoken(figure),
         "viewBox": svg.attrib["viewBox"],

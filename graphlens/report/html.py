@@ -19,7 +19,7 @@ from graphlens.report.figures import Skipped, draw_all
 from graphlens.report.view import view_of
 from graphlens.report.words import printable
 
-_BREAKS = re.compile(r"([/_.,])(?=\S)")
+_BREAKS = re.compile(r"(?<=\S)([/_.,])(?=\S)")
 
 ASSETS = Path(__file__).parent / "assets"
 

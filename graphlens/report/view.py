@@ -13,7 +13,7 @@ from graphlens.ir.analysis import SEVERITIES, Document, Quality, RuleStatus, Ste
 from graphlens.report.evidence import Cell, cells_of
 from graphlens.report.view_findings import FindingView, finding_views
 from graphlens.report.view_ops import CopyView, OpTable, PathView, copy_views, op_table, path_view
-from graphlens.report.words import GRADES, LEDGER_KINDS, RULE_STATUSES, plural, short_device
+from graphlens.report.words import GRADES, KINDS, LEDGER_KINDS, RULE_STATUSES, plural, short_device
 from graphlens.units import UNKNOWN, format_count, format_ns, format_share
 
 NOT_MEASURED = "not measured"
@@ -155,7 +155,7 @@ def _about(document: Document) -> tuple[tuple[str, str], ...]:
     tensorflow = environment.get("tensorflow")
     devices = environment.get("devices")
     pairs = (
-        ("kind", target.kind),
+        ("kind", KINDS.get(target.kind, target.kind)),
         ("signature", target.signature),
         ("TensorFlow", str(tensorflow) if tensorflow else None),
         ("processor", str(environment["cpu"]) if environment.get("cpu") else None),

@@ -88,6 +88,7 @@ class FindingView:
     ops_note: str
     overlaps: tuple[Overlap, ...]
     figure: Figure | None
+    figure_notes: tuple[str, ...]
     fingerprint: str
 
 
@@ -140,6 +141,7 @@ def _finding(
         ops_note=f"and {plural(hidden, 'more op')}, listed in the JSON report" if hidden > 0 else "",
         overlaps=tuple(_overlap(reference, anchors, findings) for reference in finding.shares_ops_with),
         figure=finding.figure,
+        figure_notes=_figure_notes(finding.figure),
         fingerprint=finding.fingerprint,
     )
 
@@ -185,6 +187,16 @@ def _op(name: str, rows: Mapping[str, tuple[int, OpRow]]) -> OpRef:
     index, row = rows[name]
     time = NOT_SEEN if row.self_ns is None else format_ns(row.self_ns)
     return OpRef(name, row.executed_as or row.op, time, f"op-{index}")
+
+
+def _figure_notes(figure: Figure | None) -> tuple[str, ...]:
+    if figure is None:
+        return ()
+    unseen = all(node.self_ns is None for node in figure.nodes)
+    return (
+        *(("No time was measured for any of these ops.",) if unseen else ()),
+        *((f"{plural(figure.omitted, 'more op')} of this finding not drawn.",) if figure.omitted else ()),
+    )
 
 
 def _overlap(reference: str, anchors: Sequence[str], findings: Sequence[Finding]) -> Overlap:

@@ -23,6 +23,7 @@ ROW_LIMIT = 2000
 # Runs on the critical path that are shorter than this share of it are drawn as one.
 SLIVER_SHARE = 0.005
 SEGMENT_LIMIT = 400
+LONGEST_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +107,13 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class PathView:
-    """The critical path: ``strip`` merges slivers, ``segments`` lists every run."""
+    """The critical path: ``strip`` merges slivers, ``longest`` ranks, ``segments`` lists the runs in order."""
 
     time: str
     ops: str
+    stops: str
     strip: tuple[Segment, ...]
+    longest: tuple[Segment, ...]
     segments: tuple[Segment, ...]
     note: str
 
@@ -220,7 +223,9 @@ def path_view(document: Document) -> PathView | None:
     return PathView(
         time=format_ns(path.ns),
         ops=plural(len(path.ops), "op"),
+        stops=plural(len(runs), "stop"),
         strip=_segments(_merged(runs, whole_ns), whole_ns) if whole_ns else (),
+        longest=tuple(sorted(segments, key=lambda segment: -segment.width)[:LONGEST_SHOWN]) if whole_ns else (),
         segments=segments[:SEGMENT_LIMIT],
         note=f"and {plural(hidden, 'more run')}, listed in the JSON report" if hidden > 0 else "",
     )

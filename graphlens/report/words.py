@@ -6,6 +6,14 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 
+# Kinds of targets that have a name in TensorFlow's own spelling; the others read well as they are.
+KINDS: Mapping[str, str] = {
+    "saved_model": "SavedModel",
+    "graph_def": "GraphDef",
+    "meta_graph": "MetaGraph",
+    "keras": "Keras model",
+}
+
 GRADES: Mapping[str, str] = {
     "good": "Trustworthy",
     "fair": "Usable with care",
