@@ -31,9 +31,7 @@ def open_name(name: str) -> Opened:
 
 
 def open_object(target: Any, example: Any = None) -> Opened:
-    """Open a live object; ``example`` are the arguments to call it with (a tuple, a dict of keywords, or one tensor)."""
-    if example is None and not _is_keras(target) and not _is_function(target) and isinstance(target, tuple):
-        target, example = target
+    """Open a live object; ``example`` are its arguments: a tuple, a mapping of keywords, or one tensor."""
     if _is_keras(target):
         return _open_keras(target, example)
     if isinstance(target, tf.types.experimental.ConcreteFunction):
@@ -45,7 +43,7 @@ def open_object(target: Any, example: Any = None) -> Opened:
     return _open_structured(function, structure, target)
 
 
-# -- names --------------------------------------------------------------------------------------------------------------
+# -- names ---------------------------------------------------------------------------------------------------------
 
 
 def _resolve(name: str) -> Any:
@@ -83,16 +81,12 @@ def _open_factory(factory: Callable[[], Any], name: str) -> Opened:
     return open_object(made) if callable(made) and not is_array(made) else open_object(factory)
 
 
-# -- objects ------------------------------------------------------------------------------------------------------------
+# -- objects -------------------------------------------------------------------------------------------------------
 
 
 def _is_keras(target: Any) -> bool:
     keras = sys.modules.get("keras")
     return keras is not None and isinstance(target, keras.Model)
-
-
-def _is_function(target: Any) -> bool:
-    return callable(target)
 
 
 def _as_tf_function(target: Any) -> Any:

@@ -76,9 +76,7 @@ def _run(request: dict[str, Any], capture: Any, emit: Emit) -> None:
         measure.trace(opened, plan, capture)
         capture.save()
         return
-    measure.record(
-        opened, plan, capture, lambda what, done, of: emit({"progress": what, "done": done, "of": of})
-    )
+    measure.record(opened, plan, capture, lambda what, done, of: emit({"progress": what, "done": done, "of": of}))
     capture.save()
 
 

@@ -142,7 +142,7 @@ def _called(node: Any) -> Iterator[str]:
             yield from (function.name for function in value.list.func)
 
 
-# -- what a reader demands --------------------------------------------------------------------------------------------
+# -- what a reader demands -----------------------------------------------------------------------------------------
 
 
 def _limit(graph: Graph, place: _Place, node: Any, position: int) -> int | None:
@@ -215,7 +215,7 @@ def _strings(graph: Graph, place: _Place, source: str) -> list[str]:
     return [text.decode("utf-8", "replace") for text in tensor.string_val] if tensor is not None else []
 
 
-# -- parsers of serialized examples -----------------------------------------------------------------------------------
+# -- parsers of serialized examples --------------------------------------------------------------------------------
 
 
 def _dense(node: Any, keys: list[str]) -> Iterator[Feature]:

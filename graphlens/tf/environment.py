@@ -53,5 +53,7 @@ def _version_of_loaded(package: str) -> str | None:
 
 
 def _device_details() -> dict[str, Any]:
-    details = {gpu.name: tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")}
+    details = {
+        gpu.name: tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")
+    }
     return {name: {key: str(value) for key, value in found.items()} for name, found in details.items()}

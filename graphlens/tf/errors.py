@@ -4,7 +4,14 @@ from __future__ import annotations
 
 MOST_LETTERS = 300
 # Headings and repetitions that TensorFlow puts around the message proper.
-_EMPTY_WORDS = ("Graph execution error:", "Node:", "Detected at node", "Original stack trace", "Errors may have originated")
+_EMPTY_WORDS = (
+    "Graph execution error:",
+    "<stack traces unavailable>",
+    "Node:",
+    "Detected at node",
+    "Original stack trace",
+    "Errors may have originated",
+)
 _TRACES = ("File ", "[[", "{{", "Traceback", "node ", "in user code:")
 
 

@@ -47,20 +47,24 @@ def _described(variable: Any) -> dict[str, Any]:
     }
 
 
-def write_executed(capture: CaptureDirectory, concrete: Any, call: Callable[[], object]) -> None:
-    """Run one step from cold and write what TensorFlow made of the function: optimized, and one part per device."""
+def write_executed(capture: CaptureDirectory, concrete: Any, call: Callable[[], object]) -> list[Any]:
+    """Run one step from cold and write what TensorFlow made of the function: optimized, and one part per device.
+
+    Returns the parts, none when TensorFlow does not hand them out.
+    """
     capture.note(*private.forget_warm_kernels())
     collected, notes = private.call_collecting_graphs(call)
     capture.note(*notes)
     ran = _root(collected, concrete)
     if ran is None:
-        return
+        return []
     capture.write(OPTIMIZED, strip_weights(ran.post_optimization_graph).SerializeToString())
     for index, partition in enumerate(ran.partition_graphs):
         name = f"executed/{index}.pb"
         capture.write(name, strip_weights(partition).SerializeToString())
         capture.content["executed"].append(name)
     capture.content["executed_root_arguments"] = _root_arguments(ran, concrete)
+    return list(ran.partition_graphs)
 
 
 def _root(collected: list[Any], concrete: Any) -> Any | None:

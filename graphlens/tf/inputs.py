@@ -125,8 +125,7 @@ def _shape(
 def _fitting(spec: InputSpec, shape: tuple[int, ...], flag: str) -> tuple[int, ...]:
     wanted = spec.shape
     fits = wanted is None or (
-        len(wanted) == len(shape)
-        and all(want in (None, size) for want, size in zip(wanted, shape, strict=True))
+        len(wanted) == len(shape) and all(want in (None, size) for want, size in zip(wanted, shape, strict=True))
     )
     if not fits:
         said = ",".join("?" if size is None else str(size) for size in wanted or ())
@@ -229,11 +228,11 @@ def serialized_example(features: Sequence[consumers.Feature], random: np.random.
             target.int64_list.value.extend(random.integers(0, UNBOUND_ID_LIMIT, count).tolist())
         else:
             target.bytes_list.value.extend([b"graphlens"] * count)
-    return example.SerializeToString()
+    return bytes(example.SerializeToString())
 
 
 def _image_file(random: np.random.Generator) -> bytes:
     import tensorflow as tf
 
     pixels = random.integers(0, 256, (IMAGE_SIDE, IMAGE_SIDE, 3)).astype("uint8")
-    return tf.io.encode_jpeg(pixels).numpy()
+    return bytes(tf.io.encode_jpeg(pixels).numpy())

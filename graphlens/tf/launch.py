@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -58,11 +59,9 @@ class Child:
 
     def send(self, request: Mapping[str, Any]) -> None:
         """Send the one request; a child that is already gone is reported by ``wait``."""
-        try:
+        with suppress(BrokenPipeError):
             _stdin(self).write(json.dumps(dict(request)) + "\n")
             _stdin(self).close()
-        except BrokenPipeError:
-            pass
 
     def cancel(self) -> None:
         """Tell the child that there is nothing to do, and end it."""
@@ -168,10 +167,8 @@ def _kill(process: subprocess.Popen[str]) -> None:
     """End the child with all it started; harmless when it has ended."""
     if process.poll() is None:
         if hasattr(os, "killpg"):
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signals.SIGKILL)
-            except ProcessLookupError:
-                pass
         else:
             process.kill()
     process.wait()
@@ -182,7 +179,7 @@ def _stdin(child: Child) -> IO[str]:
     return child.process.stdin
 
 
-# -- how it ended -------------------------------------------------------------------------------------------------------
+# -- how it ended --------------------------------------------------------------------------------------------------
 
 
 def _outcome(child: Child, error: str | None, timed_out: bool, time_limit_s: float | None) -> Outcome:

@@ -15,6 +15,7 @@ def record_callable(
     function: Any,
     inputs: Any,
     directory: Path,
+    *,
     steps: int = measure.DEFAULT_STEPS,
     batch: int | None = None,
     time_budget_s: float | None = None,

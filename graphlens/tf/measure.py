@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from graphlens.errors import ExecutionError
 from graphlens.tf import consumers, environment, graphs, hlo, inputs, private
-from graphlens.tf.manifest import CaptureDirectory
 from graphlens.tf.errors import first_line
+from graphlens.tf.manifest import CaptureDirectory
 from graphlens.tf.targets import Opened, Traced
 
 DEFAULT_STEPS = 30
@@ -86,12 +86,16 @@ def record(opened: Opened, plan: Plan, capture: CaptureDirectory, progress: Prog
     prepared = prepare(opened, plan, capture)
     with _stage(capture, "graphs"):
         progress("first step", 0, 1)
-        _first_step(capture, prepared)
+        partitions = _first_step(capture, prepared)
         capture.content["environment"] = environment.describe()
     _measure_steps(prepared, plan, capture, progress)
-    _optional(capture, plan, "hlo", lambda: hlo.write(capture, prepared.traced.concrete, prepared.tensors, plan.xla_dump))
+    _optional(
+        capture, plan, "hlo", lambda: hlo.write(capture, prepared.traced.concrete, prepared.tensors, plan.xla_dump)
+    )
+    if private.is_jit_compiled(prepared.traced.concrete):
+        return  # replayed op by op it would show ops that never ran as such
     progress("replaying", 0, 1)
-    _optional(capture, plan, "replay", lambda: _replay(capture, prepared))
+    _optional(capture, plan, "replay", lambda: _replay(capture, prepared, partitions))
 
 
 def prepare(opened: Opened, plan: Plan, capture: CaptureDirectory) -> Prepared:
@@ -147,19 +151,27 @@ def _note_placement(capture: CaptureDirectory, graph_def: Any) -> None:
         capture.note("The graph asks for a GPU: its GPU placement was not honoured, since this machine has no GPU.")
 
 
-# -- steps --------------------------------------------------------------------------------------------------------------
+# -- steps ---------------------------------------------------------------------------------------------------------
 
 
-def _first_step(capture: CaptureDirectory, prepared: Prepared) -> None:
+def _first_step(capture: CaptureDirectory, prepared: Prepared) -> list[Any]:
     try:
-        graphs.write_executed(capture, prepared.traced.concrete, prepared.step)
+        partitions = graphs.write_executed(capture, prepared.traced.concrete, prepared.step)
     except tf.errors.OpError as error:
-        raise ExecutionError(
-            f"the model failed on its first step: {first_line(error)}; if its inputs are at fault, "
-            "give real ones with --inputs FILE.npz"
-        ) from error
+        raise ExecutionError(f"the model failed on its first step: {first_line(error)}; {_advice(error)}") from error
     if not capture.content["executed"] and private.is_jit_compiled(prepared.traced.concrete):
         capture.note("The whole function is compiled by XLA: there is no executed TensorFlow graph, only HLO.")
+    return partitions
+
+
+def _advice(error: Exception) -> str:
+    if "No OpKernel" in str(error) or isinstance(error, tf.errors.UnimplementedError):
+        return "this TensorFlow build cannot run it; use the version or device that the model was made for"
+    if "pyfunc" in str(error):
+        return "it calls back into the Python program that saved it; give that program's function as module:callable"
+    if "ninitialized" in str(error) or isinstance(error, tf.errors.FailedPreconditionError):
+        return "its variables or tables have no values in this file; give the SavedModel or a frozen graph"
+    return "if its inputs are at fault, give real ones with --inputs FILE.npz"
 
 
 def _measure_steps(prepared: Prepared, plan: Plan, capture: CaptureDirectory, progress: Progress) -> None:
@@ -218,13 +230,13 @@ def _profile(step: Callable[[], Any], count: int, capture: CaptureDirectory, pro
     return count
 
 
-def _replay(capture: CaptureDirectory, prepared: Prepared) -> None:
+def _replay(capture: CaptureDirectory, prepared: Prepared, partitions: Sequence[Any]) -> None:
     from graphlens.tf import replay
 
-    replay.write(capture, prepared.traced.concrete, prepared.tensors, prepared.graph_def)
+    replay.write(capture, prepared.traced.concrete, prepared.tensors, prepared.graph_def, partitions)
 
 
-# -- stages -------------------------------------------------------------------------------------------------------------
+# -- stages --------------------------------------------------------------------------------------------------------
 
 
 @contextmanager

@@ -115,6 +115,14 @@ def optimized_hlo(concrete: Any, arguments_fed: list[Any]) -> str | None:
     return text.decode() if isinstance(text, bytes) else str(text)
 
 
+def has_kernel(op: str) -> bool | None:
+    """Whether this TensorFlow can run ops of type ``op`` anywhere, ``None`` where it does not say."""
+    module = _module("tensorflow.python.framework.kernels")
+    if module is None or not hasattr(module, "get_registered_kernels_for_op"):
+        return None
+    return len(module.get_registered_kernels_for_op(op).kernel) > 0
+
+
 def onednn_enabled() -> bool | None:
     """Whether the CPU kernels of oneDNN are in use, ``None`` where TensorFlow does not say."""
     module = _module("tensorflow.python.util._pywrap_util_port") or _module(
@@ -152,6 +160,6 @@ def _register_stand_in(registry: ModuleType, trackable: type) -> None:
             """Slots keep their zeros: nothing that is measured reads them."""
 
     registration = registry.VersionedTypeRegistration(
-        object_factory=lambda proto: Optimizer(), version=2, min_producer_version=1, min_consumer_version=1
+        object_factory=lambda _: Optimizer(), version=2, min_producer_version=1, min_consumer_version=1
     )
     registry.register_revived_type("optimizer", lambda value: isinstance(value, Optimizer), [registration])

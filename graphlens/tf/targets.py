@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from graphlens.errors import ExecutionError, TargetError, UsageError
-from graphlens.tf import private
+from graphlens.tf import private, retired
 from graphlens.tf.errors import first_line
 from graphlens.tf.inputs import InputSpec
 
 DEFAULT_SIGNATURE = "serving_default"
 CALL_SIGNATURE = "__call__"
+KERAS_2_OPTIMIZER = b"\n\toptimizer"  # SavedUserObject.identifier, as protobuf writes it
 # What TensorFlow raises when a file parses but is not a model that it can build or restore.
 LOAD_FAILURES = (tf.errors.OpError, ValueError, TypeError, KeyError, AttributeError, OSError, ImportError, RuntimeError)
 
@@ -70,31 +72,28 @@ def open_target(
     raise TargetError(f"{path}: GraphLens cannot execute a target of kind '{kind}'")
 
 
-# -- SavedModel ---------------------------------------------------------------------------------------------------------
+# -- SavedModel ----------------------------------------------------------------------------------------------------
 
 
 def _saved_model(path: str, signature: str | None, tag: str | None) -> Opened:
-    loaded, notes = _load(path, tag)
+    notes: tuple[str, ...] = (private.OPTIMIZER_SKIPPED,) if _holds_unknown_optimizer(path) else ()
+    if notes:
+        private.stand_in_for_missing_optimizer()
+    tags = [part for part in (tag or "").split(",") if part] or None
+    try:
+        with retired.loadable(path) as (folder, replaced):
+            loaded = tf.saved_model.load(folder, tags=tags)
+    except LOAD_FAILURES as error:
+        raise ExecutionError(f"TensorFlow cannot load {path}: {first_line(error)}") from error
+    notes += replaced
     name, function = _choose(loaded, path, signature)
     return from_concrete(function, kind="saved_model", signature=name, notes=notes, owner=loaded)
 
 
-def _load(path: str, tag: str | None) -> tuple[Any, tuple[str, ...]]:
-    try:
-        return _load_once(path, tag), ()
-    except AttributeError as error:
-        if "add_slot" not in str(error) or not private.stand_in_for_missing_optimizer():
-            raise ExecutionError(f"TensorFlow cannot load {path}: {first_line(error)}") from error
-        return _load_once(path, tag), (private.OPTIMIZER_SKIPPED,)
-
-
-def _load_once(path: str, tag: str | None) -> Any:
-    try:
-        return tf.saved_model.load(path, tags=[part for part in (tag or "").split(",") if part] or None)
-    except AttributeError:
-        raise
-    except LOAD_FAILURES as error:
-        raise ExecutionError(f"TensorFlow cannot load {path}: {first_line(error)}") from error
+def _holds_unknown_optimizer(path: str) -> bool:
+    """Whether Keras 2 saved its optimizer along, which only ``tf_keras`` knows how to revive."""
+    file = Path(path) / "saved_model.pb"
+    return find_spec("tf_keras") is None and file.is_file() and KERAS_2_OPTIMIZER in file.read_bytes()
 
 
 def _choose(loaded: Any, path: str, wanted: str | None) -> tuple[str, Any]:
@@ -112,7 +111,8 @@ def _choose(loaded: Any, path: str, wanted: str | None) -> tuple[str, Any]:
 
 
 def _called_function(loaded: Any, path: str) -> Any:
-    functions = getattr(getattr(loaded, "__call__", None), "concrete_functions", ())
+    function = loaded.__call__ if callable(loaded) else None
+    functions = getattr(function, "concrete_functions", ())
     if not functions:
         raise ExecutionError(f"{path} has no signature and is not callable: export it again with signatures=…")
     return functions[0]
@@ -179,7 +179,7 @@ def dims(shape: Any) -> tuple[int | None, ...] | None:
     return None if shape.rank is None else tuple(shape.as_list())
 
 
-# -- graph files --------------------------------------------------------------------------------------------------------
+# -- graph files ---------------------------------------------------------------------------------------------------
 
 
 def _graph_file(path: Path, kind: str) -> Opened:
@@ -218,7 +218,7 @@ def _sinks(graph: Any) -> list[Any]:
     return [op.outputs[0] if op.outputs else op for op in sinks]
 
 
-# -- Keras --------------------------------------------------------------------------------------------------------------
+# -- Keras ---------------------------------------------------------------------------------------------------------
 
 
 def _keras_file(path: Path, trust: bool) -> Opened:
@@ -238,13 +238,12 @@ def from_keras(model: Any, kind: str, examples: Mapping[str, Any] | None = None)
     specs, notes = (_symbolic_specs(structure), ()) if structure is not None else _built_specs(model)
 
     def trace(resolved: Sequence[InputSpec]) -> Traced:
-        @tf.function(autograph=False)
         def inference(*tensors: Any) -> Any:
             packed = tf.nest.pack_sequence_as(structure, tensors) if structure is not None else tensors[0]
             return model(_unwrapped(packed), training=False)
 
         signature = [tf.TensorSpec(spec.shape, spec.dtype, name=_identifier(spec.name)) for spec in resolved]
-        concrete = inference.get_concrete_function(*signature)
+        concrete = tf.function(inference, autograph=False).get_concrete_function(*signature)
         return Traced(concrete, lambda tensors: concrete(*tensors))
 
     return Opened(kind, specs, trace, training=False, examples=examples or {}, notes=notes, owner=model)
