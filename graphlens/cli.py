@@ -103,7 +103,8 @@ def _print_summary(analysis: Analysis, outputs: Sequence[str]) -> None:
 
 def _exit_code(analysis: Analysis, fail_on: str | None) -> int:
     """A model that was to be executed and was not is reported before any finding is."""
-    if analysis.execution_failed:
+    if analysis.execution_error:
+        print(f"graphlens: {_one_line(analysis.execution_error)}", file=sys.stderr)
         return NOT_EXECUTED
     return FINDINGS if fail_on and analysis.findings_at_or_above(fail_on) else OK
 

@@ -25,6 +25,13 @@ from graphlens.tf import launch
 READABLE: Final = frozenset({"saved_model", "graph_def", "meta_graph"})
 TRACED_BY_TENSORFLOW: Final = frozenset({"keras", "callable"})
 
+# What can be told apart, and is no model.
+NO_MODELS: Final = {
+    "xplane": "a profile, which holds no graph",
+    "analysis": "an analysis already; graphlens.load() reads it",
+    "script": "a Python script; name a function of it as module:callable",
+}
+
 NO_TENSORFLOW: Final = "TensorFlow is not installed here; install it with: pip install 'graphlens-tf[cpu]'"
 STATIC_ASKED: Final = "--static was given"
 
@@ -52,7 +59,7 @@ def gather(request: Request, progress: Progress) -> Iterator[Gathered]:
         yield Gathered(captures.evidence_of(captures.open_capture(identified.path)))
         return
     if identified.kind not in READABLE | TRACED_BY_TENSORFLOW:
-        raise TargetError(f"'{request.target}' is a {identified.kind}; graphlens analyze reads {sniff.READS}")
+        raise TargetError(f"'{request.target}' is {NO_MODELS[identified.kind]}; GraphLens reads {sniff.READS}")
     with tempfile.TemporaryDirectory(prefix="graphlens-", ignore_cleanup_errors=True) as folder:
         if identified.kind in READABLE:
             yield _from_file(request, identified, Path(folder), progress)
@@ -83,7 +90,7 @@ def _from_file(request: Request, identified: sniff.Identified, folder: Path, pro
         if blockers:
             child.cancel()
             return Gathered(_not_executed(evidence, _unsafe_message(blockers)), None, loaded)
-        outcome = _run(child, request, identified, loaded.signature, "record", progress)
+        outcome = _run(child, replace(request, signature=loaded.signature), identified, "record", progress)
         return Gathered(_joined(evidence, folder, outcome), folder, loaded)
     finally:
         if child is not None:
@@ -119,13 +126,13 @@ def _unsafe_message(blockers: list[tuple[str, str]]) -> str:
 
 
 def _from_program(request: Request, identified: sniff.Identified, folder: Path, progress: Progress) -> Gathered:
-    """A Keras file or a callable holds no graph that could be read: the child traces it, and runs it unless asked not to."""
+    """A Keras file or a callable holds no graph yet: the child traces it, and runs it unless asked not to."""
     if not has_tensorflow():
         raise MissingDependencyError(f"'{request.target}' has to be traced first: {NO_TENSORFLOW}")
     child = launch.start(folder)
     try:
         mode = "trace" if request.static else "record"
-        outcome = _run(child, request, identified, request.signature, mode, progress)
+        outcome = _run(child, request, identified, mode, progress)
         static = Evidence(Target(request.target, identified.kind, request.signature))
         evidence = _joined(static, folder, outcome)
         if evidence.traced is None:
@@ -139,26 +146,19 @@ def _from_program(request: Request, identified: sniff.Identified, folder: Path, 
 
 
 def _run(
-    child: launch.Child,
-    request: Request,
-    identified: sniff.Identified,
-    signature: str | None,
-    mode: str,
-    progress: Progress,
+    child: launch.Child, request: Request, identified: sniff.Identified, mode: str, progress: Progress
 ) -> launch.Outcome:
-    child.send(child_request(request, identified.kind, identified.path, signature, mode))
+    child.send(child_request(request, identified, mode))
     return child.wait(progress, request.time_budget_s)
 
 
-def child_request(
-    request: Request, kind: str, path: str | os.PathLike[str], signature: str | None, mode: str
-) -> dict[str, Any]:
+def child_request(request: Request, identified: sniff.Identified, mode: str) -> dict[str, Any]:
     """Return what the child is told, as JSON data."""
     return {
-        "target": os.fspath(path),
+        "target": os.fspath(identified.path),
         "shown_as": request.target,
-        "kind": kind,
-        "signature": signature,
+        "kind": identified.kind,
+        "signature": request.signature,
         "tag": request.tag,
         "inputs": request.inputs,
         "shapes": {name: list(shape) for name, shape in request.shapes.items()},
@@ -199,5 +199,7 @@ def _recorded(static: Evidence, folder: Path) -> Evidence:
 
 
 def _not_executed(evidence: Evidence, message: str) -> Evidence:
-    reason = None if evidence.profile else message
-    return replace(evidence, static_reason=reason, errors=(*evidence.errors, AnalysisError("execute", message)))
+    """Note that the recording failed; the child may have said so itself before it ended."""
+    error = AnalysisError("execute", message)
+    errors = evidence.errors if error in evidence.errors else (*evidence.errors, error)
+    return replace(evidence, static_reason=None if evidence.profile else message, errors=errors)

@@ -53,9 +53,9 @@ class Analysis:
         return self.document.ledger
 
     @property
-    def execution_failed(self) -> bool:
-        """Whether the model was to be executed and was not."""
-        return any(error.stage == "execute" for error in self.document.errors)
+    def execution_error(self) -> str | None:
+        """Why the model was to be executed and was not; ``None`` when it was, or was not to be."""
+        return next((error.message for error in self.document.errors if error.stage == "execute"), None)
 
     def findings_at_or_above(self, severity: str) -> tuple[Finding, ...]:
         """Return the findings whose severity is at least ``severity`` (``high``, ``medium``, ``low`` or ``info``)."""
