@@ -24,7 +24,7 @@ def unsafe(text: str) -> list[str]:
     RegisterDatasetV2 CreateSummaryFileWriter CreateSummaryDbWriter WriteScalarSummary WriteSummary ImportEvent
     LoadAndRemapMatrix GenerateVocabRemapping RemoteCall XlaHostCompute RpcCall RpcServerStart WholeFileReaderV2
     TFRecordReaderV2 RecordInput ImmutableConst DumpTensor CalibrationStatisticsSaver FileSystemSetConfiguration
-    DistributedSave IO>BigQueryClient IO>FileRead""".split(),
+    DistributedSave Skipgram IO>BigQueryClient IO>FileRead""".split(),
 )
 def test_ops_that_always_reach_out(op_type: str) -> None:
     assert unsafe(f"x = Const() string[]\na = {op_type}(x)") == ["a"]
