@@ -33,7 +33,7 @@ _ALWAYS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = tuple(
             r"|TextLineDataset(V2)?|TFRecordDataset(V2)?|FixedLengthRecordDataset(V2)?|(Experimental)?CSVDataset(V2)?"
             r"|(Experimental)?SqlDataset|(Experimental)?LMDBDataset|LoadDataset|ListSnapshotChunksDataset"
             r"|SnapshotChunkDataset|SnapshotDatasetReader|SnapshotNestedDatasetReader|Restore(V2|Slice)?"
-            r"|DTensorRestoreV2|LoadAndRemapMatrix|GenerateVocabRemapping|Skipgram|Skipgram",
+            r"|DTensorRestoreV2|LoadAndRemapMatrix|GenerateVocabRemapping|Skipgram",
         ),
         (
             WRITES_FILES,
