@@ -7,7 +7,6 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-import sample_document
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +25,7 @@ from graphlens.ir.analysis import (
     Target,
 )
 from graphlens.ir.document import from_json, json_schema, to_json
+from tests import sample_document
 
 SCHEMA = Path(codec.__file__).parents[1] / "schema" / "analysis.v1.json"
 SAMPLES = [sample_document.RICH, sample_document.STATIC, sample_document.hostile()]

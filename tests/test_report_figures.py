@@ -7,11 +7,11 @@ from time import monotonic
 from xml.etree import ElementTree
 
 import pytest
-import sample_document
 
 from graphlens.ir.analysis import Figure, FigureNode
 from graphlens.report import figures
 from graphlens.report.figures import Skipped, draw, draw_all
+from tests import sample_document
 
 FIGURE = sample_document.BATCH_NORM_FIGURE
 needs_bundled_dot = pytest.mark.skipif(figures._bundled_dot() is None, reason="graphviz-pure is not installed")

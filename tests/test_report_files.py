@@ -4,10 +4,10 @@ import json
 import os
 
 import pytest
-import sample_document
 
 from graphlens import report
 from graphlens.errors import UsageError
+from tests import sample_document
 
 
 @pytest.mark.parametrize("path", ["a.html", "A.HTML", "some.folder/b.json", ".txt", ".html"])

@@ -4,9 +4,8 @@ import io
 import os
 from pathlib import Path
 
-import sample_document
-
 from graphlens.report.terminal import print_summary, render
+from tests import sample_document
 
 GOLDEN = Path(__file__).parent / "snapshots" / "summary.txt"
 

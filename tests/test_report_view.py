@@ -4,11 +4,11 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-import sample_document
 
 from graphlens.report import view_ops
 from graphlens.report.evidence import cells_of
 from graphlens.report.view import view_of
+from tests import sample_document
 
 RICH = sample_document.RICH
 
@@ -73,6 +73,11 @@ def test_overlaps_link_to_the_finding_of_that_rank():
     first, _, third, _ = view_of(RICH).findings
     assert first.overlaps[0].anchor == third.anchor
     assert third.overlaps[0].anchor == first.anchor
+    titled = replace(
+        RICH,
+        findings=(replace(sample_document.HIGH, shares_ops_with=(sample_document.LOW.title,)), sample_document.LOW),
+    )
+    assert view_of(titled).findings[0].overlaps[0].anchor == "finding-GL212-1"
     strange = replace(RICH, findings=(replace(sample_document.HIGH, shares_ops_with=("GL999#7",)),))
     assert view_of(strange).findings[0].overlaps[0].anchor is None
 

@@ -239,8 +239,12 @@ def _quality(quality: Quality) -> GradeView:
 def _coverage_meaning(quality: Quality) -> str:
     counted = ""
     if quality.ops_seen is not None and quality.ops_expected is not None:
-        counted = f" ({quality.ops_seen:,} of {quality.ops_expected:,})"
+        counted = f" ({quality.ops_seen:,} of {quality.ops_expected:,}{_replayed(quality)})"
     return f"of the ops that a profiler can see were seen at least once{counted}."
+
+
+def _replayed(quality: Quality) -> str:
+    return f"; {quality.ops_replayed:,} more timed by the replay only" if quality.ops_replayed else ""
 
 
 def _overhead_meaning(quality: Quality) -> str:

@@ -22,8 +22,6 @@ from graphlens.units import UNKNOWN, format_count, format_ns, format_share
 # A finding may be about thousands of ops; a reader needs the first ones, the JSON has all.
 OPS_LIMIT = 100
 
-_REFERENCE = re.compile(r"#(\d+)$")
-
 
 @dataclass(frozen=True, slots=True)
 class SavingView:
@@ -200,9 +198,10 @@ def _figure_notes(figure: Figure | None) -> tuple[str, ...]:
 
 
 def _overlap(reference: str, anchors: Sequence[str], findings: Sequence[Finding]) -> Overlap:
-    """Resolve ``CODE#rank``, where rank 1 is the document's first finding."""
-    match = _REFERENCE.search(reference)
-    index = int(match.group(1)) - 1 if match else -1
-    if 0 <= index < len(findings) and reference == f"{findings[index].code}#{index + 1}":
-        return Overlap(f"{findings[index].code} {findings[index].title}", anchors[index])
-    return Overlap(reference, None)
+    """Resolve ``CODE#rank`` (the document's first finding has rank 1), or a title that only one finding has."""
+    meant = [
+        index for index, finding in enumerate(findings) if reference in (f"{finding.code}#{index + 1}", finding.title)
+    ]
+    if len(meant) != 1:
+        return Overlap(reference, None)
+    return Overlap(f"{findings[meant[0]].code} {findings[meant[0]].title}", anchors[meant[0]])

@@ -1,0 +1,1 @@
+"""Tests that look at a report with a browser."""
