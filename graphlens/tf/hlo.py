@@ -12,6 +12,8 @@ from graphlens.tf import private
 from graphlens.tf.manifest import CaptureDirectory
 
 # XLA numbers its dumps: module_0003.<module name>.cpu_after_optimizations.txt
+# Most instructions name a line inside TensorFlow as their source, which tells the user nothing.
+_INTERNAL_SOURCE = re.compile(r' source_file="[^"]*tensorflow/python/[^"]*"( source_(end_)?(line|column)=\d+)*')
 _DUMP = re.compile(r"module_(\d+)\.(?P<module>.+)\.\w*after_optimizations\.txt$")
 
 
@@ -22,7 +24,7 @@ def write(capture: CaptureDirectory, concrete: Any, tensors: Sequence[Any], dump
         text = private.optimized_hlo(concrete, list(tensors))
         texts = [text] if text else []
     for index, text in enumerate(texts):
-        capture.write(f"hlo/{index}.txt", text.encode())
+        capture.write(f"hlo/{index}.txt", _INTERNAL_SOURCE.sub("", text).encode())
     if dump is not None:
         shutil.rmtree(dump, ignore_errors=True)
 

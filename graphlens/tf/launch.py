@@ -23,7 +23,7 @@ LOG_NAME = "stderr.txt"
 XLA_DUMP = "xla.part"  # the child reads it there and removes it
 USAGE_EXIT_CODE = 2
 _POLL_S = 0.2
-_KILL_GRACE_S = 5.0
+_END_GRACE_S = 5.0  # for a child that has closed its channel and is unloading libraries
 _LOG_TAIL_BYTES = 16 << 10
 
 OnProgress = Callable[[str, int, int], None]
@@ -69,20 +69,22 @@ class Child:
 
     def wait(self, on_progress: OnProgress | None = None, time_limit_s: float | None = None) -> Outcome:
         """Wait for the end, at most ``time_limit_s``; the child and its children never outlive this call."""
+        deadline_s = float("inf") if time_limit_s is None else time.monotonic() + time_limit_s
         error: dict[str, Any] = {}
         try:
-            for message in _received(self, time_limit_s):
+            for message in _received(self, deadline_s):
                 if "error" in message:
                     error = message
                 elif on_progress is not None:
                     on_progress(message["progress"], message["done"], message["of"])
-            timed_out = self.process.poll() is None and not _ended(self.process)
+            grace_s = min(_END_GRACE_S, max(0.0, deadline_s - time.monotonic()))
+            timed_out = not _ended(self.process, grace_s)
         finally:
             _kill(self.process)
         return _outcome(self, error.get("error"), timed_out, time_limit_s)
 
 
-def start(directory: Path, env: Mapping[str, str] | None = None) -> Child:
+def start(directory: Path, env: Mapping[str, str] | None = None, module: str = "graphlens.tf.child") -> Child:
     """Start the child, which imports TensorFlow and then waits for its request.
 
     Parameters
@@ -91,12 +93,14 @@ def start(directory: Path, env: Mapping[str, str] | None = None) -> Child:
         Where the capture's parts are written; made if it does not exist.
     env
         Additional environment variables.
+    module
+        What the child runs.
     """
     directory = Path(directory).absolute()
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / LOG_NAME).open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "graphlens.tf.child", str(directory)],
+            [sys.executable, "-m", module, str(directory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -139,9 +143,8 @@ def _read(stream: IO[str], messages: queue.SimpleQueue[dict[str, Any] | None]) -
     messages.put(None)
 
 
-def _received(child: Child, time_limit_s: float | None) -> Iterator[dict[str, Any]]:
+def _received(child: Child, deadline_s: float) -> Iterator[dict[str, Any]]:
     """Yield messages until the child closes the channel, ends, or the time is up."""
-    deadline_s = float("inf") if time_limit_s is None else time.monotonic() + time_limit_s
     while time.monotonic() < deadline_s:
         try:
             message = child.messages.get(timeout=min(_POLL_S, max(0.0, deadline_s - time.monotonic())))
@@ -154,10 +157,10 @@ def _received(child: Child, time_limit_s: float | None) -> Iterator[dict[str, An
         yield message
 
 
-def _ended(process: subprocess.Popen[str]) -> bool:
+def _ended(process: subprocess.Popen[str], grace_s: float) -> bool:
     """Whether the process ends by itself now that its channel is closed (it may be unloading libraries)."""
     try:
-        process.wait(timeout=_KILL_GRACE_S)
+        process.wait(timeout=grace_s)
     except subprocess.TimeoutExpired:
         return False
     return True
@@ -186,7 +189,8 @@ def _outcome(child: Child, error: str | None, timed_out: bool, time_limit_s: flo
     code = child.process.returncode
     name = _signal_name(code)
     if timed_out:
-        message = f"recording took longer than the {time_limit_s:g} s it was given, and was stopped"
+        given = "it was given" if time_limit_s is None else f"of {time_limit_s:g} s that it was given"
+        message = f"recording took longer than the time {given}, and was stopped; raise --time-budget"
         return Outcome(code, name, True, message)
     if name is not None:
         return Outcome(code, name, False, _death(name, child.directory))

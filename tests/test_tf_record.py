@@ -1,0 +1,340 @@
+"""The recorder end to end on small models: what ran is in the capture, weights are not, and failures leave a capture.
+
+One TensorFlow process (this one) serves the requests that the child would; what needs a process of its own gets one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tensorboard.compat.proto import graph_pb2
+
+from graphlens.tf import launch
+
+pytestmark = pytest.mark.tf
+
+REPOSITORY = Path(__file__).parents[1]
+REAL = REPOSITORY.parent / "shared" / "real"
+STEPS = 6
+
+# Ops that the profiler never shows: they cost nothing, or only start something.
+SILENT = set(
+    "Const _Arg _Retval NoOp Identity IdentityN Reshape Shape Squeeze ExpandDims StopGradient _Send _Recv Switch Merge "
+    "Enter Exit NextIteration LoopCond PartitionedCall StatefulPartitionedCall VarHandleOp".split()
+)
+
+
+class Recording:
+    """A capture directory as the tests ask about it."""
+
+    def __init__(self, path: Path, code: int, messages: list[dict[str, Any]]) -> None:
+        self.path = path
+        self.code = code
+        self.messages = messages
+        self.manifest = json.loads((path / "capture.json").read_text())
+
+    @property
+    def error(self) -> str:
+        return next((message["error"] for message in self.messages if "error" in message), "")
+
+    def graph(self, name: str) -> Any:
+        return graph_pb2.GraphDef.FromString((self.path / name).read_bytes())
+
+    @property
+    def executed(self) -> dict[str, str]:
+        graphs = [self.graph(name) for name in self.manifest["executed"]]
+        return {node.name: node.op for graph in graphs for node in graph.node}
+
+    @property
+    def replay(self) -> dict[str, Any]:
+        return json.loads((self.path / "replay.json").read_text())
+
+    def sees(self, node: str, op: str) -> bool:
+        """Whether the profile names the event `node:op`; a search of bytes needs no reader of profiles."""
+        return f"{node}:{op}".encode() in (self.path / "profile.xplane.pb").read_bytes()
+
+    @property
+    def coverage(self) -> float:
+        expected = [(node, op) for node, op in self.executed.items() if op not in SILENT]
+        return sum(self.sees(*one) for one in expected) / len(expected)
+
+    def holds(self, content: bytes) -> list[str]:
+        return [file.name for file in self.path.rglob("*") if file.is_file() and content in file.read_bytes()]
+
+
+Recorder = Callable[..., Recording]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the small fixture models."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from fixtures import models as build
+
+    folder = tmp_path_factory.mktemp("models")
+    for name in ("tiny_cnn", "lstm", *build.MODULES):
+        build.write(name, folder / name)
+    build.write("tiny_cnn", folder / "tiny.keras", "keras")
+    build.write("tiny_cnn", folder / "tiny.pb", "graph_def")
+    return folder
+
+
+@pytest.fixture
+def record(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """Serve one request in this process."""
+    from graphlens.tf import child
+
+    monkeypatch.chdir(REPOSITORY)
+
+    def serve(kind: str, target: str, **request: Any) -> Recording:
+        path = target if kind == "callable" or target.startswith("/") else str(models / target)
+        messages: list[dict[str, Any]] = []
+        asked = {"kind": kind, "target": path, "steps": STEPS, **request}
+        code = child.serve(asked, tmp_path / "out", messages.append)
+        return Recording(tmp_path / "out", code, messages)
+
+    return serve
+
+
+# -- what is recorded -------------------------------------------------------------------------------------------------
+
+
+def test_a_saved_model_is_measured_completely(record: Recorder) -> None:
+    recording = record("saved_model", "tiny_cnn")
+    assert recording.code == 0
+    assert recording.manifest["stages_done"] == ["load", "trace", "graphs", "profile", "timing", "hlo", "replay"]
+    assert recording.manifest["errors"] == []
+    assert recording.manifest["profiled_steps"] == STEPS
+    assert len(recording.manifest["unprofiled_ns"]) == STEPS
+    assert recording.manifest["target"]["signature"] == "serving_default"
+    # The runtime inlines the signature's call, so its names are the call's path and the names in the file.
+    assert recording.executed["StatefulPartitionedCall/tiny_1/conv_1/convolution"].endswith("Conv2D")
+
+
+def test_every_op_that_can_be_seen_is_seen(record: Recorder) -> None:
+    assert record("saved_model", "tiny_cnn").coverage >= 0.95
+
+
+def test_a_warm_function_is_seen_as_well_as_a_cold_one(models: Path, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    from graphlens.tf import live
+
+    weights = tf.Variable(tf.ones((8, 8)), name="weights")
+    function = tf.function(lambda x: tf.nn.relu(tf.matmul(x, weights) * 2.0 + 1.0) / 3.0)
+    for _ in range(300):  # after some 90 calls the runtime stops reporting ops this cheap
+        function(tf.ones((4, 8)))
+    live.record_callable(function, (tf.ones((4, 8)),), tmp_path / "out", steps=STEPS)
+    assert Recording(tmp_path / "out", 0, []).coverage >= 0.95
+
+
+def test_arguments_are_bound_to_their_variables(record: Recorder) -> None:
+    recording = record("keras", "tiny.keras")
+    executed = recording.manifest["executed_root_arguments"]
+    assert set(executed) <= {name for name, op in recording.executed.items() if op == "_Arg"}
+    assert {variable["name"] for variable in executed.values()} >= {"conv/kernel", "bn/moving_mean", "head/bias"}
+    traced = recording.manifest["variables"]
+    assert set(traced) <= {node.name for node in recording.graph("traced.pb").node}
+    kernel = next(variable for variable in traced.values() if variable["name"] == "conv/kernel")
+    assert (kernel["shape"], kernel["dtype"], kernel["trainable"]) == ([3, 3, 3, 8], "float32", True)
+
+
+def test_no_weight_leaves_the_model(record: Recorder) -> None:
+    from fixtures.models import EmbeddedConstant
+
+    recording = record("saved_model", "embedded_constant")
+    assert recording.holds(np.full(4, EmbeddedConstant.KNOWN_WEIGHT).tobytes()) == []
+    assert max(file.stat().st_size for file in recording.path.rglob("*.pb") if "xplane" not in file.name) < 10_000
+
+
+def test_loops_are_counted_by_the_replay(record: Recorder) -> None:
+    recording = record("saved_model", "while_if")
+    calls = {name.rsplit("/", 1)[-1]: seen["calls"] for name, seen in recording.replay.items() if "/body/" in name}
+    assert calls["MatMul"] == 10
+    assert set(recording.replay) <= set(recording.executed)
+    matmul = next(seen for name, seen in recording.replay.items() if name.endswith("MatMul"))
+    assert matmul["outputs"] == [["float32", [1, 16]]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [("keras", "tiny.keras"), ("graph_def", "tiny.pb"), ("callable", "fixtures.models:tiny_cnn_callable")],
+)
+def test_other_forms_of_the_same_network_are_traced_and_run(record: Recorder, kind: str, target: str) -> None:
+    recording = record(kind, target)
+    assert recording.code == 0
+    assert recording.manifest["traced_root"] == ""
+    assert sum(node.op == "Conv2D" for node in recording.graph("traced.pb").node) == 1
+    assert recording.coverage >= 0.95
+
+
+def test_a_training_step_is_replayed_with_its_assignments(record: Recorder) -> None:
+    recording = record("callable", "fixtures.models:train_step")
+    assert recording.code == 0
+    assert any(recording.executed[name] == "AssignSubVariableOp" for name in recording.replay)
+    assert [one["origin"] for one in recording.manifest["inputs"]] == ["example", "example"]
+
+
+def test_tracing_alone_executes_nothing(record: Recorder) -> None:
+    recording = record("keras", "tiny.keras", mode="trace")
+    assert recording.manifest["stages_done"] == ["load", "trace"]
+    assert recording.graph("traced.pb").node
+    assert not (recording.path / "profile.xplane.pb").exists()
+
+
+# -- inputs -----------------------------------------------------------------------------------------------------------
+
+
+def test_serialized_examples_are_made_for_a_parser(record: Recorder) -> None:
+    recording = record("saved_model", "parses_examples", batch=3)
+    assert recording.code == 0
+    assert recording.manifest["inputs"] == [{"name": "examples", "dtype": "string", "shape": [3], "origin": "made"}]
+
+
+def test_image_files_are_made_for_a_decoder(record: Recorder) -> None:
+    assert record("saved_model", "decodes_images", batch=2).code == 0
+
+
+def test_arrays_of_the_user_are_fed(record: Recorder, tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", image=np.zeros((2, 32, 32, 3), np.float32))
+    recording = record("saved_model", "tiny_cnn", inputs=str(tmp_path / "in.npz"))
+    assert recording.manifest["inputs"] == [
+        {"name": "image", "dtype": "float32", "shape": [2, 32, 32, 3], "origin": "given"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "request_", "code", "message"),
+    [
+        (
+            "callable",
+            "fixtures.models:plain_step",
+            {},
+            2,
+            "input 'left' has no shape in the model: give one with --shape",
+        ),
+        ("callable", "fixtures.models:nothing", {}, 2, "'fixtures.models' has no 'nothing'"),
+        ("callable", "no_such_module:step", {}, 2, "no module named 'no_such_module'"),
+        ("saved_model", "tiny_cnn", {"signature": "other"}, 2, "--signature other: .* has serving_default"),
+        ("saved_model", "missing", {}, 3, "TensorFlow cannot load"),
+        ("keras", "tiny.pb", {}, 3, "Keras cannot load"),
+        ("graph_def", "tiny.keras", {}, 2, "is not a readable graph_def"),
+        ("saved_model", "py_function", {"trust": True}, 0, ""),
+    ],
+)
+def test_what_cannot_be_done_is_one_clear_line(
+    record: Recorder, kind: str, target: str, request_: dict[str, Any], code: int, message: str
+) -> None:
+    recording = record(kind, target, **request_)
+    assert recording.code == code
+    assert "\n" not in recording.error
+    assert re.search(message, recording.error)
+
+
+# -- processes of their own -------------------------------------------------------------------------------------------
+
+
+def in_child(
+    tmp_path: Path, kind: str, target: str, kill_at: str = "", limit_s: float = 240, **request: Any
+) -> Recording:
+    child = launch.start(tmp_path / "out")
+
+    def on_progress(what: str, _done: int, _of: int) -> None:
+        if what == kill_at:
+            os.kill(child.process.pid, signal.SIGKILL)
+
+    child.send({"kind": kind, "target": target, "steps": STEPS, "import_path": str(REPOSITORY), **request})
+    outcome = child.wait(on_progress, limit_s)
+    return Recording(tmp_path / "out", outcome.returncode, [{"error": outcome.message}])
+
+
+def test_two_devices_leave_two_partitions_and_the_copy_between(tmp_path: Path) -> None:
+    recording = in_child(tmp_path, "callable", "fixtures.models:two_devices")
+    parts = [{node.op for node in recording.graph(name).node} for name in recording.manifest["executed"]]
+    assert len(parts) == 2
+    assert ["_Send" in part for part in parts] == [True, False]
+    assert ["_Recv" in part for part in parts] == [False, True]
+
+
+def test_what_xla_compiled_is_kept_as_hlo(models: Path, tmp_path: Path) -> None:
+    recording = in_child(tmp_path, "saved_model", str(models / "jit"))
+    assert "StatefulPartitionedCall" in recording.executed.values()
+    (text,) = [file.read_text() for file in (recording.path / "hlo").iterdir()]
+    assert text.startswith("HloModule a_inference_compiled")
+    module = text.split()[1].rstrip(",")
+    assert set(recording.holds(module.encode())) == {"profile.xplane.pb", "0.txt"}  # one name on both sides
+    assert not (recording.path / "xla.part").exists()
+
+
+def test_a_child_killed_while_it_profiles_leaves_what_it_had(models: Path, tmp_path: Path) -> None:
+    recording = in_child(tmp_path, "saved_model", str(models / "lstm"), kill_at="profiling")
+    assert "was killed" in recording.error
+    assert recording.manifest["stages_done"] == ["load", "trace", "graphs"]
+    assert recording.executed
+
+
+# -- models that others made ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(not REAL.exists(), reason="the real models are not here")
+@pytest.mark.parametrize(
+    ("path", "note"),
+    [
+        ("basic_pitch_savedmodel", "optimizer was left out"),
+        ("tfx_taxi_savedmodel", "no kernel for BoostedTreesBucketize"),
+        ("half_plus_two_gpu_savedmodel/00000123", "GPU placement was not honoured"),
+    ],
+)
+def test_old_exports_run(record: Recorder, path: str, note: str) -> None:
+    recording = record("saved_model", str(REAL / path))
+    assert recording.code == 0
+    assert recording.coverage >= 0.95
+    assert any(note in one for one in recording.manifest["notes"])
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real models are not here")
+@pytest.mark.parametrize("path", ["malformed/bad_node_attr", "malformed/negative_shape"])
+def test_malformed_models_are_refused_in_one_line(record: Recorder, path: str) -> None:
+    recording = record("saved_model", str(REAL / path))
+    assert recording.code == 3
+    assert recording.error.startswith("TensorFlow cannot load")
+    assert "\n" not in recording.error
+
+
+def test_a_keras_2_export_with_an_optimizer_loads(record: Recorder, models: Path, tmp_path: Path) -> None:
+    path = with_keras_2_optimizer(models / "tiny_cnn", tmp_path / "keras_2")
+    recording = record("saved_model", str(path))
+    assert recording.code == 0
+    assert any("optimizer was left out" in note for note in recording.manifest["notes"])
+
+
+def with_keras_2_optimizer(source: Path, target: Path) -> Path:
+    """Copy a SavedModel and add what Keras 2 adds: an optimizer object with a slot variable for each weight."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    shutil.copytree(source, target)
+    model = saved_model_pb2.SavedModel.FromString((target / "saved_model.pb").read_bytes())
+    objects = model.meta_graphs[0].object_graph_def.nodes
+    weight, variable = next((i, node) for i, node in enumerate(objects) if node.WhichOneof("kind") == "variable")
+    slot = objects.add()
+    slot.variable.CopyFrom(variable.variable)
+    optimizer = objects.add()
+    optimizer.user_object.identifier = "optimizer"
+    optimizer.user_object.version.producer = 2
+    optimizer.user_object.version.min_consumer = 1
+    optimizer.slot_variables.add(
+        original_variable_node_id=weight, slot_name="m", slot_variable_node_id=len(objects) - 2
+    )
+    objects[0].children.add(node_id=len(objects) - 1, local_name="optimizer")
+    (target / "saved_model.pb").write_bytes(model.SerializeToString())
+    return target
