@@ -9,6 +9,8 @@ from graphlens.errors import TargetError
 
 MESSAGE_LIMIT_BYTES = (1 << 31) - 1  # protobuf refuses larger messages
 
+HEAD_BYTES = 1 << 16  # enough of a file to tell what it is
+
 Message = TypeVar("Message")
 
 
@@ -31,6 +33,21 @@ def read_bytes(path: Path) -> bytes:
     if not data:
         raise TargetError(f"'{path}' is empty; was it copied completely?")
     return data
+
+
+def looks_like_text(data: bytes) -> bool:
+    """Tell text from protobuf bytes, which hold control characters as tags from the start.
+
+    >>> looks_like_text(b'node { name: "a" }'), looks_like_text(bytes.fromhex("0a410a03612f62"))
+    (True, False)
+    """
+    head = data[:HEAD_BYTES]
+    cut = head if len(head) < HEAD_BYTES else head[:-3]  # the last character may be incomplete
+    try:
+        cut.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return bool(head.strip()) and not any(byte < 0x20 and byte not in b"\t\n\r\f" for byte in head)
 
 
 def parse_message(message_class: type[Message], data: bytes, path: Path | str, what: str) -> Message:

@@ -12,7 +12,7 @@ from graphlens.errors import TargetError
 from graphlens.ir.graph import ARGUMENT, RETURN, Function, Graph, Op, TensorSpec
 from graphlens.load import sources
 from graphlens.load.attrs import dtype_name
-from graphlens.load.files import parse_message, parse_text, read_bytes
+from graphlens.load.files import looks_like_text, parse_message, parse_text, read_bytes
 from graphlens.load.linking import Linker
 from graphlens.load.nodes import OUTPUT_SHAPES, NodeReader, function_info
 from graphlens.load.tensors import strip_weights
@@ -40,12 +40,6 @@ def parse_graph_def(data: bytes, path: Path | str) -> Any:
 
     parse = parse_text if looks_like_text(data) else parse_message
     return parse(graph_pb2.GraphDef, data, path, "a GraphDef")
-
-
-def looks_like_text(data: bytes) -> bool:
-    """Tell protobuf text from protobuf bytes: the first tag of a binary graph is a control character."""
-    head = data[:256].lstrip()
-    return bool(head) and (head[:1].isalpha() or head[:1] == b"#") and b"\0" not in head
 
 
 def build_graph(graph_def: Any, debug_info: Any = None) -> Graph:

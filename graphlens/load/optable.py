@@ -17,7 +17,7 @@ _TABLE = Path(__file__).parent.parent / "data" / "op-outputs.json.gz"
 
 
 class OutputArg(NamedTuple):
-    """One output argument, as ``fixtures/make_op_table.py`` writes it; ``repeat`` names the attribute with the number."""
+    """One output argument, as ``fixtures/make_op_table.py`` writes it; ``repeat`` names the number's attribute."""
 
     name: str
     type: str

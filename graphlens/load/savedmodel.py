@@ -13,8 +13,8 @@ from graphlens.errors import TargetError
 from graphlens.ir.graph import Function, Graph, TensorSpec, Variable, input_specs, op_of
 from graphlens.load import objects
 from graphlens.load.checkpoint import read_index
-from graphlens.load.files import parse_message, parse_text, read_bytes
-from graphlens.load.graphdef import MAIN, build_graph, build_reachable, looks_like_text, parse_graph_def
+from graphlens.load.files import looks_like_text, parse_message, parse_text, read_bytes
+from graphlens.load.graphdef import MAIN, build_graph, build_reachable, parse_graph_def
 from graphlens.load.schema import saved_model
 from graphlens.load.signatures import Signature, Tensor, choose, needed_ops, signatures_of, wrapped_function
 from graphlens.load.tensors import strip_weights
@@ -113,7 +113,7 @@ def load_saved_model(path: str | os.PathLike[str], signature: str | None = None,
         message=meta_graph.graph_def,
         digest=digest,
         signature=chosen.name,
-        signatures=signatures,
+        signatures=signatures or (chosen,),
         tags=_tags(meta_graph),
         checkpoint=checkpoint,
         assets=tuple(str(Path("assets") / asset.filename) for asset in meta_graph.asset_file_def),

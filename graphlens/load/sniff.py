@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 
 from graphlens.errors import TargetError
 from graphlens.load import savedmodel
-from graphlens.load.files import read_bytes
+from graphlens.load.files import HEAD_BYTES, looks_like_text, read_bytes
 from graphlens.load.wire import BYTES, FIXED32, FIXED64, VARINT, WireError, read_varint
 
 Kind = Literal["saved_model", "graph_def", "meta_graph", "keras", "capture", "xplane", "analysis", "callable", "script"]
@@ -23,7 +23,6 @@ READS: Final = (
 )
 
 _CALLABLE = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")
-_HEAD_BYTES: Final = 1 << 16
 
 # First bytes -> kind, or for formats that are not read, what they are.
 _HDF5: Final = b"\x89HDF\r\n\x1a\n"
@@ -125,13 +124,13 @@ def _identify_file(path: Path) -> Identified:
     for offset, magic, what in _FOREIGN:
         if head[offset : offset + len(magic)] == magic:
             raise TargetError(f"'{path}' is {what}; GraphLens reads {READS}")
-    return _identify_text(path, head) if _is_text(head) else _identify_message(path)
+    return _identify_text(path, head) if looks_like_text(head) else _identify_message(path)
 
 
 def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
+            head = file.read(HEAD_BYTES)
     except OSError as error:
         raise TargetError(f"'{path}' cannot be read: {error.strerror or error}") from error
     if not head:
@@ -150,15 +149,6 @@ def _identify_zip(path: Path) -> Identified:
     if {"config.json", "model.weights.h5"} & names:
         return Identified("keras", path)
     raise TargetError(f"'{path}' is an archive but neither a capture nor a .keras model; GraphLens reads {READS}")
-
-
-def _is_text(head: bytes) -> bool:
-    try:
-        head[: len(head) - 3].decode("utf-8")  # the last character may be cut
-    except UnicodeDecodeError:
-        return False
-    control = sum(byte < 0x20 and byte not in b"\t\n\r\f" for byte in head)
-    return control == 0
 
 
 _GRAPH_TEXT = re.compile(rb"^\s*(#[^\n]*\n\s*)*(node|versions|library|version)\s*[:{]")

@@ -49,6 +49,8 @@ _TYPED_FIELDS = (
     "bool_val dcomplex_val uint32_val uint64_val"
 ).split()
 
+_DESCRIPTION = frozenset({"dtype", "tensor_shape", "version_number"})
+
 Number = float | int | bool
 
 
@@ -131,7 +133,9 @@ def _stored(tensor: Any) -> bytes:
 
 
 def is_weight(tensor: Any) -> bool:
-    """Tell whether a constant is too large to be kept."""
+    """Tell whether a constant holds a value that is too large to be kept."""
+    if {field.name for field, _ in tensor.ListFields()} <= _DESCRIPTION:
+        return False  # nothing is stored (or nothing any more)
     elements = spec_of(tensor).elements
     return elements is None or elements > KEPT_ELEMENTS or tensor.ByteSize() > KEPT_BYTES
 

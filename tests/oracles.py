@@ -1,0 +1,129 @@
+"""Second, naive readers of the file formats: they share no code, no schema and no idea with ``graphlens.load``."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+
+def walk(data: bytes) -> Iterator[tuple[int, object]]:
+    """Yield ``(field number, value)`` of a protobuf message; sub-messages and texts stay bytes."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while at < len(data):
+        tag = varint()
+        kind = tag & 7
+        if kind == 0:
+            yield tag >> 3, varint()
+        elif kind == 2:
+            size = varint()
+            yield tag >> 3, data[at : at + size]
+            at += size
+        else:
+            size = 8 if kind == 1 else 4
+            yield tag >> 3, int.from_bytes(data[at : at + size], "little")
+            at += size
+
+
+def only(data: bytes, number: int) -> list:
+    """Return the values of one field."""
+    return [value for found, value in walk(data) if found == number]
+
+
+# -- graphs -------------------------------------------------------------------------------------------------------
+
+
+def saved_model_graphs(saved_model: bytes) -> list[bytes]:
+    """Return the serialized ``GraphDef`` of every meta graph."""
+    return [only(meta_graph, 2)[0] for meta_graph in only(saved_model, 2)]
+
+
+def node_counts(graph_def: bytes) -> tuple[int, int, int]:
+    """Return the numbers of main nodes, of nodes in functions, and of functions."""
+    functions = [function for library in only(graph_def, 2) for function in only(library, 1)]
+    return len(only(graph_def, 1)), sum(len(only(function, 3)) for function in functions), len(functions)
+
+
+def tensor_bytes(graph_def: bytes) -> list[int]:
+    """Return the sizes of all ``tensor_content`` of the graph's nodes, functions included."""
+    functions = [function for library in only(graph_def, 2) for function in only(library, 1)]
+    nodes = only(graph_def, 1) + [node for function in functions for node in only(function, 3)]
+    values = [value for node in nodes for entry in only(node, 5) for value in only(entry, 2)]
+    return [len(content) for value in values for tensor in only(value, 8) for content in only(tensor, 4)]
+
+
+# -- profiles -----------------------------------------------------------------------------------------------------
+
+
+def signed(value: int) -> int:
+    """Two's complement of a 64-bit varint."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def host_lines(profile: bytes) -> list[list[tuple[str, int, int]]]:
+    """Return per line of the host plane its events as ``(name, start ps, end ps)``."""
+    lines = []
+    for plane in only(profile, 1):
+        if only(plane, 2) != [b"/host:CPU"]:
+            continue
+        names = {}
+        for entry in only(plane, 4):
+            meta = only(entry, 2)[0]
+            names[only(entry, 1)[0]] = b"".join(only(meta, 2)).decode()
+        for line in only(plane, 3):
+            origin = (only(line, 3) or [0])[0] * 1000
+            events = []
+            for event in only(line, 4):
+                fields = dict(walk(event))
+                start = origin + signed(fields.get(2, 0))
+                events.append((names.get(fields.get(1, 0), ""), start, start + fields.get(3, 0)))
+            lines.append(events)
+    return lines
+
+
+NO_OP = ("::", "ThreadpoolListener", "EagerLocalExecute: ", "KernelAndDeviceFunc", ".py", "end: ", " ", "$")
+
+
+def is_op(name: str) -> bool:
+    """The rule of thumb: a name with a colon that none of the runtime's own events match."""
+    node, colon, op = name.rpartition(":")
+    return bool(colon and node and op) and not any(mark in name for mark in NO_OP)
+
+
+def op_totals_ps(profile: bytes) -> dict[str, tuple[int, int]]:
+    """Return ``event name -> (events, summed duration)`` of all ops."""
+    totals: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for line in host_lines(profile):
+        for name, start, end in line:
+            if is_op(name):
+                totals[name][0] += 1
+                totals[name][1] += end - start
+    return {name: (count, total) for name, (count, total) in totals.items()}
+
+
+def self_totals_ps(profile: bytes) -> dict[str, int]:
+    """Return ``event name -> summed self time``, comparing each event with each other one of its line."""
+    totals: dict[str, int] = defaultdict(int)
+    for line in host_lines(profile):
+        timed = [event for event in line if is_op(event[0]) or event[0] == "ExecutorState::ProcessAsync::Done"]
+        for name, start, end in timed:
+            inner = [other for other in timed if _inside(other, (name, start, end))]
+            outermost = [one for one in inner if not any(_inside(one, other) for other in inner)]
+            if is_op(name):
+                totals[name] += end - start - sum(other[2] - other[1] for other in outermost)
+    return dict(totals)
+
+
+def _inside(inner: tuple[str, int, int], outer: tuple[str, int, int]) -> bool:
+    return inner != outer and outer[1] <= inner[1] and inner[2] <= outer[2]

@@ -1,0 +1,168 @@
+"""Captures: one file or one folder gives the same evidence, and damage costs a part, not the whole."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import pytest
+from load_helpers import add_function, graph_def
+from test_load_xplane import HostPlane
+
+from graphlens.errors import TargetError
+from graphlens.ir.analysis import AnalysisError, Target
+from graphlens.ir.graph import TensorSpec, Variable
+from graphlens.ir.run import ReplayRecord
+from graphlens.load import capture
+
+HLO = """HloModule jitted, is_scheduled=true
+
+ENTRY %main (p: f32[2]) -> f32[2] {
+  %p = f32[2]{0} parameter(0)
+  ROOT %neg = f32[2]{0} negate(%p), metadata={op_type="Neg" op_name="layer/Neg"}
+}
+"""
+WEIGHT = {"name": "dense/w", "dtype": "float32", "shape": [2], "trainable": True}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A complete capture folder."""
+    place = tmp_path / "capture"
+    (place / "executed").mkdir(parents=True)
+    (place / "hlo").mkdir()
+    traced = graph_def()
+    add_function(traced, "root", [("neg", "Neg", ("x",))], args=("x",), results={"y": "neg:y:0"})
+    executed = graph_def(("x", "_Arg", ()), ("neg", "Neg", ("x",)))
+    (place / "traced.pb").write_bytes(traced.SerializeToString())
+    (place / "optimized.pb").write_bytes(executed.SerializeToString())
+    (place / "executed/0.pb").write_bytes(executed.SerializeToString())
+    (place / "profile.xplane.pb").write_bytes(HostPlane().event("neg:Neg", 0, 5).space.SerializeToString())
+    (place / "replay.json").write_text('{"neg": {"calls": 1, "durations_ns": [5, 6], "outputs": [["float32", [2]]]}}')
+    (place / "hlo/0.txt").write_text(HLO)
+    manifest = {
+        "schema_version": 1,
+        "graphlens_version": "0.1",
+        "target": {"path": "model", "kind": "saved_model", "signature": "serve", "digest": "abc"},
+        "environment": {"tensorflow": "2.21.0"},
+        "traced_root": "root",
+        "unprofiled_ns": [10, 11],
+        "executed": ["executed/0.pb"],
+        "executed_root_arguments": {"x": WEIGHT},
+        "notes": ["a note"],
+        "errors": [{"stage": "replay", "message": "not possible"}],
+        "training": False,
+    }
+    (place / "capture.json").write_text(json.dumps(manifest))
+    return place
+
+
+def change_manifest(folder, **changes):
+    manifest = json.loads((folder / "capture.json").read_text())
+    (folder / "capture.json").write_text(json.dumps({**manifest, **changes}))
+
+
+def test_evidence_holds_every_part(folder):
+    evidence = capture.evidence_of(capture.open_capture(folder))
+    assert evidence.target == Target("model", "saved_model", "serve", "abc")
+    assert evidence.traced.root == "root"
+    assert set(evidence.optimized.main.graph) == {"x", "neg"}
+    assert evidence.executed.main.captures == {"x": Variable("dense/w", TensorSpec("float32", (2,)), trainable=True)}
+    assert [op.node for op in evidence.profile.ops] == ["neg"]
+    assert evidence.unprofiled_ns == (10, 11)
+    assert evidence.replay == {"neg": ReplayRecord("neg", 1, (5, 6), (("float32", (2,)),))}
+    assert list(evidence.hlo) == ["jitted"]
+    assert (evidence.training, evidence.static_reason, evidence.notes) == (False, None, ("a note",))
+    assert evidence.errors == (AnalysisError("replay", "not possible"),)
+
+
+def test_the_packed_file_says_the_same(folder, tmp_path):
+    file = tmp_path / "model.capture"
+    capture.write_capture(folder, file)
+    packed, unpacked = (capture.evidence_of(capture.open_capture(path)) for path in (file, folder))
+    assert packed.profile == unpacked.profile
+    assert packed.replay == unpacked.replay
+    assert set(packed.traced.main.graph) == set(unpacked.traced.main.graph)
+    assert packed.errors == unpacked.errors
+
+
+def test_packing_twice_gives_the_same_bytes_and_leaves_nothing_else(folder, tmp_path):
+    first, second = tmp_path / "1.capture", tmp_path / "2.capture"
+    capture.write_capture(folder, first)
+    capture.write_capture(folder, second)
+    assert first.read_bytes() == second.read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"capture", "1.capture", "2.capture"}
+
+
+def test_a_failed_write_leaves_nothing_behind(folder, tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(TargetError):
+        capture.write_capture(folder, tmp_path / "taken")
+    assert {path.name for path in tmp_path.iterdir()} == {"capture", "taken"}
+
+
+@pytest.mark.parametrize(
+    ("part", "missing"),
+    [
+        ("traced.pb", "traced"),
+        ("optimized.pb", "optimized"),
+        ("executed/0.pb", "executed"),
+        ("profile.xplane.pb", "profile"),
+        ("replay.json", "replay"),
+        ("hlo/0.txt", "hlo"),
+    ],
+)
+def test_a_damaged_part_costs_that_part_only(folder, part, missing):
+    (folder / part).write_bytes(b"\xff\xff\xff damaged")
+    evidence = capture.evidence_of(capture.open_capture(folder))
+    assert not getattr(evidence, missing)
+    (error,) = [error for error in evidence.errors if error.stage == "read"]
+    assert "\n" not in error.message
+    others = {"traced", "optimized", "executed", "profile", "replay", "hlo"} - {missing}
+    assert all(getattr(evidence, other) for other in others)
+
+
+def test_a_part_that_the_manifest_promises_is_missed(folder):
+    (folder / "executed/0.pb").unlink()
+    evidence = capture.evidence_of(capture.open_capture(folder))
+    assert evidence.executed is None
+    assert any("has no part 'executed/0.pb'" in error.message for error in evidence.errors)
+
+
+def test_parts_outside_of_the_capture_are_not_read(folder):
+    (folder.parent / "secret.pb").write_bytes(graph_def(("a", "NoOp", ())).SerializeToString())
+    change_manifest(folder, executed=["../secret.pb"])
+    assert capture.evidence_of(capture.open_capture(folder)).executed is None
+
+
+def test_what_was_not_executed_says_why(folder):
+    change_manifest(folder, executed=[], errors=[{"stage": "execute", "message": "it crashed"}])
+    assert capture.evidence_of(capture.open_capture(folder)).static_reason == "it crashed"
+
+
+def test_a_version_of_the_future_is_refused(folder):
+    change_manifest(folder, schema_version=2)
+    with pytest.raises(TargetError, match=r"was written by a newer GraphLens .* update graphlens-tf"):
+        capture.open_capture(folder)
+
+
+def test_an_archive_with_damaged_content_is_refused(folder, tmp_path):
+    file = tmp_path / "model.capture"
+    capture.write_capture(folder, file)
+    content = bytearray(file.read_bytes())
+    with zipfile.ZipFile(file) as archive:
+        offset = archive.getinfo("capture.json").header_offset
+    content[offset + 45 : offset + 90] = bytes(45)
+    file.write_bytes(content)
+    with pytest.raises(TargetError, match="is damaged"):
+        capture.open_capture(file)
+
+
+def test_the_graph_from_the_file_replaces_what_was_traced(folder):
+    message = graph_def()
+    add_function(message, "wrapper", [("relu", "Relu", ("w",))], args=("w",))
+    variable = Variable("dense/w", TensorSpec("float32", (None, 2)), trainable=None)
+    capture.add_traced(folder, message.SerializeToString(), "wrapper", {"w": variable})
+    traced = capture.evidence_of(capture.open_capture(folder)).traced
+    assert (traced.root, set(traced.main.graph)) == ("wrapper", {"w", "relu"})
+    assert traced.main.captures == {"w": variable}

@@ -1,0 +1,287 @@
+"""SavedModels: signatures, roots, variables and captures, read without TensorFlow."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from load_helpers import REAL, add_function, graph_def, needs_real, run_tensorflow
+from oracles import saved_model_graphs, tensor_bytes
+from tensorboard.compat.proto import graph_pb2, meta_graph_pb2
+
+from graphlens.errors import TargetError
+from graphlens.ir.graph import TensorSpec, Variable, op_of, ops_of
+from graphlens.load import savedmodel
+from graphlens.load.graphdef import build_reachable
+from graphlens.load.schema import saved_model
+
+
+def meta_graph(message, tags=("serve",), **signatures):
+    """Return a meta graph; ``signatures`` maps names to ``(input tensors, output tensors)``."""
+    meta = meta_graph_pb2.MetaGraphDef(graph_def=message)
+    meta.meta_info_def.tags.extend(tags)
+    for name, (inputs, outputs) in signatures.items():
+        for side, tensors in (("inputs", inputs), ("outputs", outputs)):
+            for index, tensor in enumerate(tensors):
+                info = getattr(meta.signature_def[name], side)[f"{side[:-1]}_{index}"]
+                info.name, info.dtype = tensor, 1
+    return meta
+
+
+def write(folder, *meta_graphs):
+    (folder / "saved_model.pb").write_bytes(
+        saved_model()(saved_model_schema_version=1, meta_graphs=meta_graphs).SerializeToString()
+    )
+    return folder
+
+
+TWO_PATHS = graph_def(
+    ("x", "Placeholder", ()),
+    ("a", "Relu", ("x",)),
+    ("init", "NoOp", ()),
+    ("b", "Neg", ("x", "^init")),
+    ("save", "SaveV2", ()),
+)
+
+
+def test_a_tf1_signature_keeps_what_it_runs(tmp_path):
+    model = savedmodel.load_saved_model(write(tmp_path, meta_graph(TWO_PATHS, one=(["x:0"], ["b:0"]))))
+    assert set(model.graph.main.graph) == {"x", "init", "b"}
+    assert (model.traced_root, model.graph.main.inputs, model.graph.main.outputs) == ("", ("x",), ("b",))
+    assert model.signature == "one"
+
+
+def test_a_tf1_loop_is_kept_whole(tmp_path):
+    """The body is reached only through the back edge that the DAG leaves out."""
+    loop = graph_def(
+        ("enter", "Enter", ()),
+        ("merge", "Merge", ("enter", "next")),
+        ("switch", "Switch", ("merge",)),
+        ("body", "Neg", ("switch:1",)),
+        ("next", "NextIteration", ("body",)),
+        ("exit", "Exit", ("switch",)),
+    )
+    model = savedmodel.load_saved_model(write(tmp_path, meta_graph(loop, s=([], ["exit:0"]))))
+    assert len(model.graph.main.graph) == 6
+
+
+def wrapped():
+    message = graph_def(
+        ("x", "Placeholder", ()), ("w", "VarHandleOp", ()), ("call", "StatefulPartitionedCall", ("x", "w"))
+    )
+    message.node[2].attr["f"].func.name = "signature_wrapper"
+    wrapper = add_function(
+        message,
+        "signature_wrapper",
+        [("inner", "PartitionedCall", ("x", "unknown"))],
+        ("x", "unknown"),
+        {"y": "inner:output:0"},
+    )
+    wrapper.node_def[0].attr["f"].func.name = "body"
+    wrapper.node_def[0].attr["Tout"].list.type.append(1)
+    add_function(message, "body", [("relu", "Relu", ("x",))], ("x", "w"), {"y": "relu:activations:0"})
+    add_function(message, "never_called", [])
+    return message
+
+
+def test_a_tf2_signature_is_a_function(tmp_path):
+    meta = meta_graph(wrapped(), serving_default=(["x:0"], ["call:0"]), other=([], ["w:0"]))
+    variable = meta.object_graph_def.nodes.add().variable
+    variable.name, variable.dtype, variable.trainable = "layer/w", 1, True
+    meta.object_graph_def.concrete_functions["signature_wrapper"].bound_inputs.append(0)
+    model = savedmodel.load_saved_model(write(tmp_path, meta))
+    assert model.traced_root == model.graph.root == "signature_wrapper"
+    assert set(model.graph.functions) == {"signature_wrapper", "body"}
+    bound = Variable("layer/w", TensorSpec("float32", ()), trainable=True)
+    assert model.graph.main.captures == {"unknown": bound}
+    assert model.variables == (bound,)
+
+
+def test_the_capture_graph_is_the_same_graph(tmp_path):
+    model = savedmodel.load_saved_model(write(tmp_path, meta_graph(wrapped(), s=(["x:0"], ["call:0"]))))
+    again = build_reachable(graph_pb2.GraphDef.FromString(model.graph_def), model.traced_root)
+    assert {name: set(function.graph) for name, function in again.functions.items()} == {
+        name: set(function.graph) for name, function in model.graph.functions.items()
+    }
+
+
+SIGNATURES = {"b_sig": ([], ["b:0"]), "a_sig": ([], ["a:0"])}
+
+
+def test_the_default_signature(tmp_path):
+    def chosen(**signatures):
+        return savedmodel.load_saved_model(write(tmp_path, meta_graph(TWO_PATHS, **signatures)))
+
+    assert chosen(**SIGNATURES, serving_default=([], ["a:0"])).signature == "serving_default"
+    assert chosen(b_sig=SIGNATURES["b_sig"], __saved_model_init_op=([], ["init"])).signature == "b_sig"
+    several = chosen(**SIGNATURES)
+    assert several.signature == "a_sig"
+    assert "signature 'a_sig' was taken, pass --signature for another one: a_sig, b_sig" in several.notes
+
+
+def test_a_wrong_signature_or_tag_lists_the_right_ones(tmp_path):
+    write(
+        tmp_path, meta_graph(TWO_PATHS, ("serve", "gpu"), **SIGNATURES), meta_graph(TWO_PATHS, ("train",), **SIGNATURES)
+    )
+    with pytest.raises(TargetError, match=r"no signature 'c'; pass --signature with one of: a_sig, b_sig"):
+        savedmodel.load_saved_model(tmp_path, "c", "train")
+    with pytest.raises(TargetError, match=r"no graph tagged 'tpu'; pass --tag with one of: gpu,serve; train"):
+        savedmodel.load_saved_model(tmp_path, tag="tpu")
+    with pytest.raises(TargetError, match=r"several graphs; pass --tag with one of"):
+        savedmodel.load_saved_model(tmp_path)
+    assert savedmodel.load_saved_model(tmp_path, tag="gpu,serve").tags == ("gpu", "serve")
+    assert [tags for tags, _ in savedmodel.list_signatures(tmp_path)] == [("gpu", "serve"), ("train",)]
+
+
+def test_a_meta_graph_without_signatures_is_whole(tmp_path):
+    file = tmp_path / "model.meta"
+    file.write_bytes(meta_graph(TWO_PATHS).SerializeToString())
+    model = savedmodel.load_meta_graph(file)
+    assert len(model.graph.main.graph) == 5
+    assert model.signature is None
+
+
+def test_a_frozen_graph(tmp_path):
+    file = tmp_path / "frozen.pb"
+    file.write_bytes(TWO_PATHS.SerializeToString())
+    model = savedmodel.load_graph_def(file)
+    assert (model.traced_root, len(model.graph.main.graph)) == ("", 5)
+    assert model.digest == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert graph_pb2.GraphDef.FromString(model.graph_def) == TWO_PATHS
+
+
+def test_a_graph_without_ops_is_refused(tmp_path):
+    file = tmp_path / "empty.pb"
+    file.write_bytes(b"\x22\x03\x08\x9a\x0e")
+    with pytest.raises(TargetError, match="holds no op"):
+        savedmodel.load_graph_def(file)
+
+
+# -- real models --------------------------------------------------------------------------------------------------
+
+
+@needs_real
+def test_a_keras_2_export_with_optimizer_slots():
+    model = savedmodel.load_saved_model(REAL / "basic_pitch_savedmodel")
+    assert (model.signature, model.keras, model.optimizer_slots) == ("serving_default", "keras 2", True)
+    assert [(tensor.name, str(tensor.spec)) for tensor in model.signatures[0].inputs] == [
+        ("input_2", "float32[?,43844,1]")
+    ]
+    assert [tensor.name for tensor in model.signatures[0].outputs] == ["contour", "note", "onset"]
+    resources = [
+        name for name in model.graph.main.inputs if op_of(model.graph.main.graph, name).attrs["T"] == "resource"
+    ]
+    assert set(model.graph.main.captures) == set(resources)
+    assert len(model.variables) == len(model.checkpoint) - 1, "the checkpoint also holds its object graph"
+
+
+@needs_real
+@pytest.mark.parametrize("signature", ["classification", "predict", "regression", "serving_default"])
+def test_every_signature_of_an_estimator_export(signature):
+    model = savedmodel.load_saved_model(REAL / "tfx_taxi_savedmodel", signature)
+    ops = {op.type for op in ops_of(model.graph.main.graph)}
+    assert "ParseExampleV2" in ops or "ParseExample" in ops
+    assert "SaveV2" not in ops
+    assert {variable.name for variable in model.variables} == set(model.checkpoint)
+
+
+@needs_real
+def test_an_explicit_gpu_is_kept_as_the_requested_device():
+    model = savedmodel.load_saved_model(REAL / "half_plus_two_gpu_savedmodel/00000123")
+    assert any("GPU:0" in op.device for op in ops_of(model.graph.main.graph))
+
+
+@needs_real
+@pytest.mark.parametrize("name", ["bad_node_attr", "negative_shape"])
+def test_models_that_tensorflow_rejects_are_still_read(name):
+    assert len(savedmodel.load_saved_model(REAL / "malformed" / name).graph.main.graph) > 5
+
+
+@needs_real
+def test_no_weight_leaves_the_model():
+    path = REAL / "basic_pitch_savedmodel"
+    whole = saved_model_graphs((path / "saved_model.pb").read_bytes())[0]
+    assert max(tensor_bytes(whole)) > 30_000, "else this test shows nothing"
+    assert max(tensor_bytes(savedmodel.load_saved_model(path).graph_def)) <= 256
+
+
+# -- models of today's TensorFlow ---------------------------------------------------------------------------------
+
+EXPORT = """
+import sys, numpy as np, tensorflow as tf, keras
+folder = sys.argv[1]
+inputs = keras.Input((8,), name="x")
+model = keras.Model(inputs, keras.layers.Dense(3, name="dense")(inputs))
+model.export(folder + "/exported", verbose=False)
+tf.saved_model.save(model, folder + "/saved")
+
+class Plain(tf.Module):
+    def __init__(self):
+        self.w = tf.Variable(np.eye(4, dtype="f"), name="w")
+        self.table = tf.lookup.StaticHashTable(
+            tf.lookup.KeyValueTensorInitializer(["a", "b"], tf.constant([1, 2], tf.int64)), -1)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32), tf.TensorSpec([None], tf.string)])
+    def __call__(self, x, keys):
+        for _ in tf.range(3):
+            x = tf.matmul(x, self.w)
+        if tf.reduce_sum(x) > 0:
+            x = -x
+        return x, self.table.lookup(keys)
+
+plain = Plain()
+tf.saved_model.save(plain, folder + "/plain", signatures=plain.__call__,
+                    options=tf.saved_model.SaveOptions(save_debug_info=True))
+class Unsigned(tf.Module):
+    @tf.function
+    def __call__(self, x):
+        return x + 1.0
+unsigned = Unsigned()
+unsigned(tf.zeros((2,)))
+tf.saved_model.save(unsigned, folder + "/unsigned")
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    run_tensorflow(EXPORT, folder)
+    return folder
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize("name", ["exported", "saved"])
+def test_keras_3_models(exported, name):
+    model = savedmodel.load_saved_model(exported / name)
+    assert model.keras == "keras 3"
+    assert {variable.name: str(variable.spec) for variable in model.variables} == {
+        "dense/kernel": "float32[8,3]",
+        "dense/bias": "float32[3]",
+    }
+    assert len(model.variables) == 2, "exports list each variable twice"
+    assert sorted(variable.name for variable in model.graph.main.captures.values()) == ["dense/bias", "dense/kernel"]
+    assert model.notes == ()
+
+
+@pytest.mark.tf
+def test_control_flow_tables_and_source_lines(exported):
+    model = savedmodel.load_saved_model(exported / "plain")
+    roles = {
+        call.role for function in model.graph.functions.values() for op in ops_of(function.graph) for call in op.calls
+    }
+    assert roles == {"call", "cond", "body", "then", "else"}
+    assert [variable.name for variable in model.graph.main.captures.values()] == ["w"], "the table is no variable"
+    assert any("_initializer_" in name for name in model.initializers)
+    lines = {
+        op.source for function in model.graph.functions.values() for op in ops_of(function.graph) if op.type == "Neg"
+    }
+    negation = 1 + (exported / "script.py").read_text().splitlines().index("            x = -x")
+    assert lines == {f"{exported / 'script.py'}:{negation}"}
+
+
+@pytest.mark.tf
+def test_a_model_without_signatures_is_what_calling_it_runs(exported):
+    model = savedmodel.load_saved_model(exported / "unsigned")
+    assert model.signature == "__call__"
+    assert [(tensor.name, str(tensor.spec)) for tensor in model.signatures[0].inputs] == [("x", "float32[2]")]
+    assert "AddV2" in {op.type for op in ops_of(model.graph.main.graph)}

@@ -1,0 +1,160 @@
+"""Targets are told apart by content, and everything else is refused with one clear line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+from load_helpers import REAL, graph_def, needs_real
+from tensorboard.compat.proto import config_pb2, meta_graph_pb2
+
+from graphlens.errors import TargetError
+from graphlens.load import capture, savedmodel
+from graphlens.load.sniff import READS, identify
+
+BAD = Path(__file__).parents[1] / "fixtures" / "bad"
+EXPECTED = json.loads((BAD / "expected.json").read_text())
+LOADERS = {
+    "saved_model": savedmodel.load_saved_model,
+    "graph_def": savedmodel.load_graph_def,
+    "meta_graph": savedmodel.load_meta_graph,
+    "capture": capture.open_capture,
+}
+
+
+def identify_and_load(path):
+    found = identify(path)
+    return LOADERS[found.kind](found.path)
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_bad_files_are_refused_with_their_message(name):
+    with pytest.raises(TargetError) as refusal:
+        identify_and_load(BAD / name)
+    message = str(refusal.value)
+    assert EXPECTED[name] in message
+    assert name in message
+    assert "\n" not in message
+
+
+def test_every_bad_file_has_an_expected_message():
+    assert {path.name for path in BAD.iterdir()} - {"expected.json"} == set(EXPECTED)
+
+
+def test_an_empty_folder_and_a_missing_path(tmp_path):
+    with pytest.raises(TargetError, match="is an empty folder"):
+        identify(tmp_path)
+    with pytest.raises(TargetError, match="does not exist"):
+        identify(tmp_path / "nowhere.pb")
+    with pytest.raises(TargetError, match="no target was given"):
+        identify("")
+
+
+def test_refusals_say_what_is_read(tmp_path):
+    with pytest.raises(TargetError) as refusal:
+        identify(tmp_path)
+    assert READS in str(refusal.value)
+
+
+@pytest.mark.parametrize("text", ["package.module:make", "model:build", "a.b:C.method"])
+def test_a_callable_is_a_name_that_no_path_has(text):
+    assert identify(text).kind == "callable"
+
+
+@pytest.mark.parametrize("text", ["package.module", "a/b:c", "a:b:c", "C:\\models\\x"])
+def test_other_names_are_missing_paths(text):
+    with pytest.raises(TargetError, match="does not exist"):
+        identify(text)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with one file per kind, under names that say nothing."""
+    graph = graph_def(("a", "Placeholder", ()), ("b", "Relu", ("a",)))
+    meta = meta_graph_pb2.MetaGraphDef(graph_def=graph)
+    (tmp_path / "graph").write_bytes(graph.SerializeToString())
+    (tmp_path / "graph_text").write_text('# a comment\nnode { name: "a" op: "b" }')
+    (tmp_path / "meta").write_bytes(meta.SerializeToString())
+    (tmp_path / "h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(10))
+    (tmp_path / "script.py").write_text("print('hello')\n")
+    (tmp_path / "result").write_text('{"schema_version": 1, "graphlens_version": "0.1"}')
+    for name, member in (("keras", "config.json"), ("packed", "capture.json")):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr(member, "{}")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("graph", "graph_def"),
+        ("graph_text", "graph_def"),
+        ("meta", "meta_graph"),
+        ("h5", "keras"),
+        ("keras", "keras"),
+        ("packed", "capture"),
+        ("script.py", "script"),
+        ("result", "analysis"),
+    ],
+)
+def test_content_decides(folder, name, kind):
+    assert identify(folder / name) == (kind, folder / name)
+
+
+def test_a_capture_folder_is_a_capture(tmp_path):
+    (tmp_path / "capture.json").write_text("{}")
+    assert identify(tmp_path) == ("capture", tmp_path)
+
+
+def test_run_metadata_is_not_taken_for_a_graph(tmp_path):
+    """Both start with a nested message; a RunMetadata's first one holds no name."""
+    metadata = config_pb2.RunMetadata()
+    metadata.step_stats.dev_stats.add(device="/device:CPU:0").node_stats.add(node_name="x")
+    (tmp_path / "run_meta").write_bytes(metadata.SerializeToString())
+    with pytest.raises(TargetError, match="is no TensorFlow graph"):
+        identify(tmp_path / "run_meta")
+
+
+@needs_real
+@pytest.mark.parametrize(
+    ("path", "kind", "place"),
+    [
+        ("basic_pitch_savedmodel", "saved_model", "basic_pitch_savedmodel"),
+        ("basic_pitch_savedmodel/saved_model.pb", "saved_model", "basic_pitch_savedmodel"),
+        ("half_plus_two_gpu_savedmodel", "saved_model", "half_plus_two_gpu_savedmodel/00000123"),
+        ("keras_imagenet_gpu.pbtxt", "graph_def", "keras_imagenet_gpu.pbtxt"),
+        ("gpu_run_metadata/graph.pbtxt", "graph_def", "gpu_run_metadata/graph.pbtxt"),
+        ("gpu_bert_8xV100.xplane.pb", "xplane", "gpu_bert_8xV100.xplane.pb"),
+    ],
+)
+def test_real_inputs(path, kind, place):
+    assert identify(REAL / path) == (kind, REAL / place)
+
+
+@needs_real
+def test_real_inputs_without_a_graph_are_refused():
+    for path in ("kittibox_gpu.timeline.json", "gpu_run_metadata/run_meta", "malformed/corrupt_tpu.xplane.pb"):
+        with pytest.raises(TargetError):
+            identify(REAL / path)
+
+
+@needs_real
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.7, 0.9999])
+def test_a_model_cut_anywhere_is_refused_in_one_line(tmp_path, share):
+    whole = (REAL / "basic_pitch_savedmodel/saved_model.pb").read_bytes()
+    (tmp_path / "saved_model.pb").write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(TargetError) as refusal:
+        savedmodel.load_saved_model(identify(tmp_path).path)
+    assert "\n" not in str(refusal.value)
+
+
+@needs_real
+def test_several_versions_in_a_folder_ask_for_one(tmp_path):
+    source = REAL / "half_plus_two_gpu_savedmodel/00000123"
+    for version in ("1", "2"):
+        shutil.copytree(source, tmp_path / version)
+    with pytest.raises(TargetError, match=r"several SavedModels \(1, 2\)"):
+        identify(tmp_path)
