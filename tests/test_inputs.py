@@ -171,5 +171,5 @@ def test_arrays_of_another_kind_are_refused() -> None:
 
 def test_a_pickled_file_is_not_unpacked(tmp_path: Path) -> None:
     np.savez(tmp_path / "evil.npz", x=np.array([object()], dtype=object))
-    with pytest.raises(UsageError, match="not a readable .npz file of plain arrays"):
+    with pytest.raises(UsageError, match=r"not a readable \.npz file of plain arrays"):
         inputs.read_npz(tmp_path / "evil.npz")

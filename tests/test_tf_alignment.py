@@ -1,4 +1,4 @@
-"""What a replay saw gets the executed graph's names where it is certain which op is meant, and is left out elsewhere."""
+"""What a replay saw gets the executed graph's names where it is certain which op is meant, nowhere else."""
 
 from __future__ import annotations
 

@@ -224,11 +224,10 @@ def test_arrays_of_the_user_are_fed(record: Recorder, tmp_path: Path) -> None:
         ),
         ("callable", "fixtures.models:nothing", {}, 2, "'fixtures.models' has no 'nothing'"),
         ("callable", "no_such_module:step", {}, 2, "no module named 'no_such_module'"),
-        ("saved_model", "tiny_cnn", {"signature": "other"}, 2, "--signature other: .* has serving_default"),
+        ("saved_model", "tiny_cnn", {"signature": "other"}, 2, "--signature other: .* has serve, serving_default"),
         ("saved_model", "missing", {}, 3, "TensorFlow cannot load"),
         ("keras", "tiny.pb", {}, 3, "Keras cannot load"),
         ("graph_def", "tiny.keras", {}, 2, "is not a readable graph_def"),
-        ("saved_model", "py_function", {"trust": True}, 0, ""),
     ],
 )
 def test_what_cannot_be_done_is_one_clear_line(

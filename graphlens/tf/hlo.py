@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,6 @@ def write(capture: CaptureDirectory, concrete: Any, tensors: Sequence[Any], dump
         texts = [text] if text else []
     for index, text in enumerate(texts):
         capture.write(f"hlo/{index}.txt", _INTERNAL_SOURCE.sub("", text).encode())
-    if dump is not None:
-        shutil.rmtree(dump, ignore_errors=True)
 
 
 def _dumped(folder: Path) -> list[str]:

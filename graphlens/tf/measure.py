@@ -83,7 +83,14 @@ def record(opened: Opened, plan: Plan, capture: CaptureDirectory, progress: Prog
     ExecutionError
         If the function cannot be traced or run, or must not be.
     """
-    prepared = prepare(opened, plan, capture)
+    try:
+        _record(prepare(opened, plan, capture), plan, capture, progress)
+    finally:
+        if plan.xla_dump is not None:
+            shutil.rmtree(plan.xla_dump, ignore_errors=True)
+
+
+def _record(prepared: Prepared, plan: Plan, capture: CaptureDirectory, progress: Progress) -> None:
     with _stage(capture, "graphs"):
         progress("first step", 0, 1)
         partitions = _first_step(capture, prepared)
