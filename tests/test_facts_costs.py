@@ -5,7 +5,7 @@ from __future__ import annotations
 import networkx as nx
 import pytest
 
-from graphlens.facts.costs import bytes_moved, flops
+from graphlens.facts.costs import cost_of
 from graphlens.ir.graph import Edge, Op, TensorSpec
 
 
@@ -20,6 +20,14 @@ def op_with(kind: str, inputs: list[TensorSpec], output: TensorSpec, **attrs: ob
 
 def f32(*shape: int | None) -> TensorSpec:
     return TensorSpec("float32", shape)
+
+
+def flops_of(graph: nx.MultiDiGraph) -> int | None:
+    return cost_of(graph, "op").flops
+
+
+def bytes_of(graph: nx.MultiDiGraph) -> int | None:
+    return cost_of(graph, "op").bytes
 
 
 # The counts are written out as a person would: 2 operations per multiply-add.
@@ -51,20 +59,20 @@ HAND_COUNTS = [
 def test_flops_are_those_of_a_hand_count(
     kind: str, inputs: list[TensorSpec], output: TensorSpec, attrs: dict[str, object], expected: int
 ) -> None:
-    assert flops(op_with(kind, inputs, output, **attrs), "op") == expected
+    assert flops_of(op_with(kind, inputs, output, **attrs)) == expected
 
 
 def test_an_unknown_shape_has_no_flops_rather_than_none_at_all() -> None:
-    assert flops(op_with("Conv2D", [f32(None, 8, 8, 3), f32(3, 3, 3, 16)], f32(None, 8, 8, 16)), "op") is None
-    assert flops(op_with("MatMul", [TensorSpec("float32"), f32(7, 11)], f32(5, 11)), "op") is None
+    assert flops_of(op_with("Conv2D", [f32(None, 8, 8, 3), f32(3, 3, 3, 16)], f32(None, 8, 8, 16))) is None
+    assert flops_of(op_with("MatMul", [TensorSpec("float32"), f32(7, 11)], f32(5, 11))) is None
 
 
 def test_an_op_without_a_formula_has_no_flops() -> None:
-    assert flops(op_with("MyCustomOp", [f32(2)], f32(2)), "op") is None
+    assert flops_of(op_with("MyCustomOp", [f32(2)], f32(2))) is None
 
 
 def test_bytes_are_read_and_written_once() -> None:
-    assert bytes_moved(op_with("AddV2", [f32(4), f32(4)], f32(4)), "op") == 3 * 16
-    assert bytes_moved(op_with("ReadVariableOp", [TensorSpec("resource", ())], f32(4)), "op") == 16
-    assert bytes_moved(op_with("AddV2", [f32(None), f32(4)], f32(4)), "op") is None
-    assert bytes_moved(op_with("StringLower", [TensorSpec("string", (4,))], TensorSpec("string", (4,))), "op") is None
+    assert bytes_of(op_with("AddV2", [f32(4), f32(4)], f32(4))) == 3 * 16
+    assert bytes_of(op_with("ReadVariableOp", [TensorSpec("resource", ())], f32(4))) == 16
+    assert bytes_of(op_with("AddV2", [f32(None), f32(4)], f32(4))) is None
+    assert bytes_of(op_with("StringLower", [TensorSpec("string", (4,))], TensorSpec("string", (4,)))) is None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 
 import networkx as nx
 
-from graphlens.ir.graph import data_inputs, op_of
+from graphlens.ir.graph import data_inputs, op_of, topological_order
 from graphlens.ir.ops import CONSTANTS, CONTROL_FLOW, is_variable_write
 
 # Ops with a state, a side effect or an outside source: their value may differ although their inputs do not.
@@ -55,9 +56,14 @@ def _resource(graph: nx.MultiDiGraph, name: str) -> str:
     return name
 
 
+@cache
+def _is_impure(op_type: str) -> bool:
+    return op_type in CONTROL_FLOW or _IMPURE.search(op_type) is not None
+
+
 def _closure(graph: nx.MultiDiGraph, is_source: Callable[[str], bool]) -> frozenset[str]:
     found: set[str] = set()
-    for name in nx.topological_sort(graph):
+    for name in topological_order(graph):
         if is_source(name) or _follows(graph, name, found):
             found.add(name)
     return frozenset(found)
@@ -65,7 +71,7 @@ def _closure(graph: nx.MultiDiGraph, is_source: Callable[[str], bool]) -> frozen
 
 def _follows(graph: nx.MultiDiGraph, name: str, found: set[str]) -> bool:
     op = op_of(graph, name)
-    if op.calls or op.type in CONTROL_FLOW or _IMPURE.search(op.type):
+    if op.calls or _is_impure(op.type):
         return False
     inputs = data_inputs(graph, name)
     return bool(inputs) and all(src in found for src in inputs)

@@ -139,11 +139,11 @@ class Facts:
 
     def flops(self, name: str) -> int | None:
         """Return the floating-point operations of one execution of op ``name``; ``None`` where it is not known."""
-        return costs.flops(self.graph, name)
+        return costs.cost_of(self.graph, name).flops
 
     def bytes(self, name: str) -> int | None:
         """Return the bytes read and written by one execution of op ``name``; ``None`` where a shape is unknown."""
-        return costs.bytes_moved(self.graph, name)
+        return costs.cost_of(self.graph, name).bytes
 
     # -- values ---------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from math import prod
 from typing import Final
 
@@ -52,26 +54,35 @@ _NO_FLOPS = frozenset(
 _EPILOGUE: Final[Mapping[str, int]] = {"FusedBatchNorm": 2, "LeakyRelu": 1, "FusedBatchNormV3": 2}
 
 
-def flops(graph: nx.MultiDiGraph, name: str) -> int | None:
-    """Return the operations of one execution of op ``name``, or ``None`` where formula or shapes are unknown."""
-    op = op_of(graph, name)
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Operations and bytes of one execution of an op; ``None`` where formula or shapes are unknown."""
+
+    flops: int | None
+    bytes: int | None
+
+
+def cost_of(graph: nx.MultiDiGraph, name: str) -> Cost:
+    """Return the cost of one execution of op ``name``.
+
+    The bytes are those of the tensors that it reads and writes; resource handles count as nothing.
+    """
+    op, inputs = op_of(graph, name), input_specs(graph, name)
+    return Cost(_flops(op, inputs), _bytes(op, inputs))
+
+
+def _flops(op: Op, inputs: Specs) -> int | None:
     kind = runtime_type(op.type)
     if kind in _NO_FLOPS:
         return 0
     formula = _formula(kind)
-    return formula(op, input_specs(graph, name)) if formula else None
+    return formula(op, inputs) if formula else None
 
 
-def bytes_moved(graph: nx.MultiDiGraph, name: str) -> int | None:
-    """Return the bytes of the tensors that one execution of op ``name`` reads and writes.
-
-    Resource handles count as nothing.  ``None`` when an output's or an input's size is unknown.
-    """
-    op = op_of(graph, name)
-    tensors = [*input_specs(graph, name), *op.outputs]
+def _bytes(op: Op, inputs: Specs) -> int | None:
     if not op.outputs:
         return None
-    sizes = [0 if spec is not None and spec.dtype == "resource" else _size(spec) for spec in tensors]
+    sizes = [0 if spec is not None and spec.dtype == "resource" else _size(spec) for spec in (*inputs, *op.outputs)]
     return None if any(size is None for size in sizes) else sum(size for size in sizes if size is not None)
 
 
@@ -79,6 +90,7 @@ def _size(spec: TensorSpec | None) -> int | None:
     return spec.nbytes if spec else None
 
 
+@cache
 def _formula(kind: str) -> Formula | None:
     if kind in _PER_OUTPUT_ELEMENT:
         return lambda op, _: _times(_elements(op), _PER_OUTPUT_ELEMENT[kind])

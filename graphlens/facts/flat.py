@@ -69,7 +69,7 @@ def never(_: Op) -> bool:
 
 
 def inline(graph: Graph, opaque: Callable[[Op], bool] = never) -> nx.MultiDiGraph:
-    """Return the flat DAG of ``graph``, starting at its root function.
+    """Return the flat DAG of ``graph``, starting at its root function; the root's own graph when it calls nothing.
 
     Parameters
     ----------
@@ -81,7 +81,8 @@ def inline(graph: Graph, opaque: Callable[[Op], bool] = never) -> nx.MultiDiGrap
     TargetError
         When the flat graph would hold more than ``FLAT_OPS_LIMIT`` ops or ``FLAT_CALLS_LIMIT`` calls.
     """
-    return _Inliner(graph, opaque).run()
+    inliner = _Inliner(graph, opaque)
+    return inliner.run() if inliner.has_calls() else graph.main.graph
 
 
 class _Inliner:
@@ -95,9 +96,11 @@ class _Inliner:
         self.inputs: dict[tuple[int, str], dict[int, _Source]] = {}
         self.flat = nx.MultiDiGraph()
 
+    def has_calls(self) -> bool:
+        return any(self._entered(self.root, op) for _, op in self.root.function.graph.nodes(data="op"))
+
     def run(self) -> nx.MultiDiGraph:
-        frames = list(self._walk(self.root))
-        for frame in frames:
+        for frame in list(self._walk(self.root)):
             self._add_edges(frame)
         return self.flat
 
@@ -132,6 +135,8 @@ class _Inliner:
 
     def _entered(self, frame: _Frame, op: Op) -> list[tuple[str, Function]]:
         """Return the functions of ``op`` that are inlined, with their roles."""
+        if not op.calls and op.type not in self.library:
+            return []
         if frame.depth >= DEPTH_LIMIT or self.opaque(op):
             return []
         if op.type in self.library:  # a TF1 call: the function's name is the op's type
@@ -275,7 +280,7 @@ def layer_of(name: str) -> str | None:
 def with_shapes(
     executed: nx.MultiDiGraph, traced: nx.MultiDiGraph | None, replay: Mapping[str, ReplayRecord]
 ) -> nx.MultiDiGraph:
-    """Return ``executed`` with output shapes: observed by the replay first, else as traced when fully known there."""
+    """Give ``executed`` its output shapes: observed by the replay first, else as traced when fully known there."""
     observed = {canonical_name(name): record for name, record in replay.items()}
     static = {canonical_name(name): op for name, op in traced.nodes(data="op")} if traced is not None else {}
     for name, data in executed.nodes(data=True):
@@ -310,7 +315,7 @@ def executed_graph(evidence: Evidence, traced: nx.MultiDiGraph | None) -> nx.Mul
     """
     if evidence.executed is None and not evidence.hlo:
         return None
-    flat = inline(evidence.executed, _is_compiled) if evidence.executed else nx.MultiDiGraph()
+    flat = inline(evidence.executed, _is_compiled).copy() if evidence.executed else nx.MultiDiGraph()
     for module, graph in evidence.hlo.items():
         instructions = inline(graph)
         names = {name: f"{module}/{name}" for name in instructions}

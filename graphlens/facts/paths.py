@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import networkx as nx
 
 from graphlens.ir.analysis import CriticalPath
+from graphlens.ir.graph import topological_order
 from graphlens.ir.run import OpTiming
 
 
@@ -44,7 +45,7 @@ def slack_ns(graph: nx.MultiDiGraph, weights: Mapping[str, int]) -> Mapping[str,
     finish_ns, _ = _longest(graph, weights)
     total = max(finish_ns.values(), default=0)
     tail_ns: dict[str, int] = {}  # the heaviest path that starts after the op
-    for name in reversed(list(nx.topological_sort(graph))):
+    for name in reversed(topological_order(graph)):
         tail_ns[name] = max((tail_ns[dst] + weights.get(dst, 0) for dst in graph.successors(name)), default=0)
     return {name: total - finish_ns[name] - tail_ns[name] for name in graph}
 
@@ -53,7 +54,7 @@ def _longest(graph: nx.MultiDiGraph, weights: Mapping[str, int]) -> tuple[dict[s
     """Return for every op the weight of the heaviest path that ends with it, and the op before it on that path."""
     finish_ns: dict[str, int] = {}
     predecessor: dict[str, str | None] = {}
-    for name in nx.topological_sort(graph):
+    for name in topological_order(graph):
         before = max(graph.predecessors(name), key=finish_ns.__getitem__, default=None)
         predecessor[name] = before
         finish_ns[name] = weights.get(name, 0) + (finish_ns[before] if before is not None else 0)

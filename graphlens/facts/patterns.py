@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Final
 
 import networkx as nx
 
-from graphlens.ir.graph import Op, TensorSpec, data_consumers, data_inputs, in_edges, input_specs, op_of
+from graphlens.ir.graph import (
+    Op,
+    TensorSpec,
+    data_consumers,
+    data_inputs,
+    in_edges,
+    input_specs,
+    op_of,
+    topological_order,
+)
 from graphlens.ir.ops import CONSTANTS, VARIABLE_READS, runtime_type
 
 if TYPE_CHECKING:
@@ -308,7 +317,7 @@ def computed_frozen_groups(facts: Facts, leave_out: Collection[str]) -> Iterator
         for src, dst, edge in facts.graph.edges(data="edge")
         if edge.kind != "control" and src in computed and dst in computed
     )
-    position = {name: index for index, name in enumerate(nx.topological_sort(facts.graph))}
+    position = {name: index for index, name in enumerate(topological_order(facts.graph))}
     for group in nx.connected_components(data):
         yield tuple(sorted(group, key=position.__getitem__))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import networkx as nx
 
+from graphlens.facts import costs
 from graphlens.ir.analysis import Figure, FigureNode, OpRow
 from graphlens.ir.graph import Op, data_inputs, op_of
 from graphlens.ir.ops import CONSTANTS, family
@@ -33,6 +34,7 @@ def _row(facts: Facts, op: Op) -> OpRow:
     origin = facts.origins.get(op.name, ()) if executed else ()
     written = op_of(facts.traced, origin[-1]) if origin and facts.traced is not None else op
     timing = facts.timing(op.name)
+    cost = costs.cost_of(facts.graph, op.name)
     return OpRow(
         name=op.name,
         op=written.type,
@@ -41,8 +43,8 @@ def _row(facts: Facts, op: Op) -> OpRow:
         executed_as=op.type if executed else None,
         self_ns=timing.self_ns if timing else None,
         calls_per_step=timing.calls_per_step if timing else None,
-        flops=facts.flops(op.name),
-        bytes=facts.bytes(op.name),
+        flops=cost.flops,
+        bytes=cost.bytes,
         source=written.source,
         phase=_phase(op.name) if facts.training else None,
         origin=origin,

@@ -6,6 +6,7 @@ Only facts that several layers share live here.  An op type that is in no set is
 from __future__ import annotations
 
 import re
+from functools import cache
 
 # The runtime never emits an event for these (executor.cc: `IsExpensive()` is false, or they are no kernels at all).
 UNTRACED = frozenset(
@@ -72,11 +73,13 @@ _FAMILIES: tuple[tuple[str, re.Pattern[str]], ...] = (
 )
 
 
+@cache
 def family(op_type: str) -> str:
     """Return the family that an op type's time is booked under; what no pattern knows is ``elementwise and other``."""
     return next((name for name, pattern in _FAMILIES if pattern.search(op_type)), "elementwise and other")
 
 
+@cache
 def runtime_type(op_type: str) -> str:
     """Strip the marks that oneDNN puts on a runtime op type: ``_MklNativeConv2D`` is a ``Conv2D``.
 

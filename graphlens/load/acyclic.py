@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import networkx as nx
 
-from graphlens.ir.graph import Edge
+from graphlens.ir.graph import Edge, topological_order
 
 # The back edge of a TF1 loop: the only legal cycle of a TensorFlow graph.
 NEXT_ITERATION = frozenset({"NextIteration", "RefNextIteration"})
@@ -13,7 +13,7 @@ MERGE = frozenset({"Merge", "RefMerge"})
 
 def break_cycles(graph: nx.MultiDiGraph) -> list[tuple[str, str, Edge]]:
     """Remove the edges that close a cycle, in a depth-first walk from the first op on, and return them."""
-    if nx.is_directed_acyclic_graph(graph):
+    if len(topological_order(graph)) == len(graph):
         return []
     closing = [(src, dst, key) for src, dst in _closing_pairs(graph) for key in graph[src][dst]]
     removed = [(src, dst, graph.edges[src, dst, key]["edge"]) for src, dst, key in closing]

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import networkx as nx
 
 from graphlens.errors import UsageError
+from graphlens.facts import costs
 from graphlens.facts.core import Facts
 from graphlens.facts.flat import inline
 from graphlens.ir.analysis import SEVERITIES, Document, Finding, Quality, StepTime
@@ -137,12 +138,11 @@ class _Annotator:
         self.codes: Mapping[str, list[str]] = _codes_by_op(findings, stage)
 
     def node(self, name: str, op: Op) -> dict[str, Any]:
-        from graphlens.facts import costs
-
         facts = self.facts
         executed = facts.executed_by.get(name) if self.traced else name
         alone = executed is not None and (not self.traced or len(facts.origins[executed]) == 1)
         timing = facts.timing(executed) if executed and alone and facts.stage == "executed" else None
+        cost = costs.cost_of(self.graph, name)
         return {
             "op": op.type,
             "device": op.device or None,
@@ -151,8 +151,8 @@ class _Annotator:
             "timing": timing.source if timing else None,
             "shapes": [spec.shape for spec in op.outputs] or None,
             "dtypes": [spec.dtype for spec in op.outputs] or None,
-            "flops": costs.flops(self.graph, name),
-            "bytes": costs.bytes_moved(self.graph, name),
+            "flops": cost.flops,
+            "bytes": cost.bytes,
             "origin": list(facts.origins.get(name, ())) if self.judged and not self.traced else [name],
             "executed_as": executed if self.traced else None,
             "layer": facts.layer(name) if self.judged else None,
