@@ -82,6 +82,11 @@ def test_an_open_size_names_the_input_and_the_flag() -> None:
         inputs.resolve([SEQUENCE], {}, None, {})
 
 
+def test_a_known_leading_size_is_kept_in_the_advice() -> None:
+    with pytest.raises(UsageError, match=r"--shape right=3,\?"):
+        inputs.resolve([InputSpec("right", "float32", (3, None))], {}, 8, {})
+
+
 def test_a_given_shape_closes_an_open_size() -> None:
     assert inputs.resolve([SEQUENCE], {"ids": (2, 16)}, None, {})[0].shape == (2, 16)
 

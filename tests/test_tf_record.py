@@ -191,6 +191,39 @@ def test_tracing_alone_executes_nothing(record: Recorder) -> None:
     assert not (recording.path / "profile.xplane.pb").exists()
 
 
+def live(tmp_path: Path, function: Any, inputs: Any) -> Recording:
+    from graphlens.tf import live as recorder
+
+    recorder.record_callable(function, inputs, tmp_path / "live", steps=STEPS)
+    return Recording(tmp_path / "live", 0, [])
+
+
+def test_a_plain_function_keeps_its_defaults(tmp_path: Path) -> None:
+    recording = live(tmp_path, lambda x, factor=3.0: x * factor, {"x": np.ones((2, 3), np.float32)})
+    assert [(one["name"], one["shape"], one["origin"]) for one in recording.manifest["inputs"]] == [
+        ("x", [2, 3], "example")
+    ]
+    assert "Mul" in recording.executed.values()
+
+
+def test_a_function_compiled_as_a_whole_leaves_hlo_only(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    recording = live(tmp_path, tf.function(lambda x: tf.nn.relu(x * 2.0), jit_compile=True), (tf.ones((4, 4)),))
+    assert recording.manifest["executed"] == []
+    assert any("no executed TensorFlow graph" in note for note in recording.manifest["notes"])
+    assert (recording.path / "hlo" / "0.txt").read_text().startswith("HloModule")
+
+
+def test_an_iterator_cannot_be_replayed_and_the_rest_stands(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    batches = iter(tf.data.Dataset.range(1000).batch(2))
+    recording = live(tmp_path, lambda: next(batches) * 2, None)
+    assert any("was not replayed" in note for note in recording.manifest["notes"])
+    assert recording.sees("mul", "Mul")
+
+
 # -- inputs -----------------------------------------------------------------------------------------------------------
 
 

@@ -39,8 +39,9 @@ def open_object(target: Any, example: Any = None) -> Opened:
     function = _as_tf_function(target)
     if example is None and function.input_signature is None:
         return _open_without_example(function, target)
-    structure = _structure(example) if example is not None else (tuple(function.input_signature), {})
-    return _open_structured(function, structure, target)
+    if example is None:
+        return _open_structured(function, (tuple(function.input_signature), {}), target)
+    return _open_structured(function, _with_defaults(_structure(example), function), target)
 
 
 # -- names ---------------------------------------------------------------------------------------------------------
@@ -107,6 +108,17 @@ def _structure(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(example, (list, tuple)):
         return tuple(example), {}
     return (example,), {}
+
+
+def _with_defaults(structure: tuple[tuple[Any, ...], dict[str, Any]], function: Any) -> Any:
+    """Add the defaults of parameters that are not given: a traced function wants every argument."""
+    args, kwargs = structure
+    try:
+        bound = inspect.signature(function.python_function).bind(*args, **kwargs)
+    except (TypeError, ValueError, AttributeError):  # a bound method, or wrong arguments: tracing says which
+        return structure
+    bound.apply_defaults()
+    return bound.args, bound.kwargs
 
 
 def _parameter_names(target: Any) -> list[str]:

@@ -17,7 +17,12 @@ _TRACES = ("File ", "[[", "{{", "Traceback", "node ", "in user code:")
 
 def first_line(error: BaseException) -> str:
     """Return the first line of ``error`` that is neither a heading nor a stack trace."""
+    if str(error).startswith("in user code:"):  # AutoGraph puts the trace first and the error last
+        return _shortened(str(error).strip().splitlines()[-1].strip())
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(_EMPTY_WORDS + _TRACES)]
-    chosen = (telling or lines or [type(error).__name__])[0]
+    return _shortened((telling or lines or [type(error).__name__])[0])
+
+
+def _shortened(chosen: str) -> str:
     return chosen if len(chosen) <= MOST_LETTERS else chosen[: MOST_LETTERS - 1] + "…"

@@ -114,7 +114,8 @@ def _shape(
     if spec.shape is None:
         raise UsageError(f"input '{spec.name}' has no shape in the model: give one with --shape {spec.name}=1,…")
     if None in spec.shape[1:]:
-        wanted = ",".join("?" if size is None else str(size) for size in (batch or 1, *spec.shape[1:]))
+        sizes = [batch or 1 if spec.shape[0] is None else spec.shape[0], *spec.shape[1:]]
+        wanted = ",".join("?" if size is None else str(size) for size in sizes)
         raise UsageError(
             f"input '{spec.name}' has sizes that the model leaves open ({wanted}): "
             f"give them with --shape {spec.name}={wanted}, every ? a number"

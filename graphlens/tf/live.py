@@ -42,8 +42,8 @@ def record_callable(
     GraphLensError
         If the function cannot be traced or run; the directory then holds what there is.
     """
-    label = name or getattr(function, "__name__", None) or getattr(function, "name", type(function).__name__)
-    capture = CaptureDirectory(Path(directory), {"path": label, "kind": "callable", "signature": None, "digest": None})
+    target = {"path": name or _label(function), "kind": "callable", "signature": None, "digest": None}
+    capture = CaptureDirectory(Path(directory), target)
     deadline_s = None if time_budget_s is None else time.monotonic() + time_budget_s
     plan = measure.Plan(steps=steps, batch=batch, deadline_s=deadline_s)
     try:
@@ -53,6 +53,11 @@ def record_callable(
         raise
     capture.save()
     return capture.path
+
+
+def _label(function: Any) -> str:
+    names = (getattr(function, attribute, None) for attribute in ("__name__", "name"))
+    return next((name for name in names if isinstance(name, str)), type(function).__name__)
 
 
 def _silent(_what: str, _done: int, _of: int) -> None:

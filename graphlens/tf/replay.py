@@ -68,7 +68,10 @@ def _fetches(graph: Any, concrete: Any) -> list[Any]:
 
 
 def _inputs(concrete: Any, tensors: Sequence[Any]) -> dict[str, Any]:
-    return {inner.name: tensor.numpy() for inner, tensor in zip(private.arguments(concrete), tensors, strict=True)}
+    placeholders = private.arguments(concrete)
+    if len(placeholders) != len(tensors):
+        raise state.NotReplayable("it takes a ragged or sparse tensor")
+    return {inner.name: tensor.numpy() for inner, tensor in zip(placeholders, tensors, strict=True)}
 
 
 def _traced_runs(session: Any, fetches: list[Any], feeds: dict[str, Any], runs: int) -> Iterator[Any]:

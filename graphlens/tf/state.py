@@ -71,12 +71,17 @@ def read(concrete: Any, graph_def: Any) -> list[Held]:
 
 def _captured_value(outer: Any, variable: Any, types: Sequence[tuple[Any, Any]]) -> tuple[Kind, Any]:
     if variable is not None:
-        return "variable", variable.numpy()
+        return "variable", _array(variable)
     if outer.dtype == tf.resource:
         return "table", _table_content(outer, types)
     if outer.dtype == tf.variant:
         raise NotReplayable("it captures a variant tensor (a dataset or a tensor list)")
-    return "constant", outer.numpy()
+    return "constant", _array(outer)
+
+
+def _array(held: Any) -> np.ndarray:
+    # A scalar string comes as bare bytes.
+    return np.asarray(held.numpy(), dtype=object if held.dtype == tf.string else None)
 
 
 def _value_of_op(node: Any, types: Sequence[tuple[Any, Any]]) -> tuple[Kind, Any]:

@@ -227,8 +227,9 @@ def _keras_file(path: Path, trust: bool) -> Opened:
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=not trust)
     except LOAD_FAILURES as error:
-        advice = " (give --trust if you trust its author)" if "safe_mode" in str(error) and not trust else ""
-        raise ExecutionError(f"Keras cannot load {path}: {first_line(error)}{advice}") from error
+        unsafe = "safe_mode" in str(error) and not trust
+        why = "it holds Python code, a Lambda layer for instance; --trust runs it" if unsafe else first_line(error)
+        raise ExecutionError(f"Keras cannot load {path}: {why}") from error
     return from_keras(model, kind="keras")
 
 
