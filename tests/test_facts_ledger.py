@@ -21,7 +21,7 @@ STEP_NS = 40
 
 def spans(name: str, most: int) -> st.SearchStrategy[list[Span]]:
     bounds = st.tuples(st.integers(0, 2 * STEP_NS), st.integers(1, STEP_NS))
-    return st.lists(bounds.map(lambda b: Span(name, b[0], b[0] + b[1], 1)), max_size=most)
+    return st.lists(bounds.map(lambda b: Span(name, b[0], b[0] + b[1], 99)), max_size=most)
 
 
 @st.composite
@@ -69,6 +69,17 @@ def test_every_nanosecond_of_a_step_is_given_once(profile: Profile) -> None:
     assert set(found) == set(expected)
     assert all(found[key] == pytest.approx(float(expected[key])) for key in expected)
     assert sum(found.values()) == pytest.approx(2 * STEP_NS)
+
+
+def test_what_runs_nested_in_an_op_is_not_the_ops_own() -> None:
+    """A `_Send` of 30 ns runs a receiver for 20 ns, in which a MatMul takes 15 ns."""
+    profile = Profile(
+        ops=(OpEvent("send", "_Send", 5, 35, 10, 1), OpEvent("matmul", "MatMul", 12, 27, 15, 1)),
+        steps=(Span("graphlens_step", 0, 40, 0),),
+        executors=(Span("ExecutorState::Process", 5, 38, 1), Span("ExecutorState::Process", 10, 30, 1)),
+    )
+    found = attribute(evidence(profile), None, {}).active_ns
+    assert found == {"send": 10, "matmul": 15, EXECUTOR: 8, DISPATCH: 7}
 
 
 @given(profiles(), st.lists(st.integers(1, 10**9), max_size=5))

@@ -68,6 +68,15 @@ def test_an_op_that_no_traced_op_explains_has_no_origin() -> None:
     assert resolve(executed, TRACED)["Func/f/input/_3"] == ()
 
 
+def test_instructions_of_xla_carry_the_names_within_their_function() -> None:
+    traced = dag("call/MatMul = MatMul()\ncall/Relu = Relu(call/MatMul)\nMatMul = MatMul()")
+    executed = nx.MultiDiGraph()
+    executed.add_node("call", op=Op("call", "PartitionedCall", attrs={"_XlaMustCompile": True}))
+    executed.add_node("m/fusion", op=Op("m/fusion", "fusion", attrs={"hlo_origins": ("MatMul", "Relu", "unheard_of")}))
+    # The function's own ops come before an op of the same name elsewhere.
+    assert resolve(executed, traced)["m/fusion"] == ("call/MatMul", "call/Relu")
+
+
 def test_grappler_names_are_undone() -> None:
     traced = dag(
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Final, NamedTuple
@@ -95,7 +95,8 @@ def attribute(
     per_op = _self_times(steps, names)
     typical = _typical(windows)
     active = _divide(evidence.profile, typical, names)
-    timings = _timings(per_op, _Division(active, sum(map(_length_ns, typical)), len(typical)), len(windows), names)
+    division = _Division(active, sum(map(_length_ns, typical)), len(typical))
+    timings = _timings(per_op, division, len(windows), {event.node for event in _kernels_as_ops(evidence.profile)})
     event_ns, joined_ns, unjoined = _join_totals(steps, names, origins)
     return Attribution(
         timings=_prefer_replay_in_loops(timings, replay),
@@ -214,14 +215,14 @@ def _self_times(steps: Sequence[Sequence[OpEvent]], names: _Names) -> Mapping[st
 
 
 def _timings(
-    per_op: Mapping[str, list[tuple[int, int]]], division: _Division, n: int, names: _Names
+    per_op: Mapping[str, list[tuple[int, int]]], division: _Division, n: int, kernels: Collection[str]
 ) -> dict[str, OpTiming]:
     timings = {
         name: OpTiming(
             self_ns=round(median(self_ns for self_ns, _ in seen)),
             calls_per_step=sum(calls for _, calls in seen) / n,
             wall_share=division.share(name),
-            source="kernel" if names.types.get(name) == "XlaKernel" else "profile",
+            source="kernel" if name in kernels else "profile",
         )
         for name, seen in per_op.items()
     }
@@ -236,7 +237,7 @@ def _timings(
 
 def _divide(profile: Profile, windows: Sequence[Span], names: _Names) -> dict[str, float]:
     """Give every instant of every window to the ops running in it, else to the most specific known state."""
-    ops = [Interval(e.start_ns, e.end_ns, names.key(e.node, e.op)) for e in (*profile.ops, *_kernels_as_ops(profile))]
+    ops = [Interval(start, end, names.key(e.node, e.op)) for e, start, end in _own_pieces(profile)]
     waits = [
         Interval(span.start_ns, span.end_ns, names.key(*_wait_name(span, names)))
         for span in profile.waits
@@ -245,6 +246,38 @@ def _divide(profile: Profile, windows: Sequence[Span], names: _Names) -> dict[st
     executors = [Interval(s.start_ns, s.end_ns, EXECUTOR) for s in profile.executors]
     functions = [Interval(s.start_ns, s.end_ns, HANDOFF) for s in profile.functions]
     return _sweep(windows, (ops, waits, executors, functions))
+
+
+def _own_pieces(profile: Profile) -> Iterator[tuple[OpEvent, int, int]]:
+    """Yield the stretches in which an op itself ran, without what ran nested in it on the same thread.
+
+    A ``_Send`` runs its receiver, and whatever that makes ready, before it returns.
+    """
+    threads: dict[int, list[OpEvent | Span]] = defaultdict(list)
+    running: list[OpEvent | Span] = [*profile.ops, *_kernels_as_ops(profile), *profile.executors]
+    for item in running:
+        threads[item.thread].append(item)
+    for items in threads.values():
+        yield from _innermost(sorted(items, key=lambda item: (item.start_ns, -item.end_ns)))
+
+
+def _innermost(items: Sequence[OpEvent | Span]) -> Iterator[tuple[OpEvent, int, int]]:
+    """Walk one thread's nested intervals; each instant belongs to the last one that was opened and not yet closed."""
+    stack: list[OpEvent | Span] = []
+    since_ns = 0
+    for item in [*items, None]:
+        start_ns = item.start_ns if item else None
+        while stack and (start_ns is None or stack[-1].end_ns <= start_ns):
+            top = stack.pop()
+            if isinstance(top, OpEvent) and top.end_ns > since_ns:
+                yield top, since_ns, top.end_ns
+            since_ns = max(since_ns, top.end_ns)
+        if item is None:
+            return
+        if stack and isinstance(stack[-1], OpEvent) and item.start_ns > since_ns:
+            yield stack[-1], since_ns, item.start_ns
+        stack.append(item)
+        since_ns = item.start_ns
 
 
 def _wait_name(span: Span, names: _Names) -> tuple[str, str]:

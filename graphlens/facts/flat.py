@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import networkx as nx
 
@@ -30,6 +30,8 @@ from graphlens.ir.run import ReplayRecord
 FLAT_OPS_LIMIT: Final = 3_000_000
 FLAT_CALLS_LIMIT: Final = 300_000
 DEPTH_LIMIT: Final = 100
+
+HLO_ORIGINS: Final = "hlo_origins"  # the attribute that names the TensorFlow ops behind an HLO instruction
 
 # Call sites that disappear when inlined; conditionals and loops stay as nodes beside their inlined bodies.
 _PLAIN_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall", "RemoteCall"})
@@ -315,16 +317,24 @@ def executed_graph(evidence: Evidence, traced: nx.MultiDiGraph | None) -> nx.Mul
     """
     if evidence.executed is None and not evidence.hlo:
         return None
-    flat = inline(evidence.executed, _is_compiled).copy() if evidence.executed else nx.MultiDiGraph()
+    flat = inline(evidence.executed, is_compiled).copy() if evidence.executed else nx.MultiDiGraph()
     for module, graph in evidence.hlo.items():
         instructions = inline(graph)
         names = {name: f"{module}/{name}" for name in instructions}
         for name, op in instructions.nodes(data="op"):
-            flat.add_node(names[name], op=replace(op, name=names[name]))
+            flat.add_node(names[name], op=replace(op, name=names[name], attrs=_with_origins(op, graph)))
         flat.add_edges_from((names[a], names[b], {"edge": edge}) for a, b, edge in instructions.edges(data="edge"))
     return with_shapes(flat, traced, evidence.replay)
 
 
-def _is_compiled(op: Op) -> bool:
+def _with_origins(op: Op, module: Graph) -> Mapping[str, Any]:
+    """Add the names of the TensorFlow ops that an instruction was made from, those of a fusion's body included."""
+    bodies = [module.functions[call.function].graph for call in op.calls if call.function in module.functions]
+    parts = [part.attrs.get("op_name") for body in bodies for _, part in body.nodes(data="op")]
+    named = [str(name) for name in (*parts, op.attrs.get("op_name")) if name]
+    return {**op.attrs, HLO_ORIGINS: tuple(dict.fromkeys(named))} if named else op.attrs
+
+
+def is_compiled(op: Op) -> bool:
     """XLA runs such a call as a whole; the ops of its body never run one by one."""
     return bool(op.attrs.get("_XlaMustCompile"))

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 import networkx as nx
 
 from graphlens.facts.constants import constant_ops
-from graphlens.facts.flat import canonical_name
+from graphlens.facts.flat import HLO_ORIGINS, canonical_name, is_compiled
 from graphlens.ir.graph import data_inputs, op_of
 from graphlens.ir.ops import CONTROL_FLOW
 
@@ -31,20 +31,38 @@ def resolve(executed: nx.MultiDiGraph, traced: nx.MultiDiGraph) -> Mapping[str, 
     An executed op that no traced op explains maps to the empty tuple.
     """
     names = {canonical_name(name): name for name in traced.nodes}
-    heads = {name: _head(name, op.attrs.get("op_name"), names) for name, op in executed.nodes(data="op")}
-    running = {head for head in heads.values() if head}
+    compiled = _compiled(executed, names)
+    heads = {name: _head(name, names) for name in executed if name not in compiled}
+    running = {head for head in heads.values() if head} | {name for found in compiled.values() for name in found}
     constant = constant_ops(traced)
-    return {name: _with_absorbed(head, traced, running, constant) for name, head in heads.items()}
+    plain = {name: _with_absorbed(head, traced, running, constant) for name, head in heads.items()}
+    return {**plain, **compiled}
 
 
-def _head(name: str, hlo_origin: str | None, names: Mapping[str, str]) -> str | None:
+def _compiled(executed: nx.MultiDiGraph, names: Mapping[str, str]) -> Mapping[str, tuple[str, ...]]:
+    """Map XLA's instructions to traced ops: they carry the ops' names within the compiled function."""
+    prefixes = [*(f"{canonical_name(name)}/" for name, op in executed.nodes(data="op") if is_compiled(op)), ""]
+    return {
+        name: tuple(
+            found
+            for origin in op.attrs[HLO_ORIGINS]
+            if (found := _first_known((prefix + origin for prefix in prefixes), names))
+        )
+        for name, op in executed.nodes(data="op")
+        if HLO_ORIGINS in op.attrs
+    }
+
+
+def _first_known(candidates: Iterator[str], names: Mapping[str, str]) -> str | None:
+    return next((names[found] for found in candidates if found in names), None)
+
+
+def _head(name: str, names: Mapping[str, str]) -> str | None:
     """Return the traced op that gave the executed op its name, or ``None``."""
-    return next((names[found] for found in _candidates(name, hlo_origin) if found in names), None)
+    return _first_known(_candidates(name), names)
 
 
-def _candidates(name: str, hlo_origin: str | None) -> Iterator[str]:
-    if hlo_origin:
-        yield canonical_name(hlo_origin)
+def _candidates(name: str) -> Iterator[str]:
     canonical = canonical_name(name)
     yield canonical
     yield _LAYOUT.sub("", canonical)

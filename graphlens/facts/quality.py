@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from graphlens.ir.analysis import Quality
 from graphlens.ir.ops import UNTRACED
+from graphlens.units import format_share
 
 if TYPE_CHECKING:
     from graphlens.facts.core import Facts
@@ -94,9 +95,9 @@ def _verdicts(numbers: Quality) -> Iterator[tuple[bool, str]]:
     if join is None:
         yield True, "no profile was joined to the graph"
     elif join < GOOD_JOIN_RATE:
-        yield join < POOR_JOIN_RATE, f"only {join:.1%} of the measured op time was joined to a traced op"
+        yield join < POOR_JOIN_RATE, f"only {format_share(join)} of the measured op time was joined to a traced op"
     if attributed is not None and attributed < GOOD_ATTRIBUTED_SHARE:
-        yield attributed < POOR_ATTRIBUTED_SHARE, f"only {attributed:.0%} of the step is attributed"
+        yield attributed < POOR_ATTRIBUTED_SHARE, f"only {format_share(attributed)} of the step is attributed"
     if coverage is not None and coverage < GOOD_COVERAGE:
         yield _uncovered_share(numbers) > 1 - POOR_COVERAGE, _coverage_words(numbers)
     yield from _timing_verdicts(numbers)
@@ -118,12 +119,12 @@ def _coverage_words(numbers: Quality) -> str:
 def _timing_verdicts(numbers: Quality) -> Iterator[tuple[bool, str]]:
     spread, overhead, steps = numbers.stability, numbers.profiler_overhead, numbers.steps
     if spread is not None and spread > GOOD_SPREAD:
-        yield spread > POOR_SPREAD, f"step times spread by {spread:.0%} of their median (p10 to p90)"
+        yield spread > POOR_SPREAD, f"step times spread by {format_share(spread)} of their median (p10 to p90)"
     if overhead is not None and abs(overhead) > GOOD_OVERHEAD:
         side = "slower" if overhead > 0 else "faster"
         yield (
             abs(overhead) > POOR_OVERHEAD,
-            f"profiled steps were {abs(overhead):.0%} {side} than unprofiled ones",
+            f"profiled steps were {format_share(abs(overhead))} {side} than unprofiled ones",
         )
     if steps is not None and steps < GOOD_STEPS:
         yield steps < POOR_STEPS, f"only {steps} steps were profiled"

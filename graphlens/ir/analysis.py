@@ -86,7 +86,7 @@ class Finding:
     """One thing that a rule found.
 
     ``nodes`` are names in the graph that ``stage`` says.  ``evidence`` maps plain words to numbers and names.
-    ``severity`` and ``shares_ops_with`` (titles of overlapping findings) are set by the judge, not by the rule.
+    ``severity`` and ``shares_ops_with`` (``CODE#rank`` of overlapping findings) are set by the judge, not by the rule.
     """
 
     code: str

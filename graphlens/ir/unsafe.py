@@ -63,10 +63,8 @@ _SAVER_PART: Final = re.compile(r"^(Save(V2|Slices)?|Restore(V2|Slice)?|MergeV2C
 _MACHINE: Final = re.compile(r"/job:[^/]+(/replica:[^/]+)?(/task:[^/]+)?")
 
 # Names that TensorFlow's exporter gives to functions that `tf.saved_model.load` runs by itself.
-_RUN_ON_LOAD: Final = re.compile(r"^__inference__?(initializer|creator|create_resource|initialize|restore_fn)_\d+$")
 
 # A constant that a loader overwrites with the path of a file inside the SavedModel.
-_ASSET: Final = re.compile(r"(^|/)asset_(file)?path")
 
 # Ops that hand a file name on; what is behind them decides.
 _NAME_BUILDERS: Final = frozenset(
@@ -77,8 +75,8 @@ _NAME_BUILDERS: Final = frozenset(
 def unsafe_ops(graph: Graph) -> list[tuple[str, str]]:
     """Return ``(name, why)`` of every op that reaches out of the graph.
 
-    Looked through are the root, all functions it can call, and those that TensorFlow runs when it loads the model.  The
-    name is that of the op in the root function, or ``function/op`` for an op of another function.
+    Looked through are the root and all functions it can call.  The name is that of the op in the root function, or
+    ``function/op`` for an op of another function.
     """
     return [
         (op.name if function == graph.root else f"{function}/{op.name}", why)
@@ -96,9 +94,8 @@ def _unsafe_in(graph: nx.MultiDiGraph, has_saver: bool) -> Iterator[tuple[Op, st
 
 
 def reachable_functions(graph: Graph) -> list[str]:
-    """Return the root, the functions run on loading, and all functions that these call, in the order met."""
-    on_load = (name for name in graph.functions if _RUN_ON_LOAD.match(name))
-    found = dict.fromkeys(name for name in (graph.root, *on_load) if name in graph.functions)
+    """Return the root and all functions that it can call, directly or not, in the order met."""
+    found = {graph.root: None}
     pending = list(found)
     while pending:
         for _, op in graph.functions[pending.pop(0)].graph.nodes(data="op"):
@@ -176,24 +173,19 @@ def _leaves_machine(op: Op) -> bool:
 
 
 def _is_given_a_name(graph: nx.MultiDiGraph, name: str, position: int = 0) -> bool:
-    """Tell whether the file name at input ``position`` comes from outside the graph, or is an asset of the model.
+    """Tell whether the file name at input ``position`` comes from outside the graph.
 
-    A loader feeds the names of assets to constants of the main graph and to arguments of functions.
+    A loader feeds the names of a model's own assets in this way.
     """
     inputs = data_inputs(graph, name)
     pending = inputs[position : position + 1]
     while pending:
         op = op_of(graph, pending.pop())
-        if op.type == ARGUMENT or op.type.startswith("Placeholder") or is_asset(op):
+        if op.type == ARGUMENT or op.type.startswith("Placeholder"):
             return True
         if op.type in _NAME_BUILDERS:
             pending += data_inputs(graph, op.name)[:1]
     return False
-
-
-def is_asset(op: Op) -> bool:
-    """Tell whether a constant stands for a file of the SavedModel itself, by the name that the exporter gives it."""
-    return op.type == "Const" and bool(_ASSET.search(op.name))
 
 
 def _is_memory_cache(graph: nx.MultiDiGraph, name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import zipfile
 import zlib
@@ -33,6 +34,11 @@ HLO_FOLDER: Final = "hlo/"
 UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 # The same parts give the same bytes: no clock, no user, no machine.
+# What a capture holds; a recorder's log and compiler dumps stay behind, since they may show paths or weights.
+_PART: Final = re.compile(
+    r"^(capture\.json|(traced|optimized|profile\.xplane|executed/\d+)\.pb|replay\.json|hlo/[^/]+\.txt)$"
+)
+
 _ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)
 _ZIP_MODE: Final = 0o644 << 16
 
@@ -141,7 +147,7 @@ def write_capture(directory: str | os.PathLike[str], file: str | os.PathLike[str
         handle, partial = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         os.close(handle)
         try:
-            _pack(source, sorted(capture.names), partial)
+            _pack(source, sorted(name for name in capture.names if _PART.match(name)), partial)
             os.chmod(partial, 0o644)
             os.replace(partial, target)
         except BaseException:

@@ -57,6 +57,10 @@ def bound_variables(object_graph: Any, function: str, inputs: tuple[str, ...]) -
     return {argument: variable for argument, number in pairs for variable in _bound(object_graph, number)}
 
 
+# Names under which a trackable resource holds the functions that the loader calls.
+_ON_LOAD = frozenset({"_initialize", "_create_resource", "_destroy_resource"})
+
+
 def _bound(object_graph: Any, number: int) -> Iterator[Variable]:
     node = _node(object_graph, number)
     if node is not None and node.WhichOneof("kind") == "variable":
@@ -89,14 +93,13 @@ def has_optimizer_slots(object_graph: Any) -> bool:
 
 
 def initializers_of(object_graph: Any) -> tuple[str, ...]:
-    """Return the functions that fill tables and other resources, in the object graph's order."""
-    found = [
-        name
-        for node in object_graph.nodes
-        for child in node.children
-        if child.local_name == "_initialize"
-        for name in _functions(object_graph, child.node_id)
-    ]
+    """Return the functions that TensorFlow runs while it loads the model, in the object graph's order.
+
+    They create tables and other resources, fill them, destroy them, and restore what has a saver of its own.
+    """
+    named = [child.node_id for node in object_graph.nodes for child in node.children if child.local_name in _ON_LOAD]
+    restored = [saver.restore_function for node in object_graph.nodes for saver in node.saveable_objects.values()]
+    found = [name for number in (*named, *restored) for name in _functions(object_graph, number)]
     return tuple(dict.fromkeys(found))
 
 

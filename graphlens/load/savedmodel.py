@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import networkx as nx
+
 from graphlens.errors import TargetError
 from graphlens.ir.graph import Function, Graph, TensorSpec, Variable, input_specs, op_of
 from graphlens.load import objects
@@ -45,8 +47,9 @@ class LoadedModel:
         Every variable of the model; ``checkpoint`` lists what its checkpoint holds.
     keras
         ``keras 2`` or ``keras 3`` where the file says that Keras wrote it.
-    initializers
-        Functions and ops that fill tables before the first step.
+    on_load
+        What TensorFlow runs while it loads the model, before the first step: functions that fill tables, for instance.
+        The names of the model's own assets are inputs of these graphs, because the loader feeds them.
     """
 
     graph: Graph
@@ -61,7 +64,7 @@ class LoadedModel:
     keras: str | None = None
     optimizer_slots: bool = False
     assets: tuple[str, ...] = ()
-    initializers: tuple[str, ...] = ()
+    on_load: tuple[Graph, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -131,7 +134,7 @@ def _described(meta_graph: Any, folder: Path | None, checkpoint: Mapping[str, Te
         "variables": found or _collected_variables(meta_graph, checkpoint or {}),
         "keras": objects.keras_version(known, metadata),
         "optimizer_slots": objects.has_optimizer_slots(known),
-        "initializers": (*objects.initializers_of(known), *_main_ops(meta_graph)),
+        "on_load": _on_load(meta_graph),
     }
 
 
@@ -236,6 +239,28 @@ def _signature_graph(meta_graph: Any, signature: Signature, debug_info: Any) -> 
         return _bind(build_reachable(graph_def, str(function), debug_info), meta_graph.object_graph_def)
     graph = build_reachable(graph_def, MAIN, debug_info)
     return _pruned(graph, needed_ops(signature, nodes), signature)
+
+
+def _on_load(meta_graph: Any) -> tuple[Graph, ...]:
+    """Return the initializing functions (TF2), and what of the main graph is run once (TF1)."""
+    graph_def = meta_graph.graph_def
+    library = {item.signature.name for item in graph_def.library.function}
+    functions = [name for name in objects.initializers_of(meta_graph.object_graph_def) if name in library]
+    graphs = [build_reachable(graph_def, name) for name in functions]
+    ops = {tensor.removeprefix("^").split(":")[0] for tensor in _main_ops(meta_graph)}
+    return (*graphs, *([_main_graph_of(meta_graph, ops)] if ops else []))
+
+
+def _main_graph_of(meta_graph: Any, ops: set[str]) -> Graph:
+    graph = build_reachable(meta_graph.graph_def, MAIN)
+    main = graph.main.graph
+    needed = ops.union(*(nx.ancestors(main, name) for name in ops if name in main))
+    main.remove_nodes_from([name for name in main if name not in needed])
+    for asset in meta_graph.asset_file_def:
+        name = asset.tensor_info.name.split(":")[0]
+        if name in main:
+            main.nodes[name]["op"] = replace(op_of(main, name), type="Placeholder", constant=None)
+    return graph
 
 
 def _called_graph(meta_graph: Any, debug_info: Any) -> Graph | None:

@@ -61,7 +61,8 @@ def record(request: Request, output: str, progress: Progress = no_progress) -> N
         if gathered.directory is None or failures:
             raise ExecutionError(failures[0] if failures else f"'{request.target}' is a capture already")
         if gathered.loaded is not None:
-            captures.add_traced(gathered.directory, gathered.loaded.graph_def, gathered.loaded.traced_root)
+            loaded = gathered.loaded
+            captures.add_traced(gathered.directory, loaded.graph_def, loaded.traced_root, loaded.graph.main.captures)
         captures.write_capture(gathered.directory, output)
 
 

@@ -83,7 +83,7 @@ def _from_file(request: Request, identified: sniff.Identified, folder: Path, pro
         progress("reading the graph", 0, 0)
         loaded = _load(request, identified)
         evidence = _static_evidence(request, identified, loaded, reason)
-        blockers = [] if reason or request.trust else unsafe_ops(loaded.graph)
+        blockers = [] if reason or request.trust else _blockers(loaded)
         if child is None:
             failed = [] if request.static else [AnalysisError("execute", NO_TENSORFLOW)]
             return Gathered(replace(evidence, errors=(*evidence.errors, *failed)), None, loaded)
@@ -95,6 +95,11 @@ def _from_file(request: Request, identified: sniff.Identified, folder: Path, pro
     finally:
         if child is not None:
             child.cancel()
+
+
+def _blockers(loaded: LoadedModel) -> list[tuple[str, str]]:
+    """Return the ops that loading or running the model would let out of the graph, with the reason for each."""
+    return [blocker for graph in (loaded.graph, *loaded.on_load) for blocker in unsafe_ops(graph)]
 
 
 def _load(request: Request, identified: sniff.Identified) -> LoadedModel:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import networkx as nx
+
 from graphlens import rules
 from graphlens._version import __version__
 from graphlens.facts.core import Facts
 from graphlens.facts.flat import inline
-from graphlens.ir.analysis import AnalysisError, Document, GraphSize
+from graphlens.ir.analysis import Document, GraphSize
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Graph
 from graphlens.pipeline.result import Analysis
@@ -43,23 +45,18 @@ def judge(evidence: Evidence, select: Sequence[str] = (), ignore: Sequence[str] 
     return Analysis(document, facts)
 
 
-def with_error(evidence: Evidence, stage: str, message: str) -> Evidence:
-    """Return ``evidence`` with one more thing that could not be done."""
-    from dataclasses import replace
-
-    return replace(evidence, errors=(*evidence.errors, AnalysisError(stage, message)))
-
-
 def _sizes(facts: Facts) -> dict[str, GraphSize]:
+    """Count each stage; what XLA ran counts as executed although it is in no TensorFlow graph."""
     evidence = facts.evidence
-    stages: list[tuple[str, Graph | None]] = [
-        ("traced", evidence.traced),
-        ("optimized", evidence.optimized),
-        ("executed", evidence.executed),
+    optimized = inline(evidence.optimized) if evidence.optimized else None
+    stages: list[tuple[str, nx.MultiDiGraph | None, Sequence[Graph]]] = [
+        ("traced", facts.traced, [evidence.traced] if evidence.traced else []),
+        ("optimized", optimized, [evidence.optimized] if evidence.optimized else []),
+        ("executed", facts.executed, [*([evidence.executed] if evidence.executed else []), *evidence.hlo.values()]),
     ]
-    flat = {"traced": facts.traced, "executed": facts.executed}
-    return {stage: _size(graph, flat.get(stage) or inline(graph)) for stage, graph in stages if graph is not None}
+    return {stage: _size(flat, parts) for stage, flat, parts in stages if flat is not None}
 
 
-def _size(graph: Graph, inlined: object) -> GraphSize:
-    return GraphSize(inlined.number_of_nodes(), inlined.number_of_edges(), len(graph.functions) - 1)  # type: ignore[attr-defined]  # networkx has no types
+def _size(flat: nx.MultiDiGraph, parts: Sequence[Graph]) -> GraphSize:
+    functions = sum(len(graph.functions) - 1 for graph in parts)
+    return GraphSize(flat.number_of_nodes(), flat.number_of_edges(), functions)

@@ -113,7 +113,7 @@ def found(
         title=title,
         nodes=tuple(nodes),
         evidence=evidence or {},
-        reason=reason,
+        reason=reason[:1].upper() + reason[1:],
         saving=saving or Saving(),
         fix=fix,
         stage=stage,
