@@ -111,7 +111,7 @@ def test_what_runs_on_loading_may_read_assets_of_the_model_only(tmp_path: Path) 
     from graphlens.load.schema import saved_model
 
     model = saved_model().FromString((REAL / "tfx_taxi_savedmodel/saved_model.pb").read_bytes())
-    del model.meta_graphs[0].asset_file_def[:]
+    del model.meta_graphs[0].collection_def["saved_model_assets"]
     (tmp_path / "saved_model.pb").write_bytes(model.SerializeToString())
     found = [why for graph in load_saved_model(tmp_path).on_load for _, why in unsafe_ops(graph)]
     assert found

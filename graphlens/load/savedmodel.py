@@ -28,6 +28,7 @@ INDEX: Final = Path("variables", "variables.index")
 DEBUG_INFO: Final = Path("debug", "saved_model_debug_info.pb")
 CALL: Final = "__call__"  # the name under which a model without signatures is run
 SERVE: Final = frozenset({"serve"})
+_ASSETS = "saved_model_assets"
 _MAIN_OPS: Final = ("saved_model_main_op", "legacy_init_op")
 
 
@@ -119,7 +120,7 @@ def load_saved_model(path: str | os.PathLike[str], signature: str | None = None,
         signatures=signatures or (chosen,),
         tags=_tags(meta_graph),
         checkpoint=checkpoint,
-        assets=tuple(str(Path("assets") / asset.filename) for asset in meta_graph.asset_file_def),
+        assets=tuple(str(Path("assets") / asset.filename) for asset in _assets(meta_graph)),
         notes=tuple(notes),
         **_described(meta_graph, folder, checkpoint),
     )
@@ -256,11 +257,24 @@ def _main_graph_of(meta_graph: Any, ops: set[str]) -> Graph:
     main = graph.main.graph
     needed = ops.union(*(nx.ancestors(main, name) for name in ops if name in main))
     main.remove_nodes_from([name for name in main if name not in needed])
-    for asset in meta_graph.asset_file_def:
+    for asset in _assets(meta_graph):
         name = asset.tensor_info.name.split(":")[0]
         if name in main:
             main.nodes[name]["op"] = replace(op_of(main, name), type="Placeholder", constant=None)
     return graph
+
+
+def _assets(meta_graph: Any) -> Sequence[Any]:
+    """Return the model's own files; older exporters list them in a collection only, which TensorFlow reads too."""
+    from google.protobuf.message import DecodeError
+    from tensorboard.compat.proto.meta_graph_pb2 import AssetFileDef
+
+    if meta_graph.asset_file_def or _ASSETS not in meta_graph.collection_def:
+        return meta_graph.asset_file_def  # type: ignore[no-any-return]
+    try:
+        return [AssetFileDef.FromString(item.value) for item in meta_graph.collection_def[_ASSETS].any_list.value]
+    except DecodeError:
+        return ()
 
 
 def _called_graph(meta_graph: Any, debug_info: Any) -> Graph | None:
