@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from graphlens.ir.analysis import Quality
-from graphlens.ir.ops import UNTRACED
+from graphlens.ir.ops import UNTRACED, UNTRACED_INSTRUCTIONS
 from graphlens.units import format_share
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _coverage(facts: Facts) -> tuple[int, int, int]:
     """Count the executed ops that the profile saw, that only the replay saw, and that a profiler can see at all."""
     if facts.executed is None or not facts.attribution.wall_ns:
         return 0, 0, 0
-    expected = [name for name, op in facts.executed.nodes(data="op") if op.type not in UNTRACED]
+    expected = [name for name, op in facts.executed.nodes(data="op") if op.type not in UNTRACED | UNTRACED_INSTRUCTIONS]
     timings = facts.attribution.timings
     seen = sum(1 for name in expected if name in timings and timings[name].wall_share is not None)
     return seen, sum(1 for name in expected if name in timings) - seen, len(expected)

@@ -16,6 +16,9 @@ UNTRACED = frozenset(
     PreventGradient VarHandleOp _VarHandlesOp VariableV2 Variable SnapshotV2 _HostCast _ParallelConcatStart""".split()
 )
 
+# The same for instructions of XLA: they name or rename buffers, and no thunk runs for them.
+UNTRACED_INSTRUCTIONS = frozenset("parameter constant tuple get-tuple-element bitcast".split())
+
 # These complete on another thread; the profiler shows a start and a done, not an interval under the op's name.
 ASYNCHRONOUS = frozenset(
     """_Recv _HostRecv Recv IteratorGetNext IteratorGetNextSync PartitionedCall StatefulPartitionedCall RemoteCall

@@ -20,6 +20,8 @@ PS_PER_NS: Final = 1000
 # Names that look like `node:Op` and are none, or that never matter.
 _NEVER_OPS = re.compile(r"::|^\$|^EagerLocalExecute: |^end: |ThreadpoolListener|KernelAndDeviceFunc|\.py\b|\s")
 _OP_TYPE = re.compile(r"^[A-Za-z_][\w>.-]*$")
+# A function that XLA compiled as a whole is run like an op of its own name; its time is that of a function.
+_COMPILED_CALL = re.compile(r"^(__inference_\w+):\1$")
 _DROPPED = re.compile(r"(\d+)\D{0,40}(?:dropped|lost)|(?:dropped|lost)\D{0,40}(\d+)", re.IGNORECASE)
 
 _EXECUTOR = "ExecutorState::Process"
@@ -72,6 +74,8 @@ def _dropped(space: Any) -> int:
 def _classify(name: str, display: str) -> _Name:
     if name in (_EXECUTOR, _ASYNC_START, _ASYNC_DONE, _FUNCTION, STEP_MARKER):
         return _Name(name)
+    if _COMPILED_CALL.match(name):
+        return _Name(_FUNCTION)
     if name.startswith("ThreadpoolListener") or name.startswith("end: "):
         return _Name("")
     node, op = split_op(name, display)
