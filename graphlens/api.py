@@ -91,7 +91,7 @@ def load(path: str | os.PathLike[str]) -> Analysis:
     from graphlens import pipeline
 
     if os.fspath(path).endswith(".json"):
-        from graphlens.load.files import read_bytes
+        from graphlens.loaders.files import read_bytes
 
         return Analysis(_document(read_bytes(Path(path)).decode("utf-8", "replace")))
     return pipeline.analyze(Request(os.fspath(path), static=True))

@@ -1,4 +1,4 @@
-"""Benchmarks as ratios within one run: `make bench`.  Nothing here is asserted; goals are printed beside the figures."""
+"""Benchmarks as ratios within one run: `make bench`.  Nothing is asserted; goals are printed beside the figures."""
 
 from __future__ import annotations
 

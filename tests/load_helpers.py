@@ -1,4 +1,4 @@
-"""Small graphs and the real inputs, for the tests of ``graphlens.load``."""
+"""Small graphs and the real inputs, for the tests of ``graphlens.loaders``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Second, naive readers of the file formats: they share no code, no schema and no idea with ``graphlens.load``."""
+"""Second, naive readers of the file formats: they share no code, no schema and no idea with ``graphlens.loaders``."""
 
 from __future__ import annotations
 

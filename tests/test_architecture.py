@@ -15,16 +15,16 @@ PACKAGE = Path(__file__).parents[1] / "graphlens"
 LAYERS: list[dict[str, list[str]]] = [
     {"base": ["_version", "units", "config", "plugins", "errors"]},
     {"ir": ["ir"]},
-    {"load": ["load"]},
+    {"loaders": ["loaders"]},
     {"tf": ["tf"]},
     {"facts": ["facts"]},
     {"rules": ["rules"], "report": ["report"], "prove": ["prove"]},
     {"pipeline": ["pipeline", "api"]},
     {"cli": ["cli", "__main__"]},
 ]
-# `tf` may use `load`; `facts` uses neither of them.
-FORBIDDEN = {("facts", "load"), ("facts", "tf"), ("rules", "load"), ("rules", "tf"), ("report", "load")}
-FORBIDDEN |= {("report", "facts"), ("report", "tf"), ("load", "tf")}
+# `tf` may use `loaders`; `facts` uses neither of them.
+FORBIDDEN = {("facts", "loaders"), ("facts", "tf"), ("rules", "loaders"), ("rules", "tf"), ("report", "loaders")}
+FORBIDDEN |= {("report", "facts"), ("report", "tf"), ("loaders", "tf")}
 LEVEL = {layer: level for level, layers in enumerate(LAYERS) for layer in layers}
 LAYER_OF = {part: layer for layers in LAYERS for layer, parts in layers.items() for part in parts}
 

@@ -14,10 +14,9 @@ from typing import Any
 
 import networkx as nx
 import pytest
-
+from oracles import op_totals_ps
 
 from graphlens.api import Analysis, load
-from oracles import op_totals_ps
 
 ROOT = Path(__file__).parents[1]
 CAPTURES = sorted((ROOT / "fixtures" / "captures").glob("*.capture"))

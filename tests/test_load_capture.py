@@ -13,7 +13,7 @@ from graphlens.errors import TargetError
 from graphlens.ir.analysis import AnalysisError, Target
 from graphlens.ir.graph import TensorSpec, Variable
 from graphlens.ir.run import ReplayRecord
-from graphlens.load import capture
+from graphlens.loaders import capture
 
 HLO = """HloModule jitted, is_scheduled=true
 

@@ -12,9 +12,9 @@ from load_helpers import REAL, needs_real, run_tensorflow
 
 from graphlens.errors import TargetError
 from graphlens.ir.graph import TensorSpec
-from graphlens.load.checkpoint import read_index
-from graphlens.load.snappy import decompress
-from graphlens.load.wire import WireError
+from graphlens.loaders.checkpoint import read_index
+from graphlens.loaders.snappy import decompress
+from graphlens.loaders.wire import WireError
 
 LIST_VARIABLES = """
 import json, sys, tensorflow as tf

@@ -13,8 +13,8 @@ from oracles import node_counts, saved_model_graphs
 
 from graphlens.errors import TargetError
 from graphlens.ir.graph import Call, Edge, TensorSpec, op_of
-from graphlens.load.graphdef import build_graph, build_reachable, parse_graph_def, read_graph_def
-from graphlens.load.partitions import merge_partitions
+from graphlens.loaders.graphdef import build_graph, build_reachable, parse_graph_def, read_graph_def
+from graphlens.loaders.partitions import merge_partitions
 
 
 def test_inputs_become_data_and_control_edges_with_ports():

@@ -7,7 +7,7 @@ from load_helpers import edges, run_tensorflow
 
 from graphlens.errors import TargetError
 from graphlens.ir.graph import Call, TensorSpec, op_of, ops_of
-from graphlens.load.hlo import read_hlo
+from graphlens.loaders.hlo import read_hlo
 
 TEXT = """HloModule cluster_0, is_scheduled=true, entry_computation_layout={(f32[2,3]{1,0})->(f32[2,3]{1,0}, s32[])}
 

@@ -11,9 +11,9 @@ from tensorboard.compat.proto import graph_pb2, meta_graph_pb2
 
 from graphlens.errors import TargetError
 from graphlens.ir.graph import TensorSpec, Variable, op_of, ops_of
-from graphlens.load import savedmodel
-from graphlens.load.graphdef import build_reachable
-from graphlens.load.schema import saved_model
+from graphlens.loaders import savedmodel
+from graphlens.loaders.graphdef import build_reachable
+from graphlens.loaders.schema import saved_model
 
 
 def meta_graph(message, tags=("serve",), **signatures):

@@ -12,8 +12,8 @@ from load_helpers import REAL, graph_def, needs_real
 from tensorboard.compat.proto import config_pb2, meta_graph_pb2
 
 from graphlens.errors import TargetError
-from graphlens.load import capture, savedmodel
-from graphlens.load.sniff import READS, identify
+from graphlens.loaders import capture, savedmodel
+from graphlens.loaders.sniff import READS, identify
 
 BAD = Path(__file__).parents[1] / "fixtures" / "bad"
 EXPECTED = json.loads((BAD / "expected.json").read_text())

@@ -12,9 +12,9 @@ from oracles import tensor_bytes
 from tensorboard.compat.proto import graph_pb2, tensor_pb2
 
 from graphlens.ir.graph import op_of
-from graphlens.load.attrs import short_float
-from graphlens.load.graphdef import build_graph, strip_weights
-from graphlens.load.tensors import constant_of, digest_of
+from graphlens.loaders.attrs import short_float
+from graphlens.loaders.graphdef import build_graph, strip_weights
+from graphlens.loaders.tensors import constant_of, digest_of
 
 DTYPES = {
     "float32": 1,

@@ -13,8 +13,8 @@ from load_helpers import REAL, needs_real, run_tensorflow
 from oracles import op_totals_ps, self_totals_ps
 
 from graphlens.errors import TargetError
-from graphlens.load.schema import xspace
-from graphlens.load.xplane import read_profile, split_op
+from graphlens.loaders.schema import xspace
+from graphlens.loaders.xplane import read_profile, split_op
 
 
 class HostPlane:

@@ -98,7 +98,7 @@ def test_functions_are_searched_when_they_can_be_called() -> None:
 @pytest.mark.skipif(not REAL.exists(), reason="real models are not here")
 @pytest.mark.parametrize("model", ["tfx_taxi_savedmodel", "basic_pitch_savedmodel"])
 def test_real_models_with_vocabularies_and_a_saver_are_safe(model: str) -> None:
-    savedmodel = pytest.importorskip("graphlens.load.savedmodel")
+    savedmodel = pytest.importorskip("graphlens.loaders.savedmodel")
     loaded = savedmodel.load_saved_model(REAL / model, None, None)
     assert unsafe_ops(loaded.graph) == []
     assert [found for graph in loaded.on_load for found in unsafe_ops(graph)] == []
@@ -107,8 +107,8 @@ def test_real_models_with_vocabularies_and_a_saver_are_safe(model: str) -> None:
 @pytest.mark.skipif(not REAL.exists(), reason="real models are not here")
 def test_what_runs_on_loading_may_read_assets_of_the_model_only(tmp_path: Path) -> None:
     """The same bytes, but the vocabulary is no longer declared as an asset: then it is somebody's file."""
-    from graphlens.load.savedmodel import load_saved_model
-    from graphlens.load.schema import saved_model
+    from graphlens.loaders.savedmodel import load_saved_model
+    from graphlens.loaders.schema import saved_model
 
     model = saved_model().FromString((REAL / "tfx_taxi_savedmodel/saved_model.pb").read_bytes())
     del model.meta_graphs[0].collection_def["saved_model_assets"]

@@ -54,7 +54,7 @@ def record(request: Request, output: str, progress: Progress = no_progress) -> N
     ExecutionError
         When the model could not be executed: a capture without a run is of no use.
     """
-    from graphlens.load import capture as captures
+    from graphlens.loaders import capture as captures
 
     with gather(request, progress) as gathered:
         failures = [error.message for error in gathered.evidence.errors if error.stage == "execute"]
@@ -75,7 +75,7 @@ def analyze_live(
     ignore: Sequence[str] = (),
 ) -> Analysis:
     """Trace and measure a live callable in this process, and judge it."""
-    from graphlens.load import capture as captures
+    from graphlens.loaders import capture as captures
     from graphlens.tf import live
 
     with tempfile.TemporaryDirectory(prefix="graphlens-", ignore_cleanup_errors=True) as folder:

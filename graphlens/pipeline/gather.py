@@ -16,9 +16,9 @@ from graphlens.errors import ExecutionError, MissingDependencyError, TargetError
 from graphlens.ir.analysis import AnalysisError, Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.unsafe import unsafe_ops
-from graphlens.load import capture as captures
-from graphlens.load import savedmodel, sniff
-from graphlens.load.savedmodel import LoadedModel
+from graphlens.loaders import capture as captures
+from graphlens.loaders import savedmodel, sniff
+from graphlens.loaders.savedmodel import LoadedModel
 from graphlens.tf import launch
 
 # Targets whose graph stands in a file; the others have to be traced by TensorFlow first.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from graphlens.load.tensors import strip_weights
+from graphlens.loaders.tensors import strip_weights
 from graphlens.tf import private
 from graphlens.tf.manifest import CaptureDirectory
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphlens.ir.unsafe import unsafe_ops
-from graphlens.load.graphdef import build_graph
+from graphlens.loaders.graphdef import build_graph
 
 
 def refusal(graph_def: Any) -> str | None:

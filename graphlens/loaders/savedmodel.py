@@ -13,13 +13,13 @@ import networkx as nx
 
 from graphlens.errors import TargetError
 from graphlens.ir.graph import Function, Graph, TensorSpec, Variable, input_specs, op_of
-from graphlens.load import objects
-from graphlens.load.checkpoint import read_index
-from graphlens.load.files import looks_like_text, parse_message, parse_text, read_bytes
-from graphlens.load.graphdef import MAIN, build_graph, build_reachable, parse_graph_def
-from graphlens.load.schema import saved_model
-from graphlens.load.signatures import Signature, Tensor, choose, needed_ops, signatures_of, wrapped_function
-from graphlens.load.tensors import strip_weights
+from graphlens.loaders import objects
+from graphlens.loaders.checkpoint import read_index
+from graphlens.loaders.files import looks_like_text, parse_message, parse_text, read_bytes
+from graphlens.loaders.graphdef import MAIN, build_graph, build_reachable, parse_graph_def
+from graphlens.loaders.schema import saved_model
+from graphlens.loaders.signatures import Signature, Tensor, choose, needed_ops, signatures_of, wrapped_function
+from graphlens.loaders.tensors import strip_weights
 
 BINARY: Final = "saved_model.pb"
 TEXT: Final = "saved_model.pbtxt"

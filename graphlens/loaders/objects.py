@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from graphlens.ir.graph import TensorSpec, Variable
-from graphlens.load.attrs import dtype_name, shape_of
+from graphlens.loaders.attrs import dtype_name, shape_of
 
 # Keras 3 exports list every variable a second time under this child of the root.
 _SECOND_LIST: Final = "_all_variables"

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from graphlens.errors import TargetError
 from graphlens.ir.run import KernelEvent, OpEvent, Profile, Span
-from graphlens.load.schema import xspace
+from graphlens.loaders.schema import xspace
 
 HOST_PLANE: Final = "/host:CPU"
 STEP_MARKER: Final = "graphlens_step"

@@ -9,8 +9,8 @@ from typing import Any
 import networkx as nx
 
 from graphlens.ir.graph import Edge, Function, Graph, Op
-from graphlens.load.acyclic import break_cycles
-from graphlens.load.graphdef import MAIN, build_reachable
+from graphlens.loaders.acyclic import break_cycles
+from graphlens.loaders.graphdef import MAIN, build_reachable
 
 TRANSFER = Edge("transfer", 0, 0)
 SENDS = frozenset({"_Send", "_HostSend", "Send", "_XlaSendFromHost"})

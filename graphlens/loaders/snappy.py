@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from graphlens.load.wire import WireError, read_varint
+from graphlens.loaders.wire import WireError, read_varint
 
 _LITERAL, _COPY_1, _COPY_2 = 0, 1, 2
 _INLINE_LENGTH: Final = 60  # literal lengths from here on are written in extra bytes

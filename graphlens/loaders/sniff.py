@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 from graphlens.errors import TargetError
-from graphlens.load import savedmodel
-from graphlens.load.files import HEAD_BYTES, looks_like_text, read_bytes
-from graphlens.load.wire import BYTES, FIXED32, FIXED64, VARINT, WireError, read_varint
+from graphlens.loaders import savedmodel
+from graphlens.loaders.files import HEAD_BYTES, looks_like_text, read_bytes
+from graphlens.loaders.wire import BYTES, FIXED32, FIXED64, VARINT, WireError, read_varint
 
 Kind = Literal["saved_model", "graph_def", "meta_graph", "keras", "capture", "xplane", "analysis", "callable", "script"]
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from graphlens.errors import TargetError
 from graphlens.ir.graph import ARGUMENT, RETURN, Function, Graph, Op, TensorSpec
-from graphlens.load import sources
-from graphlens.load.attrs import dtype_name
-from graphlens.load.files import looks_like_text, parse_message, parse_text, read_bytes
-from graphlens.load.linking import Linker
-from graphlens.load.nodes import OUTPUT_SHAPES, NodeReader, function_info
-from graphlens.load.tensors import strip_weights
+from graphlens.loaders import sources
+from graphlens.loaders.attrs import dtype_name
+from graphlens.loaders.files import looks_like_text, parse_message, parse_text, read_bytes
+from graphlens.loaders.linking import Linker
+from graphlens.loaders.nodes import OUTPUT_SHAPES, NodeReader, function_info
+from graphlens.loaders.tensors import strip_weights
 
 MAIN = ""
 MAIN_IN_WORDS = "the main graph"
@@ -186,7 +186,7 @@ def _add_arguments(linker: Linker, function: Any) -> tuple[str, ...]:
 def _argument_attrs(function: Any, index: int) -> tuple[Mapping[str, Any], tuple[Any, ...]]:
     if index not in function.arg_attr:
         return {}, ()
-    from graphlens.load.attrs import decode
+    from graphlens.loaders.attrs import decode
 
     decoded = {name: decode(value) for name, value in function.arg_attr[index].attr.items()}
     shapes = decoded.pop(OUTPUT_SHAPES, ())

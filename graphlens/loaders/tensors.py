@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from graphlens.ir.graph import Constant, TensorSpec
-from graphlens.load.attrs import dtype_name, shape_of, short_float
+from graphlens.loaders.attrs import dtype_name, shape_of, short_float
 
 STRIPPED_BYTES = "_graphlens_stripped_bytes"
 STRIPPED_DIGEST = "_graphlens_digest"

@@ -8,10 +8,10 @@ from typing import Final
 
 from graphlens.errors import TargetError
 from graphlens.ir.graph import TensorSpec
-from graphlens.load.attrs import dtype_name, shape_of
-from graphlens.load.files import read_bytes
-from graphlens.load.snappy import decompress
-from graphlens.load.wire import VARINT, WireError, fields, read_varint
+from graphlens.loaders.attrs import dtype_name, shape_of
+from graphlens.loaders.files import read_bytes
+from graphlens.loaders.snappy import decompress
+from graphlens.loaders.wire import VARINT, WireError, fields, read_varint
 
 MAGIC: Final = (0xDB4775248B80FB57).to_bytes(8, "little")
 _FOOTER_BYTES: Final = 48

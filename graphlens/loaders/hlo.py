@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 
 from graphlens.errors import TargetError
 from graphlens.ir.graph import Call, Function, Graph, Op, TensorSpec
-from graphlens.load.linking import Linker
-from graphlens.load.sources import is_framework
+from graphlens.loaders.linking import Linker
+from graphlens.loaders.sources import is_framework
 
 _MODULE = re.compile(r"^HloModule\s+([^\s,]+)", re.MULTILINE)
 _HEADER = re.compile(r"^(?P<entry>ENTRY\s+)?%?(?P<name>[^\s(]+)\s*\(.*->.*\{\s*$")

@@ -9,9 +9,9 @@ from typing import Any
 
 from graphlens.ir.graph import Call, Constant, Op, TensorSpec
 from graphlens.ir.ops import CONSTANTS
-from graphlens.load.attrs import calls, decode, dtype_name
-from graphlens.load.optable import OpInfo, OutputArg, output_dtypes, table
-from graphlens.load.tensors import KEPT_BYTES, STRIPPED_BYTES, STRIPPED_DIGEST, constant_of, spec_of
+from graphlens.loaders.attrs import calls, decode, dtype_name
+from graphlens.loaders.optable import OpInfo, OutputArg, output_dtypes, table
+from graphlens.loaders.tensors import KEPT_BYTES, STRIPPED_BYTES, STRIPPED_DIGEST, constant_of, spec_of
 
 OUTPUT_SHAPES = "_output_shapes"
 ORIGINAL_NODES = "_original_nodes"

@@ -277,14 +277,14 @@ def _graph(capture: Capture, name: str) -> Graph | None:
 
 
 def _reachable(capture: Capture, name: str, root: str) -> Graph:
-    from graphlens.load.graphdef import build_reachable, parse_graph_def
+    from graphlens.loaders.graphdef import build_reachable, parse_graph_def
 
     return build_reachable(parse_graph_def(capture.part(name), name), root)
 
 
 def _executed(capture: Capture) -> Graph | None:
-    from graphlens.load.graphdef import parse_graph_def
-    from graphlens.load.partitions import merge_partitions
+    from graphlens.loaders.graphdef import parse_graph_def
+    from graphlens.loaders.partitions import merge_partitions
 
     names = [str(name) for name in capture.manifest.get("executed") or ()]
     if not names:
@@ -311,7 +311,7 @@ def _variable(entry: Mapping[str, Any]) -> Variable:
 def _profile(capture: Capture) -> Profile | None:
     if PROFILE not in capture.names:
         return None
-    from graphlens.load.xplane import read_profile
+    from graphlens.loaders.xplane import read_profile
 
     return read_profile(capture.part(PROFILE))
 
@@ -319,7 +319,7 @@ def _profile(capture: Capture) -> Profile | None:
 def _replay(capture: Capture) -> dict[str, ReplayRecord]:
     if REPLAY not in capture.names:
         return {}
-    from graphlens.load.replay import read_replay
+    from graphlens.loaders.replay import read_replay
 
     return read_replay(capture.part(REPLAY))
 
@@ -333,7 +333,7 @@ def _modules(salvage: _Salvage) -> dict[str, Graph]:
 
 
 def _hlo(capture: Capture, name: str) -> dict[str, Graph]:
-    from graphlens.load.hlo import read_hlo
+    from graphlens.loaders.hlo import read_hlo
 
     module, graph = read_hlo(capture.part(name).decode("utf-8", "replace"))
     return {module: graph}

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from graphlens.errors import TargetError
 from graphlens.ir.graph import TensorSpec
-from graphlens.load.attrs import dtype_name, shape_of
+from graphlens.loaders.attrs import dtype_name, shape_of
 
 DEFAULT: Final = "serving_default"
 # Signatures that TensorFlow itself adds; nobody calls them to get a result.

@@ -10,7 +10,7 @@ from functools import lru_cache
 import networkx as nx
 
 from graphlens.ir.graph import CONTROL, Edge, Op
-from graphlens.load.acyclic import MERGE, NEXT_ITERATION, break_cycles
+from graphlens.loaders.acyclic import MERGE, NEXT_ITERATION, break_cycles
 
 
 @lru_cache(maxsize=4096)
