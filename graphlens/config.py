@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 DEFAULT_STEPS: Final = 30  # the sampling error of a per-op median is then 2 to 5 %
-MOST_STEPS: Final = 50  # beyond it the profiler drops cheap ops, see the recorder
+MOST_STEPS: Final = 47  # with warm-up calls 50 in all: beyond that the profiler drops cheap ops
 
 # Recording a model takes seconds to a few minutes; a child that is silent for longer hangs.
 DEFAULT_TIME_BUDGET_S: Final = 1800.0
