@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from graphlens._version import __version__
 from graphlens.config import DEFAULT_STEPS, DEFAULT_TIME_BUDGET_S, MOST_STEPS, Progress, Request, no_progress
@@ -112,8 +112,15 @@ def _exit_code(analysis: Analysis, fail_on: str | None) -> int:
 # -- arguments ----------------------------------------------------------------------------------------------------
 
 
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line like all others; sub-commands are parsed by its class too."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"graphlens: {_one_line(message)}; see `{self.prog} --help`\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="graphlens",
         description="Where a TensorFlow step spends its time, why, and what would make it faster.",
         epilog=_EXIT_CODES,

@@ -18,6 +18,8 @@ from graphlens.pipeline.gather import NO_TENSORFLOW, gather, has_tensorflow
 from graphlens.pipeline.judge import judge
 from graphlens.pipeline.result import Analysis
 
+CAPTURE_SUFFIX = ".capture"
+
 __all__ = ["Analysis", "analyze", "analyze_live", "check_outputs", "demo", "judge", "record"]
 
 
@@ -53,13 +55,18 @@ def record(request: Request, output: str, progress: Progress = no_progress) -> N
     ------
     ExecutionError
         When the model could not be executed: a capture without a run is of no use.
+    UsageError
+        When the target is a capture already, or ``output`` cannot be written (said before any work is done).
     """
     from graphlens.loaders import capture as captures
 
+    _check_capture_file(output)
     with gather(request, progress) as gathered:
         failures = [error.message for error in gathered.evidence.errors if error.stage == "execute"]
-        if gathered.directory is None or failures:
-            raise ExecutionError(failures[0] if failures else f"'{request.target}' is a capture already")
+        if failures:
+            raise ExecutionError(failures[0])
+        if gathered.directory is None:
+            raise UsageError(f"'{request.target}' is a capture already; `graphlens analyze` reads it")
         if gathered.loaded is not None:
             loaded = gathered.loaded
             captures.add_traced(gathered.directory, loaded.graph_def, loaded.traced_root, loaded.graph.main.captures)
@@ -110,11 +117,21 @@ def check_outputs(paths: Iterable[str]) -> None:
     """
     for path in paths:
         report.reporter_for(path)
-        folder = os.path.dirname(os.path.abspath(path))
-        if not os.path.isdir(folder):
-            raise UsageError(f"the folder of '{path}' does not exist; create it first")
-        if os.path.isdir(path):
-            raise UsageError(f"'{path}' is a folder; name a file in it")
+        _check_place(path)
+
+
+def _check_capture_file(path: str) -> None:
+    if not path.endswith(CAPTURE_SUFFIX):
+        raise UsageError(f"'{path}' is no name for a capture; end it in {CAPTURE_SUFFIX}")
+    _check_place(path)
+
+
+def _check_place(path: str) -> None:
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise UsageError(f"the folder of '{path}' does not exist; create it first")
+    if os.path.isdir(path):
+        raise UsageError(f"'{path}' is a folder; name a file in it")
 
 
 def request_of(target: str, options: Mapping[str, Any]) -> Request:
