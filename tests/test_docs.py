@@ -1,0 +1,54 @@
+"""What is written about the rules and the command line is what they are."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from graphlens import rules
+from graphlens.cli import main
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+MARKS = ("<!-- rules -->\n", "<!-- /rules -->")
+
+
+def rule_table() -> str:
+    lines = ["| code | rule | what it finds |", "|---|---|---|"]
+    lines += [f"| {row[0]} | `{row[1]}` | {row[2]} |" for row in rules.table_rows(rules.all_rules())]
+    return "\n".join(lines) + "\n"
+
+
+def test_the_readme_lists_the_rules() -> None:
+    text = README.read_text(encoding="utf-8")
+    before, _, rest = text.partition(MARKS[0])
+    table, _, after = rest.partition(MARKS[1])
+    if os.environ.get("GRAPHLENS_UPDATE"):
+        README.write_text(before + MARKS[0] + rule_table() + MARKS[1] + after, encoding="utf-8")
+        table = rule_table()
+    assert table == rule_table()
+
+
+def test_the_readme_names_what_a_fresh_machine_needs() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert "make demo" in text
+    assert "make test" in text
+    assert not re.search(r"pip install graphlens\b", text), "that name belongs to another project"
+
+
+def test_commands_of_the_readme_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every option that the README uses is in the help of its command."""
+    for command, rest in re.findall(r"^graphlens (\w+)(.*)$", README.read_text(encoding="utf-8"), re.MULTILINE):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        shown = capsys.readouterr().out
+        for option in re.findall(r"--[a-z-]+", rest.partition("#")[0]):
+            assert option in shown, f"graphlens {command} has no {option}"
+
+
+def test_the_pictures_of_the_readme_exist() -> None:
+    for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README.read_text(encoding="utf-8")):
+        assert (ROOT / path).is_file(), path
