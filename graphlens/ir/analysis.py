@@ -42,7 +42,33 @@ class Fix:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The measured outcome of applying a fix to a copy; ``not-run`` until somebody did."""
+    """The measured outcome of applying a fix to a copy; ``not-run`` until somebody did.
+
+    Attributes
+    ----------
+    why
+        The reason of the verdict in one sentence, with its numbers.
+    speedup, ci95, aa_ci95
+        Wall time before over after (2: twice as fast), its 95 % interval, and the interval of the original against an
+        unedited copy of itself, which is what the machine's noise alone does.
+    cpu_speedup, cpu_ci95, aa_cpu_ci95
+        The same of the process' CPU time, all threads.
+    before_ns, after_ns, cpu_before_ns, cpu_after_ns
+        Medians per call.
+    first_call_ns
+        The first call of the changed program: what compiling it costs once.
+    pairs, spent_s
+        Pairs of timed blocks, and what the whole proof took.
+    output, output_dtype, max_abs_diff, max_rel_diff, tolerance
+        The output that differs most, by how much at most (relative to the largest value of that output), and the
+        difference that is allowed for its type (0: must be equal).
+    expected_share
+        The saving that was modelled before, as a share of the step.
+    command
+        The line that measures this again.
+    parts
+        The findings whose fixes were applied together, as ``CODE#rank``; empty for a single fix.
+    """
 
     verdict: Literal["proven", "refuted", "inconclusive", "failed", "not-run"]
     why: str
@@ -53,6 +79,20 @@ class Proof:
     max_abs_diff: float | None = None
     max_rel_diff: float | None = None
     tolerance: float | None = None
+    cpu_speedup: float | None = None
+    cpu_ci95: tuple[float, float] | None = None
+    aa_cpu_ci95: tuple[float, float] | None = None
+    before_ns: int | None = None
+    after_ns: int | None = None
+    cpu_before_ns: int | None = None
+    cpu_after_ns: int | None = None
+    first_call_ns: int | None = None
+    spent_s: float | None = None
+    output: str | None = None
+    output_dtype: str | None = None
+    expected_share: float | None = None
+    command: str | None = None
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +286,7 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The whole analysis as data."""
+    """The whole analysis as data.  ``joint_proof`` is that of all proven fixes applied at once, if any were tried."""
 
     target: Target
     environment: Mapping[str, Any]
@@ -262,6 +302,7 @@ class Document:
     findings: tuple[Finding, ...] = ()
     rules: tuple[RuleStatus, ...] = ()
     errors: tuple[AnalysisError, ...] = ()
+    joint_proof: Proof | None = None
 
 
 def severity_of(share: float | None) -> Severity:
