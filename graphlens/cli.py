@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         code: int = options.run(options)
+        sys.stdout.flush()  # a reader that went away is noticed here at the latest, not when Python ends
     except GraphLensError as error:
         print(f"graphlens: {_one_line(str(error))}", file=sys.stderr)
         return error.exit_code

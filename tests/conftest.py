@@ -1,0 +1,80 @@
+"""Session-wide fixtures: small models built once, recordings made once, and the real inputs.
+
+Models are built and executed in processes of their own, so this process need not import TensorFlow for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+from end_to_end import REAL, python
+
+import graphlens
+
+# Everything that the end-to-end tests analyze from files, written by one process: importing TensorFlow takes seconds.
+BUILD = """
+import sys
+from pathlib import Path
+import tensorflow as tf
+from fixtures import models
+from graphlens.tf import demo
+
+out = Path(sys.argv[1])
+
+class WritesFile(tf.Module):
+    "Leaves a file behind, so that a test can tell whether it ran."
+
+    @tf.function(input_signature=[tf.TensorSpec((2, 2), tf.float32, name="x")])
+    def __call__(self, x):
+        tf.io.write_file(str(out / "written_by_the_model"), "it ran")
+        return {"y": x + 1.0}
+
+for name in ("tiny_cnn", "lstm", "while_if", "jit"):
+    models.write(name, out / name)
+models.write("tiny_cnn", out / "tiny.keras", "keras")
+demo.main([str(out / "demo")])
+unsafe = WritesFile()
+tf.saved_model.save(unsafe, str(out / "writes_file"), signatures=unsafe.__call__)
+"""
+
+Record = Callable[[str], Path]
+Analyzed = Callable[[str], graphlens.Analysis]
+
+
+@pytest.fixture(scope="session")
+def shared_real() -> Path:
+    """The folder of real inputs that others made; tests that need it skip where it is absent."""
+    if not REAL.is_dir():
+        pytest.skip("the real inputs are not beside the repository")
+    return REAL
+
+
+@pytest.fixture(scope="session")
+def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with small models: SavedModels by their names in `fixtures/models.py`, `demo`, and `tiny.keras`."""
+    folder = tmp_path_factory.mktemp("small_models")
+    python("-c", BUILD, str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def capture_of(small_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """Record a small model, or a `module:callable`, with `graphlens record`; each once a session."""
+    folder = tmp_path_factory.mktemp("captures")
+
+    @cache
+    def record(target: str) -> Path:
+        output = folder / f"{target.replace(':', '-')}.capture"
+        python("-m", "graphlens", "record", target if ":" in target else str(small_models / target), "-o", str(output))
+        return output
+
+    return record
+
+
+@pytest.fixture(scope="session")
+def analysis_of(capture_of: Record) -> Analyzed:
+    """Judge the recording of a target; each once a session."""
+    return cache(lambda target: graphlens.load(capture_of(target)))
