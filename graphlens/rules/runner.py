@@ -13,6 +13,7 @@ from graphlens.facts.core import Facts
 from graphlens.ir.analysis import SEVERITIES, Finding, RuleStatus, Severity, severity_of
 from graphlens.ir.graph import op_of
 from graphlens.ir.ops import runtime_type
+from graphlens.ir.ranking import ranked
 from graphlens.rules.registry import Rule
 
 # The highest severity of a finding whose saving is unknown: a risk without a number is no emergency.
@@ -32,7 +33,7 @@ def judge(facts: Facts, rules: Sequence[Rule]) -> tuple[list[Finding], list[Rule
         own, status = _judge_one(facts, rule)
         findings += own
         statuses.append(status)
-    return _with_overlaps(sorted(findings, key=_rank)), statuses
+    return ranked(findings), statuses
 
 
 def _judge_one(facts: Facts, rule: Rule) -> tuple[list[Finding], RuleStatus]:
@@ -73,27 +74,6 @@ def _severity(finding: Finding) -> Severity:
     if finding.saving.share is not None:
         return severity_of(finding.saving.share)
     return max(finding.severity, HIGHEST_WITHOUT_NUMBER, key=SEVERITIES.index)
-
-
-def _rank(finding: Finding) -> tuple[float, int, str, tuple[str, ...]]:
-    saving = finding.saving.share
-    return (-1.0 if saving is None else saving) * -1, SEVERITIES.index(finding.severity), finding.code, finding.nodes
-
-
-def _with_overlaps(findings: Sequence[Finding]) -> list[Finding]:
-    """Note on each finding which others are about the same ops, as ``CODE#rank`` (the first finding has rank 1)."""
-    owners: dict[tuple[str, str], list[int]] = {}
-    for index, finding in enumerate(findings):
-        for node in finding.nodes:
-            owners.setdefault((finding.stage, node), []).append(index)
-    shared: list[set[int]] = [set() for _ in findings]
-    for indexes in owners.values():
-        for index in indexes:
-            shared[index].update(other for other in indexes if other != index)
-    return [
-        replace(finding, shares_ops_with=tuple(f"{findings[other].code}#{other + 1}" for other in sorted(others)))
-        for finding, others in zip(findings, shared, strict=True)
-    ]
 
 
 def _fingerprint(facts: Facts, rule: Rule, finding: Finding, stage: str) -> str:

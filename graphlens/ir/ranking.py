@@ -1,0 +1,39 @@
+"""The order of findings: by what they save, what was refuted last; and which of them are about the same ops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from graphlens.ir.analysis import SEVERITIES, Finding
+
+
+def ranked(findings: Iterable[Finding]) -> list[Finding]:
+    """Return ``findings`` in their order, each with its overlaps noted as ``CODE#rank`` (the first has rank 1)."""
+    return _with_overlaps(sorted(findings, key=_rank))
+
+
+def _rank(finding: Finding) -> tuple[bool, float, int, str, tuple[str, ...]]:
+    share = finding.saving.share
+    return (
+        finding.proof.verdict == "refuted",
+        1.0 if share is None else -share,
+        SEVERITIES.index(finding.severity),
+        finding.code,
+        finding.nodes,
+    )
+
+
+def _with_overlaps(findings: Sequence[Finding]) -> list[Finding]:
+    owners: dict[tuple[str, str], list[int]] = {}
+    for index, finding in enumerate(findings):
+        for node in finding.nodes:
+            owners.setdefault((finding.stage, node), []).append(index)
+    shared: list[set[int]] = [set() for _ in findings]
+    for indexes in owners.values():
+        for index in indexes:
+            shared[index].update(other for other in indexes if other != index)
+    return [
+        replace(finding, shares_ops_with=tuple(f"{findings[other].code}#{other + 1}" for other in sorted(others)))
+        for finding, others in zip(findings, shared, strict=True)
+    ]
