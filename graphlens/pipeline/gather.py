@@ -154,7 +154,18 @@ def _run(
     child: launch.Child, request: Request, identified: sniff.Identified, mode: str, progress: Progress
 ) -> launch.Outcome:
     child.send(child_request(request, identified, mode))
+    _import_what_comes_next()
     return child.wait(progress, request.time_budget_s)
+
+
+def _import_what_comes_next() -> None:
+    """Import what judging and reporting need while the child is at work, rather than after it."""
+    import rich.console  # noqa: F401
+
+    from graphlens import rules
+    from graphlens.report import html, terminal  # noqa: F401
+
+    rules.all_rules()
 
 
 def child_request(request: Request, identified: sniff.Identified, mode: str) -> dict[str, Any]:

@@ -19,7 +19,9 @@ from graphlens.tf.manifest import CaptureDirectory
 v1 = tf.compat.v1
 
 REPLAY = "replay.json"
-RUNS = 3
+LOOP_RUNS = 3  # loop ops are timed by this route only, so their median wants several runs
+SHAPE_RUNS = 1  # without loops it is only asked for shapes and ops too cheap for the profiler
+LOOPS = frozenset({"While", "StatelessWhile", "LoopCond", "MapDefun"})
 
 
 def write(
@@ -27,7 +29,7 @@ def write(
 ) -> None:
     """Write ``replay.json``, under the names of the executed graph; what cannot be replayed leaves a note instead."""
     try:
-        seen = replay(concrete, tensors, graph_def)
+        seen = replay(concrete, tensors, graph_def, LOOP_RUNS if _has_loops(graph_def) else SHAPE_RUNS)
     except state.NotReplayable as reason:
         capture.note(f"The function was not replayed, so loops and shapes are unknown: {reason}.")
         return
@@ -36,7 +38,7 @@ def write(
     capture.write(REPLAY, json.dumps(seen, sort_keys=True).encode())
 
 
-def replay(concrete: Any, tensors: Sequence[Any], graph_def: Any, runs: int = RUNS) -> dict[str, dict[str, Any]]:
+def replay(concrete: Any, tensors: Sequence[Any], graph_def: Any, runs: int) -> dict[str, dict[str, Any]]:
     """Run the function ``runs`` times in a Session and return what was seen of each op.
 
     Raises
@@ -51,6 +53,11 @@ def replay(concrete: Any, tensors: Sequence[Any], graph_def: Any, runs: int = RU
             session.run(rebuilt.setup, rebuilt.setup_feeds)
             feeds = {**rebuilt.feeds, **_inputs(concrete, tensors)}
             return _statistics(_traced_runs(session, _fetches(graph, concrete), feeds, runs))
+
+
+def _has_loops(graph_def: Any) -> bool:
+    bodies = [graph_def.node, *(function.node_def for function in graph_def.library.function)]
+    return any(node.op in LOOPS for nodes in bodies for node in nodes)
 
 
 def _session_config() -> Any:
