@@ -25,4 +25,5 @@ def first_line(error: BaseException) -> str:
 
 
 def _shortened(chosen: str) -> str:
+    chosen = chosen.removesuffix(":")  # an exception without a message is its name and a colon
     return chosen if len(chosen) <= MOST_LETTERS else chosen[: MOST_LETTERS - 1] + "…"

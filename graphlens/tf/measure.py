@@ -174,6 +174,8 @@ def _first_step(capture: CaptureDirectory, prepared: Prepared) -> list[Any]:
 
 
 def _advice(error: Exception) -> str:
+    if isinstance(error, tf.errors.ResourceExhaustedError) or "MemoryError" in str(error):
+        return "it needs more memory than this machine gives it; try a smaller --batch"
     if "No OpKernel" in str(error) or isinstance(error, tf.errors.UnimplementedError):
         return "this TensorFlow build cannot run it; use the version or device that the model was made for"
     if "pyfunc" in str(error):
