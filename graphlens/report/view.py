@@ -195,7 +195,9 @@ def _quality_tile(quality: Quality) -> Tile:
 def _path_tile(document: Document) -> Tile:
     path, step = document.critical_path, document.step
     assert path is not None
-    share = f"{format_share(path.ns / step.median_ns)} of the step, " if step and step.median_ns else ""
+    # The ops of the path were timed while the profiler ran, so its length is compared with the steps of that time.
+    whole_ns = (step.profiled_median_ns or step.median_ns) if step else 0
+    share = f"{format_share(path.ns / whole_ns)} of the profiled step, " if whole_ns else ""
     return Tile("Critical path", format_ns(path.ns), f"{share}{plural(len(path.ops), 'op')}", "path")
 
 
