@@ -25,3 +25,7 @@ class ExecutionError(GraphLensError):
     """The model could not be executed; the static report is still written; exit code 3."""
 
     exit_code = 3
+
+
+class RewriteError(GraphLensError):
+    """An edit does not fit the graph, or would change what it computes; the message says why."""

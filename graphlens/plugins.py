@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 RULE_GROUP = "graphlens.rules"
+REWRITE_GROUP = "graphlens.rewrites"
 
 
 class PluginError(Exception):

@@ -81,6 +81,29 @@ def variables_by_handle(concrete: Any) -> Mapping[int, Any]:
     return {id(variable.handle): variable for variable in concrete.graph.variables if hasattr(variable, "handle")}
 
 
+def capture(graph: Any, held: Any, name: str) -> Any:
+    """Return the placeholder by which the function being traced in ``graph`` reads a variable or an eager tensor."""
+    if hasattr(held, "handle"):
+        graph.watch_variable(held)  # so that the function lists it among its variables
+        held = held.handle
+    return graph.capture(held, name=name)
+
+
+def register_functions(library: Any) -> None:
+    """Make the functions of an imported graph known to the runtime; importing makes them known to the graph only."""
+    context = _eager_context()
+    for function in library.function:
+        if not context.has_function(function.signature.name):
+            context.add_function_def(function)
+
+
+def flat_call(concrete: Any) -> Callable[[Any], Any] | None:
+    """Return the call of a ``ConcreteFunction`` that takes its tensors, flat, without looking at their structure."""
+    if not hasattr(concrete, "_call_flat"):
+        return None
+    return lambda tensors: concrete._call_flat(list(tensors), concrete.captured_inputs)
+
+
 def keras_inputs(model: Any) -> Any | None:
     """Return the nest of symbolic inputs that a functional or sequential Keras model was built on."""
     structure = getattr(model, "_inputs_struct", None)

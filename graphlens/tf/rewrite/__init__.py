@@ -1,0 +1,7 @@
+"""Edits applied to a copy of a function: extract it, rewrite it, build it again, write it as a SavedModel."""
+
+from graphlens.tf.rewrite.build import build
+from graphlens.tf.rewrite.program import Program, extract, output_names, probing
+from graphlens.tf.rewrite.registry import apply, edit_names
+
+__all__ = ["Program", "apply", "build", "edit_names", "extract", "output_names", "probing"]

@@ -1,0 +1,226 @@
+"""A program while it is being edited: nodes by name, who reads them, and the edits that all rewrites are made of."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from graphlens.errors import RewriteError
+from graphlens.tf.rewrite import flatten, nodes
+from graphlens.tf.rewrite.program import Binding, Program, pruned
+
+# A protobuf cannot hold more than 2 GiB; what else is in a graph needs some of it.
+CONSTANT_BYTES_LIMIT = 1_900_000_000
+
+
+class Draft:
+    """An editable copy of a program.  Reads are cheap; every change keeps the readers in step.
+
+    Attributes
+    ----------
+    outputs
+        The tensors returned.
+    bindings
+        What placeholders stand for; a rewrite adds the weights that it makes.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._nodes: dict[str, Any] = {}
+        self._readers: dict[str, dict[str, int]] = defaultdict(dict)
+        self.outputs = list(program.outputs)
+        self.effects = list(program.effects)
+        self.bindings = dict(program.bindings)
+        self.library = {function.signature.name: function for function in program.graph.library.function}
+        self.compiled = program.compiled
+        self.notes: list[str] = list(program.notes)
+        for node in program.graph.node:
+            copy = nodes.NodeDef()
+            copy.CopyFrom(node)
+            self.add(copy)
+
+    def finished(self) -> Program:
+        """Return the edited program, without what nobody needs any more."""
+        graph = flatten.graph_of(
+            list(self._nodes.values()), list(self.library.values()), self._program.graph.versions
+        )
+        program = replace(
+            self._program,
+            graph=graph,
+            outputs=tuple(self.outputs),
+            effects=tuple(self.effects),
+            bindings=self.bindings,
+            compiled=self.compiled,
+            notes=tuple(self.notes),
+        )
+        return replace(program, graph=pruned(program))
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._nodes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._nodes))
+
+    def node(self, name: str) -> Any:
+        """Return the node ``name``; an error names what is missing."""
+        if name not in self._nodes:
+            raise RewriteError(f"'{name}' is not an op of the traced graph (it may be inside a loop or a conditional)")
+        return self._nodes[name]
+
+    def find(self, name: str) -> str | None:
+        """Return the flat name of an op that is named in full or by its name inside its function."""
+        if name in self._nodes:
+            return name
+        ends = [known for known in self._nodes if known.endswith(f"/{name}")]
+        return ends[0] if len(ends) == 1 else None
+
+    def producer(self, ref: str) -> Any:
+        """Return the node that a tensor comes from."""
+        return self._nodes[nodes.source(ref)]
+
+    def readers(self, name: str) -> list[str]:
+        """Return the nodes that read an output of ``name`` or wait for it."""
+        return list(self._readers[name])
+
+    def reads(self, ref: str) -> list[str]:
+        """Return the nodes that read the tensor ``ref``."""
+        return [name for name in self._readers[nodes.source(ref)] if ref in self._nodes[name].input]
+
+    def is_fetched(self, name: str) -> bool:
+        """Whether the function returns an output of ``name``."""
+        return any(nodes.source(ref) == name for ref in self.outputs)
+
+    def only_reader(self, name: str) -> str | None:
+        """Return the one op that reads the node's first output, if nothing else has anything to do with the node."""
+        readers = self.readers(name)
+        alone = len(readers) == 1 and not self.is_fetched(name) and name not in self.effects
+        return readers[0] if alone and nodes.tensor(name) in self._nodes[readers[0]].input else None
+
+    def shape(self, ref: str) -> Any:
+        """Return what tracing knew of a tensor's shape (a ``TensorShape``, of unknown rank when nothing)."""
+        known = self._program.shapes.get(nodes.source(ref), ())
+        index = nodes.port(ref)
+        return tf.TensorShape(known[index]) if index < len(known) else tf.TensorShape(None)
+
+    def dtype(self, ref: str) -> Any:
+        """Return a tensor's type."""
+        node = self.producer(ref)
+        key = "dtype" if node.op in {"Placeholder", "Const"} else None
+        return tf.as_dtype(node.attr[key].type if key else nodes.output_types(node)[nodes.port(ref)])
+
+    def is_written(self, placeholder: str) -> bool:
+        """Whether the variable behind a placeholder may be written."""
+        return placeholder in self._program.written
+
+    # -- changing --------------------------------------------------------------------------------------------------
+
+    def add(self, node: Any) -> str:
+        """Add a node, which then belongs to the draft, or put it in place of the one of its name."""
+        if node.name in self._nodes:
+            self._forget(node.name)
+        self._nodes[node.name] = node
+        self._remember(node)
+        return str(node.name)
+
+    def set_inputs(self, name: str, inputs: Sequence[str]) -> None:
+        """Replace the inputs of a node."""
+        node = self.node(name)
+        self._forget(name)
+        del node.input[:]
+        node.input.extend(inputs)
+        self._remember(node)
+
+    def set_input(self, name: str, index: int, ref: str) -> None:
+        """Replace one input of a node."""
+        inputs = list(self.node(name).input)
+        inputs[index] = ref
+        self.set_inputs(name, inputs)
+
+    def redirect(self, old: str, new: str, only: Iterable[str] | None = None) -> None:
+        """Let the readers of the tensor ``old`` (or those of them in ``only``) read ``new``."""
+        chosen = set(self.reads(old)) & set(only) if only is not None else self.reads(old)
+        for name in list(chosen):
+            self.set_inputs(name, [new if ref == old else ref for ref in self._nodes[name].input])
+        if only is None:
+            self.outputs = [new if ref == old else ref for ref in self.outputs]
+
+    def bypass(self, name: str, ref: str | None = None) -> None:
+        """Take an op out: who reads its first output reads ``ref`` (default: its first input) instead.
+
+        Who waited for it waits for what it waited for.
+        """
+        node = self.node(name)
+        replacement = nodes.data_inputs(node)[0] if ref is None else ref
+        self.redirect(nodes.tensor(name), replacement)
+        waited = nodes.control_inputs(node)
+        for reader in self.readers(name):
+            kept = [other for other in self._nodes[reader].input if other != f"^{name}"]
+            self.set_inputs(reader, [*kept, *(edge for edge in waited if edge not in kept)])
+        if name in self.effects:
+            self.effects.remove(name)
+        if not self._readers[name] and not self.is_fetched(name):
+            self.remove(name)
+
+    def remove(self, name: str) -> None:
+        """Remove an op that nobody reads."""
+        self._forget(name)
+        del self._nodes[name]
+        self.effects = [effect for effect in self.effects if effect != name]
+
+    def unused(self, wanted: str) -> str:
+        """Return ``wanted`` or the next name like it that no node has."""
+        name, number = wanted, 0
+        while name in self._nodes:
+            number += 1
+            name = f"{wanted}_{number}"
+        return name
+
+    def constant(self, wanted: str, value: np.ndarray, like: Any = None) -> str:
+        """Add a constant and return its tensor."""
+        if value.nbytes > CONSTANT_BYTES_LIMIT:
+            raise RewriteError(f"'{wanted}' would be a constant of {value.nbytes / 1e9:.1f} GB; a graph holds 2 GB")
+        node = nodes.make("Const", self.unused(wanted), [], like)
+        put_constant(node, value)
+        return nodes.tensor(self.add(node))
+
+    def weight(self, wanted: str, value: np.ndarray, variable_name: str, like: Any = None) -> str:
+        """Add a variable that holds ``value``, and return the tensor that reads it."""
+        read = nodes.make("ReadVariableOp", self.unused(wanted), [], like)
+        self.put_weight(read, value, variable_name)
+        return nodes.tensor(read.name)
+
+    def put_weight(self, read: Any, value: np.ndarray, variable_name: str) -> None:
+        """Make ``read`` the read of a new variable, and add it."""
+        handle = nodes.make("Placeholder", self.unused(f"{read.name}/resource"), [], dtype=tf.resource)
+        handle.attr["shape"].shape.SetInParent()
+        self.bindings[self.add(handle)] = Binding("weight", value, variable_name)
+        nodes.set_attribute(read, "dtype", tf.as_dtype(value.dtype))
+        read.input.insert(0, nodes.tensor(handle.name))
+        self.add(read)
+
+    def _remember(self, node: Any) -> None:
+        for ref in node.input:
+            counts = self._readers[nodes.source(ref)]
+            counts[node.name] = counts.get(node.name, 0) + 1
+
+    def _forget(self, name: str) -> None:
+        for ref in self._nodes[name].input:
+            self._readers[nodes.source(ref)].pop(name, None)
+
+
+def put_constant(node: Any, value: np.ndarray) -> None:
+    """Write ``value`` into a Const."""
+    nodes.set_attribute(node, "dtype", tf.as_dtype(value.dtype) if value.dtype != object else tf.string)
+    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
+
+
+def named(edit: Any) -> list[str]:
+    """Return the ops that an edit names, as they are called in the traced graph; none means wherever it applies."""
+    return [str(name) for name in edit.get("traced") or edit.get("ops") or ()]

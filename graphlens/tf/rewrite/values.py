@@ -1,0 +1,147 @@
+"""The values of tensors that never change: constants, variables that nobody writes, and what is computed from them.
+
+They are computed by TensorFlow itself, so that storing one in place of its computation changes no bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from graphlens.errors import RewriteError
+from graphlens.tf.errors import first_line
+from graphlens.tf.rewrite import nodes
+from graphlens.tf.rewrite.draft import Draft
+
+v1 = tf.compat.v1
+
+
+class Values:
+    """Values of a draft's frozen tensors; what is found once is kept (an edit changes none of them)."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._frozen: dict[str, bool] = {}
+        self._leaves: dict[str, np.ndarray] = {}
+
+    def is_frozen(self, ref: str) -> bool:
+        """Whether a tensor has the same value in every call."""
+        todo = [nodes.source(ref)]
+        while todo:
+            name = todo[-1]
+            pending = [] if name in self._frozen else self._pending(name)
+            if pending:
+                self._frozen.update({other: False for other in pending if other == name})
+                todo += pending
+            else:
+                todo.pop()
+                if name not in self._frozen:
+                    self._frozen[name] = self._judge(name)
+        return self._frozen[nodes.source(ref)]
+
+    def _pending(self, name: str) -> list[str]:
+        """Return the inputs to be judged before ``name`` can be, none when it can be told without them."""
+        if self.is_leaf(name) or not self._follows(name):
+            return []
+        inputs = [nodes.source(ref) for ref in nodes.data_inputs(self._draft.node(name))]
+        return [other for other in inputs if other not in self._frozen]
+
+    def _judge(self, name: str) -> bool:
+        if self.is_leaf(name):
+            return True
+        inputs = nodes.data_inputs(self._draft.node(name)) if self._follows(name) else []
+        return bool(inputs) and all(self._frozen[nodes.source(ref)] for ref in inputs)
+
+    def _follows(self, name: str) -> bool:
+        return nodes.is_pure(self._draft.node(name))
+
+    def is_leaf(self, name: str) -> bool:
+        """Whether an op itself holds a value that never changes."""
+        node = self._draft.node(name)
+        if node.op == "Const":
+            return True
+        if name in self._draft.bindings:
+            return self._draft.bindings[name].kind == "constant"
+        return node.op == "ReadVariableOp" and self.variable_of(name) is not None
+
+    def variable_of(self, read: str) -> str | None:
+        """Return the placeholder of the unwritten variable that ``read`` reads."""
+        handle = nodes.source(nodes.data_inputs(self._draft.node(read))[0])
+        binding = self._draft.bindings.get(handle)
+        known = binding is not None and binding.kind in ("variable", "weight")
+        return handle if known and not self._draft.is_written(handle) else None
+
+    def of(self, refs: Sequence[str]) -> list[np.ndarray]:
+        """Return the values of frozen tensors.
+
+        Raises
+        ------
+        RewriteError
+            If one of them is not frozen, or TensorFlow cannot compute it here.
+        """
+        changing = [ref for ref in refs if not self.is_frozen(ref)]
+        if changing:
+            raise RewriteError(f"'{changing[0]}' depends on the inputs, or on a variable that may be written")
+        direct = {ref: self._leaf(nodes.source(ref)) for ref in refs if self.is_leaf(nodes.source(ref))}
+        computed = self._computed([ref for ref in dict.fromkeys(refs) if ref not in direct])
+        return [{**direct, **computed}[ref] for ref in refs]
+
+    def _leaf(self, name: str) -> np.ndarray:
+        if name not in self._leaves:
+            self._leaves[name] = self._read(name)
+        return self._leaves[name]
+
+    def _read(self, name: str) -> np.ndarray:
+        node = self._draft.node(name)
+        if node.op == "Const":
+            return np.asarray(tf.make_ndarray(node.attr["value"].tensor))
+        value = self._draft.bindings[name if name in self._draft.bindings else self.variable_of(name) or ""].value
+        return value if isinstance(value, np.ndarray) else np.asarray(value.numpy())
+
+    def _computed(self, refs: Sequence[str]) -> Mapping[str, np.ndarray]:
+        if not refs:
+            return {}
+        order = self._needed(refs)
+        feeds = {name: self._leaf(name) for name in order if self.is_leaf(name)}
+        graph_def = nodes.GraphDef(node=[self._isolated(name, name in feeds) for name in order])
+        try:
+            with tf.Graph().as_default() as graph, tf.device("CPU:0"):
+                v1.import_graph_def(graph_def, name="")
+                with v1.Session(graph=graph, config=_quiet()) as session:
+                    found = session.run(list(refs), {nodes.tensor(name): value for name, value in feeds.items()})
+        except (tf.errors.OpError, ValueError) as error:
+            raise RewriteError(f"'{refs[0]}' cannot be computed beforehand: {first_line(error)}") from error
+        return dict(zip(refs, map(np.asarray, found), strict=True))
+
+    def _needed(self, refs: Sequence[str]) -> list[str]:
+        todo = [nodes.source(ref) for ref in refs]
+        needed: dict[str, None] = {}
+        while todo:
+            name = todo.pop()
+            if name not in needed:
+                needed[name] = None
+                if not self.is_leaf(name):
+                    todo += [nodes.source(ref) for ref in nodes.data_inputs(self._draft.node(name))]
+        return list(needed)
+
+    def _isolated(self, name: str, fed: bool) -> Any:
+        node = self._draft.node(name)
+        if fed:
+            return nodes.make("Placeholder", name, [], dtype=self._draft.dtype(nodes.tensor(name)))
+        copy = nodes.NodeDef()
+        copy.CopyFrom(node)
+        del copy.input[:]
+        copy.input.extend(nodes.data_inputs(node))
+        copy.device = ""
+        copy.attr.pop("_class", None)
+        return copy
+
+
+def _quiet() -> Any:
+    """A session that computes op by op: no rewriting that could change the last digit, and no device but the CPU."""
+    config = v1.ConfigProto(device_count={"GPU": 0}, allow_soft_placement=True)
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    return config
