@@ -13,6 +13,11 @@ def ranked(findings: Iterable[Finding]) -> list[Finding]:
     return _with_overlaps(sorted(findings, key=_rank))
 
 
+def order(findings: Sequence[Finding]) -> list[int]:
+    """Return the indexes of ``findings`` in their order."""
+    return sorted(range(len(findings)), key=lambda index: _rank(findings[index]))
+
+
 def _rank(finding: Finding) -> tuple[bool, float, int, str, tuple[str, ...]]:
     share = finding.saving.share
     return (

@@ -7,7 +7,6 @@ that the import takes.  Standard output is the progress channel; whatever the us
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 import traceback
@@ -15,10 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from graphlens.errors import ExecutionError, GraphLensError, MissingDependencyError
+from graphlens.errors import ExecutionError, GraphLensError
+from graphlens.tf.channel import Emit, import_tensorflow, reserve_stdout
 from graphlens.tf.errors import first_line
-
-Emit = Callable[[dict[str, Any]], None]
 
 XLA_DUMP = "xla.part"  # where the parent told XLA to write what it compiles
 # The parent ends the child when the budget is spent; the child plans to be done earlier than that.
@@ -28,8 +26,8 @@ OWN_SHARE_OF_BUDGET = 0.85
 def main(arguments: list[str]) -> int:
     """Serve one request; returns the exit code: 0 done or cancelled, 2 wrong usage, 3 could not be executed."""
     directory = Path(arguments[0])
-    emit = _reserve_stdout()
-    failure = _import_tensorflow()
+    emit = reserve_stdout()
+    failure = import_tensorflow()
     line = sys.stdin.readline()
     if not line.strip():
         return 0  # the parent closed stdin: nothing to do after all
@@ -61,16 +59,12 @@ def serve(request: dict[str, Any], directory: Path, emit: Emit) -> int:
 
 
 def _run(request: dict[str, Any], capture: Any, emit: Emit) -> None:
-    from graphlens.tf import measure, targets
+    from graphlens.tf import measure
 
-    if request.get("import_path"):
-        sys.path.insert(0, request["import_path"])
-    plan = _plan(request, capture.path)
+    plan = plan_of(request, capture.path)
     emit({"progress": "loading", "done": 0, "of": 1})
     start = time.monotonic()
-    opened = targets.open_target(
-        request["target"], request["kind"], request.get("signature"), request.get("tag"), bool(request.get("trust"))
-    )
+    opened = open_requested(request)
     capture.finish("load", time.monotonic() - start)
     if request.get("mode") == "trace":
         measure.trace(opened, plan, capture)
@@ -80,7 +74,19 @@ def _run(request: dict[str, Any], capture: Any, emit: Emit) -> None:
     capture.save()
 
 
-def _plan(request: dict[str, Any], directory: Path) -> Any:
+def open_requested(request: dict[str, Any]) -> Any:
+    """Open the target of a request."""
+    from graphlens.tf import targets
+
+    if request.get("import_path"):
+        sys.path.insert(0, request["import_path"])
+    return targets.open_target(
+        request["target"], request["kind"], request.get("signature"), request.get("tag"), bool(request.get("trust"))
+    )
+
+
+def plan_of(request: dict[str, Any], directory: Path) -> Any:
+    """Return the measurement that a request asks for."""
     from graphlens.tf import inputs, measure
 
     budget_s = request.get("time_budget_s")
@@ -107,29 +113,6 @@ def _refusal(request: dict[str, Any]) -> Callable[[Any], str | None]:
 def _fail(emit: Emit, error: GraphLensError) -> int:
     emit({"error": str(error), "exit": error.exit_code})
     return error.exit_code
-
-
-def _import_tensorflow() -> GraphLensError | None:
-    try:
-        import tensorflow  # noqa: F401
-    except ImportError as error:
-        return MissingDependencyError(
-            f"TensorFlow cannot be imported ({error}): install it with `pip install 'graphlens-tf[cpu]'`, "
-            "or use --static"
-        )
-    return None
-
-
-def _reserve_stdout() -> Emit:
-    """Keep stdout for progress and send everything else that is printed to stderr, C++ included."""
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-
-    def emit(message: dict[str, Any]) -> None:
-        channel.write(json.dumps(message) + "\n")
-        channel.flush()
-
-    return emit
 
 
 if __name__ == "__main__":

@@ -140,9 +140,10 @@ def make(
     arrays: Mapping[str, Any],
     graph: consumers.Graph,
     examples: Mapping[str, Any] | None = None,
+    seed: int = SEED,
 ) -> tuple[Input, ...]:
     """Give every resolved input a value: the user's array, the target's own example, or one the graph can digest."""
-    random = np.random.default_rng(SEED)
+    random = np.random.default_rng(seed)
     return tuple(_input(spec, arrays, examples or {}, graph, random) for spec in specs)
 
 

@@ -49,6 +49,14 @@ class Outcome:
         return self.returncode == USAGE_EXIT_CODE
 
 
+class ChildGone(Exception):
+    """The child ended before it answered; the message says how."""
+
+    def __init__(self, message: str, timed_out: bool) -> None:
+        super().__init__(message)
+        self.timed_out = timed_out
+
+
 @dataclass(frozen=True)
 class Child:
     """A running child; ``messages`` receives its progress lines, then ``None``."""
@@ -62,6 +70,27 @@ class Child:
         with suppress(BrokenPipeError):
             _stdin(self).write(json.dumps(dict(request)) + "\n")
             _stdin(self).close()
+
+    def ask(self, request: Mapping[str, Any], time_limit_s: float) -> dict[str, Any]:
+        """Send one of several requests, and return the one message with which the child answers.
+
+        Raises
+        ------
+        ChildGone
+            If it ends instead, or takes longer than ``time_limit_s``; it is ended then, and all it started.
+        """
+        deadline_s = time.monotonic() + time_limit_s
+        with suppress(BrokenPipeError):
+            _stdin(self).write(json.dumps(dict(request)) + "\n")
+            _stdin(self).flush()
+        answer = next(_received(self, deadline_s), None)
+        if answer is not None:
+            return answer
+        timed_out = time.monotonic() >= deadline_s
+        if not timed_out:
+            _ended(self.process, _END_GRACE_S)
+        _kill(self.process)
+        raise ChildGone(f"it took longer than {time_limit_s:.0f} s" if timed_out else _end_of(self), timed_out)
 
     def cancel(self) -> None:
         """Tell the child that there is nothing to do, and end it."""
@@ -197,6 +226,16 @@ def _outcome(child: Child, error: str | None, timed_out: bool, time_limit_s: flo
     if code != 0 and error is None:
         error = f"the recording process ended with code {code}: {_last_words(child.directory)}"
     return Outcome(code, None, False, error or "")
+
+
+def _end_of(child: Child) -> str:
+    """Say in one line how a child that answers requests came to its end."""
+    code = child.process.returncode
+    name = _signal_name(code)
+    if name == "SIGKILL":
+        return "its process was killed (out of memory?)"
+    how = f"crashed ({name})" if name is not None else f"ended with code {code}"
+    return f"its process {how}: {_last_words(child.directory)}"
 
 
 def _signal_name(returncode: int) -> str | None:

@@ -50,12 +50,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A traced function with its inputs made; ``step`` runs it once and returns when its outputs are complete."""
+    """A traced function with its inputs made; ``step`` runs it once and returns when its outputs are complete.
+
+    ``random_tensors`` makes other inputs of the same shapes from a seed.
+    """
 
     traced: Traced
     graph_def: Any
+    specs: Sequence[inputs.InputSpec]
     tensors: Sequence[Any]
     step: Callable[[], Any]
+    random_tensors: Callable[[int], Sequence[Any]]
 
 
 def trace(opened: Opened, plan: Plan, capture: CaptureDirectory) -> tuple[Traced, Any, tuple[inputs.InputSpec, ...]]:
@@ -118,7 +123,11 @@ def prepare(opened: Opened, plan: Plan, capture: CaptureDirectory) -> Prepared:
     made = inputs.make(specs, plan.arrays, followed, opened.examples)
     capture.content["inputs"] = [one.as_json() for one in made]
     tensors = [_tensor(one) for one in made]
-    return Prepared(traced, graph_def, tensors, _step(traced, tensors))
+
+    def random_tensors(seed: int) -> list[Any]:
+        return [_tensor(one) for one in inputs.make(specs, {}, followed, seed=seed)]
+
+    return Prepared(traced, graph_def, specs, tensors, synchronous(lambda: traced.call(tensors)), random_tensors)
 
 
 def _traced(opened: Opened, specs: Sequence[inputs.InputSpec]) -> Traced:
@@ -141,12 +150,13 @@ def _tensor(made: inputs.Input) -> Any:
     return tf.convert_to_tensor(made.value, dtype=made.spec.dtype)
 
 
-def _step(traced: Traced, tensors: Sequence[Any]) -> Callable[[], Any]:
+def synchronous(call: Callable[[], Any]) -> Callable[[], Any]:
+    """Return a ``call`` that ends when its outputs are complete."""
     if not tf.config.list_logical_devices("GPU"):
-        return lambda: traced.call(tensors)  # on CPUs a function returns when its outputs are complete
+        return call  # on CPUs a function returns when its outputs are complete
 
     def step() -> Any:
-        outputs = traced.call(tensors)
+        outputs = call()
         tf.test.experimental.sync_devices()
         return outputs
 
@@ -186,13 +196,13 @@ def _advice(error: Exception) -> str:
 
 
 def _measure_steps(prepared: Prepared, plan: Plan, capture: CaptureDirectory, progress: Progress) -> None:
-    with _stage(capture, "profile"), _without_garbage_collection():
+    with _stage(capture, "profile"), without_garbage_collection():
         warm_ns = [_timed(prepared.step) for _ in range(WARM_UP_CALLS)]
         steps, before, profiled = _counts(plan, warm_ns[-1], capture)
         unprofiled = _timed_steps(prepared.step, before)
         capture.content["unprofiled_ns"] = unprofiled
         capture.content["profiled_steps"] = _profile(prepared.step, profiled, capture, progress)
-    with _stage(capture, "timing"), _without_garbage_collection():
+    with _stage(capture, "timing"), without_garbage_collection():
         progress("timing", before, steps)
         unprofiled += _timed_steps(prepared.step, steps - before)
 
@@ -260,7 +270,7 @@ def _stage(capture: CaptureDirectory, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _without_garbage_collection() -> Iterator[None]:
+def without_garbage_collection() -> Iterator[None]:
     """Keep Python's collector out of the timings."""
     was_enabled = gc.isenabled()
     gc.disable()

@@ -1,0 +1,207 @@
+"""Measure one changed program against the original, and say in a ``Proof`` what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from graphlens.ir.analysis import Proof
+from graphlens.prove.experiment import Budget, Control, Experiment, Plan, Sample
+from graphlens.prove.runner import (
+    ORIGINAL,
+    Applied,
+    Comparison,
+    Difference,
+    Edits,
+    GoneError,
+    NotOpenedError,
+    RefusedError,
+    Runner,
+    TrialError,
+)
+from graphlens.prove.verdict import Quantity, judge
+
+COPY: Final = "copy"  # of the original, built like the fixes and not edited
+FIXED: Final = "fixed"
+
+OnPairs = Callable[[int], None]
+
+
+class BlockedError(Exception):
+    """No fix can be proven, for a reason that has nothing to do with any of them; ``verdict`` is that of all."""
+
+    def __init__(self, verdict: Literal["not-run", "failed", "inconclusive"], why: str) -> None:
+        super().__init__(why)
+        self.verdict = verdict
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A target that is open, with what its noise was found to be; ``with_cpu`` where CPU time tells anything."""
+
+    runner: Runner
+    plan: Plan
+    control: Control
+    with_cpu: bool = True
+
+
+def prepared(runner: Runner, plan: Plan, total: Budget, control_s: float, on_pairs: OnPairs) -> Bench:
+    """Open the target and measure it against an unedited copy of itself.
+
+    The copy is built as the fixes are.  What rebuilding alone does to the speed or to the outputs is thereby part of
+    the noise, and no fix can claim it.
+
+    Raises
+    ------
+    BlockedError
+        If the target cannot be opened, copied, or compared with itself.
+    """
+    with _blocking():
+        opening = runner.open(total.limit_s())
+        runner.apply(COPY, (), total.limit_s())
+        _check_copy(runner.compare(COPY, None, total.limit_s()))
+        bench = Bench(runner, plan, Control(), not opening.accelerated)
+        experiment = Experiment(runner, ORIGINAL, COPY, plan, Control(), bench.with_cpu)
+        sample = experiment.run(total.slice(control_s), experiment.is_narrow, on_pairs)
+        runner.drop(COPY)
+    ratios = [quantity.ratio for quantity in experiment.quantities(sample)]
+    return replace(bench, control=Control(*ratios))
+
+
+@contextmanager
+def _blocking() -> Iterator[None]:
+    try:
+        yield
+    except NotOpenedError as error:
+        raise BlockedError("not-run", f"the target could not be opened for a trial: {error}") from error
+    except RefusedError as error:
+        raise BlockedError("failed", f"this program cannot be rewritten: {error}") from error
+    except TrialError as error:
+        raise BlockedError("failed", f"an unedited copy of the program could not be measured: {error}") from error
+
+
+def _check_copy(comparison: Comparison) -> None:
+    if comparison.unstable:
+        raise BlockedError("inconclusive", _unstable(comparison.unstable[0]))
+    worst = _worst(comparison)
+    if worst is not None and not worst.agrees:
+        raise BlockedError("failed", f"even an unedited copy of the program gives other outputs: {_difference(worst)}")
+
+
+def tried(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: OnPairs) -> Proof:
+    """Apply ``fixes`` one after another to a copy, compare its outputs, and time it against the original.
+
+    Raises
+    ------
+    RefusedError
+        If one of them cannot be applied.
+    """
+    started_s = budget.clock()
+    try:
+        proof = _measured(bench, fixes, budget, on_pairs)
+    except RefusedError:
+        raise
+    except NotOpenedError as error:
+        proof = Proof("not-run", f"the target could not be opened again after the last fix had failed: {error}")
+    except GoneError as error:
+        proof = Proof("failed", f"the trial of the fix came to no end: {error}")
+    except TrialError as error:
+        proof = Proof("failed", f"TensorFlow failed on the changed program: {error}")
+    with suppress(TrialError):
+        bench.runner.drop(FIXED)
+    return replace(proof, spent_s=round(budget.clock() - started_s, 1))
+
+
+def _measured(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: OnPairs) -> Proof:
+    applied = bench.runner.apply(FIXED, fixes, budget.limit_s())
+    comparison = bench.runner.compare(FIXED, _computes_in(fixes), budget.limit_s())
+    proof = _compared(comparison, applied)
+    if proof.verdict == "failed" or comparison.unstable:
+        return proof
+    experiment = Experiment(bench.runner, ORIGINAL, FIXED, bench.plan, bench.control, bench.with_cpu)
+    sample = experiment.run(budget, experiment.is_settled, on_pairs)
+    return _timed(proof, experiment.quantities(sample), sample)
+
+
+def _computes_in(fixes: Sequence[Edits]) -> str | None:
+    """Return the type that the fixes say they compute in from now on, which bounds how exact they can be."""
+    return next((str(edit["to"]) for edits in fixes for edit in edits if "to" in edit), None)
+
+
+# -- outputs --------------------------------------------------------------------------------------------------------
+
+
+def _compared(comparison: Comparison, applied: Applied) -> Proof:
+    worst = _worst(comparison)
+    proof = Proof("inconclusive", "nothing was timed yet", first_call_ns=applied.first_call_ns)
+    if comparison.unstable:
+        return replace(proof, why=_unstable(comparison.unstable[0]))
+    if worst is None:
+        return replace(proof, verdict="failed", why="the program has no outputs that could be compared")
+    why, verdict = (proof.why, proof.verdict) if worst.agrees else (f"outputs differ: {_difference(worst)}", "failed")
+    return replace(
+        proof,
+        verdict=verdict,
+        why=why,
+        output=worst.output,
+        output_dtype=worst.dtype,
+        max_abs_diff=worst.max_abs,
+        max_rel_diff=worst.max_rel,
+        tolerance=worst.tolerance,
+    )
+
+
+def _worst(comparison: Comparison) -> Difference | None:
+    """Return the output that disagrees, or else the one that differs most for its tolerance."""
+    return max(comparison.differences, key=_badness, default=None)
+
+
+def _badness(difference: Difference) -> tuple[bool, float]:
+    relative = difference.max_rel or 0.0
+    return not difference.agrees, relative / difference.tolerance if difference.tolerance else relative
+
+
+def _difference(one: Difference) -> str:
+    if one.mismatch is not None:
+        return f"'{one.output}' ({one.dtype}): {one.mismatch}"
+    return (
+        f"'{one.output}' ({one.dtype}) by {one.max_abs:.2g}, which is {one.max_rel:.2g} of its largest value "
+        f"where {one.tolerance:g} is allowed"
+    )
+
+
+def _unstable(one: Difference) -> str:
+    return f"the original's own outputs change from call to call ('{one.output}'), so nothing can be compared with them"
+
+
+# -- times ----------------------------------------------------------------------------------------------------------
+
+
+def _timed(proof: Proof, quantities: Sequence[Quantity], sample: Sample) -> Proof:
+    verdict, why = judge(quantities, len(sample.pairs))
+    wall, *rest = quantities
+    proof = replace(proof, verdict=verdict, why=why, pairs=len(sample.pairs))
+    if not sample.pairs:
+        return proof
+    proof = replace(
+        proof,
+        before_ns=sample.median_ns("before_ns"),
+        after_ns=sample.median_ns("after_ns"),
+        speedup=wall.ratio.point if wall.ratio else None,
+        ci95=wall.ratio.ends if wall.ratio else None,
+        aa_ci95=wall.noise.ends if wall.noise else None,
+    )
+    return _with_cpu(proof, rest[0], sample) if rest else proof
+
+
+def _with_cpu(proof: Proof, cpu: Quantity, sample: Sample) -> Proof:
+    return replace(
+        proof,
+        cpu_before_ns=sample.median_ns("before_cpu_ns"),
+        cpu_after_ns=sample.median_ns("after_cpu_ns"),
+        cpu_speedup=cpu.ratio.point if cpu.ratio else None,
+        cpu_ci95=cpu.ratio.ends if cpu.ratio else None,
+        aa_cpu_ci95=cpu.noise.ends if cpu.noise else None,
+    )

@@ -1,0 +1,206 @@
+"""Who applies edits and takes times: a child process that is started anew when a fix has killed it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from graphlens.tf import launch
+
+CHILD_MODULE: Final = "graphlens.tf.trial"
+ORIGINAL: Final = "original"
+
+Edits = Sequence[Mapping[str, Any]]  # of one fix: applied together or not at all
+
+
+class TrialError(Exception):
+    """A trial came to nothing; the message says why, as the rest of a sentence."""
+
+
+class RefusedError(TrialError):
+    """The edits cannot be applied to this program; ``edit`` is the number of the group to blame, if one is."""
+
+    def __init__(self, why: str, edit: int | None = None) -> None:
+        super().__init__(why)
+        self.edit = edit
+
+
+class FailedError(TrialError):
+    """TensorFlow failed on the changed program."""
+
+
+class GoneError(TrialError):
+    """The child ended or took too long; the next request starts another one."""
+
+
+class NotOpenedError(TrialError):
+    """The target itself cannot be opened or run, with no fix at fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The target is open: ``accelerated`` when it runs on more than CPUs, so that CPU time tells nothing."""
+
+    accelerated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A changed program is ready; the first call includes compiling it, the second shows what a call takes."""
+
+    first_call_ns: int
+    second_call_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How one output of the changed program differs from the original's, over all inputs tried.
+
+    ``max_rel`` is relative to the largest value of that output.  Where the numbers cannot be compared, for a different
+    shape or a NaN in other places, ``mismatch`` says so and the numbers are ``None``.
+    """
+
+    output: str
+    dtype: str
+    tolerance: float
+    max_abs: float | None = None
+    max_rel: float | None = None
+    mismatch: str | None = None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the difference is within the tolerance."""
+        return self.mismatch is None and self.max_rel is not None and self.max_rel <= self.tolerance
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All outputs on ``inputs`` sets of inputs; ``unstable`` are outputs in which the original differs from itself."""
+
+    differences: tuple[Difference, ...]
+    inputs: int
+    unstable: tuple[Difference, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two blocks of calls timed side by side: nanoseconds per call, by the clock and of the CPU (all threads)."""
+
+    before_ns: float
+    after_ns: float
+    before_cpu_ns: float
+    after_cpu_ns: float
+
+
+class Runner(Protocol):
+    """Applies edits to copies of one target, and compares and times them.  Every method may raise ``TrialError``."""
+
+    def open(self, time_limit_s: float) -> Opening:
+        """Open the target."""
+
+    def apply(self, variant: str, fixes: Sequence[Edits], time_limit_s: float) -> Applied:
+        """Make ``variant`` from the original by one fix after another, and call it twice."""
+
+    def compare(self, variant: str, computes_in: str | None, time_limit_s: float) -> Comparison:
+        """Compare the outputs of ``variant`` with the original's; ``computes_in`` is the type the edits change to."""
+
+    def time(self, before: str, after: str, pairs: int, block_ms: float, time_limit_s: float) -> list[Pair]:
+        """Time pairs of blocks in the order A B, B A, A B, …."""
+
+    def drop(self, variant: str) -> None:
+        """Forget a variant."""
+
+    def close(self) -> None:
+        """End everything; harmless when nothing runs."""
+
+
+class TrialRunner:
+    """The runner that measures: ``graphlens.tf.trial`` in a child process.
+
+    Parameters
+    ----------
+    request
+        What the recording child was asked for: target, kind, signature, tag, inputs, shapes, batch, trust, ….
+    directory
+        An empty folder for the children's logs.
+    env
+        Additional environment variables of the child.
+    """
+
+    def __init__(self, request: Mapping[str, Any], directory: Path, env: Mapping[str, str] | None = None) -> None:
+        self._request = dict(request)
+        self._directory = directory
+        # XLA would write whatever it compiles to the folder that the recording asks for.
+        self._env = {"XLA_FLAGS": os.environ.get("XLA_FLAGS", ""), **(env or {})}
+        self._child: launch.Child | None = None
+        self._started = 0
+
+    def open(self, time_limit_s: float) -> Opening:
+        """Start a child and let it open the target.
+
+        Raises
+        ------
+        NotOpenedError
+            If it cannot.
+        """
+        self.close()
+        self._started += 1
+        self._child = launch.start(self._directory / f"trial-{self._started}", self._env, CHILD_MODULE)
+        try:
+            answer = self._ask("open", time_limit_s, request=self._request)
+        except TrialError as error:
+            self.close()
+            raise NotOpenedError(str(error)) from error
+        return Opening(bool(answer["accelerated"]))
+
+    def apply(self, variant: str, fixes: Sequence[Edits], time_limit_s: float) -> Applied:
+        """Make ``variant``, in a new child if the last one is gone."""
+        if self._child is None:
+            self.open(time_limit_s)
+        answer = self._ask("apply", time_limit_s, variant=variant, edits=[list(map(dict, edits)) for edits in fixes])
+        return Applied(answer["first_call_ns"], answer["second_call_ns"])
+
+    def compare(self, variant: str, computes_in: str | None, time_limit_s: float) -> Comparison:
+        """Compare on the target's own inputs and on random ones."""
+        answer = self._ask("compare", time_limit_s, variant=variant, computes_in=computes_in)
+        return Comparison(
+            tuple(Difference(**row) for row in answer["differences"]),
+            answer["inputs"],
+            tuple(Difference(**row) for row in answer["unstable"]),
+        )
+
+    def time(self, before: str, after: str, pairs: int, block_ms: float, time_limit_s: float) -> list[Pair]:
+        """Time pairs of blocks."""
+        answer = self._ask("time", time_limit_s, before=before, after=after, pairs=pairs, block_ms=block_ms)
+        return [Pair(*row) for row in answer["pairs"]]
+
+    def drop(self, variant: str) -> None:
+        """Forget a variant; a child that is gone has forgotten it already."""
+        if self._child is not None:
+            self._ask("drop", _DROP_LIMIT_S, variant=variant)
+
+    def close(self) -> None:
+        """End the child."""
+        if self._child is not None:
+            self._child.cancel()
+            self._child = None
+
+    def _ask(self, command: str, time_limit_s: float, **arguments: Any) -> dict[str, Any]:
+        if self._child is None:
+            raise GoneError("its process is gone")
+        try:
+            answer = self._child.ask({"command": command, **arguments}, time_limit_s)
+        except launch.ChildGone as error:
+            self.close()
+            raise GoneError(str(error)) from error
+        if "refused" in answer:
+            raise RefusedError(answer["refused"], answer.get("edit"))
+        if "failed" in answer:
+            raise FailedError(answer["failed"])
+        return answer
+
+
+_DROP_LIMIT_S: Final = 10.0

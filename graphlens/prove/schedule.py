@@ -1,0 +1,79 @@
+"""Which fixes to prove, in which order, and how much of the budget each may take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from graphlens.ir.analysis import Finding
+from graphlens.prove.experiment import Plan
+from graphlens.prove.statistics import FEWEST_PAIRS
+
+# Seconds to copy, rewrite, build and first call a program of some thousand ops, and to compare its outputs.
+BUILD_S: Final = 4.0
+COMPILE_S: Final = 12.0  # in addition, where XLA compiles the program
+COMPILED_BY: Final = "jit-compile"
+# An unknown saving of a finding that is no mere information: as if it were the least that is reported as low.
+UNKNOWN_SHARE: Final = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a proof is expected to take: at least, and until its interval is narrow."""
+
+    least_s: float
+    usual_s: float
+
+
+def reason_not_to_try(finding: Finding, asked: Sequence[str] = ()) -> str | None:
+    """Return why the fix of a finding is not to be proven, ``None`` when it is."""
+    if not finding.fix.edits:
+        return "only a person can make this change: there is no edit that a program could apply"
+    if finding.fix.safety == "manual":
+        return "the fix may change what the model is meant to do (safety: manual): a person has to decide"
+    if finding.severity == "info" and not is_asked(finding, asked):
+        return f"for information only; `--select {finding.code}` has it measured"
+    return None
+
+
+def is_asked(finding: Finding, asked: Sequence[str]) -> bool:
+    """Whether the user selected this finding's rule: by code, by the code's beginning, or by name."""
+    return any(finding.code.startswith(selector) or finding.rule == selector for selector in asked)
+
+
+def ordered(candidates: Sequence[int], findings: Sequence[Finding], plan: Plan, step_ns: int | None) -> list[int]:
+    """Return the candidates' indexes, the largest saving per second of proving first."""
+
+    def promise(index: int) -> float:
+        share = findings[index].saving.share
+        saved = UNKNOWN_SHARE if share is None else max(share, 0.0)
+        return saved / cost_of(findings[index], plan, step_ns).usual_s
+
+    return sorted(candidates, key=promise, reverse=True)
+
+
+def cost_of(finding: Finding, plan: Plan, step_ns: int | None) -> Cost:
+    """Return what proving a finding's fix is expected to take."""
+    compiled = any(edit.get("edit") == COMPILED_BY for edit in finding.fix.edits)
+    fixed_s = BUILD_S + (COMPILE_S if compiled else 0.0)
+    pair = pair_s(plan, step_ns)
+    return Cost(fixed_s + FEWEST_PAIRS * pair, fixed_s + plan.min_pairs * pair)
+
+
+def pair_s(plan: Plan, step_ns: int | None) -> float:
+    """Return how long a pair of blocks takes."""
+    return 2 * max(plan.block_ms / 1e3, (step_ns or 0) / 1e9)
+
+
+def control_s(plan: Plan, step_ns: int | None) -> float:
+    """Return the slice for A against A: its share, but enough pairs for an interval, and never half of it all."""
+    wanted = max(plan.control_share * plan.budget_s, BUILD_S + (FEWEST_PAIRS + 1) * pair_s(plan, step_ns))
+    return min(wanted, plan.budget_s / 2)
+
+
+def slice_s(left_s: float, turns: int, cost: Cost) -> float | None:
+    """Return the slice for the next of ``turns`` fixes, ``None`` when what is left is of no use to it."""
+    if left_s < cost.least_s:
+        return None
+    return min(left_s, max(left_s / turns, cost.usual_s))

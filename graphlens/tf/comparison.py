@@ -1,0 +1,107 @@
+"""Compare the outputs of a changed program with the original's, at a tolerance per type that is never loosened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+# Allowed difference relative to the largest value of the output.  Rounding differs even where the arithmetic is the
+# same, because the runtime picks other kernels for other neighbours: fixes that change no arithmetic get no tighter
+# tolerance.  What is not listed (integers, booleans, strings) has to be equal.
+TOLERANCES: Final[Mapping[str, float]] = {
+    "float64": 1e-12,
+    "complex128": 1e-12,
+    "float32": 1e-5,
+    "complex64": 1e-5,
+    "float16": 1e-2,
+    "bfloat16": 1e-2,
+}
+
+Outputs = Mapping[str, Any]  # name -> tensor
+Row = dict[str, Any]
+
+
+def tolerance_of(dtype: str, computes_in: str | None = None) -> float:
+    """Return the tolerance for an output of type ``dtype`` of a fix that computes in the type ``computes_in``.
+
+    >>> tolerance_of("float64"), tolerance_of("float64", "float32"), tolerance_of("int64", "float32")
+    (1e-12, 1e-05, 0.0)
+    """
+    own = TOLERANCES.get(dtype, 0.0)
+    return max(own, TOLERANCES.get(computes_in or "", 0.0)) if own else 0.0
+
+
+def compare(before: Outputs, after: Outputs, computes_in: str | None = None) -> list[Row]:
+    """Return one row per output: its type, tolerance, largest difference, or why it cannot be compared."""
+    rows = [_compared(name, before[name], after.get(name), computes_in) for name in before]
+    return rows + [_row(name, after[name], None, "the original has no such output") for name in after.keys() - before]
+
+
+def worst(rows: Sequence[Row]) -> list[Row]:
+    """Return for every output the row of its largest difference."""
+    chosen: dict[str, Row] = {}
+    for row in rows:
+        known = chosen.get(row["output"])
+        if known is None or _badness(row) > _badness(known):
+            chosen[row["output"]] = row
+    return list(chosen.values())
+
+
+def disagrees(row: Row) -> bool:
+    """Whether a difference is beyond its tolerance."""
+    return row["mismatch"] is not None or row["max_rel"] > row["tolerance"]
+
+
+def _badness(row: Row) -> float:
+    return float("inf") if row["mismatch"] is not None else float(row["max_rel"])
+
+
+def _row(name: str, tensor: Any, computes_in: str | None, mismatch: str | None = None) -> Row:
+    return {
+        "output": name,
+        "dtype": tensor.dtype.name,
+        "tolerance": tolerance_of(tensor.dtype.name, computes_in),
+        "max_abs": None,
+        "max_rel": None,
+        "mismatch": mismatch,
+    }
+
+
+def _compared(name: str, before: Any, after: Any, computes_in: str | None) -> Row:
+    if after is None:
+        return _row(name, before, computes_in, "it is missing")
+    if after.dtype != before.dtype:
+        return _row(name, before, computes_in, f"its type became {after.dtype.name}")
+    if after.shape != before.shape:
+        return _row(name, before, computes_in, f"its shape {tuple(before.shape)} became {tuple(after.shape)}")
+    row = _row(name, before, computes_in)
+    first, second = _array(before), _array(after)
+    return {**row, **(_numeric(first, second) if row["tolerance"] else _exact(first, second))}
+
+
+def _array(tensor: Any) -> np.ndarray:
+    array = np.asarray(tensor.numpy())
+    # NumPy computes with neither of the short types: bfloat16 is a stranger to it, float16 overflows.
+    return array.astype(np.float32) if tensor.dtype.name in {"bfloat16", "float16"} else array
+
+
+def _numeric(first: np.ndarray, second: np.ndarray) -> Row:
+    finite = np.isfinite(first)
+    if not np.array_equal(first[~finite], second[~finite], equal_nan=True):
+        return {"mismatch": "NaN or infinity stand in other places"}
+    if not np.all(np.isfinite(second[finite])):
+        return {"mismatch": "NaN or infinity stand where there were numbers"}
+    largest = float(np.max(np.abs(second[finite] - first[finite]), initial=0.0))
+    scale = float(np.max(np.abs(first[finite]), initial=0.0))
+    if largest and not scale:
+        return {"max_abs": largest, "mismatch": "the original gives nothing but zeros"}
+    return {"max_abs": largest, "max_rel": largest / scale if largest else 0.0}
+
+
+def _exact(first: np.ndarray, second: np.ndarray) -> Row:
+    different = int(np.count_nonzero(first != second))
+    if not different:
+        return {"max_abs": 0.0, "max_rel": 0.0}
+    return {"mismatch": f"{different} of {first.size} values are not equal"}

@@ -1,0 +1,348 @@
+"""The trial child process: ``python -m graphlens.tf.trial DIRECTORY`` applies edits and takes times as it is told.
+
+Every line of standard input is a request ``{"command": NAME, ...}`` and gets one line back; what the user's program
+prints goes to stderr.  This side decides nothing.
+
+========  ==========================================================  ===============================================
+command   arguments                                                   answer
+========  ==========================================================  ===============================================
+open      request (as the recording child's)                          accelerated
+apply     variant, edits (groups of edits, applied one after another)  first_call_ns, second_call_ns
+compare   variant, computes_in                                        differences, inputs, unstable
+time      before, after, pairs, block_ms                              pairs of [wall, wall, CPU, CPU] ns per call
+drop      variant                                                     (nothing)
+quit                                                                  (nothing)
+========  ==========================================================  ===============================================
+
+``original`` is the variant as it was opened.  ``{"refused": why, "edit": number}`` says which group of edits cannot be
+applied, ``{"failed": why}`` that TensorFlow failed; the child serves on after both.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from graphlens.errors import GraphLensError, RewriteError
+from graphlens.tf.channel import import_tensorflow, reserve_stdout
+from graphlens.tf.errors import first_line
+
+ORIGINAL: Final = "original"
+RANDOM_INPUTS: Final = 2  # sets of inputs to compare on beside the target's own
+WARM_UP_MS: Final = 30.0  # after the first calls, before the calls of a block are counted
+
+PROBED: Final = ", before its last squashing op"  # after the name of an output
+
+Answer = dict[str, Any]
+Observer = Callable[[Sequence[Any]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A program ready to run: ``call`` takes tensors, ``step`` runs it on the target's own inputs."""
+
+    program: Any
+    call: Callable[[Sequence[Any]], Any]
+    step: Callable[[], Any]
+
+
+@dataclass
+class Session:
+    """What is open, and the variants made of it so far."""
+
+    directory: Path
+    prepared: Any = None
+    owner: Any = None
+    variants: dict[str, Variant] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)  # variant -> calls per block
+    probe: Any = None  # the original's, built once
+
+
+class _Refusal(Exception):
+    """Edits that cannot be applied, and the number of their group."""
+
+    def __init__(self, why: str, edit: int | None) -> None:
+        super().__init__(why)
+        self.edit = edit
+
+
+def main(arguments: list[str]) -> int:
+    """Serve requests until there are no more."""
+    session = Session(Path(arguments[0]))
+    emit = reserve_stdout()
+    failure = import_tensorflow()
+    for line in sys.stdin:
+        request = json.loads(line)
+        command = request.pop("command")
+        if command == "quit":
+            break
+        emit({"failed": str(failure)} if failure is not None else answer(session, command, request))
+    return 0
+
+
+def answer(session: Session, command: str, request: Mapping[str, Any]) -> Answer:
+    """Carry out one request; every failure becomes an answer."""
+    try:
+        return COMMANDS[command](session, **request)
+    except _Refusal as refusal:
+        return {"refused": str(refusal), "edit": refusal.edit}
+    except GraphLensError as error:
+        return {"failed": str(error)}
+    except Exception as error:  # the last line of defence: the parent shows one line, stderr.txt has the rest
+        traceback.print_exc()
+        return {"failed": f"{type(error).__name__}: {first_line(error)}"}
+
+
+# -- open and apply -------------------------------------------------------------------------------------------------
+
+
+def open_target(session: Session, request: dict[str, Any]) -> Answer:
+    """Open the target, make its inputs, and run it once."""
+    import tensorflow as tf
+
+    from graphlens.tf import child, measure
+    from graphlens.tf.manifest import CaptureDirectory
+
+    opened = child.open_requested(request)
+    capture = CaptureDirectory(session.directory / "opened", {key: request.get(key) for key in ("kind", "signature")})
+    prepared = measure.prepare(opened, child.plan_of(request, session.directory), capture)
+    session.prepared, session.owner = prepared, opened
+    call = shortest_call(prepared.traced)
+    session.variants[ORIGINAL] = Variant(None, call, measure.synchronous(lambda: call(prepared.tensors)))
+    _timed(session.variants[ORIGINAL].step)
+    return {"accelerated": bool(tf.config.list_logical_devices("GPU"))}
+
+
+def shortest_call(traced: Any) -> Callable[[Sequence[Any]], Any]:
+    """Return the shortest way into a function, the same for original and copies, so that no wrapper is measured."""
+    from graphlens.tf import private
+
+    return private.flat_call(traced.concrete) or traced.call
+
+
+def apply(session: Session, variant: str, edits: Sequence[Sequence[Mapping[str, Any]]]) -> Answer:
+    """Make a variant, and call it twice."""
+    from graphlens.tf import measure
+
+    program = _edited(_program(session), edits)
+    call = shortest_call(_built(program))
+    made = Variant(program, call, measure.synchronous(lambda: call(session.prepared.tensors)))
+    first_ns, second_ns = (_timed(made.step)[0] for _ in range(2))
+    session.variants[variant] = made
+    return {"first_call_ns": first_ns, "second_call_ns": second_ns}
+
+
+def _program(session: Session) -> Any:
+    from graphlens.tf import rewrite
+
+    original = session.variants[ORIGINAL]
+    if original.program is None:
+        traced = session.prepared.traced
+        opened = replace(session.owner, trace=lambda _: traced)  # traced once is enough
+        try:
+            program = rewrite.extract(opened, session.prepared.specs)
+        except RewriteError as error:
+            raise _Refusal(str(error), None) from error
+        session.variants[ORIGINAL] = replace(original, program=program)
+        return program
+    return original.program
+
+
+def _edited(program: Any, groups: Sequence[Sequence[Mapping[str, Any]]]) -> Any:
+    from graphlens.tf import rewrite
+
+    for number, edits in enumerate(groups):
+        try:
+            program = rewrite.apply(program, edits)
+        except RewriteError as error:
+            raise _Refusal(str(error), number) from error
+    return program
+
+
+def _built(program: Any) -> Any:
+    from graphlens.tf import rewrite
+
+    try:
+        return rewrite.build(program)
+    except RewriteError as error:
+        raise _Refusal(str(error), None) from error
+
+
+def drop(session: Session, variant: str) -> Answer:
+    """Forget a variant and free what it holds."""
+    session.variants.pop(variant, None)
+    session.calls.pop(variant, None)
+    gc.collect()
+    return {}
+
+
+# -- compare --------------------------------------------------------------------------------------------------------
+
+
+def compare(session: Session, variant: str, computes_in: str | None) -> Answer:
+    """Compare a variant's outputs with the original's, and the original's with its own, on several inputs.
+
+    Where an output comes out of a final softmax or sigmoid, which squeezes differences, what goes into it is compared
+    too.
+    """
+    from graphlens.tf import comparison
+
+    before, after = _observers(session, variant)
+    differences: list[Any] = []
+    unstable: list[Any] = []
+    sets = _input_sets(session)
+    for tensors in sets:
+        reference, again = before(tensors), before(tensors)
+        unstable += [row for row in comparison.compare(reference, again) if comparison.disagrees(row)]
+        differences += comparison.compare(reference, after(tensors), computes_in)
+    rows = {"differences": comparison.worst(differences), "unstable": comparison.worst(unstable)}
+    return {**rows, "inputs": len(sets)}
+
+
+def _input_sets(session: Session) -> list[Sequence[Any]]:
+    """Return the target's own inputs, and random ones as far as the original can digest them."""
+    prepared = session.prepared
+    random = [prepared.random_tensors(seed) for seed in range(1, RANDOM_INPUTS + 1)] if prepared.tensors else []
+    original = session.variants[ORIGINAL]
+    return [prepared.tensors, *(tensors for tensors in random if _digests(original, tensors))]
+
+
+def _digests(original: Variant, tensors: Sequence[Any]) -> bool:
+    import tensorflow as tf
+
+    try:
+        original.call(tensors)
+    except tf.errors.OpError:
+        return False
+    return True
+
+
+def _observers(session: Session, variant: str) -> tuple[Observer, Observer]:
+    """Return what gives the named outputs of the original and of the variant, and what goes into final squashing."""
+    before, after = _program(session), session.variants[variant].program
+    first = _named(session.variants[ORIGINAL].call, before)
+    second = _named(session.variants[variant].call, after)
+    names = _squashed(before) & _squashed(after)
+    # XLA compiles a function as a whole and for seconds: nothing in it is changed by us, its outputs tell enough.
+    if not names or after.compiled:
+        return first, second
+    if session.probe is None:
+        session.probe = _probe(before)
+    return _joined(first, session.probe, names), _joined(second, _probe(after), names)
+
+
+def _named(call: Callable[..., Any], program: Any) -> Observer:
+    from graphlens.tf import rewrite
+
+    names = rewrite.output_names(program)
+    return lambda tensors: dict(zip(names, _leaves(call(tensors)), strict=True))
+
+
+def _probe(program: Any) -> Observer:
+    from graphlens.tf import rewrite
+
+    probing = rewrite.probing(program)
+    return _named(rewrite.build(probing).call, probing)
+
+
+def _squashed(program: Any) -> set[str]:
+    """Return the names of the outputs behind a final softmax or sigmoid."""
+    from graphlens.tf import rewrite
+
+    probing = rewrite.probing(program)
+    probed = dict(zip(rewrite.output_names(probing), probing.outputs, strict=True))
+    own = zip(rewrite.output_names(program), program.outputs, strict=True)
+    return {name for name, ref in own if probed.get(name, ref) != ref}
+
+
+def _joined(outputs: Observer, probe: Observer, names: set[str]) -> Observer:
+    def observe(tensors: Sequence[Any]) -> dict[str, Any]:
+        inner = {f"{name}{PROBED}": value for name, value in probe(tensors).items() if name in names}
+        return {**outputs(tensors), **inner}
+
+    return observe
+
+
+def _leaves(outputs: Any) -> list[Any]:
+    import tensorflow as tf
+
+    return [leaf for leaf in tf.nest.flatten(outputs, expand_composites=True) if isinstance(leaf, tf.Tensor)]
+
+
+# -- time -----------------------------------------------------------------------------------------------------------
+
+
+def time_pairs(session: Session, before: str, after: str, pairs: int, block_ms: float) -> Answer:
+    """Time blocks in the order A B, B A, A B, …; each pair is (wall A, wall B, CPU A, CPU B) per call."""
+    from graphlens.tf import measure
+
+    with measure.without_garbage_collection():
+        first, second = (_block(session, name, block_ms) for name in (before, after))
+        return {"pairs": [_pair(first, second, number % 2 == 1) for number in range(pairs)]}
+
+
+Block = Callable[[], tuple[float, float]]
+
+
+def _pair(first: Block, second: Block, swapped: bool) -> tuple[float, float, float, float]:
+    if swapped:
+        (wall_b, cpu_b), (wall_a, cpu_a) = second(), first()
+    else:
+        (wall_a, cpu_a), (wall_b, cpu_b) = first(), second()
+    return wall_a, wall_b, cpu_a, cpu_b
+
+
+def _block(session: Session, name: str, block_ms: float) -> Block:
+    """Return what times as many calls as fill a block; they are counted once, when the program is warm."""
+    step = session.variants[name].step
+    if name not in session.calls:
+        _repeat_for(step, WARM_UP_MS)
+        session.calls[name] = _repeat_for(step, block_ms)
+    count = session.calls[name]
+
+    def block() -> tuple[float, float]:
+        wall_ns, cpu_ns = _timed(lambda: _repeat(step, count))
+        return wall_ns / count, cpu_ns / count
+
+    return block
+
+
+def _timed(work: Callable[[], Any]) -> tuple[int, int]:
+    """Return wall time and CPU time (of all threads of this process) of ``work``."""
+    wall, cpu = time.perf_counter_ns(), time.process_time_ns()
+    work()
+    return time.perf_counter_ns() - wall, time.process_time_ns() - cpu
+
+
+def _repeat(step: Callable[[], Any], count: int) -> None:
+    for _ in range(count):
+        step()
+
+
+def _repeat_for(step: Callable[[], Any], duration_ms: float) -> int:
+    """Call ``step`` until ``duration_ms`` are over, and return how many calls that took."""
+    end_ns = time.perf_counter_ns() + duration_ms * 1e6
+    count = 0
+    while count == 0 or time.perf_counter_ns() < end_ns:
+        step()
+        count += 1
+    return count
+
+
+COMMANDS: Final[Mapping[str, Callable[..., Answer]]] = {
+    "open": open_target,
+    "apply": apply,
+    "compare": compare,
+    "time": time_pairs,
+    "drop": drop,
+}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
