@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graphlens.config import DEFAULT_STEPS, DEFAULT_TIME_BUDGET_S, MOST_STEPS, Request
+from graphlens.config import DEFAULT_STEPS, MOST_STEPS, Request
 from graphlens.errors import UsageError
 from graphlens.pipeline.result import Analysis
 
@@ -24,8 +24,9 @@ def analyze(
     shapes: Mapping[str, Sequence[int]] | None = None,
     batch: int | None = None,
     steps: int = DEFAULT_STEPS,
-    time_budget_s: float = DEFAULT_TIME_BUDGET_S,
+    time_budget_s: float | None = None,
     static: bool = False,
+    prove: bool = True,
     trust: bool = False,
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
@@ -42,6 +43,8 @@ def analyze(
         positional or a mapping of keyword arguments.
     shapes, batch
         Shapes of inputs that the model leaves open, and the size of open leading dimensions.
+    prove
+        Apply the fixes of findings to copies and measure them.  For paths only.
     static, trust
         Never execute; execute although the graph touches files, network or Python.  For paths only.
 
@@ -73,6 +76,7 @@ def analyze(
         steps=steps,
         time_budget_s=time_budget_s,
         static=static,
+        prove=prove,
         trust=trust,
         select=tuple(select),
         ignore=tuple(ignore),

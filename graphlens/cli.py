@@ -9,10 +9,10 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from graphlens._version import __version__
-from graphlens.config import DEFAULT_STEPS, DEFAULT_TIME_BUDGET_S, MOST_STEPS, Progress, Request, no_progress
+from graphlens.config import DEFAULT_PROOF_BUDGET_S, DEFAULT_STEPS, MOST_STEPS, Progress, Request, no_progress
 from graphlens.errors import GraphLensError
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_analyze(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_analyze(commands: argparse._SubParsersAction[Any]) -> None:
     command = _command(commands, "analyze", _analyze, "execute a model, judge it, and write the report")
     _add_target(command)
     command.add_argument(
@@ -143,6 +143,7 @@ def _add_analyze(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="write the report; the suffix picks the format (.html .json .txt); may be given several times",
     )  # fmt: skip
     command.add_argument("--static", action="store_true", help="never execute the model: judge the traced graph alone")
+    command.add_argument("--no-prove", action="store_true", help="do not apply and measure the fixes of what is found")
     command.add_argument(
         "--select", metavar="RULES", type=_words, default=(), help="only these rules (codes, prefixes or names)"
     )
@@ -152,18 +153,18 @@ def _add_analyze(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
 
 
-def _add_record(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_record(commands: argparse._SubParsersAction[Any]) -> None:
     command = _command(commands, "record", _record, "execute a model and keep the evidence in one file")
     _add_target(command)
     command.add_argument("-o", "--output", metavar="FILE", required=True, help="the capture to write (.capture)")
 
 
-def _add_rules(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_rules(commands: argparse._SubParsersAction[Any]) -> None:
     command = _command(commands, "rules", _rules, "list the rules, or explain one")
     command.add_argument("name", metavar="NAME", nargs="?", help="code or name of a rule")
 
 
-def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_demo(commands: argparse._SubParsersAction[Any]) -> None:
     command = _command(commands, "demo", _demo, "build a small real model and analyze it")
     command.add_argument("-o", "--output", metavar="FILE", default="graphlens-demo.html", help="the report to write")
     command.add_argument("--steps", metavar="N", type=_steps, default=DEFAULT_STEPS, help=argparse.SUPPRESS)
@@ -188,8 +189,9 @@ def _add_target(command: argparse.ArgumentParser) -> None:
         help=f"profiled steps (default {DEFAULT_STEPS}, at most {MOST_STEPS})",
     )  # fmt: skip
     command.add_argument(
-        "--time-budget", metavar="S", type=_seconds, default=DEFAULT_TIME_BUDGET_S,
-        help="give up executing after S seconds; the static report is still written",
+        "--time-budget", metavar="S", type=_seconds,
+        help="give up executing after S seconds (the static report is still written), "
+        f"and spend at most S seconds on proofs (default {DEFAULT_PROOF_BUDGET_S:.0f})",
     )  # fmt: skip
     command.add_argument(
         "--trust", action="store_true", help="execute although the graph touches files, network or Python"
@@ -197,7 +199,7 @@ def _add_target(command: argparse.ArgumentParser) -> None:
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: argparse._SubParsersAction[Any],
     name: str,
     run: Callable[[argparse.Namespace], int],
     summary: str,
@@ -218,6 +220,7 @@ def _request(options: argparse.Namespace) -> Request:
         steps=options.steps,
         time_budget_s=options.time_budget,
         static=getattr(options, "static", False),
+        prove=not getattr(options, "no_prove", True),
         trust=options.trust,
         select=getattr(options, "select", ()),
         ignore=getattr(options, "ignore", ()),

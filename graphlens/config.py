@@ -11,6 +11,7 @@ MOST_STEPS: Final = 47  # with warm-up calls 50 in all: beyond that the profiler
 
 # Recording a model takes seconds to a few minutes; a child that is silent for longer hangs.
 DEFAULT_TIME_BUDGET_S: Final = 1800.0
+DEFAULT_PROOF_BUDGET_S: Final = 60.0
 
 # `progress(what, done, of)`; `of` is 0 when the amount of work is not known.
 Progress = Callable[[str, int, int], None]
@@ -30,8 +31,12 @@ class Request:
         What the user wrote: a path or ``package.module:callable``.
     shapes
         Input name -> shape, for inputs whose shape the model leaves open.
+    time_budget_s
+        What recording may take, and again what all proofs may take; ``None`` for the defaults of both.
     static
         Never execute the model.
+    prove
+        Apply the fixes of findings to copies and measure them.
     trust
         Execute although the graph holds ops that touch files, network or Python.
     """
@@ -43,8 +48,9 @@ class Request:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     batch: int | None = None
     steps: int = DEFAULT_STEPS
-    time_budget_s: float = DEFAULT_TIME_BUDGET_S
+    time_budget_s: float | None = None
     static: bool = False
+    prove: bool = True
     trust: bool = False
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from graphlens.config import Progress, Request, no_progress
 from graphlens.errors import ExecutionError, UsageError
 from graphlens.pipeline.gather import NO_TENSORFLOW, gather, has_tensorflow
 from graphlens.pipeline.judge import judge
+from graphlens.pipeline.proofs import with_proofs
 from graphlens.pipeline.result import Analysis
 
 CAPTURE_SUFFIX = ".capture"
@@ -24,7 +25,7 @@ __all__ = ["Analysis", "analyze", "analyze_live", "check_outputs", "demo", "judg
 
 
 def analyze(request: Request, progress: Progress = no_progress) -> Analysis:
-    """Record ``request.target`` if it has to be, and judge it.
+    """Record ``request.target`` if it has to be, judge it, and prove the fixes of what was found.
 
     Raises
     ------
@@ -33,7 +34,8 @@ def analyze(request: Request, progress: Progress = no_progress) -> Analysis:
     """
     with _collector_paused(), gather(request, progress) as gathered:
         progress("judging", 0, 0)
-        return judge(gathered.evidence, request.select, request.ignore)
+        analysis = judge(gathered.evidence, request.select, request.ignore)
+        return with_proofs(request, gathered, analysis, progress)
 
 
 @contextmanager

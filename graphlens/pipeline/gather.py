@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from graphlens.config import Progress, Request
+from graphlens.config import DEFAULT_TIME_BUDGET_S, Progress, Request
 from graphlens.errors import ExecutionError, MissingDependencyError, TargetError, UsageError
 from graphlens.ir.analysis import AnalysisError, Target
 from graphlens.ir.evidence import Evidence
@@ -38,11 +38,16 @@ STATIC_ASKED: Final = "--static was given"
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """Evidence, and the folder in which the recording left its parts (``None`` when nothing was recorded)."""
+    """Evidence, and where it came from.
+
+    ``directory`` is the folder in which the recording left its parts, ``opened_as`` how a child was told to open the
+    target; both are ``None`` when nothing was recorded.
+    """
 
     evidence: Evidence
     directory: Path | None = None
     loaded: LoadedModel | None = None
+    opened_as: Mapping[str, Any] | None = None
 
 
 @contextmanager
@@ -90,8 +95,9 @@ def _from_file(request: Request, identified: sniff.Identified, folder: Path, pro
         if blockers:
             child.cancel()
             return Gathered(_not_executed(evidence, _unsafe_message(blockers)), None, loaded)
-        outcome = _run(child, replace(request, signature=loaded.signature), identified, "record", progress)
-        return Gathered(_joined(evidence, folder, outcome), folder, loaded)
+        asked = child_request(replace(request, signature=loaded.signature), identified, "record")
+        outcome = _run(child, asked, progress)
+        return Gathered(_joined(evidence, folder, outcome), folder, loaded, asked)
     finally:
         if child is not None:
             child.cancel()
@@ -137,12 +143,15 @@ def _from_program(request: Request, identified: sniff.Identified, folder: Path, 
     child = launch.start(folder)
     try:
         mode = "trace" if request.static else "record"
-        outcome = _run(child, request, identified, mode, progress)
+        asked = child_request(request, identified, mode)
+        outcome = _run(child, asked, progress)
         static = Evidence(Target(request.target, identified.kind, request.signature))
         evidence = _joined(static, folder, outcome)
         if evidence.traced is None:
             raise ExecutionError(outcome.message or f"'{request.target}' could not be traced")
-        return Gathered(replace(evidence, static_reason=STATIC_ASKED) if request.static else evidence, folder)
+        if request.static:
+            return Gathered(replace(evidence, static_reason=STATIC_ASKED), folder)
+        return Gathered(evidence, folder, opened_as=asked)
     finally:
         child.cancel()
 
@@ -150,12 +159,10 @@ def _from_program(request: Request, identified: sniff.Identified, folder: Path, 
 # -- the child ----------------------------------------------------------------------------------------------------
 
 
-def _run(
-    child: launch.Child, request: Request, identified: sniff.Identified, mode: str, progress: Progress
-) -> launch.Outcome:
-    child.send(child_request(request, identified, mode))
+def _run(child: launch.Child, asked: Mapping[str, Any], progress: Progress) -> launch.Outcome:
+    child.send(asked)
     _import_what_comes_next()
-    return child.wait(progress, request.time_budget_s)
+    return child.wait(progress, asked["time_budget_s"])
 
 
 def _import_what_comes_next() -> None:
@@ -180,7 +187,7 @@ def child_request(request: Request, identified: sniff.Identified, mode: str) -> 
         "shapes": {name: list(shape) for name, shape in request.shapes.items()},
         "batch": request.batch,
         "steps": request.steps,
-        "time_budget_s": request.time_budget_s,
+        "time_budget_s": request.time_budget_s or DEFAULT_TIME_BUDGET_S,
         "trust": request.trust,
         "mode": mode,
         "import_path": os.getcwd(),

@@ -140,7 +140,8 @@ def _edit(facts: Facts, chain: AffineChain) -> Mapping[str, Any]:
         "edit": "fold-affine",
         "base": chain.base,
         "ops": list(chain.steps),
-        "traced": [written for name in (chain.base, *chain.steps) for written in facts.origins.get(name, ())],
+        # Where the chain ends is for the rewriter to see: an executed sum may stand for more than a shift.
+        "traced": list(facts.origins.get(chain.base, ())),
         "freeze": not chain.is_constant,
     }
 

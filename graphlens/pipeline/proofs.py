@@ -1,0 +1,67 @@
+"""Let the prover try the fixes of an analysis on the target that it is about."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from typing import Final
+
+from graphlens.config import DEFAULT_PROOF_BUDGET_S, Progress, Request
+from graphlens.ir.analysis import Proof
+from graphlens.pipeline.gather import Gathered
+from graphlens.pipeline.result import Analysis
+from graphlens.prove import Plan, TrialRunner, prove
+
+NOT_ASKED: Final = "--no-prove was given"
+NO_MODEL: Final = "a capture holds no weights; analyze the model itself to have its fixes proven"
+NOT_EXECUTED: Final = "the model was not executed"
+
+
+def with_proofs(request: Request, gathered: Gathered, analysis: Analysis, progress: Progress) -> Analysis:
+    """Return ``analysis`` with the proofs of its findings, ranked by what was proven."""
+    reason = _reason_not_to(request, gathered)
+    if reason is not None:
+        return _without(analysis, reason)
+    if not any(finding.fix.edits for finding in analysis.findings):
+        return analysis
+    assert gathered.opened_as is not None
+    assert gathered.directory is not None
+    outcome = prove(
+        analysis.findings,
+        TrialRunner(gathered.opened_as, gathered.directory / "trials"),
+        Plan(budget_s=request.time_budget_s or DEFAULT_PROOF_BUDGET_S),
+        step_ns=analysis.step.median_ns if analysis.step else None,
+        command=command_of(request),
+        asked=request.select,
+        progress=progress,
+    )
+    document = replace(analysis.document, findings=outcome.findings, joint_proof=outcome.joint_proof)
+    return replace(analysis, document=document)
+
+
+def _reason_not_to(request: Request, gathered: Gathered) -> str | None:
+    if not request.prove:
+        return NOT_ASKED
+    if gathered.evidence.profile is None:
+        return NOT_EXECUTED
+    return NO_MODEL if gathered.opened_as is None else None
+
+
+def _without(analysis: Analysis, why: str) -> Analysis:
+    findings = tuple(replace(finding, proof=Proof("not-run", why)) for finding in analysis.findings)
+    return replace(analysis, document=replace(analysis.document, findings=findings))
+
+
+def command_of(request: Request) -> str:
+    """Return the command line that repeats the measurement of ``request``, as a person would type it."""
+    options = {
+        "--signature": request.signature,
+        "--tag": request.tag,
+        "--inputs": request.inputs,
+        "--batch": request.batch,
+    }
+    words = ["graphlens", "analyze", request.target]
+    words += [word for option, value in options.items() if value is not None for word in (option, str(value))]
+    for name, shape in request.shapes.items():
+        words += ["--shape", f"{name}={','.join(map(str, shape))}"]
+    return shlex.join(words + (["--trust"] if request.trust else []))
