@@ -8,7 +8,7 @@ from functools import cache
 
 import networkx as nx
 
-from graphlens.ir.graph import data_inputs, op_of, topological_order
+from graphlens.ir.graph import Op, data_inputs, op_of, topological_order
 from graphlens.ir.ops import CONSTANTS, CONTROL_FLOW, is_variable_write
 
 # Ops with a state, a side effect or an outside source: their value may differ although their inputs do not.
@@ -18,6 +18,7 @@ _IMPURE = re.compile(
     r"|PyFunc|PyCall|Collective|Nccl|^_?(Host)?(Send|Recv)$|Placeholder|^_Arg$|^_Retval$|PartitionedCall|^(Stateless)?(While|If|Case)$"
     r"|RemoteCall|Timestamp|Barrier|Mutex|CheckNumerics|^Debug|SymbolicGradient|Xla|TPU|Infeed|Outfeed|^NoOp$|_SOURCE|_SINK"
 )
+_PARAMETERS = CONSTANTS | {"ReadVariableOp", "_ReadVariablesOp", "Variable", "VariableV2"}
 _PASS_THROUGH = frozenset({"Identity", "IdentityN", "Enter", "RefEnter", "StopGradient", "_Arg"})
 
 
@@ -34,6 +35,16 @@ def frozen_ops(graph: nx.MultiDiGraph) -> frozenset[str]:
         if is_variable_write(op.type) and graph.in_degree(name) and data_inputs(graph, name)
     }
     return _closure(graph, lambda name: _is_frozen_source(graph, name, written))
+
+
+def parameter_ops(graph: nx.MultiDiGraph) -> frozenset[str]:
+    """Return the ops whose value depends on constants and variables only, whether these are written or not."""
+    return _closure(graph, lambda name: op_of(graph, name).type in _PARAMETERS)
+
+
+def is_pure(op: Op) -> bool:
+    """Tell whether an op computes the same from the same inputs, does nothing else, and calls no function."""
+    return not op.calls and not _is_impure(op.type)
 
 
 def _is_frozen_source(graph: nx.MultiDiGraph, name: str, written: set[str]) -> bool:

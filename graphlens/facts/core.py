@@ -12,7 +12,10 @@ from graphlens.facts import (
     attribution,
     constants,
     costs,
+    dataflow,
+    decomposed,
     flat,
+    fusion,
     ledger,
     origins,
     paths,
@@ -23,7 +26,7 @@ from graphlens.facts import (
 )
 from graphlens.ir.analysis import Copy, CriticalPath, Figure, OpRow, Quality, Saving, StepTime
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import Graph, Op, op_of
+from graphlens.ir.graph import Graph, Op, op_of, topological_order
 from graphlens.ir.run import LedgerRow, OpTiming
 
 Stage = Literal["executed", "traced"]
@@ -67,6 +70,11 @@ class Facts:
     def op(self, name: str) -> Op:
         """Return the op ``name`` of the judged graph."""
         return op_of(self.graph, name)
+
+    @cached_property
+    def order(self) -> Mapping[str, int]:
+        """Position of every op of the judged graph in a topological order."""
+        return {name: index for index, name in enumerate(topological_order(self.graph))}
 
     # -- joins ----------------------------------------------------------------------------------------------------
 
@@ -165,6 +173,21 @@ class Facts:
     def affine_chains(self) -> tuple[patterns.AffineChain, ...]:
         """Layers of the judged graph followed by per-channel scales and shifts that never change."""
         return patterns.affine_chains(self)
+
+    @cached_property
+    def dataflow(self) -> dataflow.Dataflow | None:
+        """Who reads what in the graph as written, dead ops left out."""
+        return fusion.dataflow_of(self.traced)
+
+    @cached_property
+    def fusion_candidates(self) -> tuple[decomposed.Candidate, ...]:
+        """What one kernel could compute, in the graph as written."""
+        return fusion.candidates(self.dataflow) if self.dataflow is not None else ()
+
+    @cached_property
+    def unfused(self) -> tuple[fusion.Unfused, ...]:
+        """The candidates that ran as several ops."""
+        return fusion.unfused(self)
 
     @cached_property
     def copies(self) -> tuple[Copy, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphlens.ir.analysis import AnalysisError, Target
+from graphlens.ir.fusion import FusionAnswer
 from graphlens.ir.graph import Graph
 from graphlens.ir.run import Profile, ReplayRecord
 
@@ -29,6 +30,8 @@ class Evidence:
         The optimized HLO modules of XLA-compiled functions, as graphs named by module.
     training
         Whether the target is a training step (``None``: unknown).
+    fusion_answers
+        Why ops were not fused, as found out by experiments, by the key of the candidate (``facts.fusion``).
     static_reason
         Why nothing was executed (``--static`` was given, unsafe ops, an error), ``None`` when it was executed.
     """
@@ -46,3 +49,4 @@ class Evidence:
     static_reason: str | None = None
     notes: tuple[str, ...] = ()
     errors: tuple[AnalysisError, ...] = ()
+    fusion_answers: Mapping[str, FusionAnswer] = field(default_factory=dict)

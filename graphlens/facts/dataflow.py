@@ -1,0 +1,146 @@
+"""The data flow of a flat graph as written: live ops only, seen through the ops that hand their input on unchanged."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, NamedTuple
+
+import networkx as nx
+
+from graphlens.facts.constants import constant_ops, parameter_ops
+from graphlens.ir.graph import RETURN, Op, TensorSpec, in_edges, op_of, topological_order
+
+# These give what they get, and Grappler removes them before it fuses anything.
+_PASSES: Final = frozenset({"Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot"})
+# These act although nobody may read their result: they are alive, and so is what they read.
+_ACTS: Final = re.compile(
+    r"^_Retval$|Print|^Assert$|^Assign|^Resource\w*(Apply|Scatter|StridedSliceAssign)|Summary|^Save|WriteFile|PyFunc|Enqueue"
+    r"|^_?(Host)?Send$|Call$|^(Stateless)?(While|If|Case)$|TensorArrayWrite|StackPush|CheckNumerics|^Debug|^Lookup\w*Insert"
+)
+
+
+class Tensor(NamedTuple):
+    """One output of one op."""
+
+    op: str
+    port: int
+
+
+class Reader(NamedTuple):
+    """One op that reads a tensor, and at which input."""
+
+    op: str
+    port: int
+    source_port: int
+
+
+@dataclass(frozen=True)
+class Dataflow:
+    """Who computes with which tensor, in one flat graph; passes are looked through, dead ops left out."""
+
+    graph: nx.MultiDiGraph
+
+    @cached_property
+    def parameters(self) -> frozenset[str]:
+        """Ops whose value does not depend on the step's inputs: constants, variables and what is made of them."""
+        return parameter_ops(self.graph)
+
+    @cached_property
+    def constants(self) -> frozenset[str]:
+        """Ops whose value depends on constants alone: Grappler has computed them before it fuses."""
+        return constant_ops(self.graph)
+
+    @cached_property
+    def order(self) -> Mapping[str, int]:
+        """Position of every op in a topological order."""
+        return {name: index for index, name in enumerate(topological_order(self.graph))}
+
+    @cached_property
+    def inputs(self) -> Mapping[str, tuple[Tensor, ...]]:
+        """Live op -> what it reads, by input port."""
+        return self._live[0]
+
+    @cached_property
+    def fetched(self) -> Mapping[str, str]:
+        """Op -> the result of the function that it gives."""
+        return self._live[1]
+
+    @cached_property
+    def _live(self) -> tuple[Mapping[str, tuple[Tensor, ...]], Mapping[str, str]]:
+        graph = self.graph
+        inputs: dict[str, tuple[Tensor, ...]] = {}
+        fetched: dict[str, str] = {}
+        pending = [Tensor(name, 0) for name in self._roots()]
+        seen = {tensor.op for tensor in pending}
+        while pending:
+            name = pending.pop().op
+            read = tuple(
+                self._through(src, edge.src_port or 0) for src, edge in in_edges(graph, name) if edge.kind == "data"
+            )
+            if op_of(graph, name).type == RETURN:
+                fetched.update({tensor.op: name for tensor in read})
+            inputs[name] = read
+            before = [src for src, _, edge in graph.in_edges(name, data="edge") if edge.kind != "data"]
+            for src in (*(tensor.op for tensor in read), *before):
+                if src not in seen:
+                    seen.add(src)
+                    pending.append(Tensor(src, 0))
+        return inputs, fetched
+
+    def _roots(self) -> list[str]:
+        """Return the ops that a step is run for: results and acts, or all ends of a graph that names no results."""
+        found = [name for name, op in self.graph.nodes(data="op") if _ACTS.search(op.type)]
+        if any(op_of(self.graph, name).type == RETURN for name in found):
+            return found
+        ends = (name for name in self.graph if not self.graph.out_degree(name))
+        return list(dict.fromkeys([*found, *ends]))
+
+    def _through(self, name: str, port: int) -> Tensor:
+        """Follow a tensor back through ops that pass it on."""
+        while op_of(self.graph, name).type in _PASSES:
+            edges = in_edges(self.graph, name)
+            wanted = port if op_of(self.graph, name).type == "IdentityN" else 0
+            found = next((item for item in edges if (item[1].dst_port or 0) == wanted and item[1].kind == "data"), None)
+            if found is None:
+                break
+            name, port = found[0], found[1].src_port or 0
+        return Tensor(name, port)
+
+    @cached_property
+    def _readers(self) -> Mapping[str, list[Reader]]:
+        readers: dict[str, list[Reader]] = defaultdict(list)
+        for name, read in self.inputs.items():
+            if op_of(self.graph, name).type in _PASSES or op_of(self.graph, name).type == RETURN:
+                continue
+            for port, tensor in enumerate(read):
+                readers[tensor.op].append(Reader(name, port, tensor.port))
+        return readers
+
+    def op(self, name: str) -> Op:
+        """Return the op ``name``."""
+        return op_of(self.graph, name)
+
+    def readers(self, name: str) -> list[Reader]:
+        """Return the live ops that compute with an output of ``name``, results of the function not counted."""
+        return self._readers.get(name, [])
+
+    def spec(self, tensor: Tensor) -> TensorSpec | None:
+        """Return what is known of a tensor."""
+        outputs = self.op(tensor.op).outputs
+        return outputs[tensor.port] if tensor.port < len(outputs) else None
+
+    def live(self) -> Iterator[tuple[str, Op]]:
+        """Iterate over the live ops in topological order."""
+        for name in self.order:
+            if name in self.inputs:
+                yield name, self.op(name)
+
+    def controls(self, name: str) -> tuple[list[str], list[str]]:
+        """Return the live ops that ``name`` waits for, and those that wait for it, by control edges."""
+        before = [src for src, _, edge in self.graph.in_edges(name, data="edge") if edge.kind == "control"]
+        after = [dst for _, dst, edge in self.graph.out_edges(name, data="edge") if edge.kind == "control"]
+        return [src for src in before if src in self.inputs], [dst for dst in after if dst in self.inputs]

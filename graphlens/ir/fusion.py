@@ -1,0 +1,200 @@
+"""Chains of ops that one kernel could compute, and what an experiment with the real optimizer said of them.
+
+A :class:`Chain` is a small graph of its own: it can be cut out of a model, sent to a process that has TensorFlow, and
+optimized alone.  A :class:`FusionAnswer` says what that showed.  Both are plain data and have a JSON form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from graphlens.ir.graph import TensorSpec
+
+# boundary: fed from outside; constant: a value known when the graph is built; base: the kernel that could absorb the
+# others; bridge: moves data between two of them; part: any op of a decomposed layer.
+Role = Literal["boundary", "constant", "base", "bridge", "bias", "norm", "scale", "residual", "activation", "part"]
+OUTSIDE: frozenset[str] = frozenset({"boundary", "constant"})
+
+# fuses: it does, so the model's graph differs from what was cut out; explained: `changes` make it fuse; unsupported:
+# no change that was tried does; failed: the experiment itself failed.
+Verdict = Literal["fuses", "explained", "unsupported", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChainOp:
+    """One op of a chain.  ``inputs`` are ``(name, port)`` within the chain; ``device`` is ``None`` for the default."""
+
+    name: str
+    type: str
+    role: Role
+    inputs: tuple[tuple[str, int], ...] = ()
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    spec: TensorSpec | None = None
+    values: tuple[float | int | bool, ...] | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Surrounding:
+    """What else touches a chain's inner results: another reader, an output of the function, a control edge."""
+
+    kind: Literal["consumer", "fetched", "control-out", "control-in"]
+    at: str
+    op: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Ops that one kernel could compute, in topological order, the last one giving the result."""
+
+    key: str
+    kind: str
+    ops: tuple[ChainOp, ...]
+    surroundings: tuple[Surrounding, ...] = ()
+
+    @property
+    def core(self) -> tuple[ChainOp, ...]:
+        """The ops that would become one kernel."""
+        return tuple(op for op in self.ops if op.role not in OUTSIDE and op.role != "bridge")
+
+    @property
+    def result(self) -> str:
+        """The op whose output is the chain's."""
+        return self.ops[-1].name
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """One property of a chain, or of its surroundings, that keeps it from being fused.
+
+    ``kind`` is ``dtype``, ``activation``, ``layout``, ``bridge``, ``addition``, ``residual``, ``training``, ``device``,
+    ``rank``, ``einsum``, ``no-mask``, ``onednn``, ``consumer``, ``fetched``, ``control-out`` or ``control-in``; ``op``
+    names the offending op and ``found`` says what it is there (a dtype, an op type, a data format).
+    """
+
+    kind: str
+    op: str
+    found: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FusionAnswer:
+    """What the optimizer did with one chain.
+
+    Attributes
+    ----------
+    changes
+        Alternatives, each of which made the chain fuse; all obstacles of one alternative have to go together.
+    became
+        The op types that the chain was turned into as it is.
+    why
+        What went wrong, for ``failed``.
+    """
+
+    key: str
+    verdict: Verdict
+    changes: tuple[tuple[Obstacle, ...], ...] = ()
+    became: tuple[str, ...] = ()
+    why: str = ""
+
+
+# -- names ---------------------------------------------------------------------------------------------------------
+
+
+def plain_names(chain: Chain) -> Mapping[str, str]:
+    """Return short names for all ops in and around a chain, the same for chains of the same structure."""
+    names = {op.name: f"op{index}" for index, op in enumerate(chain.ops)}
+    for item in chain.surroundings:
+        names.setdefault(item.op, f"around{len(names)}")
+    return names
+
+
+def renamed(chain: Chain, key: str, names: Mapping[str, str]) -> Chain:
+    """Return ``chain`` under other names (of its ops and of the ops around it)."""
+    ops = tuple(
+        replace(op, name=names[op.name], inputs=tuple((names[src], port) for src, port in op.inputs))
+        for op in chain.ops
+    )
+    around = tuple(replace(item, at=names[item.at], op=names.get(item.op, item.op)) for item in chain.surroundings)
+    return Chain(key, chain.kind, ops, around)
+
+
+def answer_for(answer: FusionAnswer, asked: Chain, other: Chain) -> FusionAnswer:
+    """Return the answer of ``asked`` as that of ``other``, a chain of the same structure."""
+    back = {short: name for name, short in plain_names(other).items()}
+    names = {name: back[short] for name, short in plain_names(asked).items()}
+    changes = tuple(tuple(replace(item, op=names.get(item.op, item.op)) for item in some) for some in answer.changes)
+    return replace(answer, key=other.key, changes=changes)
+
+
+# -- JSON ----------------------------------------------------------------------------------------------------------
+
+
+def chain_to_json(chain: Chain) -> dict[str, Any]:
+    """Return ``chain`` as JSON data."""
+    return {
+        "key": chain.key,
+        "kind": chain.kind,
+        "ops": [_op_to_json(op) for op in chain.ops],
+        "surroundings": [[item.kind, item.at, item.op, item.type] for item in chain.surroundings],
+    }
+
+
+def chain_from_json(data: Mapping[str, Any]) -> Chain:
+    """Read what :func:`chain_to_json` gives."""
+    ops = tuple(_op_from_json(item) for item in data["ops"])
+    return Chain(data["key"], data["kind"], ops, tuple(Surrounding(*item) for item in data["surroundings"]))
+
+
+def answer_to_json(answer: FusionAnswer) -> dict[str, Any]:
+    """Return ``answer`` as JSON data."""
+    return {
+        "key": answer.key,
+        "verdict": answer.verdict,
+        "changes": [[[item.kind, item.op, item.found] for item in some] for some in answer.changes],
+        "became": list(answer.became),
+        "why": answer.why,
+    }
+
+
+def answer_from_json(data: Mapping[str, Any]) -> FusionAnswer:
+    """Read what :func:`answer_to_json` gives."""
+    changes = tuple(tuple(Obstacle(*item) for item in some) for some in data["changes"])
+    return FusionAnswer(data["key"], data["verdict"], changes, tuple(data["became"]), data["why"])
+
+
+def _op_to_json(op: ChainOp) -> dict[str, Any]:
+    return {
+        "name": op.name,
+        "type": op.type,
+        "role": op.role,
+        "inputs": [list(item) for item in op.inputs],
+        "attrs": dict(op.attrs),
+        "spec": None if op.spec is None else [op.spec.dtype, op.spec.shape],
+        "values": op.values,
+        "device": op.device,
+    }
+
+
+def _op_from_json(data: Mapping[str, Any]) -> ChainOp:
+    return ChainOp(
+        name=data["name"],
+        type=data["type"],
+        role=data["role"],
+        inputs=tuple((src, port) for src, port in data["inputs"]),
+        attrs={name: _frozen(value) for name, value in data["attrs"].items()},
+        spec=None if data["spec"] is None else _spec(*data["spec"]),
+        values=None if data["values"] is None else tuple(data["values"]),
+        device=data["device"],
+    )
+
+
+def _spec(dtype: str, shape: Iterable[int | None] | None) -> TensorSpec:
+    return TensorSpec(dtype, None if shape is None else tuple(shape))
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
