@@ -17,6 +17,7 @@ from graphlens.prove.runner import (
     Edits,
     GoneError,
     NotOpenedError,
+    Opening,
     RefusedError,
     Runner,
     TrialError,
@@ -25,6 +26,9 @@ from graphlens.prove.verdict import Quantity, judge
 
 COPY: Final = "copy"  # of the original, built like the fixes and not edited
 FIXED: Final = "fixed"
+
+# It took about as long when it was recorded; beyond this it hangs.
+OPEN_LIMIT_S: Final = 600.0
 
 OnPairs = Callable[[int], None]
 
@@ -47,8 +51,22 @@ class Bench:
     with_cpu: bool = True
 
 
-def prepared(runner: Runner, plan: Plan, total: Budget, control_s: float, on_pairs: OnPairs) -> Bench:
-    """Open the target and measure it against an unedited copy of itself.
+def opened(runner: Runner) -> Opening:
+    """Open the target.
+
+    Raises
+    ------
+    BlockedError
+        If it cannot be.
+    """
+    with _blocking():
+        return runner.open(OPEN_LIMIT_S)
+
+
+def prepared(
+    runner: Runner, plan: Plan, budget: Budget, *, with_cpu: bool, control_s: float, on_pairs: OnPairs
+) -> Bench:
+    """Measure the open target against an unedited copy of itself, for ``control_s`` once the copy is made.
 
     The copy is built as the fixes are.  What rebuilding alone does to the speed or to the outputs is thereby part of
     the noise, and no fix can claim it.
@@ -56,18 +74,16 @@ def prepared(runner: Runner, plan: Plan, total: Budget, control_s: float, on_pai
     Raises
     ------
     BlockedError
-        If the target cannot be opened, copied, or compared with itself.
+        If the target cannot be copied, or not be compared with itself.
     """
     with _blocking():
-        opening = runner.open(total.limit_s())
-        runner.apply(COPY, (), total.limit_s())
-        _check_copy(runner.compare(COPY, None, total.limit_s()))
-        bench = Bench(runner, plan, Control(), not opening.accelerated)
-        experiment = Experiment(runner, ORIGINAL, COPY, plan, Control(), bench.with_cpu)
-        sample = experiment.run(total.slice(control_s), experiment.is_narrow, on_pairs)
+        runner.apply(COPY, (), budget.limit_s())
+        _check_copy(runner.compare(COPY, None, budget.limit_s()))
+        experiment = Experiment(runner, ORIGINAL, COPY, plan, Control(), with_cpu)
+        sample = experiment.run(budget.slice(control_s), experiment.is_narrow, on_pairs)
         runner.drop(COPY)
     ratios = [quantity.ratio for quantity in experiment.quantities(sample)]
-    return replace(bench, control=Control(*ratios))
+    return Bench(runner, plan, Control(*ratios), with_cpu)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from graphlens.config import Progress, no_progress
 from graphlens.ir.analysis import Finding, Proof, Saving, severity_of
 from graphlens.ir.ranking import order, ranked
 from graphlens.prove import schedule
-from graphlens.prove.bench import Bench, BlockedError, OnPairs, prepared, tried
+from graphlens.prove.bench import Bench, BlockedError, OnPairs, opened, prepared, tried
 from graphlens.prove.experiment import Budget, Plan
 from graphlens.prove.runner import RefusedError, Runner
 
@@ -39,6 +40,11 @@ class _Job:
     step_ns: int | None
     command: str
     progress: Progress
+
+    def started(self) -> _Job:
+        """Return the job with its budget running: opening the target, which is needed once, is not on it."""
+        clock = self.budget.clock
+        return replace(self, budget=Budget(clock() + self.plan.budget_s, clock))
 
     def on_pairs(self, what: str) -> OnPairs:
         self.progress(what, 0, 0)
@@ -77,7 +83,7 @@ def prove(
     asked
         What the user selected by name: proven whatever it promises.
     """
-    job = _Job(findings, runner, plan, Budget(clock() + plan.budget_s, clock), step_ns, command, progress)
+    job = _Job(findings, runner, plan, Budget(math.inf, clock), step_ns, command, progress)
     proofs = {index: Proof("not-run", why) for index, why in _left_out(findings, asked).items()}
     turns = schedule.ordered([index for index in range(len(findings)) if index not in proofs], findings, plan, step_ns)
     joint = None
@@ -98,8 +104,17 @@ def _left_out(findings: Sequence[Finding], asked: Sequence[str]) -> dict[int, st
 def _measured(job: _Job, turns: Sequence[int]) -> tuple[dict[int, Proof], _Joint]:
     """Prove the findings whose turn it is, and then together; what stops all of them is the verdict of each."""
     try:
-        control_s = schedule.control_s(job.plan, job.step_ns)
-        bench = prepared(job.runner, job.plan, job.budget, control_s, job.on_pairs("measuring the noise, A against A"))
+        job.progress("opening the target for trials", 0, 0)
+        with_cpu = not opened(job.runner).accelerated
+        job = job.started()
+        bench = prepared(
+            job.runner,
+            job.plan,
+            job.budget,
+            with_cpu=with_cpu,
+            control_s=schedule.control_s(job.plan, job.step_ns),
+            on_pairs=job.on_pairs("measuring the noise, A against A"),
+        )
     except BlockedError as error:
         return {index: Proof(error.verdict, str(error)) for index in turns}, _Joint((), Proof("not-run", str(error)))
     alone = _alone(job, bench, turns)

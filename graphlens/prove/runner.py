@@ -138,17 +138,21 @@ class TrialRunner:
         self._child: launch.Child | None = None
         self._started = 0
 
+    def start(self) -> None:
+        """Start a child, which imports TensorFlow meanwhile; optional, and early is good."""
+        if self._child is None:
+            self._started += 1
+            self._child = launch.start(self._directory / f"trial-{self._started}", self._env, CHILD_MODULE)
+
     def open(self, time_limit_s: float) -> Opening:
-        """Start a child and let it open the target.
+        """Let the child open the target.
 
         Raises
         ------
         NotOpenedError
             If it cannot.
         """
-        self.close()
-        self._started += 1
-        self._child = launch.start(self._directory / f"trial-{self._started}", self._env, CHILD_MODULE)
+        self.start()
         try:
             answer = self._ask("open", time_limit_s, request=self._request)
         except TrialError as error:

@@ -68,7 +68,7 @@ def pair_s(plan: Plan, step_ns: int | None) -> float:
 
 def control_s(plan: Plan, step_ns: int | None) -> float:
     """Return the slice for A against A: its share, but enough pairs for an interval, and never half of it all."""
-    wanted = max(plan.control_share * plan.budget_s, BUILD_S + (FEWEST_PAIRS + 1) * pair_s(plan, step_ns))
+    wanted = max(plan.control_share * plan.budget_s, (FEWEST_PAIRS + 2) * pair_s(plan, step_ns))
     return min(wanted, plan.budget_s / 2)
 
 

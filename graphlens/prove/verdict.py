@@ -25,6 +25,8 @@ Judged = Literal["proven", "refuted", "inconclusive"]
 # Two builds of the same program may differ by a percent for the place of their buffers alone: no less is claimed.
 LEAST_GAIN: Final = 1.02
 
+_MORE_TIME: Final = "the time budget; raise --time-budget"
+
 WALL: Final = "wall time"
 CPU: Final = "CPU time"
 
@@ -65,18 +67,15 @@ def judge(quantities: Sequence[Quantity], pairs: int) -> tuple[Judged, str]:
     pairs
         How many pairs were timed.
     """
-    if any(quantity.ratio is None or quantity.noise is None for quantity in quantities):
-        return "inconclusive", f"{_too_few(pairs)}; raise --time-budget"
-    if all(quantity.gains for quantity in quantities):
-        return "proven", f"measured faster: {_numbers(quantities)}, clear of the noise of A against A"
+    if any(quantity.ratio is None for quantity in quantities):
+        return "inconclusive", f"only {pairs} of the least {FEWEST_PAIRS} pairs fitted into {_MORE_TIME}"
     if _is_refuted(quantities):
         return "refuted", f"{_nothing_gained(quantities)}: {_numbers(quantities)}"
+    if any(quantity.noise is None for quantity in quantities):
+        return "inconclusive", f"{_numbers(quantities)}, but no A against A to compare it with fitted into {_MORE_TIME}"
+    if all(quantity.gains for quantity in quantities):
+        return "proven", f"measured faster: {_numbers(quantities)}, clear of the noise of A against A"
     return "inconclusive", _doubt(quantities)
-
-
-def _too_few(pairs: int) -> str:
-    measured = "no pair was" if pairs == 0 else "1 pair was" if pairs == 1 else f"{pairs} pairs were"
-    return f"{measured} measured within the time budget, {FEWEST_PAIRS} are the least, for the noise as well"
 
 
 def _is_refuted(quantities: Sequence[Quantity]) -> bool:

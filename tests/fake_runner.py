@@ -1,0 +1,148 @@
+"""A runner without TensorFlow: programs are speeds, the machine is a noise, and the clock is a number."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphlens.prove.runner import (
+    ORIGINAL,
+    Applied,
+    Comparison,
+    Difference,
+    Edits,
+    GoneError,
+    NotOpenedError,
+    Opening,
+    Pair,
+    RefusedError,
+)
+
+Noise = Callable[[random.Random], tuple[float, float]]  # logarithms by which a block's wall and CPU time are off
+
+AGREES = Difference("y", "float32", 1e-5, 1e-7, 1e-7)
+
+
+def quiet(_: random.Random) -> tuple[float, float]:
+    """A machine of one's own."""
+    return 0.0, 0.0
+
+
+def shared(noise: random.Random) -> tuple[float, float]:
+    """A machine that others use: wall time is off by 10 % and at times by far more, CPU time by 4 %."""
+    burst = 5 if noise.random() < 0.1 else 1
+    return noise.gauss(0, 0.1) * burst, noise.gauss(0, 0.04)
+
+
+class Wandering:
+    """A machine whose speed drifts for minutes, wall and CPU time together."""
+
+    def __init__(self) -> None:
+        self.mood = 0.0
+
+    def __call__(self, noise: random.Random) -> tuple[float, float]:
+        self.mood = 0.9 * self.mood + math.sqrt(1 - 0.81) * noise.gauss(0, 0.1)
+        return self.mood + noise.gauss(0, 0.05), 0.5 * self.mood + noise.gauss(0, 0.03)
+
+
+@dataclass
+class Clock:
+    """Time that passes when somebody says so."""
+
+    now_s: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@dataclass
+class FakeRunner:
+    """Edits ``{"edit": NAME, "faster": FACTOR}`` multiply the speed; ``faults`` and ``differences`` go by edit name.
+
+    ``cpu_faster`` is the factor of CPU time where it differs.  ``log`` is what was asked for.
+    """
+
+    clock: Clock = field(default_factory=Clock)
+    noise: Noise = quiet
+    seed: int = 0
+    call_ms: float = 20.0
+    build_s: float = 2.0
+    rebuilt_faster: float = 1.0  # what copying a program does to its speed, edited or not
+    faults: Mapping[str, Exception] = field(default_factory=dict)
+    differences: Mapping[str, Difference] = field(default_factory=dict)
+    unstable: tuple[Difference, ...] = ()
+    accelerated: bool = False
+    opens: bool = True
+    log: list[tuple[str, Any]] = field(default_factory=list)
+    is_open: bool = False
+    variants: dict[str, Sequence[Edits]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+
+    def open(self, time_limit_s: float) -> Opening:
+        self.log.append(("open", None))
+        if not self.opens:
+            raise NotOpenedError("no such model")
+        self.is_open = True
+        self.variants = {ORIGINAL: ()}
+        return Opening(self.accelerated)
+
+    def apply(self, variant: str, fixes: Sequence[Edits], time_limit_s: float) -> Applied:
+        names = [str(edit["edit"]) for edits in fixes for edit in edits]
+        self.log.append(("apply", names))
+        if not self.is_open:
+            self.open(time_limit_s)
+        self.clock.now_s += self.build_s
+        for number, edits in enumerate(fixes):
+            for edit in edits:
+                self._fail(str(edit["edit"]), number)
+        self.variants[variant] = fixes
+        return Applied(500_000_000, 20_000_000)
+
+    def _fail(self, name: str, number: int) -> None:
+        fault = self.faults.get(name)
+        if isinstance(fault, GoneError):
+            self.is_open = False
+        if isinstance(fault, RefusedError):
+            raise RefusedError(str(fault), number)
+        if fault is not None:
+            raise fault
+
+    def compare(self, variant: str, computes_in: str | None, time_limit_s: float) -> Comparison:
+        self.log.append(("compare", computes_in))
+        names = [str(edit["edit"]) for edits in self.variants[variant] for edit in edits]
+        rows = tuple(self.differences[name] for name in names if name in self.differences)
+        return Comparison((AGREES, *rows), 3, self.unstable)
+
+    def time(self, before: str, after: str, pairs: int, block_ms: float, time_limit_s: float) -> list[Pair]:
+        self.log.append(("time", pairs))
+        return [self._pair(before, after, block_ms, number % 2 == 1) for number in range(pairs)]
+
+    def _pair(self, before: str, after: str, block_ms: float, swapped: bool) -> Pair:
+        names = [after, before] if swapped else [before, after]
+        times = [self._block(name, block_ms) for name in names]
+        (wall_a, cpu_a), (wall_b, cpu_b) = reversed(times) if swapped else times
+        return Pair(wall_a, wall_b, cpu_a, cpu_b)
+
+    def _block(self, variant: str, block_ms: float) -> tuple[float, float]:
+        wall_noise, cpu_noise = self.noise(self.random)
+        wall_ms = self.call_ms / self._speed(variant, "faster") * math.exp(wall_noise)
+        cpu_ms = 1.5 * self.call_ms / self._speed(variant, "cpu_faster") * math.exp(cpu_noise)
+        self.clock.now_s += max(block_ms, wall_ms) / 1e3
+        return wall_ms * 1e6, cpu_ms * 1e6
+
+    def _speed(self, variant: str, key: str) -> float:
+        edits = [edit for edits in self.variants[variant] for edit in edits]
+        own = math.prod(edit.get(key, edit.get("faster", 1.0)) for edit in edits)
+        return own if variant == ORIGINAL else own * self.rebuilt_faster
+
+    def drop(self, variant: str) -> None:
+        self.variants.pop(variant, None)
+
+    def close(self) -> None:
+        self.is_open = False
+        self.log.append(("close", None))
