@@ -210,6 +210,10 @@ class Facts:
         """Return the ops around ``nodes`` (two hops, capped), for drawing."""
         return rows.figure(self, tuple(nodes), stage or self.stage)
 
+    def figure_after(self, figure: Figure, removed: Iterable[str]) -> Figure | None:
+        """Return ``figure`` without the ops ``removed``, what they read joined to what read them."""
+        return rows.figure_after(figure, frozenset(removed), self.frozen_ops)
+
 
 def flat_size(graph: Graph, inlined: nx.MultiDiGraph) -> tuple[int, int, int]:
     """Return ``(nodes, edges, functions)`` of a stage with its functions inlined."""

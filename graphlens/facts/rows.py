@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
 import networkx as nx
@@ -140,3 +142,37 @@ def _figure_node(facts: Facts, graph: nx.MultiDiGraph, name: str, subject: bool,
         op.device or None,
         str(op.outputs[0]) if op.outputs else None,
     )
+
+
+def figure_after(figure: Figure, removed: Collection[str], frozen: Collection[str]) -> Figure | None:
+    """Return the figure without ``removed``; ``None`` when it shows none of them, or nothing else.
+
+    What a removed op read is joined to what read it, but for values that never change: they went into a weight.
+    """
+    kept = tuple(node for node in figure.nodes if node.name not in removed)
+    if not kept or len(kept) == len(figure.nodes):
+        return None
+    following: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for src, dst, kind in figure.edges:
+        following[src].append((dst, kind))
+    edges = [
+        (node.name, dst, kind)
+        for node in kept
+        for dst, kind in _past(node.name, following, removed)
+        if dst not in removed and (node.name not in frozen or (node.name, dst, kind) in figure.edges)
+    ]
+    return replace(figure, nodes=kept, edges=tuple(dict.fromkeys(edges)), omitted=0)
+
+
+def _past(
+    name: str, following: Mapping[str, list[tuple[str, str]]], removed: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield what follows ``name`` once the removed ops are passed over."""
+    pending, seen = list(following.get(name, ())), set()
+    while pending:
+        dst, kind = pending.pop()
+        if dst not in removed:
+            yield dst, kind
+        elif dst not in seen:
+            seen.add(dst)
+            pending += [(after, "data") for after, _ in following.get(dst, ())]

@@ -126,6 +126,7 @@ class Finding:
     """One thing that a rule found.
 
     ``nodes`` are names in the graph that ``stage`` says.  ``evidence`` maps plain words to numbers and names.
+    ``removes`` are those of ``nodes`` that the fix takes away, ``figure_after`` the figure without them.
     ``severity`` and ``shares_ops_with`` (``CODE#rank`` of overlapping findings) are set by the judge, not by the rule.
     """
 
@@ -141,6 +142,8 @@ class Finding:
     severity: Severity = "info"
     proof: Proof = Proof("not-run", "no proof was requested")
     figure: Figure | None = None
+    removes: tuple[str, ...] = ()
+    figure_after: Figure | None = None
     shares_ops_with: tuple[str, ...] = ()
     fingerprint: str = ""
 

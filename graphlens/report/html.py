@@ -39,7 +39,8 @@ EARLY_SCRIPT = (
 def render(document: Document) -> str:
     """Return the page; equal documents give equal pages."""
     view = view_of(document)
-    figures = draw_all([finding.figure for finding in view.findings])
+    drawings = draw_all([finding.figure for finding in view.findings] + [item.figure_after for item in view.findings])
+    figures, figures_after = drawings[: len(view.findings)], drawings[len(view.findings) :]
     css, script = _asset("app.css"), _asset("app.js")
     return (
         _environment()
@@ -47,6 +48,7 @@ def render(document: Document) -> str:
         .render(
             view=view,
             figures=[Markup(figure) if isinstance(figure, str) else None for figure in figures],
+            figures_after=[Markup(figure) if isinstance(figure, str) else None for figure in figures_after],
             figure_notes=[figure.reason if isinstance(figure, Skipped) else "" for figure in figures],
             css=Markup(css),
             script=Markup(script),

@@ -139,11 +139,17 @@ def _ledger(view: View, glyphs: _Glyphs) -> Iterable[RenderableType]:
 def _findings(view: View) -> Iterable[RenderableType]:
     counts = ", ".join(f"{count} {severity}" for severity, count in view.severities)
     yield _heading(f"Findings: {counts or 'none'}")
+    yield from _joint(view)
     for finding in view.findings[:FINDINGS_SHOWN]:
         yield Padding(_finding(finding), (0, 0, 0, 2))
     hidden = len(view.findings) - FINDINGS_SHOWN
     if hidden > 0:
         yield Text(f"  and {plural(hidden, 'more finding')}; a report (-o report.html) shows all", "dim")
+
+
+def _joint(view: View) -> Iterable[RenderableType]:
+    if view.joint is not None:
+        yield _plain(f"All proven fixes together: {view.joint.words.lower()}; {view.joint.why}", "bold")
 
 
 def _finding(finding: FindingView) -> RenderableType:

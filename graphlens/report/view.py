@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from graphlens.ir.analysis import SEVERITIES, Document, Quality, RuleStatus, StepTime
 from graphlens.report.evidence import Cell, cells_of
-from graphlens.report.view_findings import FindingView, finding_views
+from graphlens.report.view_findings import FindingView, ProofView, finding_views, joint_view
 from graphlens.report.view_ops import CopyView, OpTable, PathView, copy_views, op_table, path_view
 from graphlens.report.words import GRADES, KINDS, LEDGER_KINDS, RULE_STATUSES, plural, short_device
 from graphlens.units import UNKNOWN, format_count, format_ns, format_share
@@ -101,6 +101,7 @@ class View:
     quality: GradeView
     ledger: LedgerView | None
     findings: tuple[FindingView, ...]
+    joint: ProofView | None
     severities: tuple[tuple[str, int], ...]
     path_view: PathView | None
     copies: tuple[CopyView, ...]
@@ -132,6 +133,7 @@ def view_of(document: Document) -> View:
         quality=_quality(document.quality),
         ledger=_ledger(document),
         findings=findings,
+        joint=joint_view(document),
         severities=severities,
         path_view=path_view(document),
         copies=copy_views(document),

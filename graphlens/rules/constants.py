@@ -118,6 +118,7 @@ def _constant_finding(facts: Facts, groups: Sequence[tuple[str, ...]], constant:
         },
         reason=with_stage(facts, cause),
         saving=facts.saving(ops),
+        removes=ops,
         fix=Fix(
             "Store the result instead of its inputs" if constant else "Freeze the variables, so that Grappler folds it",
             "exact",

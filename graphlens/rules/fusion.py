@@ -89,6 +89,7 @@ def unfolded_batch_norm(facts: Facts) -> Iterator[Finding]:
         },
         reason=_reason(facts, chains),
         saving=facts.saving(gone),
+        removes=gone,
         fix=Fix(
             "Fold scale and shift into the weights and the bias of the layer before",
             "tolerance",

@@ -105,6 +105,7 @@ def redundant_transpose(facts: Facts) -> Iterator[Finding]:
             "the permutations cancel, and only elementwise ops lie between them, past which Grappler does not look",
         ),
         saving=facts.saving(vanishing),
+        removes=vanishing,
         fix=Fix(
             "Remove the transposes",
             "exact",
@@ -255,6 +256,7 @@ def redundant_cast(facts: Facts) -> Iterator[Finding]:
         evidence={"casts": [{"ops": list(case.nodes), "what": case.words} for case in cases]},
         reason=with_stage(facts, "; ".join(dict.fromkeys(case.words for case in cases))),
         saving=facts.saving(vanishing),
+        removes=vanishing,
         fix=Fix(
             "Read the tensor as it was before the casts",
             "exact" if all(case.exact for case in cases) else "tolerance",

@@ -101,10 +101,11 @@ def found(
     evidence: Mapping[str, Any] | None = None,
     stage: Stage = "executed",
     floor: Severity = "info",
+    removes: Iterable[str] = (),
 ) -> Finding:
     """Return a finding for a rule to yield; code, name, severity and figure are filled in by the judge.
 
-    ``floor`` is the least severity when the saving is unknown.  A structural risk without a number is at most
+    ``removes`` are the ops that the fix takes away.  ``floor`` is the least severity when the saving is unknown.  A structural risk without a number is at most
     ``medium``: the judge lowers a higher floor.
     """
     return Finding(
@@ -118,6 +119,7 @@ def found(
         fix=fix,
         stage=stage,
         severity=floor,
+        removes=tuple(removes),
     )
 
 

@@ -65,6 +65,7 @@ def _finished(facts: Facts, rule: Rule, finding: Finding) -> Finding:
         stage=stage,
         severity=_severity(finding),
         figure=figure,
+        figure_after=facts.figure_after(figure, finding.removes) if figure and finding.removes else None,
         fingerprint=_fingerprint(facts, rule, finding, stage),
     )
 

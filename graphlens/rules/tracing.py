@@ -100,6 +100,7 @@ def _finding(facts: Facts, kind: str, names: Sequence[str]) -> Finding:
         evidence={"ops": list(names), "computed_for_them": gone[len(names) :]},
         reason=with_stage(facts, why),
         saving=facts.saving(gone),
+        removes=gone,
         fix=Fix(advice, "manual", ({"edit": "remove-debug-ops", "ops": list(names)},)),
     )
 
