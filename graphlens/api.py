@@ -42,7 +42,7 @@ def analyze(
         For a path: name -> array, or the path of an ``.npz`` file.  For a live callable: its arguments, as a tuple of
         positional or a mapping of keyword arguments.
     shapes, batch
-        Shapes of inputs that the model leaves open, and the size of open leading dimensions.
+        Shapes of inputs that the model leaves open (for paths only), and the size of open leading dimensions.
     prove
         Apply the fixes of findings to copies and measure them.  For paths only.
     static, trust
@@ -66,7 +66,16 @@ def analyze(
     if not 1 <= steps <= MOST_STEPS:
         raise UsageError(f"steps must be from 1 to {MOST_STEPS}: beyond that the profiler drops cheap ops")
     if not isinstance(target, (str, os.PathLike)):
-        return pipeline.analyze_live(target, inputs, steps=steps, select=select, ignore=ignore)
+        _refuse_for_live(signature=signature, tag=tag, shapes=shapes, static=static)
+        return pipeline.analyze_live(
+            target,
+            inputs,
+            steps=steps,
+            batch=batch,
+            time_budget_s=time_budget_s,
+            select=select,
+            ignore=ignore,
+        )
     request = Request(
         target=os.fspath(target),
         signature=signature,
@@ -82,6 +91,13 @@ def analyze(
         ignore=tuple(ignore),
     )
     return _with_inputs(request, inputs)
+
+
+def _refuse_for_live(**options: Any) -> None:
+    """A live callable is executed as it is: what only a file has choices for would be ignored silently."""
+    for name, value in options.items():
+        if value:
+            raise UsageError(f"{name} is for paths only; pass inputs=... to a live callable, or analyze a saved model")
 
 
 def load(path: str | os.PathLike[str]) -> Analysis:

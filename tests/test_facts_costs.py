@@ -71,8 +71,22 @@ def test_an_op_without_a_formula_has_no_flops() -> None:
     assert flops_of(op_with("MyCustomOp", [f32(2)], f32(2))) is None
 
 
+def test_a_gather_reads_what_it_returns_and_not_the_whole_table() -> None:
+    table, ids = f32(30_000, 768), TensorSpec("int32", (128,))
+    assert bytes_of(op_with("GatherV2", [table, ids, TensorSpec("int32", ())], f32(128, 768))) == (
+        128 * 4 + 4 + 2 * 128 * 768 * 4
+    )
+    assert bytes_of(op_with("ResourceGather", [TensorSpec("resource", ()), ids], f32(128, 768))) == (
+        128 * 4 + 2 * 128 * 768 * 4
+    )
+
+
+def test_a_view_moves_nothing() -> None:
+    assert bytes_of(op_with("Reshape", [f32(4, 5), TensorSpec("int32", (1,))], f32(20))) == 0
+
+
 def test_bytes_are_read_and_written_once() -> None:
     assert bytes_of(op_with("AddV2", [f32(4), f32(4)], f32(4))) == 3 * 16
-    assert bytes_of(op_with("ReadVariableOp", [TensorSpec("resource", ())], f32(4))) == 16
+    assert bytes_of(op_with("AssignVariableOp", [TensorSpec("resource", ()), f32(4)], f32(4))) == 32
     assert bytes_of(op_with("AddV2", [f32(None), f32(4)], f32(4))) is None
     assert bytes_of(op_with("StringLower", [TensorSpec("string", (4,))], TensorSpec("string", (4,)))) is None

@@ -16,10 +16,10 @@ from graphlens.ir.evidence import Evidence
 from graphlens.ir.ops import ASYNCHRONOUS
 from graphlens.ir.run import OpEvent, OpTiming, Profile, ReplayRecord, Span
 
-# The states of an instant in which no op runs, in the words of the ledger.
-EXECUTOR: Final = "executor"
-HANDOFF: Final = "hand-off"
-DISPATCH: Final = "dispatch"
+# The states of an instant in which no op runs.  No op can be called that: names never begin with a zero byte.
+EXECUTOR: Final = "\0executor"
+HANDOFF: Final = "\0hand-off"
+DISPATCH: Final = "\0dispatch"
 
 # The first profiled step was up to 2.5 times slower than the rest; it is left out when enough others remain.
 FEWEST_STEPS_TO_DROP_FIRST: Final = 4
@@ -27,6 +27,9 @@ FEWEST_STEPS_TO_DROP_FIRST: Final = 4
 # Wall time is divided over the middle half of the steps (by their length), so that a step during which another program
 # had the processor does not colour the whole picture; below this many steps all are used.
 FEWEST_STEPS_TO_TRIM: Final = 8
+
+# A loop op of which the profile saw fewer of the replayed executions than this share is timed by the replay.
+COMPLETE_SHARE: Final = 0.98
 
 # Composite calls complete when their callee does: their waiting is their callee's work, and is no wait of its own.
 _COMPOSITE = frozenset(
@@ -388,7 +391,8 @@ def _prefer_replay_in_loops(timings: Mapping[str, OpTiming], replay: Mapping[str
     merged = dict(replay)
     for name, timing in timings.items():
         other = replay.get(name)
-        if other is None or timing.calls_per_step >= other.calls_per_step * 0.98:
+        in_loop = other is not None and other.calls_per_step > 1
+        if other is None or not in_loop or timing.calls_per_step >= other.calls_per_step * COMPLETE_SHARE:
             merged[name] = timing
         else:
             merged[name] = OpTiming(other.self_ns, other.calls_per_step, timing.wall_share, "replay")

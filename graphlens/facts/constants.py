@@ -19,6 +19,7 @@ _IMPURE = re.compile(
     r"|RemoteCall|Timestamp|Barrier|Mutex|CheckNumerics|^Debug|SymbolicGradient|Xla|TPU|Infeed|Outfeed|^NoOp$|_SOURCE|_SINK"
 )
 _PARAMETERS = CONSTANTS | {"ReadVariableOp", "_ReadVariablesOp", "Variable", "VariableV2"}
+_OPAQUE_CALL = re.compile(r"Call$|^_?Xla(Launch|Run|Compile)")
 _PASS_THROUGH = frozenset({"Identity", "IdentityN", "Enter", "RefEnter", "StopGradient", "_Arg"})
 
 
@@ -29,12 +30,15 @@ def constant_ops(graph: nx.MultiDiGraph) -> frozenset[str]:
 
 def frozen_ops(graph: nx.MultiDiGraph) -> frozenset[str]:
     """Return the ops whose value depends on constants and on variables that the graph never writes."""
-    written = {
-        _resource(graph, data_inputs(graph, name)[0])
-        for name, op in graph.nodes(data="op")
-        if is_variable_write(op.type) and graph.in_degree(name) and data_inputs(graph, name)
-    }
+    written = {_resource(graph, src) for name, op in graph.nodes(data="op") for src in _may_write(graph, name, op)}
     return _closure(graph, lambda name: _is_frozen_source(graph, name, written))
+
+
+def _may_write(graph: nx.MultiDiGraph, name: str, op: Op) -> list[str]:
+    """Return the inputs of ``name`` that it may write: of a call that was not inlined, all of them."""
+    if is_variable_write(op.type):
+        return data_inputs(graph, name)[:1]
+    return data_inputs(graph, name) if _OPAQUE_CALL.search(op.type) else []
 
 
 def parameter_ops(graph: nx.MultiDiGraph) -> frozenset[str]:

@@ -26,7 +26,7 @@ from graphlens.facts import (
 )
 from graphlens.ir.analysis import Copy, CriticalPath, Figure, OpRow, Quality, Saving, StepTime
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import Graph, Op, op_of, topological_order
+from graphlens.ir.graph import Op, op_of, topological_order
 from graphlens.ir.run import LedgerRow, OpTiming
 
 Stage = Literal["executed", "traced"]
@@ -139,9 +139,8 @@ class Facts:
     def saving(self, nodes: Iterable[str]) -> Saving:
         """Model what a step saves when the ops ``nodes`` of the judged graph are no longer run.
 
-        The share is the sum of the ops' wall shares, capped by how much shorter the critical path gets on an ideal
-        machine only when several ops run at once; ``ns`` is that share of the step.  Unknown (all ``None``) when no
-        profile saw any of them.
+        The share is the sum of the ops' wall shares, capped by what the critical path of the remaining ops allows;
+        ``ns`` is that share of the step.  Unknown (all ``None``) when no profile saw any of them.
         """
         return ledger.saving(self, tuple(dict.fromkeys(nodes)))
 
@@ -213,8 +212,3 @@ class Facts:
     def figure_after(self, figure: Figure, removed: Iterable[str]) -> Figure | None:
         """Return ``figure`` without the ops ``removed``, what they read joined to what read them."""
         return rows.figure_after(figure, frozenset(removed), self.frozen_ops)
-
-
-def flat_size(graph: Graph, inlined: nx.MultiDiGraph) -> tuple[int, int, int]:
-    """Return ``(nodes, edges, functions)`` of a stage with its functions inlined."""
-    return inlined.number_of_nodes(), inlined.number_of_edges(), len(graph.functions)

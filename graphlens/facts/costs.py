@@ -50,6 +50,15 @@ _NO_FLOPS = frozenset(
     _DeviceRetval InvertPermutation Range Where Snapshot PreventGradient""".split()
 )
 
+# These hand on or describe a buffer without touching it.
+_NO_BYTES = frozenset(
+    """Identity IdentityN Reshape Squeeze ExpandDims StopGradient PreventGradient Snapshot NoOp _Arg _Retval VarHandleOp
+    Placeholder Const HostConst ReadVariableOp _ReadVariablesOp Shape ShapeN Size Rank Enter Exit Switch Merge NextIteration
+    LoopCond _DeviceArg _DeviceRetval""".split()
+)
+# These read a part of their first input that is as large as their output.
+_PARTIAL_READS = frozenset("GatherV2 Gather GatherNd ResourceGather ResourceGatherNd Slice StridedSlice".split())
+
 # Operations per element that a fused epilogue adds; its name stands in the attribute `fused_ops`.
 _EPILOGUE: Final[Mapping[str, int]] = {"FusedBatchNorm": 2, "LeakyRelu": 1, "FusedBatchNormV3": 2}
 
@@ -80,8 +89,14 @@ def _flops(op: Op, inputs: Specs) -> int | None:
 
 
 def _bytes(op: Op, inputs: Specs) -> int | None:
+    kind = runtime_type(op.type)
+    if kind in _NO_BYTES:
+        return 0
     if not op.outputs:
         return None
+    if kind in _PARTIAL_READS:
+        # What is read of the source is as much as is written; the rest of the inputs say where.
+        inputs = [*inputs[1:], *op.outputs]
     sizes = [0 if spec is not None and spec.dtype == "resource" else _size(spec) for spec in (*inputs, *op.outputs)]
     return None if any(size is None for size in sizes) else sum(size for size in sizes if size is not None)
 
@@ -147,7 +162,7 @@ def _matmul(op: Op, inputs: Specs) -> int | None:
 
 def _batch_norm(op: Op, _: Specs) -> int | None:
     """Inference: one multiply and one add per element, the per-channel part is negligible; training: seven."""
-    per_element = 7 if op.attrs.get("is_training", False) else 2
+    per_element = 7 if op.attrs.get("is_training", True) else 2  # training is TensorFlow's default
     return _times(_elements(op), per_element)
 
 

@@ -282,7 +282,7 @@ def layer_of(name: str) -> str | None:
 def with_shapes(
     executed: nx.MultiDiGraph, traced: nx.MultiDiGraph | None, replay: Mapping[str, ReplayRecord]
 ) -> nx.MultiDiGraph:
-    """Give ``executed`` its output shapes: observed by the replay first, else as traced when fully known there."""
+    """Give ``executed`` its output shapes: observed by the replay first, else as far as traced."""
     observed = {canonical_name(name): record for name, record in replay.items()}
     static = {canonical_name(name): op for name, op in traced.nodes(data="op")} if traced is not None else {}
     for name, data in executed.nodes(data=True):

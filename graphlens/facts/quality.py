@@ -19,6 +19,7 @@ GOOD_JOIN_RATE: Final = 0.97
 POOR_JOIN_RATE: Final = 0.80
 GOOD_ATTRIBUTED_SHARE: Final = 0.85
 POOR_ATTRIBUTED_SHARE: Final = 0.50
+GOOD_OP_SHARE: Final = 0.50  # below it the step is mostly what happens between ops
 GOOD_COVERAGE: Final = 0.90
 POOR_COVERAGE: Final = 0.50
 GOOD_SPREAD: Final = 0.25
@@ -98,6 +99,8 @@ def _verdicts(numbers: Quality) -> Iterator[tuple[bool, str]]:
         yield join < POOR_JOIN_RATE, f"only {format_share(join)} of the measured op time was joined to a traced op"
     if attributed is not None and attributed < GOOD_ATTRIBUTED_SHARE:
         yield attributed < POOR_ATTRIBUTED_SHARE, f"only {format_share(attributed)} of the step is attributed"
+    if numbers.op_share is not None and numbers.op_share < GOOD_OP_SHARE:
+        yield False, f"ops that could be timed ran in only {format_share(numbers.op_share)} of the step"
     if coverage is not None and coverage < GOOD_COVERAGE:
         yield _uncovered_share(numbers) > 1 - POOR_COVERAGE, _coverage_words(numbers)
     yield from _timing_verdicts(numbers)

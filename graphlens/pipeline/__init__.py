@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,8 @@ def analyze_live(
     inputs: Any = None,
     *,
     steps: int,
+    batch: int | None = None,
+    time_budget_s: float | None = None,
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
 ) -> Analysis:
@@ -88,7 +90,7 @@ def analyze_live(
     from graphlens.tf import live
 
     with tempfile.TemporaryDirectory(prefix="graphlens-", ignore_cleanup_errors=True) as folder:
-        live.record_callable(function, inputs, Path(folder), steps=steps)
+        live.record_callable(function, inputs, Path(folder), steps, batch, time_budget_s)
         return judge(captures.evidence_of(captures.open_capture(folder)), select, ignore)
 
 
@@ -105,7 +107,9 @@ def demo(steps: int, progress: Progress = no_progress) -> Analysis:
             [sys.executable, "-m", "graphlens.tf.demo", path], capture_output=True, text=True, check=False
         )
         if built.returncode:
-            raise ExecutionError(f"the demo model could not be built: {built.stderr.strip().splitlines()[-1:]}")
+            raise ExecutionError(
+                f"the demo model could not be built: {(built.stderr.strip() or 'no message').splitlines()[-1]}"
+            )
         return analyze(Request(path, steps=steps), progress)
 
 
@@ -134,8 +138,3 @@ def _check_place(path: str) -> None:
         raise UsageError(f"the folder of '{path}' does not exist; create it first")
     if os.path.isdir(path):
         raise UsageError(f"'{path}' is a folder; name a file in it")
-
-
-def request_of(target: str, options: Mapping[str, Any]) -> Request:
-    """Build a request from the Python API's keyword arguments."""
-    return Request(target, **options)

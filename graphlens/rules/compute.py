@@ -223,15 +223,17 @@ def _dropout(facts: Facts, name: str) -> tuple[str, ...] | None:
         if op_type in ("Select", "SelectV2") or (op_type == "Mul" and _meets_data(facts, current, path)):
             return tuple(path) if compared or "Floor" in {facts.op(step).type for step in path} else None
         if op_type in _COMPARISONS:
+            if _meets_data(facts, current, path):
+                return None  # a probability that is data: sampling, not dropout
             compared = True
         elif op_type not in _MASK_STEPS:
             return None
     return None
 
 
-def _meets_data(facts: Facts, product: str, path: Sequence[str]) -> bool:
-    """Tell whether a product masks a computed tensor, rather than scaling the random numbers by a fixed one."""
-    return any(src not in path and src not in facts.frozen_ops for src in data_inputs(facts.graph, product))
+def _meets_data(facts: Facts, joined: str, path: Sequence[str]) -> bool:
+    """Tell whether an op joins the random numbers with a computed tensor, rather than with a fixed one."""
+    return any(src not in path and src not in facts.frozen_ops for src in data_inputs(facts.graph, joined))
 
 
 def _dropout_finding(facts: Facts, dropouts: Sequence[tuple[str, ...]]) -> Finding:
