@@ -43,7 +43,7 @@ def chains(flow: Dataflow, activations: Mapping[str, Candidate]) -> Iterator[Can
         members = _Walk(flow, starting_at, claimed, channels_first=_channels_first(flow, name)).run(name)
         if len(members) > 1:
             claimed.update(member for member, _ in members)
-            found.append(Candidate(kind, _label(flow, members), name, tuple(members)))
+            found.append(Candidate(kind, label_of(flow, members), name, tuple(members)))
     yield from reversed(found)
 
 
@@ -64,7 +64,8 @@ def _channels_first(flow: Dataflow, name: str) -> bool:
     return str(flow.op(name).attrs.get("data_format", "")).startswith("NC")
 
 
-def _label(flow: Dataflow, members: Sequence[tuple[str, Role]]) -> str:
+def label_of(flow: Dataflow, members: Sequence[tuple[str, Role]]) -> str:
+    """Return the op types of a chain, without what only moves data."""
     return " + ".join(flow.op(name).type for name, role in members if role != "bridge")
 
 

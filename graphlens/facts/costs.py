@@ -52,9 +52,9 @@ _NO_FLOPS = frozenset(
 
 # These hand on or describe a buffer without touching it.
 _NO_BYTES = frozenset(
-    """Identity IdentityN Reshape Squeeze ExpandDims StopGradient PreventGradient Snapshot NoOp _Arg _Retval VarHandleOp
-    Placeholder Const HostConst ReadVariableOp _ReadVariablesOp Shape ShapeN Size Rank Enter Exit Switch Merge NextIteration
-    LoopCond _DeviceArg _DeviceRetval""".split()
+    """Identity IdentityN Reshape Squeeze ExpandDims StopGradient PreventGradient Snapshot NoOp _Arg _Retval
+    VarHandleOp Placeholder Const HostConst ReadVariableOp _ReadVariablesOp Shape ShapeN Size Rank Enter Exit
+    Switch Merge NextIteration LoopCond _DeviceArg _DeviceRetval""".split()
 )
 # These read a part of their first input that is as large as their output.
 _PARTIAL_READS = frozenset("GatherV2 Gather GatherNd ResourceGather ResourceGatherNd Slice StridedSlice".split())

@@ -222,15 +222,15 @@ def _variance_behind(flow: Dataflow, root: str) -> str | None:
 
 def _normalized_tensor(flow: Dataflow, variance: str) -> Tensor | None:
     """Return the tensor whose variance this is: what the squares, or the differences that are squared, are made of."""
-    ops: set[str] = set()
     name = variance
-    while not any(flow.op(op).type in _SQUARES for op in ops):
+    for _ in range(_HOPS):
         region = region_behind(flow, name, _IN_NORMS)
         if region is None:
             return None
-        ops.update(region.ops)
+        if any(flow.op(op).type in _SQUARES for op in region.ops):
+            return _before_mean(flow, region)
         name = region.source.op
-    return _before_mean(flow, region)
+    return None
 
 
 def _before_mean(flow: Dataflow, region: Region) -> Tensor:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from graphlens.facts.chains import chains
+from graphlens.facts.chains import chains, label_of
 from graphlens.facts.dataflow import Dataflow, Tensor
 from graphlens.facts.decomposed import Candidate, activations, attentions, layer_norms
 from graphlens.facts.flat import HLO_ORIGINS
@@ -84,13 +84,34 @@ def chains_to_probe(facts: Facts) -> tuple[Chain, ...]:
 
 
 def _unfused(facts: Facts, flow: Dataflow, candidate: Candidate, answer: FusionAnswer | None) -> Unfused | None:
+    candidate = _first_to_mend(facts, flow, candidate)
     ops = _executed_ops(facts, candidate) if facts.stage == "executed" else _unfused_as_written(candidate, answer)
-    is_slow_form = candidate.name.startswith("relu (as")  # one op, and still not the one that kernels can absorb
-    if len(ops) < (1 if is_slow_form else 2):
+    if len(ops) < 2 or _runs_as_far_as_kernels_go(facts, candidate):
         return None
     devices = {name: facts.op(op).device for name in candidate.core if (op := facts.executed_by.get(name))}
     chain = chain_of(flow, candidate, devices)
     return Unfused(candidate, ops, _absorbed(facts, candidate, ops), chain, answer)
+
+
+def _first_to_mend(facts: Facts, flow: Dataflow, candidate: Candidate) -> Candidate:
+    """Where even what lies before a sum of two branches did not run as one op, that comes first; the sum is left out."""
+    roles = [role for _, role in candidate.members]
+    if facts.stage == "traced" or "residual" not in roles:
+        return candidate
+    before = list(candidate.members[: roles.index("residual")])
+    while before[-1][1] == "bridge":
+        before.pop()
+    core = [name for name, role in before if role != "bridge"]
+    if len(core) < 2 or len({facts.executed_by.get(name) for name in core}) == 1:
+        return candidate
+    return replace(candidate, name=label_of(flow, before), members=tuple(before))
+
+
+def _runs_as_far_as_kernels_go(facts: Facts, candidate: Candidate) -> bool:
+    """No kernel does more of an attention than its scores; where these ran as one op, nothing is left apart."""
+    scores = [name for name, role in candidate.members if role in ("base", "scale", "bias")]
+    ran = {facts.executed_by.get(name) for name in scores}
+    return candidate.kind == "attention" and facts.stage == "executed" and len(scores) > 1 and len(ran) == 1
 
 
 def _executed_ops(facts: Facts, candidate: Candidate) -> tuple[str, ...]:
@@ -109,9 +130,15 @@ def _unfused_as_written(candidate: Candidate, answer: FusionAnswer | None) -> tu
 
 
 def _absorbed(facts: Facts, candidate: Candidate, ops: Sequence[str]) -> tuple[str, ...]:
-    """Leave out the op that does the main work: the kernel itself, or else the dearest op."""
+    """Leave out the op that does the main work: the kernel itself, or else the dearest op.
+
+    Of an attention only scaling and mask can be taken in.
+    """
+    if candidate.kind == "attention":
+        inside = {facts.executed_by.get(name, name) for name, role in candidate.members if role in ("scale", "bias")}
+        return tuple(op for op in ops if op in inside)
     main = facts.executed_by.get(candidate.base, candidate.base)
-    if candidate.kind not in ("conv", "matmul", "attention") or main not in ops:
+    if candidate.kind not in ("conv", "matmul"):
         main = max(ops, key=lambda op: timing.self_ns if (timing := facts.timing(op)) else 0)
     return tuple(op for op in ops if op != main)
 
