@@ -90,7 +90,7 @@ def analyze_live(
     from graphlens.tf import live
 
     with tempfile.TemporaryDirectory(prefix="graphlens-", ignore_cleanup_errors=True) as folder:
-        live.record_callable(function, inputs, Path(folder), steps, batch=batch, time_budget_s=time_budget_s)
+        live.record_callable(function, inputs, Path(folder), steps=steps, batch=batch, time_budget_s=time_budget_s)
         return judge(captures.evidence_of(captures.open_capture(folder)), select, ignore)
 
 
