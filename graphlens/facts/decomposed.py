@@ -28,7 +28,8 @@ _PRODUCTS: Final = frozenset({"BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "
 _SCALINGS: Final = frozenset({"Mul", "RealDiv", "Div"})
 _SUMS: Final = frozenset({"Add", "AddV2"})
 # From the scores of an attention to its softmax, and from there to the product with the values.
-_SCORE_MOVES: Final = frozenset({"Reshape", "Transpose", "Cast", "SelectV2", "Select", "Where"})
+_SCORE_MOVES: Final = frozenset({"Reshape", "Transpose", "Cast"})
+_SELECTIONS: Final = frozenset({"SelectV2", "Select"})
 _WEIGHT_MOVES: Final = frozenset({"Reshape", "Transpose", "Cast", "SelectV2", "Mul", "RealDiv"})  # dropout included
 _HOPS: Final = 6
 
@@ -333,12 +334,14 @@ def _score_role(op_type: str) -> Role | None:
         return "scale"
     if op_type in _SUMS:
         return "bias"
+    if op_type in _SELECTIONS:
+        return "part"
     return "bridge" if op_type in _SCORE_MOVES else None
 
 
 def _towards_product(flow: Dataflow, inputs: Sequence[Tensor]) -> Tensor:
     """Of a sum's or a selection's inputs, the scores are the one with a product or a scaling behind it."""
-    likely = _PRODUCTS | _SCALINGS | _SCORE_MOVES
+    likely = _PRODUCTS | _SCALINGS | _SCORE_MOVES | _SELECTIONS
     return next((tensor for tensor in inputs if flow.op(tensor.op).type in likely), inputs[0])
 
 

@@ -94,7 +94,7 @@ def _unfused(facts: Facts, flow: Dataflow, candidate: Candidate, answer: FusionA
 
 
 def _first_to_mend(facts: Facts, flow: Dataflow, candidate: Candidate) -> Candidate:
-    """Where even what lies before a sum of two branches did not run as one op, that comes first; the sum is left out."""
+    """Leave out a sum of two branches where even what lies before it did not run as one op: that comes first."""
     roles = [role for _, role in candidate.members]
     if facts.stage == "traced" or "residual" not in roles:
         return candidate

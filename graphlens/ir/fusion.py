@@ -17,6 +17,9 @@ from graphlens.ir.graph import TensorSpec
 Role = Literal["boundary", "constant", "base", "bridge", "bias", "norm", "scale", "residual", "activation", "part"]
 OUTSIDE: frozenset[str] = frozenset({"boundary", "constant"})
 
+# To remove an obstacle of these kinds, the model would have to compute something else.
+CHANGES_THE_MODEL: frozenset[str] = frozenset({"activation", "no-mask", "training"})
+
 # fuses: it does, so the model's graph differs from what was cut out; explained: `changes` make it fuse; unsupported:
 # no change that was tried does; failed: the experiment itself failed.
 Verdict = Literal["fuses", "explained", "unsupported", "failed"]

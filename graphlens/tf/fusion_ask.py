@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from graphlens.ir.fusion import (
+    CHANGES_THE_MODEL,
     Chain,
     FusionAnswer,
     Obstacle,
@@ -142,11 +143,15 @@ def _joined(here: _Setting, with_onednn: _Setting) -> dict[str, FusionAnswer]:
 
 
 def _with_setting(answer: FusionAnswer, other: FusionAnswer | None) -> FusionAnswer:
-    """Add what oneDNN would change to an answer that was found without it."""
+    """Add what oneDNN would change to an answer that was found without it; the least change comes first."""
     if other is None or answer.verdict in ("fuses", "failed"):
         return answer
-    if other.verdict == "fuses":
-        return replace(answer, verdict="explained", changes=((_ONEDNN_OFF,), *answer.changes))
-    if answer.verdict == "unsupported" and other.changes:
-        return replace(answer, verdict="explained", changes=tuple((_ONEDNN_OFF, *some) for some in other.changes))
-    return answer
+    found = [()] if other.verdict == "fuses" else other.changes
+    more = [(_ONEDNN_OFF, *some) for some in found if not any(set(known) <= set(some) for known in answer.changes)]
+    changes = sorted((*answer.changes, *more), key=_extent)
+    return replace(answer, verdict="explained" if changes else answer.verdict, changes=tuple(changes))
+
+
+def _extent(obstacles: Sequence[Obstacle]) -> tuple[bool, int]:
+    """How much a set of changes asks for: another model is more than any number of changes to this one."""
+    return any(item.kind in CHANGES_THE_MODEL for item in obstacles), len(obstacles)

@@ -1,0 +1,131 @@
+"""Findings about candidates for fusion that ran as several ops: grouped by cause, with the reason in words."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from graphlens.facts.core import Facts
+from graphlens.facts.flat import layer_of
+from graphlens.facts.fusion import Unfused
+from graphlens.ir.analysis import Finding, Fix, Saving, Severity
+from graphlens.ir.fusion import Obstacle
+from graphlens.rules import blockers
+from graphlens.rules.phrases import counted, known_sum, with_stage
+from graphlens.rules.registry import found
+
+LAYERS_LISTED: Final = 20
+
+_COMPILE: Final[Mapping[str, Any]] = {"edit": "jit-compile"}
+_COMPILE_IN_WORDS: Final = (
+    "XLA would compute it in one kernel (jit_compile=True); measure it, because on a processor XLA made some "
+    "convolution networks many times slower"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How a rule speaks of what it finds.
+
+    ``rewrite`` is what to write instead, and ``snippet`` how, for layers that TensorFlow has as one op; ``compiles``
+    tells whether XLA is worth suggesting where Grappler has no kernel.
+    """
+
+    noun: str
+    extras: str
+    rewrite: str | None = None
+    snippet: str | None = None
+    compiles: bool = False
+
+
+def findings_about(facts: Facts, kind: str, wording: Wording, name: str | None = None) -> Iterator[Finding]:
+    """Yield one finding for each cause of what ran unfused, for one kind of candidates (and one name, if given)."""
+    folded = {chain.base for chain in facts.affine_chains}
+    groups: dict[tuple[object, ...], list[Unfused]] = defaultdict(list)
+    for item in facts.unfused:
+        if item.candidate.kind == kind and name in (None, item.candidate.name) and not folded & set(item.ops):
+            groups[blockers.signature(item.answer)].append(item)
+    for items in groups.values():
+        yield _finding(facts, sorted(items, key=lambda item: -(_ns(facts, item) or 0)), wording)
+
+
+def _finding(facts: Facts, items: Sequence[Unfused], wording: Wording) -> Finding:
+    absorbed = list(dict.fromkeys(op for item in items for op in item.absorbed))
+    helps = wording.rewrite is not None or blockers.keeps_the_model(items[0])
+    return found(
+        title=_title(facts, items, wording),
+        nodes=dict.fromkeys(op for item in items for op in item.ops),
+        evidence={
+            "layers": [_layer(facts, item) for item in items[:LAYERS_LISTED]],
+            "count": len(items),
+            "ops_that_would_be_absorbed": len(absorbed),
+            "their_ns": known_sum([_ns(facts, item) for item in items]),
+            "probed": items[0].answer is not None,
+        },
+        reason=with_stage(facts, _reason(items)),
+        # Where no change of this model is known that fuses them, a number would promise what nobody can do.
+        saving=replace(facts.saving(absorbed), origin="bound") if helps and _is_timed(facts, absorbed) else Saving(),
+        fix=_fix(items, wording),
+        floor=_floor(items[0]),
+    )
+
+
+def _title(facts: Facts, items: Sequence[Unfused], wording: Wording) -> str:
+    ops = len({op for item in items for op in item.ops})
+    names = {item.candidate.name for item in items} - {wording.noun}
+    shown = f" ({names.pop()})" if len(names) == 1 else ""
+    if facts.stage == "traced":
+        return f"{counted(len(items), wording.noun)}{shown} would not be fused with {wording.extras}"
+    verb = "runs" if len(items) == 1 else "run"
+    return f"{counted(len(items), wording.noun)}{shown} {verb} as {counted(ops, 'op')}"
+
+
+def _reason(items: Sequence[Unfused]) -> str:
+    causes = Counter(blockers.cause(item) for item in items)
+    (first, _), rest = causes.most_common(1)[0], len(causes) - 1
+    return first if not rest else f"{first} (and likewise elsewhere)"
+
+
+def _layer(facts: Facts, item: Unfused) -> Mapping[str, Any]:
+    return {
+        "layer": layer_of(item.candidate.base) or item.candidate.base,
+        "what": item.candidate.name,
+        "ops": list(item.ops),
+        "ns": _ns(facts, item),
+        "blocked_by": [[item.kind, item.op, item.found] for some in _changes(item)[:1] for item in some],
+    }
+
+
+def _changes(item: Unfused) -> Sequence[Sequence[Obstacle]]:
+    return item.answer.changes if item.answer is not None else ()
+
+
+def _ns(facts: Facts, item: Unfused) -> int | None:
+    return known_sum([timing.self_ns if (timing := facts.timing(op)) else None for op in item.absorbed])
+
+
+def _is_timed(facts: Facts, ops: Sequence[str]) -> bool:
+    return any(facts.timing(op) for op in ops)
+
+
+def _fix(items: Sequence[Unfused], wording: Wording) -> Fix:
+    if wording.rewrite is not None:
+        return Fix(wording.rewrite, "manual", (), wording.snippet)
+    said = list(dict.fromkeys(text for item in items if (text := blockers.advice(item))))
+    if said:
+        return Fix("; ".join(said[:3]), "manual", (), "export TF_ENABLE_ONEDNN_OPTS=1" if _by_setting(items) else None)
+    if wording.compiles:
+        return Fix(_COMPILE_IN_WORDS, "manual", (_COMPILE,), "@tf.function(jit_compile=True)")
+    return Fix("No setting or change is known with which TensorFlow fuses this", "manual")
+
+
+def _by_setting(items: Sequence[Unfused]) -> bool:
+    answer = items[0].answer
+    return answer is not None and [item.kind for item in answer.changes[0]] == ["onednn"]
+
+
+def _floor(item: Unfused) -> Severity:
+    """What a kernel could absorb and nobody asked why deserves a look; what no kernel does is for information."""
+    return "low" if item.answer is None and item.candidate.kind in ("conv", "matmul") else "info"
