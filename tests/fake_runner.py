@@ -101,7 +101,7 @@ class FakeRunner:
             for edit in edits:
                 self._fail(str(edit["edit"]), number)
         self.variants[variant] = fixes
-        return Applied(500_000_000, 20_000_000)
+        return Applied(500_000_000, round(self.call_ms * 1e6))
 
     def _fail(self, name: str, number: int) -> None:
         fault = self.faults.get(name)

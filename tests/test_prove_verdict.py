@@ -103,7 +103,7 @@ def verdicts(noise: type | object, faster: float, runs: int, rebuilt_faster: flo
         runner = FakeRunner(noise=made, seed=seed, rebuilt_faster=rebuilt_faster)
         budget = Budget(60.0, runner.clock)
         runner.open(0)
-        bench = prepared(runner, PLAN, budget, with_cpu=True, control_s=9.0, on_pairs=lambda _: None)
+        bench = prepared(runner, PLAN, budget, with_cpu=True, on_pairs=lambda _: None)
         fixes = [[{"edit": "x", "faster": faster}]]
         found[tried(bench, fixes, budget.slice(12.0), lambda _: None).verdict] += 1
     return found

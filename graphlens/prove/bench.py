@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from graphlens.ir.analysis import Proof
+from graphlens.prove import schedule
 from graphlens.prove.experiment import Budget, Control, Experiment, Plan, Sample
 from graphlens.prove.runner import (
     ORIGINAL,
@@ -43,10 +44,14 @@ class BlockedError(Exception):
 
 @dataclass(frozen=True)
 class Bench:
-    """A target that is open, with what its noise was found to be; ``with_cpu`` where CPU time tells anything."""
+    """A target that is open, with what its noise was found to be.
+
+    ``step_ns`` is what a call takes here and now; ``with_cpu`` where CPU time tells anything.
+    """
 
     runner: Runner
     plan: Plan
+    step_ns: int
     control: Control
     with_cpu: bool = True
 
@@ -63,10 +68,8 @@ def opened(runner: Runner) -> Opening:
         return runner.open(OPEN_LIMIT_S)
 
 
-def prepared(
-    runner: Runner, plan: Plan, budget: Budget, *, with_cpu: bool, control_s: float, on_pairs: OnPairs
-) -> Bench:
-    """Measure the open target against an unedited copy of itself, for ``control_s`` once the copy is made.
+def prepared(runner: Runner, plan: Plan, budget: Budget, *, with_cpu: bool, on_pairs: OnPairs) -> Bench:
+    """Measure the open target against an unedited copy of itself.
 
     The copy is built as the fixes are.  What rebuilding alone does to the speed or to the outputs is thereby part of
     the noise, and no fix can claim it.
@@ -77,13 +80,15 @@ def prepared(
         If the target cannot be copied, or not be compared with itself.
     """
     with _blocking():
-        runner.apply(COPY, (), budget.limit_s())
+        copied = runner.apply(COPY, (), budget.limit_s())
         _check_copy(runner.compare(COPY, None, budget.limit_s()))
         experiment = Experiment(runner, ORIGINAL, COPY, plan, Control(), with_cpu)
-        sample = experiment.run(budget.slice(control_s), experiment.is_narrow, on_pairs)
+        slice_s = schedule.control_s(plan, copied.second_call_ns)
+        sample = experiment.run(budget.slice(slice_s), experiment.is_narrow, on_pairs)
         runner.drop(COPY)
     ratios = [quantity.ratio for quantity in experiment.quantities(sample)]
-    return Bench(runner, plan, Control(*ratios), with_cpu)
+    step_ns = sample.median_ns("before_ns") if sample.pairs else copied.second_call_ns
+    return Bench(runner, plan, step_ns, Control(*ratios), with_cpu)
 
 
 @contextmanager

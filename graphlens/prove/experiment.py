@@ -15,6 +15,9 @@ from graphlens.prove.statistics import Interval, hull, interval, log_ratios
 from graphlens.prove.verdict import CPU, WALL, Quantity, judge
 
 DEFAULT_BUDGET_S: Final = 60.0
+# A round begins with either program equally often, so it has an even number of pairs; slow programs get short rounds.
+FEWEST_PER_ROUND: Final = 2
+LONGEST_ROUND_S: Final = 3.0
 # A command to the child may take this much longer than planned before the child counts as hanging.
 GRACE_S: Final = 20.0
 
@@ -140,19 +143,17 @@ class Experiment:
 
     def run(self, budget: Budget, enough: Callable[[Sample], bool], on_pairs: Callable[[int], None]) -> Sample:
         """Time pairs until it is enough, or the next round would not fit into the budget."""
-        sample, round_s = Sample(), 0.0
-        while len(sample.pairs) < self.plan.max_pairs and budget.left_s() > round_s:
+        sample, pair_s, wanted = Sample(), 0.0, FEWEST_PER_ROUND
+        while len(sample.pairs) < self.plan.max_pairs and budget.left_s() > pair_s * wanted:
             started_s = budget.clock()
-            sample = Sample((*sample.pairs, *self._round(budget)))
-            round_s = budget.clock() - started_s
+            timed = self.runner.time(self.before, self.after, wanted, self.plan.block_ms, budget.limit_s())
+            sample = Sample((*sample.pairs, *timed))
+            pair_s = (budget.clock() - started_s) / wanted
             on_pairs(len(sample.pairs))
             if enough(sample):
                 break
+            wanted = self.plan.round_pairs if pair_s * self.plan.round_pairs < LONGEST_ROUND_S else FEWEST_PER_ROUND
         return sample
-
-    def _round(self, budget: Budget) -> list[Pair]:
-        plan = self.plan
-        return self.runner.time(self.before, self.after, plan.round_pairs, plan.block_ms, budget.limit_s())
 
     def is_settled(self, sample: Sample) -> bool:
         """Whether more pairs would not change the verdict: slower, or enough pairs and refuted, or proven narrowly."""

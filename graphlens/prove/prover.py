@@ -107,14 +107,8 @@ def _measured(job: _Job, turns: Sequence[int]) -> tuple[dict[int, Proof], _Joint
         job.progress("opening the target for trials", 0, 0)
         with_cpu = not opened(job.runner).accelerated
         job = job.started()
-        bench = prepared(
-            job.runner,
-            job.plan,
-            job.budget,
-            with_cpu=with_cpu,
-            control_s=schedule.control_s(job.plan, job.step_ns),
-            on_pairs=job.on_pairs("measuring the noise, A against A"),
-        )
+        on_pairs = job.on_pairs("measuring the noise, A against A")
+        bench = prepared(job.runner, job.plan, job.budget, with_cpu=with_cpu, on_pairs=on_pairs)
     except BlockedError as error:
         return {index: Proof(error.verdict, str(error)) for index in turns}, _Joint((), Proof("not-run", str(error)))
     alone = _alone(job, bench, turns)
@@ -130,7 +124,7 @@ def _alone(job: _Job, bench: Bench, turns: Sequence[int]) -> dict[int, Proof]:
     for number, index in enumerate(turns):
         finding = job.findings[index]
         left_s = job.budget.left_s() - reserve_s
-        slice_s = schedule.slice_s(left_s, len(turns) - number, schedule.cost_of(finding, job.plan, job.step_ns))
+        slice_s = schedule.slice_s(left_s, len(turns) - number, schedule.cost_of(finding, job.plan, bench.step_ns))
         if slice_s is None:
             proofs[index] = Proof("not-run", NO_BUDGET)
             continue

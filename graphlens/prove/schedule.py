@@ -66,7 +66,7 @@ def pair_s(plan: Plan, step_ns: int | None) -> float:
     return 2 * max(plan.block_ms / 1e3, (step_ns or 0) / 1e9)
 
 
-def control_s(plan: Plan, step_ns: int | None) -> float:
+def control_s(plan: Plan, step_ns: int) -> float:
     """Return the slice for A against A: its share, but enough pairs for an interval, and never half of it all."""
     wanted = max(plan.control_share * plan.budget_s, (FEWEST_PAIRS + 2) * pair_s(plan, step_ns))
     return min(wanted, plan.budget_s / 2)

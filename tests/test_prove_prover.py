@@ -1,0 +1,283 @@
+"""The prover, with programs that are speeds: order, budget, what becomes of findings, and whose fault a failure is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from graphlens.ir.analysis import Finding, Fix, Saving, Severity
+from graphlens.prove import Outcome, Plan, prove
+from graphlens.prove.runner import Difference, FailedError, GoneError, RefusedError
+from tests.fake_runner import FakeRunner
+
+STEP_NS = 20_000_000
+PLAN = Plan(resamples=200)
+WRONG = Difference("logits", "float32", 1e-5, 4.5, 0.23)
+
+
+def finding(code: str, share: float | None, *edits: Mapping[str, Any], **changes: Any) -> Finding:
+    severity: Severity = changes.pop("severity", "high")
+    fix = Fix("do it", changes.pop("safety", "tolerance"), tuple(edits))
+    saving = Saving(None if share is None else round(share * STEP_NS), share, "modelled")
+    return Finding(code, f"rule-{code}", code, (code,), {}, "because", saving, fix, severity=severity, **changes)
+
+
+def edit(name: str, faster: float = 1.0, **more: Any) -> Mapping[str, Any]:
+    return {"edit": name, "faster": faster, **more}
+
+
+FOLD = finding("GL203", 0.4, edit("fold", 1.8))
+FREEZE = finding("GL210", 0.2, edit("freeze", 1.25))
+XLA = finding("GL213", 0.5, edit("jit-compile", 0.1))
+
+
+def proven(*findings: Finding, runner: FakeRunner | None = None, **options: Any) -> Outcome:
+    runner = runner or FakeRunner()
+    return prove(findings, runner, PLAN, step_ns=STEP_NS, clock=runner.clock, **options)
+
+
+def proof(outcome: Outcome, code: str) -> Any:
+    return next(one.proof for one in outcome.findings if one.code == code)
+
+
+# -- what becomes of a finding --------------------------------------------------------------------------------------
+
+
+def test_a_proven_saving_takes_the_place_of_the_modelled_one() -> None:
+    (found,) = proven(finding("GL203", 0.02, edit("fold", 2.0), severity="low")).findings
+    assert found.proof.verdict == "proven"
+    assert found.proof.speedup == pytest.approx(2.0)
+    assert found.proof.cpu_speedup == pytest.approx(2.0)
+    assert (found.proof.before_ns, found.proof.after_ns) == (20_000_000, 10_000_000)
+    assert found.saving == Saving(10_000_000, pytest.approx(0.5), "measured")
+    assert found.severity == "high"
+    assert found.proof.expected_share == 0.02
+
+
+def test_a_refuted_finding_is_information_and_comes_last() -> None:
+    outcome = proven(XLA, finding("GL501", 0.01, severity="low"), FOLD)
+    assert [one.code for one in outcome.findings] == ["GL203", "GL501", "GL213"]
+    refuted = outcome.findings[-1]
+    assert (refuted.proof.verdict, refuted.severity) == ("refuted", "info")
+    assert refuted.proof.speedup == pytest.approx(0.1)
+    assert refuted.saving == Saving(0, 0.0, "measured")
+
+
+def test_overlaps_are_named_by_their_new_rank() -> None:
+    outcome = proven(
+        finding("GL213", 0.5, edit("jit-compile", 0.1)),
+        finding("GL203", 0.4, edit("fold", 1.8)),
+    )
+    assert [one.shares_ops_with for one in outcome.findings] == [(), ()]
+    both = [finding(code, 0.3, edit(code, faster)) for code, faster in (("GL213", 0.1), ("GL203", 1.8))]
+    shared = [Finding(**{**{f: getattr(one, f) for f in one.__slots__}, "nodes": ("conv",)}) for one in both]
+    assert [one.shares_ops_with for one in proven(*shared).findings] == [("GL213#2",), ("GL203#1",)]
+
+
+def test_the_proof_says_how_to_measure_it_again() -> None:
+    outcome = proven(FOLD, command="graphlens analyze model --batch 8")
+    assert proof(outcome, "GL203").command == "graphlens analyze model --batch 8 --select GL203"
+
+
+# -- outputs --------------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_rewrite_fails_and_names_output_and_difference() -> None:
+    outcome = proven(FOLD, runner=FakeRunner(differences={"fold": WRONG}))
+    failed = proof(outcome, "GL203")
+    assert failed.verdict == "failed"
+    assert failed.why == (
+        "outputs differ: 'logits' (float32) by 4.5, which is 0.23 of its largest value where 1e-05 is allowed"
+    )
+    assert (failed.output, failed.max_rel_diff, failed.tolerance) == ("logits", 0.23, 1e-5)
+    assert failed.speedup is None
+    assert outcome.findings[0].saving == FOLD.saving
+
+
+def test_what_cannot_be_compared_fails_with_its_reason() -> None:
+    shape = Difference("y", "float32", 1e-5, mismatch="its shape (1, 2) became (2, 1)")
+    failed = proof(proven(FOLD, runner=FakeRunner(differences={"fold": shape})), "GL203")
+    assert failed.why == "outputs differ: 'y' (float32): its shape (1, 2) became (2, 1)"
+
+
+def test_outputs_that_change_by_themselves_prove_nothing() -> None:
+    outcome = proven(FOLD, runner=FakeRunner(unstable=(Difference("sample", "float32", 1e-5, 1.0, 0.5),)))
+    assert proof(outcome, "GL203").verdict == "inconclusive"
+    assert "change from call to call ('sample')" in proof(outcome, "GL203").why
+
+
+def test_a_fix_is_as_exact_as_the_type_it_says_it_computes_in() -> None:
+    runner = FakeRunner()
+    proven(finding("GL501", 0.4, edit("change-dtype", 1.5, to="float32")), runner=runner)
+    assert ("compare", "float32") in runner.log
+
+
+# -- faults ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_refused_rewrite_is_a_failed_proof() -> None:
+    outcome = proven(FOLD, runner=FakeRunner(faults={"fold": RefusedError("'conv' is inside a loop")}))
+    assert proof(outcome, "GL203").verdict == "failed"
+    assert proof(outcome, "GL203").why == "the rewrite refused: 'conv' is inside a loop"
+
+
+def test_a_child_that_dies_fails_its_fix_and_the_next_is_proven_in_another_one() -> None:
+    dead = GoneError("its process was killed (out of memory?)")
+    runner = FakeRunner(faults={"fold": dead})
+    outcome = proven(FOLD, FREEZE, runner=runner)
+    assert proof(outcome, "GL203").verdict == "failed"
+    assert proof(outcome, "GL203").why == f"the trial of the fix came to no end: {dead}"
+    assert proof(outcome, "GL210").verdict == "proven"
+    assert sum(command == "open" for command, _ in runner.log) == 2
+
+
+def test_tensorflows_own_failure_is_a_failed_proof() -> None:
+    outcome = proven(XLA, runner=FakeRunner(faults={"jit-compile": FailedError("Detected unsupported operations")}))
+    assert proof(outcome, "GL213").why == "TensorFlow failed on the changed program: Detected unsupported operations"
+
+
+def test_a_target_that_cannot_be_opened_is_no_fixs_fault() -> None:
+    outcome = proven(FOLD, FREEZE, runner=FakeRunner(opens=False))
+    assert {one.proof.verdict for one in outcome.findings} == {"not-run"}
+    assert "no such model" in proof(outcome, "GL203").why
+
+
+def test_the_runner_is_closed_whatever_happens() -> None:
+    runner = FakeRunner(faults={"fold": ZeroDivisionError()})
+    with pytest.raises(ZeroDivisionError):
+        proven(FOLD, runner=runner)
+    assert runner.log[-1] == ("close", None)
+
+
+# -- which, and in which order --------------------------------------------------------------------------------------
+
+
+def test_the_most_promising_comes_first_and_compiling_is_dear() -> None:
+    runner = FakeRunner()
+    proven(finding("GL202", 0.1, edit("small", 1.2)), XLA, FOLD, runner=runner)
+    alone = [names for command, names in runner.log if command == "apply" and len(names) == 1]
+    assert alone == [["fold"], ["jit-compile"], ["small"]]
+
+
+@pytest.mark.parametrize(
+    ("left_out", "why"),
+    [
+        (finding("GL101", 0.5), "only a person can make this change"),
+        (finding("GL404", 0.5, edit("remove-debug-ops", 2.0), safety="manual"), "safety: manual"),
+        (finding("GL204", None, edit("fuse", 1.0), severity="info"), "`--select GL204` has it measured"),
+    ],
+    ids=["no edit", "manual", "information"],
+)
+def test_what_is_not_tried_says_why(left_out: Finding, why: str) -> None:
+    runner = FakeRunner()
+    (found,) = proven(left_out, runner=runner).findings
+    assert found.proof.verdict == "not-run"
+    assert why in found.proof.why
+    assert runner.log == [("close", None)]
+
+
+@pytest.mark.parametrize("asked", ["GL204", "GL2", "rule-GL204"])
+def test_what_is_asked_for_is_tried(asked: str) -> None:
+    outcome = proven(finding("GL204", None, edit("fuse", 1.0), severity="info"), asked=[asked])
+    assert proof(outcome, "GL204").verdict == "refuted"
+
+
+# -- budget ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_budget_is_kept_and_what_it_does_not_reach_says_so() -> None:
+    runner = FakeRunner(build_s=5.0, call_ms=300.0)
+    many = [finding(f"GL{number}", 0.3, edit(f"e{number}", 1.5)) for number in range(200, 220)]
+    outcome = proven(*many, runner=runner)
+    verdicts = [one.proof.verdict for one in outcome.findings]
+    assert "proven" in verdicts
+    assert "not-run" in verdicts
+    assert "raise --time-budget" in next(one.proof.why for one in outcome.findings if one.proof.verdict == "not-run")
+    assert runner.clock.now_s < PLAN.budget_s * 1.2
+
+
+def test_a_slow_model_has_its_noise_measured_nevertheless() -> None:
+    outcome = proven(FOLD, runner=FakeRunner(call_ms=1000.0, build_s=3.0))
+    assert proof(outcome, "GL203").verdict == "proven"
+
+
+def test_a_hopelessly_slow_model_is_inconclusive() -> None:
+    outcome = proven(FOLD, runner=FakeRunner(call_ms=20_000.0))
+    assert proof(outcome, "GL203").verdict in {"inconclusive", "not-run"}
+
+
+def test_a_quiet_machine_needs_few_pairs_and_slower_needs_fewer() -> None:
+    outcome = proven(FOLD, XLA)
+    assert PLAN.min_pairs <= proof(outcome, "GL203").pairs < PLAN.min_pairs + PLAN.round_pairs
+    assert proof(outcome, "GL213").pairs < PLAN.min_pairs
+
+
+def test_progress_is_shown_all_the_time() -> None:
+    seen: list[tuple[str, int, int]] = []
+    proven(FOLD, FREEZE, progress=lambda *one: seen.append(one))
+    assert ("proving GL203 (1 of 2), pairs", 6, PLAN.max_pairs) in seen
+    assert [what for what, done, _ in seen if done == 0] == [
+        "opening the target for trials",
+        "measuring the noise, A against A",
+        "proving GL203 (1 of 2)",
+        "proving GL210 (2 of 2)",
+        "proving all proven fixes together",
+    ]
+
+
+# -- together -------------------------------------------------------------------------------------------------------
+
+
+def test_all_proven_fixes_are_measured_once_more_at_once() -> None:
+    runner = FakeRunner()
+    outcome = proven(FREEZE, XLA, FOLD, runner=runner)
+    joint = outcome.joint_proof
+    assert joint is not None
+    assert joint.verdict == "proven"
+    assert joint.speedup == pytest.approx(1.8 * 1.25)
+    assert joint.parts == ("GL203#1", "GL210#2")
+    assert joint.command == "graphlens analyze TARGET --select GL203,GL210"
+    assert ("apply", ["fold", "freeze"]) in runner.log
+
+
+def test_a_single_proven_fix_is_not_measured_twice() -> None:
+    runner = FakeRunner()
+    joint = proven(XLA, FOLD, runner=runner).joint_proof
+    assert joint is not None
+    assert (joint.verdict, joint.parts) == ("proven", ("GL203#1",))
+    assert sum(names == ["fold"] for command, names in runner.log if command == "apply") == 1
+
+
+def test_nothing_proven_is_nothing_together() -> None:
+    joint = proven(XLA).joint_proof
+    assert joint is not None
+    assert (joint.verdict, joint.parts) == ("not-run", ())
+
+
+def test_nothing_tried_has_no_joint_proof() -> None:
+    assert proven(finding("GL101", 0.5)).joint_proof is None
+
+
+def test_a_fix_that_another_one_makes_impossible_is_left_out_by_name() -> None:
+    class Jealous(FakeRunner):
+        def _fail(self, name: str, number: int) -> None:
+            if name == "freeze" and number > 0:
+                raise RefusedError("'bn/scale' is gone", number)
+
+    joint = proven(FOLD, FREEZE, finding("GL207", 0.1, edit("transpose", 1.1)), runner=Jealous()).joint_proof
+    assert joint is not None
+    assert joint.parts == ("GL203#1", "GL207#3")
+    assert joint.speedup == pytest.approx(1.8 * 1.1)
+    assert "GL210: 'bn/scale' is gone" in joint.why
+
+
+# -- accelerators ---------------------------------------------------------------------------------------------------
+
+
+def test_on_an_accelerator_cpu_time_is_not_asked() -> None:
+    waiting = finding("GL203", 0.4, edit("fold", 1.8, cpu_faster=1.0))
+    assert proof(proven(waiting), "GL203").verdict == "inconclusive"
+    on_gpu = proof(proven(waiting, runner=FakeRunner(accelerated=True)), "GL203")
+    assert (on_gpu.verdict, on_gpu.cpu_speedup) == ("proven", None)

@@ -1,0 +1,257 @@
+"""Trials in a real child: wrong rewrites, deadly rewrites and prints of the user are planted, and none gets through."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphlens.ir.analysis import Finding, Fix, Proof, Saving
+from graphlens.prove import Plan, TrialRunner, prove
+from graphlens.prove.runner import GoneError, NotOpenedError, RefusedError, TrialError
+
+# An installed distribution with an entry point of the group `graphlens.rewrites`, as others would write one.
+PLANTED = """
+import os, signal, time
+import tensorflow as tf
+from graphlens.errors import RewriteError
+from graphlens.tf.rewrite import nodes
+
+def nothing(draft, edit):
+    print("a rewrite that talks to standard output")
+
+def permute(draft, edit):
+    "Swap the channels of the first kernel: same shapes, same speed, wrong numbers."
+    conv = next(name for name in draft if draft.node(name).op == "Conv2D")
+    kernel = draft.node(conv).input[1]
+    axis = draft.constant("permuted/axis", __import__("numpy").asarray([3], "int32"))
+    flip = nodes.make("ReverseV2", "permuted", [kernel, axis], T=tf.float32, Tidx=tf.int32)
+    draft.set_input(conv, 1, nodes.tensor(draft.add(flip)))
+
+def die(draft, edit):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def crash(draft, edit):
+    os.abort()
+
+def hang(draft, edit):
+    time.sleep(600)
+
+def refuse(draft, edit):
+    raise RewriteError("'conv' feeds more than the norm")
+
+def blunder(draft, edit):
+    {}["key"]
+
+def rename(draft, edit):
+    draft.node("there is no such op")
+
+REWRITES = {f"test-{function.__name__}": function for function in (
+    nothing, permute, die, crash, hang, refuse, blunder, rename)}
+"""
+METADATA = "Metadata-Version: 2.1\nName: planted-rewrites\nVersion: 1.0\n"
+ENTRY_POINTS = "[graphlens.rewrites]\nplanted = planted_rewrites:REWRITES\n"
+
+# The user's own program: it prints while it is imported, traced and called.
+PROGRAM = """
+import tensorflow as tf
+print("importing")
+
+@tf.function(input_signature=[tf.TensorSpec((None, 8), tf.float32, name="x")])
+def talkative(x):
+    print("tracing")
+    tf.print("running", output_stream="file:///dev/stdout")
+    return {"y": x * 2.0, "label": tf.argmax(x, 1), "name": tf.fill([1], "ok")}
+
+@tf.function(input_signature=[tf.TensorSpec((None, 8), tf.float32, name="x")])
+def random(x):
+    return x + tf.random.uniform((8,))
+
+@tf.function(input_signature=[tf.TensorSpec((), tf.int32, name="n")])
+def picky(n):
+    "Runs on the input given, and fails on any other."
+    tf.debugging.assert_equal(n, 41)
+    return n + 1
+"""
+LIMIT_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder on the child's path with rewrites and programs."""
+    folder = tmp_path_factory.mktemp("planted")
+    info = folder / "planted_rewrites-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(METADATA)
+    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    (folder / "planted_rewrites.py").write_text(PLANTED)
+    (folder / "programs.py").write_text(PROGRAM)
+    return folder
+
+
+def runner_of(planted: Path, logs: Path, target: str, kind: str, **request: Any) -> TrialRunner:
+    asked = {"target": target, "kind": kind, "import_path": str(planted), **request}
+    return TrialRunner(asked, logs, {"PYTHONPATH": str(planted)})
+
+
+@pytest.fixture(scope="module")
+def cnn(planted: Path, small_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrialRunner]:
+    """A small convolutional network, open."""
+    runner = runner_of(planted, tmp_path_factory.mktemp("logs"), str(small_models / "tiny_cnn"), "saved_model")
+    runner.open(LIMIT_S)
+    yield runner
+    runner.close()
+
+
+def edit(name: str) -> list[dict[str, str]]:
+    return [{"edit": f"test-{name}"}]
+
+
+# -- one command after another --------------------------------------------------------------------------------------
+
+
+@pytest.mark.tf
+def test_an_unedited_copy_gives_the_same_outputs_and_logits(cnn: TrialRunner) -> None:
+    applied = cnn.apply("copy", [edit("nothing")], LIMIT_S)
+    assert applied.first_call_ns > applied.second_call_ns > 0
+    compared = cnn.compare("copy", None, LIMIT_S)
+    assert compared.inputs == 3
+    assert compared.unstable == ()
+    assert all(one.agrees for one in compared.differences)
+    assert {one.tolerance for one in compared.differences} == {1e-5}
+
+
+@pytest.mark.tf
+def test_pairs_are_timed_by_both_clocks(cnn: TrialRunner) -> None:
+    cnn.apply("copy", [], LIMIT_S)
+    pairs = cnn.time("original", "copy", 4, 20, LIMIT_S)
+    assert len(pairs) == 4
+    for pair in pairs:
+        assert all(0 < ns < 1e9 for ns in (pair.before_ns, pair.after_ns, pair.before_cpu_ns, pair.after_cpu_ns))
+
+
+@pytest.mark.tf
+def test_a_permuted_weight_is_caught(cnn: TrialRunner) -> None:
+    cnn.apply("wrong", [edit("permute")], LIMIT_S)
+    wrong = [one for one in cnn.compare("wrong", None, LIMIT_S).differences if not one.agrees]
+    assert wrong
+    assert all(one.max_rel is not None and one.max_rel > 1e-3 for one in wrong)
+
+
+@pytest.mark.tf
+def test_a_refusal_names_its_fix_and_the_child_serves_on(cnn: TrialRunner) -> None:
+    with pytest.raises(RefusedError, match="feeds more than the norm") as refused:
+        cnn.apply("x", [edit("nothing"), edit("refuse")], LIMIT_S)
+    assert refused.value.edit == 1
+    with pytest.raises(TrialError, match="KeyError"):
+        cnn.apply("x", [edit("blunder")], LIMIT_S)
+    with pytest.raises(RefusedError, match="no rewrite 'unheard-of'"):
+        cnn.apply("x", [[{"edit": "unheard-of"}]], LIMIT_S)
+    assert cnn.apply("x", [], LIMIT_S).second_call_ns > 0
+
+
+@pytest.mark.tf
+def test_what_the_users_program_prints_stays_out_of_the_channel(planted: Path, tmp_path: Path) -> None:
+    runner = runner_of(planted, tmp_path, "programs:talkative", "callable")
+    try:
+        runner.open(LIMIT_S)
+        runner.apply("copy", [edit("nothing")], LIMIT_S)
+        compared = runner.compare("copy", None, LIMIT_S)
+    finally:
+        runner.close()
+    assert {(one.output, one.tolerance) for one in compared.differences} == {("y", 1e-5), ("label", 0), ("name", 0)}
+    assert all(one.agrees for one in compared.differences)
+    assert "tracing" in (tmp_path / "trial-1" / "stderr.txt").read_text()
+
+
+@pytest.mark.tf
+def test_outputs_that_change_from_call_to_call_are_said_to(planted: Path, tmp_path: Path) -> None:
+    runner = runner_of(planted, tmp_path, "programs:random", "callable")
+    try:
+        runner.open(LIMIT_S)
+        runner.apply("copy", [], LIMIT_S)
+        assert runner.compare("copy", None, LIMIT_S).unstable
+    finally:
+        runner.close()
+
+
+@pytest.mark.tf
+def test_inputs_that_the_original_cannot_digest_are_not_compared_on(planted: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "inputs.npz", n=np.int32(41))
+    runner = runner_of(planted, tmp_path / "logs", "programs:picky", "callable", inputs=str(tmp_path / "inputs.npz"))
+    try:
+        runner.open(LIMIT_S)
+        runner.apply("copy", [], LIMIT_S)
+        compared = runner.compare("copy", None, LIMIT_S)
+    finally:
+        runner.close()
+    assert compared.inputs == 1
+    assert [one.agrees for one in compared.differences] == [True]
+
+
+@pytest.mark.tf
+def test_a_target_that_cannot_be_opened_says_why(planted: Path, tmp_path: Path) -> None:
+    runner = runner_of(planted, tmp_path, "programs:missing", "callable")
+    with pytest.raises(NotOpenedError, match="has no 'missing'"):
+        runner.open(LIMIT_S)
+
+
+@pytest.mark.tf
+def test_a_child_that_hangs_is_ended(planted: Path, small_models: Path, tmp_path: Path) -> None:
+    runner = runner_of(planted, tmp_path, str(small_models / "tiny_cnn"), "saved_model")
+    runner.open(LIMIT_S)
+    with pytest.raises(GoneError, match="took longer than 2 s"):
+        runner.apply("x", [edit("hang")], 2.0)
+    runner.close()
+
+
+# -- the whole prover -----------------------------------------------------------------------------------------------
+
+
+def finding(code: str, *names: str) -> Finding:
+    edits = tuple(one for name in names for one in edit(name))
+    return Finding(
+        code, code, code, (), {}, "", Saving(None, 0.3, "modelled"), Fix("", "exact", edits), severity="high"
+    )
+
+
+@pytest.mark.tf
+def test_wrong_and_deadly_fixes_fail_and_the_next_one_is_tried(
+    planted: Path, small_models: Path, tmp_path: Path
+) -> None:
+    runner = runner_of(planted, tmp_path, str(small_models / "tiny_cnn"), "saved_model")
+    codes = {"GL203": "die", "GL207": "crash", "GL208": "permute", "GL210": "nothing"}
+    outcome = prove([finding(code, name) for code, name in codes.items()], runner, Plan(budget_s=90, max_pairs=20))
+    proofs = {one.code: one.proof for one in outcome.findings}
+    assert {code: proof.verdict for code, proof in proofs.items() if code != "GL210"} == {
+        "GL203": "failed",
+        "GL207": "failed",
+        "GL208": "failed",
+    }
+    assert "killed" in proofs["GL203"].why
+    assert "SIGABRT" in proofs["GL207"].why
+    assert_names_output_and_difference(proofs["GL208"])
+    assert proofs["GL210"].verdict in {"refuted", "inconclusive"}
+    assert proofs["GL210"].pairs
+    assert outcome.joint_proof is not None
+    assert outcome.joint_proof.verdict == "not-run"
+
+
+def assert_names_output_and_difference(proof: Proof) -> None:
+    assert proof.output
+    assert f"'{proof.output}' (float32)" in proof.why
+    assert proof.max_rel_diff is not None
+    assert f"{proof.max_rel_diff:.2g} of its largest value where 1e-05 is allowed" in proof.why
+
+
+# -- layers ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_deciding_side_needs_the_standard_library_only() -> None:
+    code = "import sys, graphlens.prove; print({'tensorflow', 'numpy', 'networkx', 'google'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
