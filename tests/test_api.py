@@ -123,7 +123,11 @@ def test_the_executed_graph_says_what_the_document_says(name: str) -> None:
     assert {row.name for row in analysis.document.ops} == set(graph)
     for row in analysis.document.ops:
         node = graph.nodes[row.name]
-        assert (node["self_ns"], node["calls_per_step"], node["timing"]) == (row.self_ns, row.calls_per_step, row.timing)
+        assert (node["self_ns"], node["calls_per_step"], node["timing"]) == (
+            row.self_ns,
+            row.calls_per_step,
+            row.timing,
+        )
         assert (node["flops"], node["bytes"]) == (row.flops, row.bytes)
         assert tuple(node["origin"]) == row.origin
 

@@ -32,11 +32,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
     def run_here(*arguments: object) -> Outcome:
         try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            assert isinstance(end.code, int)
+            code: int | str | None = main([str(argument) for argument in arguments])
+        except SystemExit as end:  # argparse ends this way
             code = end.code
-        return Outcome(code, *capsys.readouterr())
+        return Outcome(int(code or 0), *capsys.readouterr())
 
     return run_here
 
@@ -203,7 +202,8 @@ def test_a_rule_that_is_left_out_fails_nothing(run: Run) -> None:
 
 def test_an_unsafe_model_is_read_but_not_executed(run: Run, tmp_path: Path) -> None:
     nodes = [("name", "Placeholder", ()), ("content", "ReadFile", ("name",)), ("out", "Identity", ("content",))]
-    outcome = run("analyze", write_saved_model(tmp_path / "reads", nodes), "-o", "report.json", "-o", "report.html")
+    folder = write_saved_model(tmp_path / "reads", nodes)
+    outcome = run("analyze", folder, "--select", "GL901", "-o", "report.json", "-o", "report.html")
     assert outcome.code == 3
     assert_one_line(Outcome(3, "", outcome.err))
     assert "op 'content' ReadFile reads files; pass --trust to execute it anyway" in outcome.err
@@ -278,13 +278,16 @@ def test_static_reads_a_model_made_of_nothing_but_protobufs(run: Run, tmp_path: 
 
 # -- rules, help and pipes --------------------------------------------------------------------------------------------
 
-CODES = "GL001 GL002 GL003 GL103 GL203 GL207 GL208 GL210 GL212 GL404 GL501 GL504 GL602 GL901".split()
+# Codes never change their meaning and never go away; new ones may be added.
+CODES = set("GL001 GL002 GL003 GL103 GL203 GL207 GL208 GL210 GL212 GL404 GL501 GL504 GL602 GL901".split())
 
 
 def test_every_rule_is_listed_once(run: Run) -> None:
     outcome = run("rules")
     assert outcome.code == 0
-    assert [line.split()[0] for line in outcome.out.splitlines()] == CODES
+    listed = [line.split()[0] for line in outcome.out.splitlines()]
+    assert listed == sorted(set(listed))
+    assert set(listed) >= CODES
 
 
 @pytest.mark.parametrize("name", ["GL203", "unfolded-batch-norm"])
