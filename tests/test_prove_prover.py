@@ -223,7 +223,7 @@ def test_progress_is_shown_all_the_time() -> None:
         "measuring the noise, A against A",
         "proving GL203 (1 of 2)",
         "proving GL210 (2 of 2)",
-        "proving all proven fixes together",
+        "proving 2 proven fixes together",
     ]
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 from graphlens.ir.analysis import Finding, Fix, Proof, Saving
 from graphlens.prove import Plan, TrialRunner, prove
 from graphlens.prove.runner import GoneError, NotOpenedError, RefusedError, TrialError
+from graphlens.tf import comparison, trial
 
 # An installed distribution with an entry point of the group `graphlens.rewrites`, as others would write one.
 PLANTED = """
@@ -110,6 +113,97 @@ def cnn(planted: Path, small_models: Path, tmp_path_factory: pytest.TempPathFact
 
 def edit(name: str) -> list[dict[str, str]]:
     return [{"edit": f"test-{name}"}]
+
+
+# -- comparing, without TensorFlow ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Tensor:
+    """As much of a tensor as the comparison looks at."""
+
+    array: np.ndarray
+    named: str = ""
+
+    @property
+    def dtype(self) -> Any:
+        return SimpleNamespace(name=self.named or self.array.dtype.name)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    def numpy(self) -> np.ndarray:
+        return self.array
+
+
+def compared(before: Any, after: Any, dtype: str = "float32", computes_in: str | None = None) -> dict[str, Any]:
+    first, second = (Tensor(np.asarray(values, dtype)) for values in (before, after))
+    (row,) = comparison.compare({"y": first}, {"y": second}, computes_in)
+    return row
+
+
+@pytest.mark.parametrize(
+    ("dtype", "difference", "agrees"),
+    [("float32", 9e-5, True), ("float32", 2e-4, False), ("float64", 1e-10, False), ("float16", 0.05, True)],
+)
+def test_differences_are_relative_to_the_largest_value(dtype: str, difference: float, agrees: bool) -> None:
+    row = compared([0.0, 1.0, -10.0], [difference, 1.0, -10.0], dtype)
+    assert row["max_abs"] == pytest.approx(difference, rel=1e-3)
+    assert row["max_rel"] == pytest.approx(difference / 10, rel=1e-3)
+    assert comparison.disagrees(row) is not agrees
+
+
+def test_the_tolerance_is_that_of_the_type_the_fix_computes_in() -> None:
+    assert not comparison.disagrees(compared([1.0], [1.0 + 1e-7], "float64", "float32"))
+    assert comparison.disagrees(compared([1.0], [1.0 + 1e-7], "float64"))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "dtype", "mismatch"),
+    [
+        ([1, 2, 3], [1, 2, 4], "int64", "1 of 3 values are not equal"),
+        ([b"a"], [b"b"], "object", "1 of 1 values are not equal"),
+        ([1.0, np.nan], [np.nan, 1.0], "float32", "NaN or infinity stand"),
+        ([1.0, 2.0], [1.0, np.inf], "float32", "NaN or infinity stand where there were numbers"),
+        ([np.inf], [-np.inf], "float32", "NaN or infinity stand in other places"),
+        ([0.0, 0.0], [0.0, 1e-9], "float32", "nothing but zeros"),
+        ([1.0, 2.0], [[1.0, 2.0]], "float32", "its shape (2,) became (1, 2)"),
+    ],
+)
+def test_what_no_number_can_say_is_said_in_words(before: Any, after: Any, dtype: str, mismatch: str) -> None:
+    row = compared(before, after, dtype)
+    assert mismatch in row["mismatch"]
+    assert comparison.disagrees(row)
+
+
+@pytest.mark.parametrize("values", [[1.5, np.nan, np.inf], [0.0, 0.0], []])
+def test_what_is_equal_agrees(values: list[float]) -> None:
+    assert not comparison.disagrees(compared(values, values))
+
+
+def test_an_output_that_is_missing_or_of_another_type_disagrees() -> None:
+    one, other = Tensor(np.ones(1, "float32")), Tensor(np.ones(1, "float64"))
+    mismatches = {row["output"]: row["mismatch"] for row in comparison.compare({"y": one, "z": one}, {"y": other})}
+    assert mismatches == {"y": "its type became float64", "z": "it is missing"}
+
+
+def test_over_several_inputs_the_worst_difference_counts() -> None:
+    rows = [compared([1.0], [1.0 + difference]) for difference in (0.0, 0.5, 0.1)]
+    (worst,) = comparison.worst(rows)
+    assert worst["max_rel"] == pytest.approx(0.5)
+
+
+def test_blocks_are_timed_in_the_order_a_b_b_a() -> None:
+    called: list[str] = []
+
+    def step(name: str) -> trial.Variant:
+        return trial.Variant(None, lambda _: None, lambda: called.append(name))
+
+    session = trial.Session(Path(), variants={"a": step("a"), "b": step("b")}, calls={"a": 1, "b": 2})
+    pairs = [trial._pair(*(trial._block(session, name, 1.0) for name in "ab"), swapped) for swapped in (False, True)]
+    assert called == ["a", "b", "b", "b", "b", "a"]
+    assert all(len(pair) == 4 for pair in pairs)
 
 
 # -- one command after another --------------------------------------------------------------------------------------

@@ -143,8 +143,8 @@ class Experiment:
 
     def run(self, budget: Budget, enough: Callable[[Sample], bool], on_pairs: Callable[[int], None]) -> Sample:
         """Time pairs until it is enough, or the next round would not fit into the budget."""
-        sample, pair_s, wanted = Sample(), 0.0, FEWEST_PER_ROUND
-        while len(sample.pairs) < self.plan.max_pairs and budget.left_s() > pair_s * wanted:
+        sample, pair_s = Sample(), 0.0
+        while wanted := self._next_round(len(sample.pairs), pair_s, budget.left_s()):
             started_s = budget.clock()
             timed = self.runner.time(self.before, self.after, wanted, self.plan.block_ms, budget.limit_s())
             sample = Sample((*sample.pairs, *timed))
@@ -152,8 +152,13 @@ class Experiment:
             on_pairs(len(sample.pairs))
             if enough(sample):
                 break
-            wanted = self.plan.round_pairs if pair_s * self.plan.round_pairs < LONGEST_ROUND_S else FEWEST_PER_ROUND
         return sample
+
+    def _next_round(self, done: int, pair_s: float, left_s: float) -> int:
+        """Return how many pairs to time before the next look: none when enough are, or the time is up."""
+        slow = done == 0 or pair_s * self.plan.round_pairs > LONGEST_ROUND_S
+        wanted = min(FEWEST_PER_ROUND if slow else self.plan.round_pairs, self.plan.max_pairs - done)
+        return wanted if left_s > pair_s * wanted else 0
 
     def is_settled(self, sample: Sample) -> bool:
         """Whether more pairs would not change the verdict: slower, or enough pairs and refuted, or proven narrowly."""

@@ -154,8 +154,8 @@ def _together(job: _Job, bench: Bench, alone: Mapping[int, Proof]) -> _Joint:
     """Prove the proven fixes at once, the fastest first; one that another has made impossible is left out."""
     members = sorted((index for index in alone if alone[index].verdict == "proven"), key=lambda i: -_gain(alone[i]))
     left_out: list[str] = []
-    on_pairs = job.on_pairs("proving all proven fixes together")
     while len(members) > 1:
+        on_pairs = job.on_pairs(f"proving {len(members)} proven fixes together")
         try:
             proof = tried(bench, [job.findings[index].fix.edits for index in members], job.budget, on_pairs)
             return _Joint(tuple(members), _described(job, members, _noting(proof, left_out)))
