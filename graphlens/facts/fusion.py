@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import networkx as nx
 
+from graphlens.facts import xla
 from graphlens.facts.chains import chains, label_of
 from graphlens.facts.dataflow import Dataflow, Tensor
 from graphlens.facts.decomposed import Candidate, activations, attentions, layer_norms
@@ -70,14 +71,15 @@ def unfused(facts: Facts) -> tuple[Unfused, ...]:
 
 
 def chains_to_probe(facts: Facts) -> tuple[Chain, ...]:
-    """Return the chains whose reason can be found out by experiments: what did not run as one op, or was never run."""
+    """Return what experiments can find out: chains that did not run as one op or never ran, and XLA's blockers."""
     flow = facts.dataflow
     if flow is None:
         return ()
     if facts.stage == "executed":
-        return tuple(item.chain for item in facts.unfused if item.chain is not None)
-    found = (chain_of(flow, candidate, {}) for candidate in facts.fusion_candidates)
-    return tuple(chain for chain in found if chain is not None)
+        found = [item.chain for item in facts.unfused if not facts.training]
+    else:
+        found = [chain_of(flow, candidate, {}) for candidate in facts.fusion_candidates if not facts.training]
+    return (*(chain for chain in found if chain is not None), *xla.trials(facts))
 
 
 # -- against what ran ----------------------------------------------------------------------------------------------
@@ -156,6 +158,11 @@ def chain_of(flow: Dataflow, candidate: Candidate, devices: Mapping[str, str]) -
         return None
     cut = _Cut(flow, members, devices)
     return Chain(candidate.key, candidate.kind, cut.ops(), tuple(cut.surroundings()))
+
+
+def single_op(flow: Dataflow, name: str, key: str, kind: str) -> Chain:
+    """Cut one op out of its graph."""
+    return Chain(key, kind, _Cut(flow, [(name, "base")], {}).ops())
 
 
 def _probed(candidate: Candidate) -> Sequence[tuple[str, Role]]:

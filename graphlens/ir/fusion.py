@@ -17,6 +17,9 @@ from graphlens.ir.graph import TensorSpec
 Role = Literal["boundary", "constant", "base", "bridge", "bias", "norm", "scale", "residual", "activation", "part"]
 OUTSIDE: frozenset[str] = frozenset({"boundary", "constant"})
 
+# The kind of a chain of one op that is to be compiled by XLA instead of optimized by Grappler.
+COMPILE = "xla"
+
 # To remove an obstacle of these kinds, the model would have to compute something else.
 CHANGES_THE_MODEL: frozenset[str] = frozenset({"activation", "no-mask", "training"})
 

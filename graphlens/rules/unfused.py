@@ -67,6 +67,7 @@ def _finding(facts: Facts, items: Sequence[Unfused], wording: Wording) -> Findin
         reason=with_stage(facts, _reason(items)),
         # Where no change of this model is known that fuses them, a number would promise what nobody can do.
         saving=replace(facts.saving(absorbed), origin="bound") if helps and _is_timed(facts, absorbed) else Saving(),
+        removes=absorbed if helps else (),
         fix=_fix(items, wording),
         floor=_floor(items[0]),
     )

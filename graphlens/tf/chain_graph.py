@@ -63,7 +63,7 @@ def graph_of(chain: Chain, surroundings: Sequence[Surrounding] = ()) -> tuple[An
     graph = graph_pb2.GraphDef()
     graph.versions.producer = 1987  # a producer of this age has all attributes that are written here
     for op in chain.ops:
-        graph.node.append(_node(op))
+        graph.node.append(node_of(op))
     graph.node.add(name=RESULT, op="Identity", input=[chain.result]).attr["T"].type = _dtype_of_result(chain)
     fetches = [RESULT]
     for index, item in enumerate(surroundings):
@@ -71,7 +71,8 @@ def graph_of(chain: Chain, surroundings: Sequence[Surrounding] = ()) -> tuple[An
     return graph, fetches
 
 
-def _node(op: ChainOp) -> Any:
+def node_of(op: ChainOp) -> Any:
+    """Return the NodeDef of one op of a chain."""
     from tensorflow.core.framework import node_def_pb2
 
     if op.role == "boundary" or (op.role == "constant" and not _is_known(op.spec)):

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from graphlens.ir.fusion import (
     CHANGES_THE_MODEL,
+    COMPILE,
     Chain,
     FusionAnswer,
     Obstacle,
@@ -42,7 +43,9 @@ class _Setting:
 
 
 def probe(chains: Sequence[Chain], time_limit_s: float = DEFAULT_TIME_LIMIT_S) -> dict[str, FusionAnswer]:
-    """Find out why each of ``chains`` is not fused; answers by the chains' keys, none for what time did not allow.
+    """Find out why each of ``chains`` is not fused, or whether XLA compiles it; answers by the chains' keys.
+
+    A chain that time did not allow for has no answer.
 
     Two processes run at the same time: one as TensorFlow is set up here, one with oneDNN on.  Where oneDNN is off here
     and the second one fuses a chain, oneDNN is the first change that its answer names.
@@ -51,9 +54,12 @@ def probe(chains: Sequence[Chain], time_limit_s: float = DEFAULT_TIME_LIMIT_S) -
         return {}
     alike = _alike(chains)
     asked = [group[0] for group in alike]
-    children = [_start(asked, setting, time_limit_s) for setting in ({}, {ONEDNN_SETTING: "1"})]
-    here, with_onednn = (_finish(child, time_limit_s + _GRACE_S) for child in children)
-    found = _joined(here, with_onednn)
+    fusions = [chain for chain in asked if chain.kind != COMPILE]
+    children = [_start(asked, {}, time_limit_s)]
+    if fusions and os.environ.get(ONEDNN_SETTING) != "1":
+        children.append(_start(fusions, {ONEDNN_SETTING: "1"}, time_limit_s))
+    here, *others = [_finish(child, time_limit_s + _GRACE_S) for child in children]
+    found = _joined(here, others[0]) if others else here.answers
     return {
         chain.key: answer_for(found[group[0].key], group[0], chain)
         for group in alike
@@ -136,9 +142,9 @@ def _read(line: str) -> dict[str, Any] | None:
 # -- the answers ---------------------------------------------------------------------------------------------------
 
 
-def _joined(here: _Setting, with_onednn: _Setting) -> dict[str, FusionAnswer]:
+def _joined(here: _Setting, with_onednn: _Setting) -> Mapping[str, FusionAnswer]:
     if here.onednn is not False or not with_onednn.onednn:
-        return dict(here.answers)
+        return here.answers
     return {key: _with_setting(answer, with_onednn.answers.get(key)) for key, answer in here.answers.items()}
 
 

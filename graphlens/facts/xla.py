@@ -1,0 +1,130 @@
+"""Which ops keep XLA from compiling a function, by TensorFlow's own registry, shipped as data."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from graphlens.facts.flat import is_compiled
+from graphlens.ir.fusion import COMPILE, Chain, FusionAnswer
+from graphlens.ir.graph import ARGUMENT, RETURN, Function, Graph, Op, ops_of
+
+if TYPE_CHECKING:
+    from graphlens.facts.core import Facts
+
+TABLE_VERSION: Final = "2.21"
+_TABLE: Final = Path(__file__).parent.parent / "data" / f"xla-ops-tf{TABLE_VERSION}.json.gz"
+# The frame of a function, and its inputs: not for XLA to compile.
+_NOT_COMPILED: Final = frozenset({ARGUMENT, RETURN, "Placeholder", "PlaceholderWithDefault", "NoOp"})
+
+# One kernel: attribute -> the types it takes.
+_Kernel = Mapping[str, frozenset[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """One op that XLA cannot compile: there is no kernel for its type (``dtype`` is ``None``), or not for a dtype."""
+
+    name: str
+    type: str
+    dtype: str | None = None
+
+
+@lru_cache(maxsize=1)
+def table() -> Mapping[str, Sequence[_Kernel]]:
+    """Return the kernels that XLA has for each op type."""
+    ops = json.loads(gzip.decompress(_TABLE.read_bytes()))["ops"]
+    return {name: [{attr: frozenset(types) for attr, types in kernel} for kernel in ops[name]] for name in ops}
+
+
+def blocker_of(op: Op) -> Blocker | None:
+    """Return why XLA cannot compile ``op``, or ``None`` when it can.
+
+    >>> blocker_of(Op("x", "Relu", attrs={"T": "float32"})) is None
+    True
+    >>> blocker_of(Op("x", "Identity", attrs={"T": "string"}))
+    Blocker(name='x', type='Identity', dtype='string')
+    """
+    if op.type in _NOT_COMPILED:
+        return None
+    kernels = table().get(op.type)
+    if kernels is None:
+        return Blocker(op.name, op.type)
+    refused = [dtype for kernel in kernels for dtype in _refused(kernel, op.attrs)[:1]]
+    return Blocker(op.name, op.type, refused[0]) if len(refused) == len(kernels) else None
+
+
+def _refused(kernel: _Kernel, attrs: Mapping[str, Any]) -> list[str]:
+    """Return the dtypes of an op that a kernel does not take; an attribute may list several."""
+    found = []
+    for attr, types in kernel.items():
+        value = attrs.get(attr)
+        dtypes = value if isinstance(value, tuple) else () if value is None else (value,)
+        found += [str(dtype) for dtype in dtypes if dtype not in types]
+    return found
+
+
+# -- in a graph ----------------------------------------------------------------------------------------------------
+
+
+def blockers_of_compiled(library: Graph) -> Mapping[str, tuple[Blocker, ...]]:
+    """Return function -> its blockers, for the functions that ask to be compiled and cannot be."""
+    asked = {
+        call.function
+        for function in library.functions.values()
+        for op in ops_of(function.graph)
+        if is_compiled(op)
+        for call in op.calls
+    }
+    found = {
+        name: tuple(_in_function(library, library.functions[name], set()))
+        for name in sorted(asked)
+        if name in library.functions
+    }
+    return {name: blockers for name, blockers in found.items() if blockers}
+
+
+def _in_function(library: Graph, function: Function, seen: set[str]) -> Iterator[Blocker]:
+    if function.name in seen:
+        return
+    seen.add(function.name)
+    for op in ops_of(function.graph):
+        called = [library.functions[call.function] for call in op.calls if call.function in library.functions]
+        for item in called:
+            yield from _in_function(library, item, seen)
+        blocker = None if called else blocker_of(op)
+        if blocker is not None:
+            yield blocker
+
+
+def blockers_of_step(facts: Facts) -> tuple[Blocker, ...]:
+    """Return what would keep XLA from compiling the whole step: live ops of the graph as written."""
+    if facts.dataflow is None:
+        return ()
+    found = (blocker_of(op) for _, op in facts.dataflow.live() if not is_compiled(op) and not op.calls)
+    return tuple(blocker for blocker in found if blocker is not None)
+
+
+def key_of(blocker: Blocker) -> str:
+    """Return the key under which a trial of compiling the op is asked for and answered."""
+    return f"{COMPILE}:{blocker.type}:{blocker.dtype or ''}"
+
+
+def trials(facts: Facts) -> tuple[Chain, ...]:
+    """Return one op of each kind of blocker as a graph of its own, to be compiled alone."""
+    from graphlens.facts.fusion import single_op
+
+    if facts.dataflow is None:
+        return ()
+    kinds = {key_of(blocker): blocker for blocker in blockers_of_step(facts)}
+    return tuple(single_op(facts.dataflow, blocker.name, key, COMPILE) for key, blocker in kinds.items())
+
+
+def confirmed(facts: Facts, blocker: Blocker) -> FusionAnswer | None:
+    """Return what a real compilation of such an op alone said, where one was made."""
+    return facts.evidence.fusion_answers.get(key_of(blocker))

@@ -1,0 +1,60 @@
+"""The experiments with real processes: Grappler's and XLA's own word on small chains."""
+
+from __future__ import annotations
+
+import pytest
+
+from graphlens.facts.core import Facts
+from graphlens.facts.fusion import chains_to_probe
+from graphlens.ir.fusion import FusionAnswer, Obstacle
+from graphlens.ir.sketch import sketch
+from graphlens.tf import fusion_ask
+
+pytestmark = pytest.mark.tf
+
+MODEL = """
+    x     = Placeholder() float32[4,8,8,4]
+    w     = ReadVariableOp(filter) float32[3,3,4,8]
+    b     = ReadVariableOp(offset) float32[8]
+    conv  = Conv2D(x, w) float32[4,8,8,8] {T: float32, data_format: NHWC, strides: [1,1,1,1], padding: SAME}
+    bias  = BiasAdd(conv, b) float32[4,8,8,8] {T: float32}
+    act   = Relu(bias) float32[4,8,8,8] {T: float32}
+    peek  = Softmax(conv) float32[4,8,8,8] {T: float32}
+    kept  = Conv2D(act, w) float32[4,8,8,8] {T: float32, data_format: NHWC, strides: [1,1,1,1], padding: SAME}
+    gate  = BiasAdd(kept, b) float32[4,8,8,8] {T: float32}
+    half  = Sigmoid(gate) float32[4,8,8,8] {T: float32}
+    swish = Mul(gate, half) float32[4,8,8,8] {T: float32}
+    text  = AsString(swish) string[4,8,8,8] {T: float32}
+    bare  = StringLength(text) int32[4,8,8,8]
+    one   = _Retval(bare)
+    two   = _Retval(peek)
+"""
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, FusionAnswer]:
+    return fusion_ask.probe(chains_to_probe(Facts(sketch(MODEL))))
+
+
+def test_a_second_reader_is_named(answers: dict[str, FusionAnswer]) -> None:
+    assert answers["conv:conv"].changes == ((Obstacle("consumer", "peek", "Softmax"),),)
+
+
+def test_swish_is_taken_in_by_onednn_only(answers: dict[str, FusionAnswer]) -> None:
+    answer = answers["conv:kept"]
+    if answer.verdict == "fuses":
+        return  # oneDNN is on here
+    assert [[item.kind for item in some] for some in answer.changes] == [["onednn"], ["activation"]]
+
+
+def test_the_compiler_confirms_the_registry(answers: dict[str, FusionAnswer]) -> None:
+    assert answers["xla:AsString:"].verdict == "unsupported", answers["xla:AsString:"]
+
+
+def test_nothing_is_started_for_nothing() -> None:
+    assert fusion_ask.probe([]) == {}
+
+
+def test_a_child_that_dies_answers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusion_ask, "_MODULE", "graphlens.no_such_module")
+    assert fusion_ask.probe(chains_to_probe(Facts(sketch(MODEL)))) == {}
