@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tensorflow as tf
@@ -32,7 +32,18 @@ def build(program: Program) -> Traced:
 
     function = tf.function(rewritten, autograph=False, jit_compile=ready.compiled or None)
     concrete = concrete_of(function, list(ready.signature), {})
-    return Traced(concrete, lambda tensors: concrete(*tensors))
+    return Traced(concrete, _Call(concrete, ready))
+
+
+@dataclass(frozen=True)
+class _Call:
+    """Calls a function, and keeps alive the variables that it refers to only weakly."""
+
+    concrete: Any
+    program: Program
+
+    def __call__(self, tensors: Sequence[Any]) -> Any:
+        return self.concrete(*tensors)
 
 
 def concrete_of(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

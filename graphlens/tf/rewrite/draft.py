@@ -39,6 +39,7 @@ class Draft:
         self.library = {function.signature.name: function for function in program.graph.library.function}
         self.compiled = program.compiled
         self.notes: list[str] = list(program.notes)
+        self._constant_bytes = 0
         for node in program.graph.node:
             copy = nodes.NodeDef()
             copy.CopyFrom(node)
@@ -118,6 +119,10 @@ class Draft:
     def is_written(self, placeholder: str) -> bool:
         """Whether the variable behind a placeholder may be written."""
         return placeholder in self._program.written
+
+    def constant_bytes(self) -> int:
+        """Return how much of the graph constants take."""
+        return self._constant_bytes
 
     # -- changing --------------------------------------------------------------------------------------------------
 
@@ -206,13 +211,19 @@ class Draft:
         self.add(read)
 
     def _remember(self, node: Any) -> None:
+        self._constant_bytes += _stored_bytes(node)
         for ref in node.input:
             counts = self._readers[nodes.source(ref)]
             counts[node.name] = counts.get(node.name, 0) + 1
 
     def _forget(self, name: str) -> None:
+        self._constant_bytes -= _stored_bytes(self._nodes[name])
         for ref in self._nodes[name].input:
             self._readers[nodes.source(ref)].pop(name, None)
+
+
+def _stored_bytes(node: Any) -> int:
+    return int(node.ByteSize()) if node.op == "Const" else 0
 
 
 def put_constant(node: Any, value: np.ndarray) -> None:

@@ -46,8 +46,7 @@ def _read(draft: Draft, values: Values, name: str) -> str:
 
 def _refuse_too_big(draft: Draft, values: Values, reads: Sequence[str]) -> None:
     size = sum(values.of([nodes.tensor(name)])[0].nbytes for name in reads)
-    there = sum(draft.node(name).ByteSize() for name in draft if draft.node(name).op == "Const")
-    if size + there > CONSTANT_BYTES_LIMIT:
+    if size + draft.constant_bytes() > CONSTANT_BYTES_LIMIT:
         raise RewriteError(
             f"the variables would be {size / 1e9:.1f} GB of constants, and a graph holds at most 2 GB: freeze a part"
         )

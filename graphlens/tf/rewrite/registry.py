@@ -8,7 +8,7 @@ from typing import Any
 
 from graphlens.errors import RewriteError
 from graphlens.plugins import REWRITE_GROUP, PluginError, load_group
-from graphlens.tf.rewrite import affine, freeze
+from graphlens.tf.rewrite import affine, freeze, identities
 from graphlens.tf.rewrite.draft import Draft
 from graphlens.tf.rewrite.program import Program
 
@@ -16,6 +16,7 @@ Rewrite = Callable[[Draft, Mapping[str, Any]], None]
 
 _OWN: Mapping[str, Rewrite] = {
     "fold-affine": affine.fold_affine,
+    "remove-identities": identities.remove_identities,
     "freeze-variables": freeze.freeze_variables,
     "fold-constant": freeze.fold_constant,
     "merge-constants": freeze.merge_constants,
