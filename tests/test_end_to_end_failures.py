@@ -144,7 +144,11 @@ def assert_static_report(folder: Path, outcome: Outcome, message: str) -> dict[s
         ("crashes_in_step", "the recording process crashed (SIGABRT)"),
         ("python_out_of_memory", "the model failed on its first step: MemoryError; it needs more memory"),
         ("tensorflow_out_of_memory", "the model failed on its first step: OOM when allocating tensor"),
-        ("wrong_shapes", "the model failed on its first step: Input to reshape is a tensor with 4 values"),
+        pytest.param(
+            "wrong_shapes",
+            "the model failed on its first step: Input to reshape is a tensor with 4 values",
+            marks=pytest.mark.heavy,
+        ),
     ],
 )
 def test_a_step_that_dies_leaves_the_static_report(programs: Path, program: str, message: str) -> None:
@@ -207,7 +211,7 @@ def test_an_op_that_tensorflow_does_not_know(small_models: Path, tmp_path: Path)
     assert "GL203" in found  # judged on the traced graph
 
 
-@pytest.mark.parametrize("name", ["bad_node_attr", "negative_shape"])
+@pytest.mark.parametrize("name", ["bad_node_attr", pytest.param("negative_shape", marks=pytest.mark.heavy)])
 def test_a_model_that_only_tensorflow_rejects(shared_real: Path, tmp_path: Path, name: str) -> None:
     outcome = analyze(shared_real / "malformed" / name, "-o", "r.json", "-o", "r.html", cwd=tmp_path)
     assert_static_report(tmp_path, outcome, f"TensorFlow cannot load {shared_real / 'malformed' / name}:")

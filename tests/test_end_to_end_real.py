@@ -62,6 +62,7 @@ def test_a_graph_that_only_a_gpu_program_can_run_is_read(shared_real: Path, tmp_
     assert all("GPU" in op["device"].upper() for op in convolutions)
 
 
+@pytest.mark.heavy
 def test_a_graph_that_crashes_tensorflow_is_still_read(shared_real: Path, tmp_path: Path) -> None:
     outcome, report = analyzed(tmp_path, shared_real / "keras_imagenet_gpu.pbtxt")
     assert outcome.code == 3
