@@ -271,7 +271,7 @@ def test_control_flow_tables_and_source_lines(exported):
     }
     assert roles == {"call", "cond", "body", "then", "else"}
     assert [variable.name for variable in model.graph.main.captures.values()] == ["w"], "the table is no variable"
-    assert any("_initializer_" in name for name in model.initializers)
+    assert any("_initializer_" in graph.root for graph in model.judged.on_load)
     lines = {
         op.source for function in model.graph.functions.values() for op in ops_of(function.graph) if op.type == "Neg"
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from graphlens.ir.sketch import sketch
-from graphlens.ir.unsafe import unsafe_ops
+from graphlens.ir.unsafe import OWN_FILE, WRITTEN_VALUE, refusal, unsafe_ops
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
 
@@ -24,7 +24,8 @@ def unsafe(text: str) -> list[str]:
     RegisterDatasetV2 CreateSummaryFileWriter CreateSummaryDbWriter WriteScalarSummary WriteSummary ImportEvent
     LoadAndRemapMatrix GenerateVocabRemapping RemoteCall XlaHostCompute RpcCall RpcServerStart WholeFileReaderV2
     TFRecordReaderV2 RecordInput ImmutableConst DumpTensor CalibrationStatisticsSaver FileSystemSetConfiguration
-    DistributedSave Skipgram IO>BigQueryClient IO>FileRead""".split(),
+    DistributedSave Skipgram IO>BigQueryClient IO>FileRead DatasetFromGraph DeserializeIterator TRTEngineOp
+    InitializeTRTResource SymbolicGradient Restore""".split(),
 )
 def test_ops_that_always_reach_out(op_type: str) -> None:
     assert unsafe(f"x = Const() string[]\na = {op_type}(x)") == ["a"]
@@ -40,6 +41,10 @@ def test_ops_that_always_reach_out(op_type: str) -> None:
         "a = _Send(x) {send_device: /job:a/task:0/device:CPU:0, recv_device: /job:b/task:0/device:CPU:0}",
         "a = InitializeTableFromTextFileV2(x, x)",
         "a = CacheDatasetV2(x, x, x)",
+        "a = DecodeProtoV2(x) {descriptor_source: /etc/passwd}",
+        "a = EncodeProto(x) {descriptor_source: /etc/passwd}",
+        "a = TensorSliceDataset(x) {is_files: true}",
+        "a = PrintV2(x) {output_stream: ${where}}",
     ],
 )
 def test_ops_that_reach_out_with_these_attributes_or_inputs(line: str) -> None:
@@ -58,6 +63,9 @@ def test_ops_that_reach_out_with_these_attributes_or_inputs(line: str) -> None:
         "a = DecodeJpeg(x)",
         "a = LookupTableFindV2(x)",
         "a = TensorSliceDataset(x)",
+        "a = DecodeProtoV2(x) {descriptor_source: local://}",
+        "a = DecodeProtoV2(x) {descriptor_source: bytes://abc}",
+        "a = EncodeProto(x)",
         "a = IteratorGetNext(x)",
         "a = CollectiveReduceV2(x)",
         "a = SaveSomethingOfMyOwn(x)",
@@ -68,17 +76,74 @@ def test_ops_that_stay_inside(line: str) -> None:
     assert unsafe(f"x = Const() string[] {{nbytes: 0}}\n{line}") == []
 
 
-@pytest.mark.parametrize("source", ["name = Placeholder() string[]", "name = _Arg() string[]"])
-def test_a_vocabulary_that_is_an_asset_is_no_file_of_somebody_else(source: str) -> None:
-    name = source.partition(" ")[0]
-    table = f"t = HashTableV2() resource[]\ni = Identity({name}) string[]\na = InitializeTableFromTextFileV2(t, i)"
-    assert unsafe(f"{source}\n{table}") == []
+# Where the name of a table's file comes from -> whether the model is then safe.  `p` is a path written in the graph.
+NAMES = {
+    "n = Placeholder() string[]": True,
+    "n = _Arg() string[]": True,
+    f"n = {OWN_FILE}() string[]": True,
+    f"n = {WRITTEN_VALUE}() string[]": False,
+    "n = Const() string[]": False,
+    "n = PlaceholderWithDefault(p) string[]": False,
+    "c = Placeholder() bool[]\nn = SelectV2(c, p, p) string[]": False,
+    "c = Placeholder() bool[]\na = Placeholder() string[]\nn = SelectV2(c, a, p) string[]": False,
+    "c = Const() bool[]\na = Placeholder() string[]\nn = SelectV2(c, a, a) string[]": True,
+    "a = Placeholder() string[]\nn = StringJoin(a, p) string[]": False,
+    "a = Placeholder() string[]\nk = Const() int32[]\nn = ShardedFilename(a, k, k) string[]": True,
+    "n = Identity(^p) string[]": False,
+    "a = Placeholder() string[]\nn = StringUpper(a) string[]": False,
+}
 
 
-def test_the_saver_of_a_main_graph_is_not_part_of_the_model() -> None:
-    saver = "saver_filename = Placeholder() string[]\nn = StringJoin(saver_filename) string[]\ns = SaveV2(n)"
-    assert unsafe(saver) == []
-    assert unsafe("n = Const() string[]\ns = SaveV2(n)") == ["s"], "a name written in the graph is the model's own"
+@pytest.mark.parametrize("source", NAMES)
+def test_a_vocabulary_is_the_callers_file_only_if_all_of_its_name_is_his(source: str) -> None:
+    table = "t = HashTableV2() resource[]\ni = Identity(n) string[]\nvocabulary = InitializeTableFromTextFileV2(t, i)"
+    found = unsafe(f"p = Const() string[] {{nbytes: 7}}\n{source}\n{table}")
+    assert found == ([] if NAMES[source] else ["vocabulary"])
+
+
+@pytest.mark.parametrize(("call", "safe"), [("name", True), ("path", False)])
+def test_a_name_is_followed_to_all_callers_of_a_function(call: str, safe: bool) -> None:
+    graph = f"""
+        name = Placeholder() string[]
+        path = Const() string[] {{nbytes: 7}}
+        t = HashTableV2() resource[]
+        first = PartitionedCall(name, t) {{call: f}}
+        second = StatefulPartitionedCall({call}, t) {{call: f}}
+        function f:
+        n = _Arg() string[]
+        t = _Arg() resource[]
+        vocabulary = InitializeTableFromTextFileV2(t, n)
+    """
+    assert unsafe(graph) == ([] if safe else ["f/vocabulary"])
+
+
+def test_a_name_that_a_loop_or_a_dataset_passes_is_not_followed() -> None:
+    graph = """
+        name = Placeholder() string[]
+        d = MapDataset(name) {f: g}
+        function g:
+        n = _Arg() string[]
+        vocabulary = InitializeTableFromTextFileV2(n, n)
+    """
+    assert unsafe(graph) == ["g/vocabulary"]
+
+
+def test_only_a_loader_may_restore_and_only_from_the_models_own_files() -> None:
+    restore = "n = {}() string[]\nr = RestoreV2(n, n, n)"
+    assert unsafe(restore.format(OWN_FILE)) == []
+    assert unsafe(restore.format("Placeholder")) == ["r"]
+
+
+def test_a_saver_writes_whoever_gives_it_a_name() -> None:
+    """A frozen graph and a `.meta` file run all that they hold, the saver included."""
+    saver = "n = {}() string[]\nj = StringJoin(n) string[]\ns = SaveV2(j)"
+    assert [unsafe(saver.format(source)) for source in ("Placeholder", OWN_FILE, "Const")] == [["s"]] * 3
+
+
+def test_the_refusal_names_the_first_op_and_counts_the_others() -> None:
+    assert refusal([]) is None
+    two = refusal([("a", "ReadFile reads files"), ("b", "PyFunc runs Python")])
+    assert two == "not executed: op 'a' and 1 more ReadFile reads files; pass --trust to execute it anyway"
 
 
 def test_functions_are_searched_when_they_can_be_called() -> None:
@@ -100,8 +165,8 @@ def test_functions_are_searched_when_they_can_be_called() -> None:
 def test_real_models_with_vocabularies_and_a_saver_are_safe(model: str) -> None:
     savedmodel = pytest.importorskip("graphlens.loaders.savedmodel")
     loaded = savedmodel.load_saved_model(REAL / model, None, None)
-    assert unsafe_ops(loaded.graph) == []
-    assert [found for graph in loaded.on_load for found in unsafe_ops(graph)] == []
+    assert loaded.judged.all_blockers() == []
+    assert loaded.judged.on_load
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="real models are not here")
@@ -113,6 +178,6 @@ def test_what_runs_on_loading_may_read_assets_of_the_model_only(tmp_path: Path) 
     model = saved_model().FromString((REAL / "tfx_taxi_savedmodel/saved_model.pb").read_bytes())
     del model.meta_graphs[0].collection_def["saved_model_assets"]
     (tmp_path / "saved_model.pb").write_bytes(model.SerializeToString())
-    found = [why for graph in load_saved_model(tmp_path).on_load for _, why in unsafe_ops(graph)]
+    found = [why for _, why in load_saved_model(tmp_path).judged.all_blockers()]
     assert found
     assert all("InitializeTableFromTextFileV2 reads files" in why for why in found)

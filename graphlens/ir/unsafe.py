@@ -7,19 +7,25 @@ unsafe by that alone; one from the TensorFlow I/O library, whose names begin wit
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
 import networkx as nx
 
-from graphlens.ir.graph import ARGUMENT, Graph, Op, data_inputs, op_of
+from graphlens.ir.graph import ARGUMENT, Function, Graph, Op, in_edges, op_of
 
 READS_FILES: Final = "reads files"
 WRITES_FILES: Final = "writes files"
 NETWORK: Final = "uses the network"
 PYTHON: Final = "runs Python code of this process"
 PROCESS: Final = "changes this process or another one"
+HIDDEN: Final = "runs a program that stands in data, where nobody can judge it"
+
+# Types that loaders put in place of an input whose value they know the origin of; no graph that runs holds them.
+OWN_FILE: Final = "_OwnFile"  # TensorFlow feeds it with the name of a file that belongs to the model
+WRITTEN_VALUE: Final = "_WrittenValue"  # TensorFlow feeds it with what the model's file says
 
 # Op types, by what they do.  A type is matched as a whole.
 _ALWAYS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = tuple(
@@ -32,8 +38,8 @@ _ALWAYS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = tuple(
             r"|FixedLengthRecordReader(V2)?|TFRecordReader(V2)?|LMDBReader|RecordInput|ImmutableConst"
             r"|TextLineDataset(V2)?|TFRecordDataset(V2)?|FixedLengthRecordDataset(V2)?|(Experimental)?CSVDataset(V2)?"
             r"|(Experimental)?SqlDataset|(Experimental)?LMDBDataset|LoadDataset|ListSnapshotChunksDataset"
-            r"|SnapshotChunkDataset|SnapshotDatasetReader|SnapshotNestedDatasetReader|Restore(V2|Slice)?"
-            r"|DTensorRestoreV2|LoadAndRemapMatrix|GenerateVocabRemapping|Skipgram",
+            r"|SnapshotChunkDataset|SnapshotDatasetReader|SnapshotNestedDatasetReader|DTensorRestoreV2"
+            r"|LoadAndRemapMatrix|GenerateVocabRemapping|Skipgram|InitializeTRTResource",
         ),
         (
             WRITES_FILES,
@@ -52,24 +58,34 @@ _ALWAYS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = tuple(
             r"RemoteCall|FileSystemSetConfiguration|Abort|_?XlaHostCompute(Mlir)?|WorkerHeartbeat|ShutdownTPUSystem"
             r"|ShutdownDistributedTPU|_ShutdownDistributedTPU|_DisconnectHostFromDistributedTPUSystem",
         ),
+        # A serialized graph, iterator or engine; the gradient function is named in a table beside the graph.
+        (HIDDEN, r"DatasetFromGraph|DeserializeIterator|TRTEngineOp|SymbolicGradient"),
     )
 )
 _TENSORFLOW_IO: Final = re.compile(r"^(IO>|IO_|KafkaDataset|KinesisDataset|Ignite)")
 _TABLE_FROM_FILE: Final = re.compile(r"^InitializeTableFromTextFile(V2)?$")
+_RESTORE: Final = re.compile(r"^Restore(V2|Slice)?$")
 _DEBUG: Final = re.compile(r"^(Debug(Identity|NanCount|NumericSummary|GradientIdentity)\w*|Copy|CopyHost)$")
 _FILE_CACHE: Final = re.compile(r"^CacheDataset(V2)?$")
 _EXCHANGE: Final = re.compile(r"^_?(Host)?(Send|Recv)$")
-_SAVER_PART: Final = re.compile(r"^(Save(V2|Slices)?|Restore(V2|Slice)?|MergeV2Checkpoints)$")
+_PROTO: Final = re.compile(r"^(DecodeProto(V2)?|EncodeProto)$")
+_IN_MEMORY_PROTO: Final = re.compile(r"^($|local://$|bytes://)")
 _MACHINE: Final = re.compile(r"/job:[^/]+(/replica:[^/]+)?(/task:[^/]+)?")
+_FILLED_IN: Final = "${"  # how loaders write an attribute whose value the caller of the function gives
 
-# Names that TensorFlow's exporter gives to functions that `tf.saved_model.load` runs by itself.
-
-# A constant that a loader overwrites with the path of a file inside the SavedModel.
-
-# Ops that hand a file name on; what is behind them decides.
-_NAME_BUILDERS: Final = frozenset(
-    {"Identity", "StringJoin", "ShardedFilename", "Select", "SelectV2", "Pack", "Reshape"}
-)
+# Ops that hand a file name on, and which of their inputs are names; ``None`` stands for all.
+_NAME_BUILDERS: Final[Mapping[str, tuple[int, ...] | None]] = {
+    "Identity": (0,),
+    "Reshape": (0,),
+    "ShardedFilename": (0,),
+    "Select": (1, 2),
+    "SelectV2": (1, 2),
+    "StringJoin": None,
+    "Pack": None,
+}
+_PLAIN_CALLS: Final = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+_GIVEN: Final = frozenset({"Placeholder", ARGUMENT, OWN_FILE})  # where names come from that the caller chose
+_UNKNOWN: Final = "?"
 
 
 def unsafe_ops(graph: Graph) -> list[tuple[str, str]]:
@@ -78,32 +94,62 @@ def unsafe_ops(graph: Graph) -> list[tuple[str, str]]:
     Looked through are the root and all functions it can call.  The name is that of the op in the root function, or
     ``function/op`` for an op of another function.
     """
+    library = _Library.of(graph)
     return [
-        (op.name if function == graph.root else f"{function}/{op.name}", why)
-        for function in reachable_functions(graph)
-        for op, why in _unsafe_in(graph.functions[function].graph, has_saver=graph.root == "")
+        (name if function == graph.root else f"{function}/{name}", why)
+        for function in library.reachable
+        for name, why in _unsafe_in(library, function)
     ]
 
 
-def _unsafe_in(graph: nx.MultiDiGraph, has_saver: bool) -> Iterator[tuple[Op, str]]:
-    for name, op in graph.nodes(data="op"):
-        why = unsafe_reason(graph, name)
-        # A SavedModel's main graph holds the saver beside the model; whoever saves or restores gives it a file name.
-        if why and not (has_saver and _SAVER_PART.match(op.type) and _is_given_a_name(graph, name)):
-            yield op, why
+def refusal(blockers: Iterable[tuple[str, str]]) -> str | None:
+    """Say in one line that a model with these ``(name, why)`` is not executed; ``None`` when there are none."""
+    listed = list(blockers)
+    if not listed:
+        return None
+    name, why = listed[0]
+    more = f" and {len(listed) - 1} more" if len(listed) > 1 else ""
+    return f"not executed: op '{name}'{more} {why}; pass --trust to execute it anyway"
 
 
 def reachable_functions(graph: Graph) -> list[str]:
     """Return the root and all functions that it can call, directly or not, in the order met."""
-    found = {graph.root: None}
-    pending = list(found)
-    while pending:
-        for _, op in graph.functions[pending.pop(0)].graph.nodes(data="op"):
-            for name in (op.type, *(call.function for call in op.calls), *_functions_in(op.attrs)):
-                if name in graph.functions and name not in found:
-                    found[name] = None
-                    pending.append(name)
-    return list(found)
+    return list(_Library.of(graph).reachable)
+
+
+def unsafe_reason(graph: nx.MultiDiGraph, name: str) -> str | None:
+    """Say what the op reaches, or ``None`` when it stays inside the graph."""
+    alone = _Library("", {"": Function("", graph)}, ("",), {})
+    return _reason(alone, "", name, op_of(graph, name))
+
+
+# -- functions ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Library:
+    """The functions that a root can reach, and for each of them the ``(function, op)`` that may call it."""
+
+    root: str
+    functions: Mapping[str, Function]
+    reachable: tuple[str, ...]
+    call_sites: Mapping[str, list[tuple[str, str]]]
+
+    @classmethod
+    def of(cls, graph: Graph) -> _Library:
+        """Walk ``graph`` from its root."""
+        sites: dict[str, list[tuple[str, str]]] = {graph.root: []}
+        pending = [graph.root]
+        for function in pending:  # grows while it is walked
+            for name, op in graph.functions[function].graph.nodes(data="op"):
+                for called in {op.type, *(call.function for call in op.calls), *_functions_in(op.attrs)}:
+                    if called not in graph.functions:
+                        continue
+                    if called not in sites:
+                        sites[called] = []
+                        pending.append(called)
+                    sites[called].append((function, name))
+        return cls(graph.root, graph.functions, tuple(pending), sites)
 
 
 def _functions_in(attrs: Mapping[str, Any]) -> Iterator[str]:
@@ -116,10 +162,18 @@ def _functions_in(attrs: Mapping[str, Any]) -> Iterator[str]:
                 yield item["name"]
 
 
-def unsafe_reason(graph: nx.MultiDiGraph, name: str) -> str | None:
-    """Say what the op reaches, or ``None`` when it stays inside the graph."""
-    op = op_of(graph, name)
-    return _reason_of_type(op.type) or _conditional_reason(graph, name, op)
+def _unsafe_in(library: _Library, function: str) -> Iterator[tuple[str, str]]:
+    for name, op in library.functions[function].graph.nodes(data="op"):
+        why = _reason(library, function, name, op)
+        if why:
+            yield name, why
+
+
+# -- one op -------------------------------------------------------------------------------------------------------
+
+
+def _reason(library: _Library, function: str, name: str, op: Op) -> str | None:
+    return _reason_of_type(op.type) or _reason_of_attributes(op) or _reason_of_names(library, function, name, op)
 
 
 @lru_cache(maxsize=4096)  # graphs hold many ops of few types
@@ -132,26 +186,22 @@ def _reason_of_type(op_type: str) -> str | None:
     return None
 
 
-def _conditional_reason(graph: nx.MultiDiGraph, name: str, op: Op) -> str | None:
-    """Judge ops that are unsafe only with certain attributes or inputs."""
+def _reason_of_attributes(op: Op) -> str | None:
+    """Judge ops that are unsafe only with certain attributes."""
+    if any(isinstance(value, str) and value.startswith(_FILLED_IN) for value in op.attrs.values()):
+        return f"{op.type} has an attribute that its caller fills in, which cannot be judged"
     if _DEBUG.match(op.type):
         return _debug_reason(op)
     if _EXCHANGE.match(op.type) and _leaves_machine(op):
         return f"{op.type} {NETWORK}: its other end is in another process"
     if op.type == "PrintV2" and str(op.attrs.get("output_stream", "")).startswith("file:"):
         return f"{op.type} {WRITES_FILES}"
-    return _named_file_reason(graph, name, op)
-
-
-def _named_file_reason(graph: nx.MultiDiGraph, name: str, op: Op) -> str | None:
-    """Judge ops that use a file only when they are given the name of one."""
-    if op.type == "FixedUnigramCandidateSampler" and op.attrs.get("vocab_file"):
-        return f"{op.type} {READS_FILES}"
-    if _TABLE_FROM_FILE.match(op.type) and not _is_given_a_name(graph, name, position=1):
-        return f"{op.type} {READS_FILES}: the name is computed or written in the graph, and is no asset"
-    if _FILE_CACHE.match(op.type) and not _is_memory_cache(graph, name):
-        return f"{op.type} {WRITES_FILES}: it may cache to a file"
-    return None
+    reads = (
+        (op.type == "FixedUnigramCandidateSampler" and op.attrs.get("vocab_file"))
+        or (op.type == "TensorSliceDataset" and op.attrs.get("is_files"))
+        or (_PROTO.match(op.type) and not _IN_MEMORY_PROTO.match(str(op.attrs.get("descriptor_source", ""))))
+    )
+    return f"{op.type} {READS_FILES}" if reads else None
 
 
 def _debug_reason(op: Op) -> str | None:
@@ -172,24 +222,74 @@ def _leaves_machine(op: Op) -> bool:
     return bool(ends[0] and ends[1] and ends[0][0] != ends[1][0])
 
 
-def _is_given_a_name(graph: nx.MultiDiGraph, name: str, position: int = 0) -> bool:
-    """Tell whether the file name at input ``position`` comes from outside the graph.
+# -- file names ---------------------------------------------------------------------------------------------------
 
-    A loader feeds the names of a model's own assets in this way.
-    """
-    inputs = data_inputs(graph, name)
-    pending = inputs[position : position + 1]
+
+def _reason_of_names(library: _Library, function: str, name: str, op: Op) -> str | None:
+    """Judge ops by the file name that they are given."""
+    if _RESTORE.match(op.type) and _origins(library, function, name, 0) != {OWN_FILE}:
+        return f"{op.type} {READS_FILES}"
+    if _TABLE_FROM_FILE.match(op.type) and not _origins(library, function, name, 1) <= _GIVEN:
+        return f"{op.type} {READS_FILES}: the name is computed or written in the graph, and is no asset"
+    if _FILE_CACHE.match(op.type) and not _is_memory_cache(library.functions[function].graph, name):
+        return f"{op.type} {WRITES_FILES}: it may cache to a file"
+    return None
+
+
+def _origins(library: _Library, function: str, name: str, port: int) -> set[str]:
+    """Return the types of the ops from which the name at input ``port`` is made, through builders and calls."""
+    origins: set[str] = set()
+    pending = _producers(library, function, name, port)
+    seen: set[tuple[str, str]] = set()
     while pending:
-        op = op_of(graph, pending.pop())
-        if op.type == ARGUMENT or op.type.startswith("Placeholder"):
-            return True
+        place = pending.pop()
+        if place in seen:
+            continue
+        seen.add(place)
+        if place[1] == _UNKNOWN:
+            origins.add(_UNKNOWN)
+            continue
+        op = op_of(library.functions[place[0]].graph, place[1])
         if op.type in _NAME_BUILDERS:
-            pending += data_inputs(graph, op.name)[:1]
-    return False
+            pending += _names_into(library, *place, _NAME_BUILDERS[op.type])
+        elif op.type == ARGUMENT and place[0] != library.root:
+            pending += _arguments(library, *place)
+        else:
+            origins.add(op.type)
+    return origins
+
+
+def _producers(library: _Library, function: str, name: str, port: int) -> list[tuple[str, str]]:
+    edges = in_edges(library.functions[function].graph, name)
+    return [(function, src) for src, edge in edges if edge.dst_port == port] or [(function, _UNKNOWN)]
+
+
+def _names_into(library: _Library, function: str, name: str, ports: tuple[int, ...] | None) -> list[tuple[str, str]]:
+    if ports is None:
+        edges = in_edges(library.functions[function].graph, name)
+        return [(function, src) for src, _ in edges] or [(function, _UNKNOWN)]
+    return [producer for port in ports for producer in _producers(library, function, name, port)]
+
+
+def _arguments(library: _Library, function: str, name: str) -> list[tuple[str, str]]:
+    """Return what every caller passes for an argument; calls that shift their arguments are not followed."""
+    inputs = library.functions[function].inputs
+    sites = library.call_sites.get(function, [])
+    plain = all(_is_plain_call(library, site, function) for site in sites)
+    if not sites or not plain or name not in inputs:
+        return [(function, _UNKNOWN)]
+    port = inputs.index(name)
+    return [producer for caller, call in sites for producer in _producers(library, caller, call, port)]
+
+
+def _is_plain_call(library: _Library, site: tuple[str, str], function: str) -> bool:
+    op = op_of(library.functions[site[0]].graph, site[1])
+    called = {call.function for call in op.calls}
+    single = all(op_of(library.functions[function].graph, name).outputs for name in library.functions[function].inputs)
+    return single and called <= {function} and op.type in {*_PLAIN_CALLS, function}
 
 
 def _is_memory_cache(graph: nx.MultiDiGraph, name: str) -> bool:
     """Tell whether the file name of a cache is known to be empty."""
-    inputs = data_inputs(graph, name)
-    constant = op_of(graph, inputs[1]).constant if len(inputs) > 1 else None
-    return constant is not None and constant.nbytes == 0
+    names = [op_of(graph, src).constant for src, edge in in_edges(graph, name) if edge.dst_port == 1]
+    return bool(names) and all(constant is not None and constant.nbytes == 0 for constant in names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from graphlens.ir.graph import TensorSpec, Variable
@@ -11,6 +11,17 @@ from graphlens.loaders.attrs import dtype_name, shape_of
 # Keras 3 exports list every variable a second time under this child of the root.
 _SECOND_LIST: Final = "_all_variables"
 _FIRST_LIST: Final = "variables"
+
+SIGNATURES: Final = "signatures"  # child of the root that holds the signatures' functions
+
+# On a plain object, a private name is what TensorFlow's own code calls (`_initialize`, `_restore_from_tensors`); public
+# names and this one are what users call.  All other kinds of nodes belong to TensorFlow altogether.
+_CALLED_BY_USERS: Final = "__call__"
+_ALWAYS_CALLED: Final = frozenset({"_initialize", "_create_resource", "_destroy_resource"})
+# Data, and functions that were never traced: there is nothing in them to call.
+_NOT_CALLED: Final = frozenset(
+    {"user_object", "variable", "constant", "asset", "resource", "captured_tensor", "function"}
+)
 
 
 def variables_of(object_graph: Any) -> dict[int, Variable]:
@@ -32,7 +43,7 @@ def variable_of(saved: Any, otherwise: str) -> Variable:
 def _listed_twice(object_graph: Any) -> frozenset[int]:
     if not object_graph.nodes:
         return frozenset()
-    children = {child.local_name: child.node_id for child in object_graph.nodes[0].children}
+    children = _children(object_graph, 0)
     if _SECOND_LIST not in children or _FIRST_LIST not in children:
         return frozenset()
     return _members(object_graph, children[_SECOND_LIST]) - _members(object_graph, children[_FIRST_LIST])
@@ -57,10 +68,6 @@ def bound_variables(object_graph: Any, function: str, inputs: tuple[str, ...]) -
     return {argument: variable for argument, number in pairs for variable in _bound(object_graph, number)}
 
 
-# Names under which a trackable resource holds the functions that the loader calls.
-_ON_LOAD = frozenset({"_initialize", "_create_resource", "_destroy_resource"})
-
-
 def _bound(object_graph: Any, number: int) -> Iterator[Variable]:
     node = _node(object_graph, number)
     if node is not None and node.WhichOneof("kind") == "variable":
@@ -69,10 +76,7 @@ def _bound(object_graph: Any, number: int) -> Iterator[Variable]:
 
 def called_function(object_graph: Any) -> str | None:
     """Return the function that calling the loaded object runs, ``None`` where it is not callable."""
-    if not object_graph.nodes:
-        return None
-    children = {child.local_name: child.node_id for child in object_graph.nodes[0].children}
-    return next(_functions(object_graph, children.get("__call__", -1)), None)
+    return next(_functions(object_graph, _children(object_graph, 0).get(_CALLED_BY_USERS, -1)), None)
 
 
 def keras_version(object_graph: Any, has_metadata_file: bool) -> str | None:
@@ -82,7 +86,7 @@ def keras_version(object_graph: Any, has_metadata_file: bool) -> str | None:
     }
     if has_metadata_file or any(name.startswith("_tf_keras") for name in identifiers):
         return "keras 2"
-    children = {child.local_name for child in object_graph.nodes[0].children} if object_graph.nodes else set()
+    children = set(_children(object_graph, 0))
     # The first are the marks of `model.export`, the second of `tf.saved_model.save(model)`.
     return "keras 3" if {_SECOND_LIST, "_misc_assets"} <= children or {"_tracked", "_losses"} <= children else None
 
@@ -92,18 +96,81 @@ def has_optimizer_slots(object_graph: Any) -> bool:
     return any(node.slot_variables for node in object_graph.nodes)
 
 
-def initializers_of(object_graph: Any) -> tuple[str, ...]:
-    """Return the functions that TensorFlow runs while it loads the model, in the object graph's order.
+def signature_function(object_graph: Any, signature: str) -> str | None:
+    """Return the function that TensorFlow 2 runs for ``signature``, whatever the main graph calls under that name."""
+    signatures = _children(object_graph, 0).get(SIGNATURES, -1)
+    return next(_functions(object_graph, _children(object_graph, signatures).get(signature, -1)), None)
 
-    They create tables and other resources, fill them, destroy them, and restore what has a saver of its own.
+
+def functions_on_load(object_graph: Any) -> list[tuple[str, str | None]]:
+    """Return ``(name of the child, function)`` of all that TensorFlow may run while it loads the model.
+
+    They create tables and other resources, fill them, destroy them, and restore what has a saver of its own.  The
+    function is ``None`` where the object graph does not say one.
     """
-    named = [child.node_id for node in object_graph.nodes for child in node.children if child.local_name in _ON_LOAD]
-    restored = [saver.restore_function for node in object_graph.nodes for saver in node.saveable_objects.values()]
-    found = [name for number in (*named, *restored) for name in _functions(object_graph, number)]
-    return tuple(dict.fromkeys(found))
+    children = [
+        (child.local_name, child.node_id)
+        for node in object_graph.nodes
+        for child in node.children
+        if _is_called_on_load(node, child.local_name)
+    ]
+    restored = [
+        (name, number)
+        for node in object_graph.nodes
+        for name, saver in node.saveable_objects.items()
+        for number in (saver.save_function, saver.restore_function)
+    ]
+    return list(dict.fromkeys(_resolved(object_graph, (*children, *restored))))
+
+
+def _is_called_on_load(node: Any, child: str) -> bool:
+    plain = node.WhichOneof("kind") == "user_object"
+    return not plain or (child.startswith("_") and child != _CALLED_BY_USERS)
+
+
+def _resolved(object_graph: Any, children: Iterable[tuple[str, int]]) -> Iterator[tuple[str, str | None]]:
+    for name, number in children:
+        functions: list[str | None] = list(_functions(object_graph, number))
+        node = _node(object_graph, number)
+        harmless = node is not None and node.WhichOneof("kind") in _NOT_CALLED and name not in _ALWAYS_CALLED
+        if functions or not harmless:
+            yield from ((name, function) for function in functions or [None])
+
+
+def arguments_by_origin(object_graph: Any, function: str, inputs: tuple[str, ...]) -> dict[str, int | None]:
+    """Return for each of the last arguments of ``function``, which are bound, the number of the node behind it.
+
+    ``None`` stands for all of them where their numbers do not fit.
+    """
+    if function not in object_graph.concrete_functions:
+        return {}
+    bound = list(object_graph.concrete_functions[function].bound_inputs)
+    if len(bound) > len(inputs):
+        return dict.fromkeys(inputs)
+    return dict(zip(inputs[len(inputs) - len(bound) :], bound, strict=True))
+
+
+def asset_number(object_graph: Any, number: int | None) -> int | None:
+    """Return which of the model's assets the node is, ``None`` when it is none."""
+    node = _node(object_graph, -1 if number is None else number)
+    return int(node.asset.asset_file_def_index) if node is not None and node.WhichOneof("kind") == "asset" else None
+
+
+def is_handle(object_graph: Any, number: int | None) -> bool:
+    """Tell whether the node is a variable or a resource, which is no text."""
+    node = _node(object_graph, -1 if number is None else number)
+    return node is not None and node.WhichOneof("kind") in {"variable", "resource"}
+
+
+def _children(object_graph: Any, number: int) -> dict[str, int]:
+    node = _node(object_graph, number)
+    return {child.local_name: child.node_id for child in node.children} if node is not None else {}
 
 
 def _functions(object_graph: Any, number: int) -> Iterator[str]:
     node = _node(object_graph, number)
-    if node is not None and node.WhichOneof("kind") == "function":
+    kind = node.WhichOneof("kind") if node is not None else None
+    if node is not None and kind == "function":
         yield from node.function.concrete_functions
+    elif node is not None and kind == "bare_concrete_function":
+        yield node.bare_concrete_function.concrete_function_name

@@ -9,16 +9,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import networkx as nx
-
 from graphlens.errors import TargetError
 from graphlens.ir.graph import Function, Graph, TensorSpec, Variable, input_specs, op_of
-from graphlens.loaders import objects
+from graphlens.loaders import judged, objects
 from graphlens.loaders.checkpoint import read_index
 from graphlens.loaders.files import looks_like_text, parse_message, parse_text, read_bytes
 from graphlens.loaders.graphdef import MAIN, build_graph, build_reachable, parse_graph_def
+from graphlens.loaders.judged import NOTHING, Judged
 from graphlens.loaders.schema import saved_model
-from graphlens.loaders.signatures import Signature, Tensor, choose, needed_ops, signatures_of, wrapped_function
+from graphlens.loaders.signatures import (
+    Signature,
+    Tensor,
+    choose,
+    needed_ops,
+    op_name,
+    signatures_of,
+    wrapped_function,
+)
 from graphlens.loaders.tensors import strip_weights
 
 BINARY: Final = "saved_model.pb"
@@ -28,8 +35,6 @@ INDEX: Final = Path("variables", "variables.index")
 DEBUG_INFO: Final = Path("debug", "saved_model_debug_info.pb")
 CALL: Final = "__call__"  # the name under which a model without signatures is run
 SERVE: Final = frozenset({"serve"})
-_ASSETS = "saved_model_assets"
-_MAIN_OPS: Final = ("saved_model_main_op", "legacy_init_op")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +53,10 @@ class LoadedModel:
         Every variable of the model; ``checkpoint`` lists what its checkpoint holds.
     keras
         ``keras 2`` or ``keras 3`` where the file says that Keras wrote it.
-    on_load
-        What TensorFlow runs while it loads the model, before the first step: functions that fill tables, for instance.
-        The names of the model's own assets are inputs of these graphs, because the loader feeds them.
+    judged
+        What TensorFlow runs while it loads the model and in a step, for those who judge whether it may.
+    is_text
+        Whether the file is text, which TensorFlow has to be told.
     """
 
     graph: Graph
@@ -65,7 +71,8 @@ class LoadedModel:
     keras: str | None = None
     optimizer_slots: bool = False
     assets: tuple[str, ...] = ()
-    on_load: tuple[Graph, ...] = ()
+    judged: Judged = NOTHING
+    is_text: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -108,7 +115,7 @@ def load_saved_model(path: str | os.PathLike[str], signature: str | None = None,
         chosen, note = _call_signature(graph), None
     else:
         chosen, note = choose(signatures, signature, folder)
-        graph = _signature_graph(meta_graph, chosen, debug_info)
+        graph = _signature_graph(meta_graph, chosen, debug_info, _has_objects(message))
     checkpoint, checkpoint_notes = _checkpoint(folder / INDEX)
     notes = [*([note] if note else []), *graph.notes, *debug_notes, *checkpoint_notes]
     return LoadedModel(
@@ -120,7 +127,8 @@ def load_saved_model(path: str | os.PathLike[str], signature: str | None = None,
         signatures=signatures or (chosen,),
         tags=_tags(meta_graph),
         checkpoint=checkpoint,
-        assets=tuple(str(Path("assets") / asset.filename) for asset in _assets(meta_graph)),
+        assets=tuple(str(Path("assets") / asset.filename) for asset in judged.assets(meta_graph)),
+        judged=judged.of_saved_model(meta_graph, graph, _has_objects(message)),
         notes=tuple(notes),
         **_described(meta_graph, folder, checkpoint),
     )
@@ -135,7 +143,6 @@ def _described(meta_graph: Any, folder: Path | None, checkpoint: Mapping[str, Te
         "variables": found or _collected_variables(meta_graph, checkpoint or {}),
         "keras": objects.keras_version(known, metadata),
         "optimizer_slots": objects.has_optimizer_slots(known),
-        "on_load": _on_load(meta_graph),
     }
 
 
@@ -148,11 +155,19 @@ def _read_saved_model(folder: Path) -> tuple[Any, str]:
             )
         raise TargetError(f"'{folder}' holds no {BINARY}; name the folder of a SavedModel")
     data = read_bytes(file)
-    parse = parse_text if looks_like_text(data) else parse_message
+    # TensorFlow goes by the name: what it would run is what must be read here.
+    parse = parse_text if file.name == TEXT else parse_message
+    if file.name == BINARY and looks_like_text(data):
+        raise TargetError(f"'{file}' is text, which TensorFlow reads under the name {TEXT} only; rename it")
     message: Any = parse(saved_model(), data, file, "a SavedModel")
     if not message.meta_graphs:
         raise TargetError(f"'{file}' holds no graph; export the model again")
     return message, hashlib.sha256(data).hexdigest()
+
+
+def _has_objects(message: Any) -> bool:
+    """TensorFlow follows the object graph of a file that holds one graph, and the main graph's names otherwise."""
+    return len(message.meta_graphs) == 1 and message.meta_graphs[0].HasField("object_graph_def")
 
 
 def _tags(meta_graph: Any) -> tuple[str, ...]:
@@ -195,15 +210,6 @@ def _debug_info(file: Path) -> tuple[Any, list[str]]:
         return None, [f"source lines are not known: {error}"]
 
 
-def _main_ops(meta_graph: Any) -> tuple[str, ...]:
-    collections = meta_graph.collection_def
-    named = [name for key in _MAIN_OPS if key in collections for name in collections[key].node_list.value]
-    internal = meta_graph.signature_def
-    if "__saved_model_init_op" in internal:
-        named.extend(info.name for info in internal["__saved_model_init_op"].outputs.values())
-    return tuple(dict.fromkeys(named))
-
-
 def _collected_variables(meta_graph: Any, checkpoint: Mapping[str, TensorSpec]) -> tuple[Variable, ...]:
     """TF1: the collections say which variables there are, the checkpoint their dtypes and shapes."""
     trainable = set(_collection(meta_graph, "trainable_variables"))
@@ -215,66 +221,24 @@ def _collected_variables(meta_graph: Any, checkpoint: Mapping[str, TensorSpec]) 
     )
 
 
-def _collection(meta_graph: Any, key: str) -> Iterable[str]:
-    from google.protobuf.message import DecodeError
-    from tensorboard.compat.proto import variable_pb2
-
-    if key not in meta_graph.collection_def:
-        return
-    for raw in meta_graph.collection_def[key].bytes_list.value:
-        try:
-            yield variable_pb2.VariableDef.FromString(raw).variable_name.removesuffix(":0")
-        except DecodeError:  # other libraries put messages of their own under these keys
-            continue
+def _collection(meta_graph: Any, key: str) -> list[str]:
+    return [variable.variable_name.removesuffix(":0") for variable in judged.variables_in(meta_graph, key)]
 
 
 # -- the part of the graph that a signature runs ------------------------------------------------------------------
 
 
-def _signature_graph(meta_graph: Any, signature: Signature, debug_info: Any) -> Graph:
+def _signature_graph(meta_graph: Any, signature: Signature, debug_info: Any, has_objects: bool) -> Graph:
+    """Return what TensorFlow runs: the object graph's function if it goes by that, else what the main graph calls."""
     graph_def = meta_graph.graph_def
     nodes = {node.name: node for node in graph_def.node}
-    function = wrapped_function(signature, nodes)
+    known = objects.signature_function(meta_graph.object_graph_def, signature.name) if has_objects else None
+    function = known or wrapped_function(signature, nodes)
     library = {item.signature.name for item in graph_def.library.function}
     if function in library:
         return _bind(build_reachable(graph_def, str(function), debug_info), meta_graph.object_graph_def)
     graph = build_reachable(graph_def, MAIN, debug_info)
     return _pruned(graph, needed_ops(signature, nodes), signature)
-
-
-def _on_load(meta_graph: Any) -> tuple[Graph, ...]:
-    """Return the initializing functions (TF2), and what of the main graph is run once (TF1)."""
-    graph_def = meta_graph.graph_def
-    library = {item.signature.name for item in graph_def.library.function}
-    functions = [name for name in objects.initializers_of(meta_graph.object_graph_def) if name in library]
-    graphs = [build_reachable(graph_def, name) for name in functions]
-    ops = {tensor.removeprefix("^").split(":")[0] for tensor in _main_ops(meta_graph)}
-    return (*graphs, *([_main_graph_of(meta_graph, ops)] if ops else []))
-
-
-def _main_graph_of(meta_graph: Any, ops: set[str]) -> Graph:
-    graph = build_reachable(meta_graph.graph_def, MAIN)
-    main = graph.main.graph
-    needed = ops.union(*(nx.ancestors(main, name) for name in ops if name in main))
-    main.remove_nodes_from([name for name in main if name not in needed])
-    for asset in _assets(meta_graph):
-        name = asset.tensor_info.name.split(":")[0]
-        if name in main:
-            main.nodes[name]["op"] = replace(op_of(main, name), type="Placeholder", constant=None)
-    return graph
-
-
-def _assets(meta_graph: Any) -> Sequence[Any]:
-    """Return the model's own files; older exporters list them in a collection only, which TensorFlow reads too."""
-    from google.protobuf.message import DecodeError
-    from tensorboard.compat.proto.meta_graph_pb2 import AssetFileDef
-
-    if meta_graph.asset_file_def or _ASSETS not in meta_graph.collection_def:
-        return meta_graph.asset_file_def  # type: ignore[no-any-return]
-    try:
-        return [AssetFileDef.FromString(item.value) for item in meta_graph.collection_def[_ASSETS].any_list.value]
-    except DecodeError:
-        return ()
 
 
 def _called_graph(meta_graph: Any, debug_info: Any) -> Graph | None:
@@ -323,8 +287,7 @@ def _pruned(graph: Graph, needed: set[str], signature: Signature) -> Graph:
 
 
 def _names(main: Any, tensors: Iterable[str]) -> tuple[str, ...]:
-    ops = (tensor.removeprefix("^").split(":")[0] for tensor in tensors)
-    return tuple(dict.fromkeys(name for name in ops if name in main))
+    return tuple(dict.fromkeys(name for name in map(op_name, tensors) if name in main))
 
 
 def _reached(functions: Mapping[str, Function]) -> set[str]:
@@ -360,7 +323,15 @@ def load_graph_def(path: str | os.PathLike[str]) -> LoadedModel:
     if not message.node and not message.library.function:
         raise TargetError(f"'{file}' holds no op; export the graph again")
     graph = build_graph(message)
-    return LoadedModel(graph, MAIN, message, hashlib.sha256(data).hexdigest(), notes=graph.notes)
+    return LoadedModel(
+        graph,
+        MAIN,
+        message,
+        hashlib.sha256(data).hexdigest(),
+        notes=graph.notes,
+        judged=judged.of_graph_file(message, graph),
+        is_text=looks_like_text(data),
+    )
 
 
 def load_meta_graph(path: str | os.PathLike[str], signature: str | None = None) -> LoadedModel:
@@ -377,13 +348,14 @@ def load_meta_graph(path: str | os.PathLike[str], signature: str | None = None) 
 
     file = Path(path)
     data = read_bytes(file)
-    parse = parse_text if looks_like_text(data) else parse_message
+    is_text = looks_like_text(data)
+    parse = parse_text if is_text else parse_message
     meta_graph = parse(meta_graph_pb2.MetaGraphDef, data, file, "a MetaGraph")
     signatures = signatures_of(meta_graph)
     checkpoint, notes = _checkpoint(file.with_suffix(".index"))
     if signatures or signature is not None:
         chosen, note = choose(signatures, signature, file)
-        graph, name = _signature_graph(meta_graph, chosen, None), chosen.name
+        graph, name = _signature_graph(meta_graph, chosen, None, has_objects=False), chosen.name
         notes = [*([note] if note else []), *notes]
     else:
         graph, name = build_reachable(meta_graph.graph_def), None
@@ -397,5 +369,7 @@ def load_meta_graph(path: str | os.PathLike[str], signature: str | None = None) 
         tags=_tags(meta_graph),
         checkpoint=checkpoint,
         notes=(*notes, *graph.notes),
+        judged=judged.of_graph_file(meta_graph.graph_def, build_reachable(meta_graph.graph_def)),
+        is_text=is_text,
         **_described(meta_graph, None, checkpoint),
     )

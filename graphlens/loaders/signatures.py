@@ -105,12 +105,26 @@ def wrapped_function(signature: Signature, nodes: Mapping[str, Any]) -> str | No
 
 def needed_ops(signature: Signature, nodes: Mapping[str, Any]) -> set[str]:
     """Return the ops that the outputs of ``signature`` depend on, and its inputs."""
-    pending = [name for tensor in (*signature.outputs, *signature.inputs) for name in tensor.tensors]
+    return upstream((name for tensor in (*signature.outputs, *signature.inputs) for name in tensor.tensors), nodes)
+
+
+def upstream(tensors: Iterable[str], nodes: Mapping[str, Any]) -> set[str]:
+    """Return the ops that make ``tensors``, and all that these depend on, around loops too."""
+    pending = list(tensors)
     needed: set[str] = set()
     while pending:
         written = pending.pop()
-        name = written if written in nodes else written.removeprefix("^").split(":")[0]
+        name = written if written in nodes else op_name(written)
         if name in nodes and name not in needed:
             needed.add(name)
             pending.extend(nodes[name].input)
     return needed
+
+
+def op_name(tensor: str) -> str:
+    """Return the op of a tensor or of a control input.
+
+    >>> op_name("scope/add:1"), op_name("^init")
+    ('scope/add', 'init')
+    """
+    return tensor.removeprefix("^").split(":")[0]

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from graphlens.config import DEFAULT_TIME_BUDGET_S, Progress, Request
 from graphlens.errors import ExecutionError, MissingDependencyError, TargetError, UsageError
+from graphlens.ir import unsafe
 from graphlens.ir.analysis import AnalysisError, Target
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.unsafe import unsafe_ops
 from graphlens.loaders import capture as captures
 from graphlens.loaders import savedmodel, sniff
 from graphlens.loaders.savedmodel import LoadedModel
@@ -88,14 +88,14 @@ def _from_file(request: Request, identified: sniff.Identified, folder: Path, pro
         progress("reading the graph", 0, 0)
         loaded = _load(request, identified)
         evidence = _static_evidence(request, identified, loaded, reason)
-        blockers = [] if reason or request.trust else _blockers(loaded)
+        refusal = None if reason or request.trust else unsafe.refusal(loaded.judged.all_blockers())
         if child is None:
             failed = [] if request.static else [AnalysisError("execute", NO_TENSORFLOW)]
             return Gathered(replace(evidence, errors=(*evidence.errors, *failed)), None, loaded)
-        if blockers:
+        if refusal is not None:
             child.cancel()
-            return Gathered(_not_executed(evidence, _unsafe_message(blockers)), None, loaded)
-        asked = child_request(replace(request, signature=loaded.signature), identified, "record")
+            return Gathered(_not_executed(evidence, refusal), None, loaded)
+        asked = _request_for(loaded, request, identified)
         outcome = _run(child, asked, progress)
         return Gathered(_joined(evidence, folder, outcome), folder, loaded, asked)
     finally:
@@ -103,9 +103,11 @@ def _from_file(request: Request, identified: sniff.Identified, folder: Path, pro
             child.cancel()
 
 
-def _blockers(loaded: LoadedModel) -> list[tuple[str, str]]:
-    """Return the ops that loading or running the model would let out of the graph, with the reason for each."""
-    return [blocker for graph in (loaded.graph, *loaded.on_load) for blocker in unsafe_ops(graph)]
+def _request_for(loaded: LoadedModel, request: Request, identified: sniff.Identified) -> dict[str, Any]:
+    """Tell the child what was found out about the file, so that it opens the very same graph."""
+    tag = ",".join(loaded.tags) if identified.kind == "saved_model" else None
+    asked = child_request(replace(request, signature=loaded.signature, tag=tag), identified, "record")
+    return {**asked, "text": loaded.is_text}
 
 
 def _load(request: Request, identified: sniff.Identified) -> LoadedModel:
@@ -125,12 +127,6 @@ def _static_evidence(
         static_reason=reason,
         notes=loaded.notes,
     )
-
-
-def _unsafe_message(blockers: list[tuple[str, str]]) -> str:
-    name, why = blockers[0]
-    more = f" and {len(blockers) - 1} more" if len(blockers) > 1 else ""
-    return f"not executed: op '{name}'{more} {why}; pass --trust to execute it anyway"
 
 
 # -- a program that TensorFlow has to trace -----------------------------------------------------------------------
@@ -190,7 +186,8 @@ def child_request(request: Request, identified: sniff.Identified, mode: str) -> 
         "time_budget_s": request.time_budget_s or DEFAULT_TIME_BUDGET_S,
         "trust": request.trust,
         "mode": mode,
-        "import_path": os.getcwd(),
+        # A model's file must not pull in whatever lies in the current folder; a callable is looked for there.
+        "import_path": os.getcwd() if identified.kind == "callable" else None,
     }
 
 

@@ -17,8 +17,8 @@ from typing import Any
 from graphlens.errors import ExecutionError, GraphLensError
 from graphlens.tf.channel import Emit, import_tensorflow, reserve_stdout
 from graphlens.tf.errors import first_line
+from graphlens.tf.launch import RECORDED, XLA_DUMP
 
-XLA_DUMP = "xla.part"  # where the parent told XLA to write what it compiles
 # The parent ends the child when the budget is spent; the child plans to be done earlier than that.
 OWN_SHARE_OF_BUDGET = 0.85
 
@@ -54,7 +54,7 @@ def serve(request: dict[str, Any], directory: Path, emit: Emit) -> int:
         failure = ExecutionError(f"recording failed: {type(error).__name__}: {first_line(error)}")
         capture.fail("execute", str(failure))
         return _fail(emit, failure)
-    emit({"progress": "recorded", "done": 1, "of": 1})
+    emit({"progress": RECORDED, "done": 1, "of": 1})
     return 0
 
 
@@ -81,7 +81,12 @@ def open_requested(request: dict[str, Any]) -> Any:
     if request.get("import_path"):
         sys.path.insert(0, request["import_path"])
     return targets.open_target(
-        request["target"], request["kind"], request.get("signature"), request.get("tag"), bool(request.get("trust"))
+        request["target"],
+        request["kind"],
+        request.get("signature"),
+        request.get("tag"),
+        trust=bool(request.get("trust")),
+        text=bool(request.get("text")),
     )
 
 
@@ -102,8 +107,11 @@ def plan_of(request: dict[str, Any], directory: Path) -> Any:
 
 
 def _refusal(request: dict[str, Any]) -> Callable[[Any], str | None]:
-    """Return what says why a graph must not run: the parent has judged graph files, not what Keras files turn into."""
-    if request.get("trust") or request["kind"] != "keras":
+    """Return what says why a graph must not run.
+
+    The parent has judged the file; what TensorFlow made of it may be something else. A callable is the user's own code.
+    """
+    if request.get("trust") or request["kind"] == "callable":
         return lambda _: None
     from graphlens.tf import safety
 

@@ -21,9 +21,17 @@ from typing import IO, Any
 
 LOG_NAME = "stderr.txt"
 XLA_DUMP = "xla.part"  # the child reads it there and removes it
+RECORDED = "recorded"  # what the child says when all is written
 USAGE_EXIT_CODE = 2
 _POLL_S = 0.2
 _END_GRACE_S = 5.0  # for a child that has closed its channel and is unloading libraries
+# What every child runs first.  `-c` puts the current folder, where a model file may lie beside Python files that its
+# author chose, in front of everything; PYTHONSAFEPATH would keep it out from Python 3.11 on only.
+_BOOTSTRAP = (
+    "import sys; sys.path[:] = filter(None, sys.path); "
+    "from graphlens.tf import orphan; orphan.watch(); "
+    "import runpy; runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+)
 _LOG_TAIL_BYTES = 16 << 10
 
 OnProgress = Callable[[str, int, int], None]
@@ -67,7 +75,7 @@ class Child:
 
     def send(self, request: Mapping[str, Any]) -> None:
         """Send the one request; a child that is already gone is reported by ``wait``."""
-        with suppress(BrokenPipeError):
+        with suppress(OSError):  # BrokenPipeError; on Windows EINVAL
             _stdin(self).write(json.dumps(dict(request)) + "\n")
             _stdin(self).close()
 
@@ -80,7 +88,7 @@ class Child:
             If it ends instead, or takes longer than ``time_limit_s``; it is ended then, and all it started.
         """
         deadline_s = time.monotonic() + time_limit_s
-        with suppress(BrokenPipeError):
+        with suppress(OSError):  # BrokenPipeError; on Windows EINVAL
             _stdin(self).write(json.dumps(dict(request)) + "\n")
             _stdin(self).flush()
         answer = next(_received(self, deadline_s), None)
@@ -99,18 +107,19 @@ class Child:
     def wait(self, on_progress: OnProgress | None = None, time_limit_s: float | None = None) -> Outcome:
         """Wait for the end, at most ``time_limit_s``; the child and its children never outlive this call."""
         deadline_s = float("inf") if time_limit_s is None else time.monotonic() + time_limit_s
-        error: dict[str, Any] = {}
+        last: dict[str, Any] = {}
         try:
             for message in _received(self, deadline_s):
-                if "error" in message:
-                    error = message
-                elif on_progress is not None:
+                last = message
+                if "error" not in message and on_progress is not None:
                     on_progress(message["progress"], message["done"], message["of"])
-            grace_s = min(_END_GRACE_S, max(0.0, deadline_s - time.monotonic()))
-            timed_out = not _ended(self.process, grace_s)
+            in_time = time.monotonic() < deadline_s
+            ended = _ended(self.process, min(_END_GRACE_S, max(0.0, deadline_s - time.monotonic())))
         finally:
             _kill(self.process)
-        return _outcome(self, error.get("error"), timed_out, time_limit_s)
+        if ended:
+            return _outcome(self, last.get("error"))
+        return _unended(self, last, in_time, time_limit_s)
 
 
 def start(directory: Path, env: Mapping[str, str] | None = None, module: str = "graphlens.tf.child") -> Child:
@@ -129,7 +138,7 @@ def start(directory: Path, env: Mapping[str, str] | None = None, module: str = "
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / LOG_NAME).open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, str(directory)],
+            [sys.executable, "-c", _BOOTSTRAP, module, str(directory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -148,9 +157,9 @@ def _environment(directory: Path, extra: Mapping[str, str]) -> dict[str, str]:
     env = dict(os.environ)
     env.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     env["KERAS_BACKEND"] = "tensorflow"
-    # Model files must not pull in whatever lies in the current folder; for a callable the request names the folder.
-    env["PYTHONSAFEPATH"] = "1"
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [_source_checkout(), env.get("PYTHONPATH", "")]))
+    # An empty entry would stand for the current folder (see `_BOOTSTRAP`); for a callable the request names that.
+    own = env.get("PYTHONPATH", "").split(os.pathsep)
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [_source_checkout(), *own]))
     dump = f"--xla_dump_to={directory / XLA_DUMP} --xla_dump_hlo_as_text"
     env["XLA_FLAGS"] = f"{env.get('XLA_FLAGS', '')} {dump}".strip()
     env.update(extra)
@@ -214,13 +223,24 @@ def _stdin(child: Child) -> IO[str]:
 # -- how it ended --------------------------------------------------------------------------------------------------
 
 
-def _outcome(child: Child, error: str | None, timed_out: bool, time_limit_s: float | None) -> Outcome:
+def _unended(child: Child, last: Mapping[str, Any], in_time: bool, time_limit_s: float | None) -> Outcome:
+    """Say how a child did that had to be ended; one that was done and was only unloading libraries did well."""
+    if last.get("progress") == RECORDED:
+        return Outcome(0)
+    if "error" in last:
+        return Outcome(last.get("exit", 1), message=last["error"])
+    code = child.process.returncode
+    if in_time:
+        message = f"the recording process stopped answering: {_last_words(child.directory)}"
+        return Outcome(code, _signal_name(code), message=message)
+    given = "it was given" if time_limit_s is None else f"of {time_limit_s:g} s that it was given"
+    message = f"recording took longer than the time {given}, and was stopped; raise --time-budget"
+    return Outcome(code, _signal_name(code), True, message)
+
+
+def _outcome(child: Child, error: str | None) -> Outcome:
     code = child.process.returncode
     name = _signal_name(code)
-    if timed_out:
-        given = "it was given" if time_limit_s is None else f"of {time_limit_s:g} s that it was given"
-        message = f"recording took longer than the time {given}, and was stopped; raise --time-budget"
-        return Outcome(code, name, True, message)
     if name is not None:
         return Outcome(code, name, False, _death(name, child.directory))
     if code != 0 and error is None:

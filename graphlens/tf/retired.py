@@ -7,6 +7,7 @@ its time is the replacement's.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,8 +34,19 @@ def loadable(path: str) -> Iterator[tuple[str, tuple[str, ...]]]:
         (Path(folder) / SAVED_MODEL).write_bytes(_replaced(content, retired))
         for part in Path(path).iterdir():
             if part.name != SAVED_MODEL:
-                os.symlink(part.absolute(), Path(folder) / part.name)
+                _link(part.absolute(), Path(folder) / part.name)
         yield folder, tuple(map(_note, retired))
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make ``source`` available as ``target``; where links need a privilege (Windows), as a copy."""
+    try:
+        os.symlink(source, target)
+    except (OSError, NotImplementedError):
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copy2(source, target)
 
 
 def _note(op: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +20,8 @@ from graphlens.tf.inputs import InputSpec
 DEFAULT_SIGNATURE = "serving_default"
 CALL_SIGNATURE = "__call__"
 KERAS_2_OPTIMIZER = b"\n\toptimizer"  # SavedUserObject.identifier, as protobuf writes it
+# The first Keras whose safe mode holds for all that it reads: before it, .keras and .h5 files could run code anyway.
+RELIABLE_SAFE_MODE = (3, 11, 3)
 # What TensorFlow raises when a file parses but is not a model that it can build or restore.
 LOAD_FAILURES = (tf.errors.OpError, ValueError, TypeError, KeyError, AttributeError, OSError, ImportError, RuntimeError)
 
@@ -48,9 +52,15 @@ class Opened:
 
 
 def open_target(
-    path: str, kind: str, signature: str | None = None, tag: str | None = None, trust: bool = False
+    path: str,
+    kind: str,
+    signature: str | None = None,
+    tag: str | None = None,
+    *,
+    trust: bool = False,
+    text: bool = False,
 ) -> Opened:
-    """Open the target at ``path``, which the parent found to be of ``kind``.
+    """Open the target at ``path``, which the parent found to be of ``kind`` and, a graph file, to be ``text``.
 
     Raises
     ------
@@ -66,7 +76,7 @@ def open_target(
     if kind == "saved_model":
         return _saved_model(path, signature, tag)
     if kind in {"graph_def", "meta_graph"}:
-        return _graph_file(Path(path), kind)
+        return _graph_file(Path(path), kind, text)
     if kind == "keras":
         return _keras_file(Path(path), trust)
     raise TargetError(f"{path}: GraphLens cannot execute a target of kind '{kind}'")
@@ -76,18 +86,30 @@ def open_target(
 
 
 def _saved_model(path: str, signature: str | None, tag: str | None) -> Opened:
+    with loaded_saved_model(path, tag) as (loaded, notes):
+        name, function = _choose(loaded, path, signature)
+        return from_concrete(function, kind="saved_model", signature=name, notes=notes, owner=loaded)
+
+
+@contextmanager
+def loaded_saved_model(path: str, tag: str | None) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """Yield the object loaded from ``path``, and notes; its asset files may be gone afterwards.
+
+    Raises
+    ------
+    ExecutionError
+        If TensorFlow cannot load it.
+    """
     notes: tuple[str, ...] = (private.OPTIMIZER_SKIPPED,) if _holds_unknown_optimizer(path) else ()
     if notes:
         private.stand_in_for_missing_optimizer()
     tags = [part for part in (tag or "").split(",") if part] or None
-    try:
-        with retired.loadable(path) as (folder, replaced):
+    with retired.loadable(path) as (folder, replaced):
+        try:
             loaded = tf.saved_model.load(folder, tags=tags)
-    except LOAD_FAILURES as error:
-        raise ExecutionError(f"TensorFlow cannot load {path}: {first_line(error)}") from error
-    notes += replaced
-    name, function = _choose(loaded, path, signature)
-    return from_concrete(function, kind="saved_model", signature=name, notes=notes, owner=loaded)
+        except LOAD_FAILURES as error:
+            raise ExecutionError(f"TensorFlow cannot load {path}: {first_line(error)}") from error
+        yield loaded, notes + replaced
 
 
 def _holds_unknown_optimizer(path: str) -> bool:
@@ -98,7 +120,7 @@ def _holds_unknown_optimizer(path: str) -> bool:
 
 def _choose(loaded: Any, path: str, wanted: str | None) -> tuple[str, Any]:
     """Pick the signature asked for, else the default one, else the only one, else what calling the object runs."""
-    signatures = dict(loaded.signatures)
+    signatures = _signatures(loaded, path)
     if wanted == CALL_SIGNATURE or (wanted is None and not signatures):
         return CALL_SIGNATURE, _called_function(loaded, path)
     if wanted is not None and wanted not in signatures:
@@ -110,10 +132,23 @@ def _choose(loaded: Any, path: str, wanted: str | None) -> tuple[str, Any]:
     return name, signatures[name]
 
 
+def _signatures(loaded: Any, path: str) -> dict[str, Any]:
+    """Return the signatures; a file may put anything in their place, whose methods must not be called."""
+    found = getattr(loaded, "signatures", {})
+    if not isinstance(found, Mapping) or not all(map(_is_concrete, found.values())):
+        raise ExecutionError(f"the signatures in {path} are no functions: export it again")
+    return dict(found)
+
+
+def _is_concrete(function: Any) -> bool:
+    return isinstance(function, tf.types.experimental.ConcreteFunction)
+
+
 def _called_function(loaded: Any, path: str) -> Any:
     function = loaded.__call__ if callable(loaded) else None
-    functions = getattr(function, "concrete_functions", ())
-    if not functions:
+    generic = isinstance(function, tf.types.experimental.PolymorphicFunction)
+    functions = getattr(function, "concrete_functions", ()) if generic else ()
+    if not functions or not _is_concrete(functions[0]):
         raise ExecutionError(f"{path} has no signature and is not callable: export it again with signatures=…")
     return functions[0]
 
@@ -182,8 +217,8 @@ def dims(shape: Any) -> tuple[int | None, ...] | None:
 # -- graph files ---------------------------------------------------------------------------------------------------
 
 
-def _graph_file(path: Path, kind: str) -> Opened:
-    graph_def = _read_graph(path, kind)
+def _graph_file(path: Path, kind: str, text: bool) -> Opened:
+    graph_def = _read_graph(path, kind, text)
     try:
         wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
         graph = wrapped.graph
@@ -194,13 +229,13 @@ def _graph_file(path: Path, kind: str) -> Opened:
     return from_placeholders(function, kind, owner=wrapped)
 
 
-def _read_graph(path: Path, kind: str) -> Any:
+def _read_graph(path: Path, kind: str, text: bool) -> Any:
     from google.protobuf import message, text_format
 
     proto = tf.compat.v1.MetaGraphDef() if kind == "meta_graph" else tf.compat.v1.GraphDef()
     try:
-        if path.suffix in {".pbtxt", ".txt", ".prototxt"}:
-            text_format.Parse(path.read_text(), proto)
+        if text:
+            text_format.Parse(path.read_text(encoding="utf-8"), proto)
         else:
             proto.ParseFromString(path.read_bytes())
     except (OSError, message.DecodeError, text_format.ParseError, UnicodeDecodeError) as error:
@@ -224,6 +259,12 @@ def _sinks(graph: Any) -> list[Any]:
 def _keras_file(path: Path, trust: bool) -> Opened:
     import keras
 
+    if not trust and _version(keras.__version__) < RELIABLE_SAFE_MODE:
+        wanted = ".".join(map(str, RELIABLE_SAFE_MODE))
+        raise ExecutionError(
+            f"not executed: Keras {keras.__version__} may run code hidden in {path} although it is told not to; "
+            f"update it (pip install 'keras>={wanted}'), or pass --trust to execute it anyway"
+        )
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=not trust)
     except LOAD_FAILURES as error:
@@ -231,6 +272,16 @@ def _keras_file(path: Path, trust: bool) -> Opened:
         why = "it holds Python code, a Lambda layer for instance; --trust runs it" if unsafe else first_line(error)
         raise ExecutionError(f"Keras cannot load {path}: {why}") from error
     return from_keras(model, kind="keras")
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """Read a version's leading numbers.
+
+    >>> _version("3.11.3"), _version("3.12.0rc1")
+    ((3, 11, 3), (3, 12, 0))
+    """
+    found = re.match(r"\d+(\.\d+)*", text)
+    return tuple(map(int, found[0].split("."))) if found else ()
 
 
 def from_keras(model: Any, kind: str, examples: Mapping[str, Any] | None = None) -> Opened:
