@@ -1,7 +1,8 @@
 """Edits applied to a copy of a function: extract it, rewrite it, build it again, write it as a SavedModel."""
 
-from graphlens.tf.rewrite.build import build
+from graphlens.tf.rewrite.building import build
+from graphlens.tf.rewrite.export import export, write_saved_model
 from graphlens.tf.rewrite.program import Program, extract, output_names, probing
 from graphlens.tf.rewrite.registry import apply, edit_names
 
-__all__ = ["Program", "apply", "build", "edit_names", "extract", "output_names", "probing"]
+__all__ = ["Program", "apply", "build", "edit_names", "export", "extract", "output_names", "probing", "write_saved_model"]

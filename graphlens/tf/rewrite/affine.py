@@ -251,31 +251,30 @@ def _per_channel(operand: np.ndarray, channels: int, rank: int, channels_first: 
 def _fold(draft: Draft, chain: _Chain, edit: Mapping[str, Any]) -> None:
     base = draft.node(chain.base)
     filter_ref = nodes.data_inputs(base)[1]
+    variable_name = _variable_name(draft, filter_ref, chain.base)
     if np.any(chain.scale != 1):
         scaled = _scaled(base, chain.filter, chain.scale).astype(chain.filter.dtype)
-        draft.set_input(chain.base, 1, _stored(draft, base, scaled, filter_ref, edit))
+        draft.set_input(chain.base, 1, _stored(draft, base, scaled, variable_name, edit))
     *inner, last = chain.steps
     for step in inner:
         draft.bypass(step.name)
-    _put_bias(draft, chain, last.name)
+    _put_bias(draft, chain, last.name, f"{variable_name.rpartition('/')[0] or chain.base}/folded_bias")
 
 
-def _stored(draft: Draft, base: Any, weights: np.ndarray, made_from: str, edit: Mapping[str, Any]) -> str:
+def _stored(draft: Draft, base: Any, weights: np.ndarray, variable_name: str, edit: Mapping[str, Any]) -> str:
     """Keep the new weights: as constants where the kernels want that and the graph has room, else in a variable."""
     name = f"{base.name}/folded_weights"
     wanted = edit.get("weights", "constant" if base.op in _CONSTANT_WEIGHTS else "variable")
     if wanted == "constant" and draft.constant_bytes() + weights.nbytes <= CONSTANT_BYTES_LIMIT:
         return draft.constant(name, weights, base)
-    return draft.weight(name, weights, _variable_name(draft, made_from, base.name), base)
+    return draft.weight(name, weights, variable_name, base)
 
 
-def _put_bias(draft: Draft, chain: _Chain, name: str) -> None:
+def _put_bias(draft: Draft, chain: _Chain, name: str, variable_name: str) -> None:
     """Put one bias in place of the chain's last op, whose name stays, so that reports can still say what it was."""
     base, node = draft.node(chain.base), draft.node(name)
     channel_of = [ref for ref in nodes.data_inputs(node) if _leads_to(draft, ref, chain.base)]
-    bias = draft.weight(
-        f"{chain.base}/folded_bias", chain.shift.astype(chain.filter.dtype), f"{chain.base}/folded_bias", base
-    )
+    bias = draft.weight(f"{chain.base}/folded_bias", chain.shift.astype(chain.filter.dtype), variable_name, base)
     layout = "NCHW" if _channels_first(base) else "NHWC"
     inputs = [channel_of[0], bias, *nodes.control_inputs(node)]
     draft.add(nodes.make("BiasAdd", name, inputs, node, T=draft.dtype(bias), data_format=layout))

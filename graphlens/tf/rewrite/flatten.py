@@ -28,7 +28,14 @@ from graphlens.tf.rewrite.nodes import (
 _KEPT_CALLS = ("_XlaMustCompile", "_noinline")
 _REPLACEABLE = "api_implements"  # Grappler may put a cuDNN kernel in place of such a function
 # What is derived from shapes or names and wrong after an edit.
-_DERIVED = ("_output_shapes", "_input_shapes", "_input_hostmem", "_forward_func_name", "_gradient_op_type")
+_DERIVED = (
+    "_output_shapes",
+    "_input_shapes",
+    "_input_hostmem",
+    "_forward_func_name",
+    "_gradient_op_type",
+    "_user_specified_name",
+)
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,8 @@ class Program:
     ----------
     graph
         GraphDef; conditionals and loops keep their functions in its library.
-    arguments, signature
-        The placeholders that a caller feeds, in order, and their specs.
+    arguments, names, signature
+        The placeholders that a caller feeds, in order, the names that callers know them by, and their specs.
     outputs, structure
         The tensors returned, and the nest that they are packed into (as the function described it).
     effects
@@ -60,6 +60,7 @@ class Program:
 
     graph: Any
     arguments: tuple[str, ...]
+    names: tuple[str, ...]
     signature: tuple[Any, ...]
     outputs: tuple[str, ...]
     output_shapes: tuple[Any, ...]
@@ -99,6 +100,7 @@ def of_function(concrete: Any) -> Program:
     program = Program(
         graph=flatten.graph_of(kept, library, graph_def.versions),
         arguments=tuple(argument.op.name for argument in private.arguments(concrete)),
+        names=tuple(private.argument_names(concrete)),
         signature=tuple(_spec(argument) for argument in private.arguments(concrete)),
         outputs=tuple(flat.resolve(output.name) for output in outputs),
         output_shapes=tuple(output.shape for output in outputs),

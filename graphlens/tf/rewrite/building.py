@@ -61,11 +61,12 @@ def with_variables(program: Program) -> Program:
 
 
 def _made(binding: Binding) -> Binding:
-    if binding.kind != "weight":
-        return binding
-    # Not trainable: it stands for several weights of the original, which training would move apart.
-    variable = tf.Variable(binding.value, trainable=False, name=binding.name)
-    return Binding("variable", variable, binding.name)
+    return Binding("variable", variable(binding), binding.name) if binding.kind == "weight" else binding
+
+
+def variable(binding: Binding) -> Any:
+    """Make the variable of a new weight: not trained, because it stands for several weights of the original."""
+    return tf.Variable(binding.value, trainable=False, name=binding.name)
 
 
 def imported(program: Program, tensors: Sequence[Any]) -> list[Any]:
