@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _one_line(message: str) -> str:
-    return " ".join(message.split())
+    """Put a message on one line, without what would steer a terminal: names in model files may hold anything."""
+    return "".join(letter for letter in " ".join(message.split()) if letter.isprintable())
 
 
 # -- commands -----------------------------------------------------------------------------------------------------
@@ -204,7 +205,7 @@ def _command(
     run: Callable[[argparse.Namespace], int],
     summary: str,
 ) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=summary, description=summary, epilog=_EXIT_CODES)
+    command: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary, epilog=_EXIT_CODES)
     command.set_defaults(run=run)
     return command
 
@@ -228,6 +229,11 @@ def _request(options: argparse.Namespace) -> Request:
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """Read one ``--shape``; ``NAME=`` is a scalar.
+
+    >>> _shape("image=1,224,224,3")
+    ('image', (1, 224, 224, 3))
+    """
     name, separator, sizes = text.rpartition("=")
     try:
         shape = tuple(int(size) for size in sizes.split(",") if size.strip())
@@ -281,7 +287,7 @@ class _progress:
 
     def _show(self, what: str, done: int, of: int) -> None:
         amount = f" {done}/{of}" if of else ""
-        sys.stderr.write(f"\r\x1b[K{what}{amount} …")
+        sys.stderr.write(f"\r\x1b[K{_one_line(what)}{amount} …")
         sys.stderr.flush()
 
 

@@ -16,6 +16,7 @@ from end_to_end import CAPTURES, REPOSITORY, Outcome, assert_one_line, files_in,
 
 from graphlens.cli import main
 from graphlens.config import MOST_STEPS
+from graphlens.tf import launch
 
 TINY = CAPTURES / "tiny_cnn.capture"
 ALWAYS_FINDS = CAPTURES / "float64.capture"
@@ -198,6 +199,31 @@ def test_fail_on_counts_findings_at_or_above_it(run: Run, tmp_path: Path, bound:
 
 def test_a_rule_that_is_left_out_fails_nothing(run: Run) -> None:
     assert run("analyze", ALWAYS_FINDS, "--fail-on", "low", "--ignore", "GL").code == 0
+
+
+@pytest.mark.parametrize("content", [b"no archive", b"PK\x03\x04 and no more"])
+def test_inputs_that_cannot_be_read_are_wrong_usage_before_tensorflow_starts(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.setattr(launch, "start", lambda *_: pytest.fail("a child was started"))
+    folder = write_saved_model(tmp_path / "model", [("x", "Placeholder", ()), ("y", "Relu", ("x",))])
+    (tmp_path / "in.npz").write_bytes(content)
+    before = files_in(tmp_path)
+    outcome = run("analyze", folder, "--inputs", "in.npz", "-o", "report.json")
+    assert_refused(outcome, "--inputs in.npz: not a readable .npz file", tmp_path, before)
+
+
+def test_names_in_a_model_cannot_steer_the_terminal(run: Run, tmp_path: Path) -> None:
+    """A title change, a bell, a cleared screen, and a direction override, as a signature's name."""
+    folder = write_saved_model(tmp_path / "model", [("x", "Placeholder", ()), ("y", "Relu", ("x",))])
+    file = folder / "saved_model.pb"
+    evil = "\x1b]0;mew\x07\x1b[2J\u202e".encode()
+    assert len(evil) == len(b"serving_default")
+    file.write_bytes(file.read_bytes().replace(b"serving_default", evil))
+    outcome = run("analyze", folder, "--signature", "none", "--static")
+    assert_one_line(outcome)
+    assert "[2J" in outcome.err, "the name is there, without what makes it work"
+    assert all(letter.isprintable() for letter in outcome.err.rstrip("\n"))
 
 
 def test_an_unsafe_model_is_read_but_not_executed(run: Run, tmp_path: Path) -> None:

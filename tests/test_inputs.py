@@ -110,12 +110,6 @@ def test_what_does_not_fit_is_said(shapes: dict, arrays: dict, message: str) -> 
         inputs.resolve([IMAGE], shapes, None, arrays)
 
 
-@pytest.mark.parametrize("text", ["image", "=1,2", "image=1,x", "image=-1,2"])
-def test_a_misspelt_shape_shows_how_to_write_it(text: str) -> None:
-    with pytest.raises(UsageError, match=r"NAME=1,224,224,3"):
-        inputs.parse_shape(text)
-
-
 # -- values -----------------------------------------------------------------------------------------------------------
 
 
@@ -172,6 +166,21 @@ def test_arrays_of_another_kind_are_refused() -> None:
     spec = InputSpec("ids", "int32", (2,))
     with pytest.raises(UsageError, match="--inputs gives 'ids' as float64, but the model wants int32"):
         inputs.make([spec], {"ids": np.array([0.5, 1.5])}, NO_GRAPH)
+
+
+def test_an_array_without_a_name_says_how_to_give_it_one(tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", np.ones(3))
+    with pytest.raises(UsageError, match=r"holds one array without a name: write it with numpy\.savez"):
+        inputs.read_npz(tmp_path / "one.npy")
+
+
+@pytest.mark.parametrize("cut", [0.3, 0.9])
+def test_a_damaged_file_is_one_line(tmp_path: Path, cut: float) -> None:
+    np.savez(tmp_path / "in.npz", x=np.ones(1000))
+    content = (tmp_path / "in.npz").read_bytes()
+    (tmp_path / "in.npz").write_bytes(content[: int(len(content) * cut)])
+    with pytest.raises(UsageError, match=r"not a readable \.npz file of plain arrays"):
+        inputs.read_npz(tmp_path / "in.npz")
 
 
 def test_a_pickled_file_is_not_unpacked(tmp_path: Path) -> None:

@@ -146,6 +146,70 @@ def test_a_version_of_the_future_is_refused(folder):
         capture.open_capture(folder)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("target", "x"),
+        ("target", {"path": 3}),
+        ("environment", [1]),
+        ("traced_root", 7),
+        ("unprofiled_ns", 5),
+        ("unprofiled_ns", ["5"]),
+        ("unprofiled_ns", [True]),
+        ("executed", 1),
+        ("executed", [1]),
+        ("executed_root_arguments", {"x": 1}),
+        ("executed_root_arguments", {"x": {"shape": 2}}),
+        ("variables", [WEIGHT]),
+        ("notes", 1),
+        ("errors", 1),
+        ("errors", ["e"]),
+        ("training", "yes"),
+        ("stages_done", 2),
+    ],
+)
+def test_a_field_of_another_kind_is_refused_by_its_name(folder, field, value):
+    change_manifest(folder, **{field: value})
+    with pytest.raises(TargetError, match=f"'{field}' in its capture.json is not what a recording leaves"):
+        capture.open_capture(folder)
+
+
+def test_every_field_may_be_absent_or_null(folder):
+    (folder / "capture.json").write_text('{"schema_version": 1, "target": null, "notes": null, "executed": null}')
+    assert capture.evidence_of(capture.open_capture(folder)).target == Target(str(folder), "capture", None, None)
+
+
+def test_durations_of_a_clock_that_stood_still_are_dropped(folder):
+    change_manifest(folder, unprofiled_ns=[0, 7, -1, 0])
+    assert capture.evidence_of(capture.open_capture(folder)).unprofiled_ns == (7,)
+
+
+def test_a_small_archive_of_endless_zeros_is_not_unpacked(folder, tmp_path, monkeypatch):
+    """One part, or all of them together, would unpack to more than a recording can be."""
+    file = tmp_path / "bomb.capture"
+    capture.write_capture(folder, file)
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("hlo/9.txt", bytes(1 << 20))
+    monkeypatch.setattr(capture, "MESSAGE_LIMIT_BYTES", 1 << 19)
+    with pytest.raises(TargetError, match="which no recording leaves"):
+        capture.open_capture(file)
+    (folder / "hlo" / "9.txt").write_bytes(bytes(1 << 20))
+    with pytest.raises(TargetError, match="which no recording leaves"):
+        capture.open_capture(folder).part("hlo/9.txt")
+
+
+def test_a_part_that_is_larger_than_it_says_is_refused(folder, tmp_path):
+    file = tmp_path / "model.capture"
+    capture.write_capture(folder, file)
+    content = bytearray(file.read_bytes())
+    with zipfile.ZipFile(file) as archive:
+        size = archive.getinfo("capture.json").file_size.to_bytes(4, "little")
+    content[:] = content.replace(size, (10).to_bytes(4, "little"))
+    file.write_bytes(content)
+    with pytest.raises(TargetError, match="is damaged"):
+        capture.open_capture(file)
+
+
 def test_an_archive_with_damaged_content_is_refused(folder, tmp_path):
     file = tmp_path / "model.capture"
     capture.write_capture(folder, file)

@@ -21,24 +21,16 @@ from graphlens.ir.analysis import AnalysisError, Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Graph, TensorSpec, Variable
 from graphlens.ir.run import Profile, ReplayRecord
+from graphlens.loaders.files import MESSAGE_LIMIT_BYTES
+from graphlens.loaders.manifest import read_manifest
+from graphlens.loaders.parts import HLO_FOLDER, MANIFEST, OPTIMIZED, PROFILE, REPLAY, TRACED
 
-SCHEMA_VERSION: Final = 1
-MANIFEST: Final = "capture.json"
-TRACED: Final = "traced.pb"
-OPTIMIZED: Final = "optimized.pb"
-PROFILE: Final = "profile.xplane.pb"
-REPLAY: Final = "replay.json"
-HLO_FOLDER: Final = "hlo/"
-
-# version -> what turns a manifest of that version into one of the next.  None is needed yet.
-UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-
-# The same parts give the same bytes: no clock, no user, no machine.
 # What a capture holds; a recorder's log and compiler dumps stay behind, since they may show paths or weights.
 _PART: Final = re.compile(
     r"^(capture\.json|(traced|optimized|profile\.xplane|executed/\d+)\.pb|replay\.json|hlo/[^/]+\.txt)$"
 )
 
+# The same parts give the same bytes: no clock, no user, no machine.
 _ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)
 _ZIP_MODE: Final = 0o644 << 16
 
@@ -86,7 +78,7 @@ def open_capture(path: str | os.PathLike[str]) -> Capture:
         if MANIFEST not in names:
             raise TargetError(f"'{place}' is no capture: it holds no {MANIFEST}")
         raw = _read(place, MANIFEST)
-    return Capture(place, _manifest(raw, place), names)
+    return Capture(place, read_manifest(raw, place), names)
 
 
 @contextmanager
@@ -102,32 +94,28 @@ def _names(path: Path) -> list[str]:
     if path.is_dir():
         return [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
     with zipfile.ZipFile(path) as archive:
+        _refuse_huge(path, sum(entry.file_size for entry in archive.infolist()))
         return archive.namelist()
 
 
 def _read(path: Path, name: str) -> bytes:
+    """Read one part, whose size is known before: a small archive can claim to hold any amount of zeros."""
     if path.is_dir():
+        _refuse_huge(path, (path / name).stat().st_size)
         return (path / name).read_bytes()
     with zipfile.ZipFile(path) as archive:
-        return archive.read(name)
+        entry = archive.getinfo(name)
+        _refuse_huge(path, entry.file_size)
+        with archive.open(entry) as part:
+            data = part.read(entry.file_size + 1)
+        if len(data) != entry.file_size:
+            raise zipfile.BadZipFile(f"{name} is not as large as the archive says")
+        return data
 
 
-def _manifest(raw: bytes, path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(raw)
-        version = manifest["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise TargetError(f"'{path}' is no capture: its {MANIFEST} cannot be read ({error})") from error
-    if not isinstance(version, int) or version < 1:
-        raise TargetError(f"'{path}' is no capture: its schema_version is {version!r}")
-    if version > SCHEMA_VERSION:
-        raise TargetError(
-            f"'{path}' was written by a newer GraphLens (schema {version}, this one reads {SCHEMA_VERSION}); "
-            "update graphlens-tf"
-        )
-    for old in range(version, SCHEMA_VERSION):
-        manifest = UPGRADES[old](manifest)
-    return manifest  # type: ignore[no-any-return]
+def _refuse_huge(path: Path, size: int) -> None:
+    if size > MESSAGE_LIMIT_BYTES:
+        raise TargetError(f"'{path}' unpacks to {size >> 30} GiB, which no recording leaves; record it again")
 
 
 # -- writing ------------------------------------------------------------------------------------------------------
@@ -230,7 +218,8 @@ def evidence_of(capture: Capture) -> Evidence:
         optimized=optimized,
         executed=executed,
         profile=profile,
-        unprofiled_ns=_integers(manifest.get("unprofiled_ns")),
+        # A clock that stood still has timed nothing.
+        unprofiled_ns=tuple(ns for ns in manifest.get("unprofiled_ns") or () if ns > 0),
         replay=replay,
         hlo=_modules(salvage),
         training=manifest.get("training"),
@@ -259,10 +248,6 @@ def _notes(manifest: Mapping[str, Any], graphs: Sequence[Graph | None]) -> tuple
 
 def _dicts(manifest: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     return [item for item in manifest.get(name) or () if isinstance(item, Mapping)]
-
-
-def _integers(values: Any) -> tuple[int, ...]:
-    return tuple(value for value in values or () if isinstance(value, int))
 
 
 def _traced(capture: Capture) -> Graph | None:

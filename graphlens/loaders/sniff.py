@@ -13,6 +13,7 @@ from typing import Final, Literal, NamedTuple
 from graphlens.errors import TargetError
 from graphlens.loaders import savedmodel
 from graphlens.loaders.files import HEAD_BYTES, looks_like_text, read_bytes
+from graphlens.loaders.parts import MANIFEST
 from graphlens.loaders.wire import BYTES, FIXED32, FIXED64, VARINT, WireError, read_varint
 
 Kind = Literal["saved_model", "graph_def", "meta_graph", "keras", "capture", "xplane", "analysis", "callable", "script"]
@@ -76,7 +77,7 @@ _MODEL_FILES: Final = (savedmodel.BINARY, savedmodel.TEXT, savedmodel.SPLIT)
 def _identify_folder(path: Path) -> Identified:
     if any((path / name).is_file() for name in _MODEL_FILES):
         return Identified("saved_model", path)
-    if (path / "capture.json").is_file():
+    if (path / MANIFEST).is_file():
         return Identified("capture", path)
     try:
         entries = sorted(path.iterdir())
@@ -144,7 +145,7 @@ def _identify_zip(path: Path) -> Identified:
             names = set(archive.namelist())
     except (OSError, zipfile.BadZipFile) as error:
         raise TargetError(f"'{path}' is a damaged archive ({error}); copy it again") from error
-    if "capture.json" in names:
+    if MANIFEST in names:
         return Identified("capture", path)
     if {"config.json", "model.weights.h5"} & names:
         return Identified("keras", path)
@@ -171,7 +172,7 @@ def _identify_text(path: Path, head: bytes) -> Identified:
 
 
 def _identify_json(path: Path, head: bytes) -> Identified:
-    if path.name == "capture.json":
+    if path.name == MANIFEST:
         return Identified("capture", path.parent)
     if b'"schema_version"' in head or b'"graphlens_version"' in read_bytes(path):
         return Identified("analysis", path)

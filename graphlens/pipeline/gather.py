@@ -18,6 +18,7 @@ from graphlens.ir.analysis import AnalysisError, Target
 from graphlens.ir.evidence import Evidence
 from graphlens.loaders import capture as captures
 from graphlens.loaders import savedmodel, sniff
+from graphlens.loaders.parts import MANIFEST
 from graphlens.loaders.savedmodel import LoadedModel
 from graphlens.tf import launch
 
@@ -60,6 +61,7 @@ def gather(request: Request, progress: Progress) -> Iterator[Gathered]:
         When the target cannot be read at all, or an input cannot be made.
     """
     identified = sniff.identify(request.target)
+    _check_inputs(request)
     if identified.kind == "capture":
         yield Gathered(captures.evidence_of(captures.open_capture(identified.path)))
         return
@@ -70,6 +72,14 @@ def gather(request: Request, progress: Progress) -> Iterator[Gathered]:
             yield _from_file(request, identified, Path(folder), progress)
         else:
             yield _from_program(request, identified, Path(folder), progress)
+
+
+def _check_inputs(request: Request) -> None:
+    """Refuse arrays that cannot be read before TensorFlow is started for them."""
+    if request.inputs is not None:
+        from graphlens.tf.inputs import read_npz
+
+        read_npz(Path(request.inputs))
 
 
 def has_tensorflow() -> bool:
@@ -206,7 +216,7 @@ def _joined(static: Evidence, folder: Path, outcome: launch.Outcome) -> Evidence
 
 
 def _recorded(static: Evidence, folder: Path) -> Evidence:
-    if not (folder / "capture.json").exists():
+    if not (folder / MANIFEST).exists():
         return static
     recorded = captures.evidence_of(captures.open_capture(folder))
     return replace(

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from graphlens.loaders.parts import EXECUTED_FOLDER, OPTIMIZED, TRACED
 from graphlens.loaders.tensors import strip_weights
 from graphlens.tf import private
 from graphlens.tf.manifest import CaptureDirectory
-
-TRACED = "traced.pb"
-OPTIMIZED = "optimized.pb"
 
 
 def write_traced(capture: CaptureDirectory, concrete: Any, graph_def: Any) -> None:
@@ -60,7 +58,7 @@ def write_executed(capture: CaptureDirectory, concrete: Any, call: Callable[[], 
         return []
     capture.write(OPTIMIZED, strip_weights(ran.post_optimization_graph).SerializeToString())
     for index, partition in enumerate(ran.partition_graphs):
-        name = f"executed/{index}.pb"
+        name = f"{EXECUTED_FOLDER}{index}.pb"
         capture.write(name, strip_weights(partition).SerializeToString())
         capture.content["executed"].append(name)
     capture.content["executed_root_arguments"] = _root_arguments(ran, concrete)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from graphlens.loaders.parts import HLO_FOLDER
 from graphlens.tf import private
 from graphlens.tf.manifest import CaptureDirectory
 
@@ -23,7 +24,7 @@ def write(capture: CaptureDirectory, concrete: Any, tensors: Sequence[Any], dump
         text = private.optimized_hlo(concrete, list(tensors))
         texts = [text] if text else []
     for index, text in enumerate(texts):
-        capture.write(f"hlo/{index}.txt", _INTERNAL_SOURCE.sub("", text).encode())
+        capture.write(f"{HLO_FOLDER}{index}.txt", _INTERNAL_SOURCE.sub("", text).encode())
 
 
 def _dumped(folder: Path) -> list[str]:

@@ -5,6 +5,8 @@ Deterministic, and free of TensorFlow except where an image or a serialized exam
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,28 +55,15 @@ class Input:
         }
 
 
-def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """Read one ``--shape NAME=1,224,224,3``; ``NAME=`` is a scalar.
-
-    >>> parse_shape("image=1,224,224,3")
-    ('image', (1, 224, 224, 3))
-    """
-    name, equals, sizes = text.rpartition("=")
-    try:
-        shape = tuple(int(size) for size in sizes.split(",")) if sizes else ()
-    except ValueError:
-        shape = (-1,)
-    if not equals or not name or any(size < 0 for size in shape):
-        raise UsageError(f"--shape {text}: write it as NAME=1,224,224,3, with whole numbers that are not negative")
-    return name, shape
-
-
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """Read the arrays of ``--inputs FILE.npz``; pickled objects are refused, because reading one runs code."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise UsageError(f"--inputs {path} holds one array without a name: write it with numpy.savez(path, NAME=…)")
+        with archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, AttributeError, EOFError) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
         raise UsageError(f"--inputs {path}: not a readable .npz file of plain arrays ({error})") from error
 
 

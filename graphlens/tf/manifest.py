@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from graphlens._version import __version__
-
-SCHEMA_VERSION = 1
-MANIFEST = "capture.json"
+from graphlens.loaders.parts import MANIFEST, SCHEMA_VERSION
 
 
 class CaptureDirectory:

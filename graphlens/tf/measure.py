@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from graphlens.errors import ExecutionError, UsageError
+from graphlens.loaders.parts import PROFILE
 from graphlens.tf import consumers, environment, graphs, hlo, inputs, private
 from graphlens.tf.errors import first_line
 from graphlens.tf.manifest import CaptureDirectory
@@ -24,7 +25,6 @@ WARM_UP_CALLS = 2
 # After some 90 executions the runtime drops an op that it found to be cheap from the profile.  All calls up to the
 # end of the profile stay below this, with a margin for ops that run twice a step.
 CALLS_BEFORE_OPS_VANISH = 50
-PROFILE = "profile.xplane.pb"
 STEP_MARKER = "graphlens_step"
 RESERVED_SHARE = 0.5  # of the time left that profiled and unprofiled steps may use; replay and writing need the rest
 

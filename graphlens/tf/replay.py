@@ -13,12 +13,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from graphlens.loaders.parts import REPLAY
 from graphlens.tf import alignment, private, state
 from graphlens.tf.manifest import CaptureDirectory
 
 v1 = tf.compat.v1
 
-REPLAY = "replay.json"
 LOOP_RUNS = 3  # loop ops are timed by this route only, so their median wants several runs
 SHAPE_RUNS = 1  # without loops it is only asked for shapes and ops too cheap for the profiler
 LOOPS = frozenset({"While", "StatelessWhile", "LoopCond", "MapDefun"})

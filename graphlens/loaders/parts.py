@@ -1,0 +1,14 @@
+"""The names of a capture's parts, for those who write them and those who read them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SCHEMA_VERSION: Final = 1
+MANIFEST: Final = "capture.json"
+TRACED: Final = "traced.pb"
+OPTIMIZED: Final = "optimized.pb"
+PROFILE: Final = "profile.xplane.pb"
+REPLAY: Final = "replay.json"
+EXECUTED_FOLDER: Final = "executed/"
+HLO_FOLDER: Final = "hlo/"
