@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal as signals
 import subprocess
 import sys
 import time
@@ -28,6 +30,22 @@ CRASH = "import os, sys; print('Check failed: it broke', file=sys.stderr, flush=
 KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 TRACEBACK = "raise RuntimeError('no luck')"
 HALF_A_LINE = "import sys; sys.stdout.write('{\"progress\": '); sys.exit(0)"
+
+SLOW_UNLOADING = """
+import json, os, sys, time
+print(json.dumps({last}), flush=True)
+os.close(1)
+time.sleep(60)
+"""
+WHERE = """
+import json, sys
+sys.stdin.readline()
+try:
+    import lies_in_the_current_folder
+except ImportError:
+    print(json.dumps({"error": "not importable", "exit": 2}), flush=True)
+    sys.exit(2)
+"""
 
 Run = tuple[launch.Outcome, list[tuple[str, int, int]]]
 
@@ -59,6 +77,91 @@ def test_a_child_past_its_time_is_ended(tmp_path: Path) -> None:
     assert outcome.timed_out
     assert not outcome.ok
     assert "took longer than the time of 1 s" in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("last", "ok", "message"),
+    [
+        ({"progress": launch.RECORDED, "done": 1, "of": 1}, True, ""),
+        ({"error": "no such input", "exit": 2}, False, "no such input"),
+        ({"progress": "profiling", "done": 1, "of": 2}, False, "the recording process stopped answering"),
+    ],
+)
+def test_a_child_that_is_slow_to_unload_is_judged_by_its_last_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: dict, ok: bool, message: str
+) -> None:
+    monkeypatch.setattr(launch, "_END_GRACE_S", 0.2)
+    outcome, _ = run(tmp_path, SLOW_UNLOADING.replace("{last}", repr(last)))
+    assert (outcome.ok, outcome.timed_out, outcome.usage_error) == (ok, False, last.get("exit") == 2)
+    assert outcome.message.startswith(message)
+    assert bool(outcome.message) == (not ok)
+
+
+@pytest.mark.parametrize("entries", ["{0}", ":{0}", "{0}:"])
+def test_a_child_cannot_import_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entries: str
+) -> None:
+    """Nor where an empty entry of PYTHONPATH would stand for it; older Pythons know no PYTHONSAFEPATH."""
+    here, modules = tmp_path / "here", tmp_path / "modules"
+    here.mkdir()
+    modules.mkdir()
+    (here / "lies_in_the_current_folder.py").touch()
+    (here / "runpy.py").write_text("raise SystemExit('imported from the current folder')")
+    (modules / "stand_in.py").write_text(WHERE)
+    monkeypatch.chdir(here)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    monkeypatch.setenv("PYTHONPATH", entries.format(modules).replace(":", os.pathsep))
+    child = launch.start(tmp_path / "out", module="stand_in")
+    child.send({})
+    assert child.wait(time_limit_s=20).message == "not importable"
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from graphlens.tf import launch
+child = launch.start(Path(sys.argv[1]), {"PYTHONPATH": sys.argv[2]}, module="stand_in")
+print(child.process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not hasattr(subprocess.os, "killpg"), reason="signals of POSIX")
+@pytest.mark.parametrize("signal", ["SIGTERM", "SIGKILL"])
+def test_a_child_does_not_outlive_its_parent(tmp_path: Path, signal: str) -> None:
+    (tmp_path / "stand_in.py").write_text(SLEEP)
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "out"), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        time.sleep(1)  # so that the child has begun to watch
+        parent.send_signal(getattr(signals, signal))
+    deadline = time.monotonic() + 10
+    while runs(child) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not runs(child)
+
+
+def runs(pid: int) -> bool:
+    """Whether a process runs; one that nobody has waited for yet does not."""
+    status = Path(f"/proc/{pid}/stat")
+    if Path("/proc/self/stat").exists():
+        return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+    return subprocess.run(["ps", "-p", str(pid)], capture_output=True, check=False).returncode == 0
+
+
+def test_sending_to_a_child_that_is_gone_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows says EINVAL where others say EPIPE."""
+
+    class Closed:
+        def write(self, _: str) -> None:
+            raise OSError(22, "Invalid argument")
+
+    (tmp_path / "stand_in.py").write_text("")
+    child = launch.start(tmp_path / "out", {"PYTHONPATH": str(tmp_path)}, module="stand_in")
+    monkeypatch.setattr(launch, "_stdin", lambda _: Closed())
+    child.send({})
+    assert child.wait(time_limit_s=20).ok
 
 
 @pytest.mark.skipif(not hasattr(subprocess.os, "killpg"), reason="signals of POSIX")
