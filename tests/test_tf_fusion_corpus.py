@@ -67,6 +67,6 @@ def test_an_obstacle_names_the_op_that_was_planted(setting: str) -> None:
 
     assert ops("conv read by Shape") == {("Shape", "Shape")}
     assert ops("Transpose between") == {("transpose", "Transpose")}
-    assert ops("an assertion waits for the conv") == {("Assert/Assert", "Assert")}
+    assert ("Assert/Assert", "Assert") in ops("an assertion waits for the conv")
     assert ops("bias fetched") == {("result_1", "")}
     assert ("Tanh", "Tanh") in ops("read twice, then tanh")

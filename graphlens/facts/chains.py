@@ -101,7 +101,7 @@ class _Walk:
         return self._cross(readers)
 
     def _is_free(self, activation: Candidate) -> bool:
-        return activation.name != "softmax" and not set(activation.core) & set(self.claimed)
+        return activation.name != "softmax" and not any(op in self.claimed for op in activation.core)
 
     def _take(self, found: Sequence[tuple[str, Role]]) -> str:
         self.members += [*self.bridges, *found]

@@ -6,13 +6,13 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Final, NamedTuple
+from functools import cache, cached_property
+from typing import Any, Final, NamedTuple
 
 import networkx as nx
 
 from graphlens.facts.constants import constant_ops, parameter_ops
-from graphlens.ir.graph import RETURN, Op, TensorSpec, in_edges, op_of, topological_order
+from graphlens.ir.graph import RETURN, Op, TensorSpec, in_edges, topological_order
 
 # These give what they get, and Grappler removes them before it fuses anything.
 _PASSES: Final = frozenset({"Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot"})
@@ -21,6 +21,12 @@ _ACTS: Final = re.compile(
     r"^_Retval$|Print|^Assert$|^Assign|^Resource\w*(Apply|Scatter|StridedSliceAssign)|Summary|^Save|WriteFile|PyFunc|Enqueue"
     r"|^_?(Host)?Send$|Call$|^(Stateless)?(While|If|Case)$|TensorArrayWrite|StackPush|CheckNumerics|^Debug|^Lookup\w*Insert"
 )
+_NO_READERS: Final = _PASSES | {RETURN}
+
+
+@cache
+def _acts(op_type: str) -> bool:
+    return _ACTS.search(op_type) is not None
 
 
 class Tensor(NamedTuple):
@@ -71,39 +77,42 @@ class Dataflow:
 
     @cached_property
     def _live(self) -> tuple[Mapping[str, tuple[Tensor, ...]], Mapping[str, str]]:
-        graph = self.graph
         inputs: dict[str, tuple[Tensor, ...]] = {}
         fetched: dict[str, str] = {}
-        pending = [Tensor(name, 0) for name in self._roots()]
-        seen = {tensor.op for tensor in pending}
+        pending = self._roots()
+        seen = set(pending)
         while pending:
-            name = pending.pop().op
-            read = tuple(
-                self._through(src, edge.src_port or 0) for src, edge in in_edges(graph, name) if edge.kind == "data"
-            )
-            if op_of(graph, name).type == RETURN:
+            name = pending.pop()
+            edges = in_edges(self.graph, name)
+            read = tuple([self._through(src, edge.src_port or 0) for src, edge in edges if edge.kind == "data"])
+            if self.op(name).type == RETURN:
                 fetched.update({tensor.op: name for tensor in read})
             inputs[name] = read
-            before = [src for src, _, edge in graph.in_edges(name, data="edge") if edge.kind != "data"]
-            for src in (*(tensor.op for tensor in read), *before):
+            others = [src for src, edge in edges if edge.kind != "data"] + self._waits_for(name)
+            for src in (*[tensor.op for tensor in read], *others):
                 if src not in seen:
                     seen.add(src)
-                    pending.append(Tensor(src, 0))
+                    pending.append(src)
         return inputs, fetched
 
     def _roots(self) -> list[str]:
         """Return the ops that a step is run for: results and acts, or all ends of a graph that names no results."""
-        found = [name for name, op in self.graph.nodes(data="op") if _ACTS.search(op.type)]
-        if any(op_of(self.graph, name).type == RETURN for name in found):
+        found = [name for name, op in self.graph.nodes(data="op") if _acts(op.type)]
+        if any(self.op(name).type == RETURN for name in found):
             return found
         ends = (name for name in self.graph if not self.graph.out_degree(name))
         return list(dict.fromkeys([*found, *ends]))
 
+    def _waits_for(self, name: str) -> list[str]:
+        # networkx's public views cost several times as much, and this is asked of every op.
+        before = self.graph._pred[name].items()
+        return [src for src, parallel in before if any(data["edge"].kind == "control" for data in parallel.values())]
+
     def _through(self, name: str, port: int) -> Tensor:
         """Follow a tensor back through ops that pass it on."""
-        while op_of(self.graph, name).type in _PASSES:
+        while (op_type := self.op(name).type) in _PASSES:
+            wanted = port if op_type == "IdentityN" else 0
             edges = in_edges(self.graph, name)
-            wanted = port if op_of(self.graph, name).type == "IdentityN" else 0
             found = next((item for item in edges if (item[1].dst_port or 0) == wanted and item[1].kind == "data"), None)
             if found is None:
                 break
@@ -114,7 +123,7 @@ class Dataflow:
     def _readers(self) -> Mapping[str, list[Reader]]:
         readers: dict[str, list[Reader]] = defaultdict(list)
         for name, read in self.inputs.items():
-            if op_of(self.graph, name).type in _PASSES or op_of(self.graph, name).type == RETURN:
+            if self.op(name).type in _NO_READERS:
                 continue
             for port, tensor in enumerate(read):
                 readers[tensor.op].append(Reader(name, port, tensor.port))
@@ -122,7 +131,12 @@ class Dataflow:
 
     def op(self, name: str) -> Op:
         """Return the op ``name``."""
-        return op_of(self.graph, name)
+        op: Op = self._ops[name]["op"]
+        return op
+
+    @cached_property
+    def _ops(self) -> Mapping[str, Any]:
+        return dict(self.graph.nodes)
 
     def readers(self, name: str) -> list[Reader]:
         """Return the live ops that compute with an output of ``name``, results of the function not counted."""
@@ -135,12 +149,13 @@ class Dataflow:
 
     def live(self) -> Iterator[tuple[str, Op]]:
         """Iterate over the live ops in topological order."""
+        inputs = self.inputs
         for name in self.order:
-            if name in self.inputs:
+            if name in inputs:
                 yield name, self.op(name)
 
     def controls(self, name: str) -> tuple[list[str], list[str]]:
         """Return the live ops that ``name`` waits for, and those that wait for it, by control edges."""
-        before = [src for src, _, edge in self.graph.in_edges(name, data="edge") if edge.kind == "control"]
+        before = self._waits_for(name)
         after = [dst for _, dst, edge in self.graph.out_edges(name, data="edge") if edge.kind == "control"]
         return [src for src in before if src in self.inputs], [dst for dst in after if dst in self.inputs]

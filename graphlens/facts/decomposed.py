@@ -76,12 +76,13 @@ class Region:
     ops: tuple[str, ...]
 
 
-def region_behind(flow: Dataflow, last: str, allowed: frozenset[str] = _ELEMENTWISE) -> Region | None:
+def region_behind(flow: Dataflow, last: str, allowed: frozenset[str]) -> Region | None:
     """Walk back from ``last`` until all that changes comes from one tensor; ``None`` when an op is not ``allowed``."""
     frontier = {Tensor(last, 0)}
     ops: list[str] = []
+    order = flow.order
     while True:
-        latest = max(frontier, key=lambda tensor: flow.order[tensor.op])
+        latest = max(frontier, key=lambda tensor: order[tensor.op])
         if ops and len(frontier) == 1:
             return Region(latest, tuple(reversed(ops)))
         if len(ops) == _LARGEST_REGION or flow.op(latest.op).type not in allowed:
@@ -116,7 +117,7 @@ def activations(flow: Dataflow) -> Mapping[str, Candidate]:
 
 
 def _product_activation(flow: Dataflow, name: str) -> Candidate | None:
-    region = region_behind(flow, name)
+    region = region_behind(flow, name, _IN_ACTIVATIONS)
     if region is None or len(region.ops) < 2:
         return None
     types = {flow.op(op).type for op in region.ops}
@@ -134,6 +135,7 @@ _TYPES_OF: Final[Mapping[str, frozenset[str]]] = {
     "gelu (tanh form)": _PLAIN | {"Tanh", "Pow", "Square"},
     "swish": frozenset({"Mul", "Sigmoid", "Cast"}),
 }
+_IN_ACTIVATIONS: Final = frozenset().union(*_TYPES_OF.values())
 
 
 def _scaling_behind(flow: Dataflow, name: str, label: str) -> tuple[str, ...]:

@@ -220,9 +220,16 @@ class _Cut:
             for other in before:
                 if other not in self.names and self.flow.op(other).type not in ("NoOp", "Const"):
                     yield Surrounding("control-in", name, other, self.flow.op(other).type)
-            for other in after:
-                if name != last and other not in self.names and self.flow.op(other).type != "Const":
-                    yield Surrounding("control-out", name, other, self.flow.op(other).type)
+            for other in self._acting(after) if name != last else ():
+                yield Surrounding("control-out", name, other, self.flow.op(other).type)
+
+    def _acting(self, names: Sequence[str]) -> list[str]:
+        """Name the readers of constants instead of these: in a scope of control edges it is constants that wait."""
+        found = []
+        for name in names:
+            is_constant = self.flow.op(name).type in CONSTANTS
+            found += [reader.op for reader in self.flow.readers(name)] if is_constant else [name]
+        return [name for name in dict.fromkeys(found) if name not in self.names]
 
     def _readers(self, name: str) -> Iterator[Surrounding]:
         for other in dict.fromkeys(reader.op for reader in self.flow.readers(name)):

@@ -124,6 +124,8 @@ def _numbers(op: ChainOp, dtype: Any) -> Any:
     assert op.spec is not None
     assert op.spec.shape is not None
     sizes = [size or 0 for size in op.spec.shape]
+    if dtype.name == "string":
+        return np.full(sizes, b"text")
     if op.values is not None:
         return np.array(op.values).astype(dtype.as_numpy_dtype).reshape(sizes)
     return np.random.default_rng(_SEED).uniform(0.5, 1.5, sizes).astype(dtype.as_numpy_dtype)
