@@ -91,6 +91,14 @@ def test_private_functions_are_tensorflows_to_call(tmp_path: Path, name: str, nu
     assert blockers(tmp_path, meta) == ["write"]
 
 
+def test_functions_list_their_traces_and_captures(tmp_path: Path) -> None:
+    meta = tf2()
+    child(meta, ROOT, "write", EVIL_GENERIC)
+    child(meta, EVIL_GENERIC, "trace_0", EVIL)
+    child(meta, EVIL, "capture_1", ROOT)
+    assert blockers(tmp_path, meta) == []
+
+
 def test_a_function_in_place_of_a_functions_own_method_is_called(tmp_path: Path) -> None:
     meta = tf2()
     child(meta, GOOD, "inference_fn", EVIL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ SIGNATURES: Final = "signatures"  # child of the root that holds the signatures'
 # On a plain object, a private name is what TensorFlow's own code calls (`_initialize`, `_restore_from_tensors`); public
 # names and this one are what users call.  All other kinds of nodes belong to TensorFlow altogether.
 _CALLED_BY_USERS: Final = "__call__"
+_PARTS_OF_FUNCTIONS: Final = re.compile(r"^(trace|capture)_\d+$")  # what functions list, and nothing calls by name
 _ALWAYS_CALLED: Final = frozenset({"_initialize", "_create_resource", "_destroy_resource"})
 # Data, and functions that were never traced: there is nothing in them to call.
 _NOT_CALLED: Final = frozenset(
@@ -124,8 +126,9 @@ def functions_on_load(object_graph: Any) -> list[tuple[str, str | None]]:
 
 
 def _is_called_on_load(node: Any, child: str) -> bool:
-    plain = node.WhichOneof("kind") == "user_object"
-    return not plain or (child.startswith("_") and child != _CALLED_BY_USERS)
+    if node.WhichOneof("kind") == "user_object":
+        return child.startswith("_") and child != _CALLED_BY_USERS
+    return not _PARTS_OF_FUNCTIONS.match(child)
 
 
 def _resolved(object_graph: Any, children: Iterable[tuple[str, int]]) -> Iterator[tuple[str, str | None]]:
