@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, Final, NamedTuple
@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import networkx as nx
 
 from graphlens.facts.constants import constant_ops, parameter_ops
-from graphlens.ir.graph import RETURN, Op, TensorSpec, in_edges, topological_order
+from graphlens.ir.graph import RETURN, Op, TensorSpec, data_inputs, in_edges, topological_order
 
 # These give what they get, and Grappler removes them before it fuses anything.
 _PASSES: Final = frozenset({"Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot"})
@@ -159,3 +159,21 @@ class Dataflow:
         before = self._waits_for(name)
         after = [dst for _, dst, edge in self.graph.out_edges(name, data="edge") if edge.kind == "control"]
         return [src for src in before if src in self.inputs], [dst for dst in after if dst in self.inputs]
+
+    def with_passes(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Add to ``names`` the ops between two of them that pass a tensor on, so that no path leaves and comes back."""
+        inside = set(names)
+        between: set[str] = set()
+        for name in inside:
+            for src in data_inputs(self.graph, name):
+                path = self._passes_behind(src)
+                if path and self._through(src, 0).op in inside:
+                    between.update(path)
+        return tuple(sorted(inside | between, key=self.order.__getitem__))
+
+    def _passes_behind(self, name: str) -> list[str]:
+        found = []
+        while name not in found and self.op(name).type in _PASSES and data_inputs(self.graph, name):
+            found.append(name)
+            name = data_inputs(self.graph, name)[0]
+        return found

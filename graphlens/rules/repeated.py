@@ -231,10 +231,16 @@ def _invariant(facts: Facts, loop: str, ops: Sequence[str]) -> Finding:
         fix=Fix(
             "Compute it before the loop",
             "exact",
-            ({"edit": "hoist-invariant", "loop": loop, "ops": list(ops), "traced": _written(facts, ops)},),
+            _hoist(facts, loop, ops),
         ),
         floor="low",
     )
+
+
+def _hoist(facts: Facts, loop: str, ops: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
+    if facts.traced is None or loop not in facts.traced:
+        return ()  # a loop of TensorFlow 1 has a name and no op of its own: only a person can rewrite it
+    return ({"edit": "hoist-invariant", "loop": loop, "ops": list(ops), "traced": _written(facts, ops)},)
 
 
 def _saving(facts: Facts, ops: Sequence[str], iterations: float | None) -> Saving:

@@ -18,10 +18,8 @@ from graphlens.rules.registry import found
 
 LAYERS_LISTED: Final = 20
 
-_COMPILE: Final[Mapping[str, Any]] = {"edit": "jit-compile"}
 _COMPILE_IN_WORDS: Final = (
-    "XLA would compute it in one kernel (jit_compile=True); measure it, because on a processor XLA made some "
-    "convolution networks many times slower"
+    "Compile the layer with XLA, which computes it in one kernel; measure it, because each compiled part costs a launch"
 )
 
 
@@ -68,7 +66,7 @@ def _finding(facts: Facts, items: Sequence[Unfused], wording: Wording) -> Findin
         # Where no change of this model is known that fuses them, a number would promise what nobody can do.
         saving=replace(facts.saving(absorbed), origin="bound") if helps and _is_timed(facts, absorbed) else Saving(),
         removes=absorbed if helps else (),
-        fix=_fix(items, wording),
+        fix=_fix(facts, items, wording),
         floor=_floor(items[0]),
     )
 
@@ -111,15 +109,23 @@ def _is_timed(facts: Facts, ops: Sequence[str]) -> bool:
     return any(facts.timing(op) for op in ops)
 
 
-def _fix(items: Sequence[Unfused], wording: Wording) -> Fix:
+def _fix(facts: Facts, items: Sequence[Unfused], wording: Wording) -> Fix:
     if wording.rewrite is not None:
         return Fix(wording.rewrite, "manual", (), wording.snippet)
     said = list(dict.fromkeys(text for item in items if (text := blockers.advice(item))))
     if said:
         return Fix("; ".join(said[:3]), "manual", (), "export TF_ENABLE_ONEDNN_OPTS=1" if _by_setting(items) else None)
     if wording.compiles:
-        return Fix(_COMPILE_IN_WORDS, "manual", (_COMPILE,), "@tf.function(jit_compile=True)")
+        edits = tuple(_compiled(facts, item) for item in items)
+        return Fix(_COMPILE_IN_WORDS, "tolerance", edits, "@tf.function(jit_compile=True)")
     return Fix("No setting or change is known with which TensorFlow fuses this", "manual")
+
+
+def _compiled(facts: Facts, item: Unfused) -> Mapping[str, Any]:
+    """One layer is one cluster; what passes a tensor on between its ops belongs to it."""
+    names = [name for name, _ in item.candidate.members]
+    written = facts.dataflow.with_passes(names) if facts.dataflow is not None else tuple(names)
+    return {"edit": "jit-compile", "ops": list(item.ops), "traced": list(written)}
 
 
 def _by_setting(items: Sequence[Unfused]) -> bool:
