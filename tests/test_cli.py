@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -9,13 +10,17 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 from end_to_end import CAPTURES, REPOSITORY, Outcome, assert_one_line, files_in, write_saved_model
 
+from graphlens import cli
 from graphlens.cli import main
-from graphlens.config import MOST_STEPS
+from graphlens.config import MOST_STEPS, Request
+from graphlens.loaders.sniff import Identified
+from graphlens.pipeline.gather import child_request
 from graphlens.tf import launch
 
 TINY = CAPTURES / "tiny_cnn.capture"
@@ -224,6 +229,25 @@ def test_names_in_a_model_cannot_steer_the_terminal(run: Run, tmp_path: Path) ->
     assert_one_line(outcome)
     assert "[2J" in outcome.err, "the name is there, without what makes it work"
     assert all(letter.isprintable() for letter in outcome.err.rstrip("\n"))
+
+
+def test_progress_cannot_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with cli._progress() as progress:
+        progress("proving \x1b]0;owned\x07", 1, 2)
+    shown = terminal.getvalue().replace("\r\x1b[K", "")
+    assert (shown.isprintable(), "proving" in shown) == (True, True)
+
+
+@pytest.mark.parametrize(("kind", "folder"), [("saved_model", None), ("keras", None), ("callable", os.getcwd())])
+def test_only_a_callable_is_looked_for_in_the_current_folder(kind: Any, folder: str | None) -> None:
+    asked = child_request(Request("target"), Identified(kind, Path("target")), "record")
+    assert asked["import_path"] == folder
 
 
 def test_an_unsafe_model_is_read_but_not_executed(run: Run, tmp_path: Path) -> None:

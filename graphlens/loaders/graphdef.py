@@ -20,7 +20,7 @@ from graphlens.loaders.tensors import strip_weights
 MAIN = ""
 MAIN_IN_WORDS = "the main graph"
 
-__all__ = ["MAIN", "build_graph", "build_reachable", "parse_graph_def", "read_graph_def", "strip_weights"]
+__all__ = ["MAIN", "build_each", "build_graph", "build_reachable", "parse_graph_def", "read_graph_def", "strip_weights"]
 
 
 def read_graph_def(path: Path) -> Any:
@@ -69,6 +69,13 @@ def build_reachable(graph_def: Any, root: str = MAIN, debug_info: Any = None) ->
         if root != MAIN and root not in builder.library:
             raise TargetError(f"the graph has no function '{root}'; the file is incomplete, export the model again")
         return builder.graph(root, builder.reachable(root))
+
+
+def build_each(graph_def: Any, roots: Iterable[str]) -> list[Graph]:
+    """Return each of several functions with what it calls; functions that they share are read once."""
+    with collector_paused():
+        builder = _Builder(graph_def, None)
+        return [builder.graph(root, builder.reachable(root)) for root in roots]
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any, Final
 from graphlens.ir.graph import ARGUMENT, Graph, Op, op_of
 from graphlens.ir.unsafe import OWN_FILE, WRITTEN_VALUE, unsafe_ops
 from graphlens.loaders import objects
-from graphlens.loaders.graphdef import MAIN, build_graph, build_reachable
+from graphlens.loaders.graphdef import build_each, build_graph, build_reachable
 from graphlens.loaders.signatures import op_name, upstream
 
 Blocker = tuple[str, str]  # the name of something, and why the model must not be executed for it
@@ -60,7 +60,8 @@ def of_saved_model(meta_graph: Any, graph: Graph, has_objects: bool) -> Judged:
     called = objects.functions_on_load(meta_graph.object_graph_def)
     missing = tuple((name, _MISSING) for name, function in called if function not in library)
     functions = dict.fromkeys(function for _, function in called if function in library)
-    return Judged(tuple(_initializer(meta_graph, str(name)) for name in functions), on_run, (*outside, *missing))
+    initializers = build_each(meta_graph.graph_def, map(str, functions))
+    return Judged(tuple(_initializer(meta_graph, graph) for graph in initializers), on_run, (*outside, *missing))
 
 
 def of_graph_file(graph_def: Any, graph: Graph) -> Judged:
@@ -76,15 +77,14 @@ def of_traced(graph_def: Any) -> Judged:
 def interchangeable(graph_def: Any) -> tuple[Graph, ...]:
     """Return the functions that TensorFlow may run in place of others, which no call leads to."""
     names = [item.signature.name for item in graph_def.library.function if _INTERFACE in item.attr]
-    return tuple(_marked(build_reachable(graph_def, name), _written_argument) for name in names)
+    return tuple(_marked(graph, _written_argument) for graph in build_each(graph_def, names)) if names else ()
 
 
 # -- the object graph ---------------------------------------------------------------------------------------------
 
 
-def _initializer(meta_graph: Any, function: str) -> Graph:
+def _initializer(meta_graph: Any, graph: Graph) -> Graph:
     """Everything that an initializer gets is said by the file; only assets are the model's own files."""
-    graph = build_reachable(meta_graph.graph_def, function)
     own = _own_files(meta_graph, graph)
     return _marked(graph, lambda op: OWN_FILE if op.name in own else _written_argument(op))
 
@@ -136,10 +136,11 @@ def _of_main_graph(meta_graph: Any) -> Iterator[Graph]:
 
 
 def _part_of_main(meta_graph: Any, fetched: Sequence[str], fed: Collection[str]) -> Graph:
-    needed = upstream(fetched, {node.name: node for node in meta_graph.graph_def.node})
-    graph = build_reachable(meta_graph.graph_def, MAIN)
+    whole = meta_graph.graph_def
+    needed = upstream(fetched, {node.name: node for node in whole.node})
+    part = type(whole)(library=whole.library, node=[node for node in whole.node if node.name in needed])
+    graph = build_reachable(part)
     main = graph.main.graph
-    main.remove_nodes_from([name for name in main if name not in needed])
     for name in filter(main.has_node, map(op_name, fed)):
         op = op_of(main, name)
         if op.type in _FEEDABLE:

@@ -18,6 +18,7 @@ from graphlens.loaders.graphdef import MAIN, build_graph, build_reachable, parse
 from graphlens.loaders.judged import NOTHING, Judged
 from graphlens.loaders.schema import saved_model
 from graphlens.loaders.signatures import (
+    CALL,
     Signature,
     Tensor,
     choose,
@@ -33,7 +34,6 @@ TEXT: Final = "saved_model.pbtxt"
 SPLIT: Final = "saved_model.cpb"
 INDEX: Final = Path("variables", "variables.index")
 DEBUG_INFO: Final = Path("debug", "saved_model_debug_info.pb")
-CALL: Final = "__call__"  # the name under which a model without signatures is run
 SERVE: Final = frozenset({"serve"})
 
 

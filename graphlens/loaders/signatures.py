@@ -11,6 +11,7 @@ from graphlens.ir.graph import TensorSpec
 from graphlens.loaders.attrs import dtype_name, shape_of
 
 DEFAULT: Final = "serving_default"
+CALL: Final = "__call__"  # the name under which a model without signatures is run
 # Signatures that TensorFlow itself adds; nobody calls them to get a result.
 INTERNAL: Final = frozenset({"__saved_model_init_op", "__saved_model_train_op"})
 _CALLS: Final = frozenset({"PartitionedCall", "StatefulPartitionedCall"})

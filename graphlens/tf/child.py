@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from graphlens.config import DEFAULT_STEPS
 from graphlens.errors import ExecutionError, GraphLensError
 from graphlens.tf.channel import Emit, import_tensorflow, reserve_stdout
 from graphlens.tf.errors import first_line
@@ -96,7 +97,7 @@ def plan_of(request: dict[str, Any], directory: Path) -> Any:
 
     budget_s = request.get("time_budget_s")
     return measure.Plan(
-        steps=request.get("steps") or measure.DEFAULT_STEPS,
+        steps=request.get("steps") or DEFAULT_STEPS,
         shapes={name: tuple(shape) for name, shape in (request.get("shapes") or {}).items()},
         batch=request.get("batch"),
         arrays=inputs.read_npz(Path(request["inputs"])) if request.get("inputs") else {},

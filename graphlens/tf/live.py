@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from graphlens.config import DEFAULT_STEPS
 from graphlens.errors import GraphLensError
 from graphlens.tf import callables, measure
 from graphlens.tf.manifest import CaptureDirectory
@@ -16,7 +17,7 @@ def record_callable(
     inputs: Any,
     directory: Path,
     *,
-    steps: int = measure.DEFAULT_STEPS,
+    steps: int = DEFAULT_STEPS,
     batch: int | None = None,
     time_budget_s: float | None = None,
     name: str | None = None,

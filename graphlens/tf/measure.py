@@ -13,6 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from graphlens.config import DEFAULT_STEPS
 from graphlens.errors import ExecutionError, UsageError
 from graphlens.loaders.parts import PROFILE
 from graphlens.tf import consumers, environment, graphs, hlo, inputs, private
@@ -20,7 +21,6 @@ from graphlens.tf.errors import first_line
 from graphlens.tf.manifest import CaptureDirectory
 from graphlens.tf.targets import Opened, Traced
 
-DEFAULT_STEPS = 30
 WARM_UP_CALLS = 2
 # After some 90 executions the runtime drops an op that it found to be cheap from the profile.  All calls up to the
 # end of the profile stay below this, with a margin for ops that run twice a step.

@@ -16,24 +16,23 @@ from typing import Any
 
 import tensorflow as tf
 
+from graphlens.loaders.savedmodel import BINARY
 from graphlens.tf import private
-
-SAVED_MODEL = "saved_model.pb"
 
 
 @contextmanager
 def loadable(path: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield a folder that TensorFlow can load and run in place of ``path``, and notes on what was replaced."""
-    file = Path(path) / SAVED_MODEL
+    file = Path(path) / BINARY
     content = file.read_bytes() if file.is_file() else b""
     retired = [op for op in _REPLACEMENTS if op.encode() in content and private.has_kernel(op) is False]
     if not retired:
         yield path, ()
         return
     with tempfile.TemporaryDirectory(prefix="graphlens-") as folder:
-        (Path(folder) / SAVED_MODEL).write_bytes(_replaced(content, retired))
+        (Path(folder) / BINARY).write_bytes(_replaced(content, retired))
         for part in Path(path).iterdir():
-            if part.name != SAVED_MODEL:
+            if part.name != BINARY:
                 _link(part.absolute(), Path(folder) / part.name)
         yield folder, tuple(map(_note, retired))
 

@@ -13,12 +13,13 @@ from typing import Any
 import tensorflow as tf
 
 from graphlens.errors import ExecutionError, TargetError, UsageError
+from graphlens.loaders.savedmodel import BINARY
+from graphlens.loaders.signatures import CALL, DEFAULT
 from graphlens.tf import private, retired
 from graphlens.tf.errors import first_line
 from graphlens.tf.inputs import InputSpec
 
-DEFAULT_SIGNATURE = "serving_default"
-CALL_SIGNATURE = "__call__"
+DEFAULT_SIGNATURE = DEFAULT
 KERAS_2_OPTIMIZER = b"\n\toptimizer"  # SavedUserObject.identifier, as protobuf writes it
 # The first Keras whose safe mode holds for all that it reads: before it, .keras and .h5 files could run code anyway.
 RELIABLE_SAFE_MODE = (3, 11, 3)
@@ -114,15 +115,15 @@ def loaded_saved_model(path: str, tag: str | None) -> Iterator[tuple[Any, tuple[
 
 def _holds_unknown_optimizer(path: str) -> bool:
     """Whether Keras 2 saved its optimizer along, which only ``tf_keras`` knows how to revive."""
-    file = Path(path) / "saved_model.pb"
+    file = Path(path) / BINARY
     return find_spec("tf_keras") is None and file.is_file() and KERAS_2_OPTIMIZER in file.read_bytes()
 
 
 def _choose(loaded: Any, path: str, wanted: str | None) -> tuple[str, Any]:
     """Pick the signature asked for, else the default one, else the only one, else what calling the object runs."""
     signatures = _signatures(loaded, path)
-    if wanted == CALL_SIGNATURE or (wanted is None and not signatures):
-        return CALL_SIGNATURE, _called_function(loaded, path)
+    if wanted == CALL or (wanted is None and not signatures):
+        return CALL, _called_function(loaded, path)
     if wanted is not None and wanted not in signatures:
         raise UsageError(f"--signature {wanted}: {path} has {', '.join(sorted(signatures)) or 'no signatures'}")
     name = wanted or (DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else None)
