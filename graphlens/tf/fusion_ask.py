@@ -58,7 +58,12 @@ def probe(chains: Sequence[Chain], time_limit_s: float = DEFAULT_TIME_LIMIT_S) -
     children = [_start(asked, {}, time_limit_s)]
     if fusions and os.environ.get(ONEDNN_SETTING) != "1":
         children.append(_start(fusions, {ONEDNN_SETTING: "1"}, time_limit_s))
-    here, *others = [_finish(child, time_limit_s + _GRACE_S) for child in children]
+    try:
+        here, *others = [_finish(child, time_limit_s + _GRACE_S) for child in children]
+    finally:
+        for child in children:  # an interrupted parent leaves none behind
+            child.kill()
+            child.wait()
     found = _joined(here, others[0]) if others else here.answers
     return {
         chain.key: answer_for(found[group[0].key], group[0], chain)
