@@ -16,7 +16,7 @@ from graphlens.config import Progress, Request, no_progress
 from graphlens.errors import ExecutionError, UsageError
 from graphlens.pipeline.gather import NO_TENSORFLOW, gather, has_tensorflow
 from graphlens.pipeline.judge import judge
-from graphlens.pipeline.proofs import with_proofs
+from graphlens.pipeline.proofs import explained, with_proofs
 from graphlens.pipeline.result import Analysis
 
 CAPTURE_SUFFIX = ".capture"
@@ -34,7 +34,7 @@ def analyze(request: Request, progress: Progress = no_progress) -> Analysis:
     """
     with _collector_paused(), gather(request, progress) as gathered:
         progress("judging", 0, 0)
-        analysis = judge(gathered.evidence, request.select, request.ignore)
+        analysis = judge(explained(request, gathered, progress), request.select, request.ignore)
         return with_proofs(request, gathered, analysis, progress)
 
 

@@ -1,4 +1,4 @@
-"""Let the prover try the fixes of an analysis on the target that it is about."""
+"""Experiments on the target: why its ops are not fused, and what the fixes of its findings give."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from dataclasses import replace
 from typing import Final
 
 from graphlens.config import DEFAULT_PROOF_BUDGET_S, Progress, Request
+from graphlens.facts.core import Facts
+from graphlens.facts.fusion import chains_to_probe
 from graphlens.ir.analysis import Proof
+from graphlens.ir.evidence import Evidence
 from graphlens.pipeline.gather import Gathered
 from graphlens.pipeline.result import Analysis
 from graphlens.prove import Plan, TrialRunner, prove
+from graphlens.tf import fusion_ask
 
 NOT_ASKED: Final = "--no-prove was given"
 NO_MODEL: Final = "a capture holds no weights; analyze the model itself to have its fixes proven"
@@ -37,6 +41,21 @@ def with_proofs(request: Request, gathered: Gathered, analysis: Analysis, progre
     )
     document = replace(analysis.document, findings=outcome.findings, joint_proof=outcome.joint_proof)
     return replace(analysis, document=document)
+
+
+def explained(request: Request, gathered: Gathered, progress: Progress) -> Evidence:
+    """Return the evidence with the reasons why ops are not fused, found out by running Grappler on what surrounds them.
+
+    Like the proofs these are experiments on the model, in child processes; without them the rules say that the reason
+    was not asked for.
+    """
+    if _reason_not_to(request, gathered) is not None:
+        return gathered.evidence
+    chains = chains_to_probe(Facts(gathered.evidence))
+    if not chains:
+        return gathered.evidence
+    progress(f"asking Grappler about {len(chains)} chains of ops", 0, 0)
+    return replace(gathered.evidence, fusion_answers=fusion_ask.probe(chains))
 
 
 def _reason_not_to(request: Request, gathered: Gathered) -> str | None:

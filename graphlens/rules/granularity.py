@@ -93,7 +93,7 @@ def op_overhead_bound(facts: Facts) -> Iterator[Finding]:
         saving=Saving(bound_ns, share, "bound"),
         fix=Fix(
             "Do more work per op: larger batches, vectorized code, fused layers, or jit_compile where it helps",
-            "manual",
+            "tolerance",
             ({"edit": "jit-compile"},),
             "@tf.function(jit_compile=True)",
         ),
