@@ -5,4 +5,14 @@ from graphlens.tf.rewrite.export import export, write_saved_model
 from graphlens.tf.rewrite.program import Program, extract, output_names, probing
 from graphlens.tf.rewrite.registry import apply, edit_names
 
-__all__ = ["Program", "apply", "build", "edit_names", "export", "extract", "output_names", "probing", "write_saved_model"]
+__all__ = [
+    "Program",
+    "apply",
+    "build",
+    "edit_names",
+    "export",
+    "extract",
+    "output_names",
+    "probing",
+    "write_saved_model",
+]

@@ -94,9 +94,7 @@ def _captured(program: Program) -> dict[str, Any]:
     read |= {nodes.source(ref) for ref in program.outputs}
     graph = tf.compat.v1.get_default_graph()
     return {
-        name: private.capture(graph, binding.value, name)
-        for name, binding in program.bindings.items()
-        if name in read
+        name: private.capture(graph, binding.value, name) for name, binding in program.bindings.items() if name in read
     }
 
 
@@ -126,7 +124,9 @@ def _rename_functions(graph_def: Any) -> None:
         return
     content = b"".join(function.SerializeToString(deterministic=True) for function in graph_def.library.function)
     suffix = hashlib.sha256(content).hexdigest()[:12]
-    names = {function.signature.name: _renamed(function.signature.name, suffix) for function in graph_def.library.function}
+    names = {
+        function.signature.name: _renamed(function.signature.name, suffix) for function in graph_def.library.function
+    }
     bodies = [function.node_def for function in graph_def.library.function]
     for function in graph_def.library.function:
         function.signature.name = names[function.signature.name]

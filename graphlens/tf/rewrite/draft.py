@@ -47,9 +47,7 @@ class Draft:
 
     def finished(self) -> Program:
         """Return the edited program, without what nobody needs any more."""
-        graph = flatten.graph_of(
-            list(self._nodes.values()), list(self.library.values()), self._program.graph.versions
-        )
+        graph = flatten.graph_of(list(self._nodes.values()), list(self.library.values()), self._program.graph.versions)
         program = replace(
             self._program,
             graph=graph,
@@ -59,7 +57,9 @@ class Draft:
             compiled=self.compiled,
             notes=tuple(self.notes),
         )
-        return replace(program, graph=pruned(program))
+        program = replace(program, graph=pruned(program))
+        gone = {node.name for node in self._program.graph.node} - {node.name for node in program.graph.node}
+        return replace(program, vanished=program.vanished | gone)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -97,6 +97,25 @@ class Draft:
     def is_fetched(self, name: str) -> bool:
         """Whether the function returns an output of ``name``."""
         return any(nodes.source(ref) == name for ref in self.outputs)
+
+    def is_done(self, names: Sequence[str]) -> bool:
+        """Whether ops that an edit names were there and are needed no more, so that nothing is left to edit."""
+        return bool(names) and all(
+            name in self._program.vanished or (name in self._nodes and not self.is_needed(name)) for name in names
+        )
+
+    def is_needed(self, name: str) -> bool:
+        """Whether the outputs or effects need ``name``, as things stand."""
+        todo = [nodes.source(ref) for ref in self.outputs] + list(self.effects)
+        seen: set[str] = set()
+        while todo:
+            other = todo.pop()
+            if other == name:
+                return True
+            if other not in seen and other in self._nodes:
+                seen.add(other)
+                todo += [nodes.source(ref) for ref in self._nodes[other].input]
+        return False
 
     def only_reader(self, name: str) -> str | None:
         """Return the one op that reads the node's first output, if nothing else has anything to do with the node."""

@@ -32,7 +32,7 @@ _CALL = "StatefulPartitionedCall/"
 Edits = Sequence[Mapping[str, Any]]
 
 
-class _Exported(tf.Module):
+class _Exported(tf.Module):  # type: ignore[misc]
     """The root of a written SavedModel; who loads it finds ``variables``, ``tables`` and ``assets``."""
 
     variables: Any = None  # shadows the property, so that a list of them is saved under this name
@@ -135,9 +135,7 @@ def _opened(
 
 def agreeing_on_writes(programs: Mapping[str, Program]) -> dict[str, Program]:
     """Return programs that know of each other's writes: what one assigns is no constant in another."""
-    written = {
-        id(program.bindings[name].value) for program in programs.values() for name in program.written
-    }
+    written = {id(program.bindings[name].value) for program in programs.values() for name in program.written}
     return {
         name: replace(
             program,
@@ -282,7 +280,11 @@ def renamed(program: Program, new_name: Callable[[str], str]) -> Program:
     """Return the program with other names for its ops (placeholders included)."""
 
     def ref(old: str) -> str:
-        return f"^{new_name(old[1:])}" if nodes.is_control(old) else nodes.tensor(new_name(nodes.source(old)), nodes.port(old))
+        return (
+            f"^{new_name(old[1:])}"
+            if nodes.is_control(old)
+            else nodes.tensor(new_name(nodes.source(old)), nodes.port(old))
+        )
 
     graph = flatten.graph_of(program.graph.node, program.graph.library.function, program.graph.versions)
     for node in graph.node:

@@ -82,7 +82,7 @@ def fold_constant(draft: Draft, edit: Mapping[str, Any]) -> None:
     computed = values.of([nodes.tensor(name) for name in results])
     for name, value in zip(results, computed, strict=True):
         if wanted or not _grows(draft, values, name, value):
-            _keep(draft, values, name, value)
+            _keep(draft, name, value)
 
 
 def _named_results(draft: Draft, values: Values, wanted: Sequence[str]) -> list[str]:
@@ -121,7 +121,7 @@ def _grows(draft: Draft, values: Values, name: str, value: np.ndarray) -> bool:
     return value.nbytes > GROWN_BYTES and value.nbytes > read
 
 
-def _keep(draft: Draft, values: Values, name: str, value: np.ndarray) -> None:
+def _keep(draft: Draft, name: str, value: np.ndarray) -> None:
     if value.nbytes <= SMALL_BYTES or not _from_variables(draft, name):
         _store(draft, nodes.tensor(name), value)
     else:

@@ -1,5 +1,7 @@
-"""``remove-identities``: leave out ops that hand on their input, which custom gradients put between a layer and its
-activation (``tf.nn.silu`` writes ``IdentityN`` and a product with 1), where they keep Grappler from fusing the two.
+"""``remove-identities``: leave out what custom gradients put between a layer and its activation.
+
+``tf.nn.silu`` writes an ``IdentityN`` and a product with 1, which keep Grappler from fusing layer and activation.  Plain
+``Identity`` ops are left to Grappler, which removes them itself.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def _clear(draft: Draft, values: Values, name: str) -> bool:
             draft.redirect(nodes.tensor(name, index), ref)
         draft.bypass(name)
         return True
-    if node.op in {"Identity", "StopGradient", "PreventGradient"}:
+    if node.op == "PreventGradient":
         draft.bypass(name)
         return True
     kept = _multiplied_by_one(draft, values, node) if node.op == "Mul" else None

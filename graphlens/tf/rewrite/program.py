@@ -54,6 +54,8 @@ class Program:
         Placeholders of variables that are, or may be, written: by this function or one that shares them.
     compiled
         Whether XLA compiles the whole function.
+    vanished
+        Ops that edits made superfluous.
     owner
         Keeps alive what the function captures only weakly.
     """
@@ -70,6 +72,7 @@ class Program:
     shapes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     written: frozenset[str] = frozenset()
     compiled: bool = False
+    vanished: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
     owner: Any = None
 
@@ -121,7 +124,9 @@ def _spec(argument: Any) -> Any:
 
 def _bindings(concrete: Any) -> dict[str, Binding]:
     variables = private.variables_by_handle(concrete)
-    return {inner.op.name: _binding(outer, variables.get(id(outer)), inner) for outer, inner in private.captures(concrete)}
+    return {
+        inner.op.name: _binding(outer, variables.get(id(outer)), inner) for outer, inner in private.captures(concrete)
+    }
 
 
 def _binding(outer: Any, variable: Any, inner: Any) -> Binding:
@@ -134,7 +139,9 @@ def _binding(outer: Any, variable: Any, inner: Any) -> Binding:
 # -- writes ---------------------------------------------------------------------------------------------------------
 
 
-def written_handles(graph_nodes: Iterable[Any], library: Sequence[Any], bindings: Mapping[str, Binding]) -> frozenset[str]:
+def written_handles(
+    graph_nodes: Iterable[Any], library: Sequence[Any], bindings: Mapping[str, Binding]
+) -> frozenset[str]:
     """Return the placeholders of variables that may be written: an op that is no plain read takes their handle."""
     read_only = {function.signature.name: _read_only_arguments(function) for function in library}
     written = set()
@@ -232,12 +239,14 @@ def _probe(ref: str, by_name: Mapping[str, Any]) -> str:
 
 
 def output_names(program: Program) -> list[str]:
-    """Return a name for every output: its path in the structure that the function returns, ``output`` for a bare one."""
+    """Return a name for every output: its path in the structure that the function returns."""
     if program.structure is None:
         return [f"output_{index}" for index in range(len(program.outputs))]
     paths = tf.nest.flatten(_paths(program.structure, ""), expand_composites=True)
     leaves = tf.nest.flatten(program.structure, expand_composites=True)
-    named = [path for path, leaf in zip(paths, leaves, strict=True) if is_tensor(leaf)] if len(paths) == len(leaves) else []
+    named = (
+        [path for path, leaf in zip(paths, leaves, strict=True) if is_tensor(leaf)] if len(paths) == len(leaves) else []
+    )
     return named if len(named) == len(program.outputs) else [f"output_{i}" for i in range(len(program.outputs))]
 
 
@@ -245,7 +254,9 @@ def _paths(structure: Any, path: str) -> Any:
     if isinstance(structure, Mapping):
         return {key: _paths(value, f"{path}/{key}" if path else str(key)) for key, value in structure.items()}
     if isinstance(structure, (list, tuple)):
-        return [_paths(value, f"{path}/{index}" if path else f"output_{index}") for index, value in enumerate(structure)]
+        return [
+            _paths(value, f"{path}/{index}" if path else f"output_{index}") for index, value in enumerate(structure)
+        ]
     return path or "output_0"
 
 

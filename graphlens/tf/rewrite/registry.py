@@ -8,8 +8,18 @@ from typing import Any
 
 from graphlens.errors import RewriteError
 from graphlens.plugins import REWRITE_GROUP, PluginError, load_group
-from graphlens.tf.rewrite import affine, freeze, identities
-from graphlens.tf.rewrite.draft import Draft
+from graphlens.tf.rewrite import (
+    affine,
+    casts,
+    clusters,
+    freeze,
+    identities,
+    inference,
+    loops,
+    sharing,
+    transposes,
+)
+from graphlens.tf.rewrite.draft import Draft, named
 from graphlens.tf.rewrite.program import Program
 
 Rewrite = Callable[[Draft, Mapping[str, Any]], None]
@@ -21,6 +31,16 @@ _OWN: Mapping[str, Rewrite] = {
     "fold-constant": freeze.fold_constant,
     "merge-constants": freeze.merge_constants,
     "constant-to-variable": freeze.constant_to_variable,
+    "remove-transposes": transposes.remove_transposes,
+    "remove-casts": casts.remove_casts,
+    "change-dtype": casts.change_dtype,
+    "remove-debug-ops": inference.remove_debug_ops,
+    "remove-dropout": inference.remove_dropout,
+    "use-moving-statistics": inference.use_moving_statistics,
+    "share-computation": sharing.share_computation,
+    "hoist-invariant": loops.hoist_invariant,
+    "jit-compile": clusters.jit_compile,
+    "place-ops": clusters.place_ops,
 }
 
 
@@ -53,7 +73,12 @@ def apply(program: Program, edits: Sequence[Mapping[str, Any]]) -> Program:
     """
     draft = Draft(program)
     for edit in edits:
-        _rewrite_of(edit)(draft, edit)
+        rewrite = _rewrite_of(edit)
+        try:
+            rewrite(draft, edit)
+        except RewriteError:
+            if not draft.is_done(named(edit)):  # an edit before it may have done its work already
+                raise
     return draft.finished()
 
 
