@@ -86,6 +86,20 @@ def _demo(options: argparse.Namespace) -> int:
     return _exit_code(analysis, None)
 
 
+def _fix(options: argparse.Namespace) -> int:
+    from graphlens.pipeline import fixing
+
+    with _progress() as progress:
+        analysis, fixed = fixing.fix(_request(options), options.output, progress)
+    if fixed is not None:
+        print("\n".join(fixing.in_words(fixed)))
+        return OK
+    tried = "; ".join(f"{item.code} {item.rule}: {item.proof.verdict}, {item.proof.why}" for item in analysis.findings)
+    why = analysis.execution_error or (f"no fix was proven ({tried})" if tried else "no rule found anything to fix")
+    print(f"graphlens: nothing was written: {_one_line(why)}", file=sys.stderr)
+    return NOT_EXECUTED if analysis.execution_error else FINDINGS
+
+
 def _rules(options: argparse.Namespace) -> int:
     from graphlens import rules
 
@@ -131,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_analyze(commands)
     _add_record(commands)
+    _add_fix(commands)
     _add_rules(commands)
     _add_demo(commands)
     return parser
@@ -145,19 +160,30 @@ def _add_analyze(commands: argparse._SubParsersAction[Any]) -> None:
     )  # fmt: skip
     command.add_argument("--static", action="store_true", help="never execute the model: judge the traced graph alone")
     command.add_argument("--no-prove", action="store_true", help="do not apply and measure the fixes of what is found")
+    _add_selection(command)
+    command.add_argument(
+        "--fail-on", choices=("low", "medium", "high"), help="exit 1 when a finding at or above this severity stands"
+    )
+
+
+def _add_selection(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--select", metavar="RULES", type=_words, default=(), help="only these rules (codes, prefixes or names)"
     )
     command.add_argument("--ignore", metavar="RULES", type=_words, default=(), help="leave these rules out")
-    command.add_argument(
-        "--fail-on", choices=("low", "medium", "high"), help="exit 1 when a finding at or above this severity stands"
-    )
 
 
 def _add_record(commands: argparse._SubParsersAction[Any]) -> None:
     command = _command(commands, "record", _record, "execute a model and keep the evidence in one file")
     _add_target(command)
     command.add_argument("-o", "--output", metavar="FILE", required=True, help="the capture to write (.capture)")
+
+
+def _add_fix(commands: argparse._SubParsersAction[Any]) -> None:
+    command = _command(commands, "fix", _fix, "write the model with all fixes that were proven on it")
+    _add_target(command)
+    command.add_argument("-o", "--output", metavar="DIR", required=True, help="the SavedModel to write; must not exist")
+    _add_selection(command)
 
 
 def _add_rules(commands: argparse._SubParsersAction[Any]) -> None:
@@ -221,7 +247,7 @@ def _request(options: argparse.Namespace) -> Request:
         steps=options.steps,
         time_budget_s=options.time_budget,
         static=getattr(options, "static", False),
-        prove=not getattr(options, "no_prove", True),
+        prove=not getattr(options, "no_prove", False),
         trust=options.trust,
         select=getattr(options, "select", ()),
         ignore=getattr(options, "ignore", ()),

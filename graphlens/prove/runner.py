@@ -186,6 +186,18 @@ class TrialRunner:
         if self._child is not None:
             self._ask("drop", _DROP_LIMIT_S, variant=variant)
 
+    def write(self, edits: Mapping[str, Edits], directory: Path, time_limit_s: float) -> tuple[str, ...]:
+        """Write the target as a SavedModel with ``edits`` by signature; return notes for its user."""
+        self.start()
+        by_signature = {name: list(map(dict, group)) for name, group in edits.items()}
+        answer = self._ask("write", time_limit_s, request=self._request, edits=by_signature, directory=str(directory))
+        return tuple(answer["notes"])
+
+    def load(self, variant: str, target: Path, time_limit_s: float) -> None:
+        """Open the SavedModel at ``target`` as a variant of what is open."""
+        request = {**self._request, "target": str(target), "kind": "saved_model", "tag": None}
+        self._ask("load", time_limit_s, variant=variant, request=request)
+
     def close(self) -> None:
         """End the child."""
         if self._child is not None:

@@ -11,6 +11,8 @@ apply     variant, edits (groups of edits, applied one after another)  first_cal
 compare   variant, computes_in                                        differences, inputs, unstable
 time      before, after, pairs, block_ms                              pairs of [wall, wall, CPU, CPU] ns per call
 drop      variant                                                     (nothing)
+load      variant, request (of another target with the same inputs)    (nothing)
+write     request, edits (by signature), directory                    notes
 quit                                                                  (nothing)
 ========  ==========================================================  ===============================================
 
@@ -336,12 +338,47 @@ def _repeat_for(step: Callable[[], Any], duration_ms: float) -> int:
     return count
 
 
+# -- write and read back --------------------------------------------------------------------------------------------
+
+
+def write(
+    _session: Session, request: dict[str, Any], edits: Mapping[str, Sequence[Mapping[str, Any]]], directory: str
+) -> Answer:
+    """Write the target as a SavedModel with the edits applied to its signatures."""
+    from graphlens.tf import rewrite
+
+    try:
+        notes = rewrite.write_saved_model(
+            request["target"], edits, directory, kind=request["kind"], tag=request.get("tag"), trust=request["trust"]
+        )
+    except RewriteError as error:
+        raise _Refusal(str(error), None) from error
+    return {"notes": list(notes)}
+
+
+def load(session: Session, variant: str, request: dict[str, Any]) -> Answer:
+    """Open another target as a variant: it is compared and timed on the inputs of the first."""
+    from graphlens.tf import child, measure, rewrite
+    from graphlens.tf.manifest import CaptureDirectory
+
+    opened = child.open_requested(request)
+    capture = CaptureDirectory(session.directory / variant, {key: request.get(key) for key in ("kind", "signature")})
+    prepared = measure.prepare(opened, child.plan_of(request, session.directory), capture)
+    program = rewrite.extract(replace(opened, trace=lambda _: prepared.traced), prepared.specs)
+    call = shortest_call(prepared.traced)
+    step = measure.synchronous(lambda: call(session.prepared.tensors))
+    session.variants[variant] = Variant(program, call, step)
+    return {}
+
+
 COMMANDS: Final[Mapping[str, Callable[..., Answer]]] = {
     "open": open_target,
     "apply": apply,
     "compare": compare,
     "time": time_pairs,
     "drop": drop,
+    "load": load,
+    "write": write,
 }
 
 if __name__ == "__main__":
