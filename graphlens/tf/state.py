@@ -84,6 +84,17 @@ def _array(held: Any) -> np.ndarray:
     return np.asarray(held.numpy(), dtype=object if held.dtype == tf.string else None)
 
 
+def value_of_op(node: Any, graph_def: Any) -> Any:
+    """Return the value of a variable's op, or keys and values of a table's.
+
+    Raises
+    ------
+    NotReplayable
+        If it cannot be read.
+    """
+    return _value_of_op(node, _table_types(graph_def))[1]
+
+
 def _value_of_op(node: Any, types: Sequence[tuple[Any, Any]]) -> tuple[Kind, Any]:
     """Read a resource that an op of the graph makes: the same name finds the one that the loader filled."""
     place = {

@@ -65,10 +65,11 @@ def _fold(draft: Draft, chain: Chain, edit: Mapping[str, Any]) -> None:
     if np.any(chain.scale != 1):
         weights = layer.scaled_weights(chain.scale)
         draft.set_input(layer.name, 1, _stored(draft, layer.name, weights, weights_name, edit))
+    scope = weights_name.rpartition("/")[0] or layer.name.replace("StatefulPartitionedCall/", "")
     *inner, last = chain.steps
     for step in inner:
         draft.bypass(step.name, _result_of(draft, step.name, layer.name))
-    _put_bias(draft, chain, last.name, f"{weights_name.rpartition('/')[0] or layer.name}/folded_bias")
+    _put_bias(draft, chain, last.name, f"{scope}/folded_bias")
 
 
 def _stored(draft: Draft, base: str, weights: np.ndarray, variable_name: str, edit: Mapping[str, Any]) -> str:
@@ -107,7 +108,7 @@ def _may_be_grouped(draft: Draft, layer: Layer) -> bool:
         return False
     shape = draft.shape(nodes.data_inputs(draft.node(layer.name))[0])
     channels = None if shape.rank is None else shape[1 if layer.channels_first else -1]
-    return channels != layer.weights.shape[-2]
+    return bool(channels != layer.weights.shape[-2])
 
 
 def _result_of(draft: Draft, step: str, base: str) -> str:

@@ -49,7 +49,8 @@ class Layer:
             factors = scale.reshape(self.weights.shape[-2:])
         else:
             factors = scale[:, None] if self.transposed else scale
-        return np.multiply(self.weights.astype(np.float64), factors).astype(self.weights.dtype)
+        scaled: np.ndarray = np.multiply(self.weights.astype(np.float64), factors).astype(self.weights.dtype)
+        return scaled
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from graphlens.errors import RewriteError, UsageError
 from graphlens.tf import targets
 from graphlens.tf.errors import first_line
 from graphlens.tf.rewrite import building, flatten, nodes
+from graphlens.tf.rewrite.lifting import Lifted
 from graphlens.tf.rewrite.program import Binding, Program, extract, of_function, output_names
 from graphlens.tf.rewrite.registry import apply
 
@@ -156,9 +157,10 @@ def export(programs: Mapping[str, Program], directory: str | Path, owner: Any = 
     """
     directory = Path(directory)
     refuse_existing(directory)
-    distinct = {id(program): program for program in programs.values()}
+    lifted = Lifted()
+    distinct = {id(program): lifted.program(program) for program in programs.values()}
     ready = _sharing_weights({key: _with_names_as_loaded(program) for key, program in distinct.items()})
-    root = _root(ready.values(), owner)
+    root = _root(ready.values(), [*lifted.tables, *_parts(owner)])
     functions = {key: _signature(program) for key, program in ready.items()}
     signatures = {name: functions[id(program)] for name, program in programs.items()}
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -221,11 +223,10 @@ def _pooled(binding: Binding, pool: dict[tuple[str, str], Any]) -> Binding:
     return Binding("variable", pool[key], binding.name)
 
 
-def _root(programs: Iterable[Program], owner: Any) -> Any:
+def _root(programs: Iterable[Program], parts: Sequence[Any]) -> Any:
     held = [binding for program in programs for binding in _used(program)]
     variables = _unique(binding.value for binding in held if binding.kind == "variable")
     handles = _unique(binding.value for binding in held if binding.kind == "resource")
-    parts = list(_parts(owner))
     tables = [_table(handle, parts) for handle in handles]
     assets = [part for part in parts if isinstance(part, tf.saved_model.Asset)] if tables else []
     return _Exported(variables, tables, assets)
@@ -244,10 +245,7 @@ def _table(handle: Any, parts: Sequence[Any]) -> Any:
     for part in parts:
         if getattr(part, "resource_handle", None) is handle:
             return part
-    raise RewriteError(
-        "the model uses a table or another resource that belongs to no object that can be saved with it "
-        "(models saved by TensorFlow 1 keep theirs in the graph)"
-    )
+    raise RewriteError("the model uses a table or another resource that belongs to no object to be saved with it")
 
 
 def _parts(owner: Any) -> Iterator[Any]:

@@ -1,7 +1,7 @@
 """``remove-identities``: leave out what custom gradients put between a layer and its activation.
 
-``tf.nn.silu`` writes an ``IdentityN`` and a product with 1, which keep Grappler from fusing layer and activation.  Plain
-``Identity`` ops are left to Grappler, which removes them itself.
+``tf.nn.silu`` writes an ``IdentityN`` and a product with 1, which keep Grappler from fusing layer and activation.
+Plain ``Identity`` ops are left to Grappler, which removes them itself.
 """
 
 from __future__ import annotations

@@ -146,7 +146,26 @@ def _move(draft: Draft, loop: _Loop, chosen: list[str]) -> None:
         body.signature.output_arg.add(name=f"{argument}_out", type=dtype)
         body.ret[f"{argument}_out"] = argument
         _read_argument(body, name, argument)
+    _drop_unread(body, chosen)
     _widen(draft, loop.node.name, refs, types)
+
+
+def _drop_unread(body: Any, names: list[str]) -> None:
+    """Remove ops that were hoisted, and what only they read."""
+    todo = list(names)
+    by_name = {node.name: node for node in body.node_def}
+    while todo:
+        name = todo.pop()
+        read = {nodes.source(ref) for node in by_name.values() for ref in node.input}
+        kept = {ref.partition(":")[0] for ref in body.ret.values()} | set(body.control_ret.values())
+        node = by_name.get(name)
+        if node is not None and name not in read | kept and (nodes.is_pure(node) or node.op == "ReadVariableOp"):
+            del by_name[name]
+            todo += [nodes.source(ref) for ref in node.input]
+    left = list(by_name.values())
+    copies = [nodes.NodeDef.FromString(node.SerializeToString()) for node in left]
+    del body.node_def[:]
+    body.node_def.extend(copies)
 
 
 def _copied_out(draft: Draft, loop: _Loop, name: str, copied: dict[str, str]) -> str:
