@@ -105,8 +105,8 @@ def found(
 ) -> Finding:
     """Return a finding for a rule to yield; code, name, severity and figure are filled in by the judge.
 
-    ``removes`` are the ops that the fix takes away.  ``floor`` is the least severity when the saving is unknown.  A structural risk without a number is at most
-    ``medium``: the judge lowers a higher floor.
+    ``removes`` are the ops that the fix takes away.  ``floor`` is the least severity when the saving is unknown.  A
+    structural risk without a number is at most ``medium``: the judge lowers a higher floor.
     """
     return Finding(
         code="",
