@@ -161,9 +161,9 @@ def test_a_step_that_dies_leaves_the_static_report(programs: Path, program: str,
 
 def test_a_step_that_hangs_is_ended_when_its_time_is_up(programs: Path) -> None:
     start = time.monotonic()
-    outcome = analyze("programs:hangs_in_step", "--time-budget", 20, "-o", "r.json", "-o", "r.html", cwd=programs)
+    outcome = analyze("programs:hangs_in_step", "--time-budget", 15, "-o", "r.json", "-o", "r.html", cwd=programs)
     assert time.monotonic() - start < 60
-    assert_static_report(programs, outcome, "recording took longer than the time of 20 s")
+    assert_static_report(programs, outcome, "recording took longer than the time of 15 s")
 
 
 # -- programs that leave no graph -------------------------------------------------------------------------------------
