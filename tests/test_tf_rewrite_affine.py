@@ -288,6 +288,21 @@ def test_an_activation_between_layer_and_norm_stops_it(lab: Any) -> None:
     refusal(lab, lambda x: norm(tf.nn.relu(tf.matmul(x, weights))), lab.random(3, 4))
 
 
+def test_a_depthwise_layer_with_explicit_padding_is_left_alone(lab: Any) -> None:
+    # A fused bias there ends the process of TensorFlow 2.21 with oneDNN.
+    import tensorflow as tf
+
+    weights, norm = lab.variable(3, 3, 4, 1), keras_norm(lab, 4)
+    padding = [[0, 0], [1, 0], [0, 1], [0, 0]]
+    why = refusal(
+        lab,
+        lambda x: norm(tf.nn.depthwise_conv2d(x, weights, [1, 1, 1, 1], padding, name="layer")),
+        lab.random(2, 6, 6, 4),
+        edit={**FOLD, "traced": ["layer"]},
+    )
+    assert "explicit padding" in why
+
+
 def test_a_lone_bias_is_left_alone(lab: Any) -> None:
     import tensorflow as tf
 

@@ -60,7 +60,7 @@ for company, payment in (("Taxi Affiliation Services", "Cash"), ("Flash Cab", "C
     rows.append(example.SerializeToString())
 for folder in FOLDERS:
     with loaded_saved_model(folder, None) as (loaded, _):  # one op of it has no kernel any more, and is replaced
-        function = next(iter(loaded.signatures.values()))
+        function = loaded.signatures["serving_default"]
         keyword = next(iter(function.structured_input_signature[1]))
         print(function(**{keyword: tf.constant(rows)})["scores"].numpy().tobytes().hex())
 """

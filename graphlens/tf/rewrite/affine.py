@@ -12,7 +12,7 @@ import numpy as np
 
 from graphlens.errors import RewriteError
 from graphlens.tf.rewrite import nodes
-from graphlens.tf.rewrite.chains import AFFINE, LAYERS, PASSED, Chain, Layer, chain_of, chains, obstacle
+from graphlens.tf.rewrite.chains import AFFINE, LAYERS, PASSED, Chain, Layer, chain_of, chains, obstacle, why_not_a_layer
 from graphlens.tf.rewrite.draft import CONSTANT_BYTES_LIMIT, Draft, named
 from graphlens.tf.rewrite.identities import clear_identities
 from graphlens.tf.rewrite.values import Values
@@ -44,8 +44,9 @@ def _named_chain(draft: Draft, values: Values, wanted: Sequence[str]) -> Chain:
         kinds = ", ".join(sorted(LAYERS))
         raise RewriteError(f"{len(bases)} of the ops named are layers ({kinds}); a chain starts at exactly one")
     base = bases[0]
-    if not values.is_frozen(nodes.data_inputs(draft.node(base))[1]):
-        raise RewriteError(f"the weights of '{base}' are computed in the call, or may be written")
+    reason = why_not_a_layer(draft, values, base)
+    if reason:
+        raise RewriteError(reason)
     chain = chain_of(draft, values, base)
     folded = {step.name for step in chain.steps} if chain else set()
     # An edit also names what computes the factors, and activations that were fused: these are no steps.

@@ -94,10 +94,21 @@ class Chain:
 def chains(draft: Draft, values: Values) -> Iterator[Chain]:
     """Yield every layer that has affine steps behind it."""
     for name in draft:
-        if draft.node(name).op in LAYERS and values.is_frozen(nodes.data_inputs(draft.node(name))[1]):
+        if draft.node(name).op in LAYERS and not why_not_a_layer(draft, values, name):
             chain = chain_of(draft, values, name)
             if chain is not None:
                 yield chain
+
+
+def why_not_a_layer(draft: Draft, values: Values, name: str) -> str | None:
+    """Return why nothing can be folded into the convolution or matrix product ``name``, if nothing can."""
+    node = draft.node(name)
+    if not values.is_frozen(nodes.data_inputs(node)[1]):
+        return f"the weights of '{name}' are computed in the call, or may be written"
+    if node.op == "DepthwiseConv2dNative" and nodes.text(node, "padding") == "EXPLICIT":
+        # TensorFlow 2.21 with oneDNN does not survive a bias fused into it.
+        return f"'{name}' has explicit padding, with which TensorFlow fuses no bias without failing"
+    return None
 
 
 def chain_of(draft: Draft, values: Values, name: str) -> Chain | None:

@@ -16,6 +16,7 @@ from graphlens.tf.rewrite import (
     identities,
     inference,
     loops,
+    padding,
     sharing,
     transposes,
 )
@@ -26,6 +27,7 @@ Rewrite = Callable[[Draft, Mapping[str, Any]], None]
 
 _OWN: Mapping[str, Rewrite] = {
     "fold-affine": affine.fold_affine,
+    "fold-padding": padding.fold_padding,
     "remove-identities": identities.remove_identities,
     "freeze-variables": freeze.freeze_variables,
     "fold-constant": freeze.fold_constant,
