@@ -102,7 +102,8 @@ class Facts:
     def layer(self, name: str) -> str | None:
         """Return the layer (a scope) that op ``name`` of the judged graph belongs to, or ``None`` at the top level."""
         traced = self.origins.get(name, ()) if self.stage == "executed" else (name,)
-        return flat.layer_of(traced[-1] if traced else name)
+        written = self.traced if self.traced is not None else self.graph
+        return flat.layer_of(traced[-1] if traced else name, written)
 
     # -- numbers --------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -39,8 +39,8 @@ _BODY_ROLES = re.compile(r"^(then|else|cond|body|branch_\d+)$")
 _COUNTER_SEGMENT = re.compile(r"/_\d+(?=/)")
 
 # Scopes that TensorFlow's own ops open inside a layer; they do not name a layer.
-_OP_SCOPES = frozenset(
-    "batchnorm BatchNorm moments Tensordot tensordot FusedBatchNormV3 softmax_cross_entropy dropout".split()
+_OP_SCOPE = re.compile(
+    r"^(batchnorm|BatchNorm|moments|[Tt]ensordot|FusedBatchNormV3|softmax_cross_entropy|dropout|Cast)(_\d+)?$"
 )
 _CALL_SEGMENT = re.compile(r"^(Stateful)?PartitionedCall(_\d+)?$|^_\d+$")
 
@@ -265,18 +265,22 @@ def canonical_name(name: str) -> str:
     return _COUNTER_SEGMENT.sub("", name)
 
 
-def layer_of(name: str) -> str | None:
+def layer_of(name: str, ops: Container[str] = ()) -> str | None:
     """Return the scope that names the layer of a flat op name, without call sites and scopes of single ops.
+
+    ``ops`` are the names of all ops of the graph: a scope that is an op's name holds parts of that op.
 
     >>> layer_of("StatefulPartitionedCall/StatefulPartitionedCall/net/bn_1/batchnorm/mul_1")
     'net/bn_1'
+    >>> layer_of("net/conv/convolution/ReadVariableOp", ops={"net/conv/convolution"})
+    'net/conv'
     >>> layer_of("Relu") is None
     True
     """
-    segments = [part for part in name.split("/")[:-1] if not _CALL_SEGMENT.match(part)]
-    while segments and segments[-1] in _OP_SCOPES:
+    segments = name.split("/")[:-1]
+    while segments and (_OP_SCOPE.match(segments[-1]) or "/".join(segments) in ops):
         segments.pop()
-    return "/".join(segments) or None
+    return "/".join(part for part in segments if not _CALL_SEGMENT.match(part)) or None
 
 
 def with_shapes(

@@ -117,7 +117,7 @@ def _request_for(loaded: LoadedModel, request: Request, identified: sniff.Identi
     """Tell the child what was found out about the file, so that it opens the very same graph."""
     tag = ",".join(loaded.tags) if identified.kind == "saved_model" else None
     asked = child_request(replace(request, signature=loaded.signature, tag=tag), identified, "record")
-    return {**asked, "text": loaded.is_text}
+    return {**asked, "text": loaded.is_text, "digest": loaded.digest}
 
 
 def _load(request: Request, identified: sniff.Identified) -> LoadedModel:
