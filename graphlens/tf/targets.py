@@ -121,7 +121,7 @@ def _holds_unknown_optimizer(path: str) -> bool:
 
 def _choose(loaded: Any, path: str, wanted: str | None) -> tuple[str, Any]:
     """Pick the signature asked for, else the default one, else the only one, else what calling the object runs."""
-    signatures = _signatures(loaded, path)
+    signatures = signatures_in(loaded, path)
     if wanted == CALL or (wanted is None and not signatures):
         return CALL, _called_function(loaded, path)
     if wanted is not None and wanted not in signatures:
@@ -133,7 +133,7 @@ def _choose(loaded: Any, path: str, wanted: str | None) -> tuple[str, Any]:
     return name, signatures[name]
 
 
-def _signatures(loaded: Any, path: str) -> dict[str, Any]:
+def signatures_in(loaded: Any, path: str) -> dict[str, Any]:
     """Return the signatures; a file may put anything in their place, whose methods must not be called."""
     found = getattr(loaded, "signatures", {})
     if not isinstance(found, Mapping) or not all(map(_is_concrete, found.values())):

@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from graphlens.errors import RewriteError, UsageError
+from graphlens.loaders.signatures import CALL, DEFAULT
 from graphlens.tf import targets
 from graphlens.tf.errors import first_line
 from graphlens.tf.rewrite import building, flatten, nodes
@@ -80,6 +81,9 @@ def write_saved_model(
     """
     refuse_existing(Path(directory))
     with _opened(str(source), kind, tag, trust) as (programs, owner, notes):
+        if CALL in edits_by_signature and CALL not in programs:
+            # What calling the object runs becomes the default signature of what is written.
+            edits_by_signature = {DEFAULT: edits_by_signature[CALL]}
         unknown = sorted(set(edits_by_signature) - set(programs))
         if unknown:
             raise UsageError(f"{source} has no signature '{unknown[0]}'; it has {', '.join(sorted(programs))}")
@@ -123,14 +127,14 @@ def _opened(
 ) -> Iterator[tuple[dict[str, Program], Any, tuple[str, ...]]]:
     if kind != "saved_model":
         opened = targets.open_target(source, kind, tag=tag, trust=trust)
-        yield {targets.DEFAULT_SIGNATURE: extract(opened)}, opened.owner, opened.notes
+        yield {DEFAULT: extract(opened)}, opened.owner, opened.notes
         return
     with targets.loaded_saved_model(source, tag) as (loaded, notes):
-        functions = dict(loaded.signatures)
+        functions = targets.signatures_in(loaded, source)
         if functions:
             programs = {name: of_function(function) for name, function in functions.items()}
         else:
-            programs = {targets.DEFAULT_SIGNATURE: extract(targets.open_target(source, kind, tag=tag))}
+            programs = {DEFAULT: extract(targets.open_target(source, kind, tag=tag))}
         yield agreeing_on_writes(programs), loaded, notes
 
 
