@@ -12,7 +12,17 @@ import numpy as np
 
 from graphlens.errors import RewriteError
 from graphlens.tf.rewrite import nodes
-from graphlens.tf.rewrite.chains import AFFINE, LAYERS, PASSED, Chain, Layer, chain_of, chains, obstacle, why_not_a_layer
+from graphlens.tf.rewrite.chains import (
+    AFFINE,
+    LAYERS,
+    PASSED,
+    Chain,
+    Layer,
+    chain_of,
+    chains,
+    obstacle,
+    why_not_a_layer,
+)
 from graphlens.tf.rewrite.draft import CONSTANT_BYTES_LIMIT, Draft, named
 from graphlens.tf.rewrite.identities import clear_identities
 from graphlens.tf.rewrite.values import Values

@@ -35,7 +35,7 @@ def build(program: Program) -> Traced:
     return Traced(concrete, _Call(concrete, ready))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Call:
     """Calls a function, and keeps alive the variables that it refers to only weakly."""
 

@@ -12,7 +12,7 @@ from graphlens.tf.rewrite import nodes
 from graphlens.tf.rewrite.draft import Draft, named
 from graphlens.tf.rewrite.values import Values
 
-# Not depthwise ones: with oneDNN, TensorFlow 2.21 ends the process in a fused depthwise convolution that pads like this.
+# Not depthwise ones: with oneDNN, TensorFlow 2.21 ends the process in a fused depthwise convolution that does this.
 _CONVOLUTIONS = frozenset({"Conv2D"})
 _PADS = frozenset({"Pad", "PadV2"})
 

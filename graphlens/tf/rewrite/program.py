@@ -19,7 +19,7 @@ _SQUASHING = frozenset({"Softmax", "Sigmoid", "LogSoftmax"})
 _HANDS_ON = frozenset({"Identity", "StopGradient", "Reshape", "Squeeze"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Binding:
     """What a placeholder of the graph stands for, other than an argument.
 
@@ -32,7 +32,7 @@ class Binding:
     name: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Program:
     """One function, flat.  Never changed: edits make another.
 
