@@ -303,6 +303,20 @@ def test_tables_of_tensorflow_1_are_taken_along(lab: Any, tmp_path: Path) -> Non
     assert before == after
 
 
+def test_reference_variables_of_tensorflow_1_become_variables(lab: Any, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    source = REAL / "half_plus_two_gpu_savedmodel" / "00000123"
+    if not source.is_dir():
+        pytest.skip("the real inputs are not beside the repository")
+    lab.rewrite.write_saved_model(source, {}, tmp_path / "out")
+    before, after = (tf.saved_model.load(str(folder)) for folder in (source, tmp_path / "out"))
+    assert set(before.signatures) == set(after.signatures)
+    assert sorted(variable.numpy() for variable in after.variables) == [0.5, 2.0, 3.0]
+    doubled = after.signatures["serving_default"](x=tf.constant([[1.0], [4.0]]))["y"]
+    assert doubled.numpy().tolist() == [[2.5], [4.0]]  # half of it plus two
+
+
 # -- refused --------------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,8 @@ from graphlens.tf.rewrite import flatten, nodes
 from graphlens.tf.rewrite.program import Binding, Program
 
 _TABLE = "HashTableV2"
-_VARIABLE = "VarHandleOp"
+_VARIABLES = frozenset({"VarHandleOp", "VariableV2"})
+_REFERENCE = "VariableV2"  # gives its value itself, not a handle
 
 
 class Lifted:
@@ -34,11 +35,11 @@ class Lifted:
         keepers = [node for node in program.graph.node if _keeps_state(node)]
         if not keepers:
             return program
-        made = {node.name: self._binding(node, program) for node in keepers}
-        graph = flatten.graph_of(program.graph.node, program.graph.library.function, program.graph.versions)
-        for node in graph.node:
-            if node.name in made:
-                node.CopyFrom(nodes.make("Placeholder", node.name, [], dtype=tf.resource))
+        _refuse_writes_by_reference(program, {node.name for node in keepers if node.op == _REFERENCE})
+        made = {_placeholder(node): self._binding(node, program) for node in keepers}
+        kept = [node for node in program.graph.node if not _keeps_state(node)]
+        replaced = [other for node in keepers for other in _instead_of(node)]
+        graph = flatten.graph_of([*replaced, *kept], program.graph.library.function, program.graph.versions)
         return replace(program, graph=graph, bindings={**program.bindings, **made})
 
     def _binding(self, node: Any, program: Program) -> Binding:
@@ -48,13 +49,13 @@ class Lifted:
         return self._made[key]
 
     def _lifted(self, node: Any, program: Program) -> Binding:
-        if node.op not in {_TABLE, _VARIABLE}:
+        if node.op not in {_TABLE, *_VARIABLES}:
             raise RewriteError(f"'{node.name}' ({node.op}) keeps its state in the graph, where it cannot be saved")
         try:
             content = state.value_of_op(node, program.graph)
         except state.NotReplayable as error:
             raise RewriteError(f"'{node.name}' cannot be written: {error}") from error
-        if node.op == _VARIABLE:
+        if node.op in _VARIABLES:
             return Binding("variable", tf.Variable(content, trainable=False, name=node.name), node.name)
         keys, values = (tf.constant(part) for part in content)
         default = tf.zeros((), values.dtype) if values.dtype != tf.string else ""
@@ -69,3 +70,26 @@ def _keeps_state(node: Any) -> bool:
         return False
     outputs = nodes.op_def(node.op).output_arg
     return any(output.is_ref or output.type == tf.resource.as_datatype_enum for output in outputs)
+
+
+def _placeholder(node: Any) -> str:
+    return f"{node.name}/resource" if node.op == _REFERENCE else str(node.name)
+
+
+def _instead_of(node: Any) -> list[Any]:
+    handle = nodes.make("Placeholder", _placeholder(node), [], dtype=tf.resource)
+    if node.op != _REFERENCE:
+        return [handle]
+    read = nodes.make(
+        "ReadVariableOp", node.name, [nodes.tensor(handle.name)], node, dtype=nodes.dtype_of(node, "dtype")
+    )
+    return [handle, read]
+
+
+def _refuse_writes_by_reference(program: Program, references: set[str]) -> None:
+    for node in program.graph.node:
+        arguments = nodes.op_def(node.op).input_arg
+        if any(argument.is_ref for argument in arguments):
+            written = [ref for ref in nodes.data_inputs(node) if nodes.source(ref) in references]
+            if written:
+                raise RewriteError(f"'{node.name}' writes the reference variable '{nodes.source(written[0])}'")

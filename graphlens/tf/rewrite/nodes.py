@@ -18,6 +18,11 @@ GraphDef = tf.compat.v1.GraphDef
 PLAIN_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 # Ops that read a resource and never change it.
 READS = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp"})
+# Fed from outside; or TensorFlow 1's control flow, where a tensor may be dead or one of many iterations'.
+_NOT_PURE = frozenset(
+    "Placeholder PlaceholderWithDefault PlaceholderV2 Switch RefSwitch Merge RefMerge Enter RefEnter Exit RefExit "
+    "NextIteration RefNextIteration LoopCond".split()
+)
 _OPAQUE_TYPES = (tf.resource.as_datatype_enum, tf.variant.as_datatype_enum)
 
 
@@ -122,7 +127,7 @@ def touches_state(node: Any) -> bool:
 
 def is_pure(node: Any) -> bool:
     """Whether equal inputs always give equal outputs, and nothing else happens."""
-    return node.op not in {"Placeholder", "PlaceholderWithDefault"} and not touches_state(node)
+    return node.op not in _NOT_PURE and not touches_state(node)
 
 
 def make(op: str, name: str, inputs: Sequence[str], like: Any = None, **attributes: Any) -> Any:

@@ -34,7 +34,6 @@ class Values:
             name = todo[-1]
             pending = [] if name in self._frozen else self._pending(name)
             if pending:
-                self._frozen.update({other: False for other in pending if other == name})
                 todo += pending
             else:
                 todo.pop()
