@@ -62,10 +62,12 @@ def unfused(facts: Facts) -> tuple[Unfused, ...]:
 
     Where nothing was executed, those of which an experiment said that Grappler does not fuse them.
     """
+    answers = facts.evidence.fusion_answers
+    if facts.stage == "traced" and not answers:
+        return ()  # nothing can be said, and looking for candidates takes long in large graphs
     flow = facts.dataflow
     if flow is None:
         return ()
-    answers = facts.evidence.fusion_answers
     found = (_unfused(facts, flow, candidate, answers.get(candidate.key)) for candidate in facts.fusion_candidates)
     return tuple(item for item in found if item is not None)
 
