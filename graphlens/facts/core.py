@@ -24,7 +24,8 @@ from graphlens.facts import (
     rows,
     transfers,
 )
-from graphlens.ir.analysis import Copy, CriticalPath, Figure, OpRow, Quality, Saving, StepTime
+from graphlens.ir.analysis import CriticalPath, Figure, OpRow, Quality, Saving, StepTime
+from graphlens.ir.devices import Copy
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Op, op_of, topological_order
 from graphlens.ir.run import LedgerRow, OpTiming

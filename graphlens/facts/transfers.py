@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from graphlens.ir.analysis import Copy
+from graphlens.ir.devices import Copy, CopyReason
 from graphlens.ir.graph import data_consumers, in_edges, op_of
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _wait_ns(facts: Facts, send: str, receive: str) -> int | None:
     return sum(seen) if seen else None
 
 
-def _reason(facts: Facts, src: str, consumers: list[str]) -> str | None:
+def _reason(facts: Facts, src: str, consumers: list[str]) -> CopyReason | None:
     """Say why the tensor crosses, where the traced graph tells it: a device was asked for by name."""
     if facts.traced is None:
         return None

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from graphlens.ir.devices import Copy, DeviceRow, Distribution, Memory, Placement, Roofline
 from graphlens.ir.run import LedgerRow, Origin
 
 SCHEMA_VERSION = 1
@@ -242,7 +243,8 @@ class OpRow:
 
     ``executed_as`` is the type that really ran, ``origin`` the traced ops it stands for, ``timing`` where ``self_ns``
     comes from (``profile``, ``replay``, ``kernel``; ``None``: not seen).  ``slack_ns`` is how much longer the op could
-    take without lengthening the critical path.
+    take without lengthening the critical path.  ``host_ns`` is what launching it took on the host, for an op whose
+    ``self_ns`` is that of its kernels on a device; ``roof_share`` what it reached of the machine's measured roof.
     """
 
     name: str
@@ -263,6 +265,8 @@ class OpRow:
     category: str | None = None
     slack_ns: int | None = None
     output: str | None = None
+    host_ns: int | None = None
+    roof_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,22 +278,12 @@ class CriticalPath:
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
-    """A tensor that crosses devices inside the step."""
-
-    src: str
-    dst: str
-    src_device: str
-    dst_device: str
-    bytes: int | None = None
-    ns: int | None = None
-    reason: str | None = None
-    on_critical_path: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Document:
-    """The whole analysis as data.  ``joint_proof`` is that of all proven fixes applied at once, if any were tried."""
+    """The whole analysis as data.
+
+    ``joint_proof`` is that of all proven fixes applied at once, if any were tried; ``placement`` is what a device that
+    the machine does not have would run, if that was asked for.
+    """
 
     target: Target
     environment: Mapping[str, Any]
@@ -306,6 +300,11 @@ class Document:
     rules: tuple[RuleStatus, ...] = ()
     errors: tuple[AnalysisError, ...] = ()
     joint_proof: Proof | None = None
+    devices: tuple[DeviceRow, ...] = ()
+    distribution: Distribution | None = None
+    placement: Placement | None = None
+    roofline: Roofline | None = None
+    memory: Memory | None = None
 
 
 def severity_of(share: float | None) -> Severity:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphlens.ir.analysis import AnalysisError, Target
+from graphlens.ir.devices import Copy, Placement, Roof
 from graphlens.ir.fusion import FusionAnswer
 from graphlens.ir.graph import Graph
 from graphlens.ir.run import Profile, ReplayRecord
@@ -32,6 +33,12 @@ class Evidence:
         Whether the target is a training step (``None``: unknown).
     fusion_answers
         Why ops were not fused, as found out by experiments, by the key of the candidate (``facts.fusion``).
+    roof
+        What the machine of the run can do at best, as measured beside the model.
+    placement
+        The simulated placement on a device that the machine does not have.
+    placement_copies
+        The copies of that placement.
     static_reason
         Why nothing was executed (``--static`` was given, unsafe ops, an error), ``None`` when it was executed.
     """
@@ -50,3 +57,6 @@ class Evidence:
     notes: tuple[str, ...] = ()
     errors: tuple[AnalysisError, ...] = ()
     fusion_answers: Mapping[str, FusionAnswer] = field(default_factory=dict)
+    roof: Roof | None = None
+    placement: Placement | None = None
+    placement_copies: tuple[Copy, ...] = ()

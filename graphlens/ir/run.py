@@ -53,6 +53,53 @@ class KernelEvent(NamedTuple):
     thread: int
 
 
+class DeviceEvent(NamedTuple):
+    """One kernel on one stream of an accelerator.
+
+    ``node`` and ``op`` name the TensorFlow op that launched it, empty where the profile does not say.  ``device`` is
+    the position in ``Profile.devices``.
+    """
+
+    name: str
+    node: str
+    op: str
+    start_ns: int
+    end_ns: int
+    device: int
+    stream: str
+
+
+class CopyEvent(NamedTuple):
+    """One transfer between memories, as a device reports it.
+
+    ``node`` is the op that caused it (empty where the profile does not say), ``src`` and ``dst`` the ops at both ends
+    where the event names them, ``edge`` the name of the tensor.
+    """
+
+    kind: Literal["host-to-device", "device-to-host", "device-to-device"]
+    node: str
+    op: str
+    start_ns: int
+    end_ns: int
+    device: int
+    stream: str
+    nbytes: int | None = None
+    src: str = ""
+    dst: str = ""
+    edge: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProfiledDevice:
+    """One device that a profile lists, with or without events: ``GPU:4`` of a host, and what is said of it."""
+
+    name: str
+    host: str = ""
+    kind: str = ""
+    properties: Mapping[str, object] = field(default_factory=dict)
+    steps: tuple[Span, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """The events of one profile, sorted by start.
@@ -60,7 +107,8 @@ class Profile:
     ``steps`` are the step markers, ``executors`` the ``ExecutorState::Process`` spans, ``functions`` the function
     runs, ``waits`` the asynchronous ops (from their start to their completion; ``name`` is the op's name).
     ``traces`` are the spans of Python-side function tracing (retraces).  ``dropped`` counts events that the file
-    says were lost.
+    says were lost.  ``devices`` are the accelerators, ``kernels_on_device`` and ``copies`` what ran on their streams.
+    ``hosts`` are the machines of a profile that was taken on several; threads are numbered apart for each.
     """
 
     ops: tuple[OpEvent, ...] = ()
@@ -71,6 +119,10 @@ class Profile:
     kernels: tuple[KernelEvent, ...] = ()
     traces: tuple[Span, ...] = ()
     dropped: int = 0
+    devices: tuple[ProfiledDevice, ...] = ()
+    kernels_on_device: tuple[DeviceEvent, ...] = ()
+    copies: tuple[CopyEvent, ...] = ()
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

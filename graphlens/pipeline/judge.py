@@ -41,6 +41,7 @@ def judge(evidence: Evidence, select: Sequence[str] = (), ignore: Sequence[str] 
         findings=tuple(findings),
         rules=tuple(statuses),
         errors=evidence.errors,
+        placement=evidence.placement,
     )
     return Analysis(document, facts)
 

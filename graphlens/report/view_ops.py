@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from graphlens.ir.analysis import Copy, Document, OpRow
+from graphlens.ir.analysis import Document, OpRow
+from graphlens.ir.devices import Copy
 from graphlens.report.view_findings import FindingView
 from graphlens.report.words import NOT_SEEN, plural, short_device
 from graphlens.units import (

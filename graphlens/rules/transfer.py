@@ -8,7 +8,8 @@ from typing import Final
 
 from graphlens.facts.core import Facts
 from graphlens.facts.transfers import transfer_ops
-from graphlens.ir.analysis import Copy, Finding, Fix
+from graphlens.ir.analysis import Finding, Fix
+from graphlens.ir.devices import Copy
 from graphlens.rules.needs import EXECUTED
 from graphlens.rules.registry import found, rule
 from graphlens.units import format_bytes
