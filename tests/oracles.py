@@ -127,3 +127,42 @@ def self_totals_ps(profile: bytes) -> dict[str, int]:
 
 def _inside(inner: tuple[str, int, int], outer: tuple[str, int, int]) -> bool:
     return inner != outer and outer[1] <= inner[1] and inner[2] <= outer[2]
+
+
+def device_lines(profile: bytes) -> dict[str, dict[str, list[tuple[str, int, int, dict[str, object]]]]]:
+    """Return plane -> line -> ``(name, start ps, end ps, statistics)`` of every plane of a device."""
+    found: dict[str, dict[str, list[tuple[str, int, int, dict[str, object]]]]] = {}
+    for plane in only(profile, 1):
+        name = b"".join(only(plane, 2)).decode()
+        if name.startswith("/device:"):
+            events, stats = _names(plane, 4), _names(plane, 5)
+            found[name] = {
+                b"".join(only(line, 2)).decode(): [_event(event, line, events, stats) for event in only(line, 4)]
+                for line in only(plane, 3)
+            }
+    return found
+
+
+def _names(plane: bytes, number: int) -> dict[int, str]:
+    return {
+        dict(walk(entry)).get(1, 0): b"".join(only(only(entry, 2)[0], 2)).decode("utf-8", "replace")
+        for entry in only(plane, number)
+    }
+
+
+def _event(
+    event: bytes, line: bytes, names: dict[int, str], stat_names: dict[int, str]
+) -> tuple[str, int, int, dict[str, object]]:
+    fields = dict(walk(event))
+    start = (only(line, 3) or [0])[0] * 1000 + signed(fields.get(2, 0))
+    stats = {}
+    for stat in only(event, 4):
+        parts = dict(walk(stat))
+        if 7 in parts:
+            value: object = stat_names[parts[7]]
+        elif 5 in parts:
+            value = parts[5].decode()
+        else:
+            value = parts.get(4, parts.get(3, parts.get(2)))
+        stats[stat_names[parts.get(1, 0)]] = value
+    return names.get(fields.get(1, 0), ""), start, start + fields.get(3, 0), stats

@@ -13,8 +13,9 @@ from load_helpers import REAL, needs_real, run_tensorflow
 from oracles import op_totals_ps, self_totals_ps
 
 from graphlens.errors import TargetError
+from graphlens.loaders.annotations import split_op
 from graphlens.loaders.schema import xspace
-from graphlens.loaders.xplane import read_profile, split_op
+from graphlens.loaders.xplane import read_profile
 
 
 class HostPlane:

@@ -72,11 +72,12 @@ class DeviceEvent(NamedTuple):
 class CopyEvent(NamedTuple):
     """One transfer between memories, as a device reports it.
 
-    ``node`` is the op that caused it (empty where the profile does not say), ``src`` and ``dst`` the ops at both ends
-    where the event names them, ``edge`` the name of the tensor.
+    ``kind`` is ``None`` where the profile does not say which way.  ``node`` is the op that caused it (empty where the
+    profile does not say), ``src`` and ``dst`` the ops at both ends where the event names them, ``edge`` the name of the
+    tensor.
     """
 
-    kind: Literal["host-to-device", "device-to-host", "device-to-device"]
+    kind: Literal["host-to-device", "device-to-host", "device-to-device"] | None
     node: str
     op: str
     start_ns: int
@@ -108,7 +109,8 @@ class Profile:
     runs, ``waits`` the asynchronous ops (from their start to their completion; ``name`` is the op's name).
     ``traces`` are the spans of Python-side function tracing (retraces).  ``dropped`` counts events that the file
     says were lost.  ``devices`` are the accelerators, ``kernels_on_device`` and ``copies`` what ran on their streams.
-    ``hosts`` are the machines of a profile that was taken on several; threads are numbered apart for each.
+    ``hosts`` are the machines of the profile where it names them; threads are numbered apart for each.  ``notes`` say
+    what was found out about the file itself while it was read.
     """
 
     ops: tuple[OpEvent, ...] = ()
@@ -123,6 +125,7 @@ class Profile:
     kernels_on_device: tuple[DeviceEvent, ...] = ()
     copies: tuple[CopyEvent, ...] = ()
     hosts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,139 @@
+"""What the texts on a profile's events say: node and op type, what a kernel belongs to, what a copy moves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple
+
+CopyDirection = Literal["host-to-device", "device-to-host", "device-to-device"]
+
+# Names that look like `node:Op` and are none, or that never matter.
+_NEVER_OPS = re.compile(r"::|^\$|^EagerLocalExecute: |^end: |ThreadpoolListener|KernelAndDeviceFunc|\.py\b|\s")
+_OP_TYPE = re.compile(r"^[A-Za-z_][\w>.-]*$")
+
+_LEVEL: Final = "::"  # between the annotations of a stack, the outermost first
+_METADATA: Final = "#"  # around the metadata of one annotation: `node:Op#key=value,key=value#`
+_NEXT_PAIR = re.compile(r",(?=\w+=)")
+
+
+def split_op(name: str, display: str = "") -> tuple[str, str]:
+    """Split an event's name into node and op type; two empty strings when it is no op.
+
+    TensorFlow shows an op's event under its type, which settles types that contain a colon.
+
+    >>> split_op("model/conv/Conv2D:Conv2D"), split_op("$file.py:12 run"), split_op("a:my>Op:v2", "my>Op:v2")
+    (('model/conv/Conv2D', 'Conv2D'), ('', ''), ('a', 'my>Op:v2'))
+    """
+    if display and name.endswith(f":{display}") and not name.startswith("$"):
+        return name[: -len(display) - 1], display
+    node, _, op = name.rpartition(":")
+    if not node or not _OP_TYPE.match(op) or _NEVER_OPS.search(name):
+        return "", ""
+    return node, op
+
+
+class Cause(NamedTuple):
+    """What an annotation says: the op that was running, and where the tensor came from and went."""
+
+    node: str = ""
+    op: str = ""
+    src: str = ""
+    dst: str = ""
+    edge: str = ""
+    hlo_op: str = ""
+    hlo_module: str = ""
+
+
+@lru_cache(maxsize=65_536)
+def parse_annotation(text: str) -> Cause:
+    """Read a stack of annotations, of which the innermost that has a name counts; a name without a type is a type.
+
+    >>> cause = parse_annotation("n/_3:_HostRecv#from=Call,to=Identity_1#::#edge_name=memtype_41_Call#")
+    >>> cause.node, cause.op, cause.src, cause.dst, cause.edge
+    ('n/_3', '_HostRecv', 'Call', 'Identity_1', 'memtype_41_Call')
+    >>> parse_annotation("MakeTensorFromProto").op
+    'MakeTensorFromProto'
+    """
+    name = ""
+    metadata: dict[str, str] = {}
+    for level in text.split(_LEVEL):
+        own, _, rest = level.partition(_METADATA)
+        name = own or name
+        metadata.update(_pairs(rest.removesuffix(_METADATA)))
+    node, op = split_op(name)
+    return Cause(
+        node,
+        op or name,
+        metadata.get("from", ""),
+        metadata.get("to", ""),
+        metadata.get("edge_name", ""),
+        metadata.get("hlo_op", ""),
+        metadata.get("hlo_module", ""),
+    )
+
+
+def _pairs(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the pairs of ``key=value,key=value``; commas inside a value stay in it."""
+    for pair in _NEXT_PAIR.split(text):
+        key, separator, value = pair.partition("=")
+        if separator:
+            yield key, value
+
+
+# -- copies -------------------------------------------------------------------------------------------------------
+
+_COPY = re.compile(r"^memcpy", re.IGNORECASE)
+_BETWEEN = re.compile(r"^memcpy([hd])(?:2|to)([hd])", re.IGNORECASE)
+_PEER = re.compile(r"^memcpyp(?:2|to)p", re.IGNORECASE)
+_KINDS = re.compile(r"\bkind_src:(\w+)\s+kind_dst:(\w+)")
+_SIZE = re.compile(r"\b(?:size|num_bytes):\s*(\d+)")
+_ON_DEVICE = frozenset({"device", "array"})
+_ON_HOST = frozenset({"pageable", "pinned"})
+
+_DIRECTIONS: Mapping[tuple[str, str], CopyDirection] = MappingProxyType(
+    {("h", "d"): "host-to-device", ("d", "h"): "device-to-host", ("d", "d"): "device-to-device"}
+)
+
+
+def is_copy(name: str) -> bool:
+    """Tell whether a device's event of that name is a transfer between memories.
+
+    >>> is_copy("MemcpyH2D"), is_copy("MEMCPYDtoHAsync"), is_copy("Memset"), is_copy("volta_sgemm_128x64_nn")
+    (True, True, False, False)
+    """
+    return bool(_COPY.match(name))
+
+
+@lru_cache(maxsize=4096)
+def copy_direction(name: str, details: str = "") -> CopyDirection | None:
+    """Return which way a copy goes by its name, else by the kinds of memory in its details; ``None``: not said.
+
+    >>> copy_direction("MemcpyH2D"), copy_direction("MEMCPYDtoHAsync"), copy_direction("MemcpyP2P")
+    ('host-to-device', 'device-to-host', 'device-to-device')
+    >>> copy_direction("MemcpyOther", "kind_src:device kind_dst:pageable size:8 dest:0 async:1")
+    'device-to-host'
+    """
+    match = _BETWEEN.match(name)
+    if match:
+        return _DIRECTIONS.get((match[1].lower(), match[2].lower()))
+    if _PEER.match(name):
+        return "device-to-device"
+    kinds = _KINDS.search(details)
+    return _DIRECTIONS.get((_side(kinds[1]), _side(kinds[2]))) if kinds else None
+
+
+def _side(memory: str) -> str:
+    return "d" if memory in _ON_DEVICE else "h" if memory in _ON_HOST else ""
+
+
+def copied_bytes(details: str) -> int | None:
+    """Return the size of a copy.
+
+    >>> copied_bytes("size:6144 dest:4 async:1"), copied_bytes("num_bytes: 384 destination: 0"), copied_bytes("")
+    (6144, 384, None)
+    """
+    match = _SIZE.search(details)
+    return int(match[1]) if match else None

@@ -1,0 +1,54 @@
+"""The events of a profile while it is read, from however many planes, hosts and files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any
+
+from graphlens.ir.run import CopyEvent, DeviceEvent, KernelEvent, OpEvent, Profile, ProfiledDevice, Span
+
+
+@dataclass(slots=True)
+class Events:
+    """What was found so far; ``markers`` are GraphLens's own step markers, ``other_steps`` those of the program."""
+
+    ops: list[OpEvent] = field(default_factory=list)
+    markers: list[Span] = field(default_factory=list)
+    other_steps: list[Span] = field(default_factory=list)
+    executors: list[Span] = field(default_factory=list)
+    functions: list[Span] = field(default_factory=list)
+    waits: list[Span] = field(default_factory=list)
+    kernels: list[KernelEvent] = field(default_factory=list)
+    traces: list[Span] = field(default_factory=list)
+    devices: list[ProfiledDevice] = field(default_factory=list)
+    kernels_on_device: list[DeviceEvent] = field(default_factory=list)
+    copies: list[CopyEvent] = field(default_factory=list)
+    hosts: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    dropped: int = 0
+
+    def profile(self) -> Profile:
+        """Return the profile, its events sorted by start."""
+        # GraphLens's own markers win over those of the program, which may wrap several steps or none.
+        steps = self.markers or self.other_steps
+        return Profile(
+            ops=_by_start(self.ops),
+            steps=_by_start(steps),
+            executors=_by_start(self.executors),
+            functions=_by_start(self.functions),
+            waits=_by_start(self.waits),
+            kernels=_by_start(self.kernels),
+            traces=_by_start(self.traces),
+            dropped=self.dropped,
+            devices=tuple(self.devices),
+            kernels_on_device=_by_start(self.kernels_on_device),
+            copies=_by_start(self.copies),
+            hosts=tuple(self.hosts),
+            notes=tuple(dict.fromkeys(self.notes)),
+        )
+
+
+def _by_start(events: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(sorted(events, key=attrgetter("start_ns")))
