@@ -91,6 +91,38 @@ def test_devices_run_on_threads_of_their_own() -> None:
     assert len({event.thread for event in events}) == 2
 
 
+def test_an_accelerator_reports_kernels_and_what_was_received_from_another_memory() -> None:
+    profile = sketch(
+        """
+        x = _Arg() float32[8]
+        x/_1 = _Send(x)
+        x/_2 = _Recv(x/_1) float32[8] 4us @GPU:0
+        y = Relu(x/_2) float32[8] 10us @GPU:0
+        up = MemcpyH2D() 2us @GPU:0 {node: Conv2D, bytes: 112}
+        """
+    ).profile
+    assert [(device.name, device.kind) for device in profile.devices] == [("GPU:0", "GPU")]
+    assert {(kernel.node, kernel.end_ns - kernel.start_ns) for kernel in profile.kernels_on_device} == {("y", 10_000)}
+    first, second = profile.copies[:2]
+    assert (first.kind, first.node, first.src, first.dst, first.nbytes) == ("host-to-device", "x/_2", "x", "y", 32)
+    assert (second.kind, second.node, second.src, second.nbytes) == ("host-to-device", "Conv2D", "", 112)
+    assert len(profile.copies) == 2 * STEPS
+
+
+def test_processors_report_neither_kernels_nor_copies() -> None:
+    profile = sketch("x = A()\ns = _Send(x)\nr = _Recv(s) float32[4] 3us @CPU:1\ny = B(r) @CPU:1").profile
+    assert (profile.devices, profile.kernels_on_device, profile.copies) == ((), (), ())
+
+
+def test_modelled_copies_come_with_a_placement() -> None:
+    evidence = sketch(
+        "static\nx = A()\nmodelled:\nc = MemcpyD2H() 9us {src: x, dst: y, bytes: 4, reason: shape arithmetic}"
+    )
+    (copy,) = evidence.placement_copies
+    assert (copy.origin, copy.src_device[-5:], copy.reason, copy.ns) == ("modelled", "GPU:0", "shape arithmetic", 9_000)
+    assert evidence.placement.copies.device_to_host == 1
+
+
 def test_static_and_training_and_unprofiled() -> None:
     static = sketch("static\nx = A()")
     assert (static.executed, static.profile, bool(static.static_reason)) == (None, None, True)

@@ -39,20 +39,25 @@ class Copy:
     ----------
     src, dst
         The op that makes the tensor and the first one that reads it on the other side.
+    bytes
+        Size of the tensor; of several executions that differ, the mean.
     ns
         Time of one step's executions: of the transfer itself where the profile has it, else of send and wait.
-    reason, detail
-        Why it crosses, and in words which op, argument or attribute is at fault.
+    reason, detail, at_fault
+        Why it crosses, in words which op, argument or attribute is at fault, and the name of that op.
     origin
         ``measured`` for copies that ran, ``modelled`` for those of a simulated placement.
     calls_per_step
-        Executions per step (a copy in a loop runs once per iteration).
+        Executions per step (a copy in a loop runs once per iteration); 0 for a copy outside of the steps.
     tensor
         Data type and shape, as ``float32[8,128]``.
     stream
         The stream or thread that it ran on.
     overlap_share
         Share of its time during which the device computed as well.
+    events, event_bytes
+        The device's own memcpy events in the whole profile that are this copy, and their bytes (``None`` where one
+        does not tell its size); 0 events for a copy that is only known from the graph.
     """
 
     src: str
@@ -70,6 +75,9 @@ class Copy:
     tensor: str | None = None
     stream: str | None = None
     overlap_share: float | None = None
+    events: int = 0
+    event_bytes: int | None = None
+    at_fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,13 @@ in braces (``call``, ``then``, ``else``, ``cond`` and ``body`` name functions; `
 constant).  A constant's elements follow ``=``.  An op without a time that a profiler can see takes 1 us.  A name that
 is read as a variable but defined nowhere is one.  ``*300 a# = Relu(x) 1us`` stands for 300 ops, ``#`` counting from 1.
 
+An op of an accelerator (``@GPU:0``) is one kernel there, and a tensor that a receive takes from another memory is one
+copy of that device.  A line of type ``MemcpyH2D``, ``MemcpyD2H`` or ``MemcpyD2D`` is no op but a copy that belongs to
+none; its braces may hold ``node``, ``op``, ``src``, ``dst``, ``edge`` and ``bytes``.
+
 Sections, each ending with a colon: ``traced:`` and ``executed:`` where the two graphs differ (otherwise both are the
-same), ``function NAME:`` for a function body of the graph above it, ``unmatched:`` for events of ops in no graph.
+same), ``function NAME:`` for a function body of the graph above it, ``unmatched:`` for events of ops in no graph,
+``modelled:`` for the copies of a placement on a GPU that the machine does not have (lines of type ``MemcpyH2D``, …).
 Settings, one a line: ``static`` (nothing was executed), ``training``, ``gap: 50us`` (time per step in which nothing
 is known to run), ``unprofiled: 90us 100us`` (wall times of steps without the profiler).  A line that starts with
 ``//`` is a comment.
@@ -28,11 +33,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import networkx as nx
 
 from graphlens.ir.analysis import Target
+from graphlens.ir.devices import Copy
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import (
     ARGUMENT,
@@ -49,6 +55,7 @@ from graphlens.ir.graph import (
 )
 from graphlens.ir.ops import ASYNCHRONOUS, CONSTANTS, UNTRACED, VARIABLE_READS, is_variable_write
 from graphlens.ir.run import OpEvent, Profile, Span
+from graphlens.ir.sketch_devices import MEMCPYS, Timed, Wiring, modelled, placement, reported
 
 STEPS: Final = 5  # few, but enough that the first may be dropped as a slow one
 DEFAULT_OP_NS: Final = 1_000
@@ -115,8 +122,17 @@ def sketch(text: str) -> Evidence:
     traced = _graph(parts, "traced" if parts.has("traced") else "both")
     target = Target("sketch", "sketch")
     training = True if "training" in parts.settings else None
+    copies = tuple(_modelled(line) for line in parts.body("modelled"))
+    placed = placement("GPU", copies) if parts.has("modelled") else None
     if "static" in parts.settings:
-        return Evidence(target, traced=traced, training=training, static_reason="the sketch says static")
+        return Evidence(
+            target,
+            traced=traced,
+            training=training,
+            static_reason="the sketch says static",
+            placement=placed,
+            placement_copies=copies,
+        )
     timed = [*parts.body(stage), *parts.body("unmatched")]
     return Evidence(
         target,
@@ -125,7 +141,15 @@ def sketch(text: str) -> Evidence:
         profile=_profile(timed, _nanoseconds(parts.settings.get("gap", "0ns"))),
         unprofiled_ns=tuple(_nanoseconds(word) for word in parts.settings.get("unprofiled", "").split()),
         training=training,
+        placement=placed,
+        placement_copies=copies,
     )
+
+
+def _modelled(line: _Line) -> Copy:
+    host, device = _DEVICE + "CPU:0", _DEVICE + "GPU:0"
+    ends = (device, host) if line.op.type == "MemcpyD2H" else (host, device)
+    return modelled(line.op, line.self_ns, *ends)
 
 
 # -- reading ------------------------------------------------------------------------------------------------------
@@ -138,7 +162,7 @@ def _parse(text: str) -> _Text:
         line = raw.strip()
         if not line or line.startswith("//"):
             continue
-        if line in ("traced:", "executed:", "unmatched:"):
+        if line in ("traced:", "executed:", "unmatched:", "modelled:"):
             stage, function = line[:-1], ""
         elif line.startswith("function ") and line.endswith(":"):
             function = line[len("function ") : -1].strip()
@@ -254,7 +278,11 @@ def _constant(specs: Sequence[TensorSpec], attrs: dict[str, Any], values: str, l
 
 
 def _graph(parts: _Text, stage: str) -> Graph:
-    functions = {name: _function(name, lines) for (of, name), lines in parts.lines.items() if of == stage}
+    functions = {
+        name: _function(name, [line for line in lines if line.op.type not in MEMCPYS])
+        for (of, name), lines in parts.lines.items()
+        if of == stage
+    }
     functions.setdefault("", _function("", []))
     return Graph("", functions)
 
@@ -322,7 +350,7 @@ def _profile(lines: Sequence[_Line], gap_ns: int) -> Profile:
     """Lay the ops of ``STEPS`` identical steps out one after the other, inside step, function and executor spans."""
     threads = {device: number for number, device in enumerate(dict.fromkeys(line.op.device for line in lines))}
     timed = [line for line in lines if line.self_ns is not None]
-    events: list[_Event] = []
+    events: list[Timed] = []
     steps, functions, executors = [], [], []
     now_ns = 0
     for number in range(1, STEPS + 1):
@@ -334,36 +362,34 @@ def _profile(lines: Sequence[_Line], gap_ns: int) -> Profile:
         functions.append(Span("function", start_ns, end_ns + gap_ns, 0, number))
         steps.append(Span("step", now_ns, end_ns + gap_ns + _DISPATCH_NS, 0, number))
         now_ns = steps[-1].end_ns
+    wiring = Wiring({line.op.name: line.op for line in lines}, {line.op.name: line.inputs for line in lines})
+    devices, kernels, copies = reported(events, wiring)
+    ops = [event for event in events if event.op.type not in MEMCPYS]
     return Profile(
-        ops=tuple(_op_event(event, threads) for event in events if event.op.type not in ASYNCHRONOUS),
+        ops=tuple(_op_event(event, threads) for event in ops if event.op.type not in ASYNCHRONOUS),
         steps=tuple(steps),
         executors=tuple(executors),
         functions=tuple(functions),
-        waits=tuple(_wait(event, threads) for event in events if event.op.type in ASYNCHRONOUS),
+        waits=tuple(_wait(event, threads) for event in ops if event.op.type in ASYNCHRONOUS),
+        devices=devices,
+        kernels_on_device=kernels,
+        copies=copies,
     )
 
 
-class _Event(NamedTuple):
-    """One execution of one op."""
-
-    op: Op
-    start_ns: int
-    end_ns: int
-
-
-def _events(lines: Sequence[_Line], start_ns: int) -> Iterator[_Event]:
+def _events(lines: Sequence[_Line], start_ns: int) -> Iterator[Timed]:
     for line in lines:
         for _ in range(line.calls):
             end_ns = start_ns + (line.self_ns or 0) // line.calls
-            yield _Event(line.op, start_ns, end_ns)
+            yield Timed(line.op, start_ns, end_ns)
             start_ns = end_ns
 
 
-def _op_event(event: _Event, threads: Mapping[str, int]) -> OpEvent:
+def _op_event(event: Timed, threads: Mapping[str, int]) -> OpEvent:
     op, start_ns, end_ns = event
     return OpEvent(op.name, op.type, start_ns, end_ns, end_ns - start_ns, threads[op.device])
 
 
-def _wait(event: _Event, threads: Mapping[str, int]) -> Span:
+def _wait(event: Timed, threads: Mapping[str, int]) -> Span:
     op, start_ns, end_ns = event
     return Span(f"{op.name}:{op.type}", start_ns, end_ns, threads[op.device])

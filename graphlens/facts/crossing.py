@@ -1,0 +1,303 @@
+"""Why a tensor crosses between memories: one logic for copies that ran and for those of a simulated placement."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple, Protocol
+
+import networkx as nx
+
+from graphlens.ir.devices import CopyKind, CopyReason
+from graphlens.ir.graph import ARGUMENT, RETURN, Op, TensorSpec, data_inputs, op_of, topological_order
+from graphlens.ir.ops import CONSTANTS, family
+
+Memory = Literal["host", "device"]
+Side = Literal["input", "output"]
+
+_PYTHON: Final = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc", "PyCall"})
+_FEEDS: Final = frozenset({ARGUMENT, "Placeholder", "PlaceholderWithDefault", "_DeviceArg"})
+_QUEUES: Final = re.compile(r"^IteratorGetNext|Dequeue|^OptionalGetValue$|^Unstage$")
+_FETCHES: Final = frozenset({RETURN, "_DeviceRetval"})
+# Tensors that only the host holds, and families of ops that work on them.
+_HOST_TYPES: Final = frozenset({"string", "resource"})
+_HOST_FAMILIES: Final = frozenset({"string", "input"})
+# These make a shape of a tensor; the runtime keeps it in host memory on every device.
+_SHAPES: Final = frozenset({"Shape", "ShapeN", "Size", "Rank"})
+_TRANSFERS: Final = re.compile(r"^_?(Host)?(Send|Recv)$")
+_NO_DEVICES: Final = frozenset({"JOB", "REPLICA", "TASK"})  # parts of a device's name that say where, not what
+_REPLICA: Final = re.compile(r"(?:^|/)replica_(\d+)(?:/|$)")
+
+
+class Kernels(Protocol):
+    """What TensorFlow's registry says of the kernels of one type of accelerator."""
+
+    @property
+    def device(self) -> str:
+        """The type of the accelerator, as ``GPU``."""
+
+    def supports(self, op: Op) -> bool | None:
+        """Tell whether there is a kernel for the op and its types; ``None`` for an op that the table lacks."""
+
+    def host_argument(self, op: Op, side: Side, port: int) -> str | None:
+        """Return the name of the argument at ``port`` when the kernel keeps it in host memory."""
+
+    def supported_types(self, op: Op) -> str:
+        """Say which types there are kernels for, as ``T: float32, float16``; empty when there is none at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a crossing.
+
+    Attributes
+    ----------
+    op, port
+        The op that makes or reads the tensor, and at which output or input (``None``: not known).
+    memory, device
+        Where it keeps the tensor, and the device that it runs on.
+    requested
+        The device that the program asked for, empty when it did not.
+    held_by
+        The op of the same group (colocated ops, or those around one variable) that keeps it on its device.
+    """
+
+    op: Op
+    memory: Memory
+    device: str
+    port: int | None = None
+    requested: str = ""
+    held_by: Op | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """A tensor that goes from one memory to another; ``is_shape`` says that it was computed of shapes alone."""
+
+    src: End
+    dst: End
+    tensor: TensorSpec | None = None
+    is_shape: bool = False
+
+    @property
+    def kind(self) -> CopyKind:
+        """The direction of the copy."""
+        return f"{self.src.memory}-to-{self.dst.memory}"  # type: ignore[return-value]  # all four are kinds
+
+    @property
+    def is_with_accelerator(self) -> bool:
+        """Whether one of the ends is on an accelerator: the processor has a kernel for whatever ran on it."""
+        return is_accelerator(self.src.device) or is_accelerator(self.dst.device)
+
+    @property
+    def host_ends(self) -> tuple[End, ...]:
+        """The ends that keep the tensor in host memory, the reader first: it is the one that asks for it."""
+        return tuple(end for end in (self.dst, self.src) if end.memory == "host")
+
+
+class Cause(NamedTuple):
+    """Why a tensor crosses: the reason, which op or argument is at fault in words, and the name of that op."""
+
+    reason: CopyReason | None = None
+    detail: str | None = None
+    at_fault: str | None = None
+
+
+UNKNOWN: Final = Cause()
+
+
+def cause_of(crossing: Crossing, kernels: Kernels | None = None) -> Cause:
+    """Return why ``crossing`` happens: the first cause that the evidence proves; none is guessed.
+
+    Without ``kernels``, causes that only the registry tells stay unknown.
+    """
+    for check in _CHECKS:
+        cause = check(crossing, kernels)
+        if cause is not None:
+            return cause
+    return UNKNOWN
+
+
+def shape_ops(graph: nx.MultiDiGraph) -> frozenset[str]:
+    """Return the ops whose value is computed of shapes (and constants) alone."""
+    found: set[str] = set()
+    known: set[str] = set()  # constants and what is in `found`
+    for name in topological_order(graph):
+        op = op_of(graph, name)
+        if op.type in _SHAPES:
+            found.add(name)
+        elif op.type not in CONSTANTS:
+            inputs = data_inputs(graph, name)
+            if op.calls or not inputs or not known.issuperset(inputs):
+                continue
+            if not found.isdisjoint(inputs):
+                found.add(name)
+        known.add(name)
+    return frozenset(found)
+
+
+def device_kind(device: str) -> str:
+    """Return the type of a device, empty when its name does not tell.
+
+    >>> device_kind("/job:localhost/replica:0/task:0/device:GPU:1"), device_kind("/cpu:0"), device_kind("")
+    ('GPU', 'CPU', '')
+    """
+    kind = device.rpartition("/")[2].removeprefix("device:").partition(":")[0].upper()
+    return "" if kind in _NO_DEVICES else kind
+
+
+def is_accelerator(device: str) -> bool:
+    """Tell whether a device is known to be no processor."""
+    return device_kind(device) not in ("", "CPU")
+
+
+# -- causes, in the order in which they are tried -----------------------------------------------------------------
+
+
+def _fetch(crossing: Crossing, _: Kernels | None) -> Cause | None:
+    op = crossing.dst.op
+    if op.type not in _FETCHES:
+        return None
+    return Cause("fetch", f"the step returns it in {crossing.dst.memory} memory ({op.name})", op.name)
+
+
+def _feed(crossing: Crossing, _: Kernels | None) -> Cause | None:
+    op = crossing.src.op
+    if crossing.src.memory != "host":
+        return None
+    if op.type in _FEEDS:
+        return Cause("feed", f"the caller hands {op.name} over in host memory", op.name)
+    if _QUEUES.search(op.type):
+        return Cause("feed", f"{op.name} ({op.type}) hands it over in host memory each step", op.name)
+    return None
+
+
+def _replicas(crossing: Crossing, _: Kernels | None) -> Cause | None:
+    """Two devices of one type, and names that say which replica each end belongs to."""
+    src, dst = crossing.src, crossing.dst
+    numbers = [_replica(end.op.name) for end in (src, dst)]
+    alike = device_kind(src.device) == device_kind(dst.device) and src.device != dst.device
+    if not alike or numbers[0] == numbers[1]:
+        return None
+    words = f"{dst.op.name} of replica {numbers[1]} reads what replica {numbers[0]} made"
+    return Cause("cross-replica", words, dst.op.name)
+
+
+def _replica(name: str) -> int:
+    """Return the number in an op's name: TensorFlow gives all replicas but the first one a prefix."""
+    match = _REPLICA.search(name)
+    return int(match[1]) if match else 0
+
+
+def _python(crossing: Crossing, _: Kernels | None) -> Cause | None:
+    for end in crossing.host_ends:
+        if end.op.type in _PYTHON:
+            return Cause("Python op", f"{end.op.name} ({end.op.type}) runs Python, on the host", end.op.name)
+    return None
+
+
+def _string(crossing: Crossing, _: Kernels | None) -> Cause | None:
+    for end in crossing.host_ends:
+        op = end.op
+        if family(op.type) in _HOST_FAMILIES or any(spec.dtype in _HOST_TYPES for spec in _tensors(crossing, op)):
+            words = f"{op.name} ({op.type}) works on strings, tables or resources, which only the host holds"
+            return Cause("string/resource op", words, op.name)
+    return None
+
+
+def _tensors(crossing: Crossing, op: Op) -> Iterator[TensorSpec]:
+    if crossing.tensor is not None:
+        yield crossing.tensor
+    yield from op.outputs
+
+
+def _no_kernel(crossing: Crossing, kernels: Kernels | None) -> Cause | None:
+    if kernels is None or not crossing.is_with_accelerator:
+        return None
+    for end in crossing.host_ends:
+        for op in (end.op, end.held_by):
+            if op is not None and not is_accelerator(end.device) and kernels.supports(op) is False:
+                return Cause("no kernel for this device and dtype", _missing(end.op, op, kernels), op.name)
+    return None
+
+
+def _missing(end: Op, op: Op, kernels: Kernels) -> str:
+    types = kernels.supported_types(op)
+    what = (
+        f"no {kernels.device} kernel for {dtypes_of(op)} (there is one for {types})"
+        if types
+        else (f"no {kernels.device} kernel for any type")
+    )
+    held = "" if op.name == end.name else f", and {end.name} must be where it is"
+    return f"{op.name} ({op.type}) has {what}{held}"
+
+
+def dtypes_of(op: Op) -> str:
+    """Write the types of an op as ``T=int32``, or ``its types`` where the graph does not say them."""
+    found = [f"{name}={value}" for name, value in op.attrs.items() if name in _TYPE_ATTRS and isinstance(value, str)]
+    return ", ".join(found) or "its types"
+
+
+_TYPE_ATTRS: Final = ("T", "dtype", "SrcT", "DstT", "Tidx", "Tindices", "Tparams", "Tshape", "out_type", "Tin", "Tout")
+
+
+def _explicit(crossing: Crossing, _: Kernels | None) -> Cause | None:
+    """The host was asked for by name; between devices of one type, either of them was."""
+    src, dst = crossing.src, crossing.dst
+    if src.device == dst.device:
+        return None
+    alike = device_kind(src.device) == device_kind(dst.device)
+    for end in (src, dst) if alike else crossing.host_ends:
+        if end.requested and (alike or not is_accelerator(end.requested)):
+            return Cause("explicit device", f"{end.op.name} is placed on {end.requested} by name", end.op.name)
+    return None
+
+
+def _shape(crossing: Crossing, _: Kernels | None) -> Cause | None:
+    if not crossing.is_shape:
+        return None
+    src = crossing.src.op
+    return Cause(
+        "shape arithmetic", f"{src.name} ({src.type}) computes a shape, which is known only at run time", src.name
+    )
+
+
+def _host_argument(crossing: Crossing, kernels: Kernels | None) -> Cause | None:
+    """An op on the accelerator keeps this argument in host memory, or would do so there."""
+    if not crossing.is_with_accelerator:
+        return None
+    for end in crossing.host_ends:
+        side: Side = "input" if end is crossing.dst else "output"
+        argument = kernels.host_argument(end.op, side, end.port) if kernels and end.port is not None else None
+        if argument or is_accelerator(end.device):
+            return Cause("int32/host-memory argument", _kept(crossing, end, side, argument), end.op.name)
+    return None
+
+
+def _kept(crossing: Crossing, end: End, side: Side, argument: str | None) -> str:
+    verb = "reads" if side == "input" else "gives"
+    what = f"{side} `{argument}`" if argument else f"this {side}"
+    dtype = f" ({crossing.tensor.dtype})" if crossing.tensor is not None else ""
+    return f"{end.op.name} ({end.op.type}) {verb} {what}{dtype} in host memory, wherever it runs"
+
+
+def _constant(crossing: Crossing, _: Kernels | None) -> Cause | None:
+    op = crossing.src.op
+    if crossing.src.memory != "host" or op.type not in CONSTANTS:
+        return None
+    return Cause("constant on the host", f"the constant {op.name} is kept in host memory", op.name)
+
+
+_CHECKS: Final[tuple[Callable[[Crossing, Kernels | None], Cause | None], ...]] = (
+    _fetch,
+    _feed,
+    _replicas,
+    _python,
+    _string,
+    _no_kernel,
+    _explicit,
+    _shape,
+    _host_argument,
+    _constant,
+)
