@@ -296,7 +296,7 @@ def hostile() -> Document:
             for name in HOSTILE_NAMES
         ),
         critical_path=CriticalPath(10, HOSTILE_NAMES),
-        copies=tuple(Copy(name, name, name, name, 1, 1, name, True) for name in HOSTILE_NAMES),
+        copies=tuple(Copy(name, name, name, name, 1, 1, "feed", True, detail=name) for name in HOSTILE_NAMES),
         findings=tuple(_hostile_finding(name) for name in HOSTILE_NAMES),
         rules=tuple(RuleStatus(name, name, "error", name, name) for name in HOSTILE_NAMES),
         errors=tuple(AnalysisError(name, name) for name in HOSTILE_NAMES),
