@@ -5,12 +5,15 @@ Models are built and executed in processes of their own, so this process need no
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
 from end_to_end import REAL, python
+from fake_gpu import build
+from fake_gpu.run import MODELS, PROFILED_STEPS, Run, run
 
 import graphlens
 
@@ -78,3 +81,23 @@ def capture_of(small_models: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def analysis_of(capture_of: Record) -> Analyzed:
     """Judge the recording of a target; each once a session."""
     return cache(lambda target: graphlens.load(capture_of(target)))
+
+
+# -- the fake GPU --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def fake_gpu() -> Path:
+    """The library that gives a process a GPU; where it cannot be built, tests skip, unless they may not."""
+    try:
+        return build.library()
+    except build.Unavailable as reason:
+        if os.environ.get("GRAPHLENS_REQUIRE_FAKE_GPU"):
+            pytest.fail(f"the fake GPU is required, and cannot be built: {reason}")
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="session")
+def on_fake_gpu(fake_gpu: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """Every model of `fake_gpu/models.py`, run and profiled on the fake GPU by one process."""
+    return run(tmp_path_factory.mktemp("fake_gpu"), MODELS, fake_gpu, PROFILED_STEPS)
