@@ -153,7 +153,8 @@ class Function:
 
     ``inputs`` names the ``_Arg`` nodes in argument order, ``outputs`` the ``_Retval`` nodes in result order.
     ``captures`` says which variable an argument (by node name) is bound to, where known.  ``control_outputs`` names the
-    ops that run although no result needs them.
+    ops that run although no result needs them.  ``back_edges`` are ``(source, destination, edge)`` from a loop's
+    ``NextIteration`` to its ``Merge``: ``graph`` is acyclic and leaves them out.
     """
 
     name: str
@@ -162,6 +163,7 @@ class Function:
     outputs: tuple[str, ...] = ()
     captures: Mapping[str, Variable] = field(default_factory=dict)
     control_outputs: tuple[str, ...] = ()
+    back_edges: tuple[tuple[str, str, Edge], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,7 +142,13 @@ class _Builder:
         self.notes.extend(linker.problems.notes(MAIN_IN_WORDS))
         arguments = tuple(name for name, op in graph.nodes(data="op") if op.type == ARGUMENT)
         results = tuple(name for name, op in graph.nodes(data="op") if op.type == RETURN)
-        return Function(MAIN, graph, _by_index(graph, arguments), _by_index(graph, results))
+        return Function(
+            MAIN,
+            graph,
+            _by_index(graph, arguments),
+            _by_index(graph, results),
+            back_edges=tuple(linker.back_edges),
+        )
 
     def _library_function(self, name: str) -> Function:
         function, linker = self.library[name], Linker()
@@ -152,7 +158,7 @@ class _Builder:
         graph = linker.finish()
         self.notes.extend(linker.problems.notes(f"function '{name}'"))
         kept = tuple(node for node in function.control_ret.values() if node in graph)
-        return Function(name, graph, inputs, outputs, control_outputs=kept)
+        return Function(name, graph, inputs, outputs, control_outputs=kept, back_edges=tuple(linker.back_edges))
 
     def _add_nodes(self, linker: Linker, nodes: Any, function: str) -> None:
         lines = self.sources.get(function, {})

@@ -40,12 +40,14 @@ class Problems:
 class Linker:
     """Builds the graph of one function: add all ops first, then all inputs, then :meth:`finish`.
 
-    ``offsets`` is per op where each of its named outputs starts (see ``nodes.Decoded``).
+    ``offsets`` is per op where each of its named outputs starts (see ``nodes.Decoded``).  ``back_edges`` collects the
+    edges by which a loop's next iteration begins, which are left out of the graph.
     """
 
     graph: nx.MultiDiGraph = field(default_factory=nx.MultiDiGraph)
     problems: Problems = field(default_factory=Problems)
     offsets: dict[str, Mapping[str, int] | None] = field(default_factory=dict)
+    back_edges: list[tuple[str, str, Edge]] = field(default_factory=list)
     _order: dict[str, int] = field(default_factory=dict)
     _types: dict[str, str] = field(default_factory=dict)
     _sorted: bool = True
@@ -102,7 +104,8 @@ class Linker:
             self.problems.add("inputs name ops that do not exist", f"'{src}' read by '{dst}'")
             return
         if self._types[dst] in MERGE and self._types[src] in NEXT_ITERATION:
-            return  # a loop's back edge
+            self.back_edges.append((src, dst, kind))
+            return
         if position >= self._order[dst]:
             self._sorted = False
         self.graph.add_edge(src, dst, edge=kind)

@@ -9,8 +9,8 @@ from typing import Any
 
 from graphlens.ir.graph import Call, Constant, Op, TensorSpec
 from graphlens.ir.ops import CONSTANTS
+from graphlens.ir.optable import Argument, OpInfo, dtypes_of, table
 from graphlens.loaders.attrs import calls, decode, dtype_name
-from graphlens.loaders.optable import OpInfo, OutputArg, output_dtypes, table
 from graphlens.loaders.tensors import KEPT_BYTES, STRIPPED_BYTES, STRIPPED_DIGEST, constant_of, spec_of
 
 OUTPUT_SHAPES = "_output_shapes"
@@ -87,7 +87,7 @@ class NodeReader:
             if name not in _BOOKKEEPING and value is not None:
                 attrs[name] = value
             called.extend(calls(op_type, name, attr[name]))
-        known = output_dtypes(info, attrs) if info else None
+        known = dtypes_of(info.outputs, attrs) if info else None
         shape_attr = _SHAPE_ATTRS.get(op_type)
         shapes = (attrs[shape_attr],) if shape_attr in attrs else ()
         if known is None:
@@ -146,11 +146,12 @@ def _offsets(known: list[tuple[str, tuple[str, ...]]]) -> Mapping[str, int]:
 
 
 def function_info(signature: Any) -> OpInfo:
-    """Describe the outputs of a library function as if it were an op."""
-    return OpInfo(tuple(_output_arg(arg) for arg in signature.output_arg), _NOTHING)
+    """Describe the arguments of a library function as if it were an op."""
+    outputs, inputs = (tuple(map(_argument, args)) for args in (signature.output_arg, signature.input_arg))
+    return OpInfo(outputs, _NOTHING, inputs)
 
 
-def _output_arg(arg: Any) -> OutputArg:
+def _argument(arg: Any) -> Argument:
     if arg.type_list_attr:
-        return OutputArg(arg.name, f"*{arg.type_list_attr}", None)
-    return OutputArg(arg.name, arg.type_attr or f"={dtype_name(arg.type)}", arg.number_attr or None)
+        return Argument(arg.name, f"*{arg.type_list_attr}", None)
+    return Argument(arg.name, arg.type_attr or f"={dtype_name(arg.type)}", arg.number_attr or None)

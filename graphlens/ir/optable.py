@@ -1,34 +1,39 @@
-"""What TensorFlow's registry says of each op's outputs and defaults, shipped as data; unknown ops are fine."""
+"""What TensorFlow's registry says of each op's inputs, outputs and defaults, shipped as data; unknown ops are fine."""
 
 from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from graphlens.ir.graph import ARGUMENT
 
-# An op whose attribute asks for more outputs than this is corrupt (TensorFlow itself has no such op).
-OUTPUT_LIMIT = 65_536
-_TABLE = Path(__file__).parent.parent / "data" / "op-outputs.json.gz"
+# An op whose attribute asks for more tensors than this is corrupt (TensorFlow itself has no such op).
+ARGUMENT_LIMIT = 65_536
+_TABLE = Path(__file__).parent.parent / "data" / "op-arguments.json.gz"
 
 
-class OutputArg(NamedTuple):
-    """One output argument, as ``fixtures/make_op_table.py`` writes it; ``repeat`` names the number's attribute."""
+class Argument(NamedTuple):
+    """One input or output argument, as ``fixtures/make_op_table.py`` writes it.
+
+    ``repeat`` names the attribute that holds the number of its tensors; ``is_ref`` marks references (TensorFlow 1).
+    """
 
     name: str
     type: str
     repeat: str | None
+    is_ref: bool = False
 
 
 class OpInfo(NamedTuple):
-    """The outputs of an op type in order, and its attributes' defaults."""
+    """The outputs and inputs of an op type in order, and its attributes' defaults."""
 
-    outputs: tuple[OutputArg, ...]
+    outputs: tuple[Argument, ...]
     defaults: Mapping[str, Any]
+    inputs: tuple[Argument, ...] = ()
 
 
 @lru_cache(maxsize=1)
@@ -37,22 +42,26 @@ def table() -> Mapping[str, OpInfo]:
     data = _TABLE.read_bytes()
     ops = json.loads(gzip.decompress(data))["ops"]
     known = {
-        name: OpInfo(tuple(OutputArg(*arg) for arg in outputs), _frozen(defaults))
-        for name, (outputs, defaults) in ops.items()
+        name: OpInfo(_arguments(outputs), _frozen(defaults), _arguments(inputs))
+        for name, (outputs, defaults, inputs) in ops.items()
     }
     # Without this, every argument of a function would get the registry's `index` default.
-    known[ARGUMENT] = OpInfo((OutputArg("output", "T", None),), {})
+    known[ARGUMENT] = OpInfo((Argument("output", "T", None),), {})
     return known
+
+
+def _arguments(listed: list[list[Any]]) -> tuple[Argument, ...]:
+    return tuple(Argument(*arg) for arg in listed)
 
 
 def _frozen(defaults: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in defaults.items()}
 
 
-def output_dtypes(info: OpInfo, attrs: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]] | None:
+def dtypes_of(arguments: Sequence[Argument], attrs: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]] | None:
     """Return ``(argument name, dtypes of its tensors)`` in order; ``None`` where the attributes do not say how many."""
     result = []
-    for arg in info.outputs:
+    for arg in arguments:
         dtypes = _dtypes(arg, attrs)
         if dtypes is None:
             return None
@@ -60,12 +69,12 @@ def output_dtypes(info: OpInfo, attrs: Mapping[str, Any]) -> list[tuple[str, tup
     return result
 
 
-def _dtypes(arg: OutputArg, attrs: Mapping[str, Any]) -> tuple[str, ...] | None:
+def _dtypes(arg: Argument, attrs: Mapping[str, Any]) -> tuple[str, ...] | None:
     if arg.type.startswith("*"):
         listed = attrs.get(arg.type[1:])
         return tuple(map(str, listed)) if isinstance(listed, tuple) else None
     dtype = arg.type[1:] if arg.type.startswith("=") else attrs.get(arg.type)
     count = attrs.get(arg.repeat) if arg.repeat else 1
-    if not isinstance(count, int) or not 0 <= count <= OUTPUT_LIMIT:
+    if not isinstance(count, int) or not 0 <= count <= ARGUMENT_LIMIT:
         return None
     return (dtype if isinstance(dtype, str) else "unknown",) * count

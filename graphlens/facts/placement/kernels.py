@@ -1,0 +1,132 @@
+"""Which kernels TensorFlow has for an op on a device, by its own registry, shipped as data per TensorFlow version."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+from graphlens.errors import UsageError
+from graphlens.ir.graph import Op
+
+DeviceType = Literal["GPU", "CPU"]
+GPU: Final[DeviceType] = "GPU"
+CPU: Final[DeviceType] = "CPU"
+# A kernel for any device that has none of its own: `Shape`, `Identity`, what only handles host memory.
+DEFAULT: Final = "DEFAULT"
+LABEL: Final = "_kernel"
+
+_FOLDER: Final = Path(__file__).parents[2] / "data"
+_FILE: Final = re.compile(r"kernels-gpu-tf(\d+\.\d+)\.json\.gz$")
+
+
+class Kernel(NamedTuple):
+    """One row of the registry: a kernel, what it takes, and which of its arguments live in host memory."""
+
+    device: str
+    constraints: tuple[tuple[str, frozenset[str]], ...]
+    host_arguments: frozenset[str]
+    priority: int
+    label: str
+
+    def refuses(self, attrs: Mapping[str, Any]) -> str | None:
+        """Return ``attribute=dtype`` of the first constraint that an op does not meet, ``None`` when it meets all."""
+        for name, allowed in self.constraints:
+            value = attrs.get(name)
+            dtypes = value if isinstance(value, tuple) else (value,)
+            wrong = [dtype for dtype in dtypes if value is None or (allowed and dtype not in allowed)]
+            if wrong:
+                return f"{name}={wrong[0]}"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTable:
+    """The kernels of one TensorFlow version, built for CPUs and NVIDIA GPUs."""
+
+    version: str
+    ops: Mapping[str, tuple[Kernel, ...]]
+    _found: dict[tuple[Any, ...], Kernel | None] = field(default_factory=dict, repr=False, compare=False)
+    _constrained: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False, compare=False)
+
+    def kernel(self, op: Op, device: DeviceType) -> Kernel | None:
+        """Return the kernel that runs ``op`` on ``device``; ``None`` when there is none.
+
+        A device's own kernels come before those for any device, and higher priorities before lower ones.
+        """
+        key = (op.type, device, op.attrs.get(LABEL), *map(op.attrs.get, self._attributes(op.type)))
+        if key not in self._found:
+            rows = self.ops.get(op.type, ())
+            self._found[key] = _best(rows, op, device) or _best(rows, op, DEFAULT)
+        return self._found[key]
+
+    def _attributes(self, op_type: str) -> tuple[str, ...]:
+        """Return the attributes on which the choice of a kernel depends."""
+        found = self._constrained.get(op_type)
+        if found is None:
+            names = {name for row in self.ops.get(op_type, ()) for name, _ in row.constraints}
+            found = self._constrained[op_type] = tuple(sorted(names))
+        return found
+
+    def knows(self, op: Op) -> bool:
+        """Whether the registry holds any kernel for this type of op: it holds none of ops from other libraries."""
+        return op.type in self.ops
+
+    def has_any(self, op: Op, device: DeviceType) -> bool:
+        """Whether there is a kernel for this type of op on ``device``, whatever the dtype."""
+        return any(row.device in (device, DEFAULT) for row in self.ops.get(op.type, ()))
+
+    def refused(self, op: Op, device: DeviceType) -> str | None:
+        """Return ``attribute=dtype`` for which ``device`` has no kernel, where a dtype is what it fails for."""
+        rows = [row for row in self.ops.get(op.type, ()) if row.device in (device, DEFAULT)]
+        why = [row.refuses(op.attrs) for row in rows if row.label == op.attrs.get(LABEL, "")]
+        return why[0] if why and all(why) else None
+
+
+def _best(rows: tuple[Kernel, ...], op: Op, device: str) -> Kernel | None:
+    label = op.attrs.get(LABEL, "")
+    fitting = [row for row in rows if row.device == device and row.label == label and row.refuses(op.attrs) is None]
+    return max(fitting, key=lambda row: row.priority, default=None)
+
+
+# -- the tables that are shipped -----------------------------------------------------------------------------------
+
+
+def versions() -> tuple[str, ...]:
+    """Return the TensorFlow versions (``2.21``) for which there is a table."""
+    found = [match[1] for path in _FOLDER.iterdir() if (match := _FILE.search(path.name))]
+    return tuple(sorted(found, key=lambda version: [int(part) for part in version.split(".")]))
+
+
+def table_for(tensorflow: str) -> KernelTable:
+    """Return the table for the version ``tensorflow`` (``2.21.0``), whose patch level does not matter.
+
+    Raises
+    ------
+    UsageError
+        When there is none: kernels come and go between versions, and another one's would be a guess.
+    """
+    minor = ".".join(tensorflow.split(".")[:2])
+    if minor not in versions():
+        raise UsageError(
+            f"placement cannot be predicted for TensorFlow {minor}: GraphLens has the kernels of "
+            f"{', '.join(versions())}; record the model with one of these"
+        )
+    return _read(minor)
+
+
+@lru_cache(maxsize=2)
+def _read(minor: str) -> KernelTable:
+    ops = json.loads(gzip.decompress((_FOLDER / f"kernels-gpu-tf{minor}.json.gz").read_bytes()))["ops"]
+    return KernelTable(minor, {name: tuple(map(_kernel, rows)) for name, rows in ops.items()})
+
+
+def _kernel(row: list[Any]) -> Kernel:
+    device, constraints, host, priority, label = row
+    taken = tuple((name, frozenset(dtypes)) for name, dtypes in constraints)
+    return Kernel(device, taken, frozenset(host), priority, label)
