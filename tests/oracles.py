@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 
@@ -123,6 +123,25 @@ def self_totals_ps(profile: bytes) -> dict[str, int]:
             if is_op(name):
                 totals[name] += end - start - sum(other[2] - other[1] for other in outermost)
     return dict(totals)
+
+
+def allocations_by_op(profile: bytes) -> Counter[str]:
+    """Return node -> its memory events; only the allocator of oneDNN leaves any, for tensors of 256 KiB and more."""
+    found: Counter[str] = Counter()
+    for plane in only(profile, 1):
+        if only(plane, 2) != [b"/host:CPU"]:
+            continue
+        statistic = {key: b"".join(only(meta, 2)) for entry in only(plane, 5) for key, meta in [_entry(entry)]}
+        for event in (event for line in only(plane, 3) for event in only(line, 4)):
+            for stat in map(dict, map(walk, only(event, 4))):
+                if statistic.get(stat[1]) == b"tf_op":
+                    found[(stat.get(5) or statistic[stat[7]]).decode()] += 1
+    return found
+
+
+def _entry(entry: bytes) -> tuple[int, bytes]:
+    """Return key and value of a protobuf map's entry."""
+    return only(entry, 1)[0], only(entry, 2)[0]
 
 
 def _inside(inner: tuple[str, int, int], outer: tuple[str, int, int]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from conftest import Analyzed, Record
 from end_to_end import REPOSITORY, analyze, files_in, python, run_python
 
 import graphlens
+from graphlens.ir.ops import runtime_type
 
 pytestmark = pytest.mark.tf
 
@@ -22,10 +24,8 @@ TWO_DEVICES = "fixtures.models:two_devices"
 # Bounds that a real network reaches; those of the big ones are in test_end_to_end_heavy.py.
 LEAST_JOIN_RATE = 0.97
 LEAST_ATTRIBUTED_SHARE = 0.85
-# Fast steps of separate processes on a shared machine may differ this much before it is a bug; processes whose
-# recordings lie minutes apart, more.
+# Fast steps of separate processes on a shared machine may differ this much before it is a bug.
 NOISE_FACTOR = 2.0
-LATER_NOISE_FACTOR = 3.0
 TRIES = 3
 
 # Times the steps of a SavedModel with nothing of GraphLens in the process; prints the median and the first decile in
@@ -109,15 +109,26 @@ def loop_ns(model: Path) -> tuple[int, int]:
     return int(median_ns), int(fast_ns)
 
 
+def fast_step_ns(analysis: graphlens.Analysis) -> int:
+    """Return the first decile of the steps: what else runs on the machine only ever adds."""
+    assert analysis.step is not None
+    return analysis.step.p10_ns
+
+
+def assert_as_long(ratio: float, again: Callable[[], float]) -> None:
+    """Where the session's recordings differ, which lie minutes apart, both are measured anew, one after the other."""
+    ratios = [ratio]
+    while not 1 / NOISE_FACTOR < ratios[-1] < NOISE_FACTOR:
+        assert len(ratios) < TRIES, f"one takes {ratios} times as long as the other"
+        ratios.append(again())
+
+
 def test_the_step_is_as_long_as_an_independent_loop_says(analysis_of: Analyzed, small_models: Path) -> None:
-    """Fast steps are compared: what others do on the machine only ever adds."""
-    step, ratios = analysis_of("demo").step, []
-    assert step is not None
-    for _ in range(TRIES):
-        ratios.append(step.p10_ns / loop_ns(small_models / "demo")[1])
-        if 1 / NOISE_FACTOR < ratios[-1] < NOISE_FACTOR:
-            return
-    pytest.fail(f"steps are {ratios} times as long as those of an independent loop")
+    model = small_models / "demo"
+    assert_as_long(
+        fast_step_ns(analysis_of("demo")) / loop_ns(model)[1],
+        lambda: fast_step_ns(graphlens.analyze(model, prove=False)) / loop_ns(model)[1],
+    )
 
 
 def test_batch_norm_is_found_with_its_layers(analysis_of: Analyzed) -> None:
@@ -165,12 +176,13 @@ def test_every_form_has_the_same_traced_ops_per_layer(analysis_of: Analyzed, for
 
 
 @pytest.mark.parametrize("form", ["tiny.keras", CALLABLE])
-def test_every_form_takes_the_same_time(analysis_of: Analyzed, form: str) -> None:
-    """Fast steps are compared: what others do on the machine only ever adds."""
-    saved, other = analysis_of("tiny_cnn").step, analysis_of(form).step
-    assert saved is not None
-    assert other is not None
-    assert 1 / LATER_NOISE_FACTOR < other.p10_ns / saved.p10_ns < LATER_NOISE_FACTOR
+def test_every_form_takes_the_same_time(analysis_of: Analyzed, small_models: Path, form: str) -> None:
+    def anew(target: str) -> int:
+        return fast_step_ns(graphlens.analyze(target if ":" in target else small_models / target, prove=False))
+
+    assert_as_long(
+        fast_step_ns(analysis_of(form)) / fast_step_ns(analysis_of("tiny_cnn")), lambda: anew(form) / anew("tiny_cnn")
+    )
 
 
 @pytest.mark.parametrize("form", ["tiny.keras", CALLABLE])
@@ -266,7 +278,8 @@ def test_inputs_and_batch_are_the_users(small_models: Path) -> None:
 
     images = {"image": np.zeros((3, 32, 32, 3), np.float32)}
     analysis = graphlens.analyze(small_models / "tiny_cnn", images, steps=2, prove=False)
-    shapes = {tuple(data["shapes"][0]) for _, data in analysis.to_networkx().nodes(data=True) if data["op"] == "Conv2D"}
+    executed = analysis.to_networkx().nodes(data=True)
+    shapes = {tuple(data["shapes"][0]) for _, data in executed if runtime_type(data["op"]) == "Conv2D"}
     assert shapes == {(3, 32, 32, 8)}
 
 

@@ -320,7 +320,7 @@ def test_wrong_and_deadly_fixes_fail_and_the_next_one_is_tried(
 ) -> None:
     runner = runner_of(planted, tmp_path, str(small_models / "tiny_cnn"), "saved_model")
     codes = {"GL203": "die", "GL207": "crash", "GL208": "permute", "GL210": "nothing"}
-    outcome = prove([finding(code, name) for code, name in codes.items()], runner, Plan(budget_s=90, max_pairs=20))
+    outcome = prove([finding(code, name) for code, name in codes.items()], runner, Plan(budget_s=900, max_pairs=20))
     proofs = {one.code: one.proof for one in outcome.findings}
     assert {code: proof.verdict for code, proof in proofs.items() if code != "GL210"} == {
         "GL203": "failed",

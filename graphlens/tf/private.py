@@ -51,10 +51,18 @@ def call_collecting_graphs(call: Callable[[], object]) -> tuple[list[Any], tuple
         return [], (NO_GRAPHS,)
     context.enable_run_metadata()
     try:
+        context.export_run_metadata()  # drops what was collected before
         call()
         return list(context.export_run_metadata().function_graphs), ()
     finally:
-        context.disable_run_metadata()
+        _stop_collecting_graphs(context)
+
+
+def _stop_collecting_graphs(context: Any) -> None:
+    """Leave the process as it was: ``disable_run_metadata`` alone goes on collecting every graph (TensorFlow 2.21)."""
+    context.disable_run_metadata()
+    if hasattr(context, "disable_graph_collection"):
+        context.disable_graph_collection()
 
 
 def captures(concrete: Any) -> list[tuple[Any, Any]]:
