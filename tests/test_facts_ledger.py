@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphlens.facts.attribution import DISPATCH, EXECUTOR, HANDOFF, attribute
+from graphlens.facts.attribution import attribute
+from graphlens.facts.division import COPY, DISPATCH, EXECUTOR, HANDOFF
 from graphlens.facts.ledger import apportion, ledger, step_time
 from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.ops import family
-from graphlens.ir.run import OpEvent, Profile, Span
+from graphlens.ir.run import CopyEvent, DeviceEvent, OpEvent, Profile, ProfiledDevice, Span
 
 STEP_NS = 40
 
@@ -26,14 +27,26 @@ def spans(name: str, most: int) -> st.SearchStrategy[list[Span]]:
 
 @st.composite
 def profiles(draw: st.DrawFn) -> Profile:
-    """Two adjacent steps with overlapping ops on several threads, executors and function runs."""
+    """Two adjacent steps with overlapping ops on several threads, executors, function runs, kernels and copies."""
     bounds = st.tuples(st.sampled_from(["Conv2D", "MatMul", "Relu"]), st.integers(0, 79), st.integers(1, 20))
     ops = [
         OpEvent(f"op{index}", kind, start, start + length, length, index)
         for index, (kind, start, length) in enumerate(draw(st.lists(bounds, max_size=8)))
     ]
+    # A kernel may be that of an op that ran on the host as well.
+    kernels = [
+        DeviceEvent("kernel", f"op{index}", kind, start, start + length, 0, "Stream #1(Compute)")
+        for index, (kind, start, length) in enumerate(draw(st.lists(bounds, max_size=3)))
+    ]
+    copies = [
+        CopyEvent("host-to-device", "", "", start, start + length, 0, "Stream #2(MemcpyH2D)")
+        for _, start, length in draw(st.lists(bounds, max_size=3))
+    ]
     steps = (Span("graphlens_step", 0, STEP_NS, 0), Span("graphlens_step", STEP_NS, 2 * STEP_NS, 0))
     return Profile(
+        devices=(ProfiledDevice("GPU:0"),),
+        kernels_on_device=tuple(kernels),
+        copies=tuple(copies),
         ops=tuple(sorted(ops, key=lambda event: event.start_ns)),
         steps=steps,
         executors=tuple(draw(spans("ExecutorState::Process", 4))),
@@ -49,10 +62,16 @@ def naive_division(profile: Profile) -> Counter[str]:
     """Ask of every single nanosecond what was active in it."""
     shares: Counter[str] = Counter()
     for instant in range(2 * STEP_NS):
-        running = [event for event in profile.ops if event.start_ns <= instant < event.end_ns]
-        if running:
-            for event in running:
-                shares[event.node] += Fraction(1, len(running))
+        kernels = {event.node for event in profile.kernels_on_device if event.start_ns <= instant < event.end_ns}
+        running = {event.node for event in profile.ops if event.start_ns <= instant < event.end_ns}
+        if kernels:
+            for node in kernels:
+                shares[node] += Fraction(1, len(kernels))
+        elif any(copy.start_ns <= instant < copy.end_ns for copy in profile.copies):
+            shares[COPY] += 1
+        elif running:
+            for node in running:
+                shares[node] += Fraction(1, len(running))
         elif any(span.start_ns <= instant < span.end_ns for span in profile.executors):
             shares[EXECUTOR] += 1
         elif any(span.start_ns <= instant < span.end_ns for span in profile.functions):
@@ -64,7 +83,7 @@ def naive_division(profile: Profile) -> Counter[str]:
 
 @given(profiles())
 def test_every_nanosecond_of_a_step_is_given_once(profile: Profile) -> None:
-    found = attribute(evidence(profile), None, {}).active_ns
+    found = attribute(evidence(profile), None).active_ns
     expected = naive_division(profile)
     assert set(found) == set(expected)
     assert all(found[key] == pytest.approx(float(expected[key])) for key in expected)
@@ -78,21 +97,21 @@ def test_what_runs_nested_in_an_op_is_not_the_ops_own() -> None:
         steps=(Span("graphlens_step", 0, 40, 0),),
         executors=(Span("ExecutorState::Process", 5, 38, 1), Span("ExecutorState::Process", 10, 30, 1)),
     )
-    found = attribute(evidence(profile), None, {}).active_ns
+    found = attribute(evidence(profile), None).active_ns
     assert found == {"send": 10, "matmul": 15, EXECUTOR: 8, DISPATCH: 7}
 
 
 @given(profiles(), st.lists(st.integers(1, 10**9), max_size=5))
 def test_the_rows_sum_to_the_step_exactly(profile: Profile, unprofiled_ns: list[int]) -> None:
     case = evidence(profile, tuple(unprofiled_ns))
-    found = attribute(case, None, {})
+    found = attribute(case, None)
     step = step_time(case, found)
     assert step is not None
     rows = ledger(step, found)
     assert sum(row.ns for row in rows) == step.median_ns
     assert all(row.ns >= 0 for row in rows)
     ops = {row.category for row in rows if row.kind == "op"}
-    assert ops <= {family(event.op) for event in profile.ops}
+    assert ops <= {family(event.op) for event in (*profile.ops, *profile.kernels_on_device)} | {"copy"}
 
 
 @given(st.integers(0, 10**12), st.lists(st.floats(0.001, 1e9), min_size=1, max_size=20))
@@ -105,7 +124,7 @@ def test_apportioned_parts_are_close_and_sum(total: int, weights: list[float]) -
 
 def test_without_a_profile_the_step_is_unattributed() -> None:
     case = Evidence(Target("model", "saved_model"), unprofiled_ns=(10, 20, 30))
-    found = attribute(case, None, {})
+    found = attribute(case, None)
     step = step_time(case, found)
     assert step is not None
     assert [(row.category, row.ns) for row in ledger(step, found)] == [("unattributed", 20)]
@@ -113,6 +132,6 @@ def test_without_a_profile_the_step_is_unattributed() -> None:
 
 def test_nothing_measured_has_no_step() -> None:
     case = Evidence(Target("model", "saved_model"))
-    found = attribute(case, None, {})
+    found = attribute(case, None)
     assert step_time(case, found) is None
     assert ledger(None, found) == ()

@@ -14,6 +14,7 @@ from graphlens.facts import (
     costs,
     dataflow,
     decomposed,
+    devices,
     flat,
     fusion,
     ledger,
@@ -25,7 +26,7 @@ from graphlens.facts import (
     transfers,
 )
 from graphlens.ir.analysis import CriticalPath, Figure, OpRow, Quality, Saving, StepTime
-from graphlens.ir.devices import Copy
+from graphlens.ir.devices import Copy, DeviceRow, Distribution
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Op, op_of, topological_order
 from graphlens.ir.run import LedgerRow, OpTiming
@@ -93,8 +94,13 @@ class Facts:
 
     @cached_property
     def attribution(self) -> attribution.Attribution:
-        """The profile joined to the executed ops: timings, the unjoined rest, and per-step composition."""
-        return attribution.attribute(self.evidence, self.executed, self.origins)
+        """The profile joined to the ops: timings, the unjoined rest, and per-step composition.
+
+        The ops are the executed ones; those of the graph as written where no other graph is known.
+        """
+        if self.executed is None:
+            return attribution.attribute(self.evidence, self.traced)
+        return attribution.attribute(self.evidence, self.executed, self.origins if self.traced is not None else None)
 
     def timing(self, name: str) -> OpTiming | None:
         """Return the time of op ``name`` of the judged graph, or ``None`` when it was not seen."""
@@ -194,6 +200,16 @@ class Facts:
     def copies(self) -> tuple[Copy, ...]:
         """Tensors that cross devices inside the step (pairs of ``_Send`` and ``_Recv``)."""
         return transfers.copies(self)
+
+    @cached_property
+    def devices(self) -> tuple[DeviceRow, ...]:
+        """The accelerators of the profile with what each did; the idle ones too."""
+        return devices.device_rows(self.evidence.profile)
+
+    @cached_property
+    def distribution(self) -> Distribution | None:
+        """Hosts and replicas, and which of the devices did the work; ``None`` where there is nothing to compare."""
+        return devices.distribution(self.evidence.profile, self.devices)
 
     @cached_property
     def training(self) -> bool:

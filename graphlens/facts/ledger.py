@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from graphlens.facts.attribution import DISPATCH, EXECUTOR, HANDOFF, Attribution
+from graphlens.facts.attribution import Attribution
+from graphlens.facts.division import COPY, DISPATCH, EXECUTOR, HANDOFF, STATES
 from graphlens.facts.paths import length_ns
 from graphlens.ir.analysis import Saving, StepTime
 from graphlens.ir.evidence import Evidence
@@ -23,6 +24,7 @@ OVERHEAD_ROWS: Final[Mapping[str, str]] = {
     DISPATCH: "dispatch: Python and the call of the function",
 }
 UNATTRIBUTED: Final = "unattributed"
+COPIES: Final = family("Memcpy")  # between memories, while no kernel ran
 
 
 def step_time(evidence: Evidence, attribution: Attribution) -> StepTime | None:
@@ -62,8 +64,8 @@ def ledger(step: StepTime | None, attribution: Attribution) -> tuple[LedgerRow, 
 def _weights(attribution: Attribution) -> Mapping[str, float]:
     weights: dict[str, float] = defaultdict(float)
     for key, ns in attribution.active_ns.items():
-        known_state = key in (EXECUTOR, HANDOFF, DISPATCH)
-        weights[key if known_state else family(attribution.op_types.get(key, ""))] += ns
+        booked = COPIES if key == COPY else key if key in STATES else family(attribution.op_types.get(key, ""))
+        weights[booked] += ns
     return weights
 
 

@@ -59,10 +59,11 @@ def _first_known(candidates: Iterator[str], names: Mapping[str, str]) -> str | N
 
 def _head(name: str, names: Mapping[str, str]) -> str | None:
     """Return the traced op that gave the executed op its name, or ``None``."""
-    return _first_known(_candidates(name), names)
+    return _first_known(candidates(name), names)
 
 
-def _candidates(name: str) -> Iterator[str]:
+def candidates(name: str) -> Iterator[str]:
+    """Yield the names that an executed op may have had before it was lowered, split or rewritten."""
     canonical = canonical_name(name)
     yield canonical
     yield _LAYOUT.sub("", canonical)

@@ -29,10 +29,12 @@ POOR_OVERHEAD: Final = 0.50
 GOOD_STEPS: Final = 20  # the sampling error of an op's median is then 3 to 7 %
 POOR_STEPS: Final = 5
 
+NO_GRAPH: Final = "no graph was given: ops are known by the names in the profile alone"
+
 
 def judge(facts: Facts) -> Quality:
     """Return the quality of the measurement with its grade and the reasons for it in words."""
-    notes = facts.evidence.notes
+    notes = (*facts.evidence.notes, *facts.attribution.notes)
     step = facts.step
     if step is None:
         why = facts.evidence.static_reason or "nothing was executed"
@@ -41,7 +43,7 @@ def judge(facts: Facts) -> Quality:
     seen, replayed, expected = _coverage(facts)
     numbers = Quality(
         grade="none",
-        join_rate=found.joined_ns / found.event_ns if found.event_ns else None,
+        join_rate=found.joined_ns / found.event_ns if found.event_ns and _has_graph(facts) else None,
         attributed_share=_ledger_share(facts, ("op", "overhead")),
         op_share=_ledger_share(facts, ("op",)),
         coverage=seen / expected if expected else None,
@@ -50,10 +52,14 @@ def judge(facts: Facts) -> Quality:
         ops_expected=expected or None,
         stability=(step.p90_ns - step.p10_ns) / step.median_ns if step.n > 1 else None,
         profiler_overhead=_overhead(facts),
-        steps=step.profiled_n or step.n,
+        steps=(step.profiled_n or step.n) if found.steps_marked else None,
         notes=notes,
     )
-    return _graded(numbers)
+    return _graded(numbers, None if _has_graph(facts) else NO_GRAPH)
+
+
+def _has_graph(facts: Facts) -> bool:
+    return facts.graph.number_of_nodes() > 0
 
 
 def _ledger_share(facts: Facts, kinds: tuple[str, ...]) -> float | None:
@@ -81,8 +87,9 @@ def _overhead(facts: Facts) -> float | None:
     return step.profiled_median_ns / step.median_ns - 1
 
 
-def _graded(numbers: Quality) -> Quality:
-    verdicts = list(_verdicts(numbers))
+def _graded(numbers: Quality, missing: str | None) -> Quality:
+    """Grade the measurement; ``missing`` says what it was not joined to because there is none."""
+    verdicts = [*([(False, missing)] if missing else ()), *_verdicts(numbers, missing is None)]
     grade: Literal["good", "fair", "poor"] = (
         "poor" if any(poor for poor, _ in verdicts) else "fair" if verdicts else "good"
     )
@@ -90,12 +97,12 @@ def _graded(numbers: Quality) -> Quality:
     return replace(numbers, grade=grade, reasons=reasons)
 
 
-def _verdicts(numbers: Quality) -> Iterator[tuple[bool, str]]:
+def _verdicts(numbers: Quality, joinable: bool) -> Iterator[tuple[bool, str]]:
     """Yield ``(is_poor, words)`` for every check that did not pass."""
     join, attributed, coverage = numbers.join_rate, numbers.attributed_share, numbers.coverage
-    if join is None:
+    if join is None and joinable:
         yield True, "no profile was joined to the graph"
-    elif join < GOOD_JOIN_RATE:
+    elif join is not None and join < GOOD_JOIN_RATE:
         yield join < POOR_JOIN_RATE, f"only {format_share(join)} of the measured op time was joined to a traced op"
     if attributed is not None and attributed < GOOD_ATTRIBUTED_SHARE:
         yield attributed < POOR_ATTRIBUTED_SHARE, f"only {format_share(attributed)} of the step is attributed"
@@ -130,4 +137,4 @@ def _timing_verdicts(numbers: Quality) -> Iterator[tuple[bool, str]]:
             f"profiled steps were {format_share(abs(overhead))} {side} than unprofiled ones",
         )
     if steps is not None and steps < GOOD_STEPS:
-        yield steps < POOR_STEPS, f"only {steps} steps were profiled"
+        yield steps < POOR_STEPS, f"only {steps} {'steps were' if steps > 1 else 'step was'} profiled"

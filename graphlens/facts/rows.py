@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import networkx as nx
 
-from graphlens.facts import costs
+from graphlens.facts import costs, flat
 from graphlens.ir.analysis import Figure, FigureNode, OpRow
 from graphlens.ir.graph import Op, data_inputs, op_of
 from graphlens.ir.ops import CONSTANTS, family
+from graphlens.ir.run import OpTiming
 
 if TYPE_CHECKING:
     from graphlens.facts.core import Facts
@@ -28,6 +29,7 @@ _HIDDEN = frozenset({"ReadVariableOp", "Identity", "NoOp", "_Arg", "_Retval", "V
 def op_rows(facts: Facts) -> tuple[OpRow, ...]:
     """Return one row per op, by falling self time; unseen ops last, in graph order."""
     rows = [_row(facts, op) for _, op in facts.graph.nodes(data="op")]
+    rows += [_row_of_profile(facts, name, timing) for name, timing in _in_no_graph(facts)]
     return tuple(sorted(rows, key=lambda row: (row.self_ns is None, -(row.self_ns or 0), row.name)))
 
 
@@ -41,8 +43,8 @@ def _row(facts: Facts, op: Op) -> OpRow:
         name=op.name,
         op=written.type,
         scope=op.scope,
-        device=op.device or None,
-        executed_as=op.type if executed else None,
+        device=op.device or (timing.device if timing else None),
+        executed_as=op.type if executed else facts.attribution.op_types.get(op.name),
         self_ns=timing.self_ns if timing else None,
         calls_per_step=timing.calls_per_step if timing else None,
         flops=cost.flops,
@@ -56,6 +58,32 @@ def _row(facts: Facts, op: Op) -> OpRow:
         category=family(op.type),
         slack_ns=facts.slack_ns.get(op.name),
         output=", ".join(map(str, op.outputs)) or None,
+        host_ns=timing.host_ns if timing else None,
+    )
+
+
+def _in_no_graph(facts: Facts) -> Iterator[tuple[str, OpTiming]]:
+    """Yield what a profile of somebody else's timed, and is an op of no graph: all of it when no graph is known."""
+    if facts.evidence.profile_path is not None:
+        yield from ((name, timing) for name, timing in facts.attribution.timings.items() if name not in facts.graph)
+
+
+def _row_of_profile(facts: Facts, name: str, timing: OpTiming) -> OpRow:
+    """Return the row of an op of which only its name and its events are known."""
+    kind = facts.attribution.op_types.get(name, "")
+    return OpRow(
+        name=name,
+        op=kind,
+        scope=name.rpartition("/")[0],
+        device=timing.device,
+        executed_as=kind,
+        self_ns=timing.self_ns,
+        calls_per_step=timing.calls_per_step,
+        timing=timing.source,
+        wall_share=timing.wall_share,
+        layer=flat.layer_of(name),
+        category=family(kind),
+        host_ns=timing.host_ns,
     )
 
 

@@ -23,6 +23,8 @@ class Evidence:
         The three stages of the function.  ``executed`` joins the partitions of all devices in one root function.
     profile
         The events of the profiled steps.
+    profile_path
+        Where the profile was read from when it was not recorded together with the graphs.
     unprofiled_ns
         Wall times of single steps of the same function without the profiler.
     replay
@@ -49,6 +51,7 @@ class Evidence:
     optimized: Graph | None = None
     executed: Graph | None = None
     profile: Profile | None = None
+    profile_path: str | None = None
     unprofiled_ns: tuple[int, ...] = ()
     replay: Mapping[str, ReplayRecord] = field(default_factory=dict)
     hlo: Mapping[str, Graph] = field(default_factory=dict)

@@ -27,6 +27,9 @@ ASYNCHRONOUS = frozenset(
     _XlaRun""".split()
 )
 
+# What the partitioner puts in where a tensor changes its device; each is named after the op that makes the tensor.
+TRANSFERS = frozenset("_Send _Recv _HostSend _HostRecv Send Recv".split())
+
 CONTROL_FLOW = frozenset(
     """Switch RefSwitch _SwitchN Merge RefMerge Enter RefEnter Exit RefExit NextIteration RefNextIteration
     LoopCond""".split()

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 Origin = Literal["measured", "modelled", "static", "unknown"]
+CopyDirection = Literal["host-to-device", "device-to-host", "device-to-device"]
 
 
 class OpEvent(NamedTuple):
@@ -40,6 +41,20 @@ class Span(NamedTuple):
     thread: int
     step_id: int = 0
     iteration: int = 0
+
+
+# Line numbers of one host are signed 64-bit integers; those of the host at position k of a profile are moved by k times
+# this.
+THREADS_OF_A_HOST: Final = 1 << 64
+
+
+def host_of_thread(thread: int) -> int:
+    """Return the position in ``Profile.hosts`` of the host that a thread runs on.
+
+    >>> host_of_thread(-559038737), host_of_thread(7), host_of_thread(-5 + 2 * THREADS_OF_A_HOST)
+    (0, 0, 2)
+    """
+    return (thread + THREADS_OF_A_HOST // 2) // THREADS_OF_A_HOST
 
 
 class KernelEvent(NamedTuple):
@@ -77,7 +92,7 @@ class CopyEvent(NamedTuple):
     tensor.
     """
 
-    kind: Literal["host-to-device", "device-to-host", "device-to-device"] | None
+    kind: CopyDirection | None
     node: str
     op: str
     start_ns: int
@@ -105,12 +120,12 @@ class ProfiledDevice:
 class Profile:
     """The events of one profile, sorted by start.
 
-    ``steps`` are the step markers, ``executors`` the ``ExecutorState::Process`` spans, ``functions`` the function
-    runs, ``waits`` the asynchronous ops (from their start to their completion; ``name`` is the op's name).
-    ``traces`` are the spans of Python-side function tracing (retraces).  ``dropped`` counts events that the file
-    says were lost.  ``devices`` are the accelerators, ``kernels_on_device`` and ``copies`` what ran on their streams.
-    ``hosts`` are the machines of the profile where it names them; threads are numbered apart for each.  ``notes`` say
-    what was found out about the file itself while it was read.
+    ``steps`` are the step markers of the host, ``executors`` the ``ExecutorState::Process`` spans, ``functions`` the
+    function runs, ``waits`` the asynchronous ops from their start to their completion, named ``node:Op`` where the
+    profile has the type and ``node`` where it has not.  ``traces`` are the spans of Python-side function tracing
+    (retraces).  ``dropped`` counts events that the file says were lost.  ``devices`` are the accelerators,
+    ``kernels_on_device`` and ``copies`` what ran on their streams.  ``hosts`` are the machines of the profile where it
+    names them; threads are numbered apart for each.  ``notes`` say what was found out about the file itself.
     """
 
     ops: tuple[OpEvent, ...] = ()
@@ -176,19 +191,25 @@ class OpTiming:
     self_ns
         Median over the steps of the summed self time per step.
     calls_per_step
-        Mean number of executions per step.
+        Mean number of executions per step; of its kernels, where the host's events show none.
     wall_share
         Share of the step's wall time during which this op ran; instants with several running ops are divided
         equally, so the shares of all ops never exceed 1.
     source
         ``profile`` for the profiler's own events, ``replay`` for the second route (ranks, never totals),
-        ``kernel`` for XLA thunks.
+        ``kernel`` for XLA thunks and for the kernels of an accelerator.
+    host_ns
+        What launching its kernels took on the host per step, for an op that ran on an accelerator.
+    device
+        The accelerators that ran its kernels, as the profile names them.
     """
 
     self_ns: int
     calls_per_step: float
     wall_share: float | None
     source: Literal["profile", "replay", "kernel"]
+    host_ns: int | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

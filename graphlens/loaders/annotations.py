@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
-CopyDirection = Literal["host-to-device", "device-to-host", "device-to-device"]
+from graphlens.ir.run import CopyDirection
 
 # Names that look like `node:Op` and are none, or that never matter.
 _NEVER_OPS = re.compile(r"::|^\$|^EagerLocalExecute: |^end: |ThreadpoolListener|KernelAndDeviceFunc|\.py\b|\s")

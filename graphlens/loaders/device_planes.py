@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import zip_longest
 from typing import Any, Final
 
 from graphlens.ir.run import CopyEvent, DeviceEvent, ProfiledDevice, Span
@@ -205,7 +206,7 @@ def _deepest_level(stats: Mapping[str, Any]) -> str:
 def _innermost(events: Iterable[Any]) -> Iterator[Any]:
     """Yield the events that contain no other: a loop's instruction lasts as long as those of its body."""
     ordered = sorted(events, key=lambda event: (event.offset_ps, -event.duration_ps))
-    for event, following in zip(ordered, [*ordered[1:], None], strict=True):
+    for event, following in zip_longest(ordered, ordered[1:]):
         if following is None or following.offset_ps >= event.offset_ps + event.duration_ps or not event.duration_ps:
             yield event
 

@@ -129,7 +129,8 @@ class _PlaneReader:
     def _async_start(self, line: Any, interval: _Interval) -> None:
         stats = self._stats(interval.event)
         step_id = stats.get("step_id", stats.get("id"))
-        span = self._span(line, interval, str(stats.get("name", "")), step_id, stats.get("iter_num"))
+        name = ":".join(str(stats[part]) for part in ("name", "kernel_type") if part in stats)
+        span = self._span(line, interval, name, step_id, stats.get("iter_num"))
         if "_p" in stats and span.name:
             self.starts[_int(stats["_p"])] = span
 

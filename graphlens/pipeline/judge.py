@@ -41,6 +41,8 @@ def judge(evidence: Evidence, select: Sequence[str] = (), ignore: Sequence[str] 
         findings=tuple(findings),
         rules=tuple(statuses),
         errors=evidence.errors,
+        devices=facts.devices,
+        distribution=facts.distribution,
         placement=evidence.placement,
     )
     return Analysis(document, facts)

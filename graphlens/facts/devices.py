@@ -1,0 +1,273 @@
+"""What each accelerator and each machine of a profile did: busy time, copies, lanes, and who did the work."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Final, Literal
+
+from graphlens.facts.names import device_name, replica_of
+from graphlens.facts.steps import length_ns
+from graphlens.ir.devices import LANE_BINS, DeviceRow, Distribution, HostRow, Lane, ReplicaRow
+from graphlens.ir.ops import family
+from graphlens.ir.run import CopyEvent, DeviceEvent, Profile, ProfiledDevice, Span, host_of_thread
+
+# Devices whose busy times differ by less do the same work: kernels of one and the same step vary by as much.
+ALIKE: Final = 1.10
+
+NAMES_LISTED: Final = 3  # as many names as a sentence bears
+
+LaneKind = Literal["compute", "copy-in", "copy-out", "copy-within", "collective"]
+
+_COLLECTIVE_KERNEL = re.compile(r"nccl|rccl|all-?reduce|all-?gather|reduce-?scatter|all-?to-?all", re.IGNORECASE)
+_LANE_OF_COPY: Final[Mapping[str | None, LaneKind]] = {
+    "host-to-device": "copy-in",
+    "device-to-host": "copy-out",
+    "device-to-device": "copy-within",
+}
+_LANES: Final[tuple[LaneKind, ...]] = ("compute", "collective", "copy-in", "copy-out", "copy-within")
+
+Stretch = tuple[int, int]
+
+
+@dataclass(slots=True)
+class _Work:
+    """What the profile shows on one device."""
+
+    kernels: list[DeviceEvent] = field(default_factory=list)
+    copies: list[CopyEvent] = field(default_factory=list)
+
+    def stretches(self) -> list[Stretch]:
+        return [(event.start_ns, event.end_ns) for events in (self.kernels, self.copies) for event in events]
+
+
+def device_rows(profile: Profile | None) -> tuple[DeviceRow, ...]:
+    """Return one row per accelerator that the profile lists, those that did nothing included."""
+    if profile is None or not profile.devices:
+        return ()
+    work = _work(profile)
+    everything = [stretch for item in work for stretch in item.stretches()]
+    whole = (min(start for start, _ in everything), max(end for _, end in everything)) if everything else (0, 0)
+    replicas = _replicas(work)
+    return tuple(
+        _row(device, item, replica, whole)
+        for device, item, replica in zip(profile.devices, work, replicas, strict=True)
+    )
+
+
+def _work(profile: Profile) -> list[_Work]:
+    work = [_Work() for _ in profile.devices]
+    for kernel in profile.kernels_on_device:
+        work[kernel.device].kernels.append(kernel)
+    for copy in profile.copies:
+        work[copy.device].copies.append(copy)
+    return work
+
+
+def _replicas(work: Sequence[_Work]) -> list[int | None]:
+    """Return the replica that ran on each device: the one that most of its kernels name.
+
+    Of several replicas the first has no number in its names.
+    """
+    named = [Counter(replica_of(kernel.node) for kernel in item.kernels if kernel.node) for item in work]
+    several = any(number is not None for counter in named for number in counter)
+    return [(counter.most_common(1)[0][0] or 0) if several and counter else None for counter in named]
+
+
+def _row(device: ProfiledDevice, work: _Work, replica: int | None, whole: Stretch) -> DeviceRow:
+    own = work.stretches()
+    sizes = [copy.nbytes for copy in work.copies]
+    return DeviceRow(
+        name=device.name,
+        host=device.host,
+        kind=device.kind,
+        kernels=len(work.kernels),
+        kernel_ns=sum(kernel.end_ns - kernel.start_ns for kernel in work.kernels),
+        busy_ns=covered_ns((kernel.start_ns, kernel.end_ns) for kernel in work.kernels),
+        span_ns=max(end for _, end in own) - min(start for start, _ in own) if own else None,
+        steps=len(device.steps) or None,
+        step_ns=_median_ns(device.steps),
+        copies=len(sizes),
+        copy_bytes=sum(size or 0 for size in sizes) if None not in sizes else None,
+        copy_ns=sum(copy.end_ns - copy.start_ns for copy in work.copies),
+        replica=replica,
+        properties=device.properties,
+        lanes=tuple(_lanes(work, whole)),
+    )
+
+
+def _median_ns(steps: Sequence[Span]) -> int | None:
+    return round(median(map(length_ns, steps))) if steps else None
+
+
+# -- lanes --------------------------------------------------------------------------------------------------------
+
+
+def _lanes(work: _Work, whole: Stretch) -> Iterator[Lane]:
+    """Yield the lanes that hold anything; copies of which nobody knows the way are in none."""
+    by_lane: dict[LaneKind | None, list[Stretch]] = defaultdict(list)
+    for kernel in work.kernels:
+        by_lane["collective" if _is_collective(kernel) else "compute"].append((kernel.start_ns, kernel.end_ns))
+    for copy in work.copies:
+        by_lane[_LANE_OF_COPY.get(copy.kind)].append((copy.start_ns, copy.end_ns))
+    for kind in _LANES:
+        if by_lane[kind]:
+            yield Lane(kind, binned(by_lane[kind], whole))
+
+
+def _is_collective(kernel: DeviceEvent) -> bool:
+    return family(kernel.op) == "collective" or bool(_COLLECTIVE_KERNEL.search(kernel.name))
+
+
+def binned(stretches: Iterable[Stretch], whole: Stretch, bins: int = LANE_BINS) -> tuple[float, ...]:
+    """Return for each of ``bins`` equal parts of ``whole`` the share of it that at least one stretch covers.
+
+    >>> binned([(0, 10), (5, 15), (30, 40)], (0, 40), bins=4)
+    (1.0, 0.5, 0.0, 1.0)
+    """
+    first_ns, width = whole[0], (whole[1] - whole[0]) / bins
+    filled = [0.0] * bins
+    if width <= 0:
+        return tuple(filled)
+    for start, end in merged(stretches):
+        position = int((start - first_ns) / width)
+        while position < bins and first_ns + position * width < end:
+            left, right = first_ns + position * width, first_ns + (position + 1) * width
+            filled[position] += max(0.0, min(end, right) - max(start, left))
+            position += 1
+    return tuple(round(min(1.0, value / width), 4) for value in filled)
+
+
+def merged(stretches: Iterable[Stretch]) -> Iterator[Stretch]:
+    """Yield the union of the stretches as stretches that do not touch.
+
+    >>> list(merged([(5, 15), (0, 10), (30, 40)]))
+    [(0, 15), (30, 40)]
+    """
+    open_start: int | None = None
+    open_end = 0
+    for start, end in sorted(stretches):
+        if open_start is None or start > open_end:
+            if open_start is not None:
+                yield open_start, open_end
+            open_start, open_end = start, end
+        open_end = max(open_end, end)
+    if open_start is not None:
+        yield open_start, open_end
+
+
+def covered_ns(stretches: Iterable[Stretch]) -> int:
+    """Return the time during which at least one of the stretches lasts."""
+    return sum(end - start for start, end in merged(stretches))
+
+
+# -- distribution -------------------------------------------------------------------------------------------------
+
+
+def distribution(profile: Profile | None, rows: Sequence[DeviceRow]) -> Distribution | None:
+    """Return who did the work; ``None`` for a profile of one device, or of one machine without accelerators."""
+    if profile is None or (len(rows) < 2 and len(profile.hosts) < 2):
+        return None
+    hosts = tuple(_host_row(profile, rows, position) for position in range(len(profile.hosts)))
+    replicas = [
+        ReplicaRow(row.replica, row.host, row.name, row.kernels, row.busy_ns, row.step_ns)
+        for row in rows
+        if row.replica is not None
+    ]
+    workers = (
+        _devices_as_workers(profile, rows, _work(profile))
+        if rows
+        else [_Worker(row.name, row.busy_ns or 0) for row in hosts]
+    )
+    return Distribution(
+        hosts=hosts if len(hosts) > 1 else (),
+        replicas=tuple(sorted(replicas, key=lambda row: (row.number, row.host, row.device))),
+        imbalance=_imbalance(workers),
+        words=_words(workers, "device" if rows else "machine"),
+    )
+
+
+def _host_row(profile: Profile, rows: Sequence[DeviceRow], position: int) -> HostRow:
+    """Return what one machine did: its accelerators where the profile has any, else its own ops."""
+    name = profile.hosts[position]
+    own = [row for row in rows if row.host == name]
+    steps = [step for step in profile.steps if host_of_thread(step.thread) == position]
+    ops = [(op.start_ns, op.end_ns) for op in profile.ops if host_of_thread(op.thread) == position]
+    on_devices = [row.step_ns for row in own if row.step_ns is not None]
+    counted = [row.steps for row in own if row.steps is not None]
+    return HostRow(
+        name=name,
+        devices=len(own),
+        steps=len(steps) or max(counted, default=None),
+        step_ns=_median_ns(steps) or max(on_devices, default=None),
+        busy_ns=sum(row.busy_ns or 0 for row in own) if own else covered_ns(ops),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    """A device or a machine, how long it was busy, and in words what it copied."""
+
+    name: str
+    busy_ns: int
+    copied: str = ""
+
+
+def _devices_as_workers(profile: Profile, rows: Sequence[DeviceRow], work: Sequence[_Work]) -> list[_Worker]:
+    return [
+        _Worker(device_name(profile, position), row.busy_ns or 0, _copied(item.copies))
+        for position, (row, item) in enumerate(zip(rows, work, strict=True))
+    ]
+
+
+def _copied(copies: Sequence[CopyEvent]) -> str:
+    kinds = {copy.kind for copy in copies}
+    verb = "received" if kinds == {"host-to-device"} else "sent" if kinds == {"device-to-host"} else "took part in"
+    return f"{verb} {len(copies)} {'copy' if len(copies) == 1 else 'copies'}" if copies else ""
+
+
+def _imbalance(workers: Sequence[_Worker]) -> float | None:
+    total = sum(worker.busy_ns for worker in workers)
+    return max(worker.busy_ns for worker in workers) * len(workers) / total - 1 if total else None
+
+
+def _words(workers: Sequence[_Worker], what: str) -> str:
+    """Say in a sentence which of the workers did what."""
+    working = [worker for worker in workers if worker.busy_ns]
+    copying = [worker for worker in workers if not worker.busy_ns and worker.copied]
+    idle = [worker for worker in workers if not worker.busy_ns and not worker.copied]
+    if not working:
+        return f"no {what} did any work"
+    parts = [_of_working(working, len(working) == len(workers), what)]
+    parts += [f"{worker.name} {worker.copied} only" for worker in copying[:NAMES_LISTED]]
+    if len(copying) > NAMES_LISTED:
+        parts.append(f"{_number(len(copying) - NAMES_LISTED)} more only copied")
+    parts += [f"{_named(idle, what)} {'was' if len(idle) == 1 else 'were'} idle"] if idle else []
+    return ", ".join(parts)
+
+
+def _of_working(working: Sequence[_Worker], everybody: bool, what: str) -> str:
+    most, least = (choose(working, key=lambda worker: worker.busy_ns) for choose in (max, min))
+    if most.busy_ns <= least.busy_ns * ALIKE:
+        return (
+            f"all {_number(len(working))} {what}s were busy for the same time"
+            if everybody
+            else f"{_named(working, what)} did all the work"
+        )
+    longer = f"{most.name} was busy {most.busy_ns / least.busy_ns:.1f} times as long as {least.name}"
+    return longer if everybody else f"{_named(working, what)} did all the work, {longer}"
+
+
+def _named(workers: Sequence[_Worker], what: str) -> str:
+    names = [worker.name for worker in workers]
+    if len(names) > NAMES_LISTED:
+        return f"{_number(len(names))} {what}s"
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _number(count: int) -> str:
+    small = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+    return small[count] if count < len(small) else str(count)

@@ -1,0 +1,132 @@
+"""Which op of the graph an event's name means, and the type it ran as."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+import networkx as nx
+
+from graphlens.facts import origins
+from graphlens.facts.flat import canonical_name
+from graphlens.ir.ops import TRANSFERS
+from graphlens.ir.run import DeviceEvent, OpEvent, Profile
+
+XLA_KERNEL: Final = "XlaKernel"
+KERNEL: Final = "Kernel"  # the type of a kernel of which the profile does not say which op launched it
+
+_REPLICA = re.compile(r"(^|/)replica_(\d+)/")
+
+
+def replica_of(name: str) -> int | None:
+    """Return the number of the replica that an op's name speaks of, as ``tf.distribute`` writes it.
+
+    >>> replica_of("gradient_tape/replica_4/truediv"), replica_of("model/dense/MatMul")
+    (4, None)
+    """
+    match = _REPLICA.search(name)
+    return int(match[2]) if match else None
+
+
+def without_replica(name: str) -> str:
+    """Return the op's name as the model's own graph has it.
+
+    >>> without_replica("gradient_tape/replica_4/truediv")
+    'gradient_tape/truediv'
+    """
+    return _REPLICA.sub(r"\1", name)
+
+
+def device_name(profile: Profile, position: int) -> str:
+    """Return the name of a device, with its host where the profile is of several."""
+    device = profile.devices[position]
+    return f"{device.host} {device.name}" if len(profile.hosts) > 1 and device.host else device.name
+
+
+def kernel_name(kernel: DeviceEvent) -> tuple[str, str]:
+    """Return the op that a kernel belongs to with its type, else the kernel itself."""
+    return (kernel.node, kernel.op) if kernel.node else (kernel.name, KERNEL)
+
+
+def kernels_as_ops(profile: Profile) -> list[OpEvent]:
+    """Return the thunks that XLA ran on the host as ops, named as the executed graph names its instructions."""
+    return [
+        OpEvent(f"{k.hlo_module}/{k.hlo_op}", XLA_KERNEL, k.start_ns, k.end_ns, k.end_ns - k.start_ns, k.thread)
+        for k in profile.kernels
+    ]
+
+
+class Names:
+    """Looks up what the names of a profile mean in one graph.
+
+    Parameters
+    ----------
+    graph
+        The graph that was executed, or the one as written where no other is known; ``None`` for a profile alone.
+    loosely
+        The profile was not recorded with this graph: replicas, counters and the names that Grappler's rewrites give are
+        translated, and the types are those that the events show.
+    """
+
+    def __init__(self, graph: nx.MultiDiGraph | None, loosely: bool = False) -> None:
+        self.types: dict[str, str] = {}
+        self.loosely = loosely
+        self._known: set[str] = set(graph) if graph is not None else set()
+        self._unique_tails = _unique_tails(self._known)
+        self._canonical = {canonical_name(name): name for name in self._known} if loosely else {}
+        self._found: dict[tuple[str, str], str | None] = {}
+        if not loosely and graph is not None:
+            self.types.update((name, op.type) for name, op in graph.nodes(data="op"))
+
+    def find(self, name: str, op: str = "") -> str | None:
+        """Return the op of the graph, or ``None``."""
+        if name in self._known:
+            return name
+        if (name, op) not in self._found:
+            self._found[name, op] = self._unique_tails.get(name) or self._rewritten(name, op)
+        return self._found[name, op]
+
+    def _rewritten(self, name: str, op: str) -> str | None:
+        # A send is named after what it sends, whose time is another.
+        if not self.loosely or op in TRANSFERS:
+            return None
+        return next((self._canonical[found] for found in _spellings(name) if found in self._canonical), None)
+
+    def explains(self, name: str, op: str) -> bool:
+        """Tell whether an event is known to belong to this graph: as an op of it, or as a transfer of its tensors."""
+        return self.find(name, op) is not None or (op in TRANSFERS and self.find(name) is not None)
+
+    def key(self, name: str, op: str) -> str:
+        """Return the op of the graph, or the event's own name for one that is in no graph."""
+        found = self.find(name, op) or name
+        self.types.setdefault(found, op)
+        return found
+
+
+def _unique_tails(names: set[str]) -> dict[str, str]:
+    """Return the ends of names that only one op has: a function that was not inlined reports its ops without the path
+    of its call."""
+    count: Counter[str] = Counter()
+    by_tail: dict[str, str] = {}
+    for name in names:
+        for tail in _function_tails(name):
+            count[tail] += 1
+            by_tail[tail] = name
+    return {tail: name for tail, name in by_tail.items() if count[tail] == 1}
+
+
+def _function_tails(name: str) -> Iterator[str]:
+    """Yield the name without 1, 2, … leading segments."""
+    position = name.find("/")
+    while position >= 0:
+        yield name[position + 1 :]
+        position = name.find("/", position + 1)
+
+
+def _spellings(name: str) -> Iterator[str]:
+    """Yield the names that the op may have in a graph that was not executed: as it is, then without its replica."""
+    yield from origins.candidates(name)
+    if replica_of(name) is not None:
+        yield from origins.candidates(without_replica(name))

@@ -1,0 +1,104 @@
+"""Which stretches of a profile are its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Final
+
+from graphlens.ir.run import Profile, Span
+from graphlens.units import format_ns
+
+# The first profiled step was up to 2.5 times slower than the rest; it is left out when enough others remain.
+FEWEST_STEPS_TO_DROP_FIRST: Final = 4
+
+# Wall time is divided over the middle half of the steps (by their length), so that a step during which another program
+# had the processor does not colour the whole picture; below this many steps all are used.
+FEWEST_STEPS_TO_TRIM: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The steps to use; ``marked`` is false where the profile shows none and all of it counts as one."""
+
+    windows: tuple[Span, ...] = ()
+    marked: bool = True
+    note: str | None = None
+
+
+def steps_of(profile: Profile) -> Steps:
+    """Return the steps of ``profile`` without a slow first one.
+
+    Markers on the host come first, then the steps that the profiler found on the devices, then the outermost function
+    runs of a profile without accelerators: on an accelerator a function returns before its kernels have run.
+    """
+    spans = _marked(profile)
+    if spans:
+        return Steps(tuple(spans[1:] if len(spans) >= FEWEST_STEPS_TO_DROP_FIRST else spans))
+    whole = _whole(profile)
+    if whole is None:
+        return Steps()
+    note = f"the profile marks no steps: all of it ({format_ns(length_ns(whole))}) counts as one"
+    return Steps((whole,), False, note)
+
+
+def _marked(profile: Profile) -> Sequence[Span]:
+    if profile.steps:
+        return _joined(profile.steps) if len(profile.hosts) > 1 else profile.steps
+    on_devices = _joined(step for device in profile.devices for step in device.steps)
+    if on_devices or profile.kernels_on_device or profile.copies:
+        return on_devices
+    return outermost(profile.functions) or outermost(profile.executors)
+
+
+def _joined(spans: Iterable[Span]) -> list[Span]:
+    """Return one span per step number, from the first start to the last end on any host or device."""
+    by_number: dict[tuple[str, int], Span] = {}
+    for span in spans:
+        key = (span.name, span.step_id)
+        known = by_number.setdefault(key, span)
+        by_number[key] = known._replace(
+            start_ns=min(known.start_ns, span.start_ns), end_ns=max(known.end_ns, span.end_ns)
+        )
+    return list(_apart(sorted(by_number.values(), key=lambda span: span.start_ns)))
+
+
+def _apart(spans: Sequence[Span]) -> Iterator[Span]:
+    """Yield the spans, each ended by the start of the next: a device may begin a step while another ends the last."""
+    for span, following in zip_longest(spans, spans[1:]):
+        yield span if following is None else span._replace(end_ns=min(span.end_ns, following.start_ns))
+
+
+def outermost(spans: Iterable[Span]) -> list[Span]:
+    """Return the spans that begin in no other one."""
+    kept: list[Span] = []
+    for span in sorted(spans, key=lambda item: (item.start_ns, -item.end_ns)):
+        if not kept or span.start_ns >= kept[-1].end_ns:
+            kept.append(span)
+    return kept
+
+
+def _whole(profile: Profile) -> Span | None:
+    """Return the span from the first event to the last one."""
+    kinds = (
+        profile.ops, profile.kernels, profile.waits, profile.executors, profile.functions,
+        profile.kernels_on_device, profile.copies,
+    )  # fmt: skip
+    starts = [events[0].start_ns for events in kinds if events]
+    ends = [event.end_ns for events in kinds for event in events]
+    return Span("profile", min(starts), max(ends), 0) if ends else None
+
+
+def typical(windows: Sequence[Span]) -> list[Span]:
+    """Return the middle half of the steps by length, in time order."""
+    if len(windows) < FEWEST_STEPS_TO_TRIM:
+        return list(windows)
+    quarter = len(windows) // 4
+    middle = sorted(windows, key=length_ns)[quarter : len(windows) - quarter]
+    return sorted(middle, key=lambda span: span.start_ns)
+
+
+def length_ns(span: Span) -> int:
+    """Return how long a span lasts."""
+    return span.end_ns - span.start_ns
