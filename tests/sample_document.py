@@ -21,6 +21,7 @@ from graphlens.ir.analysis import (
     Target,
 )
 from graphlens.ir.run import LedgerRow
+from tests import sample_devices
 
 CPU = "/job:localhost/replica:0/task:0/device:CPU:0"
 CPU1 = "/job:localhost/replica:0/task:0/device:CPU:1"
@@ -238,11 +239,7 @@ RICH = Document(
     critical_path=CriticalPath(
         20_940_000, (f"{ROOT}/Conv1_relu/Relu6", *BATCH_NORM_OPS[:9], f"{ROOT}/block_1_relu/Relu6")
     ),
-    copies=(
-        Copy(f"{ROOT}/block_1_expand_BN/batchnorm/add_1", f"{ROOT}/block_1_relu/Relu6", CPU, CPU1,
-             4_816_896, 510_000, "explicit device", True),
-        Copy(f"{ROOT}/block_1_relu/Relu6", f"{ROOT}/block_2_expand/Conv2D", CPU1, CPU),
-    ),
+    copies=sample_devices.COPIES,
     findings=(HIGH, MEDIUM, LOW, INFO),
     rules=(
         RuleStatus("GL103", "device-device-copy", "found", "1 finding", "A tensor crosses devices."),
@@ -252,6 +249,11 @@ RICH = Document(
         RuleStatus("GL501", "float64-op", "error", "KeyError: 'dtype'; report it with the capture"),
     ),
     errors=(AnalysisError("replay", "the replay took longer than 60 s; give --time-budget 120"),),
+    devices=sample_devices.DEVICES,
+    distribution=sample_devices.DISTRIBUTION,
+    placement=sample_devices.PLACEMENT,
+    roofline=sample_devices.ROOFLINE,
+    memory=sample_devices.MEMORY,
 )  # fmt: skip
 
 STATIC = Document(

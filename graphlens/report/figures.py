@@ -22,6 +22,7 @@ from xml.etree import ElementTree
 import graphviz
 
 from graphlens.ir.analysis import Figure, FigureNode
+from graphlens.report.ink import Ink
 from graphlens.report.words import NOT_SEEN, plural, printable, shared_scope, short_device, shorten
 from graphlens.units import format_ns
 
@@ -39,6 +40,7 @@ WIDTH_LIMIT = 980
 SHRINK_LIMIT = 1300
 LABEL_CHARACTERS = 34
 HEAT_STEPS = 5
+PLAIN = Ink()
 EDGE_CLASSES = {"data": "data", "control": "control", "transfer": "transfer"}
 
 _KEPT_ATTRIBUTES = frozenset(
@@ -53,18 +55,21 @@ class Skipped:
     reason: str
 
 
-def draw_all(figures: Sequence[Figure | None], budget_s: float = BUDGET_S) -> list[str | Skipped | None]:
+def draw_all(
+    figures: Sequence[Figure | None], ink: Ink = PLAIN, budget_s: float = BUDGET_S
+) -> list[str | Skipped | None]:
     """Draw several figures side by side; those that the time budget does not reach are skipped with a note."""
     deadline = monotonic() + budget_s
     prefixes = [f"fig{index}" for index in range(1, len(figures) + 1)]
     with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1)) as pool:
-        return list(pool.map(lambda figure, prefix: _draw_before(deadline, figure, prefix), figures, prefixes))
+        return list(pool.map(lambda figure, prefix: _draw_before(deadline, figure, prefix, ink), figures, prefixes))
 
 
-def draw(figure: Figure, prefix: str = "fig1", time_limit_s: float = TIME_LIMIT_S) -> str | Skipped:
+def draw(figure: Figure, prefix: str = "fig1", time_limit_s: float = TIME_LIMIT_S, ink: Ink = PLAIN) -> str | Skipped:
     """Draw ``figure`` as an ``<svg>`` element without scripts, styles or identifiers of other figures.
 
-    ``prefix`` starts every identifier, so that several figures live in one page.
+    ``prefix`` starts every identifier, so that several figures live in one page; ``ink`` colours ops by device where
+    there are several, and writes sizes on transfers.
     """
     if len(figure.nodes) > NODE_LIMIT:
         return Skipped(f"figure skipped: {len(figure.nodes)} ops are more than the {NODE_LIMIT} that stay readable")
@@ -77,7 +82,7 @@ def draw(figure: Figure, prefix: str = "fig1", time_limit_s: float = TIME_LIMIT_
             f"the environment variable {DOT_VARIABLE}"
         )
     try:
-        return _draw_readably(dot, figure, prefix, time_limit_s)
+        return _draw_readably(dot, figure, prefix, time_limit_s, ink)
     except subprocess.TimeoutExpired:
         return Skipped(f"figure skipped: Graphviz did not finish within {time_limit_s:.0f} s")
     except (OSError, subprocess.CalledProcessError, ElementTree.ParseError) as error:
@@ -105,21 +110,21 @@ def _bundled_dot() -> Path | None:
 # -- drawing -------------------------------------------------------------------------------------------------
 
 
-def _draw_before(deadline: float, figure: Figure | None, prefix: str) -> str | Skipped | None:
+def _draw_before(deadline: float, figure: Figure | None, prefix: str, ink: Ink) -> str | Skipped | None:
     if figure is None:
         return None
     left_s = deadline - monotonic()
     if left_s <= 0:
         return Skipped("figure skipped: the time for all figures of this report was used up")
-    return draw(figure, prefix, min(TIME_LIMIT_S, left_s))
+    return draw(figure, prefix, min(TIME_LIMIT_S, left_s), ink)
 
 
-def _draw_readably(dot: Path, figure: Figure, prefix: str, time_limit_s: float) -> str:
+def _draw_readably(dot: Path, figure: Figure, prefix: str, time_limit_s: float, ink: Ink) -> str:
     """Lay out from left to right, or from top to bottom where that would be too wide for a page."""
-    across = _layout(dot, _dot_source(figure, "LR"), time_limit_s)
+    across = _layout(dot, _dot_source(figure, "LR", ink), time_limit_s)
     if _width(across) <= WIDTH_LIMIT:
         return _finish(across, figure, prefix)
-    down = _layout(dot, _dot_source(figure, "TB"), time_limit_s)
+    down = _layout(dot, _dot_source(figure, "TB", ink), time_limit_s)
     return _finish(min(across, down, key=_width), figure, prefix)
 
 
@@ -133,13 +138,13 @@ def _layout(dot: Path, source: str, time_limit_s: float) -> ElementTree.Element:
 # -- DOT -----------------------------------------------------------------------------------------------------
 
 
-def _dot_source(figure: Figure, direction: str) -> str:
+def _dot_source(figure: Figure, direction: str, ink: Ink) -> str:
     graph = graphviz.Digraph("figure", graph_attr={"rankdir": direction, "ranksep": "0.4", "nodesep": "0.22"})
     # The page shows 11 px where Graphviz measured 12: other machines' fonts are wider than its own.
     graph.attr("node", shape="box", fontname="Helvetica", fontsize="12", margin="0.16,0.09", height="0.3")
-    graph.attr("edge", arrowsize="0.7")
+    graph.attr("edge", arrowsize="0.7", fontname="Helvetica", fontsize="11")
     labels = _labels(figure)
-    classes = _node_classes(figure)
+    classes = _node_classes(figure, ink)
     ids = _ids(figure)
     for node in figure.nodes:
         # Sharp corners against round ones: the ops of the finding are told apart without colour.
@@ -148,7 +153,9 @@ def _dot_source(figure: Figure, direction: str) -> str:
         graph.node(ids[node.name], text, style=style, **{"class": classes[node.name]})
     for source, destination, kind in figure.edges:
         if source in ids and destination in ids:
-            graph.edge(ids[source], ids[destination], **{"class": EDGE_CLASSES.get(kind, "data")})
+            size = ink.sizes.get((source, destination)) if kind == "transfer" else None
+            label = {"label": f" {_ascii(size)} "} if size else {}
+            graph.edge(ids[source], ids[destination], **{"class": EDGE_CLASSES.get(kind, "data")}, **label)
     source_text: str = graph.source
     return source_text
 
@@ -192,14 +199,20 @@ def _ascii(text: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f]", " ", plain)
 
 
-def _node_classes(figure: Figure) -> dict[str, str]:
-    """Say role and warmth of each op: ``heat0`` to ``heat4`` by its time beside the slowest op of the figure."""
+def _node_classes(figure: Figure, ink: Ink) -> dict[str, str]:
+    """Say role, warmth and device of each op.
+
+    ``heat0`` to ``heat4`` is its time beside the slowest op of the figure, ``dev0`` and so on the tone of its device
+    where the figure has several.
+    """
+    several = bool(ink.keys(figure))
     slowest_ns = max((node.self_ns or 0 for node in figure.nodes), default=0)
     return {
         node.name: " ".join(
             (
                 "subject" if node.role == "subject" else "context",
                 "unseen" if node.self_ns is None else f"heat{_heat(node.self_ns, slowest_ns)}",
+                *((f"dev{ink.tone(node.device)}",) if several and node.device else ()),
             )
         )
         for node in figure.nodes

@@ -6,6 +6,8 @@ import base64
 import gzip
 import hashlib
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from graphlens.ir.analysis import Document
+from graphlens.ir.analysis import Document, Figure
 from graphlens.ir.document import to_json
 from graphlens.report.figures import Skipped, draw_all
+from graphlens.report.ink import DeviceKey, Ink, ink_of
 from graphlens.report.view import view_of
 from graphlens.report.words import printable
 
@@ -38,18 +41,24 @@ EARLY_SCRIPT = (
 
 def render(document: Document) -> str:
     """Return the page; equal documents give equal pages."""
-    view = view_of(document)
-    drawings = draw_all([finding.figure for finding in view.findings] + [item.figure_after for item in view.findings])
-    figures, figures_after = drawings[: len(view.findings)], drawings[len(view.findings) :]
-    css, script = _asset("app.css"), _asset("app.js")
+    view, ink = view_of(document), ink_of(document)
+    findings, groups = view.findings, view.copies.groups if view.copies else ()
+    drawn = _drawn(
+        [finding.figure for finding in findings]
+        + [finding.figure_after for finding in findings]
+        + [group.figure for group in groups],
+        ink,
+    )
+    css, script = _asset("app.css") + _asset("devices.css"), _asset("app.js")
     return (
         _environment()
         .get_template("page.html.j2")
         .render(
             view=view,
-            figures=[Markup(figure) if isinstance(figure, str) else None for figure in figures],
-            figures_after=[Markup(figure) if isinstance(figure, str) else None for figure in figures_after],
-            figure_notes=[figure.reason if isinstance(figure, Skipped) else "" for figure in figures],
+            ink=ink,
+            figures=drawn[: len(findings)],
+            figures_after=drawn[len(findings) : 2 * len(findings)],
+            copy_figures=drawn[2 * len(findings) :],
             css=Markup(css),
             script=Markup(script),
             early_script=Markup(EARLY_SCRIPT),
@@ -57,6 +66,24 @@ def render(document: Document) -> str:
             embedded=_embedded(document),
         )
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A figure as it is shown: its drawing and legend, or a note why there is none."""
+
+    svg: Markup | None = None
+    keys: tuple[DeviceKey, ...] = ()
+    note: str = ""
+
+
+def _drawn(figures: Sequence[Figure | None], ink: Ink) -> list[Drawn]:
+    return [
+        Drawn(Markup(drawing), ink.keys(figure))
+        if isinstance(drawing, str) and figure is not None
+        else Drawn(note=drawing.reason if isinstance(drawing, Skipped) else "")
+        for figure, drawing in zip(figures, draw_all(figures, ink), strict=True)
+    ]
 
 
 def _policy(css: str, script: str) -> str:

@@ -11,8 +11,13 @@ from dataclasses import dataclass
 
 from graphlens.ir.analysis import SEVERITIES, Document, Quality, RuleStatus, StepTime
 from graphlens.report.evidence import Cell, cells_of
+from graphlens.report.view_copies import CopiesView, copies_view
+from graphlens.report.view_devices import DevicesView, DistributionView, devices_view, distribution_view
 from graphlens.report.view_findings import FindingView, ProofView, finding_views, joint_view
-from graphlens.report.view_ops import CopyView, OpTable, PathView, copy_views, op_table, path_view
+from graphlens.report.view_machine import MemoryView, RooflineView, memory_view, roofline_view
+from graphlens.report.view_ops import OpTable, PathView, op_table, path_view
+from graphlens.report.view_placement import PlacementView, placement_view
+from graphlens.report.view_quality import GradeView, quality_view
 from graphlens.report.words import GRADES, KINDS, LEDGER_KINDS, RULE_STATUSES, plural, short_device
 from graphlens.units import UNKNOWN, format_count, format_ns, format_share
 
@@ -28,26 +33,6 @@ class Tile:
     detail: str
     anchor: str
     tone: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """One number of the measurement quality with its meaning in a sentence."""
-
-    label: str
-    value: str
-    meaning: str
-
-
-@dataclass(frozen=True, slots=True)
-class GradeView:
-    """The verdict on the measurement itself."""
-
-    grade: str
-    words: str
-    reasons: tuple[str, ...]
-    notes: tuple[str, ...]
-    numbers: tuple[Number, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +89,12 @@ class View:
     joint: ProofView | None
     severities: tuple[tuple[str, int], ...]
     path_view: PathView | None
-    copies: tuple[CopyView, ...]
+    devices: DevicesView | None
+    distribution: DistributionView | None
+    copies: CopiesView | None
+    placement: PlacementView | None
+    roofline: RooflineView | None
+    memory: MemoryView | None
     ops: OpTable
     rules: tuple[RuleView, ...]
     rule_counts: tuple[tuple[str, int], ...]
@@ -130,13 +120,18 @@ def view_of(document: Document) -> View:
         step=step,
         step_detail=step_detail,
         tiles=_tiles(document, severities),
-        quality=_quality(document.quality),
+        quality=quality_view(document.quality),
         ledger=_ledger(document),
         findings=findings,
         joint=joint_view(document),
         severities=severities,
         path_view=path_view(document),
-        copies=copy_views(document),
+        devices=devices_view(document),
+        distribution=distribution_view(document),
+        copies=copies_view(document),
+        placement=placement_view(document),
+        roofline=roofline_view(document),
+        memory=memory_view(document),
         ops=op_table(document, findings),
         rules=tuple(_rule(status) for status in document.rules),
         rule_counts=_rule_counts(document.rules),
@@ -210,55 +205,6 @@ def _graph_tile(document: Document) -> list[Tile]:
     judged = "executed" if "executed" in stages else next(iter(stages))
     rest = ", ".join(f"{nodes:,} {stage}" for stage, nodes in stages.items() if stage != judged)
     return [Tile("Graph", plural(stages[judged], "op"), f"{judged}{f'; {rest}' if rest else ''}", "ops")]
-
-
-# -- quality -------------------------------------------------------------------------------------------------
-
-
-def _quality(quality: Quality) -> GradeView:
-    numbers = (
-        Number(
-            "Joined op time",
-            format_share(quality.join_rate),
-            "of the measured op time could be joined to an executed op and on to the op as it was written.",
-        ),
-        Number(
-            "Attributed",
-            format_share(quality.attributed_share),
-            "of the step is given to named ops or to named overhead.",
-        ),
-        Number("Inside ops", format_share(quality.op_share), "of the step at least one named op was running."),
-        Number("Coverage", format_share(quality.coverage), _coverage_meaning(quality)),
-        Number(
-            "Spread",
-            format_share(quality.stability),
-            "between the 10th and the 90th percentile of the step without profiler, over its median.",
-        ),
-        Number("Profiler overhead", _signed_share(quality.profiler_overhead), _overhead_meaning(quality)),
-        Number("Profiled steps", format_count(quality.steps), "were recorded with the profiler on."),
-    )
-    return GradeView(quality.grade, GRADES[quality.grade], quality.reasons, quality.notes, numbers)
-
-
-def _coverage_meaning(quality: Quality) -> str:
-    counted = ""
-    if quality.ops_seen is not None and quality.ops_expected is not None:
-        counted = f" ({quality.ops_seen:,} of {quality.ops_expected:,}{_replayed(quality)})"
-    return f"of the ops that a profiler can see were seen at least once{counted}."
-
-
-def _replayed(quality: Quality) -> str:
-    return f"; {quality.ops_replayed:,} more timed by the replay only" if quality.ops_replayed else ""
-
-
-def _overhead_meaning(quality: Quality) -> str:
-    if quality.profiler_overhead is not None and quality.profiler_overhead < 0:
-        return "faster with the profiler on: that is noise, not a gain."
-    return "slower with the profiler on; step times are measured without it."
-
-
-def _signed_share(share: float | None) -> str:
-    return f"+{format_share(share)}" if share is not None and share > 0 else format_share(share)
 
 
 # -- ledger --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The op table, the critical path and the copies, as formatted cells."""
+"""The op table and the critical path, as formatted cells."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from graphlens.ir.analysis import Document, OpRow
-from graphlens.ir.devices import Copy
 from graphlens.report.view_findings import FindingView
 from graphlens.report.words import NOT_SEEN, plural, short_device
 from graphlens.units import (
@@ -44,6 +43,8 @@ COLUMNS = (
     Column("slack_ns", "Slack", "How much longer the op could take without lengthening the critical path"),
     Column("flops", "FLOPs", "Floating-point operations of one execution, from the shapes"),
     Column("bytes", "Bytes", "Bytes read and written by one execution, from the shapes"),
+    Column("roof_share", "Of roof", "What the op reached of what this machine can do at best with its work"),
+    Column("host_ns", "Launch", "What launching the op's kernels took on the host", NOT_SEEN),
 )
 
 _FORMATS = {
@@ -53,6 +54,8 @@ _FORMATS = {
     "slack_ns": format_ns,
     "flops": format_flops,
     "bytes": format_bytes,
+    "roof_share": format_share,
+    "host_ns": format_ns,
 }
 
 
@@ -117,20 +120,6 @@ class PathView:
     longest: tuple[Segment, ...]
     segments: tuple[Segment, ...]
     note: str
-
-
-@dataclass(frozen=True, slots=True)
-class CopyView:
-    """One tensor that crosses devices."""
-
-    src: str
-    dst: str
-    src_device: str
-    dst_device: str
-    size: str
-    time: str
-    reason: str
-    critical: str
 
 
 # -- ops -----------------------------------------------------------------------------------------------------
@@ -274,25 +263,3 @@ def _segments(runs: Sequence[_Run], whole_ns: int) -> tuple[Segment, ...]:
         )
         start_ns += run.ns
     return tuple(segments)
-
-
-# -- copies --------------------------------------------------------------------------------------------------
-
-
-def copy_views(document: Document) -> tuple[CopyView, ...]:
-    """Return the copies in the document's order."""
-    return tuple(_copy(copy) for copy in document.copies)
-
-
-def _copy(copy: Copy) -> CopyView:
-    critical = {True: "yes", False: "no", None: UNKNOWN}[copy.on_critical_path]
-    return CopyView(
-        copy.src,
-        copy.dst,
-        short_device(copy.src_device),
-        short_device(copy.dst_device),
-        format_bytes(copy.bytes),
-        NOT_SEEN if copy.ns is None else format_ns(copy.ns),
-        copy.reason or UNKNOWN,
-        critical,
-    )

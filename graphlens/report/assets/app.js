@@ -54,7 +54,7 @@
     }
   }));
 
-  // -- op table: filter and sort
+  // -- op table: filter
   const table = byId("op-table");
   const filter = byId("filter");
   const rows = table ? [...table.tBodies[0].rows] : [];
@@ -70,6 +70,7 @@
   };
   filter.addEventListener("input", applyFilter);
 
+  // -- tables: sort
   const valueOf = (row, column, kind) => {
     const cell = row.cells[column];
     if (kind === "text") return cell.textContent;
@@ -80,26 +81,31 @@
     if (a === null || b === null) return (a === null) - (b === null);
     return sign * (typeof a === "string" ? a.localeCompare(b) : a - b);
   };
-  const sortBy = (header, column) => {
+  const sortBy = (sorted, original, header, column) => {
     const kind = header.dataset.sort;
     const before = header.getAttribute("aria-sort");
     const first = kind === "text" ? "ascending" : "descending";
     const order = before === null ? first : before === "descending" ? "ascending" : "descending";
-    const keyed = rows.map((row, index) => [valueOf(row, column, kind), index, row]);
+    const keyed = original.map((row, index) => [valueOf(row, column, kind), index, row]);
     keyed.sort((a, b) => compare(a[0], b[0], order === "ascending" ? 1 : -1) || a[1] - b[1]);
-    table.tBodies[0].append(...keyed.map((entry) => entry[2]));
-    all("th[aria-sort]", table).forEach((other) => other.removeAttribute("aria-sort"));
+    sorted.tBodies[0].append(...keyed.map((entry) => entry[2]));
+    all("th[aria-sort]", sorted).forEach((other) => other.removeAttribute("aria-sort"));
     header.setAttribute("aria-sort", order);
   };
-  if (table) [...table.tHead.rows[0].cells].forEach((header, column) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.className = "sort";
-    button.textContent = header.textContent;
-    button.addEventListener("click", () => sortBy(header, column));
-    header.replaceChildren(button);
-    if (column === 1 && header.dataset.sort === "number") header.setAttribute("aria-sort", "descending");
-  });
+  const makeSortable = (sorted) => {
+    const original = [...sorted.tBodies[0].rows];
+    [...sorted.tHead.rows[0].cells].forEach((header, column) => {
+      if (!header.dataset.sort) return;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "sort";
+      button.textContent = header.textContent;
+      button.addEventListener("click", () => sortBy(sorted, original, header, column));
+      header.replaceChildren(button);
+    });
+  };
+  all("table.sortable").forEach(makeSortable);
+  if (table && table.tHead.rows[0].cells[1].dataset.sort === "number") table.tHead.rows[0].cells[1].setAttribute("aria-sort", "descending");
 
   // -- the analysis itself, for saving and for whatever is added to this page
   const analysisText = async () => {

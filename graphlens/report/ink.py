@@ -1,0 +1,67 @@
+"""What drawings and tables of one report share about devices: a tone for each, and the sizes of what crosses them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from graphlens.ir.analysis import Document, Figure
+from graphlens.report.words import short_device
+from graphlens.units import format_bytes
+
+# Further devices share the tones of the first ones; their names tell them apart.
+TONES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceKey:
+    """One entry of a legend: a device and its tone."""
+
+    device: str
+    tone: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ink:
+    """``tones`` number the devices by their short names; ``sizes`` are written on transfers from one op to another."""
+
+    tones: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+    def tone(self, device: str) -> int:
+        """Return the tone of a device, whichever way its name is written."""
+        return self.tones.get(short_device(device), 0)
+
+    def keys(self, figure: Figure) -> tuple[DeviceKey, ...]:
+        """Return the legend of a figure; empty where all its ops are on one device, and a legend says nothing."""
+        names = sorted({short_device(node.device) for node in figure.nodes if node.device}, key=_order)
+        return tuple(DeviceKey(name, self.tone(name)) for name in names) if len(names) > 1 else ()
+
+
+def ink_of(document: Document) -> Ink:
+    """Number the devices of a document, processors of the host first: equal documents get equal tones."""
+    names = sorted({short_device(name) for name in _mentioned(document) if name}, key=_order)
+    tones = {name: index % TONES for index, name in enumerate(names)}
+    sizes = {(copy.src, copy.dst): format_bytes(copy.bytes) for copy in document.copies if copy.bytes is not None}
+    return Ink(tones, sizes)
+
+
+def _mentioned(document: Document) -> Iterator[str | None]:
+    yield from (row.name for row in document.devices)
+    yield from (row.device for row in document.ops)
+    for copy in document.copies:
+        yield from (copy.src_device, copy.dst_device)
+    for finding in document.findings:
+        yield from _drawn(finding.figure)
+        yield from _drawn(finding.figure_after)
+
+
+def _drawn(figure: Figure | None) -> Iterable[str | None]:
+    return (node.device for node in figure.nodes) if figure is not None else ()
+
+
+def _order(name: str) -> tuple[bool, str, int, str]:
+    """Sort the host's processors first, and ``GPU:10`` after ``GPU:9``."""
+    kind, _, number = name.upper().partition(":")
+    return (kind != "CPU", kind, int(number) if re.fullmatch(r"[0-9]{1,9}", number) else -1, name)

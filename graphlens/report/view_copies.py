@@ -1,0 +1,200 @@
+"""Copies between devices: one row each, groups of one direction and reason with their sums, and a figure per group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from graphlens.ir.analysis import Document, Figure, FigureNode, OpRow
+from graphlens.ir.devices import Copy
+from graphlens.report.words import NOT_SEEN, plural, shared_scope, short_device
+from graphlens.units import UNKNOWN, format_bytes, format_count, format_ns, format_share
+
+# What a person reads in a table of copies; the JSON has all.
+COPY_LIMIT = 200
+# Copies in one figure: with both ends that is about as many ops as stay readable.
+FIGURE_COPIES = 6
+# Each figure costs a second of layout at worst.
+FIGURE_LIMIT = 8
+KINDS = {
+    "host-to-device": "host to device",
+    "device-to-host": "device to host",
+    "device-to-device": "device to device",
+    "host-to-host": "host to host",
+    "control": "order without data",
+}
+NO_REASON = "reason unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class CopyCell:
+    """A formatted number with the value that it sorts by (``None``: unknown)."""
+
+    text: str
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CopyView:
+    """One tensor that crosses devices; ``cells`` are bytes, time, calls per step and overlap."""
+
+    src: str
+    dst: str
+    src_device: str
+    dst_device: str
+    kind: str
+    tensor: str
+    reason: str
+    detail: str
+    cells: tuple[CopyCell, ...]
+    critical: str
+    modelled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CopyGroup:
+    """Copies of one direction and one reason; ``note`` says which of them are not drawn."""
+
+    kind: str
+    reason: str
+    count: str
+    size: str
+    time: str
+    critical: str
+    modelled: bool
+    figure: Figure | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class CopiesView:
+    """All copies; names leave out ``scope``, and ``note`` says how many rows are not shown."""
+
+    summary: str
+    groups: tuple[CopyGroup, ...]
+    rows: tuple[CopyView, ...]
+    scope: str
+    note: str
+
+
+def copies_view(document: Document) -> CopiesView | None:
+    """Return rows in the document's order and groups by falling time, or ``None`` where nothing is copied."""
+    copies = document.copies
+    if not copies:
+        return None
+    hidden = len(copies) - COPY_LIMIT
+    groups = _grouped(copies)
+    rows = {row.name: row for row in document.ops}
+    scope = shared_scope([name for copy in copies for name in (copy.src, copy.dst)])
+    return CopiesView(
+        summary=_summary(copies),
+        groups=tuple(_group(members, rows, index < FIGURE_LIMIT) for index, members in enumerate(groups)),
+        rows=tuple(_copy(copy, len(scope)) for copy in copies[:COPY_LIMIT]),
+        scope=scope,
+        note=f"{plural(hidden, 'more copy')} in the JSON report." if hidden > 0 else "",
+    )
+
+
+def _summary(copies: Sequence[Copy]) -> str:
+    modelled = sum(copy.origin == "modelled" for copy in copies)
+    if modelled == len(copies):
+        return f"{plural(modelled, 'copy')} of a simulated placement: modelled, not measured"
+    measured = plural(len(copies) - modelled, "tensor")
+    crossing = f"{measured} {'crosses' if len(copies) - modelled == 1 else 'cross'} devices in the step"
+    return f"{crossing}; {modelled} more are modelled, of a simulated placement" if modelled else crossing
+
+
+# -- rows ----------------------------------------------------------------------------------------------------
+
+
+def _copy(copy: Copy, shared: int) -> CopyView:
+    return CopyView(
+        src=copy.src[shared:],
+        dst=copy.dst[shared:],
+        src_device=short_device(copy.src_device),
+        dst_device=short_device(copy.dst_device),
+        kind=_kind(copy),
+        tensor=copy.tensor or "",
+        reason=copy.reason or "",
+        detail=copy.detail or "",
+        cells=(
+            CopyCell(format_bytes(copy.bytes), copy.bytes),
+            CopyCell(NOT_SEEN if copy.ns is None else format_ns(copy.ns), copy.ns),
+            CopyCell(format_count(copy.calls_per_step), copy.calls_per_step),
+            CopyCell(format_share(copy.overlap_share), copy.overlap_share),
+        ),
+        critical={True: "yes", False: "no", None: ""}[copy.on_critical_path],
+        modelled=copy.origin == "modelled",
+    )
+
+
+def _kind(copy: Copy) -> str:
+    return KINDS.get(copy.kind or "", "")
+
+
+# -- groups --------------------------------------------------------------------------------------------------
+
+
+def _grouped(copies: Sequence[Copy]) -> list[list[Copy]]:
+    """Collect copies of one direction, reason and origin; what was measured and took longest comes first."""
+    groups: dict[tuple[str, str, str], list[Copy]] = {}
+    for copy in copies:
+        groups.setdefault((copy.origin, copy.kind or "", copy.reason or ""), []).append(copy)
+    return sorted(groups.values(), key=_weight)
+
+
+def _weight(group: Sequence[Copy]) -> tuple[bool, int, int, int]:
+    modelled = group[0].origin == "modelled"
+    return (modelled, -sum(copy.ns or 0 for copy in group), -sum(copy.bytes or 0 for copy in group), -len(group))
+
+
+def _group(copies: Sequence[Copy], rows: Mapping[str, OpRow], drawn: bool) -> CopyGroup:
+    critical = sum(copy.on_critical_path is True for copy in copies)
+    unknown = sum(copy.on_critical_path is None for copy in copies)
+    figured = _figured(copies)
+    hidden = len(copies) - len(figured)
+    return CopyGroup(
+        kind=_kind(copies[0]) or "direction unknown",
+        reason=copies[0].reason or NO_REASON,
+        count=format_count(len(copies)),
+        size=_sum_of([copy.bytes for copy in copies], format_bytes, UNKNOWN),
+        time=_sum_of([copy.ns for copy in copies], format_ns, NOT_SEEN),
+        critical=UNKNOWN if unknown == len(copies) else format_count(critical),
+        modelled=copies[0].origin == "modelled",
+        figure=_figure(figured, hidden, rows) if drawn else None,
+        note=f"{plural(hidden, 'more copy')} of this group not drawn." if hidden else "",
+    )
+
+
+def _sum_of(values: Sequence[int | None], write: Callable[[int], str], nothing: str) -> str:
+    """Write the sum of the known values, and say when some are not known."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return nothing
+    missing = len(values) - len(known)
+    return write(sum(known)) + (f" ({missing} unknown)" if missing else "")
+
+
+def _figured(copies: Sequence[Copy]) -> list[Copy]:
+    heaviest = sorted(copies, key=lambda copy: (-(copy.ns or 0), -(copy.bytes or 0)))
+    return [copy for copy in heaviest if copy.src and copy.dst][:FIGURE_COPIES]
+
+
+def _figure(copies: Sequence[Copy], hidden: int, rows: Mapping[str, OpRow]) -> Figure | None:
+    """Return both ends of the copies as ops to draw; the makers of tensors are the subjects."""
+    if not copies:
+        return None
+    makers = {copy.src: copy.src_device for copy in copies}
+    readers = {copy.dst: copy.dst_device for copy in copies if copy.dst not in makers}
+    nodes = (
+        *(_end(name, device, "subject", rows.get(name)) for name, device in makers.items()),
+        *(_end(name, device, "context", rows.get(name)) for name, device in readers.items()),
+    )
+    edges = tuple(dict.fromkeys((copy.src, copy.dst, "transfer") for copy in copies))
+    return Figure("executed" if copies[0].origin == "measured" else "placed", nodes, edges, hidden)
+
+
+def _end(name: str, device: str, role: Literal["subject", "context"], row: OpRow | None) -> FigureNode:
+    op = (row.executed_as or row.op) if row else ""
+    return FigureNode(name, op, role, row.self_ns if row else None, device)

@@ -1,0 +1,76 @@
+"""The verdict on the measurement itself: grade, reasons, and numbers with their meaning in a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphlens.ir.analysis import Quality
+from graphlens.report.words import GRADES
+from graphlens.units import format_count, format_share
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """One number of the measurement quality with its meaning in a sentence."""
+
+    label: str
+    value: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class GradeView:
+    """The verdict on the measurement itself."""
+
+    grade: str
+    words: str
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+    numbers: tuple[Number, ...]
+
+
+def quality_view(quality: Quality) -> GradeView:
+    """Return the verdict with its numbers, each with its meaning."""
+    numbers = (
+        Number(
+            "Joined op time",
+            format_share(quality.join_rate),
+            "of the measured op time could be joined to an executed op and on to the op as it was written.",
+        ),
+        Number(
+            "Attributed",
+            format_share(quality.attributed_share),
+            "of the step is given to named ops or to named overhead.",
+        ),
+        Number("Inside ops", format_share(quality.op_share), "of the step at least one named op was running."),
+        Number("Coverage", format_share(quality.coverage), _coverage_meaning(quality)),
+        Number(
+            "Spread",
+            format_share(quality.stability),
+            "between the 10th and the 90th percentile of the step without profiler, over its median.",
+        ),
+        Number("Profiler overhead", _signed_share(quality.profiler_overhead), _overhead_meaning(quality)),
+        Number("Profiled steps", format_count(quality.steps), "were recorded with the profiler on."),
+    )
+    return GradeView(quality.grade, GRADES[quality.grade], quality.reasons, quality.notes, numbers)
+
+
+def _coverage_meaning(quality: Quality) -> str:
+    counted = ""
+    if quality.ops_seen is not None and quality.ops_expected is not None:
+        counted = f" ({quality.ops_seen:,} of {quality.ops_expected:,}{_replayed(quality)})"
+    return f"of the ops that a profiler can see were seen at least once{counted}."
+
+
+def _replayed(quality: Quality) -> str:
+    return f"; {quality.ops_replayed:,} more timed by the replay only" if quality.ops_replayed else ""
+
+
+def _overhead_meaning(quality: Quality) -> str:
+    if quality.profiler_overhead is not None and quality.profiler_overhead < 0:
+        return "faster with the profiler on: that is noise, not a gain."
+    return "slower with the profiler on; step times are measured without it."
+
+
+def _signed_share(share: float | None) -> str:
+    return f"+{format_share(share)}" if share is not None and share > 0 else format_share(share)
