@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import cos, exp
+from typing import Any
 
 from graphlens.ir.devices import (
     LANE_BINS,
@@ -79,7 +80,7 @@ COPIES = (
     Copy(
         f"{ROOT}/block_1_expand_BN/batchnorm/add_1", f"{ROOT}/block_1_relu/Relu6", CPU, CPU1, 4_816_896, 510_000,
         "explicit device", True, "host-to-host", "measured", "the layer block_1_relu is pinned to CPU:1", 1.0,
-        "float32[1,112,112,96]", "worker thread 3", 0.25,
+        "float32[1,112,112,96]", "worker thread 3", 0.25, 60, 289_013_760, f"{ROOT}/block_1_relu/Conv2D",
     ),
     Copy(f"{ROOT}/block_1_relu/Relu6", f"{ROOT}/block_2_expand/Conv2D", CPU1, CPU),
     Copy(
@@ -168,3 +169,36 @@ MEMORY = Memory(
     weights_bytes=14_155_776,
     unknown=7,
 )
+
+
+def hostile_parts(names: tuple[str, ...]) -> dict[str, Any]:
+    """Return every part of a document that speaks of devices, its texts taken from ``names``."""
+    bad = "".join(names)
+    count = CopyCount(1, 2, 3, 4, 5)
+    return {
+        "copies": tuple(
+            Copy(name, name, name, name, 1, 1, "feed", True, detail=name, tensor=name, stream=name, at_fault=bad)
+            for name in names
+        ),
+        "devices": tuple(
+            DeviceRow(name, name, name, 1, 1, 1, 1, properties={name: name}, lanes=(Lane("compute", (0.5, 1.0)),))
+            for name in names
+        ),
+        "distribution": Distribution(
+            tuple(HostRow(name, 1) for name in names),
+            tuple(ReplicaRow(index, name, name) for index, name in enumerate(names)),
+            0.5,
+            bad,
+        ),
+        "placement": Placement(
+            bad, bad, "traced", 1, 1, count,
+            tuple(PlacedOp(name, name, name, name) for name in names),
+            tuple(Island(names, name, "feed", 1) for name in names),
+            (Counterfactual("move-device", bad, count, CopyCount(0, 0), bad, bad),),
+            names,
+        ),
+        "roofline": Roofline(
+            Roof(1e9, 1e9, bad), tuple(RoofPoint(name, name, 10 * i + 1, 10, 10, 0.5) for i, name in enumerate(names))
+        ),
+        "memory": Memory(10, bad, (1, 10, 5), tuple(LiveTensor(name, name, 1) for name in names), 5, 1),
+    }  # fmt: skip

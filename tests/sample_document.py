@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from graphlens.ir.analysis import (
     AnalysisError,
-    Copy,
     CriticalPath,
     Document,
     Figure,
@@ -298,10 +297,10 @@ def hostile() -> Document:
             for name in HOSTILE_NAMES
         ),
         critical_path=CriticalPath(10, HOSTILE_NAMES),
-        copies=tuple(Copy(name, name, name, name, 1, 1, "feed", True, detail=name) for name in HOSTILE_NAMES),
         findings=tuple(_hostile_finding(name) for name in HOSTILE_NAMES),
         rules=tuple(RuleStatus(name, name, "error", name, name) for name in HOSTILE_NAMES),
         errors=tuple(AnalysisError(name, name) for name in HOSTILE_NAMES),
+        **sample_devices.hostile_parts(HOSTILE_NAMES),
     )
 
 

@@ -24,6 +24,7 @@ WIDEST = 120
 FINDINGS_SHOWN = 8
 OPS_SHOWN = 10
 BAR_CELLS = 20
+NAME_CHARACTERS = 40
 
 _SEVERITY_STYLES = {"high": "bold red", "medium": "bold yellow", "low": "cyan", "info": "dim"}
 _GRADE_STYLES = {"good": "green", "fair": "yellow", "poor": "bold red", "none": "dim"}
@@ -102,8 +103,29 @@ def _header(view: View, glyphs: _Glyphs) -> RenderableType:
         grid.add_row(
             Text(tile.label.replace("Critical path", "Critical"), "bold"), _plain(f"{tile.value}, {tile.detail}")
         )
+    for label, text in _machine(view):
+        grid.add_row(Text(label, "bold"), _plain(text))
     head = Text(f"GraphLens {printable(view.version)}", "dim")
     return Group(head, title, _plain(about, "dim"), Text(), grid)
+
+
+def _machine(view: View) -> Iterable[tuple[str, str]]:
+    """Say in a line each what the report shows of devices, copies, a placement, the roof and memory."""
+    if view.devices is not None:
+        busiest = ", ".join(view.devices.busiest)
+        yield "Devices", view.devices.summary + (f"; busy: {busiest}" if busiest else "")
+    if view.copies is not None:
+        first = view.copies.groups[0]
+        mostly = f"{first.count} {first.kind}, {first.reason}: {first.size}, {first.time}"
+        yield "Copies", f"{view.copies.summary}; {mostly}"
+    if view.placement is not None:
+        on_device, on_host, _, copied, _ = (fact.value for fact in view.placement.facts)
+        where = f"{on_device} on it, {on_host} on the host"
+        yield "What-if", f"{view.placement.device}, modelled: {where}; copies {view.placement.copies}, {copied}"
+    if view.roofline is not None:
+        yield "Roofline", f"{view.roofline.roof} and {view.roofline.memory} at best here"
+    if view.memory is not None:
+        yield "Memory", f"peak {view.memory.peak} at {shorten(view.memory.at_op, NAME_CHARACTERS)}, an estimate"
 
 
 def _about(label: str, value: str) -> str:

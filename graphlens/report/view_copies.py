@@ -8,6 +8,7 @@ from typing import Literal
 
 from graphlens.ir.analysis import Document, Figure, FigureNode, OpRow
 from graphlens.ir.devices import Copy
+from graphlens.ir.run import Origin
 from graphlens.report.words import NOT_SEEN, plural, shared_scope, short_device
 from graphlens.units import UNKNOWN, format_bytes, format_count, format_ns, format_share
 
@@ -45,8 +46,10 @@ class CopyView:
     dst_device: str
     kind: str
     tensor: str
+    events: str
     reason: str
     detail: str
+    at_fault: str
     cells: tuple[CopyCell, ...]
     critical: str
     modelled: bool
@@ -54,11 +57,12 @@ class CopyView:
 
 @dataclass(frozen=True, slots=True)
 class CopyGroup:
-    """Copies of one direction and one reason; ``note`` says which of them are not drawn."""
+    """Copies of one direction and one reason, with size and time per step; ``note`` says which are not drawn."""
 
     kind: str
     reason: str
     count: str
+    events: str
     size: str
     time: str
     critical: str
@@ -69,10 +73,11 @@ class CopyGroup:
 
 @dataclass(frozen=True, slots=True)
 class CopiesView:
-    """All copies; names leave out ``scope``, and ``note`` says how many rows are not shown."""
+    """All copies; names leave out ``scope``, ``events`` adds a column, ``note`` says how many rows are not shown."""
 
     summary: str
     groups: tuple[CopyGroup, ...]
+    events: bool
     rows: tuple[CopyView, ...]
     scope: str
     note: str
@@ -86,11 +91,12 @@ def copies_view(document: Document) -> CopiesView | None:
     hidden = len(copies) - COPY_LIMIT
     groups = _grouped(copies)
     rows = {row.name: row for row in document.ops}
-    scope = shared_scope([name for copy in copies for name in (copy.src, copy.dst)])
+    scope = shared_scope([name for copy in copies for name in (copy.src, copy.dst) if name])
     return CopiesView(
         summary=_summary(copies),
         groups=tuple(_group(members, rows, index < FIGURE_LIMIT) for index, members in enumerate(groups)),
-        rows=tuple(_copy(copy, len(scope)) for copy in copies[:COPY_LIMIT]),
+        events=any(copy.events for copy in copies),
+        rows=tuple(_copy(copy, scope) for copy in copies[:COPY_LIMIT]),
         scope=scope,
         note=f"{plural(hidden, 'more copy')} in the JSON report." if hidden > 0 else "",
     )
@@ -102,31 +108,46 @@ def _summary(copies: Sequence[Copy]) -> str:
         return f"{plural(modelled, 'copy')} of a simulated placement: modelled, not measured"
     measured = plural(len(copies) - modelled, "tensor")
     crossing = f"{measured} {'crosses' if len(copies) - modelled == 1 else 'cross'} devices in the step"
-    return f"{crossing}; {modelled} more are modelled, of a simulated placement" if modelled else crossing
+    return f"{crossing}; {modelled} more are modelled" if modelled else crossing
 
 
 # -- rows ----------------------------------------------------------------------------------------------------
 
 
-def _copy(copy: Copy, shared: int) -> CopyView:
+def _copy(copy: Copy, scope: str) -> CopyView:
+    outside = copy.calls_per_step == 0
+    calls = "outside of the steps" if outside else format_count(copy.calls_per_step)
     return CopyView(
-        src=copy.src[shared:],
-        dst=copy.dst[shared:],
+        src=copy.src.removeprefix(scope),
+        dst=copy.dst.removeprefix(scope),
         src_device=short_device(copy.src_device),
         dst_device=short_device(copy.dst_device),
         kind=_kind(copy),
         tensor=copy.tensor or "",
+        events=_events(copy),
         reason=copy.reason or "",
         detail=copy.detail or "",
+        at_fault="" if copy.at_fault in (None, copy.src, copy.dst) else copy.at_fault.removeprefix(scope),
         cells=(
             CopyCell(format_bytes(copy.bytes), copy.bytes),
-            CopyCell(NOT_SEEN if copy.ns is None else format_ns(copy.ns), copy.ns),
-            CopyCell(format_count(copy.calls_per_step), copy.calls_per_step),
+            CopyCell(_time(copy.ns, copy.origin), copy.ns),
+            CopyCell(calls, copy.calls_per_step),
             CopyCell(format_share(copy.overlap_share), copy.overlap_share),
         ),
         critical={True: "yes", False: "no", None: ""}[copy.on_critical_path],
         modelled=copy.origin == "modelled",
     )
+
+
+def _time(ns: int | None, origin: Origin) -> str:
+    return (NOT_SEEN if origin == "measured" else UNKNOWN) if ns is None else format_ns(ns)
+
+
+def _events(copy: Copy) -> str:
+    if not copy.events:
+        return ""
+    size = f", {format_bytes(copy.event_bytes)}" if copy.event_bytes is not None else ""
+    return f"{plural(copy.events, 'event')} in the profile{size}"
 
 
 def _kind(copy: Copy) -> str:
@@ -146,7 +167,8 @@ def _grouped(copies: Sequence[Copy]) -> list[list[Copy]]:
 
 def _weight(group: Sequence[Copy]) -> tuple[bool, int, int, int]:
     modelled = group[0].origin == "modelled"
-    return (modelled, -sum(copy.ns or 0 for copy in group), -sum(copy.bytes or 0 for copy in group), -len(group))
+    ns, size = sum(copy.ns or 0 for copy in group), sum(_step_bytes(copy) or 0 for copy in group)
+    return (modelled, -ns, -size, -len(group))
 
 
 def _group(copies: Sequence[Copy], rows: Mapping[str, OpRow], drawn: bool) -> CopyGroup:
@@ -158,13 +180,18 @@ def _group(copies: Sequence[Copy], rows: Mapping[str, OpRow], drawn: bool) -> Co
         kind=_kind(copies[0]) or "direction unknown",
         reason=copies[0].reason or NO_REASON,
         count=format_count(len(copies)),
-        size=_sum_of([copy.bytes for copy in copies], format_bytes, UNKNOWN),
-        time=_sum_of([copy.ns for copy in copies], format_ns, NOT_SEEN),
+        events=format_count(sum(copy.events for copy in copies)),
+        size=_sum_of([_step_bytes(copy) for copy in copies], format_bytes, UNKNOWN),
+        time=_sum_of([copy.ns for copy in copies], format_ns, _time(None, copies[0].origin)),
         critical=UNKNOWN if unknown == len(copies) else format_count(critical),
         modelled=copies[0].origin == "modelled",
         figure=_figure(figured, hidden, rows) if drawn else None,
         note=f"{plural(hidden, 'more copy')} of this group not drawn." if hidden else "",
     )
+
+
+def _step_bytes(copy: Copy) -> int | None:
+    return None if copy.bytes is None or copy.calls_per_step is None else round(copy.bytes * copy.calls_per_step)
 
 
 def _sum_of(values: Sequence[int | None], write: Callable[[int], str], nothing: str) -> str:

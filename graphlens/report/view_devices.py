@@ -17,6 +17,7 @@ from graphlens.units import UNKNOWN, format_bytes, format_count, format_ns, form
 
 # A pod of hundreds of devices is in the JSON; a reader needs those that did something first.
 DEVICE_LIMIT = 64
+BUSIEST = 3
 # The order from top to bottom, and the words of a lane.
 LANES = {
     "compute": "compute",
@@ -61,11 +62,15 @@ class HostDevices:
 
 @dataclass(frozen=True, slots=True)
 class DevicesView:
-    """All devices of the profile by machine; ``hardware`` says once what holds for several of them."""
+    """All devices of the profile by machine; ``hardware`` says once what holds for several of them.
+
+    ``busiest`` names the first ones by what is drawn in their lanes, for a summary of one line.
+    """
 
     hosts: tuple[HostDevices, ...]
     hardware: tuple[tuple[str, tuple[tuple[str, Cell], ...]], ...]
     summary: str
+    busiest: tuple[str, ...]
     copies: bool
     note: str
 
@@ -102,6 +107,7 @@ def devices_view(document: Document) -> DevicesView | None:
         hosts=tuple(HostDevices(host, tuple(map(_device, members))) for host, members in hosts),
         hardware=_hardware(shown),
         summary=_summary(rows),
+        busiest=_busiest(rows),
         copies=any(row.copies for row in rows),
         note=f"and {plural(hidden, 'more device')}, listed in the JSON report" if hidden > 0 else "",
     )
@@ -137,6 +143,17 @@ def _hardware(rows: Sequence[DeviceRow]) -> tuple[tuple[str, tuple[tuple[str, Ce
             groups.append((properties, names := []))
         names.append(f"{row.host} {row.name}".strip())
     return tuple((", ".join(names), cells_of(properties)) for properties, names in groups if properties)
+
+
+def _busiest(rows: Sequence[DeviceRow]) -> tuple[str, ...]:
+    shares = [
+        (share, f"{row.host} {row.name}".strip())
+        for row in rows
+        for lane in row.lanes
+        if lane.kind == "compute" and (share := busy_share(lane))
+    ]
+    ranked = sorted(shares, key=lambda entry: -entry[0])[:BUSIEST]
+    return tuple(f"{name} {format_share(share)}" for share, name in ranked)
 
 
 def _device(row: DeviceRow) -> DeviceView:

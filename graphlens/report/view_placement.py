@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from graphlens.ir.analysis import Document
 from graphlens.ir.devices import CopyCount, Counterfactual, Island, PlacedOp, Placement
-from graphlens.report.words import plural
+from graphlens.report.words import plural, shared_scope
 from graphlens.units import format_bytes, format_count, format_ns
 
 ISLAND_LIMIT = 50
@@ -81,11 +81,15 @@ class HostOp:
 
 @dataclass(frozen=True, slots=True)
 class PlacementView:
-    """The simulated placement; ``on_device`` is the bar of its ops in per mille of all, ``between`` adds a column."""
+    """The simulated placement; ``on_device`` is the bar of its ops in per mille of all, ``between`` adds a column.
+
+    Names leave out ``scope``.
+    """
 
     device: str
     basis: str
     on_device: float
+    copies: str
     facts: tuple[Fact, ...]
     islands: tuple[IslandView, ...]
     islands_note: str
@@ -94,6 +98,7 @@ class PlacementView:
     host_ops: tuple[HostOp, ...]
     host_ops_note: str
     not_covered: tuple[str, ...]
+    scope: str
 
 
 def placement_view(document: Document) -> PlacementView | None:
@@ -102,6 +107,8 @@ def placement_view(document: Document) -> PlacementView | None:
     if placement is None:
         return None
     host_ops = [op for op in placement.ops if op.why]
+    named = [op.name for op in host_ops] + [name for island in placement.islands for name in island.ops]
+    scope = shared_scope(named)
     ops = placement.ops_on_device + placement.ops_on_host
     counts = [count for tried in placement.counterfactuals for count in (tried.before, tried.after)]
     between = any(count.device_to_device for count in counts)
@@ -109,14 +116,16 @@ def placement_view(document: Document) -> PlacementView | None:
         device=placement.device,
         basis=f"Kernels of {placement.table}; placed was {STAGES[placement.stage]}.",
         on_device=round(1000 * placement.ops_on_device / ops, 1) if ops else 0.0,
+        copies=copies_in_words(placement.copies),
         facts=_facts(placement),
-        islands=tuple(map(_island, placement.islands[:ISLAND_LIMIT])),
+        islands=tuple(_island(island, scope) for island in placement.islands[:ISLAND_LIMIT]),
         islands_note=_more(len(placement.islands) - ISLAND_LIMIT, "island"),
         between=between,
         counterfactuals=tuple(_counterfactual(tried, between) for tried in placement.counterfactuals),
-        host_ops=tuple(map(_host_op, host_ops[:HOST_OP_LIMIT])),
+        host_ops=tuple(_host_op(op, scope) for op in host_ops[:HOST_OP_LIMIT]),
         host_ops_note=_more(len(host_ops) - HOST_OP_LIMIT, "op"),
         not_covered=placement.not_covered,
+        scope=scope,
     )
 
 
@@ -142,10 +151,10 @@ def _facts(placement: Placement) -> tuple[Fact, ...]:
     )
 
 
-def _island(island: Island) -> IslandView:
+def _island(island: Island, scope: str) -> IslandView:
     hidden = len(island.ops) - ISLAND_OPS
     return IslandView(
-        ops=island.ops[:ISLAND_OPS],
+        ops=tuple(name.removeprefix(scope) for name in island.ops[:ISLAND_OPS]),
         count=len(island.ops),
         note=_more(hidden, "op"),
         why=island.why,
@@ -171,8 +180,8 @@ def _change(before: int | None, after: int | None, write: Callable[[int | None],
     return Change(write(before), write(after), less and write(before) != write(after))
 
 
-def _host_op(placed: PlacedOp) -> HostOp:
-    return HostOp(placed.name, placed.op, placed.device, placed.why)
+def _host_op(placed: PlacedOp, scope: str) -> HostOp:
+    return HostOp(placed.name.removeprefix(scope), placed.op, placed.device, placed.why)
 
 
 def _more(hidden: int, noun: str) -> str:
