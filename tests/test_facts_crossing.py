@@ -89,7 +89,7 @@ def test_a_missing_kernel_is_named_with_the_types_that_have_one() -> None:
 
 def test_an_argument_in_host_memory_is_named() -> None:
     cause = cause_of(CASES["int32/host-memory argument: on the host"], FewKernels())
-    assert cause.detail == "fill (Fill) reads input `dims` (int32) in host memory, wherever it runs"
+    assert cause.detail == "fill (Fill) reads input `dims` (int32) in host memory, also on an accelerator"
 
 
 @pytest.mark.parametrize(

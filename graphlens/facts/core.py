@@ -25,6 +25,7 @@ from graphlens.facts import (
     rows,
     transfers,
 )
+from graphlens.facts.crossing import Kernels
 from graphlens.ir.analysis import CriticalPath, Figure, OpRow, Quality, Saving, StepTime
 from graphlens.ir.devices import Copy, DeviceRow, Distribution
 from graphlens.ir.evidence import Evidence
@@ -196,9 +197,14 @@ class Facts:
         """The candidates that ran as several ops."""
         return fusion.unfused(self)
 
+    @property
+    def kernels(self) -> Kernels | None:
+        """What TensorFlow's registry says of the kernels of the accelerator that took part; ``None``: not known."""
+        return None
+
     @cached_property
     def copies(self) -> tuple[Copy, ...]:
-        """Tensors that cross devices inside the step (pairs of ``_Send`` and ``_Recv``)."""
+        """Tensors that cross devices, or the memories of one, and the copies of a simulated placement."""
         return transfers.copies(self)
 
     @cached_property

@@ -157,9 +157,9 @@ def is_accelerator(device: str) -> bool:
 
 def _fetch(crossing: Crossing, _: Kernels | None) -> Cause | None:
     op = crossing.dst.op
-    if op.type not in _FETCHES:
+    if crossing.dst.memory != "host" or op.type not in _FETCHES:
         return None
-    return Cause("fetch", f"the step returns it in {crossing.dst.memory} memory ({op.name})", op.name)
+    return Cause("fetch", f"the caller gets it in host memory ({op.name})", op.name)
 
 
 def _feed(crossing: Crossing, _: Kernels | None) -> Cause | None:
@@ -279,7 +279,7 @@ def _kept(crossing: Crossing, end: End, side: Side, argument: str | None) -> str
     verb = "reads" if side == "input" else "gives"
     what = f"{side} `{argument}`" if argument else f"this {side}"
     dtype = f" ({crossing.tensor.dtype})" if crossing.tensor is not None else ""
-    return f"{end.op.name} ({end.op.type}) {verb} {what}{dtype} in host memory, wherever it runs"
+    return f"{end.op.name} ({end.op.type}) {verb} {what}{dtype} in host memory, also on an accelerator"
 
 
 def _constant(crossing: Crossing, _: Kernels | None) -> Cause | None:

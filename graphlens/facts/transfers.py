@@ -1,75 +1,208 @@
-"""Tensors that cross devices inside the step: pairs of send and receive, with their bytes and their wait."""
+"""Tensors that cross memories inside the step, each with its cause: of the run, and of a simulated placement."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 import networkx as nx
 
-from graphlens.ir.devices import Copy, CopyReason
-from graphlens.ir.graph import data_consumers, in_edges, op_of
+from graphlens.facts.crossing import UNKNOWN, Cause, Crossing, End, Memory, cause_of, shape_ops
+from graphlens.facts.device_time import Busy, busy_of, windows_of
+from graphlens.facts.memcpys import Known, cause_of_event, ends_of, join, known_ops, memories_of
+from graphlens.facts.pairs import Pair, memory_of, pairs_of
+from graphlens.ir.devices import Copy
+from graphlens.ir.graph import Op, op_of
+from graphlens.ir.run import CopyEvent, Profile, ProfiledDevice
 
 if TYPE_CHECKING:
     from graphlens.facts.core import Facts
 
+_HOST: Final = "CPU:0"  # the host's end of a copy of which only the device tells
+
 
 def copies(facts: Facts) -> tuple[Copy, ...]:
-    """Return one entry per transfer of the executed graph, by falling bytes; empty when nothing was executed."""
-    if facts.executed is None:
-        return ()
-    found = [_copy(facts, facts.executed, send, receive) for send, receive in _pairs(facts.executed)]
-    return tuple(sorted(found, key=lambda copy: (-(copy.bytes or 0), copy.src, copy.dst)))
+    """Return one entry per transfer, by falling bytes: those that ran, then those of a simulated placement.
+
+    Every memcpy event of the profile belongs to exactly one entry, joined to a pair or not.
+    """
+    run = _Run(facts, facts.evidence.profile or Profile())
+    joined = join(run.profile, run.pairs)
+    found = [_of_pair(run, pair, events) for pair, events in zip(run.pairs, joined.of_pairs, strict=True)]
+    found += [_alone(run, events) for events in joined.alone]
+    return (*sorted(found, key=_rank), *sorted(facts.evidence.placement_copies, key=_rank))
 
 
 def transfer_ops(graph: nx.MultiDiGraph, copy: Copy) -> tuple[str, ...]:
     """Return the send and receive ops of ``copy``, so that their time can be found."""
     return tuple(
-        name
-        for send, receive in _pairs(graph)
-        if _producer(graph, send)[0] == copy.src and op_of(graph, receive).device == copy.dst_device
-        for name in (send, receive)
+        op.name
+        for pair in pairs_of(graph)
+        if pair.src == copy.src and pair.receive.device == copy.dst_device
+        for op in (pair.send, pair.receive)
     )
 
 
-def _pairs(graph: nx.MultiDiGraph) -> Iterator[tuple[str, str]]:
-    for send, receive, edge in graph.edges(data="edge"):
-        if edge.kind == "transfer":
-            yield send, receive
+def _rank(copy: Copy) -> tuple[int, str, str]:
+    return -(copy.bytes or 0), copy.src, copy.dst
 
 
-def _copy(facts: Facts, graph: nx.MultiDiGraph, send: str, receive: str) -> Copy:
-    src, port = _producer(graph, send)
-    outputs = op_of(graph, src).outputs
-    consumers = data_consumers(graph, receive)
-    path = facts.critical_path
-    return Copy(
-        src=src,
-        dst=consumers[0] if consumers else receive,
-        src_device=op_of(graph, send).device,
-        dst_device=op_of(graph, receive).device,
-        bytes=outputs[port].nbytes if port is not None and port < len(outputs) else None,
-        ns=_wait_ns(facts, send, receive),
-        reason=_reason(facts, src, consumers),
-        on_critical_path=bool({src, *consumers} & set(path.ops)) if path else None,
+@dataclass(frozen=True)
+class _Run:
+    """What the copies of one run have in common."""
+
+    facts: Facts
+    profile: Profile
+
+    @cached_property
+    def graph(self) -> nx.MultiDiGraph:
+        return self.facts.executed if self.facts.executed is not None else nx.MultiDiGraph()
+
+    @cached_property
+    def pairs(self) -> tuple[Pair, ...]:
+        return pairs_of(self.graph)
+
+    @cached_property
+    def shapes(self) -> frozenset[str]:
+        return shape_ops(self.graph)
+
+    @cached_property
+    def on_path(self) -> frozenset[str] | None:
+        return frozenset(self.facts.critical_path.ops) if self.facts.critical_path else None
+
+    @cached_property
+    def known(self) -> Known:
+        launched = {event.node: event.op for event in self.profile.kernels_on_device if event.node}
+        seen = {event.node: event.op for event in self.profile.ops}
+        return known_ops({**launched, **seen, **{name: op.type for name, op in self.graph.nodes(data="op")}})
+
+    @cached_property
+    def busy(self) -> Mapping[int, Busy]:
+        return busy_of(self.profile)
+
+    def requested(self, name: str) -> str:
+        """Return the device that the program asks for, for one of the traced ops that ``name`` stands for."""
+        if self.facts.traced is None:
+            return ""
+        asked = (op_of(self.facts.traced, origin).device for origin in self.facts.origins.get(name, ()))
+        return next(filter(None, asked), "")
+
+
+# -- a pair of send and receive -----------------------------------------------------------------------------------
+
+
+def _of_pair(run: _Run, pair: Pair, events: Sequence[CopyEvent]) -> Copy:
+    """Return the copy of a pair, with the device's own time and size where it reported any."""
+    cause = _cause(run, pair)
+    timing = run.facts.timing(pair.receive.name) or run.facts.timing(pair.send.name)
+    copy = Copy(
+        src=pair.src,
+        dst=cause.at_fault if cause.at_fault and pair.is_read_by(cause.at_fault) else _reader(pair),
+        src_device=pair.send.device,
+        dst_device=pair.receive.device,
+        bytes=pair.nbytes,
+        ns=_wait_ns(run.facts, pair),
+        reason=cause.reason,
+        on_critical_path=_is_on_path(run.on_path, pair),
+        kind=pair.kind,
+        detail=cause.detail,
+        calls_per_step=timing.calls_per_step if timing else None,
+        tensor=str(pair.tensor) if pair.tensor else None,
+        at_fault=cause.at_fault,
     )
+    return _as_reported(run, copy, events) if events else copy
 
 
-def _producer(graph: nx.MultiDiGraph, send: str) -> tuple[str, int | None]:
-    inputs = in_edges(graph, send)
-    return (inputs[0][0], inputs[0][1].src_port) if inputs else (send, None)
+def _reader(pair: Pair) -> str:
+    return pair.readers[0][0] if pair.readers else pair.receive.name
 
 
-def _wait_ns(facts: Facts, send: str, receive: str) -> int | None:
-    seen = [timing.self_ns for name in (send, receive) if (timing := facts.timing(name))]
+def _cause(run: _Run, pair: Pair) -> Cause:
+    """Return the first known cause over the readers; a control dependency moves no bytes and has none."""
+    if pair.kind == "control":
+        return UNKNOWN
+    src = _end(run, pair.send, pair.src, pair.port)
+    readers = [_end(run, pair.receive, name, port) for name, port in pair.readers]
+    is_shape = pair.src in run.shapes
+    causes = (cause_of(Crossing(src, reader, pair.tensor, is_shape), run.facts.kernels) for reader in readers)
+    return next((cause for cause in causes if cause.reason), UNKNOWN)
+
+
+def _end(run: _Run, transfer: Op, name: str, port: int | None) -> End:
+    return End(op_of(run.graph, name), memory_of(transfer), transfer.device, port, run.requested(name))
+
+
+def _wait_ns(facts: Facts, pair: Pair) -> int | None:
+    seen = [timing.self_ns for op in (pair.send, pair.receive) if (timing := facts.timing(op.name))]
     return sum(seen) if seen else None
 
 
-def _reason(facts: Facts, src: str, consumers: list[str]) -> CopyReason | None:
-    """Say why the tensor crosses, where the traced graph tells it: a device was asked for by name."""
-    if facts.traced is None:
+def _is_on_path(path: frozenset[str] | None, pair: Pair) -> bool | None:
+    """Whether the critical path goes over this transfer: through its own ops, or from its producer to a reader."""
+    if path is None:
         return None
-    requested = [
-        op_of(facts.traced, origin).device for name in (src, *consumers) for origin in facts.origins.get(name, ())
-    ]
-    return "explicit device" if any(requested) else None
+    if pair.send.name in path or pair.receive.name in path:
+        return True
+    return pair.src in path and any(name in path for name, _ in pair.readers)
+
+
+# -- what a device reports ----------------------------------------------------------------------------------------
+
+
+def _alone(run: _Run, events: Sequence[CopyEvent]) -> Copy:
+    """Return the copy of events that belong to no pair, with what they themselves name."""
+    first = events[0]
+    device = run.profile.devices[first.device]
+    cause = cause_of_event(first, device.name, run.known, run.facts.kernels)
+    src, dst = ends_of(first)
+    places = [_place(device, memory) if first.kind else "" for memory in memories_of(first)]
+    copy = Copy(
+        src=src,
+        dst=dst,
+        src_device=places[0],
+        dst_device=places[1],
+        reason=cause.reason,
+        kind=first.kind,
+        detail=cause.detail,
+        at_fault=cause.at_fault,
+    )
+    return _as_reported(run, copy, events)
+
+
+def _place(device: ProfiledDevice, memory: Memory) -> str:
+    """Write a device with its machine, or the host of it."""
+    return "/".join(filter(None, (device.host, device.name if memory == "device" else _HOST)))
+
+
+def _as_reported(run: _Run, copy: Copy, events: Sequence[CopyEvent]) -> Copy:
+    """Put the device's own numbers into ``copy``; per step where it is known what a step is."""
+    windows = windows_of(run.profile, events[0].device)
+    inside = windows.inside(events) if windows else list(events)
+    sizes = [event.nbytes for event in events]
+    total = sum(size for size in sizes if size is not None) if None not in sizes else None
+    return replace(
+        copy,
+        bytes=copy.bytes if total is None else round(total / len(events)),
+        ns=round(_duration_ns(inside) / windows.steps) if windows else None,
+        calls_per_step=len(inside) / windows.steps if windows else None,
+        stream=Counter(event.stream for event in events).most_common(1)[0][0],
+        overlap_share=_overlap(run.busy.get(events[0].device), inside or events),
+        events=len(events),
+        event_bytes=total,
+    )
+
+
+def _duration_ns(events: Iterable[CopyEvent]) -> int:
+    return sum(event.end_ns - event.start_ns for event in events)
+
+
+def _overlap(busy: Busy | None, events: Sequence[CopyEvent]) -> float | None:
+    """Return the share of the copies' time during which the device computed; ``None`` when they took none."""
+    duration_ns = _duration_ns(events)
+    if not duration_ns:
+        return None
+    within_ns = sum(busy.within_ns(event.start_ns, event.end_ns) for event in events) if busy else 0
+    return within_ns / duration_ns

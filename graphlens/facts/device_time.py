@@ -1,0 +1,86 @@
+"""When a device computed, and which of its events lie within the steps."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from graphlens.ir.run import CopyEvent, Profile, Span
+
+
+class Windows(NamedTuple):
+    """The steps of one device: from when to when they lasted in all, and how many there were."""
+
+    start_ns: int
+    end_ns: int
+    steps: int
+
+    def inside(self, events: Iterable[CopyEvent]) -> list[CopyEvent]:
+        """Return the events that begin within the steps."""
+        return [event for event in events if self.start_ns <= event.start_ns < self.end_ns]
+
+
+def windows_of(profile: Profile, device: int) -> Windows | None:
+    """Return the steps of a device: its own, else those of the host, else those of the other devices."""
+    own = profile.devices[device].steps if device < len(profile.devices) else ()
+    others = max((other.steps for other in profile.devices), key=len, default=())
+    spans: Sequence[Span] = own or profile.steps or others
+    if not spans:
+        return None
+    everywhere = spans if own or profile.steps else [span for other in profile.devices for span in other.steps]
+    start_ns = min(span.start_ns for span in everywhere)
+    return Windows(start_ns, max(span.end_ns for span in everywhere), len(spans))
+
+
+class Busy:
+    """When a device computed: stretches of time in which at least one kernel ran, and the time up to each of them."""
+
+    def __init__(self, kernels: Iterable[tuple[int, int]]) -> None:
+        self.starts_ns: list[int] = []
+        self.ends_ns: list[int] = []
+        self.before_ns: list[int] = [0]
+        for start_ns, end_ns in merged(kernels):
+            self.starts_ns.append(start_ns)
+            self.ends_ns.append(end_ns)
+            self.before_ns.append(self.before_ns[-1] + end_ns - start_ns)
+
+    def within_ns(self, start_ns: int, end_ns: int) -> int:
+        """Return for how long of an interval the device computed."""
+        return self._until(end_ns) - self._until(start_ns)
+
+    def next_start_ns(self, time_ns: int) -> int | None:
+        """Return when the device computes again after ``time_ns``; that instant itself when it does so then."""
+        index = bisect_left(self.ends_ns, time_ns + 1)
+        return max(time_ns, self.starts_ns[index]) if index < len(self.starts_ns) else None
+
+    def _until(self, time_ns: int) -> int:
+        index = bisect_left(self.starts_ns, time_ns)
+        return self.before_ns[index] - (max(0, self.ends_ns[index - 1] - time_ns) if index else 0)
+
+
+def busy_of(profile: Profile) -> Mapping[int, Busy]:
+    """Return when each device of the profile computed, by its number; absent when it ran no kernel."""
+    kernels: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for event in profile.kernels_on_device:
+        kernels[event.device].append((event.start_ns, event.end_ns))
+    return {device: Busy(intervals) for device, intervals in kernels.items()}
+
+
+def merged(intervals: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield the union of intervals as disjoint ones in order.
+
+    >>> list(merged([(5, 9), (0, 2), (1, 3), (9, 10)]))
+    [(0, 3), (5, 10)]
+    """
+    last: tuple[int, int] | None = None
+    for start_ns, end_ns in sorted(intervals):
+        if last is not None and start_ns <= last[1]:
+            last = last[0], max(last[1], end_ns)
+        else:
+            if last is not None:
+                yield last
+            last = start_ns, end_ns
+    if last is not None:
+        yield last

@@ -1,0 +1,116 @@
+"""The pairs of send and receive of an executed graph: which tensor goes from which memory to which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import networkx as nx
+
+from graphlens.facts.crossing import Memory, is_accelerator
+from graphlens.ir.devices import CopyKind
+from graphlens.ir.graph import Op, TensorSpec, in_edges, op_of
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A send and its receive.
+
+    Attributes
+    ----------
+    src, port
+        The op that makes the tensor and at which output; of a control dependency, the op that is waited for.
+    readers
+        The ops that read it on the other side, with the input at which they do; of a control dependency, those that
+        wait.
+    edge
+        The name under which the runtime hands the tensor over.
+    tensor
+        Data type and shape, as far as known; ``None`` for a control dependency.
+    """
+
+    send: Op
+    receive: Op
+    kind: CopyKind
+    src: str
+    port: int | None
+    readers: tuple[tuple[str, int | None], ...]
+    edge: str
+    tensor: TensorSpec | None
+
+    @property
+    def accelerator(self) -> str:
+        """The device that would report the copy, as ``GPU:0``; empty between processors."""
+        ends = (self.receive, self.send)
+        return next((short_device(op.device) for op in ends if is_accelerator(op.device)), "")
+
+    @property
+    def nbytes(self) -> int | None:
+        """Size of the tensor; a control dependency has none."""
+        if self.kind == "control":
+            return 0
+        return self.tensor.nbytes if self.tensor else None
+
+    def is_read_by(self, op: str) -> bool:
+        """Whether ``op`` is known to read the tensor."""
+        return any(op == reader for reader, _ in self.readers)
+
+
+def pairs_of(graph: nx.MultiDiGraph) -> tuple[Pair, ...]:
+    """Return the pairs of send and receive of an executed graph, in its order."""
+    return tuple(
+        _pair(graph, op_of(graph, send), op_of(graph, receive))
+        for send, receive, edge in graph.edges(data="edge")
+        if edge.kind == "transfer"
+    )
+
+
+def short_device(device: str) -> str:
+    """Write a device as ``CPU:1``.
+
+    >>> short_device("/job:localhost/replica:0/task:0/device:CPU:1"), short_device("/gpu:0"), short_device("GPU:2")
+    ('CPU:1', 'GPU:0', 'GPU:2')
+    """
+    return device.rpartition("/")[2].removeprefix("device:").upper()
+
+
+def memory_of(transfer: Op) -> Memory:
+    """Return where a send takes its tensor from, or a receive puts it."""
+    return "device" if is_accelerator(transfer.device) and not transfer.type.startswith("_Host") else "host"
+
+
+def _pair(graph: nx.MultiDiGraph, send: Op, receive: Op) -> Pair:
+    src, port = _producer(graph, send.name)
+    readers = _readers(graph, receive.name)
+    edge = str(send.attrs.get("tensor_name", ""))
+    awaited = _awaited(graph, src)
+    if awaited:
+        waiting = tuple((after, None) for reader, _ in readers for after in graph.successors(reader))
+        return Pair(send, receive, "control", awaited, None, waiting or readers, edge, None)
+    kind: CopyKind = f"{memory_of(send)}-to-{memory_of(receive)}"  # type: ignore[assignment]  # all four are kinds
+    return Pair(send, receive, kind, src, port, readers, edge, _tensor(graph, send, src, port))
+
+
+def _producer(graph: nx.MultiDiGraph, send: str) -> tuple[str, int | None]:
+    inputs = in_edges(graph, send)
+    return (inputs[0][0], inputs[0][1].src_port) if inputs else (send, None)
+
+
+def _readers(graph: nx.MultiDiGraph, receive: str) -> tuple[tuple[str, int | None], ...]:
+    edges = graph.out_edges(receive, data="edge")
+    return tuple((reader, edge.dst_port) for _, reader, edge in edges if edge.kind != "control")
+
+
+def _awaited(graph: nx.MultiDiGraph, src: str) -> str | None:
+    """Return the op that a control dependency waits for: the partitioner sends an empty constant in its place."""
+    constant = op_of(graph, src).constant
+    if constant is None or constant.nbytes != 0:
+        return None
+    return next((before for before, _, edge in graph.in_edges(src, data="edge") if edge.kind == "control"), None)
+
+
+def _tensor(graph: nx.MultiDiGraph, send: Op, src: str, port: int | None) -> TensorSpec | None:
+    outputs = op_of(graph, src).outputs
+    if port is not None and port < len(outputs):
+        return outputs[port]
+    dtype = send.attrs.get("T")
+    return TensorSpec(dtype) if isinstance(dtype, str) else None
