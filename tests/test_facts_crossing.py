@@ -6,7 +6,8 @@ from typing import get_args
 
 import pytest
 
-from graphlens.facts.crossing import UNKNOWN, Crossing, End, Memory, Side, cause_of, device_kind, shape_ops
+from graphlens.facts.crossing import UNKNOWN, Crossing, End, Memory, cause_of, device_kind, shape_ops
+from graphlens.facts.placement.kernels import Kernel, KernelTable
 from graphlens.ir.devices import CopyReason
 from graphlens.ir.graph import Op, TensorSpec
 from graphlens.ir.sketch import sketch
@@ -15,19 +16,15 @@ CPU, GPU = "/job:localhost/replica:0/task:0/device:CPU:0", "/job:localhost/repli
 FLOATS, INTS = TensorSpec("float32", (4, 8)), TensorSpec("int32", (8,))
 
 
-class FewKernels:
-    """A registry of three ops: Relu has a float32 kernel, Fill reads its first argument on the host, Foo has none."""
-
-    device = "GPU"
-
-    def supports(self, op: Op) -> bool | None:
-        return {"Relu": op.attrs.get("T") == "float32", "Fill": True, "Foo": False}.get(op.type)
-
-    def host_argument(self, op: Op, side: Side, port: int) -> str | None:
-        return "dims" if (op.type, side, port) == ("Fill", "input", 0) else None
-
-    def supported_types(self, op: Op) -> str:
-        return "T: float32" if op.type == "Relu" else ""
+# A registry of three ops: Relu has a float32 kernel, Fill reads its first argument on the host, Bucketize has none.
+FEW = KernelTable(
+    "2.21",
+    {
+        "Relu": (Kernel("GPU", (("T", frozenset({"float32"})),), frozenset(), 0, ""),),
+        "Fill": (Kernel("GPU", (), frozenset({"dims"}), 0, ""),),
+        "Bucketize": (Kernel("CPU", (), frozenset(), 0, ""),),
+    },
+)
 
 
 def end(op_type: str, memory: Memory = "device", device: str = "", name: str = "", **more) -> End:
@@ -50,12 +47,12 @@ CASES = {
     "string/resource op: its output": Crossing(
         end("Relu"), end("AsText", ON_HOST, outputs=(TensorSpec("string"),)), FLOATS
     ),
-    "no kernel for this device and dtype": Crossing(end("Relu"), end("Foo", ON_HOST), FLOATS),
+    "no kernel for this device and dtype": Crossing(end("Relu"), end("Bucketize", ON_HOST), FLOATS),
     "no kernel for this device and dtype: others have one": Crossing(
         end("Relu", ON_HOST, attrs={"T": "int32"}), end("Tanh"), INTS
     ),
     "no kernel for this device and dtype: of its group": Crossing(
-        end("Relu"), end("Tanh", ON_HOST, held_by=Op("table", "Foo")), FLOATS
+        end("Relu"), end("Tanh", ON_HOST, held_by=Op("table", "Bucketize")), FLOATS
     ),
     "explicit device": Crossing(end("Relu"), end("Tanh", ON_HOST, requested="/CPU:0"), FLOATS),
     "explicit device: between equals": Crossing(
@@ -70,7 +67,7 @@ CASES = {
 
 @pytest.mark.parametrize("title", CASES)
 def test_a_reason_and_the_op_at_fault(title: str) -> None:
-    cause = cause_of(CASES[title], FewKernels())
+    cause = cause_of(CASES[title], FEW)
     assert cause.reason == title.partition(":")[0]
     assert cause.detail
     assert cause.at_fault in cause.detail
@@ -81,14 +78,14 @@ def test_there_is_a_case_for_every_reason() -> None:
 
 
 def test_a_missing_kernel_is_named_with_the_types_that_have_one() -> None:
-    cause = cause_of(CASES["no kernel for this device and dtype: others have one"], FewKernels())
-    assert cause.detail == "relu (Relu) has no GPU kernel for T=int32 (there is one for T: float32)"
-    cause = cause_of(CASES["no kernel for this device and dtype"], FewKernels())
-    assert cause.detail == "foo (Foo) has no GPU kernel for any type"
+    cause = cause_of(CASES["no kernel for this device and dtype: others have one"], FEW)
+    assert cause.detail == "relu (Relu) has no GPU kernel for T=int32 (there is one for float32) in TensorFlow 2.21"
+    cause = cause_of(CASES["no kernel for this device and dtype"], FEW)
+    assert cause.detail == "bucketize (Bucketize) has no GPU kernel for any type in TensorFlow 2.21"
 
 
 def test_an_argument_in_host_memory_is_named() -> None:
-    cause = cause_of(CASES["int32/host-memory argument: on the host"], FewKernels())
+    cause = cause_of(CASES["int32/host-memory argument: on the host"], FEW)
     assert cause.detail == "fill (Fill) reads input `dims` (int32) in host memory, also on an accelerator"
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from graphlens.facts.crossing import Cause, Crossing, End, Kernels, Memory, cause_of
+from graphlens.facts.crossing import Cause, Crossing, End, Memory, cause_of
 from graphlens.facts.pairs import Pair
+from graphlens.facts.placement.kernels import KernelTable
 from graphlens.ir.graph import Op
 from graphlens.ir.run import CopyEvent, Profile
 
@@ -115,7 +116,7 @@ def known_ops(types: Mapping[str, str]) -> Known:
     return Known(types, frozenset(match["src"] for match in matches if match))
 
 
-def cause_of_event(event: CopyEvent, device: str, known: Known, kernels: Kernels | None) -> Cause:
+def cause_of_event(event: CopyEvent, device: str, known: Known, kernels: KernelTable | None) -> Cause:
     """Return why the copy of ``event`` happens, as far as its own words and the ops of the profile prove it."""
     if event.kind is None:
         return Cause(None, f"the profile does not say which way this copy on {device} goes", event.node or None)

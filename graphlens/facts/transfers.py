@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Final
 
 import networkx as nx
 
+from graphlens.errors import UsageError
 from graphlens.facts.crossing import UNKNOWN, Cause, Crossing, End, Memory, cause_of, shape_ops
 from graphlens.facts.device_time import Busy, busy_of, windows_of
 from graphlens.facts.memcpys import Known, cause_of_event, ends_of, join, known_ops, memories_of
 from graphlens.facts.pairs import Pair, memory_of, pairs_of
+from graphlens.facts.placement.kernels import KernelTable, table_for, versions
 from graphlens.ir.devices import Copy
 from graphlens.ir.graph import Op, op_of
 from graphlens.ir.run import CopyEvent, Profile, ProfiledDevice
 
 if TYPE_CHECKING:
     from graphlens.facts.core import Facts
+    from graphlens.ir.evidence import Evidence
 
 _HOST: Final = "CPU:0"  # the host's end of a copy of which only the device tells
 
@@ -34,6 +37,15 @@ def copies(facts: Facts) -> tuple[Copy, ...]:
     found = [_of_pair(run, pair, events) for pair, events in zip(run.pairs, joined.of_pairs, strict=True)]
     found += [_alone(run, events) for events in joined.alone]
     return (*sorted(found, key=_rank), *sorted(facts.evidence.placement_copies, key=_rank))
+
+
+def kernels(evidence: Evidence) -> KernelTable | None:
+    """Return the kernels of the TensorFlow that ran, those of the newest table where its version is not known."""
+    version = str(evidence.environment.get("tensorflow") or versions()[-1])
+    try:
+        return table_for(version)
+    except UsageError:
+        return None
 
 
 def transfer_ops(graph: nx.MultiDiGraph, copy: Copy) -> tuple[str, ...]:

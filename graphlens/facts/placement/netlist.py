@@ -72,12 +72,12 @@ class Netlist:
     @cached_property
     def inputs(self) -> tuple[tuple[Slot, ...], ...]:
         """What each op takes, by input; empty where its type is not registered."""
-        return tuple(_slots(op, outputs=False) for op in self.ops)
+        return tuple(slots_of(op, outputs=False) for op in self.ops)
 
     @cached_property
     def outputs(self) -> tuple[tuple[Slot, ...], ...]:
         """What each op gives, by output; empty where its type is not registered."""
-        return tuple(_slots(op, outputs=True) for op in self.ops)
+        return tuple(slots_of(op, outputs=True) for op in self.ops)
 
     def taken(self, wire: Wire) -> Slot:
         """Return what the reader of a data edge takes it as."""
@@ -113,7 +113,8 @@ def _by_destination(wire: Wire) -> tuple[int, bool, int]:
     return wire.dst, wire.dst_port < 0, wire.dst_port
 
 
-def _slots(op: Op, *, outputs: bool) -> tuple[Slot, ...]:
+def slots_of(op: Op, *, outputs: bool) -> tuple[Slot, ...]:
+    """Return what an op takes, or gives; empty where its type is not registered."""
     info = table().get(op.type)
     if info is None:
         return tuple(Slot("", spec.dtype) for spec in op.outputs) if outputs else ()
