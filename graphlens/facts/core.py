@@ -25,7 +25,7 @@ from graphlens.facts import (
     rows,
     transfers,
 )
-from graphlens.facts.placement.kernels import KernelTable
+from graphlens.facts.crossing import Kernels
 from graphlens.ir.analysis import CriticalPath, Figure, OpRow, Quality, Saving, StepTime
 from graphlens.ir.devices import Copy, DeviceRow, Distribution
 from graphlens.ir.evidence import Evidence
@@ -198,7 +198,7 @@ class Facts:
         return fusion.unfused(self)
 
     @property
-    def kernels(self) -> KernelTable | None:
+    def kernels(self) -> Kernels | None:
         """What TensorFlow's registry says of the kernels of a GPU that took part; ``None``: not known."""
         return transfers.kernels(self.evidence)
 

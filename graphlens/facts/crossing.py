@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Final, Literal, NamedTuple, Protocol
 
 import networkx as nx
 
-from graphlens.facts.placement.kernels import CPU, GPU, KernelTable
-from graphlens.facts.placement.netlist import slots_of
 from graphlens.ir.devices import CopyKind, CopyReason
-from graphlens.ir.graph import ARGUMENT, RETURN, Op, TensorSpec, data_inputs, op_of, topological_order
-from graphlens.ir.ops import CONSTANTS, family
+from graphlens.ir.graph import ARGUMENT, DTYPE_BYTES, RETURN, Op, TensorSpec, data_inputs, op_of, topological_order
+from graphlens.ir.ops import CONSTANTS, VARIABLE_READS, family, runtime_type
 
 Memory = Literal["host", "device"]
 Side = Literal["input", "output"]
@@ -30,6 +28,23 @@ _SHAPES: Final = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 _TRANSFERS: Final = re.compile(r"^_?(Host)?(Send|Recv)$")
 _NO_DEVICES: Final = frozenset({"JOB", "REPLICA", "TASK"})  # parts of a device's name that say where, not what
 _REPLICA: Final = re.compile(r"(?:^|/)replica_(\d+)(?:/|$)")
+
+
+class Kernels(Protocol):
+    """What TensorFlow's registry says of the kernels of one type of accelerator."""
+
+    @property
+    def device(self) -> str:
+        """The type of the accelerator, as ``GPU``."""
+
+    def supports(self, op: Op) -> bool | None:
+        """Tell whether there is a kernel for the op and its types; ``None`` for an op that the table lacks."""
+
+    def host_argument(self, op: Op, side: Side, port: int) -> str | None:
+        """Return the name of the argument at ``port`` when the kernel keeps it in host memory."""
+
+    def supported_types(self, op: Op) -> str:
+        """Say which types there are kernels for, as ``T: float32, float16``; empty when there is none at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +107,7 @@ class Cause(NamedTuple):
 UNKNOWN: Final = Cause()
 
 
-def cause_of(crossing: Crossing, kernels: KernelTable | None = None) -> Cause:
+def cause_of(crossing: Crossing, kernels: Kernels | None = None) -> Cause:
     """Return why ``crossing`` happens: the first cause that the evidence proves; none is guessed.
 
     Without ``kernels``, causes that only the registry tells stay unknown.
@@ -140,14 +155,14 @@ def is_accelerator(device: str) -> bool:
 # -- causes, in the order in which they are tried -----------------------------------------------------------------
 
 
-def _fetch(crossing: Crossing, _: KernelTable | None) -> Cause | None:
+def _fetch(crossing: Crossing, _: Kernels | None) -> Cause | None:
     op = crossing.dst.op
     if crossing.dst.memory != "host" or op.type not in _FETCHES:
         return None
     return Cause("fetch", f"the caller gets it in host memory ({op.name})", op.name)
 
 
-def _feed(crossing: Crossing, _: KernelTable | None) -> Cause | None:
+def _feed(crossing: Crossing, _: Kernels | None) -> Cause | None:
     op = crossing.src.op
     if crossing.src.memory != "host":
         return None
@@ -158,7 +173,7 @@ def _feed(crossing: Crossing, _: KernelTable | None) -> Cause | None:
     return None
 
 
-def _replicas(crossing: Crossing, _: KernelTable | None) -> Cause | None:
+def _replicas(crossing: Crossing, _: Kernels | None) -> Cause | None:
     """Two devices of one type, and names that say which replica each end belongs to."""
     src, dst = crossing.src, crossing.dst
     numbers = [_replica(end.op.name) for end in (src, dst)]
@@ -175,14 +190,14 @@ def _replica(name: str) -> int:
     return int(match[1]) if match else 0
 
 
-def _python(crossing: Crossing, _: KernelTable | None) -> Cause | None:
+def _python(crossing: Crossing, _: Kernels | None) -> Cause | None:
     for end in crossing.host_ends:
         if end.op.type in _PYTHON:
             return Cause("Python op", f"{end.op.name} ({end.op.type}) runs Python, on the host", end.op.name)
     return None
 
 
-def _string(crossing: Crossing, _: KernelTable | None) -> Cause | None:
+def _string(crossing: Crossing, _: Kernels | None) -> Cause | None:
     for end in crossing.host_ends:
         op = end.op
         if family(op.type) in _HOST_FAMILIES or any(spec.dtype in _HOST_TYPES for spec in _tensors(crossing, op)):
@@ -197,7 +212,7 @@ def _tensors(crossing: Crossing, op: Op) -> Iterator[TensorSpec]:
     yield from op.outputs
 
 
-def _no_kernel(crossing: Crossing, kernels: KernelTable | None) -> Cause | None:
+def _no_kernel(crossing: Crossing, kernels: Kernels | None) -> Cause | None:
     if kernels is None or not crossing.is_with_accelerator:
         return None
     for end in crossing.host_ends:
@@ -207,30 +222,36 @@ def _no_kernel(crossing: Crossing, kernels: KernelTable | None) -> Cause | None:
     return None
 
 
-def _lacks_kernel(op: Op, kernels: KernelTable) -> bool:
+def _lacks_kernel(op: Op, kernels: Kernels) -> bool:
     """Whether the registry knows the op, and no kernel for it; of an op whose types are unknown, none for any type."""
-    if not kernels.knows(op):
+    generic = _as_written(op)
+    if generic.type.startswith("_"):  # made where the op already was, of ops that were placed before
         return False
-    return kernels.kernel(op, GPU) is None if op.attrs else not kernels.has_any(op, GPU)
+    return kernels.supports(generic) is False and (bool(op.attrs) or not kernels.supported_types(generic))
 
 
-def _missing(end: Op, op: Op, kernels: KernelTable) -> str:
-    refused = kernels.refused(op, GPU)
-    what = f"for {refused} (there is one for {_alternatives(op, refused, kernels)})" if refused else "for any type"
+def _as_written(op: Op) -> Op:
+    """Return the op without the type and the label of oneDNN, which rewrites what runs on the processor."""
+    generic = runtime_type(op.type)
+    if generic == op.type:
+        return op
+    return replace(op, type=generic, attrs={name: value for name, value in op.attrs.items() if name != "_kernel"})
+
+
+def _missing(end: Op, op: Op, kernels: Kernels) -> str:
+    types = kernels.supported_types(_as_written(op))
+    what = f"for {_types_of(op)} (there is one for {types})" if types else "for any type"
     held = "" if op.name == end.name else f", and {end.name} has to be where it is"
-    return f"{op.name} ({op.type}) has no GPU kernel {what} in TensorFlow {kernels.version}{held}"
+    return f"{op.name} ({runtime_type(op.type)}) has no {kernels.device} kernel {what}{held}"
 
 
-def _alternatives(op: Op, refused: str, kernels: KernelTable) -> str:
-    """List the types that there are kernels for, of the attribute of ``refused`` (``T=int32``)."""
-    attribute = refused.partition("=")[0]
-    rows = [row for row in kernels.ops[op.type] if row.device != CPU]
-    return ", ".join(
-        sorted({dtype for row in rows for name, taken in row.constraints if name == attribute for dtype in taken})
-    )
+def _types_of(op: Op) -> str:
+    """Write the types of an op as ``T=int32``."""
+    found = [f"{name}={value}" for name, value in op.attrs.items() if str(value) in DTYPE_BYTES]
+    return ", ".join(found) or "its types"
 
 
-def _explicit(crossing: Crossing, _: KernelTable | None) -> Cause | None:
+def _explicit(crossing: Crossing, _: Kernels | None) -> Cause | None:
     """The host was asked for by name; between devices of one type, either of them was."""
     src, dst = crossing.src, crossing.dst
     if src.device == dst.device:
@@ -242,7 +263,7 @@ def _explicit(crossing: Crossing, _: KernelTable | None) -> Cause | None:
     return None
 
 
-def _shape(crossing: Crossing, _: KernelTable | None) -> Cause | None:
+def _shape(crossing: Crossing, _: Kernels | None) -> Cause | None:
     if not crossing.is_shape:
         return None
     src = crossing.src.op
@@ -251,26 +272,31 @@ def _shape(crossing: Crossing, _: KernelTable | None) -> Cause | None:
     )
 
 
-def _host_argument(crossing: Crossing, kernels: KernelTable | None) -> Cause | None:
+def _host_argument(crossing: Crossing, kernels: Kernels | None) -> Cause | None:
     """An op on the accelerator keeps this argument in host memory, or would do so there."""
     if not crossing.is_with_accelerator:
         return None
     for end in crossing.host_ends:
         side: Side = "input" if end is crossing.dst else "output"
-        argument = _argument_on_host(end, side, kernels) if kernels is not None else None
+        argument = (
+            kernels.host_argument(_as_written(end.op), side, end.port) if kernels and end.port is not None else None
+        )
+        if _is_int32_variable(crossing, end):
+            words = f"{end.op.name} reads a variable of int32, and these are kept in host memory"
+            return Cause("int32/host-memory argument", words, end.op.name)
         if argument or is_accelerator(end.device):
             return Cause("int32/host-memory argument", _kept(crossing, end, side, argument), end.op.name)
     return None
 
 
-def _argument_on_host(end: End, side: Side, kernels: KernelTable) -> str | None:
-    """Return the name of the argument at this end when the kernel for it keeps that in host memory."""
-    kernel, slots = kernels.kernel(end.op, GPU), slots_of(end.op, outputs=side == "output")
-    port = 0 if len(slots) == 1 else end.port  # which one it is needs no telling when there is only one
-    if kernel is None or port is None or port >= len(slots):
+def _argument_on_host(end: End, side: Side, kernels: Kernels | None) -> str | None:
+    if kernels is None or end.port is None:
         return None
-    name = slots[port].argument
-    return name if name in kernel.host_arguments else None
+    return kernels.host_argument(_as_written(end.op), side, end.port)
+
+
+def _is_int32_variable(crossing: Crossing, end: End) -> bool:
+    return end.op.type in VARIABLE_READS and crossing.tensor is not None and crossing.tensor.dtype == "int32"
 
 
 def _kept(crossing: Crossing, end: End, side: Side, argument: str | None) -> str:
@@ -280,14 +306,22 @@ def _kept(crossing: Crossing, end: End, side: Side, argument: str | None) -> str
     return f"{end.op.name} ({end.op.type}) {verb} {what}{dtype} in host memory, also on an accelerator"
 
 
-def _constant(crossing: Crossing, _: KernelTable | None) -> Cause | None:
+def _constant(crossing: Crossing, _: Kernels | None) -> Cause | None:
     op = crossing.src.op
     if crossing.src.memory != "host" or op.type not in CONSTANTS:
         return None
     return Cause("constant on the host", f"the constant {op.name} is kept in host memory", op.name)
 
 
-_CHECKS: Final[tuple[Callable[[Crossing, KernelTable | None], Cause | None], ...]] = (
+def _variable(crossing: Crossing, _: Kernels | None) -> Cause | None:
+    """Who put the variable on the host is not in the graph that reads it."""
+    op = crossing.src.op
+    if crossing.src.memory != "host" or op.type not in VARIABLE_READS:
+        return None
+    return Cause(None, f"{op.name} reads a variable that is on the host", op.name)
+
+
+_CHECKS: Final[tuple[Callable[[Crossing, Kernels | None], Cause | None], ...]] = (
     _fetch,
     _feed,
     _replicas,
@@ -296,6 +330,7 @@ _CHECKS: Final[tuple[Callable[[Crossing, KernelTable | None], Cause | None], ...
     _no_kernel,
     _explicit,
     _shape,
-    _host_argument,
     _constant,
+    _host_argument,
+    _variable,
 )

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from graphlens.facts.crossing import Cause, Crossing, End, Memory, cause_of
+from graphlens.facts.crossing import Cause, Crossing, End, Kernels, Memory, Side, cause_of
 from graphlens.facts.pairs import Pair
-from graphlens.facts.placement.kernels import KernelTable
+from graphlens.facts.placement.netlist import slots_of
 from graphlens.ir.graph import Op
 from graphlens.ir.run import CopyEvent, Profile
 
@@ -21,6 +21,12 @@ _EDGE: Final = re.compile(r"^(?P<kind>edge|memtype)_\d+_(?P<src>.+)$")
 _CALL_EDGE: Final = re.compile(r"^(?P<side>arg|ret)_(?P<number>\d+)$")
 # Code that uploads the value of a constant, outside of any op.
 _UPLOADS: Final = frozenset({"MakeTensorFromProto", "Const", "HostConst", "_EagerConst"})
+# What an op's own code does when it copies.
+_OWN_COPY: Final = {
+    "host-to-device": "itself uploads what its kernel needs",
+    "device-to-host": "itself reads back what its kernel wrote",
+    "device-to-device": "itself copies within the device",
+}
 _FETCHED: Final = re.compile(r"^_retval_(?P<src>.+)_\d+_\d+$")
 
 
@@ -116,7 +122,7 @@ def known_ops(types: Mapping[str, str]) -> Known:
     return Known(types, frozenset(match["src"] for match in matches if match))
 
 
-def cause_of_event(event: CopyEvent, device: str, known: Known, kernels: KernelTable | None) -> Cause:
+def cause_of_event(event: CopyEvent, device: str, known: Known, kernels: Kernels | None) -> Cause:
     """Return why the copy of ``event`` happens, as far as its own words and the ops of the profile prove it."""
     if event.kind is None:
         return Cause(None, f"the profile does not say which way this copy on {device} goes", event.node or None)
@@ -129,8 +135,7 @@ def cause_of_event(event: CopyEvent, device: str, known: Known, kernels: KernelT
     if event.kind == "device-to-host" and src in known.fetched:
         return Cause("fetch", f"the caller asks for {src}", src)
     if event.node and not _TRANSFER.match(event.op):
-        verb = "uploads what it needs for" if event.kind == "host-to-device" else "reads back what was written by"
-        return Cause(None, f"{event.node} ({event.op}) itself {verb} its kernel", event.node)
+        return Cause(None, f"{event.node} ({event.op}) {_OWN_COPY[event.kind]}", event.node)
     return cause_of(_crossing(event, device, src, dst, known.types), kernels)
 
 
@@ -150,9 +155,11 @@ def _crossing(event: CopyEvent, device: str, src: str, dst: str, types: Mapping[
     edge = _EDGE.match(event.edge)
     is_within = event.op in ("_HostRecv", "_HostSend") or (edge is not None and edge["kind"] == "memtype")
 
-    def end(name: str, memory: Memory) -> End:
-        place = device if memory == "device" or is_within else ""
-        return End(Op(name, types.get(name, "")), memory, place)
+    def end(name: str, memory: Memory, side: Side) -> End:
+        op = Op(name, types.get(name, ""))
+        # Which argument it is needs no telling where there is only one.
+        port = 0 if len(slots_of(op, side)) == 1 else None
+        return End(op, memory, device if memory == "device" or is_within else "", port)
 
     src_memory, dst_memory = memories_of(event)
-    return Crossing(end(src, src_memory), end(dst, dst_memory))
+    return Crossing(end(src, src_memory, "output"), end(dst, dst_memory, "input"))

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Final
 import networkx as nx
 
 from graphlens.errors import UsageError
-from graphlens.facts.crossing import UNKNOWN, Cause, Crossing, End, Memory, cause_of, shape_ops
+from graphlens.facts.crossing import UNKNOWN, Cause, Crossing, End, Kernels, Memory, cause_of, shape_ops
 from graphlens.facts.device_time import Busy, busy_of, windows_of
 from graphlens.facts.memcpys import Known, cause_of_event, ends_of, join, known_ops, memories_of
 from graphlens.facts.pairs import Pair, memory_of, pairs_of
-from graphlens.facts.placement.kernels import KernelTable, table_for, versions
+from graphlens.facts.placement.kernels import table_for, versions
+from graphlens.facts.placement.registry import GpuKernels
 from graphlens.ir.devices import Copy
 from graphlens.ir.graph import Op, op_of
 from graphlens.ir.run import CopyEvent, Profile, ProfiledDevice
@@ -39,11 +40,11 @@ def copies(facts: Facts) -> tuple[Copy, ...]:
     return (*sorted(found, key=_rank), *sorted(facts.evidence.placement_copies, key=_rank))
 
 
-def kernels(evidence: Evidence) -> KernelTable | None:
+def kernels(evidence: Evidence) -> Kernels | None:
     """Return the kernels of the TensorFlow that ran, those of the newest table where its version is not known."""
     version = str(evidence.environment.get("tensorflow") or versions()[-1])
     try:
-        return table_for(version)
+        return GpuKernels(table_for(version))
     except UsageError:
         return None
 
@@ -139,8 +140,8 @@ def _cause(run: _Run, pair: Pair) -> Cause:
     src = _end(run, pair.send, pair.src, pair.port)
     readers = [_end(run, pair.receive, name, port) for name, port in pair.readers]
     is_shape = pair.src in run.shapes
-    causes = (cause_of(Crossing(src, reader, pair.tensor, is_shape), run.facts.kernels) for reader in readers)
-    return next((cause for cause in causes if cause.reason), UNKNOWN)
+    causes = [cause_of(Crossing(src, reader, pair.tensor, is_shape), run.facts.kernels) for reader in readers]
+    return max(causes, key=lambda cause: (cause.reason is not None, cause.detail is not None), default=UNKNOWN)
 
 
 def _end(run: _Run, transfer: Op, name: str, port: int | None) -> End:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import networkx as nx
 
@@ -72,12 +72,12 @@ class Netlist:
     @cached_property
     def inputs(self) -> tuple[tuple[Slot, ...], ...]:
         """What each op takes, by input; empty where its type is not registered."""
-        return tuple(slots_of(op, outputs=False) for op in self.ops)
+        return tuple(slots_of(op, "input") for op in self.ops)
 
     @cached_property
     def outputs(self) -> tuple[tuple[Slot, ...], ...]:
         """What each op gives, by output; empty where its type is not registered."""
-        return tuple(slots_of(op, outputs=True) for op in self.ops)
+        return tuple(slots_of(op, "output") for op in self.ops)
 
     def taken(self, wire: Wire) -> Slot:
         """Return what the reader of a data edge takes it as."""
@@ -113,13 +113,12 @@ def _by_destination(wire: Wire) -> tuple[int, bool, int]:
     return wire.dst, wire.dst_port < 0, wire.dst_port
 
 
-def slots_of(op: Op, *, outputs: bool) -> tuple[Slot, ...]:
-    """Return what an op takes, or gives; empty where its type is not registered."""
+def slots_of(op: Op, side: Literal["input", "output"]) -> tuple[Slot, ...]:
+    """Return what ``op`` takes or gives; empty where its type is not registered."""
     info = table().get(op.type)
     if info is None:
-        return tuple(Slot("", spec.dtype) for spec in op.outputs) if outputs else ()
-    arguments = info.outputs if outputs else info.inputs
-    return _expanded(arguments, op)
+        return tuple(Slot("", spec.dtype) for spec in op.outputs) if side == "output" else ()
+    return _expanded(info.outputs if side == "output" else info.inputs, op)
 
 
 def _expanded(arguments: tuple[Argument, ...], op: Op) -> tuple[Slot, ...]:
