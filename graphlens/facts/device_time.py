@@ -69,13 +69,13 @@ def busy_of(profile: Profile) -> Mapping[int, Busy]:
 
 
 def merged(intervals: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yield the union of intervals as disjoint ones in order.
+    """Yield the union of intervals as disjoint ones in order; empty ones are left out.
 
-    >>> list(merged([(5, 9), (0, 2), (1, 3), (9, 10)]))
+    >>> list(merged([(5, 9), (0, 2), (1, 3), (9, 10), (4, 4)]))
     [(0, 3), (5, 10)]
     """
     last: tuple[int, int] | None = None
-    for start_ns, end_ns in sorted(intervals):
+    for start_ns, end_ns in sorted(interval for interval in intervals if interval[0] < interval[1]):
         if last is not None and start_ns <= last[1]:
             last = last[0], max(last[1], end_ns)
         else:
