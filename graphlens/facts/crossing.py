@@ -257,10 +257,15 @@ def _explicit(crossing: Crossing, _: Kernels | None) -> Cause | None:
     if src.device == dst.device:
         return None
     alike = device_kind(src.device) == device_kind(dst.device)
-    for end in (src, dst) if alike else crossing.host_ends:
+    # Between equals, the one that was taken off the first device, where everything goes by default.
+    for end in sorted((dst, src), key=_is_on_first) if alike else crossing.host_ends:
         if end.requested and (alike or not is_accelerator(end.requested)):
             return Cause("explicit device", f"{end.op.name} is placed on {end.requested} by name", end.op.name)
     return None
+
+
+def _is_on_first(end: End) -> bool:
+    return not end.requested or end.requested.endswith(":0")
 
 
 def _shape(crossing: Crossing, _: Kernels | None) -> Cause | None:
