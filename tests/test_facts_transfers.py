@@ -273,8 +273,9 @@ def test_an_event_names_the_ends_that_it_knows() -> None:
     assert {(copy.src_device, copy.dst_device) for copy in copies} == {("GPU:0", "CPU:0"), ("CPU:0", "GPU:0")}
 
 
-def test_the_machine_of_a_device_is_named() -> None:
-    (copy,) = of_profile(upload(), devices=(ProfiledDevice("GPU:3", "worker-1", "GPU"),))
+def test_of_several_machines_that_of_the_device_is_named() -> None:
+    devices = (ProfiledDevice("GPU:3", "worker-1", "GPU"),)
+    (copy,) = of_profile(upload(), devices=devices, hosts=("worker-0", "worker-1"))
     assert (copy.src_device, copy.dst_device) == ("worker-1/CPU:0", "worker-1/GPU:3")
 
 
@@ -299,9 +300,9 @@ def test_numbers_are_per_step_and_what_lies_outside_of_the_steps_counts_zero() -
     assert (outside.calls_per_step, outside.ns, outside.events) == (0.0, 0, 1)
 
 
-def test_without_steps_nothing_is_said_per_step() -> None:
-    (copy,) = of_profile(upload())
-    assert (copy.calls_per_step, copy.ns, copy.events) == (None, None, 1)
+def test_a_profile_that_marks_no_steps_counts_as_one() -> None:
+    (copy,) = of_profile(upload(start_ns=0, end_ns=7), upload(start_ns=20, end_ns=25))
+    assert (copy.calls_per_step, copy.ns, copy.events) == (2.0, 12, 2)
 
 
 def test_a_devices_own_steps_come_before_those_of_the_host() -> None:

@@ -9,6 +9,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 import networkx as nx
 
+from graphlens.facts.names import replica_of
 from graphlens.ir.devices import CopyKind, CopyReason
 from graphlens.ir.graph import ARGUMENT, DTYPE_BYTES, RETURN, Op, TensorSpec, data_inputs, op_of, topological_order
 from graphlens.ir.ops import CONSTANTS, VARIABLE_READS, family, runtime_type
@@ -25,9 +26,7 @@ _HOST_TYPES: Final = frozenset({"string", "resource"})
 _HOST_FAMILIES: Final = frozenset({"string", "input"})
 # These make a shape of a tensor; the runtime keeps it in host memory on every device.
 _SHAPES: Final = frozenset({"Shape", "ShapeN", "Size", "Rank"})
-_TRANSFERS: Final = re.compile(r"^_?(Host)?(Send|Recv)$")
 _NO_DEVICES: Final = frozenset({"JOB", "REPLICA", "TASK"})  # parts of a device's name that say where, not what
-_REPLICA: Final = re.compile(r"(?:^|/)replica_(\d+)(?:/|$)")
 
 
 class Kernels(Protocol):
@@ -176,18 +175,13 @@ def _feed(crossing: Crossing, _: Kernels | None) -> Cause | None:
 def _replicas(crossing: Crossing, _: Kernels | None) -> Cause | None:
     """Two devices of one type, and names that say which replica each end belongs to."""
     src, dst = crossing.src, crossing.dst
-    numbers = [_replica(end.op.name) for end in (src, dst)]
+    # All replicas but the first one have a number in their names.
+    numbers = [replica_of(end.op.name) or 0 for end in (src, dst)]
     alike = device_kind(src.device) == device_kind(dst.device) and src.device != dst.device
     if not alike or numbers[0] == numbers[1]:
         return None
     words = f"{dst.op.name} of replica {numbers[1]} reads what replica {numbers[0]} made"
     return Cause("cross-replica", words, dst.op.name)
-
-
-def _replica(name: str) -> int:
-    """Return the number in an op's name: TensorFlow gives all replicas but the first one a prefix."""
-    match = _REPLICA.search(name)
-    return int(match[1]) if match else 0
 
 
 def _python(crossing: Crossing, _: Kernels | None) -> Cause | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from graphlens.ir.run import CopyEvent, Profile, Span
+from graphlens.facts.devices import merged
+from graphlens.facts.steps import steps_of
+from graphlens.ir.run import CopyEvent, Profile
 
 
 class Windows(NamedTuple):
@@ -23,15 +25,11 @@ class Windows(NamedTuple):
 
 
 def windows_of(profile: Profile, device: int) -> Windows | None:
-    """Return the steps of a device: its own, else those of the host, else those of the other devices."""
-    own = profile.devices[device].steps if device < len(profile.devices) else ()
-    others = max((other.steps for other in profile.devices), key=len, default=())
-    spans: Sequence[Span] = own or profile.steps or others
+    """Return the steps of a device: those that it marks itself, else those of the profile."""
+    spans = profile.devices[device].steps or steps_of(profile).windows
     if not spans:
         return None
-    everywhere = spans if own or profile.steps else [span for other in profile.devices for span in other.steps]
-    start_ns = min(span.start_ns for span in everywhere)
-    return Windows(start_ns, max(span.end_ns for span in everywhere), len(spans))
+    return Windows(min(span.start_ns for span in spans), max(span.end_ns for span in spans), len(spans))
 
 
 class Busy:
@@ -41,7 +39,7 @@ class Busy:
         self.starts_ns: list[int] = []
         self.ends_ns: list[int] = []
         self.before_ns: list[int] = [0]
-        for start_ns, end_ns in merged(kernels):
+        for start_ns, end_ns in merged(kernel for kernel in kernels if kernel[0] < kernel[1]):
             self.starts_ns.append(start_ns)
             self.ends_ns.append(end_ns)
             self.before_ns.append(self.before_ns[-1] + end_ns - start_ns)
@@ -66,21 +64,3 @@ def busy_of(profile: Profile) -> Mapping[int, Busy]:
     for event in profile.kernels_on_device:
         kernels[event.device].append((event.start_ns, event.end_ns))
     return {device: Busy(intervals) for device, intervals in kernels.items()}
-
-
-def merged(intervals: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yield the union of intervals as disjoint ones in order; empty ones are left out.
-
-    >>> list(merged([(5, 9), (0, 2), (1, 3), (9, 10), (4, 4)]))
-    [(0, 3), (5, 10)]
-    """
-    last: tuple[int, int] | None = None
-    for start_ns, end_ns in sorted(interval for interval in intervals if interval[0] < interval[1]):
-        if last is not None and start_ns <= last[1]:
-            last = last[0], max(last[1], end_ns)
-        else:
-            if last is not None:
-                yield last
-            last = start_ns, end_ns
-    if last is not None:
-        yield last

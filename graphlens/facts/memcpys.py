@@ -12,9 +12,9 @@ from graphlens.facts.crossing import Cause, Crossing, End, Kernels, Memory, Side
 from graphlens.facts.pairs import Pair
 from graphlens.facts.placement.netlist import slots_of
 from graphlens.ir.graph import Op
+from graphlens.ir.ops import TRANSFERS
 from graphlens.ir.run import CopyEvent, Profile
 
-_TRANSFER: Final = re.compile(r"^_?(Host)?(Send|Recv)$")
 # TensorFlow names the tensor of a send `edge_12_PRODUCER`, or `memtype_12_PRODUCER` between the memories of one device.
 _EDGE: Final = re.compile(r"^(?P<kind>edge|memtype)_\d+_(?P<src>.+)$")
 # Arguments and results of a function that was told to run on another device (process_function_library_runtime.cc).
@@ -93,7 +93,7 @@ def ends_of(event: CopyEvent) -> tuple[str, str]:
     """
     edge = _EDGE.match(event.edge)
     src, dst = event.src or (edge["src"] if edge else ""), event.dst
-    if event.node and not _TRANSFER.match(event.op):
+    if event.node and event.op not in TRANSFERS:
         # The op's own code copies: into the device for its kernel, or back from what the kernel wrote.
         # Of a call on another device, the argument is copied for it, as `arg_0`.
         if event.kind == "host-to-device" or event.edge.startswith("arg_"):
@@ -134,7 +134,7 @@ def cause_of_event(event: CopyEvent, device: str, known: Known, kernels: Kernels
         return _of_call(event, call["side"], call["number"])
     if event.kind == "device-to-host" and src in known.fetched:
         return Cause("fetch", f"the caller asks for {src}", src)
-    if event.node and not _TRANSFER.match(event.op):
+    if event.node and event.op not in TRANSFERS:
         return Cause(None, f"{event.node} ({event.op}) {_OWN_COPY[event.kind]}", event.node)
     return cause_of(_crossing(event, device, src, dst, known.types), kernels)
 

@@ -171,7 +171,8 @@ def _alone(run: _Run, events: Sequence[CopyEvent]) -> Copy:
     device = run.profile.devices[first.device]
     cause = cause_of_event(first, device.name, run.known, run.facts.kernels)
     src, dst = ends_of(first)
-    places = [_place(device, memory) if first.kind else "" for memory in memories_of(first)]
+    host = f"{device.host}/" if device.host and len(run.profile.hosts) > 1 else ""
+    places = [_place(host, device, memory) if first.kind else "" for memory in memories_of(first)]
     copy = Copy(
         src=src,
         dst=dst,
@@ -185,9 +186,8 @@ def _alone(run: _Run, events: Sequence[CopyEvent]) -> Copy:
     return _as_reported(run, copy, events)
 
 
-def _place(device: ProfiledDevice, memory: Memory) -> str:
-    """Write a device with its machine, or the host of it."""
-    return "/".join(filter(None, (device.host, device.name if memory == "device" else _HOST)))
+def _place(host: str, device: ProfiledDevice, memory: Memory) -> str:
+    return host + (device.name if memory == "device" else _HOST)
 
 
 def _as_reported(run: _Run, copy: Copy, events: Sequence[CopyEvent]) -> Copy:
