@@ -1,10 +1,11 @@
-"""The only place that writes nanoseconds, bytes, FLOPs and shares as words."""
+"""The only place that writes nanoseconds, bytes, FLOPs, their rates, and shares as words."""
 
 from __future__ import annotations
 
 _TIME_UNITS = ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us"))
 _BYTE_UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 _FLOP_UNITS = ((10**12, "TFLOP"), (10**9, "GFLOP"), (10**6, "MFLOP"), (10**3, "kFLOP"))
+_RATE_UNITS = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 UNKNOWN = "unknown"
 
 
@@ -33,6 +34,24 @@ def format_flops(flops: int | None) -> str:
     ('7.72 GFLOP', 'unknown')
     """
     return _scaled(flops, _FLOP_UNITS, "FLOP")
+
+
+def format_flop_rate(flops_per_s: float) -> str:
+    """Write operations per second in decimal units, as in ``121 GFLOP/s``.
+
+    >>> format_flop_rate(121e9)
+    '121 GFLOP/s'
+    """
+    return f"{format_flops(round(flops_per_s))}/s"
+
+
+def format_byte_rate(bytes_per_s: float) -> str:
+    """Write bytes per second in decimal units, as vendors of memory do: ``19.4 GB/s``.
+
+    >>> format_byte_rate(19.4e9), format_byte_rate(12)
+    ('19.4 GB/s', '12 B/s')
+    """
+    return f"{_scaled(round(bytes_per_s), _RATE_UNITS, 'B')}/s"
 
 
 def format_share(share: float | None) -> str:

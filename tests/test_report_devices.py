@@ -31,12 +31,11 @@ def of(**parts):
 
 def test_devices_are_shown_by_machine_and_empty_ones_in_words():
     hosts = VIEW.devices.hosts
-    assert [(host.host, [device.name for device in host.devices]) for host in hosts] == [
-        ("worker-0", ["CPU:0", "GPU:0", "GPU:1"]),
-        ("worker-1", ["GPU:0", "GPU:1"]),
+    assert [(host.host, [device.name for device in host.devices], host.idle) for host in hosts] == [
+        ("worker-0", ["CPU:0", "GPU:0", "GPU:1"], ()),
+        ("worker-1", ["GPU:0"], ("GPU:1",)),
     ]
-    empty = hosts[1].devices[1]
-    assert (empty.empty, empty.lanes) == ("nothing ran on this device during the profile", ())
+    assert hosts[1].idle_words == "nothing ran on this device during the profile"
     assert VIEW.devices.summary == "5 devices, 1 of them empty: nothing ran there"
 
 
@@ -57,9 +56,16 @@ def test_one_processor_makes_no_section():
     assert of(devices=(replace(alone, name="GPU:0", kind="GPU"),)).devices is not None
 
 
-def test_equal_hardware_is_said_once():
-    rows = tuple(DeviceRow(f"GPU:{index}", kind="GPU", properties={"memory": "16 GB"}) for index in range(3))
-    assert [names for names, _ in of(devices=rows).devices.hardware] == ["GPU:0, GPU:1, GPU:2"]
+def test_equal_hardware_is_said_once_and_with_units():
+    properties = {"memory_size": 16 << 30, "clock_rate": 1_530_000, "core_count": 80}
+    rows = tuple(DeviceRow(f"GPU:{index}", kind="GPU", properties=properties) for index in range(3))
+    ((names, said),) = of(devices=rows).devices.hardware
+    assert names == "GPU:0, GPU:1, GPU:2"
+    assert [(label, cell.text) for label, cell in said] == [
+        ("memory size", "16.0 GiB"),
+        ("clock rate", "1.53 GHz"),
+        ("core count", "80"),
+    ]
 
 
 def test_a_lane_is_one_path_of_steps():

@@ -110,15 +110,15 @@ def test_hostile_names_add_no_element(hostile):
         "convert_variables_to_constants_v2", "Within tolerance", "Proven", "1.12× [1.10×, 1.15×]", "Refuted",
         "4 more ops of this finding not drawn.",
         "5 devices, 1 of them empty", "nothing ran on this device during the profile",
-        "replica 0, 4 steps, 52.8 ms each",
+        "replica 0, 4 steps of 52.8 ms",
         "2 of 4 accelerators did nearly all of the work", "Imbalance 113 %",
         "the layer block_1_relu is pinned to CPU:1", "60 events in the profile, 276 MiB", "device to host · int32[4]",
         "no kernel for this device and dtype", "2 more copies of this group not drawn.", "modelled",
         "What if there were a GPU:0 (V100)", "Modelled, not measured.", "702 ops",
         "LookupTableFindV2 has no GPU kernel",
         "fixed batch size", "15 → 0", "tf.TensorSpec((8, 224, 224, 3), tf.float32)", "ops inside XLA clusters",
-        "121 GFLOP/s and 18.1 GiB/s at best here", "1 op without operations or bytes not drawn.",
-        "Peak of 36.8 MiB at block_1_relu/Relu6, weights 13.5 MiB: an estimate", "Names leave out",
+        "121 GFLOP/s and 19.4 GB/s at best here", "1 op without operations or bytes not drawn.",
+        "Peak of 36.8 MiB at block_1_relu/Relu6, and 13.5 MiB of weights: an estimate", "Names leave out",
         "20.9 ms in 11 ops", "explicit device", "4.59 MiB", "not seen",
         "stands for 3 ops as written · model.py:41", "replay",
         "12 transposes, each with a consumer of its layout", "not applicable",
@@ -162,7 +162,8 @@ def test_a_skipped_figure_leaves_a_note(monkeypatch, tmp_path):
 
 
 def test_names_wrap_without_becoming_markup():
-    assert breakable("_a/b_c<d>.e") == "_a/<wbr>b_<wbr>c&lt;d&gt;.<wbr>e"
+    assert breakable("model/layer_<d>/kernel.part") == "model/layer_<wbr>&lt;d&gt;/kernel.<wbr>part"
+    assert breakable("short_name") == "short_name"
 
 
 def test_the_script_stays_small():

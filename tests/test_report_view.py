@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 
+from graphlens.ir.analysis import Saving
 from graphlens.report import view_ops
 from graphlens.report.evidence import cells_of
 from graphlens.report.view import view_of
@@ -88,6 +89,12 @@ def test_ops_of_a_finding_link_to_their_rows_and_back():
     (row,) = [row for row in view.ops.rows if row.anchor == op.anchor]
     assert (row.name, op.time) == (sample_document.BATCH_NORM_OPS[0], "151 us")
     assert ("GL203", "finding-GL203-1") in row.findings
+
+
+def test_a_saving_of_nothing_is_said_in_words():
+    refuted = replace(sample_document.LOW, saving=Saving(0, 0.0, "measured"))
+    (finding,) = view_of(replace(RICH, findings=(refuted,))).findings
+    assert (finding.saving.time, finding.saving.share) == ("nothing", "")
 
 
 def test_the_ledger_bars_cover_the_step_without_gaps():

@@ -22,7 +22,9 @@ from graphlens.report.ink import DeviceKey, Ink, ink_of
 from graphlens.report.view import view_of
 from graphlens.report.words import printable
 
-_BREAKS = re.compile(r"(?<=\S)([/_.,])(?=\S)")
+# A name may wrap after a slash, dot, comma or underscore, but no line need be shorter than this: each place to wrap
+# costs the page five bytes.
+_BREAKS = re.compile(r"(\S{10,}?[/_.,])(?=\S)")
 
 ASSETS = Path(__file__).parent / "assets"
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from graphlens.ir.analysis import SEVERITIES, Document, Quality, RuleStatus, StepTime
 from graphlens.report.evidence import Cell, cells_of
 from graphlens.report.view_copies import CopiesView, copies_view
-from graphlens.report.view_devices import DevicesView, DistributionView, devices_view, distribution_view
+from graphlens.report.view_devices import DevicesView, devices_view
+from graphlens.report.view_distribution import DistributionView, distribution_view
 from graphlens.report.view_findings import FindingView, ProofView, finding_views, joint_view
 from graphlens.report.view_machine import MemoryView, RooflineView, memory_view, roofline_view
 from graphlens.report.view_ops import OpTable, PathView, op_table, path_view

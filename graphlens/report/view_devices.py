@@ -1,19 +1,19 @@
-"""Device lanes, hosts and replicas in words and formatted numbers."""
+"""Device lanes in words, formatted numbers and drawings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from markupsafe import Markup
 
 from graphlens.ir.analysis import Document
-from graphlens.ir.devices import DeviceRow, HostRow, Lane, ReplicaRow
+from graphlens.ir.devices import DeviceRow, Lane
 from graphlens.report.evidence import Cell, cells_of
 from graphlens.report.plots import lane as draw_lane
 from graphlens.report.words import NOT_SEEN, plural
-from graphlens.units import UNKNOWN, format_bytes, format_count, format_ns, format_share
+from graphlens.units import format_byte_rate, format_bytes, format_count, format_ns, format_share
 
 # A pod of hundreds of devices is in the JSON; a reader needs those that did something first.
 DEVICE_LIMIT = 64
@@ -25,6 +25,14 @@ LANES = {
     "copy-out": "copies out",
     "copy-within": "copies within",
     "collective": "collectives",
+}
+
+
+# The profiler's own names and units of what it knows about a GPU (XPlane statistics of a device plane).
+_PROPERTIES: Mapping[str, Callable[[float], str]] = {
+    "clock_rate": lambda kilohertz: f"{kilohertz / 1e6:.2f} GHz",
+    "memory_bandwidth": format_byte_rate,
+    "memory_size": lambda size: format_bytes(round(size)),
 }
 
 
@@ -40,12 +48,11 @@ class LaneView:
 
 @dataclass(frozen=True, slots=True)
 class DeviceView:
-    """One device; ``lanes`` is empty and ``empty`` says so in words where nothing ran."""
+    """One device on which something ran."""
 
     name: str
     detail: str
     lanes: tuple[LaneView, ...]
-    empty: str
     kernels: str
     busy: str
     copies: str
@@ -54,10 +61,15 @@ class DeviceView:
 
 @dataclass(frozen=True, slots=True)
 class HostDevices:
-    """The devices of one machine; ``host`` is empty where the profile names none."""
+    """The devices of one machine; ``host`` is empty where the profile names none.
+
+    ``idle`` are those on which nothing ran, and ``idle_words`` say so.
+    """
 
     host: str
     devices: tuple[DeviceView, ...]
+    idle: tuple[str, ...]
+    idle_words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,36 +87,16 @@ class DevicesView:
     note: str
 
 
-@dataclass(frozen=True, slots=True)
-class PartRow:
-    """One host or replica: its name, formatted cells, and the bar of its busy time in per mille of the busiest."""
-
-    name: str
-    cells: tuple[str, ...]
-    busy: str
-    width: float
-
-
-@dataclass(frozen=True, slots=True)
-class DistributionView:
-    """How the work was spread over machines and replicas."""
-
-    words: str
-    imbalance: str | None
-    hosts: tuple[PartRow, ...]
-    replicas: tuple[PartRow, ...]
-
-
 def devices_view(document: Document) -> DevicesView | None:
     """Return the lanes, or ``None`` where one processor did everything: the ledger says that already."""
     rows = document.devices
     if not rows or (len(rows) == 1 and rows[0].kind in ("CPU", "")):
         return None
     shown = rows[:DEVICE_LIMIT]
-    hosts = groupby(sorted(shown, key=lambda row: _first_of(row.host, shown)), key=lambda row: row.host)
+    by_host = groupby(sorted(shown, key=lambda row: _first_of(row.host, shown)), key=lambda row: row.host)
     hidden = len(rows) - len(shown)
     return DevicesView(
-        hosts=tuple(HostDevices(host, tuple(map(_device, members))) for host, members in hosts),
+        hosts=tuple(_host(host, list(members)) for host, members in by_host),
         hardware=_hardware(shown),
         summary=_summary(rows),
         busiest=_busiest(rows),
@@ -135,14 +127,23 @@ def _summary(rows: Sequence[DeviceRow]) -> str:
 
 def _hardware(rows: Sequence[DeviceRow]) -> tuple[tuple[str, tuple[tuple[str, Cell], ...]], ...]:
     """Pair the names of equal devices with what the profile says of them."""
+    several = len({row.host for row in rows}) > 1
     groups: list[tuple[dict[str, object], list[str]]] = []
     for row in rows:
         properties = dict(row.properties)
         names = next((names for known, names in groups if known == properties), None)
         if names is None:
             groups.append((properties, names := []))
-        names.append(f"{row.host} {row.name}".strip())
-    return tuple((", ".join(names), cells_of(properties)) for properties, names in groups if properties)
+        names.append(f"{row.host} {row.name}".strip() if several else row.name)
+    return tuple((", ".join(names), cells_of(_readable(properties))) for properties, names in groups if properties)
+
+
+def _readable(properties: Mapping[str, object]) -> dict[str, object]:
+    """Write what profiles say of hardware with its unit, where the name is one of the profiler's own."""
+    return {
+        name: _PROPERTIES[name](value) if name in _PROPERTIES and isinstance(value, (int, float)) else value
+        for name, value in properties.items()
+    }
 
 
 def _busiest(rows: Sequence[DeviceRow]) -> tuple[str, ...]:
@@ -156,27 +157,34 @@ def _busiest(rows: Sequence[DeviceRow]) -> tuple[str, ...]:
     return tuple(f"{name} {format_share(share)}" for share, name in ranked)
 
 
+def _host(host: str, rows: Sequence[DeviceRow]) -> HostDevices:
+    idle = tuple(row.name for row in rows if is_empty(row))
+    which = "this device" if len(idle) == 1 else "these devices"
+    return HostDevices(
+        host=host,
+        devices=tuple(_device(row) for row in rows if not is_empty(row)),
+        idle=idle,
+        idle_words=f"nothing ran on {which} during the profile",
+    )
+
+
 def _device(row: DeviceRow) -> DeviceView:
-    empty = "nothing ran on this device during the profile" if is_empty(row) else ""
     return DeviceView(
         name=row.name,
         detail=_detail(row),
-        lanes=() if empty else _lanes(row),
-        empty=empty,
-        kernels="" if empty else format_count(row.kernels),
-        busy="" if empty else _time(row.busy_ns),
-        copies="" if empty else format_count(row.copies),
+        lanes=_lanes(row),
+        kernels=format_count(row.kernels),
+        busy=_time(row.busy_ns),
+        copies=format_count(row.copies),
         copied=format_bytes(row.copy_bytes) if row.copies else "",
     )
 
 
 def _detail(row: DeviceRow) -> str:
-    parts = (
-        None if row.replica is None else f"replica {row.replica}",
-        None if row.steps is None else plural(row.steps, "step"),
-        None if row.step_ns is None else f"{format_ns(row.step_ns)} each",
-    )
-    return ", ".join(part for part in parts if part)
+    replica = "" if row.replica is None else f"replica {row.replica}"
+    steps = "" if row.steps is None else plural(row.steps, "step")
+    length = f" of {format_ns(row.step_ns)}" if steps and row.step_ns is not None else ""
+    return ", ".join(part for part in (replica, steps + length) if part)
 
 
 def _lanes(row: DeviceRow) -> tuple[LaneView, ...]:
@@ -191,42 +199,6 @@ def _lane(device: str, lane: Lane, words: str) -> LaneView:
         lane.busy, lane.kind, title, "Height is how busy it was, from the start of the profile to its end."
     )
     return LaneView(lane.kind, words, share, Markup(drawing))
-
-
-# -- hosts and replicas --------------------------------------------------------------------------------------
-
-
-def distribution_view(document: Document) -> DistributionView | None:
-    """Return hosts and replicas, or ``None`` where there is one of each and nothing to compare."""
-    distribution = document.distribution
-    if distribution is None:
-        return None
-    hosts, replicas = distribution.hosts, distribution.replicas
-    if len(hosts) < 2 and len(replicas) < 2 and not distribution.words:
-        return None
-    most_ns = max((row.busy_ns or 0 for row in hosts), default=0)
-    most_of_replicas_ns = max((row.busy_ns or 0 for row in replicas), default=0)
-    return DistributionView(
-        words=distribution.words,
-        imbalance=None if distribution.imbalance is None else format_share(distribution.imbalance),
-        hosts=tuple(_host(row, most_ns) for row in hosts) if len(hosts) > 1 else (),
-        replicas=tuple(_replica(row, most_of_replicas_ns) for row in replicas) if len(replicas) > 1 else (),
-    )
-
-
-def _host(row: HostRow, most_ns: int) -> PartRow:
-    cells = (format_count(row.devices), format_count(row.steps), _time(row.step_ns))
-    return PartRow(row.name or UNKNOWN, cells, _time(row.busy_ns), _per_mille(row.busy_ns, most_ns))
-
-
-def _replica(row: ReplicaRow, most_ns: int) -> PartRow:
-    where = f"{row.host} {row.device}".strip()
-    cells = (where, format_count(row.kernels), _time(row.step_ns))
-    return PartRow(f"replica {row.number}", cells, _time(row.busy_ns), _per_mille(row.busy_ns, most_ns))
-
-
-def _per_mille(part_ns: int | None, whole_ns: int) -> float:
-    return round(1000 * (part_ns or 0) / whole_ns, 1) if whole_ns else 0.0
 
 
 def _time(ns: int | None) -> str:

@@ -161,10 +161,12 @@ def _finding(
 def _saving(saving: Saving) -> SavingView:
     known = saving.ns is not None or saving.share is not None
     share = saving.share or 0.0
+    nothing = saving.ns == 0
+    amount = format_ns(saving.ns) if saving.ns is not None or not known else format_share(saving.share)
     return SavingView(
         known=known,
-        time=format_ns(saving.ns) if saving.ns is not None or not known else format_share(saving.share),
-        share=f"{format_share(saving.share)} of the step" if saving.share is not None else "",
+        time="nothing" if nothing else amount,
+        share=f"{format_share(saving.share)} of the step" if saving.share is not None and not nothing else "",
         origin=SAVING_ORIGINS[saving.origin],
         explained=SAVING_EXPLAINED[saving.origin],
         width=round(1000 * min(max(share, 0.0), 1.0), 1),

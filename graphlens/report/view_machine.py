@@ -12,7 +12,7 @@ from graphlens.ir.devices import LiveTensor, Memory, Roof, RoofPoint
 from graphlens.report.plots import memory_curve
 from graphlens.report.roofline_plot import Dot, roofline_plot
 from graphlens.report.words import plural, shared_scope, shorten
-from graphlens.units import format_bytes, format_flops, format_ns, format_share
+from graphlens.units import UNKNOWN, format_byte_rate, format_bytes, format_flop_rate, format_ns, format_share
 
 # More dots hide each other, and each costs 200 bytes of the page.
 DOT_LIMIT = 120
@@ -39,7 +39,10 @@ class PointView:
 
 @dataclass(frozen=True, slots=True)
 class RooflineView:
-    """The roof in words, the drawing, and the ops that took longest; names leave out ``scope``."""
+    """The roof in words, the drawing, and the ops that took longest; names leave out ``scope``.
+
+    ``above`` says that some op exceeds the roof.
+    """
 
     roof: str
     memory: str
@@ -47,6 +50,7 @@ class RooflineView:
     drawing: Markup | None
     points: tuple[PointView, ...]
     scope: str
+    above: bool
     notes: tuple[str, ...]
 
 
@@ -87,12 +91,13 @@ def roofline_view(document: Document) -> RooflineView | None:
     scope = shared_scope([point.op for point in points])
     drawable = [point for point in points if point.flops > 0 and point.bytes > 0 and point.ns > 0]
     return RooflineView(
-        roof=f"{format_flops(round(roof.flops_per_s))}/s",
-        memory=f"{format_bytes(round(roof.bytes_per_s))}/s",
+        roof=format_flop_rate(roof.flops_per_s),
+        memory=format_byte_rate(roof.bytes_per_s),
         basis=_basis(roof),
         drawing=_drawing(roof, drawable[:DOT_LIMIT], len(scope)),
         points=tuple(_point(point, len(scope)) for point in points[:POINT_LIMIT]),
         scope=scope,
+        above=any(point.share > 1 for point in drawable),
         notes=_point_notes(points, drawable),
     )
 
@@ -117,7 +122,7 @@ def _drawing(roof: Roof, points: Sequence[RoofPoint], shared: int) -> Markup | N
         )
         for index, point in enumerate(points)
     ]
-    peak, memory = f"{format_flops(round(roof.flops_per_s))}/s", f"{format_bytes(round(roof.bytes_per_s))}/s"
+    peak, memory = format_flop_rate(roof.flops_per_s), format_byte_rate(roof.bytes_per_s)
     return Markup(roofline_plot(dots, roof.flops_per_s, roof.bytes_per_s, peak, memory))
 
 
@@ -128,8 +133,8 @@ def _point(point: RoofPoint, shared: int) -> PointView:
         op=point.op[shared:],
         type=point.type,
         time=format_ns(point.ns),
-        intensity="unknown" if intensity is None else f"{intensity:.3g}",
-        rate="unknown" if rate is None else f"{format_flops(round(rate))}/s",
+        intensity=UNKNOWN if intensity is None else f"{intensity:.3g}",
+        rate=UNKNOWN if rate is None else format_flop_rate(rate),
         share=format_share(point.share),
         width=round(1000 * min(max(point.share, 0.0), 1.0), 1),
         values=(point.ns, intensity, rate, point.share),

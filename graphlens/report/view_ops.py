@@ -174,7 +174,9 @@ def _stands_for(row: OpRow) -> str:
 
 def _op_cell(row: OpRow, column: Column) -> OpCell:
     value = getattr(row, column.key)
-    return OpCell(column.missing if value is None else _FORMATS[column.key](value), value)
+    # Shares come with 16 digits; six sort as well and keep the page small.
+    sortable = float(f"{value:.6g}") if isinstance(value, float) else value
+    return OpCell(column.missing if value is None else _FORMATS[column.key](value), sortable)
 
 
 def _ops_note(document: Document) -> str:
