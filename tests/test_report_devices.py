@@ -104,8 +104,20 @@ def test_copies_outside_of_the_steps_say_so():
     (row,) = of(
         copies=(Copy("a", "b", "/gpu:0", "/cpu:0", 8, calls_per_step=0.0, events=3, event_bytes=24),)
     ).copies.rows
-    assert row.cells[2].text == "outside of the steps"
-    assert row.events == "3 events in the profile, 24 B"
+    assert row.events == "3 events in the profile, 24 B, outside of the steps"
+
+
+def test_replicas_with_ops_of_one_name_are_drawn_apart():
+    copies = tuple(
+        Copy("RemoteCall", "Identity", f"/gpu:{index % 2}", "/cpu:0", 8, 10 - index, calls_per_step=1.0)
+        for index in range(3)
+    )
+    (group,) = of(copies=copies).copies.groups
+    assert [node.name for node in group.figure.nodes] == ["RemoteCall (gpu:0)", "RemoteCall (gpu:1)", "Identity"]
+    assert group.sizes == {
+        ("RemoteCall (gpu:0)", "Identity"): "2 copies",
+        ("RemoteCall (gpu:1)", "Identity"): "8 B",
+    }
 
 
 def test_names_leave_out_the_scope_that_all_share():

@@ -91,6 +91,16 @@ def test_ops_of_a_finding_link_to_their_rows_and_back():
     assert ("GL203", "finding-GL203-1") in row.findings
 
 
+def test_numbers_of_which_nothing_is_known_are_listed_and_take_no_room():
+    view = view_of(replace(RICH, quality=replace(RICH.quality, join_rate=None, coverage=None)))
+    assert view.quality.unknown == "joined op time, coverage"
+    assert "unknown" not in [number.value for number in view.quality.numbers]
+
+
+def test_a_single_step_has_no_spread():
+    assert view_of(replace(RICH, step=replace(RICH.step, n=1))).step_detail == "1 step, measured"
+
+
 def test_a_saving_of_nothing_is_said_in_words():
     refuted = replace(sample_document.LOW, saving=Saving(0, 0.0, "measured"))
     (finding,) = view_of(replace(RICH, findings=(refuted,))).findings

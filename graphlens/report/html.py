@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ def render(document: Document) -> str:
     """Return the page; equal documents give equal pages."""
     view, ink = view_of(document), ink_of(document)
     findings, groups = view.findings, view.copies.groups if view.copies else ()
+    ink = replace(ink, sizes={**ink.sizes, **{ends: size for group in groups for ends, size in group.sizes.items()}})
     drawn = _drawn(
         [finding.figure for finding in findings]
         + [finding.figure_after for finding in findings]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graphlens.ir.analysis import Document, Figure
-from graphlens.report.words import short_device
+from graphlens.ir.devices import Copy
+from graphlens.report.words import plural, short_device
 from graphlens.units import format_bytes
 
 # Further devices share the tones of the first ones; their names tell them apart.
@@ -43,8 +44,17 @@ def ink_of(document: Document) -> Ink:
     """Number the devices of a document, processors of the host first: equal documents get equal tones."""
     names = sorted({short_device(name) for name in _mentioned(document) if name}, key=_order)
     tones = {name: index % TONES for index, name in enumerate(names)}
-    sizes = {(copy.src, copy.dst): format_bytes(copy.bytes) for copy in document.copies if copy.bytes is not None}
-    return Ink(tones, sizes)
+    pairs: dict[tuple[str, str], list[Copy]] = {}
+    for copy in document.copies:
+        pairs.setdefault((copy.src, copy.dst), []).append(copy)
+    return Ink(tones, {ends: crossing(copies) for ends, copies in pairs.items()})
+
+
+def crossing(copies: Sequence[Copy]) -> str:
+    """Write what goes over one arrow: the size of one copy, or the number of several; empty where it is not known."""
+    if len(copies) > 1:
+        return plural(len(copies), "copy")
+    return "" if copies[0].bytes is None else format_bytes(copies[0].bytes)
 
 
 def _mentioned(document: Document) -> Iterator[str | None]:

@@ -170,8 +170,8 @@ def _devices(devices: list[object] | tuple[object, ...]) -> str | None:
 def _step(step: StepTime | None) -> tuple[str, str]:
     if step is None:
         return NOT_MEASURED, "no step was executed"
-    spread = f"{format_ns(step.p10_ns)} – {format_ns(step.p90_ns)} (p10 – p90)"
-    return format_ns(step.median_ns), f"{spread}, {plural(step.n, 'step')}, {step.origin}"
+    spread = f"{format_ns(step.p10_ns)} – {format_ns(step.p90_ns)} (p10 – p90), " if step.n > 1 else ""
+    return format_ns(step.median_ns), f"{spread}{plural(step.n, 'step')}, {step.origin}"
 
 
 def _tiles(document: Document, severities: tuple[tuple[str, int], ...]) -> tuple[Tile, ...]:

@@ -9,13 +9,14 @@ from typing import Literal
 from graphlens.ir.analysis import Document, Figure, FigureNode, OpRow
 from graphlens.ir.devices import Copy
 from graphlens.ir.run import Origin
+from graphlens.report.ink import crossing
 from graphlens.report.words import NOT_SEEN, plural, shared_scope, short_device
 from graphlens.units import UNKNOWN, format_bytes, format_count, format_ns, format_share
 
 # What a person reads in a table of copies; the JSON has all.
 COPY_LIMIT = 200
-# Copies in one figure: with both ends that is about as many ops as stay readable.
-FIGURE_COPIES = 6
+# Arrows in one figure: with both ends that is about as many ops as stay readable.
+FIGURE_ARROWS = 6
 # Each figure costs a second of layout at worst.
 FIGURE_LIMIT = 8
 KINDS = {
@@ -57,7 +58,10 @@ class CopyView:
 
 @dataclass(frozen=True, slots=True)
 class CopyGroup:
-    """Copies of one direction and one reason, with size and time per step; ``note`` says which are not drawn."""
+    """Copies of one direction and one reason, with size and time per step.
+
+    ``sizes`` are written on the arrows of ``figure``; ``note`` says which copies are not drawn.
+    """
 
     kind: str
     reason: str
@@ -68,6 +72,7 @@ class CopyGroup:
     critical: str
     modelled: bool
     figure: Figure | None
+    sizes: Mapping[tuple[str, str], str]
     note: str
 
 
@@ -103,20 +108,28 @@ def copies_view(document: Document) -> CopiesView | None:
 
 
 def _summary(copies: Sequence[Copy]) -> str:
-    modelled = sum(copy.origin == "modelled" for copy in copies)
-    if modelled == len(copies):
+    measured = [copy for copy in copies if copy.origin != "modelled"]
+    modelled = len(copies) - len(measured)
+    if not measured:
         return f"{plural(modelled, 'copy')} of a simulated placement: modelled, not measured"
-    measured = plural(len(copies) - modelled, "tensor")
-    crossing = f"{measured} {'crosses' if len(copies) - modelled == 1 else 'cross'} devices in the step"
-    return f"{crossing}; {modelled} more are modelled" if modelled else crossing
+    outside = sum(copy.calls_per_step == 0 for copy in measured)
+    inside = len(measured) - outside
+    return "; ".join(
+        filter(
+            None,
+            (
+                f"{plural(inside, 'tensor')} {'crosses' if inside == 1 else 'cross'} devices in the step",
+                f"{outside} outside of it" if outside else "",
+                f"{modelled} more are modelled" if modelled else "",
+            ),
+        )
+    )
 
 
 # -- rows ----------------------------------------------------------------------------------------------------
 
 
 def _copy(copy: Copy, scope: str) -> CopyView:
-    outside = copy.calls_per_step == 0
-    calls = "outside of the steps" if outside else format_count(copy.calls_per_step)
     return CopyView(
         src=copy.src.removeprefix(scope),
         dst=copy.dst.removeprefix(scope),
@@ -131,7 +144,7 @@ def _copy(copy: Copy, scope: str) -> CopyView:
         cells=(
             CopyCell(format_bytes(copy.bytes), copy.bytes),
             CopyCell(_time(copy.ns, copy.origin), copy.ns),
-            CopyCell(calls, copy.calls_per_step),
+            CopyCell(format_count(copy.calls_per_step), copy.calls_per_step),
             CopyCell(format_share(copy.overlap_share), copy.overlap_share),
         ),
         critical={True: "yes", False: "no", None: ""}[copy.on_critical_path],
@@ -144,10 +157,11 @@ def _time(ns: int | None, origin: Origin) -> str:
 
 
 def _events(copy: Copy) -> str:
+    where = "outside of the steps" if copy.calls_per_step == 0 else ""
     if not copy.events:
-        return ""
-    size = f", {format_bytes(copy.event_bytes)}" if copy.event_bytes is not None else ""
-    return f"{plural(copy.events, 'event')} in the profile{size}"
+        return where
+    size = "" if copy.event_bytes is None else format_bytes(copy.event_bytes)
+    return ", ".join(filter(None, (f"{plural(copy.events, 'event')} in the profile", size, where)))
 
 
 def _kind(copy: Copy) -> str:
@@ -174,8 +188,8 @@ def _weight(group: Sequence[Copy]) -> tuple[bool, int, int, int]:
 def _group(copies: Sequence[Copy], rows: Mapping[str, OpRow], drawn: bool) -> CopyGroup:
     critical = sum(copy.on_critical_path is True for copy in copies)
     unknown = sum(copy.on_critical_path is None for copy in copies)
-    figured = _figured(copies)
-    hidden = len(copies) - len(figured)
+    arrows = _figured(copies)
+    hidden = len(copies) - sum(map(len, arrows.values()))
     return CopyGroup(
         kind=_kind(copies[0]) or "direction unknown",
         reason=copies[0].reason or NO_REASON,
@@ -185,7 +199,8 @@ def _group(copies: Sequence[Copy], rows: Mapping[str, OpRow], drawn: bool) -> Co
         time=_sum_of([copy.ns for copy in copies], format_ns, _time(None, copies[0].origin)),
         critical=UNKNOWN if unknown == len(copies) else format_count(critical),
         modelled=copies[0].origin == "modelled",
-        figure=_figure(figured, hidden, rows) if drawn else None,
+        figure=_figure(arrows, hidden, rows) if drawn else None,
+        sizes={ends: crossing(members) for ends, members in arrows.items()},
         note=f"{plural(hidden, 'more copy')} of this group not drawn." if hidden else "",
     )
 
@@ -203,23 +218,40 @@ def _sum_of(values: Sequence[int | None], write: Callable[[int], str], nothing: 
     return write(sum(known)) + (f" ({missing} unknown)" if missing else "")
 
 
-def _figured(copies: Sequence[Copy]) -> list[Copy]:
+def _figured(copies: Sequence[Copy]) -> dict[tuple[str, str], list[Copy]]:
+    """Return the heaviest copies with two known ends, by the names of both; several of one pair are one arrow."""
     heaviest = sorted(copies, key=lambda copy: (-(copy.ns or 0), -(copy.bytes or 0)))
-    return [copy for copy in heaviest if copy.src and copy.dst][:FIGURE_COPIES]
+    known = [copy for copy in heaviest if copy.src and copy.dst]
+    devices: dict[str, set[str]] = {}
+    for copy in known:
+        devices.setdefault(copy.src, set()).add(copy.src_device)
+        devices.setdefault(copy.dst, set()).add(copy.dst_device)
+
+    def unique(name: str, device: str) -> str:
+        # Replicas have ops of one name on every device.
+        return f"{name} ({short_device(device)})" if len(devices[name]) > 1 else name
+
+    arrows: dict[tuple[str, str], list[Copy]] = {}
+    for copy in known:
+        ends = unique(copy.src, copy.src_device), unique(copy.dst, copy.dst_device)
+        if ends in arrows or len(arrows) < FIGURE_ARROWS:
+            arrows.setdefault(ends, []).append(copy)
+    return arrows
 
 
-def _figure(copies: Sequence[Copy], hidden: int, rows: Mapping[str, OpRow]) -> Figure | None:
+def _figure(arrows: Mapping[tuple[str, str], Sequence[Copy]], hidden: int, rows: Mapping[str, OpRow]) -> Figure | None:
     """Return both ends of the copies as ops to draw; the makers of tensors are the subjects."""
-    if not copies:
+    if not arrows:
         return None
-    makers = {copy.src: copy.src_device for copy in copies}
-    readers = {copy.dst: copy.dst_device for copy in copies if copy.dst not in makers}
+    makers = {src: (copies[0].src, copies[0].src_device) for (src, _), copies in arrows.items()}
+    readers = {dst: (copies[0].dst, copies[0].dst_device) for (_, dst), copies in arrows.items() if dst not in makers}
     nodes = (
-        *(_end(name, device, "subject", rows.get(name)) for name, device in makers.items()),
-        *(_end(name, device, "context", rows.get(name)) for name, device in readers.items()),
+        *(_end(shown, device, "subject", rows.get(name)) for shown, (name, device) in makers.items()),
+        *(_end(shown, device, "context", rows.get(name)) for shown, (name, device) in readers.items()),
     )
-    edges = tuple(dict.fromkeys((copy.src, copy.dst, "transfer") for copy in copies))
-    return Figure("executed" if copies[0].origin == "measured" else "placed", nodes, edges, hidden)
+    modelled = any(copy.origin == "modelled" for copies in arrows.values() for copy in copies)
+    edges = tuple((src, dst, "transfer") for src, dst in arrows)
+    return Figure("placed" if modelled else "executed", nodes, edges, hidden)
 
 
 def _end(name: str, device: str, role: Literal["subject", "context"], row: OpRow | None) -> FigureNode:

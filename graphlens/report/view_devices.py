@@ -127,15 +127,23 @@ def _summary(rows: Sequence[DeviceRow]) -> str:
 
 def _hardware(rows: Sequence[DeviceRow]) -> tuple[tuple[str, tuple[tuple[str, Cell], ...]], ...]:
     """Pair the names of equal devices with what the profile says of them."""
-    several = len({row.host for row in rows}) > 1
+    several = _several_hosts(rows)
     groups: list[tuple[dict[str, object], list[str]]] = []
     for row in rows:
         properties = dict(row.properties)
         names = next((names for known, names in groups if known == properties), None)
         if names is None:
             groups.append((properties, names := []))
-        names.append(f"{row.host} {row.name}".strip() if several else row.name)
+        names.append(_full_name(row, several))
     return tuple((", ".join(names), cells_of(_readable(properties))) for properties, names in groups if properties)
+
+
+def _several_hosts(rows: Sequence[DeviceRow]) -> bool:
+    return len({row.host for row in rows}) > 1
+
+
+def _full_name(row: DeviceRow, several_hosts: bool) -> str:
+    return f"{row.host} {row.name}".strip() if several_hosts else row.name
 
 
 def _readable(properties: Mapping[str, object]) -> dict[str, object]:
@@ -147,8 +155,9 @@ def _readable(properties: Mapping[str, object]) -> dict[str, object]:
 
 
 def _busiest(rows: Sequence[DeviceRow]) -> tuple[str, ...]:
+    several = _several_hosts(rows)
     shares = [
-        (share, f"{row.host} {row.name}".strip())
+        (share, _full_name(row, several))
         for row in rows
         for lane in row.lanes
         if lane.kind == "compute" and (share := busy_share(lane))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from graphlens.ir.analysis import Quality
 from graphlens.report.words import GRADES
-from graphlens.units import format_count, format_share
+from graphlens.units import UNKNOWN, format_count, format_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +20,14 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class GradeView:
-    """The verdict on the measurement itself."""
+    """The verdict on the measurement itself; ``unknown`` lists the numbers that nothing is known about."""
 
     grade: str
     words: str
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
     numbers: tuple[Number, ...]
+    unknown: str
 
 
 def quality_view(quality: Quality) -> GradeView:
@@ -52,7 +53,9 @@ def quality_view(quality: Quality) -> GradeView:
         Number("Profiler overhead", _signed_share(quality.profiler_overhead), _overhead_meaning(quality)),
         Number("Profiled steps", format_count(quality.steps), "were recorded with the profiler on."),
     )
-    return GradeView(quality.grade, GRADES[quality.grade], quality.reasons, quality.notes, numbers)
+    known = tuple(number for number in numbers if number.value != UNKNOWN)
+    unknown = tuple(number.label.lower() for number in numbers if number.value == UNKNOWN)
+    return GradeView(quality.grade, GRADES[quality.grade], quality.reasons, quality.notes, known, ", ".join(unknown))
 
 
 def _coverage_meaning(quality: Quality) -> str:

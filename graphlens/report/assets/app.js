@@ -68,7 +68,7 @@
     });
     byId("filter-count").textContent = words.length ? `${shown} of ${rows.length}` : "";
   };
-  filter.addEventListener("input", applyFilter);
+  if (filter) filter.addEventListener("input", applyFilter);
 
   // -- tables: sort
   const valueOf = (row, column, kind) => {
