@@ -9,11 +9,20 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from graphlens._version import __version__
-from graphlens.config import DEFAULT_PROOF_BUDGET_S, DEFAULT_STEPS, MOST_STEPS, Progress, Request, no_progress
-from graphlens.errors import GraphLensError
+from graphlens.config import (
+    DEFAULT_PROOF_BUDGET_S,
+    DEFAULT_SERVICE_DURATION_S,
+    DEFAULT_STEPS,
+    MOST_STEPS,
+    Progress,
+    Request,
+    no_progress,
+)
+from graphlens.errors import GraphLensError, UsageError
 
 if TYPE_CHECKING:
     from graphlens.pipeline.result import Analysis
@@ -55,6 +64,8 @@ def _one_line(message: str) -> str:
 def _analyze(options: argparse.Namespace) -> int:
     from graphlens import pipeline
 
+    if options.static and options.keep_logdir:
+        raise UsageError("--static records no profile that --keep-logdir could leave anywhere")
     request, outputs = _request(options), options.output
     pipeline.check_outputs(outputs)
     with _progress() as progress:
@@ -62,16 +73,40 @@ def _analyze(options: argparse.Namespace) -> int:
         for path in outputs:
             analysis.save(path)
     _print_summary(analysis, outputs)
-    return _exit_code(analysis, options.fail_on)
+    return _print_kept(request) or _exit_code(analysis, options.fail_on)
 
 
 def _record(options: argparse.Namespace) -> int:
     from graphlens import pipeline
 
+    _check_record(options)
+    request = _request(options)
     with _progress() as progress:
-        pipeline.record(_request(options), options.output, progress)
+        if options.service:
+            duration_s = options.duration or DEFAULT_SERVICE_DURATION_S
+            pipeline.record_services(request, options.service, duration_s, options.output, progress)
+        else:
+            pipeline.record(request, options.output, progress)
     print(options.output)
-    return OK
+    return _print_kept(request)
+
+
+def _check_record(options: argparse.Namespace) -> None:
+    if not options.target and options.service is None:
+        raise UsageError("name a TARGET to execute, or with --service the programs to profile")
+    if options.duration and options.service is None:
+        raise UsageError("--duration is for --service; --steps says how many steps of a TARGET are profiled")
+
+
+def _print_kept(request: Request) -> int:
+    """Say where the profile was left; to have none although it was asked for is a failure."""
+    if request.keep_run is None:
+        return OK
+    if request.keep_run.is_dir():
+        print(request.keep_run)
+        return OK
+    print("graphlens: no profile was recorded, so --keep-logdir left none", file=sys.stderr)
+    return NOT_EXECUTED
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -160,6 +195,7 @@ def _add_analyze(commands: argparse._SubParsersAction[Any]) -> None:
     )  # fmt: skip
     command.add_argument("--static", action="store_true", help="never execute the model: judge the traced graph alone")
     command.add_argument("--no-prove", action="store_true", help="do not apply and measure the fixes of what is found")
+    _add_keep_logdir(command)
     _add_selection(command)
     command.add_argument(
         "--fail-on", choices=("low", "medium", "high"), help="exit 1 when a finding at or above this severity stands"
@@ -174,9 +210,28 @@ def _add_selection(command: argparse.ArgumentParser) -> None:
 
 
 def _add_record(commands: argparse._SubParsersAction[Any]) -> None:
-    command = _command(commands, "record", _record, "execute a model and keep the evidence in one file")
-    _add_target(command)
+    summary = "execute a model, or profile programs that run elsewhere, and keep the evidence in one file"
+    command = _command(commands, "record", _record, summary)
+    _add_target(command, nargs="?")
     command.add_argument("-o", "--output", metavar="FILE", required=True, help="the capture to write (.capture)")
+    command.add_argument(
+        "--service", metavar="grpc://HOST:PORT,...",
+        help="execute nothing here: profile the running programs that have called "
+        "tf.profiler.experimental.server.start(PORT), all at once; TARGET, if given, is the model that they run, "
+        "and its graph is stored too",
+    )  # fmt: skip
+    command.add_argument(
+        "--duration", metavar="S", type=_seconds,
+        help=f"profile the services for S seconds (default {DEFAULT_SERVICE_DURATION_S:g})",
+    )  # fmt: skip
+    _add_keep_logdir(command)
+
+
+def _add_keep_logdir(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--keep-logdir", metavar="DIR",
+        help="also leave the profile in DIR/plugins/profile/RUN, for `tensorboard --logdir DIR` and `xprof DIR`",
+    )  # fmt: skip
 
 
 def _add_fix(commands: argparse._SubParsersAction[Any]) -> None:
@@ -197,9 +252,9 @@ def _add_demo(commands: argparse._SubParsersAction[Any]) -> None:
     command.add_argument("--steps", metavar="N", type=_steps, default=DEFAULT_STEPS, help=argparse.SUPPRESS)
 
 
-def _add_target(command: argparse.ArgumentParser) -> None:
+def _add_target(command: argparse.ArgumentParser, nargs: str | None = None) -> None:
     command.add_argument(
-        "target", metavar="TARGET",
+        "target", metavar="TARGET", nargs=nargs,
         help="a SavedModel folder, a GraphDef (.pb .pbtxt), a MetaGraph, a .keras or .h5 file, a capture, "
         "or package.module:callable",
     )  # fmt: skip
@@ -238,7 +293,7 @@ def _command(
 
 def _request(options: argparse.Namespace) -> Request:
     return Request(
-        target=options.target,
+        target=options.target or "",
         signature=options.signature,
         tag=options.tag,
         inputs=options.inputs,
@@ -251,7 +306,16 @@ def _request(options: argparse.Namespace) -> Request:
         trust=options.trust,
         select=getattr(options, "select", ()),
         ignore=getattr(options, "ignore", ()),
+        keep_run=_new_run(getattr(options, "keep_logdir", None)),
     )
+
+
+def _new_run(folder: str | None) -> Path | None:
+    if folder is None:
+        return None
+    from graphlens.pipeline import logdir
+
+    return logdir.new_run(folder)
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:

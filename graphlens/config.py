@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 DEFAULT_STEPS: Final = 30  # the sampling error of a per-op median is then 2 to 5 %
@@ -12,6 +13,9 @@ MOST_STEPS: Final = 47  # with warm-up calls 50 in all: beyond that the profiler
 # Recording a model takes seconds to a few minutes; a child that is silent for longer hangs.
 DEFAULT_TIME_BUDGET_S: Final = 1800.0
 DEFAULT_PROOF_BUDGET_S: Final = 60.0
+
+# Some hundred steps of most programs, and a profile of a few megabytes.
+DEFAULT_SERVICE_DURATION_S: Final = 2.0
 
 # `progress(what, done, of)`; `of` is 0 when the amount of work is not known.
 Progress = Callable[[str, int, int], None]
@@ -28,7 +32,8 @@ class Request:
     Attributes
     ----------
     target
-        What the user wrote: a path or ``package.module:callable``.
+        What the user wrote: a path or ``package.module:callable``; empty where programs elsewhere are recorded and
+        their graph is not at hand.
     shapes
         Input name -> shape, for inputs whose shape the model leaves open.
     time_budget_s
@@ -39,6 +44,8 @@ class Request:
         Apply the fixes of findings to copies and measure them.
     trust
         Execute although the graph holds ops that touch files, network or Python.
+    keep_run
+        A run of a log folder in which to leave the profile as TensorBoard and XProf read it.
     """
 
     target: str
@@ -54,3 +61,4 @@ class Request:
     trust: bool = False
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
+    keep_run: Path | None = None

@@ -27,7 +27,8 @@ from graphlens.loaders.parts import HLO_FOLDER, MANIFEST, OPTIMIZED, PROFILE, RE
 
 # What a capture holds; a recorder's log and compiler dumps stay behind, since they may show paths or weights.
 _PART: Final = re.compile(
-    r"^(capture\.json|(traced|optimized|profile\.xplane|executed/\d+)\.pb|replay\.json|hlo/[^/]+\.txt)$"
+    r"^(capture\.json|(traced|optimized|profile\.xplane|executed/\d+)\.pb|profiles/[^/]+\.xplane\.pb|replay\.json"
+    r"|hlo/[^/]+\.txt)$"
 )
 
 # The same parts give the same bytes: no clock, no user, no machine.
@@ -163,12 +164,30 @@ def add_traced(
     It replaces what the recorder traced, whose root is not the target's own.  ``captures`` says which variable an
     argument of the root is bound to.
     """
-    folder = Path(directory)
-    manifest = dict(open_capture(folder).manifest)
-    manifest["traced_root"] = traced_root
-    manifest["variables"] = {name: _described(variable) for name, variable in captures.items()}
-    (folder / TRACED).write_bytes(graph_def)
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    (Path(directory) / TRACED).write_bytes(graph_def)
+    variables = {name: _described(variable) for name, variable in captures.items()}
+    _write_manifest(directory, {"traced_root": traced_root, "variables": variables})
+
+
+def take_traced(directory: str | os.PathLike[str], other: str | os.PathLike[str]) -> None:
+    """Put the traced graph of the capture ``other`` into the capture folder ``directory``."""
+    source = open_capture(other)
+    (Path(directory) / TRACED).write_bytes(source.part(TRACED))
+    _write_manifest(directory, {name: source.manifest.get(name) for name in ("traced_root", "variables", "training")})
+
+
+def amend(
+    directory: str | os.PathLike[str], target: Mapping[str, Any] | None = None, notes: Sequence[str] = ()
+) -> None:
+    """Say in the capture folder ``directory`` which target it is about, and add notes."""
+    known = open_capture(directory).manifest
+    said = [*(known.get("notes") or ()), *notes]
+    _write_manifest(directory, {"target": dict(target or known["target"]), "notes": list(dict.fromkeys(said))})
+
+
+def _write_manifest(directory: str | os.PathLike[str], changed: Mapping[str, Any]) -> None:
+    manifest = {**open_capture(directory).manifest, **changed}
+    (Path(directory) / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
 def _described(variable: Variable) -> dict[str, Any]:
@@ -294,11 +313,19 @@ def _variable(entry: Mapping[str, Any]) -> Variable:
 
 
 def _profile(capture: Capture) -> Profile | None:
-    if PROFILE not in capture.names:
-        return None
-    from graphlens.loaders.xplane import read_profile
+    from graphlens.loaders import hosts, xplane
 
-    return read_profile(capture.part(PROFILE))
+    parts = profile_parts(capture)
+    if PROFILE in parts.values():
+        return xplane.read_profile(capture.part(PROFILE))
+    return hosts.read_hosts({host: capture.part(part) for host, part in parts.items()}) if parts else None
+
+
+def profile_parts(capture: Capture) -> dict[str, str]:
+    """Return host -> part of the capture's profiles; the host of a local recording is empty."""
+    if PROFILE in capture.names:
+        return {"": PROFILE}
+    return {str(item.get("name")): str(item.get("profile")) for item in _dicts(capture.manifest, "hosts")}
 
 
 def _replay(capture: Capture) -> dict[str, ReplayRecord]:

@@ -91,6 +91,7 @@ _FIELDS: Final[Mapping[str, Check]] = {
     "traced_root": _is_text,
     "variables": _mapping_of(_is_variable),
     "inputs": _list_of(_is_mapping),
+    "hosts": _list_of(_is_mapping),
     "unprofiled_ns": _list_of(_is_integer),
     "profiled_steps": _is_integer,
     "executed": _list_of(_is_text),

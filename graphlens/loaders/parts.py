@@ -9,6 +9,7 @@ MANIFEST: Final = "capture.json"
 TRACED: Final = "traced.pb"
 OPTIMIZED: Final = "optimized.pb"
 PROFILE: Final = "profile.xplane.pb"
+PROFILES_FOLDER: Final = "profiles/"  # one profile per host, in place of PROFILE
 REPLAY: Final = "replay.json"
 EXECUTED_FOLDER: Final = "executed/"
 HLO_FOLDER: Final = "hlo/"

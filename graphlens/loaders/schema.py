@@ -1,4 +1,4 @@
-"""The protobuf messages that ``tensorboard`` does not bring: SavedModel and XPlane, under names of our own.
+"""The protobuf messages that ``tensorboard`` does not bring: SavedModel, XPlane, profiler service, under our own names.
 
 They are built from the tables below, so they fit every protobuf runtime (generated code is tied to one) and never
 meet TensorFlow's own descriptors, which may live in the same process.  The numbers are those of TensorFlow's
@@ -73,6 +73,28 @@ SAVED_MODEL: Table = {
     }
 }
 
+# What TensorFlow's profiler service takes and gives.  An answer's profile stays bytes: it is stored, not read.
+PROFILER_SERVICE: Table = {
+    "ProfileOptions": {
+        "include_dataset_ops": (1, "bool"),
+        "host_tracer_level": (2, "uint32"),
+        "device_tracer_level": (3, "uint32"),
+        "python_tracer_level": (4, "uint32"),
+        "version": (5, "uint32"),
+        "enable_hlo_proto": (7, "bool"),
+        "duration_ms": (9, "uint64"),
+    },
+    "ProfileRequest": {
+        "duration_ms": (1, "uint64"),
+        "opts": (4, "ProfileOptions"),
+        "repository_root": (5, "string"),
+        "session_id": (6, "string"),
+        "host_name": (7, "string"),
+        "emit_xspace": (9, "bool"),
+    },
+    "ProfileResponse": {"empty_trace": (7, "bool"), "xspace": (8, "bytes")},
+}
+
 
 @lru_cache(maxsize=1)
 def xspace() -> type[Any]:
@@ -84,6 +106,28 @@ def xspace() -> type[Any]:
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
     return _message_class(pool, "graphlens.xplane.XSpace")
+
+
+@lru_cache(maxsize=1)
+def profile_request() -> type[Any]:
+    """Return the message class of what TensorFlow's profiler service is asked."""
+    return _message_class(_profiler_service(), "graphlens.profiler_service.ProfileRequest")
+
+
+@lru_cache(maxsize=1)
+def profile_response() -> type[Any]:
+    """Return the message class of what it answers."""
+    return _message_class(_profiler_service(), "graphlens.profiler_service.ProfileResponse")
+
+
+@lru_cache(maxsize=1)
+def _profiler_service() -> Any:
+    from google.protobuf import descriptor_pool
+
+    file = _file("graphlens/profiler_service.proto", "graphlens.profiler_service", PROFILER_SERVICE)
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    return pool
 
 
 @lru_cache(maxsize=1)

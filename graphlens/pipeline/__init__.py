@@ -21,7 +21,7 @@ from graphlens.pipeline.result import Analysis
 
 CAPTURE_SUFFIX = ".capture"
 
-__all__ = ["Analysis", "analyze", "analyze_live", "check_outputs", "demo", "judge", "record"]
+__all__ = ["Analysis", "analyze", "analyze_live", "check_outputs", "demo", "judge", "record", "record_services"]
 
 
 def analyze(request: Request, progress: Progress = no_progress) -> Analysis:
@@ -33,6 +33,7 @@ def analyze(request: Request, progress: Progress = no_progress) -> Analysis:
         When there is nothing to judge.
     """
     with _collector_paused(), gather(request, progress) as gathered:
+        _keep_run(request, gathered.profiled)
         progress("judging", 0, 0)
         analysis = judge(explained(request, gathered, progress), request.select, request.ignore)
         return with_proofs(request, gathered, analysis, progress)
@@ -72,7 +73,38 @@ def record(request: Request, output: str, progress: Progress = no_progress) -> N
         if gathered.loaded is not None:
             loaded = gathered.loaded
             captures.add_traced(gathered.directory, loaded.graph_def, loaded.traced_root, loaded.graph.main.captures)
+        _keep_run(request, gathered.profiled)
         captures.write_capture(gathered.directory, output)
+
+
+def record_services(
+    request: Request, services: str, duration_s: float, output: str, progress: Progress = no_progress
+) -> None:
+    """Profile the programs behind ``services`` (``grpc://a:6009,grpc://b:6009``) at once, into one capture file.
+
+    The graph of ``request.target``, if it names one, is stored beside the profiles; it is never executed.
+
+    Raises
+    ------
+    ExecutionError
+        When one of them cannot be profiled, or none ran an op.
+    UsageError, TargetError, MissingDependencyError
+        When an address, the target or ``output`` cannot be used.
+    """
+    from graphlens.loaders import capture as captures
+    from graphlens.pipeline import remote
+
+    _check_capture_file(output)
+    with remote.recorded(request, remote.addresses(services), duration_s, progress) as folder:
+        _keep_run(request, folder)
+        captures.write_capture(folder, output)
+
+
+def _keep_run(request: Request, profiled: Path | None) -> None:
+    if request.keep_run is not None and profiled is not None:
+        from graphlens.pipeline import logdir
+
+        logdir.keep(profiled, request.keep_run)
 
 
 def analyze_live(

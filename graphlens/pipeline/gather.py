@@ -42,13 +42,19 @@ class Gathered:
     """Evidence, and where it came from.
 
     ``directory`` is the folder in which the recording left its parts, ``opened_as`` how a child was told to open the
-    target; both are ``None`` when nothing was recorded.
+    target; both are ``None`` when nothing was recorded.  ``capture`` is the target when that is a capture.
     """
 
     evidence: Evidence
     directory: Path | None = None
     loaded: LoadedModel | None = None
     opened_as: Mapping[str, Any] | None = None
+    capture: Path | None = None
+
+    @property
+    def profiled(self) -> Path | None:
+        """The capture that holds the profile, a folder or a file; ``None`` when there is no profile."""
+        return (self.directory or self.capture) if self.evidence.profile else None
 
 
 @contextmanager
@@ -63,7 +69,7 @@ def gather(request: Request, progress: Progress) -> Iterator[Gathered]:
     identified = sniff.identify(request.target)
     _check_inputs(request)
     if identified.kind == "capture":
-        yield Gathered(captures.evidence_of(captures.open_capture(identified.path)))
+        yield Gathered(captures.evidence_of(captures.open_capture(identified.path)), capture=identified.path)
         return
     if identified.kind not in READABLE | TRACED_BY_TENSORFLOW:
         raise TargetError(f"'{request.target}' is {NO_MODELS[identified.kind]}; GraphLens reads {sniff.READS}")

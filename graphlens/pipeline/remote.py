@@ -1,0 +1,125 @@
+"""Record programs that run elsewhere: profile them through TensorFlow's profiler service, into one capture."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from graphlens.config import Progress, Request, no_progress
+from graphlens.errors import ExecutionError, UsageError
+from graphlens.ir.run import Profile
+from graphlens.loaders import capture as captures
+from graphlens.loaders import hosts, sniff
+from graphlens.loaders.xplane import read_profile
+from graphlens.pipeline.gather import Gathered, gather
+from graphlens.tf import launch
+
+_SCHEME: Final = "grpc://"
+_ADDRESS: Final = re.compile(r"^(?P<host>[\w.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]+)$")
+_LAST_PORT: Final = 65_535
+
+# On top of the profiled time: starting Python, and what tasks may take to hand over their profiles.
+_LEAST_GRACE_S: Final = 120.0
+
+
+def addresses(text: str) -> tuple[str, ...]:
+    """Return the ``host:port`` of every service in ``grpc://a:6009,grpc://b:6009``; the scheme may be left out.
+
+    Raises
+    ------
+    UsageError
+        For an address that is none, or one that is named twice.
+
+    >>> addresses("grpc://a:6009, b:6009")
+    ('a:6009', 'b:6009')
+    """
+    found = [_address(part.strip()) for part in text.split(",")]
+    for address in found:
+        if sum(hosts.file_stem(other) == hosts.file_stem(address) for other in found) > 1:
+            raise UsageError(f"--service names {address} twice")
+    return tuple(found)
+
+
+def _address(text: str) -> str:
+    match = _ADDRESS.match(text.removeprefix(_SCHEME))
+    if match is None or not 0 < int(match["port"]) <= _LAST_PORT:
+        raise UsageError(f"'{text}' in --service is no address of the form grpc://HOST:PORT")
+    return match[0]
+
+
+@contextmanager
+def recorded(
+    request: Request, services: Sequence[str], duration_s: float, progress: Progress = no_progress
+) -> Iterator[Path]:
+    """Profile ``services`` for ``duration_s`` seconds, and yield the folder of a capture with one profile for each.
+
+    A target that ``request`` names is traced, never executed, and its graph stored beside the profiles.
+
+    Raises
+    ------
+    ExecutionError
+        When a service cannot be profiled, or none of the programs ran an op in that time.
+    """
+    with tempfile.TemporaryDirectory(prefix="graphlens-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        if not request.target:
+            _profile(folder, request, services, duration_s, progress)
+            yield folder
+            return
+        _refuse_capture(request)
+        with gather(replace(request, static=True), progress) as gathered:
+            _profile(folder, request, services, duration_s, progress)
+            _add_target(folder, gathered)
+            yield folder
+
+
+def _refuse_capture(request: Request) -> None:
+    if sniff.identify(request.target).kind == "capture":
+        raise UsageError(f"'{request.target}' is a capture already; with --service, name the model that is running")
+
+
+def _profile(folder: Path, request: Request, services: Sequence[str], duration_s: float, progress: Progress) -> None:
+    child = launch.start(folder, module="graphlens.tf.service")
+    child.send({"services": list(services), "duration_s": duration_s, "target": _described(services)})
+    limit_s = request.time_budget_s or 2 * duration_s + _LEAST_GRACE_S
+    outcome = child.wait(progress, limit_s)
+    if not outcome.ok:
+        raise ExecutionError(outcome.message)
+    _note_idle(folder, duration_s)
+
+
+def _described(services: Sequence[str]) -> dict[str, Any]:
+    return {"path": ",".join(_SCHEME + service for service in services), "kind": "service"}
+
+
+def _note_idle(folder: Path, duration_s: float) -> None:
+    """Say which programs ran no op while they were profiled; when it is all of them, there is nothing to keep."""
+    capture = captures.open_capture(folder)
+    parts = captures.profile_parts(capture)
+    idle = [host for host, part in parts.items() if not _ran(read_profile(capture.part(part)))]
+    if len(idle) == len(parts):
+        raise ExecutionError(
+            f"nothing was recorded: no op ran on {', '.join(idle)} in {duration_s:g} s; "
+            "record while the program computes, or for longer (--duration)"
+        )
+    captures.amend(folder, notes=[f"{host} ran no op in the {duration_s:g} s that were profiled." for host in idle])
+
+
+def _ran(profile: Profile) -> bool:
+    return bool(profile.ops or profile.kernels or profile.kernels_on_device)
+
+
+def _add_target(folder: Path, gathered: Gathered) -> None:
+    """Store the traced graph of the target, so that the profiled ops can be joined to it."""
+    target, loaded = gathered.evidence.target, gathered.loaded
+    if loaded is not None:
+        captures.add_traced(folder, loaded.graph_def, loaded.traced_root, loaded.graph.main.captures)
+    elif gathered.directory is not None:
+        captures.take_traced(folder, gathered.directory)
+    described = {"path": target.path, "kind": target.kind, "signature": target.signature, "digest": target.digest}
+    captures.amend(folder, target=described, notes=list(gathered.evidence.notes))
