@@ -6,7 +6,6 @@ import json
 import statistics
 import zipfile
 from collections import Counter, defaultdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +13,25 @@ import pytest
 from conftest import Analyzed, Record
 from end_to_end import CAPTURES, python
 from oracles import allocations_by_op, host_lines, is_op
+from xprof_oracle import Rows, assert_xprof_agrees, host_rows, needs_xprof, our_rows
 
 import graphlens
 from graphlens.ir.ops import runtime_type
 
 # -- XProf ------------------------------------------------------------------------------------------------------------
 
-# Prints, for each profile: [[type, name, occurrences, total self time in us, total time in us], …] of the host.
-XPROF = """
-import json, sys
-from xprof.convert import raw_to_tool_data
-for path in sys.argv[1:]:
-    data, _ = raw_to_tool_data.xspace_to_tool_data([path], "framework_op_stats", {})
-    rows = [[cell["v"] for cell in row["c"]] for row in json.loads(data)[0]["rows"]]
-    print(json.dumps([[row[2], row[3], row[4], row[7], row[5]] for row in rows if row[1] == "Host"]))
-"""
-
 PROFILE = "profile.xplane.pb"
-Rows = dict[tuple[str, str], tuple[int, float, float]]
-
-needs_xprof = pytest.mark.skipif(find_spec("xprof") is None, reason="needs tensorboard-plugin-profile")
 FIXTURES = sorted(path.stem for path in CAPTURES.glob("*.capture"))
 
 
 def xprof_rows(captures: list[Path], folder: Path) -> list[Rows]:
-    """Return XProf's rows by (name, type): occurrences, self time and total time in nanoseconds."""
+    """Return XProf's rows of each capture's profile."""
     profiles = []
     for capture in captures:
-        profiles.append(folder / capture.stem / PROFILE)  # XProf writes beside it
+        profiles.append(folder / capture.stem / PROFILE)
         profiles[-1].parent.mkdir()
         profiles[-1].write_bytes(profile_of(capture))
-    lines = python("-c", XPROF, *map(str, profiles)).splitlines()
-    return [
-        {
-            (name, op): (int(count), self_us * 1e3, total_us * 1e3)
-            for op, name, count, self_us, total_us in json.loads(line)
-        }
-        for line in lines
-        if line.startswith("[[")
-    ]
+    return host_rows([[profile] for profile in profiles])
 
 
 def profile_of(capture: Path) -> bytes:
@@ -60,36 +39,11 @@ def profile_of(capture: Path) -> bytes:
         return archive.read(PROFILE)
 
 
-def our_rows(analysis: graphlens.Analysis) -> Rows:
-    """Return the same of the events that GraphLens joins."""
+def rows_of(analysis: graphlens.Analysis) -> Rows:
+    """Return those of the events that GraphLens joins."""
     assert analysis.facts is not None
     assert analysis.facts.evidence.profile is not None
-    rows: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
-    for event in analysis.facts.evidence.profile.ops:
-        row = rows[event.node, event.op]
-        row[0] += 1
-        row[1] += event.self_ns
-        row[2] += event.end_ns - event.start_ns
-    return {key: (int(count), self_ns, total_ns) for key, (count, self_ns, total_ns) in rows.items()}
-
-
-def assert_xprof_agrees(xprof: Rows, ours: Rows, allocations: Counter[str]) -> None:
-    """The same ops, as often, and as long to a nanosecond an event (ours are whole), but for four things.
-
-    XProf adds a row for idle time.  It counts the launch of an XLA program as an op, whose kernels we count instead.
-    It leaves in a `_Send` what its receiver does before the send returns, which we give to the receiver.
-    It counts each memory event of an op (where oneDNN is on) as one more occurrence, of no time.
-    """
-    launches = {key for key in xprof if key[0] == key[1] and key[0].startswith("__inference_")}
-    assert set(xprof) - {("IDLE", "IDLE")} - launches == set(ours)
-    for key, (count, self_ns, total_ns) in ours.items():
-        there = xprof[key]
-        assert there[0] == count + allocations[key[0]], key
-        assert abs(there[2] - total_ns) <= count + 1, key
-        if key[1] == "_Send":
-            assert self_ns <= there[1] + 1, key
-        else:
-            assert abs(there[1] - self_ns) <= count + 1, key
+    return our_rows(analysis.facts.evidence.profile.ops)
 
 
 @needs_xprof
@@ -97,7 +51,7 @@ def test_xprof_counts_the_same_in_recorded_captures(tmp_path: Path) -> None:
     paths = [CAPTURES / f"{name}.capture" for name in FIXTURES]
     for path, rows in zip(paths, xprof_rows(paths, tmp_path), strict=True):
         assert len(rows) > 1, path
-        assert_xprof_agrees(rows, our_rows(graphlens.load(path)), allocations_by_op(profile_of(path)))
+        assert_xprof_agrees(rows, rows_of(graphlens.load(path)), allocations_by_op(profile_of(path)))
 
 
 @needs_xprof
@@ -106,7 +60,7 @@ def test_xprof_counts_the_same_in_fresh_recordings(capture_of: Record, analysis_
     targets = ["demo", "lstm", "while_if", "fixtures.models:two_devices"]
     paths = [capture_of(target) for target in targets]
     for target, path, rows in zip(targets, paths, xprof_rows(paths, tmp_path), strict=True):
-        assert_xprof_agrees(rows, our_rows(analysis_of(target)), allocations_by_op(profile_of(path)))
+        assert_xprof_agrees(rows, rows_of(analysis_of(target)), allocations_by_op(profile_of(path)))
 
 
 # -- a naive walker of the profile ------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from graphlens.config import Progress, Request, no_progress
-from graphlens.errors import ExecutionError, UsageError
+from graphlens.errors import ExecutionError, TargetError, UsageError
 from graphlens.ir.run import Profile
 from graphlens.loaders import capture as captures
 from graphlens.loaders import hosts, sniff
@@ -101,13 +101,20 @@ def _note_idle(folder: Path, duration_s: float) -> None:
     """Say which programs ran no op while they were profiled; when it is all of them, there is nothing to keep."""
     capture = captures.open_capture(folder)
     parts = captures.profile_parts(capture)
-    idle = [host for host, part in parts.items() if not _ran(read_profile(capture.part(part)))]
+    idle = [host for host, part in parts.items() if not _ran(_read(host, capture.part(part)))]
     if len(idle) == len(parts):
         raise ExecutionError(
             f"nothing was recorded: no op ran on {', '.join(idle)} in {duration_s:g} s; "
             "record while the program computes, or for longer (--duration)"
         )
     captures.amend(folder, notes=[f"{host} ran no op in the {duration_s:g} s that were profiled." for host in idle])
+
+
+def _read(host: str, profile: bytes) -> Profile:
+    try:
+        return read_profile(profile)
+    except TargetError as error:
+        raise ExecutionError(f"{host} sent what is no profile: {error}") from error
 
 
 def _ran(profile: Profile) -> bool:
