@@ -230,7 +230,7 @@ def _add_record(commands: argparse._SubParsersAction[Any]) -> None:
 def _add_keep_logdir(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--keep-logdir", metavar="DIR",
-        help="also leave the profile in DIR/plugins/profile/RUN, for `tensorboard --logdir DIR` and `xprof DIR`",
+        help="also leave the profile in DIR/plugins/profile/RUN, for `tensorboard --logdir DIR` or `xprof --logdir DIR`",
     )  # fmt: skip
 
 
