@@ -230,7 +230,8 @@ def _add_record(commands: argparse._SubParsersAction[Any]) -> None:
 def _add_keep_logdir(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--keep-logdir", metavar="DIR",
-        help="also leave the profile in DIR/plugins/profile/RUN, for `tensorboard --logdir DIR` or `xprof --logdir DIR`",
+        help="also leave the profile in DIR/plugins/profile/RUN, where `tensorboard --logdir DIR` and "
+        "`xprof --logdir DIR` open it",
     )  # fmt: skip
 
 
