@@ -138,6 +138,62 @@ def test_ops_are_filtered_and_a_link_brings_a_hidden_row_back(visit):
     assert len(names(page)) == 19
 
 
+def test_copies_sort_by_size_with_unknown_ones_last(visit):
+    page = visit("rich")
+    sizes = page.locator(".copy-table tbody tr td:nth-child(3)")
+    button = page.locator(".copy-table").get_by_role("button", name="Size")
+    button.click()
+    assert sizes.first.inner_text() == "4.59 MiB"
+    button.click()
+    assert (sizes.first.inner_text(), sizes.last.inner_text()) == ("16 B", "unknown")
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+@pytest.mark.parametrize("fold", ["roofline", "memory"])
+def test_a_link_opens_a_folded_drawing(visit, fold, scripts):
+    page = visit("rich", f"#{fold}", java_script_enabled=scripts)
+    page.wait_for_selector(f"#{fold} svg.plot", state="visible")
+
+
+@pytest.mark.parametrize("width", [420, 1280])
+def test_lanes_are_wide_enough_to_be_read(visit, width):
+    page = visit("rich", viewport={"width": width, "height": 800}, java_script_enabled=False)
+    boxes = [lane.bounding_box() for lane in page.locator("svg.lane").all()]
+    assert len(boxes) == 8
+    assert min(box["width"] for box in boxes) >= 150
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_both_sides_of_a_copy_differ_in_colour_shape_and_words(visit, scheme):
+    page = visit("rich", color_scheme=scheme)
+    sides = page.evaluate(
+        """[...document.querySelector('#copies figure').querySelectorAll('.node')].map(node => {
+             const outline = node.querySelector('polygon, path');
+             const words = [...node.querySelectorAll('text')].map(line => line.textContent);
+             return [getComputedStyle(outline).fill, outline.localName, words.at(-1)];
+           })"""
+    )
+    assert len(sides) == 2
+    assert all(one != other for one, other in zip(*sides, strict=True))
+    assert [words for _, _, words in sides] == ["CPU:0", "CPU:1"]
+
+
+@pytest.mark.parametrize("name", ["roofline", "memory"])
+def test_words_in_a_plot_stay_inside_it(visit, name):
+    page = visit("rich", f"#{name}")
+    page.wait_for_selector(f"#{name} svg.plot", state="visible")
+    outside = page.evaluate(
+        """name => { const plot = document.querySelector(`#${name} svg.plot`), frame = plot.getBoundingClientRect();
+             return [...plot.querySelectorAll('text')].filter(text => {
+               const line = text.getBoundingClientRect();
+               return line.left < frame.left || line.right > frame.right
+                 || line.top < frame.top || line.bottom > frame.bottom;
+             }).map(text => text.textContent); }""",
+        name,
+    )
+    assert outside == []
+
+
 def test_the_analysis_can_be_saved_from_the_page(visit, tmp_path):
     page = visit("rich")
     with page.expect_download() as download:
