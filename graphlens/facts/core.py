@@ -22,12 +22,13 @@ from graphlens.facts import (
     paths,
     patterns,
     quality,
+    roofline,
     rows,
     transfers,
 )
 from graphlens.facts.crossing import Kernels
 from graphlens.ir.analysis import CriticalPath, Figure, OpRow, Quality, Saving, StepTime
-from graphlens.ir.devices import Copy, DeviceRow, Distribution
+from graphlens.ir.devices import Copy, DeviceRow, Distribution, Roofline
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Op, op_of, topological_order
 from graphlens.ir.run import LedgerRow, OpTiming
@@ -160,6 +161,16 @@ class Facts:
     def bytes(self, name: str) -> int | None:
         """Return the bytes read and written by one execution of op ``name``; ``None`` where a shape is unknown."""
         return costs.cost_of(self.graph, name).bytes
+
+    @cached_property
+    def roofline(self) -> Roofline | None:
+        """The machine's measured roof and the ops under it; ``None`` where it was not measured."""
+        return roofline.roofline(self)
+
+    @cached_property
+    def roof_shares(self) -> Mapping[str, float]:
+        """Executed op -> what it reached of the roof; ops that cannot be compared with it are absent."""
+        return {point.op: point.share for point in self.roofline.points} if self.roofline else {}
 
     # -- values ---------------------------------------------------------------------------------------------------
 

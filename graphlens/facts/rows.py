@@ -59,6 +59,7 @@ def _row(facts: Facts, op: Op) -> OpRow:
         slack_ns=facts.slack_ns.get(op.name),
         output=", ".join(map(str, op.outputs)) or None,
         host_ns=timing.host_ns if timing else None,
+        roof_share=facts.roof_shares.get(op.name),
     )
 
 

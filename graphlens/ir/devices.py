@@ -230,18 +230,29 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Roof:
-    """What this machine can do at best, measured beside the model: operations and bytes per second."""
+    """What one device of this machine can do at best, measured beside the model: operations and bytes per second.
+
+    ``flops_per_s`` is that of products of large square matrices in ``dtype``, ``bytes_per_s`` that of a sum in place of
+    tensors larger than the caches, read and written bytes together.  ``threads`` are those that TensorFlow gives one
+    op (``None`` for an accelerator).
+    """
 
     flops_per_s: float
     bytes_per_s: float
     dtype: str = "float32"
     threads: int | None = None
     origin: Origin = "measured"
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class RoofPoint:
-    """One op under the roof: its operations, bytes and time per step, and what it reached of what is attainable."""
+    """One op under the roof: its operations, bytes and time per step, and what it reached of what is attainable.
+
+    ``flops`` is 0 for ops that only move data: they have no place on the roof's slope, but a ``share`` of it.
+    ``share`` is the time that the op would take at the roof (of its operations or its bytes, whichever takes longer)
+    over the time that it took.  It is above 1 where tensors came from a cache, which is faster than the memory.
+    """
 
     op: str
     type: str

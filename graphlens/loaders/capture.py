@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 
 from graphlens.errors import TargetError
 from graphlens.ir.analysis import AnalysisError, Target
+from graphlens.ir.devices import Roof
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Graph, TensorSpec, Variable
 from graphlens.ir.run import Profile, ReplayRecord
@@ -245,6 +246,7 @@ def evidence_of(capture: Capture) -> Evidence:
         static_reason=_static_reason(manifest, executed, recorded),
         notes=_notes(manifest, (traced, executed)),
         errors=(*recorded, *salvage.errors),
+        roof=_roof(manifest.get("roof")),
     )
 
 
@@ -263,6 +265,19 @@ def _static_reason(manifest: Mapping[str, Any], executed: Graph | None, errors: 
 def _notes(manifest: Mapping[str, Any], graphs: Sequence[Graph | None]) -> tuple[str, ...]:
     read = [note for graph in graphs if graph is not None for note in graph.notes]
     return tuple(dict.fromkeys([*map(str, manifest.get("notes") or ()), *read]))
+
+
+def _roof(measured: Mapping[str, Any] | None) -> Roof | None:
+    """Return the machine's roof; captures of before it was measured have none."""
+    if measured is None:
+        return None
+    return Roof(
+        flops_per_s=float(measured["flops_per_s"]),
+        bytes_per_s=float(measured["bytes_per_s"]),
+        dtype=measured.get("dtype", "float32"),
+        threads=measured.get("threads"),
+        device=measured.get("device", ""),
+    )
 
 
 def _dicts(manifest: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

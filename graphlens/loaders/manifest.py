@@ -85,6 +85,19 @@ def _is_variable(value: Any) -> bool:
     return shape is None or (isinstance(shape, list) and all(size is None or _is_integer(size) for size in shape))
 
 
+def _is_roof(value: Any) -> bool:
+    return (
+        _is_mapping(value)
+        and all(_is_rate(value.get(name)) for name in ("flops_per_s", "bytes_per_s"))
+        and all(_is_text(value.get(name, "")) for name in ("dtype", "device"))
+        and (value.get("threads") is None or _is_integer(value["threads"]))
+    )
+
+
+def _is_rate(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
 _FIELDS: Final[Mapping[str, Check]] = {
     "target": _is_target,
     "environment": _is_mapping,
@@ -94,6 +107,7 @@ _FIELDS: Final[Mapping[str, Check]] = {
     "hosts": _list_of(_is_mapping),
     "unprofiled_ns": _list_of(_is_integer),
     "profiled_steps": _is_integer,
+    "roof": _is_roof,
     "executed": _list_of(_is_text),
     "executed_root_arguments": _mapping_of(_is_variable),
     "static_reason": _is_text,

@@ -44,6 +44,7 @@ def judge(evidence: Evidence, select: Sequence[str] = (), ignore: Sequence[str] 
         devices=facts.devices,
         distribution=facts.distribution,
         placement=evidence.placement,
+        roofline=facts.roofline,
     )
     return Analysis(document, facts)
 

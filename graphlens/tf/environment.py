@@ -22,7 +22,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": processor(),
-        "cores": _usable_cores(),
+        "cores": usable_cores(),
         "devices": [device.name for device in tf.config.list_logical_devices()],
         "device_details": _device_details(),
         "onednn": private.onednn_enabled(),
@@ -41,7 +41,7 @@ def processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def _usable_cores() -> int | None:
+def usable_cores() -> int | None:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()

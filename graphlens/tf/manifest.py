@@ -27,6 +27,7 @@ class CaptureDirectory:
             "inputs": [],
             "unprofiled_ns": [],
             "profiled_steps": 0,
+            "roof": None,
             "executed": [],
             "trust": trust,
             "training": None,

@@ -26,6 +26,7 @@ WARM_UP_CALLS = 2
 # end of the profile stay below this, with a margin for ops that run twice a step.
 CALLS_BEFORE_OPS_VANISH = 50
 STEP_MARKER = "graphlens_step"
+ROOF_SHARE = 0.25  # of the time left that measuring the machine itself may use
 RESERVED_SHARE = 0.5  # of the time left that profiled and unprofiled steps may use; replay and writing need the rest
 
 Progress = Callable[[str, int, int], None]
@@ -103,6 +104,9 @@ def _record(prepared: Prepared, plan: Plan, capture: CaptureDirectory, progress:
         partitions = _first_step(capture, prepared)
         capture.content["environment"] = environment.describe()
     _measure_steps(prepared, plan, capture, progress)
+    if partitions:
+        progress("measuring the machine", 0, 1)
+        _optional(capture, plan, "roof", lambda: _roof(capture, plan, partitions))
     _optional(
         capture, plan, "hlo", lambda: hlo.write(capture, prepared.traced.concrete, prepared.tensors, plan.xla_dump)
     )
@@ -257,6 +261,15 @@ def _replay(capture: CaptureDirectory, prepared: Prepared, partitions: Sequence[
     from graphlens.tf import replay
 
     replay.write(capture, prepared.traced.concrete, prepared.tensors, prepared.graph_def, partitions)
+
+
+def _roof(capture: CaptureDirectory, plan: Plan, partitions: Sequence[Any]) -> None:
+    from graphlens.tf import roofline
+
+    if roofline.SECONDS > ROOF_SHARE * plan.seconds_left():
+        capture.note("The time budget was too short to measure what this machine can do at best.")
+        return
+    roofline.write(capture, partitions)
 
 
 # -- stages --------------------------------------------------------------------------------------------------------

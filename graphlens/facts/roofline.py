@@ -1,0 +1,94 @@
+"""What each op reached of what the machine can do at best: the ops under the measured roof."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from graphlens.facts import costs
+from graphlens.ir.devices import Roof, Roofline, RoofPoint
+from graphlens.ir.graph import Op, input_specs
+from graphlens.ir.run import OpTiming
+
+if TYPE_CHECKING:
+    from graphlens.facts.core import Facts
+
+_NS_PER_S: Final = 1e9
+
+
+def roofline(facts: Facts) -> Roofline | None:
+    """Return the roof with all ops that can be compared with it, by falling time; ``None`` where none was measured.
+
+    An op can be compared when its operations and bytes are known, when the profile timed it (the replay's times are
+    inflated), and when it ran on the roof's device in the roof's data type; an op that only moves data has no type.
+    """
+    roof = facts.evidence.roof
+    if roof is None:
+        return None
+    points = (_point(facts, roof, name, timing) for name, timing in facts.attribution.timings.items())
+    return Roofline(roof, tuple(sorted((point for point in points if point), key=lambda point: -point.ns)))
+
+
+def _point(facts: Facts, roof: Roof, name: str, timing: OpTiming) -> RoofPoint | None:
+    if name not in facts.graph or timing.source != "profile":
+        return None
+    op, cost = facts.op(name), costs.cost_of(facts.graph, name)
+    if not cost.bytes or cost.flops is None or not is_under(roof, op.device):
+        return None
+    if cost.flops and _dtype(facts, op) != roof.dtype:
+        return None
+    ns = _own_ns(facts, timing)
+    if not ns:
+        return None
+    flops, nbytes = (round(amount * timing.calls_per_step) for amount in (cost.flops, cost.bytes))
+    return RoofPoint(name, op.type, flops, nbytes, ns, time_at_roof_ns(roof, flops, nbytes) / ns)
+
+
+def time_at_roof_ns(roof: Roof, flops: int, nbytes: int) -> float:
+    """Return how long the work takes at the roof: its operations or its bytes, whichever takes longer.
+
+    Work over this time is ``min(flops_per_s, intensity * bytes_per_s)``, with operations per byte as the intensity.
+
+    >>> roof = Roof(flops_per_s=100e9, bytes_per_s=10e9)
+    >>> time_at_roof_ns(roof, 1000, 10), time_at_roof_ns(roof, 0, 10)
+    (10.0, 1.0)
+    """
+    return max(flops / roof.flops_per_s, nbytes / roof.bytes_per_s) * _NS_PER_S
+
+
+def is_under(roof: Roof, device: str) -> bool:
+    """Tell whether an op on ``device`` ran on what the roof was measured on.
+
+    All logical processors of a host are one machine; accelerators are not alike.
+    """
+    own = short_device(device)
+    return own.startswith("CPU") and roof.device.startswith("CPU") if roof.device.startswith("CPU") else own == roof.device
+
+
+def short_device(device: str) -> str:
+    """Write a device as ``CPU:0``; an op that was not placed ran on the processor.
+
+    >>> short_device("/job:localhost/replica:0/task:0/device:GPU:1"), short_device("/gpu:0"), short_device("")
+    ('GPU:1', 'GPU:0', 'CPU:0')
+    """
+    return device.rpartition("/")[2].removeprefix("device:").upper() or "CPU:0"
+
+
+def _dtype(facts: Facts, op: Op) -> str | None:
+    """Return the type in which an op computes: what its attribute says, else that of its first output or input."""
+    declared = op.attrs.get("T")
+    if declared:
+        return str(declared)
+    specs = [*op.outputs[:1], *input_specs(facts.graph, op.name)[:1]]
+    return next((spec.dtype for spec in specs if spec), None)
+
+
+def _own_ns(facts: Facts, timing: OpTiming) -> int:
+    """Return the time per step in which the machine was this op's alone.
+
+    Ops that run beside each other share the processor: of an instant in which two ran, each had half of the machine.
+    The smaller of this and the op's own median is taken, which favours the op.
+    """
+    if facts.step is None or timing.wall_share is None:
+        return timing.self_ns
+    step_ns = facts.step.profiled_median_ns or facts.step.median_ns
+    return min(timing.self_ns, round(timing.wall_share * step_ns))
