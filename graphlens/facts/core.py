@@ -18,6 +18,7 @@ from graphlens.facts import (
     flat,
     fusion,
     ledger,
+    memory,
     origins,
     paths,
     patterns,
@@ -28,7 +29,7 @@ from graphlens.facts import (
 )
 from graphlens.facts.crossing import Kernels
 from graphlens.ir.analysis import CriticalPath, Figure, OpRow, Quality, Saving, StepTime
-from graphlens.ir.devices import Copy, DeviceRow, Distribution, Roofline
+from graphlens.ir.devices import Copy, DeviceRow, Distribution, Memory, Roofline
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Op, op_of, topological_order
 from graphlens.ir.run import LedgerRow, OpTiming
@@ -154,6 +155,10 @@ class Facts:
         """
         return ledger.saving(self, tuple(dict.fromkeys(nodes)))
 
+    def saving_at(self, remaining: Mapping[str, float]) -> Saving:
+        """Model what a step saves when of the time of some ops only a share remains (see ``saving``)."""
+        return ledger.saving_at(self, remaining)
+
     def flops(self, name: str) -> int | None:
         """Return the floating-point operations of one execution of op ``name``; ``None`` where it is not known."""
         return costs.cost_of(self.graph, name).flops
@@ -171,6 +176,11 @@ class Facts:
     def roof_shares(self) -> Mapping[str, float]:
         """Executed op -> what it reached of the roof; ops that cannot be compared with it are absent."""
         return {point.op: point.share for point in self.roofline.points} if self.roofline else {}
+
+    @cached_property
+    def memory(self) -> Memory | None:
+        """How much memory the tensors of a step need at once, an estimate; ``None`` when no tensor's size is known."""
+        return memory.memory(self)
 
     # -- values ---------------------------------------------------------------------------------------------------
 

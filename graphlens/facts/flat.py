@@ -10,6 +10,7 @@ from typing import Any, Final
 import networkx as nx
 
 from graphlens.errors import TargetError
+from graphlens.facts.shapes import fill_elementwise
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import (
     ARGUMENT,
@@ -328,7 +329,7 @@ def executed_graph(evidence: Evidence, traced: nx.MultiDiGraph | None) -> nx.Mul
         for name, op in instructions.nodes(data="op"):
             flat.add_node(names[name], op=replace(op, name=names[name], attrs=_with_origins(op, graph)))
         flat.add_edges_from((names[a], names[b], {"edge": edge}) for a, b, edge in instructions.edges(data="edge"))
-    return with_shapes(flat, traced, evidence.replay)
+    return fill_elementwise(with_shapes(flat, traced, evidence.replay))
 
 
 def _with_origins(op: Op, module: Graph) -> Mapping[str, Any]:

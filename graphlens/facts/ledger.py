@@ -93,21 +93,26 @@ def apportion(total: int, weights: Sequence[float]) -> list[int]:
 
 
 def saving(facts: Facts, nodes: Sequence[str]) -> Saving:
-    """Model the saving of no longer running ``nodes``.
+    """Model the saving of no longer running ``nodes``."""
+    return saving_at(facts, dict.fromkeys(nodes, 0.0))
 
-    The ops' own share of the wall time, capped by what the critical path of the remaining ops allows: a step can never
-    be shorter than the longest chain of ops that it still has to run.
+
+def saving_at(facts: Facts, remaining: Mapping[str, float]) -> Saving:
+    """Model the saving when of the time of some ops only a share remains (0: they no longer run).
+
+    The ops' own share of the wall time, capped by what the critical path then allows: a step can never be shorter than
+    the longest chain of ops that it still has to run.
     """
     step, timings = facts.step, facts.attribution.timings
-    seen = [timings[name].wall_share for name in nodes if name in timings and timings[name].wall_share is not None]
+    seen = {name: share for name in remaining if name in timings and (share := timings[name].wall_share) is not None}
     if step is None or not seen:
         return Saving()
     profiled_ns = step.profiled_median_ns or step.median_ns
-    remaining_ns = length_ns(facts.graph, _without(facts, nodes))
-    share = min(sum(value for value in seen if value is not None), max(0.0, 1 - remaining_ns / profiled_ns))
+    shortest_ns = length_ns(facts.graph, _shortened(facts, remaining))
+    saved = sum(share * (1 - remaining[name]) for name, share in seen.items())
+    share = min(saved, max(0.0, 1 - shortest_ns / profiled_ns))
     return Saving(round(share * step.median_ns), share, "modelled")
 
 
-def _without(facts: Facts, nodes: Sequence[str]) -> Mapping[str, int]:
-    removed = set(nodes)
-    return {name: ns for name, ns in facts.path_weights_ns.items() if name not in removed}
+def _shortened(facts: Facts, remaining: Mapping[str, float]) -> Mapping[str, int]:
+    return {name: round(ns * remaining.get(name, 1.0)) for name, ns in facts.path_weights_ns.items()}

@@ -281,10 +281,13 @@ class LiveTensor:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Live tensors of the step in the order in which ops ran: an estimate, since buffers may be shared in place.
+    """Live tensors of the step in the order in which ops ran: an estimate, since the allocator was not asked.
 
-    ``curve`` holds the live bytes at evenly spaced ops of that order, at most ``LANE_BINS`` of them; ``unknown`` counts
-    ops whose output size is not known and which are left out of it.
+    Views (``Reshape``, ``Identity``) share a buffer, and elementwise ops overwrite an input that nobody reads after
+    them, as TensorFlow does.  What kernels allocate for themselves is not in it.  ``curve`` holds the most live bytes in
+    each of at most ``LANE_BINS`` equal stretches of that order; ``alive`` are the largest tensors at the peak, by
+    falling bytes; ``weights_bytes``, the variables and constants, come on top; ``unknown`` counts ops whose output size
+    is not known and which are left out.  ``device`` is the one whose memory it is.
     """
 
     peak_bytes: int
@@ -294,3 +297,4 @@ class Memory:
     weights_bytes: int | None = None
     unknown: int = 0
     origin: Origin = "modelled"
+    device: str = ""

@@ -20,7 +20,7 @@ from graphlens.errors import TargetError
 from graphlens.ir.analysis import AnalysisError, Target
 from graphlens.ir.devices import Roof
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import Graph, TensorSpec, Variable
+from graphlens.ir.graph import ARGUMENT, Graph, TensorSpec, Variable, op_of
 from graphlens.ir.run import Profile, ReplayRecord
 from graphlens.loaders.files import MESSAGE_LIMIT_BYTES
 from graphlens.loaders.manifest import read_manifest
@@ -309,7 +309,26 @@ def _executed(capture: Capture) -> Graph | None:
     if not names:
         return None
     graph = merge_partitions([parse_graph_def(capture.part(name), name) for name in names])
-    return _with_captures(graph, capture.manifest.get("executed_root_arguments"))
+    fed = _with_inputs(graph, _dicts(capture.manifest, "inputs"))
+    return _with_captures(fed, capture.manifest.get("executed_root_arguments"))
+
+
+def _with_inputs(graph: Graph, inputs: Sequence[Mapping[str, Any]]) -> Graph:
+    """Give the root's arguments, whose batch a model leaves open, the shapes that the recorder fed."""
+    for fed in inputs:
+        name, shape = fed.get("name"), fed.get("shape")
+        if name not in graph.main.graph or not isinstance(shape, list):
+            continue
+        op = op_of(graph.main.graph, name)
+        if op.type == ARGUMENT and op.outputs and _may_be(op.outputs[0], fed.get("dtype"), shape):
+            graph.main.graph.nodes[name]["op"] = replace(op, outputs=(TensorSpec(op.outputs[0].dtype, tuple(shape)),))
+    return graph
+
+
+def _may_be(spec: TensorSpec, dtype: object, shape: Sequence[int]) -> bool:
+    if spec.dtype != dtype or (spec.shape is not None and len(spec.shape) != len(shape)):
+        return False
+    return all(known in (None, size) for known, size in zip(spec.shape or shape, shape, strict=True))
 
 
 def _with_captures(graph: Graph, described: Any) -> Graph:

@@ -45,6 +45,7 @@ def judge(evidence: Evidence, select: Sequence[str] = (), ignore: Sequence[str] 
         distribution=facts.distribution,
         placement=evidence.placement,
         roofline=facts.roofline,
+        memory=facts.memory,
     )
     return Analysis(document, facts)
 

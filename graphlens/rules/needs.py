@@ -31,6 +31,12 @@ def _not_executed(facts: Facts) -> str:
     return f"nothing was executed: {facts.evidence.static_reason or 'only a graph is known'}"
 
 
+def _not_compared(facts: Facts) -> str:
+    if facts.roofline is None:
+        return "what the machine can do at best was not measured"
+    return f"no op of known work ran on {facts.roofline.roof.device} in {facts.roofline.roof.dtype}"
+
+
 GRAPH = Need("a graph", lambda facts: facts.graph.number_of_nodes() > 0, lambda _: "no graph is known")
 TRACED = Need("the traced graph", lambda facts: facts.traced is not None, lambda _: "the graph as written is not known")
 EXECUTED = Need("the executed graph", lambda facts: facts.stage == "executed", _not_executed)
@@ -39,5 +45,10 @@ PROFILE = Need(
     "a profile",
     lambda facts: bool(facts.attribution.wall_ns),
     lambda facts: _not_executed(facts) if facts.step is None else "no profile of a step is known",
+)
+ROOF = Need(
+    "the machine's measured roof",
+    lambda facts: facts.roofline is not None and bool(facts.roofline.points),
+    _not_compared,
 )
 INFERENCE = Need("an inference graph", lambda facts: not facts.training, lambda _: "the target trains")

@@ -1,0 +1,269 @@
+"""How much memory the tensors of a step need at once: their lives over the order in which the ops ran."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from statistics import median
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import networkx as nx
+
+from graphlens.facts.roofline import short_device
+from graphlens.ir.devices import LANE_BINS, LiveTensor, Memory
+from graphlens.ir.graph import Op, TensorSpec, in_edges, op_of
+from graphlens.ir.ops import CONSTANTS, VARIABLE_READS
+from graphlens.ir.run import Profile
+
+if TYPE_CHECKING:
+    from graphlens.facts.core import Facts
+
+HOST: Final = "CPU"  # one memory for all logical processors of a machine
+LISTED_TENSORS: Final = 40  # of those alive at the peak, the largest
+
+# These hand on the buffer of their first input at every output.
+_VIEWS: Final = frozenset(
+    """Identity RefIdentity Reshape Squeeze ExpandDims StopGradient PreventGradient Snapshot Bitcast CheckNumerics
+    Switch RefSwitch _SwitchN Enter RefEnter Exit RefExit NextIteration RefNextIteration LoopCond _Send
+    _HostSend""".split()
+)
+_RECEIVES: Final = frozenset({"_Recv", "_HostRecv"})  # a view of what was sent, unless it comes from another memory
+_MERGES: Final = frozenset({"Merge", "RefMerge"})  # the output is whichever input came; the other one is a number
+_PAIRED_VIEWS: Final = frozenset({"IdentityN"})  # every output is the input of the same number
+_HELD_BY_THE_CALLER: Final = frozenset({"_Arg", "_DeviceArg", "Placeholder", "PlaceholderWithDefault"})
+_RETURNS: Final = frozenset({"_Retval", "_DeviceRetval"})
+# Weights are no tensors of the step: they are there before it and after it, and are counted apart.
+_WEIGHTS: Final = CONSTANTS | {"ReadVariableOp", "_ReadVariablesOp", "VariableV2", "Variable"}
+_HANDLES: Final = frozenset({"resource"})
+
+# Kernels of these ask for their output in place of an input of the same type and shape that nobody else reads
+# (TensorFlow's `forward_input_or_allocate_output`; the elementwise ones through `UnaryOp` and `BinaryOp`).
+_IN_PLACE: Final = frozenset(
+    """Abs Add AddV2 AddN BiasAdd Ceil Cos Div DivNoNan Elu Erf Exp Expm1 Floor FloorDiv FloorMod Inv LeakyRelu Log Log1p
+    LogSoftmax LogicalNot Maximum Minimum Mul MulNoNan Neg Pow RealDiv Reciprocal Relu Relu6 Round Rsqrt RsqrtGrad Selu
+    Sigmoid SigmoidGrad Sign Sin Softmax Softplus Softsign Sqrt Square SquaredDifference Sub Tanh TanhGrad""".split()
+)
+
+
+class Tensor(NamedTuple):
+    """One output of one op."""
+
+    op: str
+    port: int
+
+
+@dataclass(slots=True)
+class Buffer:
+    """The memory of one tensor, needed from position ``born`` to position ``dies`` of the order, both included."""
+
+    tensor: Tensor
+    spec: TensorSpec
+    nbytes: int
+    born: int
+    dies: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lives:
+    """All buffers of a step, the order of the ops that decides how long each lives, and ops of unknown output size."""
+
+    order: tuple[str, ...]
+    buffers: tuple[Buffer, ...]
+    unknown: frozenset[str]
+
+
+def memory(facts: Facts) -> Memory | None:
+    """Return the estimate for the memory that is scarcest: the fullest accelerator's, else the host's.
+
+    Left out are what kernels allocate for themselves, and tensors whose size is not known.  ``None`` when no size is.
+    """
+    found = lives(facts)
+    spaces: dict[str, list[Buffer]] = defaultdict(list)
+    for buffer in found.buffers:
+        spaces[space_of(facts.op(buffer.tensor.op))].append(buffer)
+    estimates = [_estimate(facts, found, space, buffers) for space, buffers in spaces.items()]
+    return max(estimates, key=lambda one: (one.device != HOST, one.peak_bytes), default=None)
+
+
+def space_of(op: Op) -> str:
+    """Return the memory in which an op's outputs are: the accelerator's, or the host's."""
+    device = short_device(op.device)
+    return HOST if device.startswith(HOST) else device
+
+
+def live_bytes(buffers: Sequence[Buffer], length: int) -> list[int]:
+    """Return the bytes alive at each of ``length`` positions."""
+    change = [0] * (length + 1)
+    for buffer in buffers:
+        change[buffer.born] += buffer.nbytes
+        change[buffer.dies + 1] -= buffer.nbytes
+    return list(accumulate(change[:-1]))
+
+
+def _estimate(facts: Facts, found: Lives, space: str, buffers: Sequence[Buffer]) -> Memory:
+    curve = live_bytes(buffers, len(found.order))
+    at = max(range(len(curve)), key=curve.__getitem__)
+    alive = sorted((one for one in buffers if one.born <= at <= one.dies), key=lambda one: -one.nbytes)
+    return Memory(
+        peak_bytes=curve[at],
+        at_op=found.order[at],
+        curve=_coarse(curve),
+        alive=tuple(LiveTensor(one.tensor.op, str(one.spec), one.nbytes) for one in alive[:LISTED_TENSORS]),
+        weights_bytes=_weights_bytes(facts, space),
+        unknown=sum(space_of(facts.op(name)) == space for name in found.unknown),
+        device=space,
+    )
+
+
+def _coarse(curve: Sequence[int]) -> tuple[int, ...]:
+    """Return the largest value of each of at most ``LANE_BINS`` equal stretches."""
+    bins = min(len(curve), LANE_BINS)
+    bounds = [len(curve) * index // bins for index in range(bins + 1)]
+    return tuple(max(curve[start:end]) for start, end in zip(bounds, bounds[1:], strict=False))
+
+
+def _weights_bytes(facts: Facts, space: str) -> int | None:
+    """Return the bytes of the variables and constants that the step reads; ``None`` when none is known."""
+    sizes: dict[str, int | None] = {}
+    for name, op in facts.graph.nodes(data="op"):
+        if space_of(op) != space or op.type not in _WEIGHTS:
+            continue
+        inputs = in_edges(facts.graph, name)
+        sizes[inputs[0][0] if inputs else name] = op.outputs[0].nbytes if op.outputs else None
+    known = [size for size in sizes.values() if size is not None]
+    return sum(known) if known else None
+
+
+# -- lives --------------------------------------------------------------------------------------------------------
+
+
+def lives(facts: Facts) -> Lives:
+    """Return what the step's tensors need, and when; instructions of XLA are left out, which plans its own buffers."""
+    return _Walk(facts.graph, _order(facts)).run()
+
+
+class _Walk:
+    """One walk along the order; what an op needs to know of the ones before it is kept here."""
+
+    def __init__(self, graph: nx.MultiDiGraph, order: Sequence[str]) -> None:
+        self.ops = {name: op_of(graph, name) for name in order}
+        self.inputs = {name: _inputs(graph, name) for name in order}
+        self.last = len(order) - 1
+        self.roots: dict[Tensor, tuple[Tensor, ...]] = {}  # a tensor -> those whose memory it is
+        self.buffers: dict[Tensor, Buffer] = {}
+        self.unknown: set[str] = set()
+
+    def run(self) -> Lives:
+        for position, name in enumerate(self.ops):
+            self._make(name, position)
+            for buffer in self._read(name):
+                buffer.dies = position
+        self._keep_what_the_caller_holds()
+        self._reuse()
+        return Lives(tuple(self.ops), tuple(self.buffers.values()), frozenset(self.unknown))
+
+    def _make(self, name: str, position: int) -> None:
+        """Add the outputs of an op: what they are views of, or a buffer of their own."""
+        op = self.ops[name]
+        for port in range(max(len(op.outputs), 1)):
+            tensor = Tensor(name, port)
+            viewed = dict.fromkeys(root for source in self._viewed(op, port) for root in self._roots_of(source))
+            self.roots[tensor] = tuple(viewed) or (tensor,)
+            if not viewed and port < len(op.outputs) and op.type not in _WEIGHTS:
+                self._allocate(tensor, op.outputs[port], position)
+
+    def _allocate(self, tensor: Tensor, spec: TensorSpec, position: int) -> None:
+        if spec.dtype in _HANDLES:
+            return
+        if spec.nbytes is None:
+            self.unknown.add(tensor.op)
+        else:
+            self.buffers[tensor] = Buffer(tensor, spec, spec.nbytes, position, position)
+
+    def _viewed(self, op: Op, port: int) -> Sequence[Tensor]:
+        """Return the inputs whose memory an output is."""
+        inputs = self.inputs[op.name]
+        if op.type in _VIEWS or (op.type in _RECEIVES and self._stays(op)):
+            return inputs[:1]
+        if op.type in _MERGES:
+            return inputs
+        return inputs[port : port + 1] if op.type in _PAIRED_VIEWS else ()
+
+    def _stays(self, op: Op) -> bool:
+        return all(space_of(self.ops[source.op]) == space_of(op) for source in self.inputs[op.name])
+
+    def _roots_of(self, tensor: Tensor) -> tuple[Tensor, ...]:
+        found = self.roots.get(tensor)
+        if found is None:  # more outputs than the graph says: those of a view are its first one
+            op = self.ops[tensor.op]
+            found = self.roots.get(Tensor(tensor.op, 0), ()) if op.type in _VIEWS else ()
+            self.unknown.update(() if found else (tensor.op,))
+        return found
+
+    def _read(self, name: str) -> Iterator[Buffer]:
+        for source in self.inputs[name]:
+            for root in self._roots_of(source):
+                if root in self.buffers:
+                    yield self.buffers[root]
+                elif not self.ops[root.op].outputs and self.ops[root.op].type not in _WEIGHTS:
+                    self.unknown.add(root.op)
+
+    def _keep_what_the_caller_holds(self) -> None:
+        """The caller holds the arguments during the whole step, and gets the results at its end."""
+        for buffer in self.buffers.values():
+            if self.ops[buffer.tensor.op].type in _HELD_BY_THE_CALLER:
+                buffer.born, buffer.dies = 0, self.last
+        for name, op in self.ops.items():
+            if op.type in _RETURNS:
+                for buffer in self._read(name):
+                    buffer.dies = self.last
+
+    def _reuse(self) -> None:
+        """Let ops that can work in place take over the memory of an input that ends with them."""
+        for position, (name, op) in enumerate(self.ops.items()):
+            made = self.buffers.get(Tensor(name, 0)) if op.type in _IN_PLACE else None
+            if made and any(self._can_become(ended, made, position) for ended in self._read(name)):
+                made.born = position + 1  # at its own position it is the input, which is counted already
+
+    def _can_become(self, ended: Buffer, made: Buffer, position: int) -> bool:
+        maker = self.ops[ended.tensor.op]
+        return (
+            ended.dies == position
+            and ended.spec == made.spec
+            and maker.type not in _HELD_BY_THE_CALLER
+            and space_of(maker) == space_of(self.ops[made.tensor.op])
+        )
+
+
+def _inputs(graph: nx.MultiDiGraph, name: str) -> tuple[Tensor, ...]:
+    return tuple(Tensor(source, edge.src_port or 0) for source, edge in in_edges(graph, name))
+
+
+# -- order --------------------------------------------------------------------------------------------------------
+
+
+def _order(facts: Facts) -> list[str]:
+    """Return the ops by their first start in the profile; those that were not seen come right after what they read."""
+    starts = _first_starts(facts.evidence.profile) if facts.evidence.profile else {}
+    when: dict[str, float] = {}
+    for name in facts.order:
+        before = max((when[source] for source in facts.graph.predecessors(name)), default=float("-inf"))
+        when[name] = max(starts.get(name, before), before)
+    modules = tuple(f"{module}/" for module in facts.evidence.hlo)
+    return sorted((name for name in when if not name.startswith(modules)), key=lambda name: (when[name], facts.order[name]))
+
+
+def _first_starts(profile: Profile) -> Mapping[str, float]:
+    """Return node -> the median over the steps of its first start since the step began."""
+    windows = [step.start_ns for step in profile.steps] or [0]
+    firsts: dict[tuple[str, int], int] = {}
+    for event in profile.ops:
+        step = bisect_right(windows, event.start_ns) - 1
+        firsts.setdefault((event.node, step), event.start_ns - windows[max(step, 0)])
+    per_node: dict[str, list[int]] = defaultdict(list)
+    for (node, _), start_ns in firsts.items():
+        per_node[node].append(start_ns)
+    return {node: median(found) for node, found in per_node.items()}

@@ -1,0 +1,56 @@
+"""Shapes of executed ops that no run and no traced op tells, where they follow from the shapes of what they read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import networkx as nx
+
+from graphlens.ir.graph import Op, TensorSpec, input_specs, op_of, topological_order
+
+# The optimizer makes new ops of these types (`ArithmeticOptimizer/AddOpsRewrite_…`), under names that nothing else has.
+_BROADCASTING: Final = frozenset(
+    """Add AddV2 AddN Sub Mul RealDiv Maximum Minimum SquaredDifference BiasAdd Neg Relu Relu6 Tanh Sigmoid Exp Sqrt Rsqrt
+    Square""".split()
+)
+
+
+def fill_elementwise(graph: nx.MultiDiGraph) -> nx.MultiDiGraph:
+    """Give the elementwise ops of ``graph`` without a shape the one that their inputs broadcast to."""
+    open_ops = {name for name, op in graph.nodes(data="op") if op.type in _BROADCASTING and not _complete(op)}
+    if not open_ops:
+        return graph
+    for name in topological_order(graph):
+        if name in open_ops:
+            op = op_of(graph, name)
+            graph.nodes[name]["op"] = replace(op, outputs=_outputs(op, input_specs(graph, name)))
+    return graph
+
+
+def _complete(op: Op) -> bool:
+    return bool(op.outputs) and op.outputs[0].elements is not None
+
+
+def _outputs(op: Op, inputs: Sequence[TensorSpec | None]) -> tuple[TensorSpec, ...]:
+    shapes = [spec.shape for spec in inputs if spec is not None and spec.shape is not None and None not in spec.shape]
+    shape = broadcast(shapes) if inputs and len(shapes) == len(inputs) else None
+    if shape is None:
+        return op.outputs
+    dtype = op.outputs[0].dtype if op.outputs else next(spec.dtype for spec in inputs if spec is not None)
+    return (TensorSpec(dtype, shape),)
+
+
+def broadcast(shapes: Sequence[Sequence[int | None]]) -> tuple[int, ...] | None:
+    """Return the shape that ``shapes`` broadcast to; ``None`` where they do not.
+
+    >>> broadcast([(8, 1, 3), (4, 3), ()]), broadcast([(2,), (3,)])
+    ((8, 4, 3), None)
+    """
+    rank = max((len(shape) for shape in shapes), default=0)
+    padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
+    sizes = [{size for size in column if size != 1} for column in zip(*padded, strict=True)]
+    if any(len(size) > 1 for size in sizes):
+        return None
+    return tuple(next(iter(size), 1) or 0 for size in sizes)
