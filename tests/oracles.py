@@ -139,6 +139,35 @@ def allocations_by_op(profile: bytes) -> Counter[str]:
     return found
 
 
+def allocated_peaks(profile: bytes, step: str) -> list[tuple[int, str]]:
+    """Return per marker ``step`` the most bytes that were allocated in it and not yet freed, and for which op."""
+    memory: list[tuple[int, int, int, str]] = []  # time in ps, address, bytes (negative: freed), op
+    for plane in only(profile, 1):
+        events, stats = _names(plane, 4), _names(plane, 5)
+        for name, at, _, said in (
+            _event(event, line, events, stats) for line in only(plane, 3) for event in only(line, 4)
+        ):
+            if name in ("MemoryAllocation", "MemoryDeallocation"):
+                sign = 1 if name == "MemoryAllocation" else -1
+                memory.append((at, int(said["addr"]), sign * int(said["requested_bytes"]), str(said.get("tf_op", ""))))
+    marks = [(start, end) for line in host_lines(profile) for name, start, end in line if name == step]
+    return [_highest([one for one in sorted(memory) if start <= one[0] < end]) for start, end in sorted(marks)]
+
+
+def _highest(memory: list[tuple[int, int, int, str]]) -> tuple[int, str]:
+    """Return the highest sum of what is alive; what was allocated before the step is not counted when it is freed."""
+    alive: dict[int, int] = {}
+    peak, at = 0, ""
+    for _, address, size, op in memory:
+        if size > 0:
+            alive[address] = size
+        else:
+            alive.pop(address, None)
+        if sum(alive.values()) > peak:
+            peak, at = sum(alive.values()), op
+    return peak, at
+
+
 def _entry(entry: bytes) -> tuple[int, bytes]:
     """Return key and value of a protobuf map's entry."""
     return only(entry, 1)[0], only(entry, 2)[0]

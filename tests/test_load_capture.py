@@ -11,6 +11,7 @@ from test_load_xplane import HostPlane
 
 from graphlens.errors import TargetError
 from graphlens.ir.analysis import AnalysisError, Target
+from graphlens.ir.devices import Roof
 from graphlens.ir.graph import TensorSpec, Variable
 from graphlens.ir.run import ReplayRecord
 from graphlens.loaders import capture
@@ -22,6 +23,7 @@ ENTRY %main (p: f32[2]) -> f32[2] {
   ROOT %neg = f32[2]{0} negate(%p), metadata={op_type="Neg" op_name="layer/Neg"}
 }
 """
+ROOF = {"flops_per_s": 2.1e11, "bytes_per_s": 4e10, "dtype": "float32", "threads": 2, "device": "CPU:0"}
 WEIGHT = {"name": "dense/w", "dtype": "float32", "shape": [2], "trainable": True}
 
 
@@ -49,6 +51,7 @@ def folder(tmp_path):
         "unprofiled_ns": [10, 11],
         "executed": ["executed/0.pb"],
         "executed_root_arguments": {"x": WEIGHT},
+        "roof": ROOF,
         "notes": ["a note"],
         "errors": [{"stage": "replay", "message": "not possible"}],
         "training": False,
@@ -74,6 +77,7 @@ def test_evidence_holds_every_part(folder):
     assert list(evidence.hlo) == ["jitted"]
     assert (evidence.training, evidence.static_reason, evidence.notes) == (False, None, ("a note",))
     assert evidence.errors == (AnalysisError("replay", "not possible"),)
+    assert evidence.roof == Roof(2.1e11, 4e10, "float32", 2, "measured", "CPU:0")
 
 
 def test_the_packed_file_says_the_same(folder, tmp_path):
@@ -166,6 +170,12 @@ def test_a_version_of_the_future_is_refused(folder):
         ("errors", ["e"]),
         ("training", "yes"),
         ("stages_done", 2),
+        ("roof", 1e9),
+        ("roof", {"flops_per_s": 1e9}),
+        ("roof", {**ROOF, "bytes_per_s": 0}),
+        ("roof", {**ROOF, "flops_per_s": float("nan")}),
+        ("roof", {**ROOF, "threads": "2"}),
+        ("roof", {**ROOF, "device": 0}),
     ],
 )
 def test_a_field_of_another_kind_is_refused_by_its_name(folder, field, value):
@@ -177,6 +187,24 @@ def test_a_field_of_another_kind_is_refused_by_its_name(folder, field, value):
 def test_every_field_may_be_absent_or_null(folder):
     (folder / "capture.json").write_text('{"schema_version": 1, "target": null, "notes": null, "executed": null}')
     assert capture.evidence_of(capture.open_capture(folder)).target == Target(str(folder), "capture", None, None)
+
+
+def test_arguments_have_the_shapes_that_were_fed(folder):
+    """A model leaves its batch open; what was fed says it, unless it cannot be that argument's."""
+    graph = graph_def(("x", "_Arg", ()), ("neg", "Neg", ("x",)))
+    shape = graph.node[0].attr["_output_shapes"].list.shape.add()
+    for size in (-1, 2):
+        shape.dim.add().size = size
+    graph.node[0].attr["T"].type = 1
+    (folder / "executed/0.pb").write_bytes(graph.SerializeToString())
+
+    def argument(**fed):
+        change_manifest(folder, executed_root_arguments={}, inputs=[{"name": "x", "dtype": "float32", **fed}])
+        return capture.evidence_of(capture.open_capture(folder)).executed.main.graph.nodes["x"]["op"].outputs
+
+    assert argument(shape=[8, 2]) == (TensorSpec("float32", (8, 2)),)
+    for other in ({"shape": [8, 3]}, {"shape": [8]}, {"shape": [8, 2], "dtype": "int32"}, {"shape": None}):
+        assert argument(**other) == (TensorSpec("float32", (None, 2)),)
 
 
 def test_durations_of_a_clock_that_stood_still_are_dropped(folder):

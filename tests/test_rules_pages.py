@@ -32,6 +32,7 @@ DESIGNED = {
     "GL404": "debug-op",
     "GL501": "float64-op",
     "GL504": "training-op-in-inference",
+    "GL505": "slow-op",
     "GL602": "embedded-constant",
     "GL901": "unsafe-op",
 }

@@ -10,14 +10,18 @@ import os
 import re
 import shutil
 import signal
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import oracles
 import pytest
 from tensorboard.compat.proto import graph_pb2
 
+from graphlens.facts.core import Facts
+from graphlens.loaders.capture import evidence_of, open_capture
 from graphlens.tf import launch
 
 pytestmark = pytest.mark.tf
@@ -111,13 +115,37 @@ def record(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rec
 def test_a_saved_model_is_measured_completely(record: Recorder) -> None:
     recording = record("saved_model", "tiny_cnn")
     assert recording.code == 0
-    assert recording.manifest["stages_done"] == ["load", "trace", "graphs", "profile", "timing", "hlo", "replay"]
+    assert recording.manifest["stages_done"] == [
+        "load",
+        "trace",
+        "graphs",
+        "profile",
+        "timing",
+        "roof",
+        "hlo",
+        "replay",
+    ]
     assert recording.manifest["errors"] == []
     assert recording.manifest["profiled_steps"] == STEPS
     assert len(recording.manifest["unprofiled_ns"]) == STEPS
     assert recording.manifest["target"]["signature"] == "serving_default"
     # The runtime inlines the signature's call, so its names are the call's path and the names in the file.
     assert recording.executed["StatefulPartitionedCall/tiny_1/conv_1/convolution"].endswith("Conv2D")
+
+
+def test_the_roof_of_the_machine_is_measured_beside_the_model(record: Recorder) -> None:
+    """Any machine that runs TensorFlow does 1 GFLOP/s and 100 MB/s, and none of today 100 PFLOP/s or 1 PB/s."""
+    roof = record("saved_model", "tiny_cnn").manifest["roof"]
+    assert 1e9 < roof["flops_per_s"] < 1e17
+    assert 1e8 < roof["bytes_per_s"] < 1e15
+    assert (roof["dtype"], roof["device"]) == ("float32", "CPU:0")
+    assert 1 <= roof["threads"] <= (os.cpu_count() or 1)
+
+
+def test_too_short_a_budget_has_no_time_for_the_roof(record: Recorder) -> None:
+    recording = record("saved_model", "tiny_cnn", time_budget_s=5)
+    assert recording.manifest["roof"] is None
+    assert any("too short to measure what this machine can do" in note for note in recording.manifest["notes"])
 
 
 def test_every_op_that_can_be_seen_is_seen(record: Recorder) -> None:
@@ -196,6 +224,32 @@ def live(tmp_path: Path, function: Any, inputs: Any) -> Recording:
 
     recorder.record_callable(function, inputs, tmp_path / "live", steps=STEPS)
     return Recording(tmp_path / "live", 0, [])
+
+
+def test_live_tensors_are_those_that_the_allocator_handed_out(tmp_path: Path) -> None:
+    """oneDNN's allocator reports what is larger than 256 KiB; at the peak of this function that is everything."""
+    import tensorflow as tf
+
+    wide, narrow = tf.Variable(tf.ones((512, 1024))), tf.Variable(tf.ones((1024, 512)))
+
+    @tf.function
+    def function(x: Any) -> Any:
+        for _ in range(3):
+            hidden = tf.nn.softmax(tf.tanh(tf.matmul(x, wide)))  # written over the product
+            halves = tf.reshape(hidden, (2, 256, 1024))  # a view
+            x = x + tf.matmul(tf.reshape(tf.transpose(halves, (1, 0, 2)), (512, 1024)), narrow)
+        return tf.concat([x, x * 2.0], axis=1)
+
+    recording = live(tmp_path, function, (tf.ones((512, 512)),))
+    peaks = oracles.allocated_peaks((recording.path / "profile.xplane.pb").read_bytes(), "graphlens_step")
+    if not any(peak for peak, _ in peaks):
+        pytest.skip("this TensorFlow's allocator reports nothing")
+    memory = Facts(evidence_of(open_capture(recording.path))).memory
+    assert memory is not None
+    fed_bytes = 512 * 512 * 4  # the caller's, so it is not allocated within the step
+    assert statistics.median(peak for peak, _ in peaks) == memory.peak_bytes - fed_bytes
+    assert memory.weights_bytes == pytest.approx(2 * 512 * 1024 * 4, abs=100)  # and the constants of the ops
+    assert memory.unknown == 0
 
 
 def test_a_plain_function_keeps_its_defaults(tmp_path: Path) -> None:

@@ -77,7 +77,8 @@ def _own_pieces(profile: Profile) -> Iterator[tuple[OpEvent, int, int]]:
     A ``_Send`` runs its receiver, and whatever that makes ready, before it returns.
     """
     threads: dict[int, list[OpEvent | Span]] = defaultdict(list)
-    running: list[OpEvent | Span] = [*profile.ops, *kernels_as_ops(profile), *profile.executors]
+    # An executor that lasts exactly as long as its only op contains it, so it has to come first.
+    running: list[OpEvent | Span] = [*profile.executors, *profile.ops, *kernels_as_ops(profile)]
     for item in running:
         threads[item.thread].append(item)
     for items in threads.values():

@@ -6,16 +6,17 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from statistics import median
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import networkx as nx
 
 from graphlens.facts.roofline import short_device
+from graphlens.facts.steps import steps_of
 from graphlens.ir.devices import LANE_BINS, LiveTensor, Memory
 from graphlens.ir.graph import Op, TensorSpec, in_edges, op_of
-from graphlens.ir.ops import CONSTANTS, VARIABLE_READS
+from graphlens.ir.ops import CONSTANTS
 from graphlens.ir.run import Profile
 
 if TYPE_CHECKING:
@@ -42,9 +43,10 @@ _HANDLES: Final = frozenset({"resource"})
 # Kernels of these ask for their output in place of an input of the same type and shape that nobody else reads
 # (TensorFlow's `forward_input_or_allocate_output`; the elementwise ones through `UnaryOp` and `BinaryOp`).
 _IN_PLACE: Final = frozenset(
-    """Abs Add AddV2 AddN BiasAdd Ceil Cos Div DivNoNan Elu Erf Exp Expm1 Floor FloorDiv FloorMod Inv LeakyRelu Log Log1p
-    LogSoftmax LogicalNot Maximum Minimum Mul MulNoNan Neg Pow RealDiv Reciprocal Relu Relu6 Round Rsqrt RsqrtGrad Selu
-    Sigmoid SigmoidGrad Sign Sin Softmax Softplus Softsign Sqrt Square SquaredDifference Sub Tanh TanhGrad""".split()
+    """Abs Add AddV2 AddN BiasAdd Ceil Cos Div DivNoNan Elu Erf Exp Expm1 Floor FloorDiv FloorMod Inv LeakyRelu Log
+    Log1p LogSoftmax LogicalNot Maximum Minimum Mul MulNoNan Neg Pow RealDiv Reciprocal Relu Relu6 Round Rsqrt RsqrtGrad
+    Selu Sigmoid SigmoidGrad Sign Sin Softmax Softplus Softsign Sqrt Square SquaredDifference Sub Tanh
+    TanhGrad""".split()
 )
 
 
@@ -122,7 +124,7 @@ def _coarse(curve: Sequence[int]) -> tuple[int, ...]:
     """Return the largest value of each of at most ``LANE_BINS`` equal stretches."""
     bins = min(len(curve), LANE_BINS)
     bounds = [len(curve) * index // bins for index in range(bins + 1)]
-    return tuple(max(curve[start:end]) for start, end in zip(bounds, bounds[1:], strict=False))
+    return tuple(max(curve[start:end]) for start, end in pairwise(bounds))
 
 
 def _weights_bytes(facts: Facts, space: str) -> int | None:
@@ -253,16 +255,19 @@ def _order(facts: Facts) -> list[str]:
         before = max((when[source] for source in facts.graph.predecessors(name)), default=float("-inf"))
         when[name] = max(starts.get(name, before), before)
     modules = tuple(f"{module}/" for module in facts.evidence.hlo)
-    return sorted((name for name in when if not name.startswith(modules)), key=lambda name: (when[name], facts.order[name]))
+    return sorted(
+        (name for name in when if not name.startswith(modules)), key=lambda name: (when[name], facts.order[name])
+    )
 
 
 def _first_starts(profile: Profile) -> Mapping[str, float]:
     """Return node -> the median over the steps of its first start since the step began."""
-    windows = [step.start_ns for step in profile.steps] or [0]
+    windows = [step.start_ns for step in steps_of(profile).windows] or [0]
     firsts: dict[tuple[str, int], int] = {}
     for event in profile.ops:
         step = bisect_right(windows, event.start_ns) - 1
-        firsts.setdefault((event.node, step), event.start_ns - windows[max(step, 0)])
+        if step >= 0:
+            firsts.setdefault((event.node, step), event.start_ns - windows[step])
     per_node: dict[str, list[int]] = defaultdict(list)
     for (node, _), start_ns in firsts.items():
         per_node[node].append(start_ns)

@@ -19,17 +19,18 @@ def roofline(facts: Facts) -> Roofline | None:
     """Return the roof with all ops that can be compared with it, by falling time; ``None`` where none was measured.
 
     An op can be compared when its operations and bytes are known, when the profile timed it (the replay's times are
-    inflated), and when it ran on the roof's device in the roof's data type; an op that only moves data has no type.
+    inflated, an accelerator's op takes as long as its kernels), and when it ran on the roof's device in the roof's data
+    type; an op that only moves data has no type.  A profile that was taken elsewhere is compared with no roof.
     """
     roof = facts.evidence.roof
-    if roof is None:
+    if roof is None or facts.evidence.profile_path is not None:
         return None
     points = (_point(facts, roof, name, timing) for name, timing in facts.attribution.timings.items())
     return Roofline(roof, tuple(sorted((point for point in points if point), key=lambda point: -point.ns)))
 
 
 def _point(facts: Facts, roof: Roof, name: str, timing: OpTiming) -> RoofPoint | None:
-    if name not in facts.graph or timing.source != "profile":
+    if name not in facts.graph or timing.source != ("profile" if roof.device.startswith("CPU") else "kernel"):
         return None
     op, cost = facts.op(name), costs.cost_of(facts.graph, name)
     if not cost.bytes or cost.flops is None or not is_under(roof, op.device):
@@ -61,7 +62,9 @@ def is_under(roof: Roof, device: str) -> bool:
     All logical processors of a host are one machine; accelerators are not alike.
     """
     own = short_device(device)
-    return own.startswith("CPU") and roof.device.startswith("CPU") if roof.device.startswith("CPU") else own == roof.device
+    return (
+        own.startswith("CPU") and roof.device.startswith("CPU") if roof.device.startswith("CPU") else own == roof.device
+    )
 
 
 def short_device(device: str) -> str:

@@ -12,8 +12,8 @@ from graphlens.ir.graph import Op, TensorSpec, input_specs, op_of, topological_o
 
 # The optimizer makes new ops of these types (`ArithmeticOptimizer/AddOpsRewrite_…`), under names that nothing else has.
 _BROADCASTING: Final = frozenset(
-    """Add AddV2 AddN Sub Mul RealDiv Maximum Minimum SquaredDifference BiasAdd Neg Relu Relu6 Tanh Sigmoid Exp Sqrt Rsqrt
-    Square""".split()
+    """Add AddV2 AddN Sub Mul RealDiv Maximum Minimum SquaredDifference BiasAdd Neg Relu Relu6 Tanh Sigmoid Exp Sqrt
+    Rsqrt Square""".split()
 )
 
 

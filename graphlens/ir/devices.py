@@ -284,10 +284,10 @@ class Memory:
     """Live tensors of the step in the order in which ops ran: an estimate, since the allocator was not asked.
 
     Views (``Reshape``, ``Identity``) share a buffer, and elementwise ops overwrite an input that nobody reads after
-    them, as TensorFlow does.  What kernels allocate for themselves is not in it.  ``curve`` holds the most live bytes in
-    each of at most ``LANE_BINS`` equal stretches of that order; ``alive`` are the largest tensors at the peak, by
+    them, as TensorFlow does.  What kernels allocate for themselves is not in it.  ``curve`` holds the most live bytes
+    in each of at most ``LANE_BINS`` equal stretches of that order; ``alive`` are the largest tensors at the peak, by
     falling bytes; ``weights_bytes``, the variables and constants, come on top; ``unknown`` counts ops whose output size
-    is not known and which are left out.  ``device`` is the one whose memory it is.
+    is not known and which are left out.  ``device`` is the one whose memory it is (``CPU`` for all of a host).
     """
 
     peak_bytes: int

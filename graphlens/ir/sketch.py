@@ -15,16 +15,19 @@ in braces (``call``, ``then``, ``else``, ``cond`` and ``body`` name functions; `
 constant).  A constant's elements follow ``=``.  An op without a time that a profiler can see takes 1 us.  A name that
 is read as a variable but defined nowhere is one.  ``*300 a# = Relu(x) 1us`` stands for 300 ops, ``#`` counting from 1.
 
-An op of an accelerator (``@GPU:0``) is one kernel there, and a tensor that a receive takes from another memory is one
-copy of that device.  A line of type ``MemcpyH2D``, ``MemcpyD2H`` or ``MemcpyD2D`` is no op but a copy that belongs to
-none; its braces may hold ``node``, ``op``, ``src``, ``dst``, ``edge`` and ``bytes``.
+An op of an accelerator (``@GPU:0``) is one kernel there (``kernel`` in its braces names it), and a tensor that a
+receive takes from another memory is one copy of that device.  A line of type ``MemcpyH2D``, ``MemcpyD2H`` or
+``MemcpyD2D`` is no op but a copy that belongs to none; its braces may hold ``node``, ``op``, ``src``, ``dst``, ``edge``
+and ``bytes``.
 
 Sections, each ending with a colon: ``traced:`` and ``executed:`` where the two graphs differ (otherwise both are the
 same), ``function NAME:`` for a function body of the graph above it, ``unmatched:`` for events of ops in no graph,
 ``modelled:`` for the copies of a placement on a GPU that the machine does not have (lines of type ``MemcpyH2D``, …).
 Settings, one a line: ``static`` (nothing was executed), ``training``, ``gap: 50us`` (time per step in which nothing
-is known to run), ``unprofiled: 90us 100us`` (wall times of steps without the profiler).  A line that starts with
-``//`` is a comment.
+is known to run), ``unprofiled: 90us 100us`` (wall times of steps without the profiler).  Settings of the machine:
+``roof: 100 GFLOP/s 20 GB/s`` (measured on the processor; ``@GPU:0`` after it says where else), ``cpu: avx2 amx_bf16``
+(what it can do), ``memory: 8192 MiB``, ``gpu: 7.0 16384 MiB`` (compute capability and memory of every GPU).  A line
+that starts with ``//`` is a comment.
 """
 
 from __future__ import annotations
@@ -56,6 +59,7 @@ from graphlens.ir.graph import (
 from graphlens.ir.ops import ASYNCHRONOUS, CONSTANTS, UNTRACED, VARIABLE_READS, is_variable_write
 from graphlens.ir.run import OpEvent, Profile, Span
 from graphlens.ir.sketch_devices import MEMCPYS, Timed, Wiring, modelled, placement, reported
+from graphlens.ir.sketch_machine import environment_of, gpu_properties_of, is_machine, roof_of
 
 STEPS: Final = 5  # few, but enough that the first may be dropped as a slow one
 DEFAULT_OP_NS: Final = 1_000
@@ -130,6 +134,7 @@ def sketch(text: str) -> Evidence:
             traced=traced,
             training=training,
             static_reason="the sketch says static",
+            environment=environment_of(parts.settings),
             placement=placed,
             placement_copies=copies,
         )
@@ -138,9 +143,11 @@ def sketch(text: str) -> Evidence:
         target,
         traced=traced,
         executed=_placed(_graph(parts, stage)),
-        profile=_profile(timed, _nanoseconds(parts.settings.get("gap", "0ns"))),
+        environment=environment_of(parts.settings),
+        profile=_profile(timed, _nanoseconds(parts.settings.get("gap", "0ns")), gpu_properties_of(parts.settings)),
         unprofiled_ns=tuple(_nanoseconds(word) for word in parts.settings.get("unprofiled", "").split()),
         training=training,
+        roof=roof_of(parts.settings),
         placement=placed,
         placement_copies=copies,
     )
@@ -169,13 +176,13 @@ def _parse(text: str) -> _Text:
         elif _OP.match(line) or _REPEAT.match(line):
             parts.lines.setdefault((stage, function), []).extend(_op_lines(line))
         else:
-            key, _, value = line.partition(":")
-            parts.settings[_setting(key.strip(), line)] = value.strip()
+            key, _, value = (part.strip() for part in line.partition(":"))
+            parts.settings[_setting(key, value, line)] = value
     return parts
 
 
-def _setting(key: str, line: str) -> str:
-    if key not in ("static", "training", "gap", "unprofiled"):
+def _setting(key: str, value: str, line: str) -> str:
+    if key not in ("static", "training", "gap", "unprofiled") and not is_machine(key, value):
         raise SketchError(f"neither an op, a section nor a setting: {line!r}")
     return key
 
@@ -346,7 +353,7 @@ def _placed(graph: Graph) -> Graph:
 # -- timing -------------------------------------------------------------------------------------------------------
 
 
-def _profile(lines: Sequence[_Line], gap_ns: int) -> Profile:
+def _profile(lines: Sequence[_Line], gap_ns: int, gpu: Mapping[str, object]) -> Profile:
     """Lay the ops of ``STEPS`` identical steps out one after the other, inside step, function and executor spans."""
     threads = {device: number for number, device in enumerate(dict.fromkeys(line.op.device for line in lines))}
     timed = [line for line in lines if line.self_ns is not None]
@@ -363,7 +370,7 @@ def _profile(lines: Sequence[_Line], gap_ns: int) -> Profile:
         steps.append(Span("step", now_ns, end_ns + gap_ns + _DISPATCH_NS, 0, number))
         now_ns = steps[-1].end_ns
     wiring = Wiring({line.op.name: line.op for line in lines}, {line.op.name: line.inputs for line in lines})
-    devices, kernels, copies = reported(events, wiring)
+    devices, kernels, copies = reported(events, wiring, gpu)
     ops = [event for event in events if event.op.type not in MEMCPYS]
     return Profile(
         ops=tuple(_op_event(event, threads) for event in ops if event.op.type not in ASYNCHRONOUS),

@@ -54,8 +54,11 @@ class Wiring(NamedTuple):
         return next((name for name, read in self.inputs.items() if op.name in map(_without_port, read)), "")
 
 
-def reported(events: Sequence[Timed], wiring: Wiring) -> Reported:
-    """Return what the accelerators report of ``events``; nothing when all of them are processors."""
+def reported(events: Sequence[Timed], wiring: Wiring, properties: Mapping[str, object]) -> Reported:
+    """Return what the accelerators report of ``events``; nothing when all of them are processors.
+
+    ``properties`` is what the profile says of each accelerator.
+    """
     names = list(dict.fromkeys(_short(event.op.device) for event in events if _is_accelerator(event.op.device)))
     kernels, copies = [], []
     for event in events:
@@ -66,7 +69,7 @@ def reported(events: Sequence[Timed], wiring: Wiring) -> Reported:
             copies += _received(event, wiring, names)
         elif _is_accelerator(op.device) and op.type not in _SENDS:
             kernels.append(_kernel(event, names.index(_short(op.device))))
-    devices = tuple(ProfiledDevice(name, kind=name.partition(":")[0]) for name in names)
+    devices = tuple(ProfiledDevice(name, kind=name.partition(":")[0], properties=properties) for name in names)
     return Reported(devices, tuple(kernels), tuple(copies))
 
 
@@ -98,7 +101,9 @@ def placement(device: str, copies: Iterable[Copy]) -> Placement:
 
 def _kernel(event: Timed, device: int) -> DeviceEvent:
     op = event.op
-    return DeviceEvent(op.type.lower(), op.name, op.type, event.start_ns, event.end_ns, device, "Compute")
+    return DeviceEvent(
+        str(op.attrs.get("kernel", op.type.lower())), op.name, op.type, event.start_ns, event.end_ns, device, "Compute"
+    )
 
 
 def _line(event: Timed, device: int) -> CopyEvent:

@@ -316,7 +316,7 @@ def _executed(capture: Capture) -> Graph | None:
 def _with_inputs(graph: Graph, inputs: Sequence[Mapping[str, Any]]) -> Graph:
     """Give the root's arguments, whose batch a model leaves open, the shapes that the recorder fed."""
     for fed in inputs:
-        name, shape = fed.get("name"), fed.get("shape")
+        name, shape = str(fed.get("name")), fed.get("shape")
         if name not in graph.main.graph or not isinstance(shape, list):
             continue
         op = op_of(graph.main.graph, name)

@@ -18,8 +18,8 @@ from graphlens.rules.phrases import counted
 from graphlens.rules.registry import found, rule
 from graphlens.units import format_bytes, format_flops, format_ns, format_share
 
-# An order of magnitude.  What separates a sound kernel from the roof is less: an output that is not in the cache is read
-# before it is written (two thirds of the roof remain), and on a shared machine half of the processor may be gone.
+# An order of magnitude.  What separates a sound kernel from the roof is less: an output that is not in the cache is
+# read before it is written (two thirds of the roof remain), and on a shared machine half of the processor may be gone.
 FAR_BELOW_SHARE: Final = 0.10
 # Below that, making the ops of one kind as fast as the machine saves less than a hundredth of the step.
 NOTABLE_SHARE: Final = 0.01
@@ -75,7 +75,8 @@ def slow_op(facts: Facts) -> Iterator[Finding]:
     ## When it is fine
 
     Where the op is more work than its formula says: a transcendental function counts as one operation per element.
-    An op whose work would take less than 3 us at the roof is not reported: dispatching it is dearer (`op-overhead-bound`).
+    An op whose work would take less than 3 us at the roof is not reported: dispatching it is dearer
+    (`op-overhead-bound`).
 
     ## Source
 
@@ -118,7 +119,9 @@ def _slow_finding(facts: Facts, roof: Roof, kind: str, points: Sequence[RoofPoin
             "ops": [_listed(facts, roof, point) for point in points[:OPS_LISTED]],
         },
         reason=_reason(roof, points, ns, at_roof_ns),
-        fix=Fix("Give the kernel shapes that it is fast on, fixed weights or fused neighbours, or replace the op", "manual"),
+        fix=Fix(
+            "Give the kernel shapes that it is fast on, fixed weights or fused neighbours, or replace the op", "manual"
+        ),
     )
 
 
@@ -127,7 +130,8 @@ def _reason(roof: Roof, points: Sequence[RoofPoint], ns: int, at_roof_ns: int) -
     rates = f"{format_flops(round(roof.flops_per_s))}/s and {format_bytes(round(roof.bytes_per_s))}/s"
     return (
         f"{format_flops(flops)} and {format_bytes(nbytes)} would take {format_ns(at_roof_ns)} at the {rates} that were "
-        f"measured on {roof.device or 'this machine'}; they took {format_ns(ns)} per step, which no amount of work explains"
+        f"measured on {roof.device or 'this machine'}; they took {format_ns(ns)} per step, which their work does not "
+        "explain"
     )
 
 

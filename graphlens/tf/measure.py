@@ -266,7 +266,7 @@ def _replay(capture: CaptureDirectory, prepared: Prepared, partitions: Sequence[
 def _roof(capture: CaptureDirectory, plan: Plan, partitions: Sequence[Any]) -> None:
     from graphlens.tf import roofline
 
-    if roofline.SECONDS > ROOF_SHARE * plan.seconds_left():
+    if ROOF_SHARE * plan.seconds_left() < roofline.SECONDS:
         capture.note("The time budget was too short to measure what this machine can do at best.")
         return
     roofline.write(capture, partitions)

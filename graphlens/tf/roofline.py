@@ -16,7 +16,7 @@ from graphlens.tf.measure import synchronous
 
 DTYPE: Final = "float32"
 # Products of square matrices grow from the first side by doubling until one of them takes that long: by then all
-# threads are busy and what a call costs by itself has vanished.  On two cores that ends at 2048, on a large GPU at 8192.
+# threads are busy and what a call costs by itself has vanished.  On two cores that ends at 2048.
 FIRST_SIDE: Final = 512
 LAST_SIDE: Final = 16_384
 LONG_PRODUCT_S: Final = 0.03
@@ -165,7 +165,8 @@ def _fastest(call: Callable[[], Any], seconds: float) -> tuple[float, float]:
     """Repeat ``call`` for about ``seconds`` after a first one; return wall and CPU seconds of the fastest repeat."""
     step = synchronous(call)
     step()
-    deadline, timed = time.perf_counter() + seconds, []
+    timed: list[tuple[float, float]] = []
+    deadline = time.perf_counter() + seconds
     while len(timed) < REPEATS or time.perf_counter() < deadline:
         wall_s, cpu_s = time.perf_counter(), time.process_time()
         step()
