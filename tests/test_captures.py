@@ -61,6 +61,9 @@ def outline(analysis: Analysis) -> dict[str, Any]:
         finding["figure_size"] = [len(figure["nodes"]), len(figure["edges"])]
         finding["nodes"] = finding["nodes"][:6]
         finding["fix"].pop("edits")
+    if document["memory"] is not None:
+        document["memory"]["curve"] = len(document["memory"]["curve"])
+        document["memory"]["alive"] = document["memory"]["alive"][:3]
     document["slowest_ops"] = [
         {key: op[key] for key in ("name", "op", "executed_as", "self_ns", "timing", "flops", "origin")}
         for op in ops[:8]
