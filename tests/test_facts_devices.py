@@ -141,12 +141,6 @@ def test_steps_of_devices_count_where_the_host_has_no_markers():
     assert [(span.start_ns, span.end_ns) for span in found.windows] == [(0, 50), (50, 95)]
 
 
-def test_steps_of_several_hosts_are_one_step_of_the_program():
-    steps = (Span("s", 0, 50, 1, 7), Span("s", 10, 60, 2, 7), Span("s", 60, 90, 1, 8))
-    found = steps_of(Profile(steps=steps, hosts=("a", "b")))
-    assert [(span.start_ns, span.end_ns) for span in found.windows] == [(0, 60), (60, 90)]
-
-
 def test_a_profile_without_steps_is_one_step_and_says_so():
     facts = facts_of(Profile(devices=gpus(1), kernels_on_device=(kernel(0, 100, 160), kernel(0, 180, 200))))
     assert facts.step.median_ns == 100

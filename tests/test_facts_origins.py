@@ -83,19 +83,25 @@ def test_grappler_names_are_undone() -> None:
         net/x = Placeholder()
         net/MatMul = MatMul(net/x)
         net/add_1 = AddV2(net/MatMul)
+        net/Relu = Relu(net/add_1)
+        net/Tanh = Tanh(net/Relu)
         while/body/mul = Mul(net/x)
         """
     )
     executed = dag(
         """
+        net/Tanh/unary_ops_composition = _UnaryOpsComposition()
         net/ArithmeticOptimizer/FoldTransposeIntoMatMul_MatMul = MatMul()
         net/ArithmeticOptimizer/AddOpsRewrite_add_1 = AddN()
         while/body/_12/mul = Mul()
         net/MatMul-0-TransposeNHWCToNCHW-LayoutOptimizer = Transpose()
         """
     )
-    found = {name: origin[-1] for name, origin in resolve(executed, traced).items()}
+    origins = resolve(executed, traced)
+    assert origins["net/Tanh/unary_ops_composition"] == ("net/Relu", "net/Tanh")
+    found = {name: origin[-1] for name, origin in origins.items()}
     assert found == {
+        "net/Tanh/unary_ops_composition": "net/Tanh",
         "net/ArithmeticOptimizer/FoldTransposeIntoMatMul_MatMul": "net/MatMul",
         "net/ArithmeticOptimizer/AddOpsRewrite_add_1": "net/add_1",
         "while/body/_12/mul": "while/body/mul",

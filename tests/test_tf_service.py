@@ -107,6 +107,19 @@ def test_every_op_of_both_hosts_is_read(recorded: Recorded) -> None:
     assert len(evidence.profile.ops) == sum(count for seen in totals for count, _ in seen.values())
 
 
+def test_one_analysis_shows_both_hosts_and_joins_the_ops_of_both(document: dict[str, Any], recorded: Recorded) -> None:
+    assert [row["name"] for row in document["distribution"]["hosts"]] == list(recorded.hosts)
+    light, heavy = document["distribution"]["hosts"]
+    assert min(light["steps"], heavy["steps"]) > 10
+    assert heavy["busy_ns"] / heavy["steps"] > light["busy_ns"] / light["steps"]
+    assert document["quality"]["join_rate"] > 0.99
+    assert document["step"]["n"] == light["steps"] + heavy["steps"] - 2  # without the first one of each
+    assert sum(row["ns"] for row in document["ledger"]) == document["step"]["median_ns"]
+    timed = {row["name"]: row["calls_per_step"] for row in document["ops"] if row["self_ns"]}
+    assert timed.keys() >= {"dense/BiasAdd", "squashed", "mean"}
+    assert timed["dense/BiasAdd"] == pytest.approx(1, abs=0.1)
+
+
 @needs_xprof
 def test_xprof_opens_the_kept_run(recorded: Recorded) -> None:
     """Both programs are in it, with the time of each op in sum."""

@@ -11,6 +11,7 @@ from typing import Final, Literal, NamedTuple, TypeVar
 
 import networkx as nx
 
+from graphlens.facts import hosts
 from graphlens.facts.division import STATES, Division, divide
 from graphlens.facts.flat import canonical_name
 from graphlens.facts.names import Names, device_name, kernel_name, kernels_as_ops
@@ -38,8 +39,8 @@ class Attribution:
     ----------
     timings
         Op -> its time; ops that were not seen are absent.
-    wall_ns
-        The wall time of each profiled step, without a slow first one.
+    wall_ns, host_wall_ns
+        The wall time of each profiled step, without a slow first one; and those of each host.
     active_ns
         Op (or a state of ``facts.division``) -> wall time summed over the typical steps, each instant given to what was
         running in it, in equal parts when several ops were.
@@ -60,6 +61,7 @@ class Attribution:
 
     timings: Mapping[str, OpTiming] = field(default_factory=dict)
     wall_ns: tuple[int, ...] = ()
+    host_wall_ns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     active_ns: Mapping[str, float] = field(default_factory=dict)
     op_types: Mapping[str, str] = field(default_factory=dict)
     event_ns: int = 0
@@ -85,19 +87,20 @@ def attribute(
     origins
         Executed op -> the traced ops that it stands for; ``None`` when only one of the two graphs is known.
     """
-    profile = evidence.profile
+    profile = hosts.in_turn(evidence.profile) if evidence.profile else None
     replay = _replay_timings(evidence.replay, graph)
     steps = steps_of(profile) if profile else None
     if profile is None or steps is None or not steps.windows:
         return Attribution(timings=replay)
     names = Names(graph, loosely=evidence.profile_path is not None)
     events = _Events.of(profile, steps.windows)
-    division = divide(profile, typical(steps.windows), names)
+    division = divide(profile, typical(steps), names)
     timings = _timings(profile, events, names, division)
     event_ns, joined_ns, unjoined = _join_totals(events, names, origins)
     return Attribution(
         timings=_prefer_replay_in_loops(timings, replay),
         wall_ns=tuple(map(length_ns, steps.windows)),
+        host_wall_ns={host: tuple(map(length_ns, spans)) for host, spans in steps.by_host.items()},
         active_ns=division.active_ns,
         op_types=names.types,
         event_ns=event_ns,
@@ -105,7 +108,7 @@ def attribute(
         unjoined=unjoined,
         parallelism=_parallelism(events, timings, sum(map(length_ns, steps.windows))),
         steps_marked=steps.marked,
-        notes=(steps.note,) if steps.note else (),
+        notes=steps.notes,
     )
 
 

@@ -123,6 +123,12 @@ class Facts:
         return ledger.step_time(self.evidence, self.attribution)
 
     @cached_property
+    def step_times_ns(self) -> Mapping[str, tuple[int, ...]]:
+        """The wall times of single steps by host: without the profiler where those were measured, else with it."""
+        unprofiled_ns = self.evidence.unprofiled_ns
+        return {"": unprofiled_ns} if unprofiled_ns else self.attribution.host_wall_ns
+
+    @cached_property
     def ledger(self) -> tuple[LedgerRow, ...]:
         """Where the step's time went; the rows sum to ``step.median_ns`` exactly."""
         return ledger.ledger(self.step, self.attribution)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from graphlens.facts.devices import merged
 from graphlens.facts.steps import steps_of
-from graphlens.ir.run import CopyEvent, Profile
+from graphlens.ir.run import CopyEvent, Profile, Span
 
 
 class Windows(NamedTuple):
@@ -26,10 +26,15 @@ class Windows(NamedTuple):
 
 def windows_of(profile: Profile, device: int) -> Windows | None:
     """Return the steps of a device: those that it marks itself, else those of the profile."""
-    spans = profile.devices[device].steps or steps_of(profile).windows
+    spans = profile.devices[device].steps or _steps_of_host(profile, profile.devices[device].host)
     if not spans:
         return None
     return Windows(min(span.start_ns for span in spans), max(span.end_ns for span in spans), len(spans))
+
+
+def _steps_of_host(profile: Profile, host: str) -> tuple[Span, ...]:
+    steps = steps_of(profile)
+    return steps.by_host.get(host, ()) if len(profile.hosts) > 1 else steps.windows
 
 
 class Busy:

@@ -22,6 +22,7 @@ _REWRITTEN = re.compile(
 )
 _LAYOUT = re.compile(r"-\d+-(?:Transpose|VecPermute|DimMap)\w*-LayoutOptimizer$")
 _CROSSING = re.compile(r"/_\d+$")
+_COMPOSED = re.compile(r"/unary_ops_composition$")  # several elementwise ops as one, named after the last of them
 _ORIGIN_LIMIT = 64  # ops; a walk that meets more has left the fused chain, so only the named op is given
 
 
@@ -68,6 +69,7 @@ def candidates(name: str) -> Iterator[str]:
     yield canonical
     yield _LAYOUT.sub("", canonical)
     yield _CROSSING.sub("", canonical)
+    yield _COMPOSED.sub("", canonical)
     match = _REWRITTEN.match(canonical)
     if match:
         yield from _rewritten(match["scope"] or "", match["rest"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from graphlens.ir.analysis import Quality
 from graphlens.ir.ops import UNTRACED, UNTRACED_INSTRUCTIONS
+from graphlens.ir.run import stat_of
 from graphlens.units import format_share
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def judge(facts: Facts) -> Quality:
         ops_seen=seen if expected else None,
         ops_replayed=replayed if expected else None,
         ops_expected=expected or None,
-        stability=(step.p90_ns - step.p10_ns) / step.median_ns if step.n > 1 else None,
+        stability=_stability(facts),
         profiler_overhead=_overhead(facts),
         steps=(step.profiled_n or step.n) if found.steps_marked else None,
         notes=notes,
@@ -78,6 +79,12 @@ def _coverage(facts: Facts) -> tuple[int, int, int]:
     timings = facts.attribution.timings
     seen = sum(1 for name in expected if name in timings and timings[name].wall_share is not None)
     return seen, sum(1 for name in expected if name in timings) - seen, len(expected)
+
+
+def _stability(facts: Facts) -> float | None:
+    """Return the spread of the step times on the host where it is largest: that hosts differ is no spread."""
+    stats = [stat_of(times_ns) for times_ns in facts.step_times_ns.values()]
+    return max((stat.spread for stat in stats if stat and stat.n > 1), default=None)
 
 
 def _overhead(facts: Facts) -> float | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import zip_longest
+from statistics import median
 from typing import Final
 
+from graphlens.facts import hosts
 from graphlens.ir.run import Profile, Span
 from graphlens.units import format_ns
 
@@ -17,35 +19,66 @@ FEWEST_STEPS_TO_DROP_FIRST: Final = 4
 # had the processor does not colour the whole picture; below this many steps all are used.
 FEWEST_STEPS_TO_TRIM: Final = 8
 
+# Hosts whose median steps differ by less are in step: one and the same program varies by as much.
+ALIKE: Final = 1.10
+
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """The steps to use; ``marked`` is false where the profile shows none and all of it counts as one."""
+    """The steps to use, by host; ``marked`` is false where the profile shows none and all of a host counts as one."""
 
-    windows: tuple[Span, ...] = ()
+    by_host: Mapping[str, tuple[Span, ...]] = field(default_factory=dict)
     marked: bool = True
-    note: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def windows(self) -> tuple[Span, ...]:
+        """The steps of all hosts."""
+        return tuple(span for spans in self.by_host.values() for span in spans)
 
 
 def steps_of(profile: Profile) -> Steps:
     """Return the steps of ``profile`` without a slow first one.
 
     Markers on the host come first, then the steps that the profiler found on the devices, then the outermost function
-    runs of a profile without accelerators: on an accelerator a function returns before its kernels have run.
+    runs of a profile without accelerators: on an accelerator a function returns before its kernels have run.  Each host
+    has steps of its own: what they do at the same time, no profile says.
     """
-    spans = _marked(profile)
-    if spans:
-        return Steps(tuple(spans[1:] if len(spans) >= FEWEST_STEPS_TO_DROP_FIRST else spans))
-    whole = _whole(profile)
-    if whole is None:
-        return Steps()
-    note = f"the profile marks no steps: all of it ({format_ns(length_ns(whole))}) counts as one"
-    return Steps((whole,), False, note)
+    profiles = {next(iter(one.hosts), ""): one for one in hosts.each(profile)}
+    marked = {host: spans for host, one in profiles.items() if (spans := _marked(one))}
+    if marked:
+        by_host = {host: _without_slow_first(spans) for host, spans in marked.items()}
+        return Steps(by_host, notes=(*_unmarked(profiles, marked), *_apart_in_time(by_host)))
+    wholes = {host: (whole,) for host, one in profiles.items() if (whole := _whole(one))}
+    length = format_ns(max((length_ns(whole) for (whole,) in wholes.values()), default=0))
+    note = f"the profile marks no steps: all of it ({length}) counts as one"
+    return Steps(wholes, False, (note,)) if wholes else Steps()
+
+
+def _without_slow_first(spans: Sequence[Span]) -> tuple[Span, ...]:
+    return tuple(spans[1:] if len(spans) >= FEWEST_STEPS_TO_DROP_FIRST else spans)
+
+
+def _unmarked(profiles: Mapping[str, Profile], marked: Mapping[str, Sequence[Span]]) -> Iterator[str]:
+    for host, one in profiles.items():
+        if host not in marked and _whole(one) is not None:
+            yield f"the profile marks no steps on {host}: what it did is in no step"
+
+
+def _apart_in_time(by_host: Mapping[str, Sequence[Span]]) -> Iterator[str]:
+    """Say so when the step of one host is longer than that of another."""
+    medians = {host: median(map(length_ns, spans)) for host, spans in by_host.items()}
+    least, most = (choose(medians, key=lambda host: medians[host]) for choose in (min, max))
+    if medians[most] > ALIKE * medians[least]:
+        yield (
+            f"the step is that of {len(medians)} hosts together; its median is {format_ns(round(medians[least]))} on "
+            f"{least} and {format_ns(round(medians[most]))} on {most}"
+        )
 
 
 def _marked(profile: Profile) -> Sequence[Span]:
     if profile.steps:
-        return _joined(profile.steps) if len(profile.hosts) > 1 else profile.steps
+        return profile.steps
     on_devices = _joined(step for device in profile.devices for step in device.steps)
     if on_devices or profile.kernels_on_device or profile.copies:
         return on_devices
@@ -53,7 +86,7 @@ def _marked(profile: Profile) -> Sequence[Span]:
 
 
 def _joined(spans: Iterable[Span]) -> list[Span]:
-    """Return one span per step number, from the first start to the last end on any host or device."""
+    """Return one span per step number, from the first start to the last end on any device of a host."""
     by_number: dict[tuple[str, int], Span] = {}
     for span in spans:
         key = (span.name, span.step_id)
@@ -90,8 +123,12 @@ def _whole(profile: Profile) -> Span | None:
     return Span("profile", min(starts), max(ends), 0) if ends else None
 
 
-def typical(windows: Sequence[Span]) -> list[Span]:
-    """Return the middle half of the steps by length, in time order."""
+def typical(steps: Steps) -> list[Span]:
+    """Return the middle half of the steps of each host by length, in time order."""
+    return [span for windows in steps.by_host.values() for span in _middle_half(windows)]
+
+
+def _middle_half(windows: Sequence[Span]) -> list[Span]:
     if len(windows) < FEWEST_STEPS_TO_TRIM:
         return list(windows)
     quarter = len(windows) // 4

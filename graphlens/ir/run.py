@@ -166,6 +166,11 @@ class Stat:
     p10_ns: int
     p90_ns: int
 
+    @property
+    def spread(self) -> float:
+        """The distance from the 10th to the 90th percentile, as a share of the median."""
+        return (self.p90_ns - self.p10_ns) / max(self.median_ns, 1)
+
 
 def stat_of(values: Sequence[int]) -> Stat | None:
     """Summarize ``values`` (nanoseconds); ``None`` for an empty sequence, because unknown is not zero."""

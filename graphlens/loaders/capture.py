@@ -238,6 +238,7 @@ def evidence_of(capture: Capture) -> Evidence:
         optimized=optimized,
         executed=executed,
         profile=profile,
+        profile_path=_recorded_elsewhere(manifest),
         # A clock that stood still has timed nothing.
         unprofiled_ns=tuple(ns for ns in manifest.get("unprofiled_ns") or () if ns > 0),
         replay=replay,
@@ -248,6 +249,11 @@ def evidence_of(capture: Capture) -> Evidence:
         errors=(*recorded, *salvage.errors),
         roof=_roof(manifest.get("roof")),
     )
+
+
+def _recorded_elsewhere(manifest: Mapping[str, Any]) -> str | None:
+    """Return where the profile comes from when it was not recorded together with the graphs."""
+    return ", ".join(str(item.get("name")) for item in _dicts(manifest, "hosts")) or None
 
 
 def _target(capture: Capture) -> Target:

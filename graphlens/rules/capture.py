@@ -8,6 +8,7 @@ from typing import Final
 
 from graphlens.facts.core import Facts
 from graphlens.ir.analysis import Finding, Fix
+from graphlens.ir.run import stat_of
 from graphlens.rules.needs import EXECUTED, PROFILE, TIMING
 from graphlens.rules.registry import found, rule
 from graphlens.units import format_ns, format_share
@@ -120,23 +121,24 @@ def unstable_timing(facts: Facts) -> Iterator[Finding]:
 
     The wall times of the steps without the profiler, or with it where there are no others.
     """
-    step = facts.step
-    if step is None or step.n < FEWEST_STEPS or step.p90_ns - step.p10_ns <= UNSTABLE_SPREAD * step.median_ns:
+    measured = [(stat_of(times_ns), host) for host, times_ns in facts.step_times_ns.items()]
+    worst, host = max(((stat, host) for stat, host in measured if stat), key=lambda item: item[0].spread)
+    if worst.n < FEWEST_STEPS or worst.spread <= UNSTABLE_SPREAD:
         return
-    spread = (step.p90_ns - step.p10_ns) / step.median_ns
-    times_ns = facts.evidence.unprofiled_ns or facts.attribution.wall_ns
+    times_ns = facts.step_times_ns[host]
     half = len(times_ns) // 2
+    where = f" on {host}" if len(measured) > 1 else ""
     yield found(
-        title=f"Step times spread from {format_ns(step.p10_ns)} to {format_ns(step.p90_ns)} (p10 to p90)",
+        title=f"Step times spread from {format_ns(worst.p10_ns)} to {format_ns(worst.p90_ns)} (p10 to p90){where}",
         nodes=(),
         evidence={
-            "spread": spread,
-            "steps": step.n,
+            "spread": worst.spread,
+            "steps": worst.n,
             "first_half_median_ns": round(median(times_ns[:half])),
             "second_half_median_ns": round(median(times_ns[half:])),
         },
-        reason=f"the spread is {format_share(spread)} of the median {format_ns(step.median_ns)}: other work on the "
-        "machine, a changing clock rate, or work that depends on the input",
+        reason=f"the spread is {format_share(worst.spread)} of the median {format_ns(worst.median_ns)}: other work on "
+        "the machine, a changing clock rate, or work that depends on the input",
         fix=Fix("Record more steps on an idle machine", "manual"),
     )
 
