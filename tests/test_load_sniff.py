@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import zipfile
@@ -12,7 +13,7 @@ from load_helpers import REAL, graph_def, needs_real
 from tensorboard.compat.proto import config_pb2, meta_graph_pb2
 
 from graphlens.errors import TargetError
-from graphlens.loaders import capture, savedmodel
+from graphlens.loaders import capture, profiles, savedmodel
 from graphlens.loaders.sniff import READS, identify
 
 BAD = Path(__file__).parents[1] / "fixtures" / "bad"
@@ -22,6 +23,7 @@ LOADERS = {
     "graph_def": savedmodel.load_graph_def,
     "meta_graph": savedmodel.load_meta_graph,
     "capture": capture.open_capture,
+    "timeline": lambda path: profiles.read_recorded(path, "timeline"),
 }
 
 
@@ -109,13 +111,66 @@ def test_a_capture_folder_is_a_capture(tmp_path):
     assert identify(tmp_path) == ("capture", tmp_path)
 
 
-def test_run_metadata_is_not_taken_for_a_graph(tmp_path):
-    """Both start with a nested message; a RunMetadata's first one holds no name."""
+def test_run_metadata_and_step_stats_are_not_taken_for_a_graph(tmp_path):
+    """All start with a nested message, but no node is named like a device."""
     metadata = config_pb2.RunMetadata()
     metadata.step_stats.dev_stats.add(device="/device:CPU:0").node_stats.add(node_name="x")
     (tmp_path / "run_meta").write_bytes(metadata.SerializeToString())
-    with pytest.raises(TargetError, match="is no TensorFlow graph"):
-        identify(tmp_path / "run_meta")
+    (tmp_path / "step_stats").write_bytes(metadata.step_stats.SerializeToString())
+    assert identify(tmp_path / "run_meta").kind == "run_metadata"
+    assert identify(tmp_path / "step_stats").kind == "run_metadata"
+
+
+def test_a_trace_may_be_compressed(tmp_path):
+    with gzip.open(tmp_path / "trace.json.gz", "wb") as file:
+        file.write(b'{"displayTimeUnit": "ns", "traceEvents": []}')
+    assert identify(tmp_path / "trace.json.gz") == ("timeline", tmp_path / "trace.json.gz")
+
+
+def test_a_folder_of_profiles_is_one(tmp_path):
+    run = tmp_path / "plugins" / "profile" / "2026_01_01_00_00_00"
+    run.mkdir(parents=True)
+    (run / "worker.trace.json.gz").touch()
+    assert identify(tmp_path) == ("timeline", tmp_path)
+    (run / "worker.xplane.pb").touch()
+    assert identify(tmp_path) == ("xplane", tmp_path)
+
+
+TOOL_FILES = {
+    "overview_page.pb": ("overview_page_pb2", "OverviewPage"),
+    "input_pipeline.pb": ("input_pipeline_pb2", "InputPipelineAnalysisResult"),
+    "worker.op_stats.pb": ("op_stats_pb2", "OpStats"),
+    "kernel_stats.pb": ("kernel_stats_pb2", "KernelStatsDb"),
+    "memory_profile.pb": ("memory_profile_pb2", "MemoryProfile"),
+    "tf_stats.pb": ("tf_stats_pb2", "TfStatsDatabase"),
+}
+
+
+def filled(message, depth=0):
+    """Set every field of a message to something, so that none is missing when it is told apart."""
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if field.message_type is None:
+            something = {field.CPPTYPE_STRING: "some", field.CPPTYPE_BOOL: True}.get(field.cpp_type, 1)
+            something = b"some" if field.type == field.TYPE_BYTES else something
+            message.MergeFrom(type(message)(**{field.name: [something] if hasattr(value, "append") else something}))
+        elif depth < 3 and not field.message_type.GetOptions().map_entry:
+            value = value.add() if hasattr(value, "add") else value
+            value.SetInParent()
+            filled(value, depth + 1)
+    return message
+
+
+@pytest.mark.parametrize("name", sorted(TOOL_FILES))
+@pytest.mark.parametrize("full", [False, True])
+def test_what_a_tool_made_of_a_profile_is_refused_in_one_line(tmp_path, name, full):
+    module, kind = TOOL_FILES[name]
+    message = getattr(pytest.importorskip(f"xprof.protobuf.{module}"), kind)()
+    data = filled(message).SerializeToString() if full else b"\x32\x02\x08\x01"
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(TargetError, match="is what a tool made of a profile; pass the") as refusal:
+        identify(tmp_path / name)
+    assert "\n" not in str(refusal.value)
 
 
 @needs_real
@@ -128,6 +183,8 @@ def test_run_metadata_is_not_taken_for_a_graph(tmp_path):
         ("keras_imagenet_gpu.pbtxt", "graph_def", "keras_imagenet_gpu.pbtxt"),
         ("gpu_run_metadata/graph.pbtxt", "graph_def", "gpu_run_metadata/graph.pbtxt"),
         ("gpu_bert_8xV100.xplane.pb", "xplane", "gpu_bert_8xV100.xplane.pb"),
+        ("gpu_run_metadata/run_meta", "run_metadata", "gpu_run_metadata/run_meta"),
+        ("kittibox_gpu.timeline.json", "timeline", "kittibox_gpu.timeline.json"),
     ],
 )
 def test_real_inputs(path, kind, place):
@@ -135,10 +192,10 @@ def test_real_inputs(path, kind, place):
 
 
 @needs_real
-def test_real_inputs_without_a_graph_are_refused():
-    for path in ("kittibox_gpu.timeline.json", "gpu_run_metadata/run_meta", "malformed/corrupt_tpu.xplane.pb"):
-        with pytest.raises(TargetError):
-            identify(REAL / path)
+def test_a_corrupt_profile_is_refused_in_one_line():
+    with pytest.raises(TargetError, match="is damaged or no TensorFlow file") as refusal:
+        identify(REAL / "malformed/corrupt_tpu.xplane.pb")
+    assert "\n" not in str(refusal.value)
 
 
 @needs_real

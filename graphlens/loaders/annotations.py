@@ -16,6 +16,7 @@ _OP_TYPE = re.compile(r"^[A-Za-z_][\w>.-]*$")
 
 _LEVEL: Final = "::"  # between the annotations of a stack, the outermost first
 _METADATA: Final = "#"  # around the metadata of one annotation: `node:Op#key=value,key=value#`
+_EDGE = re.compile(r"^edge_\d+_(.+)$")  # the name of a tensor that crosses: it ends with the op that makes it
 _NEXT_PAIR = re.compile(r",(?=\w+=)")
 
 
@@ -49,27 +50,30 @@ class Cause(NamedTuple):
 
 @lru_cache(maxsize=65_536)
 def parse_annotation(text: str) -> Cause:
-    """Read a stack of annotations, of which the innermost that has a name counts; a name without a type is a type.
+    """Read a stack of annotations: the innermost op counts, or where none is named, the innermost text.
 
     >>> cause = parse_annotation("n/_3:_HostRecv#from=Call,to=Identity_1#::#edge_name=memtype_41_Call#")
     >>> cause.node, cause.op, cause.src, cause.dst, cause.edge
     ('n/_3', '_HostRecv', 'Call', 'Identity_1', 'memtype_41_Call')
+    >>> cause = parse_annotation("Conv2D_1/_0:_Send::edge_10_Conv2D_1::async")
+    >>> cause.node, cause.op, cause.src, cause.edge
+    ('Conv2D_1/_0', '_Send', 'Conv2D_1', 'edge_10_Conv2D_1')
     >>> parse_annotation("MakeTensorFromProto").op
     'MakeTensorFromProto'
     """
-    name = ""
-    metadata: dict[str, str] = {}
-    for level in text.split(_LEVEL):
-        own, _, rest = level.partition(_METADATA)
-        name = own or name
-        metadata.update(_pairs(rest.removesuffix(_METADATA)))
-    node, op = split_op(name)
+    levels = [level.partition(_METADATA) for level in text.split(_LEVEL)]
+    metadata = {key: value for _, _, rest in levels for key, value in _pairs(rest.removesuffix(_METADATA))}
+    named = [name for name, _, _ in levels if name]
+    edge = next((name for name in named if _EDGE.match(name)), metadata.get("edge_name", ""))
+    others = [name for name in named if name != edge]
+    node, op = next((found for name in reversed(others) if (found := split_op(name))[1]), ("", ""))
+    producer = _EDGE.match(edge)
     return Cause(
         node,
-        op or name,
-        metadata.get("from", ""),
+        op or (others[-1] if others else ""),
+        metadata.get("from", producer[1] if producer else ""),
         metadata.get("to", ""),
-        metadata.get("edge_name", ""),
+        edge,
         metadata.get("hlo_op", ""),
         metadata.get("hlo_module", ""),
     )

@@ -40,7 +40,7 @@ _DERIVED_LINES: Final = frozenset(
         "Launch Stats",
     }
 )
-_FIRST_DERIVED_ID: Final = 0xDEADBEEF  # XProf numbers the lines that it derives from here on, as signed 32 bits
+_FIRST_DERIVED_ID: Final = 0xDEADBEEF  # XProf numbers the lines that it derives from here on, in 32 bits
 
 # What a stream reports besides kernels and copies: bookkeeping that keeps no unit of the device busy.
 _BOOKKEEPING = re.compile(
@@ -65,7 +65,7 @@ def read_device(plane: Any, host: str, into: Events) -> None:
     """Add the device of ``plane`` with its kernels, copies and steps; a device without any event is added as well."""
     match = _DEVICE_PLANE.match(plane.name)
     assert match is not None
-    reader = _DeviceReader(plane, len(into.devices))
+    reader = _DeviceReader(plane, len(into.devices), into.shift_ns)
     into.devices.append(
         ProfiledDevice(
             name=f"{match['kind']}:{match['number']}",
@@ -85,8 +85,8 @@ def read_device(plane: Any, host: str, into: Events) -> None:
 class _DeviceReader:
     """Reads one device plane; the tables of names are needed at every turn."""
 
-    def __init__(self, plane: Any, device: int) -> None:
-        self.plane, self.device = plane, device
+    def __init__(self, plane: Any, device: int, shift_ns: int) -> None:
+        self.plane, self.device, self.shift_ns = plane, device, shift_ns
         self.stat_names: Mapping[int, str] = {key: meta.name for key, meta in plane.stat_metadata.items()}
         self.names = {key: meta.name or meta.display_name for key, meta in plane.event_metadata.items()}
         self.lines = {line.name: line for line in plane.lines}
@@ -106,7 +106,7 @@ class _DeviceReader:
             if line.name == _STEP_LINE:
                 for event in line.events:
                     name = self.names.get(event.metadata_id, "")
-                    start_ns, end_ns = _in_ns(line, event)
+                    start_ns, end_ns = self._in_ns(line, event)
                     yield Span(name, start_ns, end_ns, line.id, int(name) if name.isdecimal() else 0)
 
     def events(self) -> Iterator[DeviceEvent | CopyEvent]:
@@ -129,14 +129,14 @@ class _DeviceReader:
         cause = self._cause(self._stats(event))
         if not cause.op:
             cause = parse_annotation(self.ops.at(line, event))
-        start_ns, end_ns = _in_ns(line, event)
+        start_ns, end_ns = self._in_ns(line, event)
         return DeviceEvent(name, cause.node, cause.op, start_ns, end_ns, self.device, line.name)
 
     def _copy(self, line: Any, event: Any, name: str) -> CopyEvent:
         stats = self._stats(event)
         cause = self._cause(stats)
         details = str(stats.get("memcpy_details", ""))
-        start_ns, end_ns = _in_ns(line, event)
+        start_ns, end_ns = self._in_ns(line, event)
         return CopyEvent(
             copy_direction(name, details),
             cause.node,
@@ -150,6 +150,11 @@ class _DeviceReader:
             cause.dst,
             cause.edge,
         )
+
+    def _in_ns(self, line: Any, event: Any) -> tuple[int, int]:
+        start_ps = event.offset_ps
+        origin_ns = line.timestamp_ns + self.shift_ns
+        return origin_ns + start_ps // PS_PER_NS, origin_ns + (start_ps + event.duration_ps) // PS_PER_NS
 
     def _stats(self, event: Any) -> dict[str, Any]:
         """Return the statistics of an event, those that all events of its name share included."""
@@ -193,8 +198,7 @@ class _OpsLine:
 
 
 def _is_derived(line: Any) -> bool:
-    number = line.id & 0xFFFFFFFF
-    return line.name in _DERIVED_LINES or (number >= _FIRST_DERIVED_ID and line.id < 0)
+    return line.name in _DERIVED_LINES or (line.id & 0xFFFFFFFF) >= _FIRST_DERIVED_ID
 
 
 def _deepest_level(stats: Mapping[str, Any]) -> str:
@@ -209,9 +213,3 @@ def _innermost(events: Iterable[Any]) -> Iterator[Any]:
     for event, following in zip_longest(ordered, ordered[1:]):
         if following is None or following.offset_ps >= event.offset_ps + event.duration_ps or not event.duration_ps:
             yield event
-
-
-def _in_ns(line: Any, event: Any) -> tuple[int, int]:
-    start_ps = event.offset_ps
-    origin_ns = line.timestamp_ns
-    return origin_ns + start_ps // PS_PER_NS, origin_ns + (start_ps + event.duration_ps) // PS_PER_NS

@@ -12,7 +12,11 @@ from graphlens.ir.run import CopyEvent, DeviceEvent, KernelEvent, OpEvent, Profi
 
 @dataclass(slots=True)
 class Events:
-    """What was found so far; ``markers`` are GraphLens's own step markers, ``other_steps`` those of the program."""
+    """What was found so far; ``markers`` are GraphLens's own step markers, ``other_steps`` those of the program.
+
+    ``first_thread`` and ``shift_ns`` are added to the threads and times of the host that is being read, so that threads
+    of several hosts stay apart and their times lie on one clock.
+    """
 
     ops: list[OpEvent] = field(default_factory=list)
     markers: list[Span] = field(default_factory=list)
@@ -28,6 +32,8 @@ class Events:
     hosts: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     dropped: int = 0
+    first_thread: int = 0
+    shift_ns: int = 0
 
     def profile(self) -> Profile:
         """Return the profile, its events sorted by start."""

@@ -22,6 +22,8 @@ _EXECUTOR = "ExecutorState::Process"
 _ASYNC_START = "ExecutorState::ProcessAsync::Start"
 _ASYNC_DONE = "ExecutorState::ProcessAsync::Done"
 _FUNCTION = "FunctionRun"
+_OP = "op"
+_OTHER = "other"
 
 
 class _Name(NamedTuple):
@@ -41,16 +43,21 @@ def _classify(name: str, display: str) -> _Name:
     if name.startswith("ThreadpoolListener") or name.startswith("end: "):
         return _Name("")
     node, op = split_op(name, display)
-    return _Name("op", node, op) if op else _Name("other")
+    return _Name(_OP, node, op) if op else _Name(_OTHER)
 
 
-class _Interval(NamedTuple):
-    """An event in picoseconds of its line."""
+class _Place(NamedTuple):
+    """Where the events of a line lie: what their times count from, and the thread."""
 
-    start_ps: int
-    end_ps: int
-    name: _Name
-    event: Any
+    origin_ns: int
+    thread: int
+
+    def ns(self, ps: int) -> int:
+        return self.origin_ns + ps // PS_PER_NS
+
+
+# An event that may contain others: start, negative end (so that the longer of two comes first), name.
+_Nested = tuple[int, int, _Name]
 
 
 def read_host(plane: Any, into: Events) -> None:
@@ -63,41 +70,48 @@ class _PlaneReader:
 
     def __init__(self, plane: Any, into: Events) -> None:
         self.plane, self.into = plane, into
-        self.names = {key: _classify(meta.name, meta.display_name) for key, meta in plane.event_metadata.items()}
         self.stat_names = {key: meta.name for key, meta in plane.stat_metadata.items()}
         self.telling = {
             key for key, name in self.stat_names.items() if name in ("hlo_op", "step_num", "tf_function_call")
         }
+        self.names = self._names()
         self.starts: dict[int, Span] = {}
         self.ends_ns: dict[int, int] = {}
-        self.handlers: Mapping[str, Callable[[Any, Any], None]] = {
+        self.handlers: Mapping[str, Callable[[_Place, Any], None]] = {
             _EXECUTOR: self._executor,
             _FUNCTION: self._function,
             _ASYNC_START: self._async_start,
             _ASYNC_DONE: self._async_done,
             STEP_MARKER: self._step,
-            "other": self._other,
+            _OTHER: self._other,
         }
+
+    def _names(self) -> Mapping[int, _Name]:
+        """Return what each number of an event means, without those that never tell anything."""
+        named = {key: _classify(meta.name, meta.display_name) for key, meta in self.plane.event_metadata.items()}
+        return {key: name for key, name in named.items() if name.kind and (name.kind != _OTHER or self.telling)}
 
     def read(self) -> None:
         for line in self.plane.lines:
-            nesting = []
-            for interval in self._intervals(line):
-                kind = interval.name.kind
-                if kind in ("op", _ASYNC_DONE):
-                    nesting.append(interval)
-                if kind != "op":
-                    self.handlers[kind](line, interval)
-            self.into.ops.extend(_op_events(line, nesting))
+            place = _Place(line.timestamp_ns + self.into.shift_ns, line.id + self.into.first_thread)
+            self.into.ops.extend(_op_events(place, self._line(place, line)))
         self._pair_waits()
 
-    def _intervals(self, line: Any) -> Iterator[_Interval]:
-        nothing = _Name("")
+    def _line(self, place: _Place, line: Any) -> list[_Nested]:
+        """Hand the spans of a line out, and return what may be nested in each other."""
+        nesting: list[_Nested] = []
+        names, handlers = self.names, self.handlers
         for event in line.events:
-            name = self.names.get(event.metadata_id, nothing)
-            if name.kind and (name.kind != "other" or (self.telling and event.stats)):
+            name = names.get(event.metadata_id)
+            if name is None:
+                continue
+            kind = name.kind
+            if kind in (_OP, _ASYNC_DONE):
                 start_ps = event.offset_ps
-                yield _Interval(start_ps, start_ps + event.duration_ps, name, event)
+                nesting.append((start_ps, -start_ps - event.duration_ps, name))
+            if kind != _OP:
+                handlers[kind](place, event)
+        return nesting
 
     def _stats(self, event: Any) -> dict[str, Any]:
         stats = {}
@@ -109,49 +123,44 @@ class _PlaneReader:
                 stats[name] = self.stat_names.get(value, "") if kind == "ref_value" else value
         return stats
 
-    def _span(self, line: Any, interval: _Interval, name: str, step_id: Any = 0, iteration: Any = 0) -> Span:
-        start_ns, end_ns = _in_ns(line, interval)
-        return Span(name, start_ns, end_ns, line.id, _int(step_id), _int(iteration))
-
     # -- kinds ----------------------------------------------------------------------------------------------------
 
-    def _executor(self, line: Any, interval: _Interval) -> None:
-        stats = self._stats(interval.event)
-        self.into.executors.append(self._span(line, interval, _EXECUTOR, stats.get("id"), stats.get("iter_num")))
+    def _executor(self, place: _Place, event: Any) -> None:
+        stats = self._stats(event)
+        self.into.executors.append(_span(place, event, _EXECUTOR, stats.get("id"), stats.get("iter_num")))
 
-    def _function(self, line: Any, interval: _Interval) -> None:
-        self.into.functions.append(self._span(line, interval, _FUNCTION, self._stats(interval.event).get("id")))
+    def _function(self, place: _Place, event: Any) -> None:
+        self.into.functions.append(_span(place, event, _FUNCTION, self._stats(event).get("id")))
 
-    def _step(self, line: Any, interval: _Interval) -> None:
-        stats = self._stats(interval.event)
-        self.into.markers.append(self._span(line, interval, STEP_MARKER, stats.get("step_num")))
+    def _step(self, place: _Place, event: Any) -> None:
+        self.into.markers.append(_span(place, event, STEP_MARKER, self._stats(event).get("step_num")))
 
-    def _async_start(self, line: Any, interval: _Interval) -> None:
-        stats = self._stats(interval.event)
-        step_id = stats.get("step_id", stats.get("id"))
+    def _async_start(self, place: _Place, event: Any) -> None:
+        stats = self._stats(event)
         name = ":".join(str(stats[part]) for part in ("name", "kernel_type") if part in stats)
-        span = self._span(line, interval, name, step_id, stats.get("iter_num"))
+        span = _span(place, event, name, stats.get("step_id", stats.get("id")), stats.get("iter_num"))
         if "_p" in stats and span.name:
             self.starts[_int(stats["_p"])] = span
 
-    def _async_done(self, line: Any, interval: _Interval) -> None:
-        link = self._stats(interval.event).get("_c")
+    def _async_done(self, place: _Place, event: Any) -> None:
+        link = self._stats(event).get("_c")
         if link is not None:
-            self.ends_ns[_int(link)] = _in_ns(line, interval)[0]
+            self.ends_ns[_int(link)] = place.ns(event.offset_ps)
 
-    def _other(self, line: Any, interval: _Interval) -> None:
-        if not any(stat.metadata_id in self.telling for stat in interval.event.stats):
+    def _other(self, place: _Place, event: Any) -> None:
+        if not any(stat.metadata_id in self.telling for stat in event.stats):
             return
-        stats = self._stats(interval.event)
-        name = self.plane.event_metadata[interval.event.metadata_id].name
+        stats = self._stats(event)
+        name = self.plane.event_metadata[event.metadata_id].name
         if "hlo_op" in stats:
-            start_ns, end_ns = _in_ns(line, interval)
             module = str(stats.get("hlo_module", ""))
-            self.into.kernels.append(KernelEvent(name, str(stats["hlo_op"]), module, start_ns, end_ns, line.id))
+            span = _span(place, event, name)
+            kernel = KernelEvent(name, str(stats["hlo_op"]), module, span.start_ns, span.end_ns, span.thread)
+            self.into.kernels.append(kernel)
         elif "step_num" in stats and stats.get("_r"):
-            self.into.other_steps.append(self._span(line, interval, name, stats["step_num"]))
+            self.into.other_steps.append(_span(place, event, name, stats["step_num"]))
         elif str(stats.get("tf_function_call", "")).startswith("traced"):
-            self.into.traces.append(self._span(line, interval, name))
+            self.into.traces.append(_span(place, event, name))
 
     def _pair_waits(self) -> None:
         for link, start in self.starts.items():
@@ -160,27 +169,29 @@ class _PlaneReader:
                 self.into.waits.append(start._replace(end_ns=end_ns))
 
 
-def _op_events(line: Any, nesting: list[_Interval]) -> Iterator[OpEvent]:
+def _span(place: _Place, event: Any, name: str, step_id: Any = 0, iteration: Any = 0) -> Span:
+    start_ps = event.offset_ps
+    end_ps = start_ps + event.duration_ps
+    return Span(name, place.ns(start_ps), place.ns(end_ps), place.thread, _int(step_id), _int(iteration))
+
+
+def _op_events(place: _Place, nesting: list[_Nested]) -> Iterator[OpEvent]:
     """Yield the op events of one thread with their self time: what nested ops and completions took is theirs."""
-    nesting.sort(key=lambda interval: (interval.start_ps, -interval.end_ps))
+    nesting.sort()
     inner_ps = [0] * len(nesting)
     open_events: list[int] = []
-    for index, interval in enumerate(nesting):
-        while open_events and nesting[open_events[-1]].end_ps <= interval.start_ps:
+    for index, (start_ps, negative_end_ps, _) in enumerate(nesting):
+        while open_events and -nesting[open_events[-1]][1] <= start_ps:
             open_events.pop()
-        if open_events and nesting[open_events[-1]].end_ps >= interval.end_ps:
-            inner_ps[open_events[-1]] += interval.end_ps - interval.start_ps
+        if open_events and nesting[open_events[-1]][1] <= negative_end_ps:
+            inner_ps[open_events[-1]] -= start_ps + negative_end_ps
         open_events.append(index)
-    for interval, inner in zip(nesting, inner_ps, strict=True):
-        if interval.name.kind == "op":
-            start_ns, end_ns = _in_ns(line, interval)
-            self_ns = max(0, (interval.end_ps - interval.start_ps - inner) // PS_PER_NS)
-            yield OpEvent(interval.name.node, interval.name.op, start_ns, end_ns, self_ns, line.id)
-
-
-def _in_ns(line: Any, interval: _Interval) -> tuple[int, int]:
-    origin_ns = line.timestamp_ns
-    return origin_ns + interval.start_ps // PS_PER_NS, origin_ns + interval.end_ps // PS_PER_NS
+    origin_ns, thread = place
+    for (start_ps, negative_end_ps, name), inner in zip(nesting, inner_ps, strict=True):
+        if name.kind == _OP:
+            start_ns, end_ns = origin_ns + start_ps // PS_PER_NS, origin_ns + -negative_end_ps // PS_PER_NS
+            self_ns = max(0, (-negative_end_ps - start_ps - inner) // PS_PER_NS)
+            yield OpEvent(name.node, name.op, start_ns, end_ns, self_ns, thread)
 
 
 def _int(value: Any) -> int:

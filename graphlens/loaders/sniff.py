@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,13 +16,17 @@ from graphlens.errors import TargetError
 from graphlens.loaders import savedmodel
 from graphlens.loaders.files import HEAD_BYTES, looks_like_text, read_bytes
 from graphlens.loaders.parts import MANIFEST
+from graphlens.loaders.profiles import XPLANE_SUFFIX, profile_files
 from graphlens.loaders.wire import BYTES, FIXED32, FIXED64, VARINT, WireError, read_varint
 
-Kind = Literal["saved_model", "graph_def", "meta_graph", "keras", "capture", "xplane", "analysis", "callable", "script"]
+Kind = Literal[
+    "saved_model", "graph_def", "meta_graph", "keras", "capture", "xplane", "run_metadata", "timeline", "analysis",
+    "callable", "script",
+]  # fmt: skip
 
 READS: Final = (
     "a SavedModel folder, a GraphDef (.pb, .pbtxt), a MetaGraph (.meta), a Keras model (.keras, .h5), "
-    "a capture, or package.module:callable"
+    "a capture, a profile (*.xplane.pb, its folder, a RunMetadata, a timeline), or package.module:callable"
 )
 
 _CALLABLE = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")
@@ -28,8 +34,8 @@ _CALLABLE = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]
 # First bytes -> kind, or for formats that are not read, what they are.
 _HDF5: Final = b"\x89HDF\r\n\x1a\n"
 _ZIP: Final = b"PK\x03\x04"
+_GZIP: Final = b"\x1f\x8b"
 _FOREIGN: Final = (
-    (0, b"\x1f\x8b", "compressed with gzip; unpack it first"),
     (4, b"TFL3", "a TensorFlow Lite model"),
     (0, b"\x93NUMPY", "a NumPy array"),
     (0, b"\x80\x04\x95", "a Python pickle"),
@@ -94,9 +100,9 @@ def _inside(path: Path, entries: list[Path]) -> Identified:
     if models:
         names = ", ".join(entry.name for entry in models)
         raise TargetError(f"'{path}' holds several SavedModels ({names}); name the folder of one")
-    profiles = sorted(path.glob("**/*.xplane.pb"))
+    profiles = profile_files(path)
     if profiles:
-        return Identified("xplane", path)
+        return Identified("xplane" if profiles[0].name.endswith(XPLANE_SUFFIX) else "timeline", path)
     raise TargetError(_why_no_model(path, entries))
 
 
@@ -122,6 +128,8 @@ def _identify_file(path: Path) -> Identified:
         return Identified("keras", path)
     if head.startswith(_ZIP):
         return _identify_zip(path)
+    if head.startswith(_GZIP):
+        return _identify_gzip(path)
     for offset, magic, what in _FOREIGN:
         if head[offset : offset + len(magic)] == magic:
             raise TargetError(f"'{path}' is {what}; GraphLens reads {READS}")
@@ -152,6 +160,18 @@ def _identify_zip(path: Path) -> Identified:
     raise TargetError(f"'{path}' is an archive but neither a capture nor a .keras model; GraphLens reads {READS}")
 
 
+def _identify_gzip(path: Path) -> Identified:
+    try:
+        with gzip.open(path) as file:
+            head = file.read(HEAD_BYTES)
+    except (OSError, EOFError, zlib.error) as error:
+        raise TargetError(f"'{path}' is damaged ({error}); copy it again") from error
+    if _TRACE in head:
+        return Identified("timeline", path)
+    raise TargetError(f"'{path}' is compressed with gzip; unpack it first; GraphLens reads {READS}")
+
+
+_TRACE: Final = b'"traceEvents"'
 _GRAPH_TEXT = re.compile(rb"^\s*(#[^\n]*\n\s*)*(node|versions|library|version)\s*[:{]")
 _META_TEXT = re.compile(rb"^\s*(#[^\n]*\n\s*)*(meta_info_def|graph_def|saver_def|collection_def|signature_def)\s*[:{]")
 _MODEL_TEXT = re.compile(rb"^\s*(#[^\n]*\n\s*)*(saved_model_schema_version|meta_graphs)\s*[:{]")
@@ -174,10 +194,10 @@ def _identify_text(path: Path, head: bytes) -> Identified:
 def _identify_json(path: Path, head: bytes) -> Identified:
     if path.name == MANIFEST:
         return Identified("capture", path.parent)
+    if _TRACE in head and b'"graphlens_version"' not in head:
+        return Identified("timeline", path)
     if b'"schema_version"' in head or b'"graphlens_version"' in read_bytes(path):
         return Identified("analysis", path)
-    if b'"traceEvents"' in head:
-        raise TargetError(f"'{path}' is a timeline, which holds no graph; GraphLens reads {READS}")
     raise TargetError(f"'{path}' is JSON, but no GraphLens analysis; GraphLens reads {READS}")
 
 
@@ -191,11 +211,21 @@ def _identify_message(path: Path) -> Identified:
     except WireError as error:
         raise TargetError(f"'{path}' is damaged or no TensorFlow file ({error}); GraphLens reads {READS}") from error
     kind = _kind_of(outline)
+    if kind is None and _TOOL_FILE.search(path.name):
+        raise TargetError(f"'{path}' is what a tool made of a profile; pass the *{XPLANE_SUFFIX} that lies beside it")
     if kind is None:
-        raise TargetError(f"'{path}' is no TensorFlow graph; GraphLens reads {READS}")
+        raise TargetError(f"'{path}' is neither a TensorFlow graph nor a profile; GraphLens reads {READS}")
     if kind == "saved_model":
         raise TargetError(f"'{path}' is a SavedModel's file; name it {savedmodel.BINARY} and pass its folder")
     return Identified(kind, path)
+
+
+# What XProf and TensorBoard leave beside a profile; protobufs as well, but of their tools.
+_TOOL_FILE = re.compile(
+    r"(op_stats(_v2)?|overview_page|input_pipeline(_analyzer)?|kernel_stats|tensorflow_stats|tf_stats|memory_profile|"
+    r"memory_viewer|pod_viewer|op_profile|hlo_stats|roofline_model|dcn_collective_stats|tf_data_bottleneck_analysis)"
+    r"(\.pb)?$"
+)
 
 
 class _Outline(NamedTuple):
@@ -249,18 +279,26 @@ _SKIPS: Final[Mapping[int, Callable[[bytes, int], tuple[int, int]]]] = MappingPr
 
 
 def _kind_of(outline: list[_Outline]) -> Kind | None:
-    """GraphDef: 1 nodes, 2 library.  MetaGraph: 1 info, 2 graph.  SavedModel: 1 a number, 2.  XSpace: 1 planes."""
+    """GraphDef: 1 nodes, 2 library.  MetaGraph: 1 info, 2 graph.  SavedModel: 1 a number, 2.  XSpace: 1 planes.
+
+    RunMetadata: 1 step statistics of devices, whose names begin with a slash, as no node's does.
+    """
     first = {field.number: field for field in reversed(outline)}
     lead = first.get(1)
     if lead is not None and lead.kind == VARINT:
         return "saved_model" if 2 in first and first[2].kind == BYTES else None
     if lead is not None and _is_plane(lead.head):
         return "xplane"
+    if lead is not None and (_is_device(lead.head) or _is_device(_inner(lead.head))):
+        return "run_metadata"
     if lead is not None and _is_node(lead.head):
         return "graph_def"
     if 2 in first and _is_node(_inner(first[2].head)):
         return "meta_graph"
-    return "graph_def" if 2 in first and _is_version(first.get(4)) else None
+    return "graph_def" if 2 in first and set(first) <= _GRAPH_FIELDS and _is_version(first.get(4)) else None
+
+
+_GRAPH_FIELDS: Final = frozenset({1, 2, 3, 4, 5})
 
 
 def _is_version(field: _Outline | None) -> bool:
@@ -279,10 +317,18 @@ def _inner(message: bytes) -> bytes:
 
 
 def _is_plane(head: bytes) -> bool:
-    """An XPlane starts with a small number (its id) or with its name, which starts with a slash or a capital."""
-    if head[:1] == b"\x08":
-        return True
-    return head[:1] == b"\x12" and (head[2:3] == b"/" or head[2:6] == b"Task")
+    """An XPlane starts with a small number (its id, left out when it is 0) and its name, a printable text."""
+    try:
+        at = read_varint(head, 1)[1] if head[:1] == b"\x08" else 0
+        text_at = read_varint(head, at + 1)[1] if head[at : at + 1] == b"\x12" else len(head)
+    except WireError:
+        return False
+    return min(head[text_at : text_at + 1], default=0) >= _FIRST_PRINTABLE
+
+
+def _is_device(head: bytes) -> bool:
+    """A DeviceStepStats starts with the name of a device, as in ``/job:localhost/…``."""
+    return head[:1] == b"\x0a" and _inner(head)[:1] == b"/"
 
 
 def _is_node(head: bytes) -> bool:

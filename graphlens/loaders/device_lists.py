@@ -1,0 +1,178 @@
+"""Lists of timed records per device, as StepStats and timelines of TensorFlow 1 hold them, to the events of a profile.
+
+The same execution of a kernel stands in up to three lists: that of its stream, the one of all streams, and for a
+copy the list of copies.  What runs on a device is therefore counted by the list of its stream; from the others comes
+what is in no stream's list, and which records are copies.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import heappop, heappush
+from typing import Final, NamedTuple
+
+from graphlens.ir.run import CopyEvent, DeviceEvent, OpEvent, ProfiledDevice
+from graphlens.loaders.annotations import Cause, copied_bytes, copy_direction, is_copy
+from graphlens.loaders.events import Events
+
+# `/job:worker/replica:0/task:1/device:GPU:0/stream:13`; older versions write `/gpu:0`, in small letters.
+_DEVICE = re.compile(
+    r"^(?:/job:(?P<job>[^/]+))?(?:/replica:\d+)?(?:/task:(?P<task>\d+))?"
+    r"/(?:device:)?(?P<kind>[A-Za-z_]+):(?P<number>\d+)(?:/(?P<part>stream:\w+|memcpy))?$"
+)
+_ALL_STREAMS: Final = "stream:all"
+_COPIES: Final = "memcpy"
+_THIS_JOB: Final = "localhost"
+
+
+class Record(NamedTuple):
+    """One execution as a list holds it.
+
+    ``name`` is how the list calls it (an op, or ``MEMCPYHtoD``), ``cause`` what its label says, ``kernel`` the name of
+    the kernel where the label has it, ``details`` the rest of the label.
+    """
+
+    name: str
+    op: str
+    cause: Cause
+    kernel: str
+    details: str
+    start_ns: int
+    end_ns: int
+
+
+class Place(NamedTuple):
+    """What the name of a list says: a device, the machine it belongs to, and the part of it."""
+
+    host: str
+    kind: str
+    number: int
+    part: str
+
+    @property
+    def device(self) -> str:
+        return f"{self.kind}:{self.number}"
+
+
+def place_of(name: str) -> Place | None:
+    """Read the name of a list; ``None`` when it names no device.
+
+    >>> place_of("/gpu:0/stream:12")
+    Place(host='', kind='GPU', number=0, part='stream:12')
+    >>> place_of("/job:worker/replica:0/task:1/device:CPU:0").host
+    'worker/1'
+    """
+    match = _DEVICE.match(name)
+    if match is None:
+        return None
+    job, task = match["job"], match["task"]
+    host = f"{job}/{task or 0}" if job and job != _THIS_JOB else ""
+    return Place(host, match["kind"].upper(), int(match["number"]), match["part"] or "")
+
+
+def events_of(lists: Mapping[str, Sequence[Record]]) -> Events:
+    """Return the events of all lists, given by name; lists whose name is no device's are left out."""
+    placed = {place: records for name, records in lists.items() if (place := place_of(name)) is not None}
+    into = Events(hosts=sorted({place.host for place in placed if place.host}))
+    accelerators = list(dict.fromkeys(place._replace(part="") for place in sorted(placed) if place.kind != "CPU"))
+    into.devices += [ProfiledDevice(place.device, place.host, place.kind) for place in accelerators]
+    _add_ops(placed, into)
+    for position, device in enumerate(accelerators):
+        _add_device(
+            {place.part: placed[place] for place in placed if place._replace(part="") == device}, position, into
+        )
+    return into
+
+
+# -- ops ----------------------------------------------------------------------------------------------------------
+
+
+def _add_ops(placed: Mapping[Place, Sequence[Record]], into: Events) -> None:
+    """Add what the host executed; these lists know no threads, so records that overlap get one each."""
+    first = 0
+    for place, records in sorted(placed.items(), key=lambda item: item[0]):
+        if place.part:
+            continue
+        used = 0
+        for record, thread in _on_threads(records):
+            duration_ns = record.end_ns - record.start_ns
+            into.ops.append(
+                OpEvent(record.name, record.op, record.start_ns, record.end_ns, duration_ns, first + thread)
+            )
+            used = max(used, thread + 1)
+        first += used
+
+
+def _on_threads(records: Iterable[Record]) -> Iterator[tuple[Record, int]]:
+    """Yield the records with the first thread that is free when each begins."""
+    free: list[int] = []
+    busy: list[tuple[int, int]] = []
+    threads = 0
+    for record in sorted(records, key=lambda item: (item.start_ns, item.end_ns)):
+        while busy and busy[0][0] <= record.start_ns:
+            heappush(free, heappop(busy)[1])
+        if not free:
+            heappush(free, threads)
+            threads += 1
+        thread = heappop(free)
+        heappush(busy, (record.end_ns, thread))
+        yield record, thread
+
+
+# -- accelerators -------------------------------------------------------------------------------------------------
+
+
+def _add_device(parts: Mapping[str, Sequence[Record]], device: int, into: Events) -> None:
+    copies = Counter(map(_identity, parts.get(_COPIES, ())))
+    for stream, record in _once(parts):
+        if copies[_identity(record)] or is_copy(record.name) or is_copy(record.op):
+            into.copies.append(_copy(record, device, stream))
+        else:
+            into.kernels_on_device.append(_kernel(record, device, stream))
+
+
+def _identity(record: Record) -> tuple[str, int, int]:
+    return record.name, record.start_ns, record.end_ns
+
+
+def _once(parts: Mapping[str, Sequence[Record]]) -> Iterator[tuple[str, Record]]:
+    """Yield every execution once, with its stream."""
+    seen: Counter[tuple[str, int, int]] = Counter()
+    for stream in sorted(part for part in parts if part not in ("", _ALL_STREAMS, _COPIES)):
+        for record in parts[stream]:
+            seen[_identity(record)] += 1
+            yield stream, record
+    for stream in (_ALL_STREAMS, _COPIES):
+        here: dict[tuple[str, int, int], int] = defaultdict(int)
+        for record in parts.get(stream, ()):
+            key = _identity(record)
+            here[key] += 1
+            if here[key] > seen[key]:
+                seen[key] += 1
+                yield stream, record
+
+
+def _kernel(record: Record, device: int, stream: str) -> DeviceEvent:
+    cause = record.cause
+    node, op = (cause.node, cause.op) if cause.node else (record.name, record.op)
+    return DeviceEvent(record.kernel or op, node, op, record.start_ns, record.end_ns, device, stream)
+
+
+def _copy(record: Record, device: int, stream: str) -> CopyEvent:
+    cause = record.cause
+    kind = next((name for name in (record.name, record.op) if is_copy(name)), "")
+    return CopyEvent(
+        copy_direction(kind, record.details) if kind else None,
+        cause.node,
+        cause.op,
+        record.start_ns,
+        record.end_ns,
+        device,
+        stream,
+        copied_bytes(record.details),
+        cause.src,
+        cause.dst,
+        cause.edge,
+    )

@@ -1,0 +1,72 @@
+"""A path to a profile: of any format, of one host or of many."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, Literal
+
+from graphlens.errors import TargetError
+from graphlens.loaders.files import read_bytes
+from graphlens.loaders.step_stats import Recorded, read_run_metadata
+from graphlens.loaders.timeline import read_timeline
+from graphlens.loaders.xplane import HostFile, read_profiles
+
+ProfileKind = Literal["xplane", "run_metadata", "timeline"]
+PROFILE_KINDS: Final = frozenset({"xplane", "run_metadata", "timeline"})
+
+XPLANE_SUFFIX: Final = ".xplane.pb"
+TRACE_SUFFIX: Final = ".trace.json.gz"
+_RUN_NAME = re.compile(r"^\d{4}(_\d\d){5}$")  # how TensorFlow names the folder of one recording: by its time
+
+
+def read_recorded(path: Path, kind: ProfileKind) -> Recorded:
+    """Return the profile in ``path``, a file or the folder of a recording.
+
+    Raises
+    ------
+    TargetError
+        When it is damaged, or is no profile.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    if kind == "xplane":
+        return Recorded(read_profiles([HostFile("", read_bytes(path))]))
+    if kind == "run_metadata":
+        return read_run_metadata(read_bytes(path), path)
+    return Recorded(read_timeline(read_bytes(path), path))
+
+
+def profile_files(folder: Path) -> list[Path]:
+    """Return the profiles below ``folder``, whatever recording they belong to."""
+    return sorted(folder.glob(f"**/*{XPLANE_SUFFIX}")) or sorted(folder.glob(f"**/*{TRACE_SUFFIX}"))
+
+
+def _read_folder(folder: Path) -> Recorded:
+    files, others = _newest_run(profile_files(folder))
+    if files[0].name.endswith(XPLANE_SUFFIX):
+        profile = read_profiles(HostFile(path.name.removesuffix(XPLANE_SUFFIX), read_bytes(path)) for path in files)
+    elif len(files) == 1:
+        profile = read_timeline(read_bytes(files[0]), files[0])
+    else:
+        raise TargetError(f"'{folder}' holds traces of {len(files)} hosts; name one of the *{TRACE_SUFFIX} files")
+    if not others:
+        return Recorded(profile)
+    newest = files[0].parent.name
+    note = f"'{folder}' holds {len(others) + 1} recordings; read was the newest, {newest}, and not {', '.join(others)}"
+    return Recorded(replace(profile, notes=(note, *profile.notes)))
+
+
+def _newest_run(files: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Return the files of the newest recording, and the names of the others."""
+    runs: dict[Path, list[Path]] = defaultdict(list)
+    for file in files:
+        runs[file.parent].append(file)
+    if all(_RUN_NAME.match(run.name) for run in runs):
+        newest = max(runs, key=lambda run: run.name)
+    else:
+        newest = max(runs, key=lambda run: max(file.stat().st_mtime_ns for file in runs[run]))
+    return runs[newest], sorted(run.name for run in runs if run != newest)

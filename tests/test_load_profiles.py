@@ -1,0 +1,315 @@
+"""Profiles of other kinds than one XPlane: RunMetadata, timelines, traces, and the files of several hosts."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from load_helpers import REAL, needs_real, run_tensorflow
+from tensorboard.compat.proto import config_pb2
+from test_load_xplane import HostPlane
+
+from graphlens.errors import TargetError
+from graphlens.ir.run import host_of_thread
+from graphlens.loaders.profiles import read_recorded
+from graphlens.loaders.sniff import identify
+from graphlens.loaders.timeline import read_timeline
+from graphlens.loaders.xplane import HostFile, read_profiles
+
+
+def read(path):
+    """Read a profile as the command line does: what it is, is told by its content."""
+    found = identify(path)
+    return read_recorded(found.path, found.kind)
+
+
+# -- RunMetadata --------------------------------------------------------------------------------------------------
+
+
+class Run:
+    """Writes a RunMetadata record by record; times are in microseconds."""
+
+    def __init__(self):
+        self.message = config_pb2.RunMetadata()
+
+    def record(self, device, name, start, end, label=""):
+        stats = next((item for item in self.message.step_stats.dev_stats if item.device == device), None)
+        stats = stats or self.message.step_stats.dev_stats.add(device=device)
+        stats.node_stats.add(
+            node_name=name, timeline_label=label, all_start_micros=start, op_end_rel_micros=end - start,
+            all_end_rel_micros=end - start,
+        )  # fmt: skip
+        return self
+
+    def read(self, folder):
+        (folder / "run_meta").write_bytes(self.message.SerializeToString())
+        return read(folder / "run_meta").profile
+
+
+def test_a_kernel_in_the_list_of_all_streams_is_counted_once(tmp_path):
+    run = Run()
+    for stream in ("stream:all", "stream:12"):
+        run.record(f"/gpu:0/{stream}", "Conv2D", 10, 19, "Conv2D:Conv2D regs:17 shm:0")
+    run.record("/gpu:0/stream:all", "Relu", 30, 31, "Relu:Relu regs:8 shm:0")
+    profile = run.read(tmp_path)
+    assert [(k.node, k.start_ns, k.stream) for k in profile.kernels_on_device] == [
+        ("Conv2D", 10_000, "stream:12"),
+        ("Relu", 30_000, "stream:all"),
+    ]
+    assert [(device.name, device.kind) for device in profile.devices] == [("GPU:0", "GPU")]
+
+
+def test_the_list_of_copies_says_which_records_of_a_stream_are_copies(tmp_path):
+    run = Run()
+    for part in ("memcpy", "stream:7"):
+        run.record(f"/device:GPU:1/{part}", "Conv2D", 5, 7, "Conv2D:Conv2D num_bytes: 112 destination: 0")
+    profile = run.read(tmp_path)
+    (copy,) = profile.copies
+    assert not profile.kernels_on_device
+    assert (copy.kind, copy.node, copy.nbytes, copy.stream) == (None, "Conv2D", 112, "stream:7")
+
+
+def test_what_the_host_executed_are_ops_and_those_at_the_same_time_ran_on_threads_of_their_own(tmp_path):
+    cpu = "/job:localhost/replica:0/task:0/cpu:0"
+    profile = (
+        Run().record(cpu, "a", 0, 10, "a = MatMul(x, y)").record(cpu, "b", 5, 15, "b = Relu(a)")
+        .record(cpu, "c", 20, 30, "c = my>Op(b)").read(tmp_path)
+    )  # fmt: skip
+    assert [(op.node, op.op, op.self_ns) for op in profile.ops] == [
+        ("a", "MatMul", 10_000),
+        ("b", "Relu", 10_000),
+        ("c", "my>Op", 10_000),
+    ]
+    a, b, c = (op.thread for op in profile.ops)
+    assert a != b
+    assert c in (a, b)
+    assert not profile.devices, "a processor is no accelerator"
+
+
+def test_devices_of_several_tasks_keep_their_host(tmp_path):
+    run = Run()
+    for task in (0, 1):
+        run.record(f"/job:worker/replica:0/task:{task}/device:GPU:0/stream:1", "a", 0, 1, "gemm regs:1@@a:MatMul#x=1#")
+    profile = run.read(tmp_path)
+    assert profile.hosts == ("worker/0", "worker/1")
+    assert [(device.host, device.name) for device in profile.devices] == [("worker/0", "GPU:0"), ("worker/1", "GPU:0")]
+    assert {(k.name, k.node) for k in profile.kernels_on_device} == {("gemm", "a")}
+
+
+def test_nanoseconds_count_where_they_are_recorded(tmp_path):
+    run = Run().record("/device:CPU:0", "a", 1, 2, "a = Relu(x)")
+    node = run.message.step_stats.dev_stats[0].node_stats[0]
+    node.all_start_nanos, node.op_start_rel_nanos, node.op_end_rel_nanos = 1234, 10, 70
+    (op,) = run.read(tmp_path).ops
+    assert (op.start_ns, op.end_ns) == (1244, 1304)
+
+
+def test_a_run_without_a_trace_says_how_to_get_one(tmp_path):
+    run = Run()
+    run.message.step_stats.dev_stats.add(device="/device:CPU:0")
+    with pytest.raises(TargetError, match=r"holds no step; run with RunOptions\(trace_level"):
+        run.read(tmp_path)
+
+
+RECORD = """
+import sys, tensorflow as tf
+v1 = tf.compat.v1
+with tf.Graph().as_default(), v1.Session() as session:
+    x = v1.placeholder(tf.float32, (64, 64), name="x")
+    y = tf.nn.relu(tf.matmul(x, x, name="product"), name="out")
+    metadata = v1.RunMetadata()
+    options = v1.RunOptions(trace_level=v1.RunOptions.SOFTWARE_TRACE, output_partition_graphs=True)
+    session.run(y, {x: [[1.0] * 64] * 64}, options=options, run_metadata=metadata)
+open(sys.argv[1] + "/run_meta", "wb").write(metadata.SerializeToString())
+from tensorflow.python.client.timeline import Timeline
+open(sys.argv[1] + "/timeline.json", "w").write(Timeline(metadata.step_stats).generate_chrome_trace_format())
+"""
+
+
+@pytest.mark.tf
+def test_what_tensorflow_of_today_records_is_read_with_its_partitions(tmp_path):
+    run_tensorflow(RECORD, tmp_path)
+    found = read(tmp_path / "run_meta")
+    assert {"product", "out"} <= {op.node for op in found.profile.ops}
+    assert "product" in {node.name for partition in found.partitions for node in partition.node}
+    timeline = read(tmp_path / "timeline.json").profile
+    assert {op.node for op in timeline.ops} == {op.node for op in found.profile.ops}
+
+
+@needs_real
+def test_a_real_run_on_a_gpu():
+    profile = read(REAL / "gpu_run_metadata/run_meta").profile
+    assert Counter(kernel.node for kernel in profile.kernels_on_device) == {"Conv2D": 11, "Conv2D_1": 10}
+    assert [(copy.kind, copy.node, copy.op, copy.nbytes, copy.src, copy.stream) for copy in profile.copies] == [
+        ("host-to-device", "Conv2D", "Conv2D", 112, "", "stream:7"),
+        ("device-to-host", "Conv2D_1/_0", "_Send", 384, "Conv2D_1", "stream:14"),
+    ]
+    assert {op.node: op.end_ns - op.start_ns for op in profile.ops if op.op == "Conv2D"} == {
+        "Conv2D": 4_066_000,
+        "Conv2D_1": 418_000,
+    }
+
+
+# -- timelines and traces -----------------------------------------------------------------------------------------
+
+
+@needs_real
+def test_a_real_timeline_of_tensorflow_1():
+    """Against its own lists of all kernels and of all copies, which are not what is counted."""
+    path = REAL / "kittibox_gpu.timeline.json"
+    profile = read(path).profile
+    events = json.loads(path.read_bytes())["traceEvents"]
+    names = {event["pid"]: event["args"]["name"] for event in events if event["ph"] == "M"}
+
+    def durations(process):
+        return Counter(
+            (event["args"]["name"], event["ts"] * 1000, event["dur"] * 1000)
+            for event in events
+            if event["ph"] == "X" and names[event["pid"]] == f"{process} Compute"
+        )
+
+    kernels = Counter((k.node, k.start_ns, k.end_ns - k.start_ns) for k in profile.kernels_on_device)
+    assert kernels == durations("/device:GPU:0/stream:all")
+    copies = Counter((c.node or c.edge, c.start_ns, c.end_ns - c.start_ns) for c in profile.copies)
+    assert copies == durations("/device:GPU:0/memcpy")
+    assert copies.total() == 21
+    assert len(profile.ops) == 300, "296 of the GPU's executor, 4 of the processor's"
+    assert [device.name for device in profile.devices] == ["GPU:0"]
+    assert Counter(copy.kind for copy in profile.copies) == {"host-to-device": 5, "device-to-host": 6, None: 10}
+
+
+def trace(*events, processes=None):
+    named = [
+        {"ph": "M", "pid": pid, "name": "process_name", "args": {"name": name}}
+        for pid, name in (processes or {1: "/device:GPU:0"}).items()
+    ]
+    return json.dumps({"traceEvents": [*named, *events]})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        '{"traceEvents": 3}',
+        trace(processes={1: "python"}),
+        trace({"ph": "X", "pid": 1, "ts": 1, "dur": 1, "name": "x"}, processes={1: "python", 2: "/x Compute"}),
+    ],
+)
+def test_a_trace_of_something_else_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "t.json").write_text(content)
+    with pytest.raises(TargetError) as refusal:
+        read_recorded(tmp_path / "t.json", "timeline")
+    assert "\n" not in str(refusal.value)
+
+
+anything = st.one_of(st.floats(), st.integers(), st.none(), st.text(max_size=3), st.just([]), st.just("\ud800"))
+
+
+keys = ("tid", "ts", "dur", "name", "args")
+events_of_anything = st.fixed_dictionaries(
+    {"ph": st.just("X"), "pid": st.one_of(st.just(1), anything), **dict.fromkeys(keys, anything)}
+)
+
+
+@given(st.lists(events_of_anything))
+@settings(deadline=None)
+def test_traces_with_anything_in_them_are_refused_or_read(events):
+    for processes in ({1: "/device:GPU:0"}, {1: "/device:GPU:0 Compute"}):
+        with contextlib.suppress(TargetError):
+            read_timeline(trace(*events, processes=processes).encode(), Path("trace.json"))
+
+
+TRACE_VIEWER = """
+import sys
+from xprof.convert import raw_to_tool_data
+data, _ = raw_to_tool_data.xspace_to_tool_data([sys.argv[1] + "/bert.xplane.pb"], "trace_viewer", {})
+open(sys.argv[1] + "/trace.json", "w").write(data)
+"""
+
+
+@needs_real
+@pytest.mark.tf
+def test_the_trace_that_xprof_makes_of_a_profile_says_the_same(tmp_path):
+    pytest.importorskip("xprof")
+    (tmp_path / "bert.xplane.pb").write_bytes((REAL / "gpu_bert_8xV100.xplane.pb").read_bytes())
+    run_tensorflow(TRACE_VIEWER, tmp_path)
+    with gzip.open(tmp_path / "worker.trace.json.gz", "wb") as file:
+        file.write((tmp_path / "trace.json").read_bytes())
+    found, original = read(tmp_path / "worker.trace.json.gz").profile, read(tmp_path / "bert.xplane.pb").profile
+    assert found.kernels_on_device == original.kernels_on_device
+    assert found.copies == original.copies
+    assert found.ops == original.ops
+    assert found.executors == original.executors
+    assert [device.steps for device in found.devices][4][0][:3] == original.devices[4].steps[0][:3]
+
+
+# -- several hosts ------------------------------------------------------------------------------------------------
+
+
+def host(name="", started_ns=None, offset_ns=0, thread=7):
+    plane = HostPlane().event("a:MatMul", offset_ns, offset_ns + 10, thread=thread)
+    if name:
+        plane.space.hostnames.append(name)
+    if started_ns:
+        environment = plane.space.planes.add(name="Task Environment")
+        environment.stat_metadata[1].name = "profile_start_time"
+        environment.stats.add(metadata_id=1, uint64_value=started_ns)
+    return plane.space.SerializeToString()
+
+
+def test_threads_of_several_hosts_are_kept_apart():
+    profile = read_profiles([HostFile("x", host("a")), HostFile("y", host("b"))])
+    assert profile.hosts == ("a", "b")
+    assert [host_of_thread(op.thread) for op in profile.ops] == [0, 1]
+    assert profile.ops[0].thread == 7
+
+
+def test_hosts_lie_on_one_clock_by_the_moments_at_which_they_began():
+    begin = 1_700_000_000_000_000_000
+    profile = read_profiles([HostFile("x", host("a", begin + 500)), HostFile("y", host("b", begin))])
+    assert [(host_of_thread(op.thread), op.start_ns) for op in profile.ops] == [(1, 1000), (0, 1500)]
+    assert profile.notes[0].startswith("the clocks of 2 hosts are compared as they are")
+
+
+def test_hosts_that_do_not_say_when_they_began_are_laid_side_by_side():
+    profile = read_profiles([HostFile("x", host("a", 500)), HostFile("y", host("b"))])
+    assert [op.start_ns for op in profile.ops] == [1000, 1000]
+    assert profile.notes[0].startswith("the profile does not say when each of its 2 hosts began")
+
+
+def test_two_tasks_on_one_machine_are_called_after_their_files():
+    profile = read_profiles([HostFile("localhost_6009", host("vm")), HostFile("localhost_6010", host("vm"))])
+    assert profile.hosts == ("localhost_6009", "localhost_6010")
+
+
+def test_a_damaged_file_of_many_is_named():
+    with pytest.raises(TargetError, match="the profile 'worker_1' is damaged"):
+        read_profiles([HostFile("worker_0", host("a")), HostFile("worker_1", host("b")[:-2])])
+
+
+def test_of_several_recordings_the_newest_is_read_and_the_others_are_named(tmp_path):
+    for position, run in enumerate(("2026_01_03_00_00_00", "2026_01_01_00_00_00", "2026_01_02_00_00_00")):
+        folder = tmp_path / "plugins" / "profile" / run
+        folder.mkdir(parents=True)
+        (folder / "a.xplane.pb").write_bytes(host(f"host of {run}"))
+        os.utime(folder / "a.xplane.pb", (position, position))  # copying leaves any time: the name decides
+    profile = read(tmp_path).profile
+    assert profile.hosts == ("host of 2026_01_03_00_00_00",)
+    assert profile.notes[0].endswith(
+        "read was the newest, 2026_01_03_00_00_00, and not 2026_01_01_00_00_00, 2026_01_02_00_00_00"
+    )
+
+
+def test_recordings_under_other_names_are_told_apart_by_their_files_times(tmp_path):
+    for position, run in enumerate(("before", "after", "first")):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "a.xplane.pb").write_bytes(host(run))
+        os.utime(tmp_path / run / "a.xplane.pb", (10 + position % 2, 10 + position % 2))
+    assert read(tmp_path).profile.hosts == ("after",)
