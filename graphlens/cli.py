@@ -194,6 +194,11 @@ def _add_analyze(commands: argparse._SubParsersAction[Any]) -> None:
         help="write the report; the suffix picks the format (.html .json .txt); may be given several times",
     )  # fmt: skip
     command.add_argument("--static", action="store_true", help="never execute the model: judge the traced graph alone")
+    command.add_argument(
+        "--profile", metavar="PATH",
+        help="judge TARGET with this profile of it instead of running it: a *.xplane.pb, the folder of a recording, "
+        "a RunMetadata, a timeline or a trace.json.gz",
+    )  # fmt: skip
     command.add_argument("--no-prove", action="store_true", help="do not apply and measure the fixes of what is found")
     _add_keep_logdir(command)
     _add_selection(command)
@@ -256,7 +261,7 @@ def _add_demo(commands: argparse._SubParsersAction[Any]) -> None:
 def _add_target(command: argparse.ArgumentParser, nargs: str | None = None) -> None:
     command.add_argument(
         "target", metavar="TARGET", nargs=nargs,
-        help="a SavedModel folder, a GraphDef (.pb .pbtxt), a MetaGraph, a .keras or .h5 file, a capture, "
+        help="a SavedModel folder, a GraphDef (.pb .pbtxt), a MetaGraph, a .keras or .h5 file, a capture, a profile, "
         "or package.module:callable",
     )  # fmt: skip
     command.add_argument("--signature", metavar="NAME", help="the signature to run (default: serving_default)")
@@ -305,6 +310,7 @@ def _request(options: argparse.Namespace) -> Request:
         static=getattr(options, "static", False),
         prove=not getattr(options, "no_prove", False),
         trust=options.trust,
+        profile=getattr(options, "profile", None),
         select=getattr(options, "select", ()),
         ignore=getattr(options, "ignore", ()),
         keep_run=_new_run(getattr(options, "keep_logdir", None)),

@@ -42,6 +42,8 @@ class Request:
         Never execute the model.
     prove
         Apply the fixes of findings to copies and measure them.
+    profile
+        A profile that was recorded elsewhere: the target is judged with it and not run.
     trust
         Execute although the graph holds ops that touch files, network or Python.
     keep_run
@@ -59,6 +61,7 @@ class Request:
     static: bool = False
     prove: bool = True
     trust: bool = False
+    profile: str | None = None
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     keep_run: Path | None = None

@@ -11,11 +11,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from end_to_end import REAL, python
+from end_to_end import REAL, Outcome, python
 from fake_gpu import build
 from fake_gpu.run import MODELS, PROFILED_STEPS, Run, run
 
 import graphlens
+from graphlens.cli import main
 
 # Everything that the end-to-end tests analyze from files, written by one process: importing TensorFlow takes seconds.
 BUILD = """
@@ -101,3 +102,21 @@ def fake_gpu() -> Path:
 def on_fake_gpu(fake_gpu: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     """Every model of `fake_gpu/models.py`, run and profiled on the fake GPU by one process."""
     return run(tmp_path_factory.mktemp("fake_gpu"), MODELS, fake_gpu, PROFILED_STEPS)
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture(name="run")
+def run_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run the command line in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_here(*arguments: object) -> Outcome:
+        try:
+            code: int | str | None = main([str(argument) for argument in arguments])
+        except SystemExit as end:  # argparse ends this way
+            code = end.code
+        return Outcome(int(code or 0), *capsys.readouterr())
+
+    return run_here

@@ -85,3 +85,12 @@ def _varint(value: int) -> bytes:
         parts.append(value & 0x7F | 0x80)
         value >>= 7
     return bytes([*parts, value])
+
+
+def assert_refused(outcome: Outcome, message: str, folder: Path, before: set[str]) -> None:
+    """Exit 2, one clear line, and the folder as it was."""
+    assert outcome.code == 2
+    assert_one_line(outcome)
+    assert message in outcome.err
+    assert outcome.out == ""
+    assert files_in(folder) == before

@@ -14,10 +14,10 @@ from typing import Any
 
 import jsonschema
 import pytest
-from end_to_end import CAPTURES, REPOSITORY, Outcome, assert_one_line, files_in, write_saved_model
+from conftest import Command
+from end_to_end import CAPTURES, REPOSITORY, Outcome, assert_one_line, assert_refused, files_in, write_saved_model
 
 from graphlens import cli
-from graphlens.cli import main
 from graphlens.config import MOST_STEPS, Request
 from graphlens.loaders.sniff import Identified
 from graphlens.pipeline.gather import child_request
@@ -27,32 +27,6 @@ TINY = CAPTURES / "tiny_cnn.capture"
 ALWAYS_FINDS = CAPTURES / "float64.capture"
 BAD = REPOSITORY / "fixtures" / "bad"
 SCHEMA = json.loads((REPOSITORY / "graphlens" / "schema" / "analysis.v1.json").read_text())
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run_here(*arguments: object) -> Outcome:
-        try:
-            code: int | str | None = main([str(argument) for argument in arguments])
-        except SystemExit as end:  # argparse ends this way
-            code = end.code
-        return Outcome(int(code or 0), *capsys.readouterr())
-
-    return run_here
-
-
-def assert_refused(outcome: Outcome, message: str, folder: Path, before: set[str]) -> None:
-    """Exit 2, one clear line, and the folder as it was."""
-    assert outcome.code == 2
-    assert_one_line(outcome)
-    assert message in outcome.err
-    assert outcome.out == ""
-    assert files_in(folder) == before
 
 
 # -- targets that cannot be read --------------------------------------------------------------------------------------
@@ -97,7 +71,6 @@ def script(place: Path) -> Path:
         (empty_folder, "is an empty folder"),
         (text_file, "is a text file, but no graph"),
         (truncated_model, "is damaged"),
-        (profile, "is a profile, which holds no graph"),
         (earlier_analysis, "is an analysis already"),
         (script, "is a Python script"),
         (lambda place: place / "nowhere", "does not exist"),
@@ -105,7 +78,7 @@ def script(place: Path) -> Path:
     ],
 )
 def test_an_unreadable_target_is_refused(
-    run: Run, tmp_path: Path, make: Callable[[Path], object], message: str, static: tuple[str, ...]
+    run: Command, tmp_path: Path, make: Callable[[Path], object], message: str, static: tuple[str, ...]
 ) -> None:
     target = make(tmp_path)
     before = files_in(tmp_path)
@@ -114,20 +87,18 @@ def test_an_unreadable_target_is_refused(
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in BAD.iterdir() if path.name != "expected.json"))
-def test_every_bad_file_is_refused(run: Run, tmp_path: Path, name: str) -> None:
+def test_every_bad_file_is_refused(run: Command, tmp_path: Path, name: str) -> None:
     expected = json.loads((BAD / "expected.json").read_text())[name]
     assert_refused(run("analyze", BAD / name, "-o", "report.html"), expected, tmp_path, set())
 
 
-def test_damaged_real_files_are_refused(run: Run, tmp_path: Path, shared_real: Path) -> None:
+def test_damaged_real_files_are_refused(run: Command, tmp_path: Path, shared_real: Path) -> None:
     target = shared_real / "malformed" / "corrupt_tpu.xplane.pb"
     assert_refused(run("analyze", target, "-o", "report.html"), "is damaged", tmp_path, set())
-    target = shared_real / "gpu_bert_8xV100.xplane.pb"
-    assert_refused(run("analyze", target, "-o", "report.html"), "is a profile", tmp_path, set())
 
 
 @pytest.mark.parametrize("name", ["bad_node_attr", "negative_shape"])
-def test_what_only_tensorflow_rejects_is_read(run: Run, tmp_path: Path, shared_real: Path, name: str) -> None:
+def test_what_only_tensorflow_rejects_is_read(run: Command, tmp_path: Path, shared_real: Path, name: str) -> None:
     outcome = run("analyze", shared_real / "malformed" / name, "--static", "-o", "report.json")
     assert outcome.code == 0
     assert json.loads((tmp_path / "report.json").read_text())["graphs"]["traced"]["nodes"] > 0
@@ -158,7 +129,7 @@ def test_what_only_tensorflow_rejects_is_read(run: Run, tmp_path: Path, shared_r
         (("analyze", TINY, "-o", "report.docx"), "end the file's name in .html, .json, .txt"),
         (("analyze", TINY, "-o", "report"), "end the file's name in .html, .json, .txt"),
         (("analyze", TINY, "-o", "missing/report.html"), "the folder of 'missing/report.html' does not exist"),
-        (("record", TINY, "-o", "again.capture"), "is a capture already"),
+        (("record", TINY, "-o", "again.capture"), "is a recording already"),
         (("record", TINY, "-o", "missing/again.capture"), "the folder of 'missing/again.capture' does not exist"),
         (("record", TINY, "-o", "report.html"), "end it in .capture"),
         (("record", TINY), "the following arguments are required: -o/--output"),
@@ -167,22 +138,24 @@ def test_what_only_tensorflow_rejects_is_read(run: Run, tmp_path: Path, shared_r
     ],
     ids=lambda value: " ".join(map(str, value[:1] + value[2:])) if isinstance(value, tuple) else "",
 )
-def test_wrong_usage_is_one_line(run: Run, tmp_path: Path, arguments: tuple[object, ...], message: str) -> None:
+def test_wrong_usage_is_one_line(run: Command, tmp_path: Path, arguments: tuple[object, ...], message: str) -> None:
     assert_refused(run(*arguments), message, tmp_path, set())
 
 
-def test_a_folder_is_no_report(run: Run, tmp_path: Path) -> None:
+def test_a_folder_is_no_report(run: Command, tmp_path: Path) -> None:
     (tmp_path / "report.html").mkdir()
     assert_refused(run("analyze", TINY, "-o", "report.html"), "is a folder", tmp_path, {"report.html"})
 
 
-def test_a_bad_output_is_found_before_a_bad_target(run: Run) -> None:
+def test_a_bad_output_is_found_before_a_bad_target(run: Command) -> None:
     """The outputs are checked first, because recording a target can take minutes."""
     assert "report.docx" in run("analyze", "nowhere", "-o", "report.docx").err
 
 
 @pytest.mark.parametrize("option", [("--signature", "other"), ("--tag", "gpu")])
-def test_an_unknown_signature_or_tag_names_those_there_are(run: Run, tmp_path: Path, option: tuple[str, str]) -> None:
+def test_an_unknown_signature_or_tag_names_those_there_are(
+    run: Command, tmp_path: Path, option: tuple[str, str]
+) -> None:
     folder = write_saved_model(tmp_path / "model", [("x", "Placeholder", ()), ("y", "Relu", ("x",))])
     before = files_in(tmp_path)
     outcome = run("analyze", folder, "--static", "-o", "report.html", *option)
@@ -194,7 +167,7 @@ def test_an_unknown_signature_or_tag_names_those_there_are(run: Run, tmp_path: P
 
 
 @pytest.mark.parametrize(("bound", "code"), [("low", 1), ("medium", 0), ("high", 0)])
-def test_fail_on_counts_findings_at_or_above_it(run: Run, tmp_path: Path, bound: str, code: int) -> None:
+def test_fail_on_counts_findings_at_or_above_it(run: Command, tmp_path: Path, bound: str, code: int) -> None:
     outcome = run("analyze", ALWAYS_FINDS, "--select", "GL501", "--fail-on", bound, "-o", "report.json")
     severities = [finding["severity"] for finding in json.loads((tmp_path / "report.json").read_text())["findings"]]
     assert severities == ["low"]
@@ -202,13 +175,13 @@ def test_fail_on_counts_findings_at_or_above_it(run: Run, tmp_path: Path, bound:
     assert outcome.err == ""
 
 
-def test_a_rule_that_is_left_out_fails_nothing(run: Run) -> None:
+def test_a_rule_that_is_left_out_fails_nothing(run: Command) -> None:
     assert run("analyze", ALWAYS_FINDS, "--fail-on", "low", "--ignore", "GL").code == 0
 
 
 @pytest.mark.parametrize("content", [b"no archive", b"PK\x03\x04 and no more"])
 def test_inputs_that_cannot_be_read_are_wrong_usage_before_tensorflow_starts(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     monkeypatch.setattr(launch, "start", lambda *_: pytest.fail("a child was started"))
     folder = write_saved_model(tmp_path / "model", [("x", "Placeholder", ()), ("y", "Relu", ("x",))])
@@ -218,7 +191,7 @@ def test_inputs_that_cannot_be_read_are_wrong_usage_before_tensorflow_starts(
     assert_refused(outcome, "--inputs in.npz: not a readable .npz file", tmp_path, before)
 
 
-def test_names_in_a_model_cannot_steer_the_terminal(run: Run, tmp_path: Path) -> None:
+def test_names_in_a_model_cannot_steer_the_terminal(run: Command, tmp_path: Path) -> None:
     """A title change, a bell, a cleared screen, and a direction override, as a signature's name."""
     folder = write_saved_model(tmp_path / "model", [("x", "Placeholder", ()), ("y", "Relu", ("x",))])
     file = folder / "saved_model.pb"
@@ -250,7 +223,7 @@ def test_only_a_callable_is_looked_for_in_the_current_folder(kind: Any, folder: 
     assert asked["import_path"] == folder
 
 
-def test_an_unsafe_model_is_read_but_not_executed(run: Run, tmp_path: Path) -> None:
+def test_an_unsafe_model_is_read_but_not_executed(run: Command, tmp_path: Path) -> None:
     nodes = [("name", "Placeholder", ()), ("content", "ReadFile", ("name",)), ("out", "Identity", ("content",))]
     folder = write_saved_model(tmp_path / "reads", nodes)
     outcome = run("analyze", folder, "--select", "GL901", "-o", "report.json", "-o", "report.html")
@@ -265,14 +238,14 @@ def test_an_unsafe_model_is_read_but_not_executed(run: Run, tmp_path: Path) -> N
     assert "--trust" in (tmp_path / "report.html").read_text()
 
 
-def test_an_unsafe_model_can_be_judged_statically(run: Run, tmp_path: Path) -> None:
+def test_an_unsafe_model_can_be_judged_statically(run: Command, tmp_path: Path) -> None:
     nodes = [("name", "Placeholder", ()), ("content", "ReadFile", ("name",))]
     folder = write_saved_model(tmp_path / "reads", nodes)
     assert run("analyze", folder, "--static").code == 0
     assert run("analyze", folder, "--static", "--fail-on", "medium").code == 1
 
 
-def test_a_failed_recording_leaves_no_file(run: Run, tmp_path: Path) -> None:
+def test_a_failed_recording_leaves_no_file(run: Command, tmp_path: Path) -> None:
     folder = write_saved_model(tmp_path / "reads", [("name", "Placeholder", ()), ("content", "ReadFile", ("name",))])
     before = files_in(tmp_path)
     outcome = run("record", folder, "-o", "out.capture")
@@ -284,7 +257,7 @@ def test_a_failed_recording_leaves_no_file(run: Run, tmp_path: Path) -> None:
 # -- reports ----------------------------------------------------------------------------------------------------------
 
 
-def test_one_analysis_writes_every_format(run: Run, tmp_path: Path) -> None:
+def test_one_analysis_writes_every_format(run: Command, tmp_path: Path) -> None:
     outcome = run("analyze", TINY, "-o", "r.html", "-o", "r.json", "-o", "r.txt")
     assert outcome.code == 0
     assert outcome.err == ""
@@ -298,14 +271,14 @@ def test_one_analysis_writes_every_format(run: Run, tmp_path: Path) -> None:
         assert "unfolded-batch-norm" in text
 
 
-def test_a_report_replaces_an_older_one(run: Run, tmp_path: Path) -> None:
+def test_a_report_replaces_an_older_one(run: Command, tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text("old")
     assert run("analyze", TINY, "-o", "r.json").code == 0
     assert files_in(tmp_path) == {"r.json"}
     assert json.loads((tmp_path / "r.json").read_text())["schema_version"] == 1
 
 
-def test_the_traced_graph_of_a_capture_is_judged_statically(run: Run, tmp_path: Path) -> None:
+def test_the_traced_graph_of_a_capture_is_judged_statically(run: Command, tmp_path: Path) -> None:
     with zipfile.ZipFile(TINY) as archive:
         archive.extract("traced.pb", tmp_path)
     outcome = run("analyze", "traced.pb", "--static", "-o", "r.json")
@@ -317,7 +290,7 @@ def test_the_traced_graph_of_a_capture_is_judged_statically(run: Run, tmp_path: 
     assert {status["code"] for status in document["rules"]} >= {"GL203", "GL901"}
 
 
-def test_static_reads_a_model_made_of_nothing_but_protobufs(run: Run, tmp_path: Path) -> None:
+def test_static_reads_a_model_made_of_nothing_but_protobufs(run: Command, tmp_path: Path) -> None:
     nodes = [("x", "Placeholder", ()), ("a", "OpThatNobodyKnows", ("x",)), ("y", "Relu", ("a",))]
     outcome = run("analyze", write_saved_model(tmp_path / "model", nodes), "--static", "-o", "r.json")
     assert outcome.code == 0
@@ -332,7 +305,7 @@ def test_static_reads_a_model_made_of_nothing_but_protobufs(run: Run, tmp_path: 
 CODES = set("GL001 GL002 GL003 GL103 GL203 GL207 GL208 GL210 GL212 GL404 GL501 GL504 GL602 GL901".split())
 
 
-def test_every_rule_is_listed_once(run: Run) -> None:
+def test_every_rule_is_listed_once(run: Command) -> None:
     outcome = run("rules")
     assert outcome.code == 0
     listed = [line.split()[0] for line in outcome.out.splitlines()]
@@ -341,7 +314,7 @@ def test_every_rule_is_listed_once(run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ["GL203", "unfolded-batch-norm"])
-def test_a_rule_is_explained_by_code_and_by_name(run: Run, name: str) -> None:
+def test_a_rule_is_explained_by_code_and_by_name(run: Command, name: str) -> None:
     outcome = run("rules", name)
     assert outcome.code == 0
     assert outcome.out.startswith("# GL203 unfolded-batch-norm")
@@ -349,13 +322,13 @@ def test_a_rule_is_explained_by_code_and_by_name(run: Run, name: str) -> None:
 
 
 @pytest.mark.parametrize("command", [(), ("analyze",), ("record",), ("rules",), ("demo",)])
-def test_help_says_the_exit_codes(run: Run, command: tuple[str, ...]) -> None:
+def test_help_says_the_exit_codes(run: Command, command: tuple[str, ...]) -> None:
     outcome = run(*command, "--help")
     assert outcome.code == 0
     assert "3 the model could not be executed" in " ".join(outcome.out.split())
 
 
-def test_the_version_is_printed(run: Run) -> None:
+def test_the_version_is_printed(run: Command) -> None:
     import graphlens
 
     assert run("--version").out == f"graphlens {graphlens.__version__}\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -30,6 +30,7 @@ POOR_OVERHEAD: Final = 0.50
 GOOD_STEPS: Final = 20  # the sampling error of an op's median is then 3 to 7 %
 POOR_STEPS: Final = 5
 
+NO_STEPS: Final = "the profile marks no steps, so that how much of it one step takes is not known"
 NO_GRAPH: Final = "no graph was given: ops are known by the names in the profile alone"
 
 
@@ -56,7 +57,12 @@ def judge(facts: Facts) -> Quality:
         steps=(step.profiled_n or step.n) if found.steps_marked else None,
         notes=notes,
     )
-    return _graded(numbers, None if _has_graph(facts) else NO_GRAPH)
+    return _graded(numbers, _missing(facts))
+
+
+def _missing(facts: Facts) -> list[str]:
+    """Say what a measurement has to do without, however good it is otherwise."""
+    return [*(() if _has_graph(facts) else (NO_GRAPH,)), *(() if facts.attribution.steps_marked else (NO_STEPS,))]
 
 
 def _has_graph(facts: Facts) -> bool:
@@ -94,9 +100,8 @@ def _overhead(facts: Facts) -> float | None:
     return step.profiled_median_ns / step.median_ns - 1
 
 
-def _graded(numbers: Quality, missing: str | None) -> Quality:
-    """Grade the measurement; ``missing`` says what it was not joined to because there is none."""
-    verdicts = [*([(False, missing)] if missing else ()), *_verdicts(numbers, missing is None)]
+def _graded(numbers: Quality, missing: Sequence[str]) -> Quality:
+    verdicts = [*((False, words) for words in missing), *_verdicts(numbers, NO_GRAPH not in missing)]
     grade: Literal["good", "fair", "poor"] = (
         "poor" if any(poor for poor, _ in verdicts) else "fair" if verdicts else "good"
     )

@@ -245,7 +245,7 @@ def evidence_of(capture: Capture) -> Evidence:
         hlo=_modules(salvage),
         training=manifest.get("training"),
         static_reason=_static_reason(manifest, executed, recorded),
-        notes=_notes(manifest, (traced, executed)),
+        notes=(*_notes(manifest, (traced, executed)), *(profile.notes if profile else ())),
         errors=(*recorded, *salvage.errors),
         roof=_roof(manifest.get("roof")),
     )

@@ -59,7 +59,7 @@ def record(request: Request, output: str, progress: Progress = no_progress) -> N
     ExecutionError
         When the model could not be executed: a capture without a run is of no use.
     UsageError
-        When the target is a capture already, or ``output`` cannot be written (said before any work is done).
+        When the target is a recording already, or ``output`` cannot be written (said before any work is done).
     """
     from graphlens.loaders import capture as captures
 
@@ -69,7 +69,7 @@ def record(request: Request, output: str, progress: Progress = no_progress) -> N
         if failures:
             raise ExecutionError(failures[0])
         if gathered.directory is None:
-            raise UsageError(f"'{request.target}' is a capture already; `graphlens analyze` reads it")
+            raise UsageError(f"'{request.target}' is a recording already; `graphlens analyze` reads it")
         if gathered.loaded is not None:
             loaded = gathered.loaded
             captures.add_traced(gathered.directory, loaded.graph_def, loaded.traced_root, loaded.graph.main.captures)

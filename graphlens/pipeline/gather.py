@@ -19,7 +19,9 @@ from graphlens.ir.evidence import Evidence
 from graphlens.loaders import capture as captures
 from graphlens.loaders import savedmodel, sniff
 from graphlens.loaders.parts import MANIFEST
+from graphlens.loaders.profiles import PROFILE_KINDS
 from graphlens.loaders.savedmodel import LoadedModel
+from graphlens.pipeline import foreign
 from graphlens.tf import launch
 
 # Targets whose graph stands in a file; the others have to be traced by TensorFlow first.
@@ -28,7 +30,6 @@ TRACED_BY_TENSORFLOW: Final = frozenset({"keras", "callable"})
 
 # What can be told apart, and is no model.
 NO_MODELS: Final = {
-    "xplane": "a profile, which holds no graph",
     "analysis": "an analysis already; graphlens.load() reads it",
     "script": "a Python script; name a function of it as module:callable",
 }
@@ -68,11 +69,28 @@ def gather(request: Request, progress: Progress) -> Iterator[Gathered]:
     """
     identified = sniff.identify(request.target)
     _check_inputs(request)
+    if identified.kind in PROFILE_KINDS:
+        if request.profile is not None:
+            raise UsageError(f"'{request.target}' is a profile itself; --profile is for a model or a capture")
+        yield Gathered(foreign.alone(foreign.read(identified, request.target)))
+        return
+    if identified.kind not in READABLE | TRACED_BY_TENSORFLOW | {"capture"}:
+        raise TargetError(f"'{request.target}' is {NO_MODELS[identified.kind]}; GraphLens reads {sniff.READS}")
+    if request.profile is None:
+        with _gathered(request, identified, progress) as gathered:
+            yield gathered
+        return
+    profile = foreign.read(sniff.identify(request.profile), request.profile)
+    with _gathered(replace(request, static=True), identified, progress) as gathered:
+        yield replace(gathered, evidence=foreign.joined(gathered.evidence, profile))
+
+
+@contextmanager
+def _gathered(request: Request, identified: sniff.Identified, progress: Progress) -> Iterator[Gathered]:
+    """Yield the evidence about a model or a capture."""
     if identified.kind == "capture":
         yield Gathered(captures.evidence_of(captures.open_capture(identified.path)), capture=identified.path)
         return
-    if identified.kind not in READABLE | TRACED_BY_TENSORFLOW:
-        raise TargetError(f"'{request.target}' is {NO_MODELS[identified.kind]}; GraphLens reads {sniff.READS}")
     with tempfile.TemporaryDirectory(prefix="graphlens-", ignore_cleanup_errors=True) as folder:
         if identified.kind in READABLE:
             yield _from_file(request, identified, Path(folder), progress)

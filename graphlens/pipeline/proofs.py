@@ -18,6 +18,7 @@ from graphlens.tf import fusion_ask
 
 NOT_ASKED: Final = "--no-prove was given"
 NO_MODEL: Final = "a capture holds no weights; analyze the model itself to have its fixes proven"
+OTHER_RUN: Final = "the profile is of another run; analyze the model without it to have its fixes proven"
 NOT_EXECUTED: Final = "the model was not executed"
 
 
@@ -61,6 +62,8 @@ def explained(request: Request, gathered: Gathered, progress: Progress) -> Evide
 def _reason_not_to(request: Request, gathered: Gathered) -> str | None:
     if not request.prove:
         return NOT_ASKED
+    if gathered.evidence.profile_path is not None:
+        return OTHER_RUN
     if gathered.evidence.profile is None:
         return NOT_EXECUTED
     return NO_MODEL if gathered.opened_as is None else None

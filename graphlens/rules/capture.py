@@ -26,6 +26,16 @@ JOIN_RATE: Final = 0.95
 UNJOINED_NAMES_LISTED: Final = 10
 
 
+_NOTHING_ON_ANY_THREAD: Final = (
+    "the function was running, but no thread showed an op or the executor: work changes hands between threads, another "
+    "program has the processor, or a library works without leaving events"
+)
+_NOTHING_SHOWN: Final = (
+    "the profile shows neither a kernel nor a copy nor an op in this time: the program did something else, waited, or "
+    "what it did leaves no events"
+)
+
+
 @rule("GL001", "unattributed-time", needs=(PROFILE,))
 def unattributed_time(facts: Facts) -> Iterator[Finding]:
     """A large part of the step in which nothing that is known was running.
@@ -75,8 +85,7 @@ def unattributed_time(facts: Facts) -> Iterator[Finding]:
         title=f"{format_share(share)} of the step is not attributed to anything",
         nodes=(),
         evidence={"unattributed_ns": row.ns, "step_ns": facts.step.median_ns, "share": share},
-        reason="the function was running, but no thread showed an op or the executor: work changes hands between "
-        "threads, another program has the processor, or a library works without leaving events",
+        reason=_NOTHING_SHOWN if facts.evidence.profile_path else _NOTHING_ON_ANY_THREAD,
         fix=Fix("Record again on an idle machine, or with fewer threads than free cores", "manual"),
     )
 
