@@ -66,6 +66,8 @@ def _analyze(options: argparse.Namespace) -> int:
 
     if options.static and options.keep_logdir:
         raise UsageError("--static records no profile that --keep-logdir could leave anywhere")
+    if options.profile and options.keep_logdir:
+        raise UsageError("with --profile nothing is recorded that --keep-logdir could leave anywhere")
     request, outputs = _request(options), options.output
     pipeline.check_outputs(outputs)
     with _progress() as progress:

@@ -68,6 +68,12 @@ def test_what_is_no_profile_is_refused_as_one(run: Command, tmp_path: Path) -> N
     assert_refused(outcome, "'nowhere.xplane.pb' does not exist", tmp_path, set())
 
 
+def test_with_a_profile_there_is_none_to_keep(run: Command, tmp_path: Path, profile: Path) -> None:
+    before = files_in(tmp_path)
+    outcome = run("analyze", TINY, "--profile", profile, "--keep-logdir", "logs", "-o", "report.html")
+    assert_refused(outcome, "with --profile nothing is recorded", tmp_path, before)
+
+
 def test_a_profile_is_not_recorded_again(run: Command, tmp_path: Path, profile: Path) -> None:
     before = files_in(tmp_path)
     outcome = run("record", profile, "-o", "again.capture")

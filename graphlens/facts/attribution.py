@@ -76,6 +76,7 @@ def attribute(
     evidence: Evidence,
     graph: nx.MultiDiGraph | None,
     origins: Mapping[str, tuple[str, ...]] | None = None,
+    loosely: bool = False,
 ) -> Attribution:
     """Join ``evidence.profile`` to the ops of ``graph``; empty when there is no profile.
 
@@ -86,13 +87,15 @@ def attribute(
         then grouped by their names.
     origins
         Executed op -> the traced ops that it stands for; ``None`` when only one of the two graphs is known.
+    loosely
+        The profile is not of this very graph: names are translated (see ``facts.names``).
     """
     profile = hosts.in_turn(evidence.profile) if evidence.profile else None
     replay = _replay_timings(evidence.replay, graph)
     steps = steps_of(profile) if profile else None
     if profile is None or steps is None or not steps.windows:
         return Attribution(timings=replay)
-    names = Names(graph, loosely=evidence.profile_path is not None)
+    names = Names(graph, loosely)
     events = _Events.of(profile, steps.windows)
     division = divide(profile, typical(steps), names)
     timings = _timings(profile, events, names, division)

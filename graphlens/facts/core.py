@@ -101,9 +101,14 @@ class Facts:
 
         The ops are the executed ones; those of the graph as written where no other graph is known.
         """
-        if self.executed is None:
-            return attribution.attribute(self.evidence, self.traced)
-        return attribution.attribute(self.evidence, self.executed, self.origins if self.traced is not None else None)
+        graph = self.executed if self.executed is not None else self.traced
+        known = self.origins if self.executed is not None and self.traced is not None else None
+        return attribution.attribute(self.evidence, graph, known, self.joined_loosely)
+
+    @property
+    def joined_loosely(self) -> bool:
+        """Whether the profile is of another run than the graph, or of a run whose executed graph is not known."""
+        return self.evidence.profile_path is not None or self.executed is None
 
     def timing(self, name: str) -> OpTiming | None:
         """Return the time of op ``name`` of the judged graph, or ``None`` when it was not seen."""

@@ -64,8 +64,8 @@ def _row(facts: Facts, op: Op) -> OpRow:
 
 
 def _in_no_graph(facts: Facts) -> Iterator[tuple[str, OpTiming]]:
-    """Yield what a profile of somebody else's timed, and is an op of no graph: all of it when no graph is known."""
-    if facts.evidence.profile_path is not None:
+    """Yield what was timed and is an op of no graph, where the executed one is not known: all of it without a graph."""
+    if facts.joined_loosely:
         yield from ((name, timing) for name, timing in facts.attribution.timings.items() if name not in facts.graph)
 
 

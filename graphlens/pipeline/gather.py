@@ -82,7 +82,7 @@ def gather(request: Request, progress: Progress) -> Iterator[Gathered]:
         return
     profile = foreign.read(sniff.identify(request.profile), request.profile)
     with _gathered(replace(request, static=True), identified, progress) as gathered:
-        yield replace(gathered, evidence=foreign.joined(gathered.evidence, profile))
+        yield Gathered(foreign.joined(gathered.evidence, profile), loaded=gathered.loaded)
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def unattributed_time(facts: Facts) -> Iterator[Finding]:
         title=f"{format_share(share)} of the step is not attributed to anything",
         nodes=(),
         evidence={"unattributed_ns": row.ns, "step_ns": facts.step.median_ns, "share": share},
-        reason=_NOTHING_SHOWN if facts.evidence.profile_path else _NOTHING_ON_ANY_THREAD,
+        reason=_NOTHING_SHOWN if facts.joined_loosely else _NOTHING_ON_ANY_THREAD,
         fix=Fix("Record again on an idle machine, or with fewer threads than free cores", "manual"),
     )
 

@@ -28,7 +28,7 @@ class Need:
 
 
 def _not_executed(facts: Facts) -> str:
-    if facts.evidence.profile_path is not None:
+    if facts.evidence.profile is not None:
         return "the executed graph is not known: the profile does not hold it"
     return f"nothing was executed: {facts.evidence.static_reason or 'only a graph is known'}"
 
