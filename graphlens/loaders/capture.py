@@ -353,12 +353,12 @@ def _variable(entry: Mapping[str, Any]) -> Variable:
 
 
 def _profile(capture: Capture) -> Profile | None:
-    from graphlens.loaders import hosts, xplane
+    from graphlens.loaders import xplane
 
     parts = profile_parts(capture)
     if PROFILE in parts.values():
         return xplane.read_profile(capture.part(PROFILE))
-    return hosts.read_hosts({host: capture.part(part) for host, part in parts.items()}) if parts else None
+    return xplane.read_profiles({host: capture.part(part) for host, part in parts.items()}) if parts else None
 
 
 def profile_parts(capture: Capture) -> dict[str, str]:

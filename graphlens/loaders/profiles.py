@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
 
 from graphlens.errors import TargetError
+from graphlens.ir.run import Profile
 from graphlens.loaders.files import read_bytes
+from graphlens.loaders.hosts import PROFILE_SUFFIX, by_host
 from graphlens.loaders.step_stats import Recorded, read_run_metadata
 from graphlens.loaders.timeline import read_timeline
-from graphlens.loaders.xplane import HostFile, read_profiles
+from graphlens.loaders.xplane import read_profile, read_profiles
 
 ProfileKind = Literal["xplane", "run_metadata", "timeline"]
 PROFILE_KINDS: Final = frozenset({"xplane", "run_metadata", "timeline"})
 
-XPLANE_SUFFIX: Final = ".xplane.pb"
 TRACE_SUFFIX: Final = ".trace.json.gz"
 _RUN_NAME = re.compile(r"^\d{4}(_\d\d){5}$")  # how TensorFlow names the folder of one recording: by its time
 
@@ -34,7 +35,7 @@ def read_recorded(path: Path, kind: ProfileKind) -> Recorded:
     if path.is_dir():
         return _read_folder(path)
     if kind == "xplane":
-        return Recorded(read_profiles([HostFile("", read_bytes(path))]))
+        return Recorded(read_profile(read_bytes(path)))
     if kind == "run_metadata":
         return read_run_metadata(read_bytes(path), path)
     return Recorded(read_timeline(read_bytes(path), path))
@@ -42,13 +43,13 @@ def read_recorded(path: Path, kind: ProfileKind) -> Recorded:
 
 def profile_files(folder: Path) -> list[Path]:
     """Return the profiles below ``folder``, whatever recording they belong to."""
-    return sorted(folder.glob(f"**/*{XPLANE_SUFFIX}")) or sorted(folder.glob(f"**/*{TRACE_SUFFIX}"))
+    return sorted(folder.glob(f"**/*{PROFILE_SUFFIX}")) or sorted(folder.glob(f"**/*{TRACE_SUFFIX}"))
 
 
 def _read_folder(folder: Path) -> Recorded:
     files, others = _newest_run(profile_files(folder))
-    if files[0].name.endswith(XPLANE_SUFFIX):
-        profile = read_profiles(HostFile(path.name.removesuffix(XPLANE_SUFFIX), read_bytes(path)) for path in files)
+    if files[0].name.endswith(PROFILE_SUFFIX):
+        profile = _read_hosts({path.name.removesuffix(PROFILE_SUFFIX): read_bytes(path) for path in files})
     elif len(files) == 1:
         profile = read_timeline(read_bytes(files[0]), files[0])
     else:
@@ -58,6 +59,10 @@ def _read_folder(folder: Path) -> Recorded:
     newest = files[0].parent.name
     note = f"'{folder}' holds {len(others) + 1} recordings; read was the newest, {newest}, and not {', '.join(others)}"
     return Recorded(replace(profile, notes=(note, *profile.notes)))
+
+
+def _read_hosts(profiles: Mapping[str, bytes]) -> Profile:
+    return read_profiles(by_host(profiles)) if len(profiles) > 1 else read_profile(*profiles.values())
 
 
 def _newest_run(files: Sequence[Path]) -> tuple[list[Path], list[str]]:

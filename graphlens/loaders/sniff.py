@@ -15,8 +15,9 @@ from typing import Final, Literal, NamedTuple
 from graphlens.errors import TargetError
 from graphlens.loaders import savedmodel
 from graphlens.loaders.files import HEAD_BYTES, looks_like_text, read_bytes
+from graphlens.loaders.hosts import PROFILE_SUFFIX
 from graphlens.loaders.parts import MANIFEST
-from graphlens.loaders.profiles import XPLANE_SUFFIX, profile_files
+from graphlens.loaders.profiles import profile_files
 from graphlens.loaders.wire import BYTES, FIXED32, FIXED64, VARINT, WireError, read_varint
 
 Kind = Literal[
@@ -102,7 +103,7 @@ def _inside(path: Path, entries: list[Path]) -> Identified:
         raise TargetError(f"'{path}' holds several SavedModels ({names}); name the folder of one")
     profiles = profile_files(path)
     if profiles:
-        return Identified("xplane" if profiles[0].name.endswith(XPLANE_SUFFIX) else "timeline", path)
+        return Identified("xplane" if profiles[0].name.endswith(PROFILE_SUFFIX) else "timeline", path)
     raise TargetError(_why_no_model(path, entries))
 
 
@@ -212,7 +213,7 @@ def _identify_message(path: Path) -> Identified:
         raise TargetError(f"'{path}' is damaged or no TensorFlow file ({error}); GraphLens reads {READS}") from error
     kind = _kind_of(outline)
     if kind is None and _TOOL_FILE.search(path.name):
-        raise TargetError(f"'{path}' is what a tool made of a profile; pass the *{XPLANE_SUFFIX} that lies beside it")
+        raise TargetError(f"'{path}' is what a tool made of a profile; pass the *{PROFILE_SUFFIX} that lies beside it")
     if kind is None:
         raise TargetError(f"'{path}' is neither a TensorFlow graph nor a profile; GraphLens reads {READS}")
     if kind == "saved_model":

@@ -15,7 +15,7 @@ from graphlens.ir.run import Profile
 from graphlens.loaders.annotations import is_copy, parse_annotation
 from graphlens.loaders.device_lists import Record, events_of, place_of
 from graphlens.loaders.schema import xspace
-from graphlens.loaders.xplane import HostFile, read_profiles
+from graphlens.loaders.xplane import read_profile
 
 GZIP: Final = b"\x1f\x8b"
 _OPS: Final = " Compute"  # ends the process names of a timeline whose events are ops; others hold tensors and memory
@@ -39,7 +39,7 @@ def read_timeline(data: bytes, path: Path) -> Profile:
     processes = {event.get("pid"): str(_args(event).get("name", "")) for event in _metadata(events, "process_name")}
     lists = _lists(events, processes)
     if not lists and any(name.startswith(_PLANES) for name in processes.values()):
-        return read_profiles([HostFile("", _as_xspace(events, processes))])
+        return read_profile(_as_xspace(events, processes))
     if not lists:
         raise TargetError(
             f"'{path}' is a trace without ops of TensorFlow; pass the *.xplane.pb, RunMetadata or timeline of a step"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final
 
 from graphlens.errors import TargetError
 from graphlens.ir.run import THREADS_OF_A_HOST, Profile
@@ -27,47 +27,42 @@ START_UNKNOWN: Final = (
 )
 
 
-class HostFile(NamedTuple):
-    """The profile of one host: the name of its file without suffix, and its bytes."""
-
-    name: str
-    data: bytes
-
-
 def read_profile(data: bytes) -> Profile:
-    """Return the events of the profile ``data`` (a serialized ``XSpace``).
+    """Return the events of the profile ``data`` (a serialized ``XSpace``) of one host.
 
     Raises
     ------
     TargetError
         When ``data`` is damaged or is no profile.
     """
-    return read_profiles([HostFile("", data)])
+    space = _parse(data, "")
+    host = next(iter(space.hostnames), "")
+    into = Events(hosts=[host] if host else [])
+    _read_space(space, host, into)
+    return into.profile()
 
 
-def read_profiles(files: Iterable[HostFile]) -> Profile:
-    """Return one profile of all ``files``, one per host.
+def read_profiles(profiles: Mapping[str, bytes]) -> Profile:
+    """Return one profile of all hosts, given as host -> serialized profile.
 
     Threads are numbered apart (``ir.run.host_of_thread``); times are laid on one clock by the moments at which the
-    hosts say they began.
+    hosts say they began, which is each one's own clock.
 
     Raises
     ------
     TargetError
-        When a file is damaged or is no profile; the message names it where there are several.
+        When a profile is damaged or is none; the message names its host.
     """
-    spaces = [(file.name, _parse(file)) for file in files]
-    hosts = _host_names(spaces)
-    started = [_started_ns(space) for _, space in spaces]
+    spaces = {host: _parse(data, host) for host, data in profiles.items()}
+    started = [_started_ns(space) for space in spaces.values()]
     known = [moment for moment in started if moment is not None]
     shifts = [moment - min(known) for moment in known] if len(known) == len(spaces) else [0] * len(spaces)
-    into = Events(hosts=[host for host in hosts if host])
-    for position, (host, shift_ns) in enumerate(zip(hosts, shifts, strict=True)):
+    into = Events(hosts=list(profiles))
+    for position, (host, shift_ns) in enumerate(zip(profiles, shifts, strict=True)):
         into.first_thread, into.shift_ns = position * THREADS_OF_A_HOST, shift_ns
-        _read_space(spaces[position][1], host, into)
-        spaces[position] = ("", None)  # hundreds of megabytes that nobody needs any more
-    if len(hosts) > 1:
-        into.notes.append((SKEW_UNKNOWN if len(known) == len(hosts) else START_UNKNOWN).format(count=len(hosts)))
+        _read_space(spaces.pop(host), host, into)
+    if len(profiles) > 1:
+        into.notes.append((SKEW_UNKNOWN if len(known) == len(started) else START_UNKNOWN).format(count=len(profiles)))
     return into.profile()
 
 
@@ -80,25 +75,17 @@ def _read_space(space: Any, host: str, into: Events) -> None:
             read_device(plane, host, into)
 
 
-def _parse(file: HostFile) -> Any:
+def _parse(data: bytes, host: str) -> Any:
     from google.protobuf.message import DecodeError
 
-    which = f"the profile '{file.name}'" if file.name else "the profile"
+    which = f"the profile of {host}" if host else "the profile"
     try:
-        space = xspace().FromString(file.data)
+        space = xspace().FromString(data)
     except DecodeError as error:
         raise TargetError(f"{which} is damaged ({str(error).splitlines()[0]}); record it again") from error
     if not space.planes:
         raise TargetError(f"{which} holds no planes; nothing was recorded, profile again")
     return space
-
-
-def _host_names(spaces: Sequence[tuple[str, Any]]) -> list[str]:
-    """Return the names that the hosts give themselves; those of the files where two tasks ran on one machine."""
-    own = [next(iter(space.hostnames), "") for _, space in spaces]
-    if len(set(own)) == len(own) and all(own):
-        return own
-    return own if len(own) == 1 else [name or f"host {position}" for position, (name, _) in enumerate(spaces)]
 
 
 def _started_ns(space: Any) -> int | None:
