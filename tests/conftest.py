@@ -104,6 +104,12 @@ def on_fake_gpu(fake_gpu: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     return run(tmp_path_factory.mktemp("fake_gpu"), MODELS, fake_gpu, PROFILED_STEPS)
 
 
+@pytest.fixture(scope="session")
+def on_cpu(fake_gpu: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """The same models on a machine without a GPU; of use only beside those on one."""
+    return run(tmp_path_factory.mktemp("cpu"), MODELS, None)
+
+
 Command = Callable[..., Outcome]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from end_to_end import python
 from fake_gpu import build
-from fake_gpu.run import MODELS, PLACED, PROFILED_STEPS, Run, run
+from fake_gpu.run import MODELS, PLACED, PROFILED_STEPS, Run
 
 from graphlens.loaders.schema import xspace
 
@@ -17,12 +17,6 @@ pytestmark = pytest.mark.tf
 
 # cuDNN's recurrent ops, and a batch normalization fused with its activation, have no kernel on a CPU: they give zeros.
 ZEROS = {"bilstm_train", "cnn"}
-
-
-@pytest.fixture(scope="module")
-def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    """The same models on a machine without a GPU."""
-    return run(tmp_path_factory.mktemp("cpu"), MODELS, None)
 
 
 def test_tensorflow_lists_it_as_a_gpu(fake_gpu: Path) -> None:

@@ -299,3 +299,19 @@ def test_the_way_back_of_a_loop_is_an_edge_too():
         next = NextIteration(merge) T=float32 @/device:CPU:0
     """
     assert arrows(text) == ["next -> merge host-to-device", "merge -> next device-to-host"]
+
+
+def test_the_other_side_of_a_loop_is_told_how_it_decides():
+    text = f"""
+        x = _Arg() T=float32
+        enter = Enter(x) T=float32 frame_name=while @{CPU0}
+        merge = Merge(enter, next) T=float32 N=2 @{CPU0}
+        enough = IsFinite(merge) T=float32
+        again = LoopCond(enough)
+        switch = Switch(merge, again) T=float32 @{CPU0}
+        text = AsString(switch:1) T=float32
+        next = NextIteration(switch:1) T=float32 @{CPU0}
+    """
+    told = "again ->  host-to-host"  # only the partitioner's own loop on the host reads it
+    assert told in arrows(text)
+    assert told not in arrows(text, Rules(loops=False))

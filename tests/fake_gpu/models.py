@@ -201,17 +201,17 @@ def explicit_devices() -> Model:
     with tf.device("CPU:0"):
         host_weights = _normal(8, 8, seed=1)
 
-    @tf.function
+    @tf.function(input_signature=[tf.TensorSpec((None, 8))])  # a shape that is not known, so that it is asked for
     def infer(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         with tf.device("CPU:0"):
             host = tf.nn.relu(x @ weights)
-            shape = tf.shape(host)
+        shape = tf.shape(host)
         with tf.device("GPU:0"):
             device = tf.tanh(host @ host_weights)
             text = tf.strings.as_string(tf.reduce_sum(device))  # no such kernel there
         with tf.compat.v1.colocate_with(host):
             beside = tf.reduce_mean(device, 0)
-        return beside + tf.cast(shape[1], tf.float32), text, tf.identity(device)
+        return beside + tf.cast(shape[0], tf.float32), text, tf.identity(device)
 
     return infer, (_uniform(4, 8),)
 

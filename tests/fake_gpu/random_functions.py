@@ -73,9 +73,28 @@ def _counted_loop(x: tf.Tensor, random: Random) -> tf.Tensor:
     return tf.while_loop(lambda i, _: i < 2, lambda i, v: (i + 1, v + 1), [0, value], shape_invariants=shapes)[1]
 
 
+def _loop_over_capture(x: tf.Tensor, _: Random) -> tf.Tensor:
+    """A loop that reads a tensor from outside in every iteration."""
+    start = tf.zeros_like(_flat(x, tf.float32))
+    return tf.while_loop(
+        lambda total: tf.reduce_sum(total) < 2.0, lambda total: total + 1.0 + _flat(x, tf.float32) % 1, [start]
+    )[0]
+
+
+def _nested_loop(x: tf.Tensor, _: Random) -> tf.Tensor:
+    """A loop in a loop; the inner one looks words up, which only the host can."""
+    words = tf.strings.as_string(_flat(x, tf.int32))
+
+    def inner(total: tf.Tensor) -> tf.Tensor:
+        step = tf.reduce_sum(tf.strings.to_hash_bucket_fast(words, 2))
+        return tf.while_loop(lambda i, _: i < 2, lambda i, v: (i + 1, v + tf.cast(step, tf.float32)), [0, total])[1]
+
+    return tf.while_loop(lambda i, _: i < 2, lambda i, v: (i + 1, inner(v)), [0, 0.0])[1]
+
+
 def _branch(x: tf.Tensor, _: Random) -> tf.Tensor:
-    value = tf.cast(x, tf.float32)
-    return tf.cond(tf.size(x) > 2, lambda: value * 2.0, lambda: value)
+    """Branches that read a tensor from outside, wherever it is."""
+    return tf.cond(tf.size(x) > 2, lambda: tf.cast(x, tf.float32) * 2.0, lambda: tf.cast(x, tf.float32))
 
 
 def _partition(x: tf.Tensor, _: Random) -> tf.Tensor:
@@ -120,6 +139,8 @@ UNARY: tuple[Callable[[tf.Tensor, Random], tf.Tensor], ...] = (
     lambda x, _: tf.math.lgamma(tf.cast(x, tf.float32)),
     # control flow
     _counted_loop,
+    _loop_over_capture,
+    _nested_loop,
     _branch,
 )
 

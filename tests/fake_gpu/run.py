@@ -54,6 +54,11 @@ class Run:
         sizes = {match["function"]: path.stat().st_size for path, match in self._dumps(BEFORE_PLACER)}
         return tuple(sorted(sizes, key=lambda name: -sizes[name]))
 
+    @property
+    def was_placed(self) -> bool:
+        """Whether TensorFlow placed its function; it refuses some wishes of random ones, and nothing is dumped then."""
+        return bool(self._dumps(PLACED))
+
     def graph(self, stage: str, function: str | None = None) -> Any:
         """Return the GraphDef of a function, by default the longest, at one stage of the whole graph."""
         wanted = function or self.functions[0]

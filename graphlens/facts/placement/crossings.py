@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
+from graphlens.facts.placement.frames import conditions, loops
 from graphlens.facts.placement.kernels import CPU, GPU, DeviceType, KernelTable
 from graphlens.facts.placement.netlist import INT32, RESOURCE, STRING, Netlist, Slot, Wire
 from graphlens.facts.placement.placer import ALL_RULES, Rules
@@ -28,7 +29,8 @@ class Transfer:
     """One tensor (``src_port`` -1: a control dependency) that is sent from one side to the other, once for all readers.
 
     ``src_on_host`` and ``dst_on_host`` say in which memory it lies: an op on the GPU may take an argument from host
-    memory.  ``readers`` are ``(op, input)`` on the other side, in the order of the graph.
+    memory.  ``readers`` are ``(op, input)`` on the other side, in the order of the graph; there are none where only the
+    partitioner's own loop reads it.
     """
 
     src: str
@@ -63,7 +65,26 @@ def transfers(
         if memories.needs_transfer(wire):
             key = (wire.src, wire.src_port, memories.device(wire.dst), memories.takes_on_host(wire))
             found.setdefault(key if rules.deduplication else (*key, position), []).append(wire)
-    return tuple(memories.transfer(wires) for wires in found.values())
+    loops_followed = _followed(netlist, memories.devices) if rules.loops else []
+    followed = [one for one in loops_followed if (one[0], 0, one[1], True) not in found]
+    return (*(memories.transfer(wires) for wires in found.values()), *(memories.decision(*one) for one in followed))
+
+
+def _followed(netlist: Netlist, devices: Sequence[DeviceType]) -> list[tuple[int, DeviceType]]:
+    """Return the conditions of loops that cross sides, each with the side that has to be told how they decide.
+
+    Where an edge inside a loop leads to another device, the partitioner adds a loop of its own there, which goes round
+    as often as the first one; so it does for the loops around it.
+    """
+    loops_of = loops(netlist)
+    found: dict[tuple[tuple[str, ...], DeviceType], None] = {}
+    for wire in netlist.wires:
+        loop, device = loops_of[wire.dst], devices[wire.dst]
+        if devices[wire.src] != device and loops_of[wire.src] == loop:
+            found.update({(loop[:depth], device): None for depth in range(1, len(loop) + 1)})
+    deciding = conditions(netlist, loops_of)
+    told = [(deciding[loop], device) for loop, device in found if loop in deciding]
+    return [(condition, device) for condition, device in told if devices[condition] != device]
 
 
 class _Memories:
@@ -135,6 +156,11 @@ class _Memories:
             dtype=self.netlist.given(first).dtype if is_tensor else None,
             readers=tuple((self.netlist.ops[wire.dst].name, wire.dst_port) for wire in wires),
         )
+
+    def decision(self, condition: int, device: DeviceType) -> Transfer:
+        """Return what tells ``device`` whether a loop goes round once more; it is read in host memory."""
+        told = self.transfer([Wire(condition, 0, condition, 0)])
+        return replace(told, dst_device=device, dst_on_host=True, kind=_KINDS[told.src_on_host, True], readers=())
 
 
 def _at(known: tuple[bool, ...] | None, port: int, device: DeviceType) -> bool:

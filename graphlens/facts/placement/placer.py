@@ -30,6 +30,7 @@ class Rules:
     identity: bool = True  # so does an Identity between two ops of one request
     generators: bool = True  # constants go to their readers, where these agree
     host_arguments: bool = True  # arguments that a kernel takes or gives in host memory
+    loops: bool = True  # the condition of a loop is told to the other side, if the loop crosses
     deduplication: bool = True  # a tensor crosses once for all of its readers on the other side
 
 
