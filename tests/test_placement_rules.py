@@ -1,4 +1,4 @@
-"""Each rule of the simulated placer and partitioner, on a graph of a few ops; without a rule the answer is another one."""
+"""Each rule of the simulated placer and partitioner on a few ops; without a rule the answer is another one."""
 
 from __future__ import annotations
 
