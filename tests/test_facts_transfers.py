@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from graphlens.facts.core import Facts
 from graphlens.facts.device_time import Busy
 from graphlens.facts.pairs import pairs_of
-from graphlens.facts.transfers import transfer_ops
 from graphlens.ir.analysis import Target
 from graphlens.ir.devices import Copy
 from graphlens.ir.evidence import Evidence
@@ -25,6 +24,7 @@ from graphlens.ir.run import CopyEvent, DeviceEvent, OpEvent, Profile, ProfiledD
 from graphlens.ir.sketch import STEPS, sketch
 from graphlens.loaders.schema import xspace
 from graphlens.loaders.xplane import read_profile
+from graphlens.rules import find as rules_find
 
 # An op on the host between two on the GPU, and a shape that goes back and forth on the GPU itself.
 THERE_AND_BACK = """
@@ -135,10 +135,9 @@ def test_a_copy_lies_on_the_critical_path_when_the_path_goes_over_it() -> None:
     assert {src: copy.on_critical_path for src, copy in copies_of(text).items()} == {"a": True, "b": False}
 
 
-def test_the_ops_of_a_copy_are_its_send_and_receive() -> None:
+def test_a_transfer_knows_its_send_and_receive() -> None:
     facts = Facts(sketch(THERE_AND_BACK))
-    (copy,) = (copy for copy in facts.copies if copy.src == "n")
-    assert transfer_ops(facts.graph, copy) == ("n/_5", "n/_6")
+    assert {transfer.copy.src: transfer.ops for transfer in facts.transfers}["n"] == ("n/_5", "n/_6")
 
 
 def test_the_copies_of_a_simulated_placement_come_after_those_that_ran() -> None:
@@ -399,3 +398,15 @@ def test_the_copies_of_bert_are_tied_to_ops_and_explained_where_the_event_tells(
 def test_specs_of_a_sketch_are_those_of_the_tensor() -> None:
     (pair, *_) = pairs_of(sketch(THERE_AND_BACK).executed.main.graph)
     assert (pair.tensor, pair.edge, pair.accelerator) == (TensorSpec("float32", (8, 4)), "edge_5_a", "GPU:0")
+
+
+def test_what_the_rules_say_of_bert(shared_real: Path) -> None:
+    """Three quarters of the step are computed on each of the two busy devices; six ran nothing."""
+    profile = read_profile((shared_real / "gpu_bert_8xV100.xplane.pb").read_bytes())
+    facts = Facts(Evidence(Target("bert", "xplane"), profile=profile))
+    assert [(use.device, round(use.busy_share, 2)) for use in facts.device_uses] == [(4, 0.75), (6, 0.70)]
+    assert facts.syncs == (), "kernels are launched ahead of every copy to the host"
+    (idle,) = rules_find("GL106")(facts)
+    assert idle.title == "6 accelerators of 8 ran nothing"
+    reasons = [finding.evidence["reason"] for finding in rules_find("GL101")(facts)]
+    assert set(reasons) == {"int32/host-memory argument", "explicit device", None}

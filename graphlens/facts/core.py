@@ -14,6 +14,7 @@ from graphlens.facts import (
     costs,
     dataflow,
     decomposed,
+    device_time,
     devices,
     flat,
     fusion,
@@ -25,6 +26,7 @@ from graphlens.facts import (
     quality,
     roofline,
     rows,
+    syncs,
     transfers,
 )
 from graphlens.facts.crossing import Kernels
@@ -237,7 +239,27 @@ class Facts:
     @cached_property
     def copies(self) -> tuple[Copy, ...]:
         """Tensors that cross devices, or the memories of one, and the copies of a simulated placement."""
-        return transfers.copies(self)
+        return tuple(transfer.copy for transfer in self.transfers)
+
+    @cached_property
+    def transfers(self) -> tuple[transfers.Transfer, ...]:
+        """The copies, each with the events in which the device reported it."""
+        return transfers.transfers(self)
+
+    @cached_property
+    def accelerators(self) -> tuple[str, ...]:
+        """The accelerators that took part, or would in a simulated placement; empty on processors alone."""
+        return transfers.accelerators(self)
+
+    @cached_property
+    def syncs(self) -> tuple[syncs.Sync, ...]:
+        """The copies to the host for which an accelerator waits within the step."""
+        return syncs.syncs(self)
+
+    @cached_property
+    def device_uses(self) -> tuple[device_time.DeviceUse, ...]:
+        """What the accelerators that ran kernels did in a typical step; none where no step is marked."""
+        return device_time.device_uses(self.evidence.profile) if self.evidence.profile else ()
 
     @cached_property
     def devices(self) -> tuple[DeviceRow, ...]:

@@ -1,44 +1,59 @@
-"""When a device computed, and which of its events lie within the steps."""
+"""When each device computed within the steps, and what its idle time was spent on."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import median
 
 from graphlens.facts.devices import merged
-from graphlens.facts.steps import steps_of
-from graphlens.ir.run import CopyEvent, Profile, Span
+from graphlens.facts.steps import length_ns, steps_of
+from graphlens.ir.run import CopyEvent, DeviceEvent, Profile, Span
 
 
-class Windows(NamedTuple):
-    """The steps of one device: from when to when they lasted in all, and how many there were."""
+@dataclass(frozen=True)
+class Windows:
+    """The steps of one device, in order of time; ``marked`` is false where the whole profile counts as one."""
 
-    start_ns: int
-    end_ns: int
-    steps: int
+    spans: tuple[Span, ...]
+    marked: bool = True
+
+    @property
+    def steps(self) -> int:
+        """How many there are."""
+        return len(self.spans)
 
     def inside(self, events: Iterable[CopyEvent]) -> list[CopyEvent]:
-        """Return the events that begin within the steps."""
-        return [event for event in events if self.start_ns <= event.start_ns < self.end_ns]
+        """Return the events that begin after the first step has and before the last one ends."""
+        return [event for event in events if self.spans[0].start_ns <= event.start_ns < self.spans[-1].end_ns]
+
+    def around(self, time_ns: int) -> Span | None:
+        """Return the step that an instant lies in."""
+        index = bisect_right(self._starts_ns, time_ns) - 1
+        return self.spans[index] if index >= 0 and time_ns < self.spans[index].end_ns else None
+
+    @cached_property
+    def _starts_ns(self) -> list[int]:
+        return [span.start_ns for span in self.spans]
 
 
-def windows_of(profile: Profile, device: int) -> Windows | None:
-    """Return the steps of a device: those that it marks itself, else those of the profile."""
-    spans = profile.devices[device].steps or _steps_of_host(profile, profile.devices[device].host)
-    if not spans:
-        return None
-    return Windows(min(span.start_ns for span in spans), max(span.end_ns for span in spans), len(spans))
-
-
-def _steps_of_host(profile: Profile, host: str) -> tuple[Span, ...]:
+def windows_of(profile: Profile) -> Mapping[int, Windows]:
+    """Return the steps of each device by its number: those that it marks itself, else those of the profile."""
     steps = steps_of(profile)
-    return steps.by_host.get(host, ()) if len(profile.hosts) > 1 else steps.windows
+    found = {}
+    for number, device in enumerate(profile.devices):
+        spans = device.steps or (steps.by_host.get(device.host, ()) if len(profile.hosts) > 1 else steps.windows)
+        if spans:
+            in_order = tuple(sorted(spans, key=lambda span: span.start_ns))
+            found[number] = Windows(in_order, bool(device.steps) or steps.marked)
+    return found
 
 
 class Busy:
-    """When a device computed: stretches of time in which at least one kernel ran, and the time up to each of them."""
+    """The stretches of time in which a device ran at least one kernel, and its busy time up to each of them."""
 
     def __init__(self, kernels: Iterable[tuple[int, int]]) -> None:
         self.starts_ns: list[int] = []
@@ -65,7 +80,67 @@ class Busy:
 
 def busy_of(profile: Profile) -> Mapping[int, Busy]:
     """Return when each device of the profile computed, by its number; absent when it ran no kernel."""
-    kernels: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for event in profile.kernels_on_device:
-        kernels[event.device].append((event.start_ns, event.end_ns))
-    return {device: Busy(intervals) for device, intervals in kernels.items()}
+    return {device: Busy(stretches) for device, stretches in _stretches(profile.kernels_on_device).items()}
+
+
+def _stretches(events: Iterable[DeviceEvent | CopyEvent]) -> Mapping[int, list[tuple[int, int]]]:
+    found: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for event in events:
+        found[event.device].append((event.start_ns, event.end_ns))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceUse:
+    """What one device did in a typical step.
+
+    Attributes
+    ----------
+    device
+        Its number in the profile.
+    step_ns, busy_ns, copy_ns
+        Mean length of a step, mean time in which it computed, and in which it only copied.
+    kernels, kernel_ns
+        Kernels per step, and their median length.
+    """
+
+    device: int
+    step_ns: int
+    busy_ns: int
+    copy_ns: int
+    kernels: float
+    kernel_ns: int
+
+    @property
+    def busy_share(self) -> float:
+        """Share of the step in which the device computed."""
+        return self.busy_ns / self.step_ns if self.step_ns else 0.0
+
+
+def device_uses(profile: Profile) -> tuple[DeviceUse, ...]:
+    """Return what the devices that ran kernels did within their steps; none where no step is marked."""
+    windows = windows_of(profile)
+    kernels, copies = _stretches(profile.kernels_on_device), _stretches(profile.copies)
+    return tuple(
+        _use(device, kernels[device], copies.get(device, []), windows[device].spans)
+        for device in sorted(kernels)
+        if device in windows and windows[device].marked
+    )
+
+
+def _use(
+    device: int, kernels: Sequence[tuple[int, int]], copies: Sequence[tuple[int, int]], spans: Sequence[Span]
+) -> DeviceUse:
+    busy_ns, active_ns = (
+        sum(busy.within_ns(span.start_ns, span.end_ns) for span in spans)
+        for busy in (Busy(kernels), Busy([*kernels, *copies]))
+    )
+    inside = [end_ns - start_ns for start_ns, end_ns in kernels if spans[0].start_ns <= start_ns < spans[-1].end_ns]
+    return DeviceUse(
+        device=device,
+        step_ns=round(sum(map(length_ns, spans)) / len(spans)),
+        busy_ns=round(busy_ns / len(spans)),
+        copy_ns=round((active_ns - busy_ns) / len(spans)),
+        kernels=len(inside) / len(spans),
+        kernel_ns=round(median(inside)) if inside else 0,
+    )

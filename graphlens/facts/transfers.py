@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import networkx as nx
 
 from graphlens.errors import UsageError
-from graphlens.facts.crossing import UNKNOWN, Cause, Crossing, End, Kernels, Memory, cause_of, shape_ops
-from graphlens.facts.device_time import Busy, busy_of, windows_of
+from graphlens.facts.crossing import UNKNOWN, Cause, Crossing, End, Kernels, Memory, cause_of, is_accelerator, shape_ops
+from graphlens.facts.device_time import Busy, Windows, busy_of, windows_of
 from graphlens.facts.memcpys import Known, cause_of_event, ends_of, join, known_ops, memories_of
-from graphlens.facts.pairs import Pair, memory_of, pairs_of
+from graphlens.facts.pairs import Pair, memory_of, pairs_of, short_device
 from graphlens.facts.placement.kernels import table_for, versions
 from graphlens.facts.placement.registry import GpuKernels
 from graphlens.ir.devices import Copy
@@ -28,16 +28,38 @@ if TYPE_CHECKING:
 _HOST: Final = "CPU:0"  # the host's end of a copy of which only the device tells
 
 
-def copies(facts: Facts) -> tuple[Copy, ...]:
+class Transfer(NamedTuple):
+    """A copy, the events in which the device reported it, and its send and receive ops where it has them."""
+
+    copy: Copy
+    events: Sequence[CopyEvent] = ()
+    ops: tuple[str, ...] = ()
+
+
+def transfers(facts: Facts) -> tuple[Transfer, ...]:
     """Return one entry per transfer, by falling bytes: those that ran, then those of a simulated placement.
 
     Every memcpy event of the profile belongs to exactly one entry, joined to a pair or not.
     """
     run = _Run(facts, facts.evidence.profile or Profile())
     joined = join(run.profile, run.pairs)
-    found = [_of_pair(run, pair, events) for pair, events in zip(run.pairs, joined.of_pairs, strict=True)]
-    found += [_alone(run, events) for events in joined.alone]
-    return (*sorted(found, key=_rank), *sorted(facts.evidence.placement_copies, key=_rank))
+    found = [
+        Transfer(_of_pair(run, pair, events), events, (pair.send.name, pair.receive.name))
+        for pair, events in zip(run.pairs, joined.of_pairs, strict=True)
+    ]
+    found += [Transfer(_alone(run, events), events) for events in joined.alone]
+    simulated = map(Transfer, facts.evidence.placement_copies)
+    return (*sorted(found, key=_rank), *sorted(simulated, key=_rank))
+
+
+def accelerators(facts: Facts) -> tuple[str, ...]:
+    """Return the names of the accelerators that took part, or would in a simulated placement; none on a processor."""
+    profile, placement = facts.evidence.profile or Profile(), facts.evidence.placement
+    profiled = [device.name for device in profile.devices if is_accelerator(device.name)]
+    ran = {op.device for _, op in facts.executed.nodes(data="op")} if facts.executed is not None else ()
+    named = [short_device(device) for device in sorted(ran) if is_accelerator(device)]
+    assumed = [placement.device] if placement else []
+    return tuple(dict.fromkeys([*profiled, *named, *assumed]))
 
 
 def kernels(evidence: Evidence) -> Kernels | None:
@@ -49,18 +71,8 @@ def kernels(evidence: Evidence) -> Kernels | None:
         return None
 
 
-def transfer_ops(graph: nx.MultiDiGraph, copy: Copy) -> tuple[str, ...]:
-    """Return the send and receive ops of ``copy``, so that their time can be found."""
-    return tuple(
-        op.name
-        for pair in pairs_of(graph)
-        if pair.src == copy.src and pair.receive.device == copy.dst_device
-        for op in (pair.send, pair.receive)
-    )
-
-
-def _rank(copy: Copy) -> tuple[int, str, str]:
-    return -(copy.bytes or 0), copy.src, copy.dst
+def _rank(transfer: Transfer) -> tuple[int, str, str]:
+    return -(transfer.copy.bytes or 0), transfer.copy.src, transfer.copy.dst
 
 
 @dataclass(frozen=True)
@@ -95,6 +107,10 @@ class _Run:
     @cached_property
     def busy(self) -> Mapping[int, Busy]:
         return busy_of(self.profile)
+
+    @cached_property
+    def windows(self) -> Mapping[int, Windows]:
+        return windows_of(self.profile)
 
     def requested(self, name: str) -> str:
         """Return the device that the program asks for, for one of the traced ops that ``name`` stands for."""
@@ -192,7 +208,7 @@ def _place(host: str, device: ProfiledDevice, memory: Memory) -> str:
 
 def _as_reported(run: _Run, copy: Copy, events: Sequence[CopyEvent]) -> Copy:
     """Put the device's own numbers into ``copy``; per step where it is known what a step is."""
-    windows = windows_of(run.profile, events[0].device)
+    windows = run.windows.get(events[0].device)
     inside = windows.inside(events) if windows else list(events)
     sizes = [event.nbytes for event in events]
     total = sum(size for size in sizes if size is not None) if None not in sizes else None

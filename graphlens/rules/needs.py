@@ -53,4 +53,16 @@ ROOF = Need(
     lambda facts: facts.roofline is not None and bool(facts.roofline.points),
     _not_compared,
 )
+ACCELERATOR = Need(
+    "an accelerator",
+    lambda facts: bool(facts.accelerators),
+    lambda _: "no accelerator took part; --assume-device gpu simulates one",
+)
+DEVICE_STEPS = Need(
+    "steps on an accelerator",
+    lambda facts: bool(facts.device_uses),
+    lambda facts: (
+        "the profile marks no steps in which an accelerator ran" if facts.accelerators else "no accelerator ran"
+    ),
+)
 INFERENCE = Need("an inference graph", lambda facts: not facts.training, lambda _: "the target trains")

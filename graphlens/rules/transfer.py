@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 from graphlens.facts.core import Facts
-from graphlens.facts.transfers import transfer_ops
+from graphlens.facts.transfers import Transfer
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.devices import Copy
+from graphlens.rules.copies import COPIES_LISTED, grouped
 from graphlens.rules.needs import EXECUTED
+from graphlens.rules.phrases import counted
 from graphlens.rules.registry import found, rule
 from graphlens.units import format_bytes
-
-COPIES_LISTED: Final = 20
 
 
 @rule("GL103", "device-device-copy", needs=(EXECUTED,))
@@ -67,24 +65,20 @@ def device_device_copy(facts: Facts) -> Iterator[Finding]:
     `_Send` and `_Recv` ops of the executed partitions. Bytes are the size of the producer's output; the time is that
     of the send plus the receiver's wait, which includes the work it waits for.
     """
-    groups: dict[tuple[str, str], list[Copy]] = defaultdict(list)
-    for copy in facts.copies:
-        if _is_between_equals(copy):
-            groups[copy.src_device, copy.dst_device].append(copy)
-    for (src_device, dst_device), copies in groups.items():
-        yield _finding(facts, _short(src_device), _short(dst_device), copies)
+    between = [transfer for transfer in facts.transfers if _is_between_equals(transfer.copy)]
+    for group in grouped(between, lambda item: (item.copy.src_device, item.copy.dst_device)).values():
+        yield _finding(facts, group)
 
 
-def _finding(facts: Facts, src: str, dst: str, copies: Sequence[Copy]) -> Finding:
-    transfers = dict.fromkeys(op for copy in copies for op in transfer_ops(facts.graph, copy))
-    sizes = [copy.bytes for copy in copies]
-    total = sum(size for size in sizes if size is not None) if None not in sizes else None
-    noun = "tensor goes" if len(copies) == 1 else "tensors go"
+def _finding(facts: Facts, group: Sequence[Transfer]) -> Finding:
+    copies = [transfer.copy for transfer in group]
+    src, dst = _short(copies[0].src_device), _short(copies[0].dst_device)
+    transfers = [op for transfer in group for op in transfer.ops]
     return found(
-        title=f"{len(copies)} {noun} from {src} to {dst} each step ({format_bytes(total)})",
+        title=_title(copies, src, dst),
         nodes=[*dict.fromkeys(copy.src for copy in copies), *transfers],
         evidence={
-            "bytes": total,
+            "bytes": _total(copies),
             "copies": [
                 {"tensor": copy.src, "read_by": copy.dst, "bytes": copy.bytes, "ns": copy.ns}
                 for copy in copies[:COPIES_LISTED]
@@ -100,6 +94,20 @@ def _finding(facts: Facts, src: str, dst: str, copies: Sequence[Copy]) -> Findin
             f'with tf.device("/{src}"):  # where the tensor is made\n    ...',
         ),
     )
+
+
+def _title(copies: Sequence[Copy], src: str, dst: str) -> str:
+    """Name the tensors; where there is none, the devices only wait for each other."""
+    tensors = [copy for copy in copies if copy.kind != "control"]
+    if not tensors:
+        return f"{dst} waits for {counted(len(copies), 'op')} on {src} each step"
+    noun = "tensor goes" if len(tensors) == 1 else "tensors go"
+    return f"{len(tensors)} {noun} from {src} to {dst} each step ({format_bytes(_total(tensors))})"
+
+
+def _total(copies: Sequence[Copy]) -> int | None:
+    sizes = [copy.bytes for copy in copies]
+    return sum(size for size in sizes if size is not None) if None not in sizes else None
 
 
 def _reason(copies: Sequence[Copy], src: str, dst: str) -> str:

@@ -1,0 +1,121 @@
+"""What the rules about copies share: which ones count, how they are listed, and what they cost."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from graphlens.facts.core import Facts
+from graphlens.facts.pairs import short_device
+from graphlens.facts.transfers import Transfer
+from graphlens.ir.analysis import Saving
+from graphlens.ir.devices import Copy
+from graphlens.units import format_bytes
+
+COPIES_LISTED: Final = 20
+_NUMBER = re.compile(r"\d+")
+
+
+def over_the_bus(facts: Facts) -> list[Transfer]:
+    """Return the transfers between host and device memory within the step."""
+    return [
+        transfer
+        for transfer in facts.transfers
+        if transfer.copy.kind in ("host-to-device", "device-to-host") and transfer.copy.calls_per_step != 0
+    ]
+
+
+def grouped(
+    transfers: Iterable[Transfer], key: Callable[[Transfer], Hashable]
+) -> Mapping[Hashable, Sequence[Transfer]]:
+    """Group transfers by ``key``, in the order in which each key is met first."""
+    groups: dict[Hashable, list[Transfer]] = defaultdict(list)
+    for transfer in transfers:
+        groups[key(transfer)].append(transfer)
+    return groups
+
+
+def scope_of(facts: Facts, copy: Copy) -> str:
+    """Return the layer of the op that is at fault, numbers left out: repeated layers have one and the same cause.
+
+    An op of no layer is in its own scope.
+    """
+    name = copy.at_fault or copy.dst or copy.src
+    layer = facts.layer(name) if name in facts.graph else name.rpartition("/")[0]
+    return _NUMBER.sub("#", layer or "")
+
+
+def bytes_per_step(copies: Iterable[Copy]) -> int | None:
+    """Return the bytes that ``copies`` move in one step; ``None`` where a size is not known."""
+    total = 0.0
+    for copy in copies:
+        if copy.bytes is None:
+            return None
+        total += copy.bytes * (1.0 if copy.calls_per_step is None else copy.calls_per_step)
+    return round(total)
+
+
+def sized(copies: Iterable[Copy]) -> str:
+    """Write the bytes of one step, as ``1.50 MiB``, or that a size is not known."""
+    total = bytes_per_step(copies)
+    return format_bytes(total) if total is not None else "of unknown size"
+
+
+def listed(copies: Sequence[Copy]) -> list[dict[str, Any]]:
+    """Return what a finding tells of each copy."""
+    return [
+        {
+            "tensor": copy.src,
+            "read_by": copy.dst,
+            "direction": copy.kind,
+            "bytes": copy.bytes,
+            "per_step": copy.calls_per_step,
+            "ns": copy.ns,
+            "why": copy.detail,
+        }
+        for copy in copies[:COPIES_LISTED]
+    ]
+
+
+def device_of(copy: Copy) -> str:
+    """Write the accelerator at one of the ends, as ``GPU:0``."""
+    device = copy.dst_device if copy.kind == "host-to-device" else copy.src_device
+    return short_device(device) or "the device"
+
+
+def reason_of(copies: Sequence[Copy]) -> str:
+    """Say why copies of one cause happen, by the first of them that tells."""
+    details = list(dict.fromkeys(copy.detail for copy in copies if copy.detail))
+    if not details:
+        return "the profile names neither an op nor a tensor, so the cause is not known"
+    more = f" (and {len(details) - 1} alike)" if len(details) > 1 else ""
+    return f"because {details[0]}{more}"
+
+
+def nodes_of(facts: Facts, transfers: Iterable[Transfer]) -> list[str]:
+    """Return the ops of a finding: those at fault, both ends, and the send and receive ops between them."""
+    transfers = list(transfers)
+    at_fault = [transfer.copy.at_fault for transfer in transfers]
+    ends = [name for transfer in transfers for name in (transfer.copy.src, *transfer.ops, transfer.copy.dst)]
+    return [name for name in dict.fromkeys([*at_fault, *ends]) if name and name in facts.graph]
+
+
+def saving_of(facts: Facts, transfers: Sequence[Transfer]) -> Saving:
+    """Model what a step saves without ``transfers``: the time of the copies during which the device did not compute.
+
+    Of a simulated placement it is the modelled time of the copies, and no share: the step ran somewhere else.
+    """
+    copies = [transfer.copy for transfer in transfers]
+    if any(copy.origin == "modelled" for copy in copies):
+        known = [copy.ns for copy in copies if copy.ns is not None]
+        return Saving(sum(known), None, "modelled") if known else Saving()
+    reported = [copy for copy in copies if copy.events]
+    if not reported:
+        return facts.saving(name for transfer in transfers for name in transfer.ops)
+    exposed = [copy.ns * (1 - (copy.overlap_share or 0.0)) for copy in reported if copy.ns is not None]
+    if facts.step is None or not exposed:
+        return Saving()
+    share = min(1.0, sum(exposed) / (facts.step.profiled_median_ns or facts.step.median_ns))
+    return Saving(round(share * facts.step.median_ns), share, "modelled")

@@ -1,0 +1,278 @@
+"""Rules about tensors that go between host and accelerator, and inputs that come from the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from graphlens.facts.core import Facts
+from graphlens.facts.transfers import Transfer
+from graphlens.ir.analysis import Finding, Fix
+from graphlens.ir.devices import Copy, CopyReason
+from graphlens.rules.copies import (
+    bytes_per_step,
+    device_of,
+    grouped,
+    listed,
+    nodes_of,
+    over_the_bus,
+    reason_of,
+    saving_of,
+    scope_of,
+    sized,
+)
+from graphlens.rules.needs import ACCELERATOR
+from graphlens.rules.phrases import counted
+from graphlens.rules.registry import found, rule
+
+# A copy takes about 10 us however small it is, and a PCIe bus of the third generation moves 12 GB/s: up to this size
+# the bytes are not what costs.
+FEW_BYTES: Final = 128 << 10
+# Less of the step than a finding of severity `low` could save.
+FEED_SHARE: Final = 0.005
+
+# Copies with these reasons are the subject of rules of their own.
+_OTHER_RULES: Final = frozenset({"feed", "no kernel for this device and dtype"})
+
+
+@rule("GL101", "host-device-copy", needs=(ACCELERATOR,))
+def host_device_copy(facts: Facts) -> Iterator[Finding]:
+    """Tensors that go between host and accelerator memory inside the step, grouped by their cause.
+
+    ## What it finds
+
+    Copies from the host to the device and back within the step, one finding for each cause in each kind of layer:
+    arguments that a kernel keeps in host memory, shape arithmetic, tables and strings, Python, an explicit device. A
+    copy whose cause is not known is named as such. Inputs belong to `host-fed-input`, ops without a kernel to
+    `cpu-fallback`. With `--assume-device` the copies are those of a simulated placement.
+
+    ## Why it costs
+
+    Each copy takes about ten microseconds however small it is, and the device waits for it unless other kernels can
+    run meanwhile. A copy to the host in the middle of a step stops the launching of kernels as well.
+
+    ## Example
+
+    ```bad
+    x     = _Arg() float32[?,128] @GPU:0
+    h     = Relu(x) float32[32,128] 20us @GPU:0
+    n     = Shape(h) int32[2] 1us @GPU:0
+    n/_1  = _HostSend(n) 1us @GPU:0
+    n/_2  = _Recv(n/_1) int32[2] 12us @GPU:0
+    g     = GatherV2(n/_2) int32[1] 2us @GPU:0
+    g/_3  = _Send(g) 1us @GPU:0
+    g/_4  = _HostRecv(g/_3) int32[1] 12us @GPU:0
+    shape = Pack(g/_4) int32[1] 1us @GPU:0
+    y     = Reshape(h, shape) float32[4096] 1us @GPU:0
+    ```
+
+    ```good
+    x     = _Arg() float32[32,128] @GPU:0
+    h     = Relu(x) float32[32,128] 20us @GPU:0
+    shape = Const() int32[1] = 4096
+    y     = Reshape(h, shape) float32[4096] 1us @GPU:0
+    ```
+
+    ## Fix
+
+    By cause. Shape arithmetic: give the batch and other sizes fixed values, so that shapes are constants. Arguments in
+    host memory: keep index tensors int64, which stay on the device, or let Grappler pin small integer ops to the host
+    (`pin_to_host_optimization`). Tables, strings and Python: move them out of the model into the input pipeline. An
+    explicit device: drop the `tf.device`.
+
+    ## When it is fine
+
+    When the device computes during the copy (see the overlap of each copy), or when the host needs the value.
+
+    ## Source
+
+    Pairs of `_Send` and `_Recv` of the executed partitions, and the device's own memcpy events; the reason follows from
+    TensorFlow's kernel registry and from the program's own device requests. The saving is the time of the copies during
+    which the device did not compute; of a simulated placement, the modelled time of the copies.
+    """
+    transfers = [item for item in over_the_bus(facts) if item.copy.reason not in _OTHER_RULES]
+    for group in grouped(transfers, lambda item: _cause(facts, item.copy)).values():
+        yield _copies_of_one_cause(facts, group)
+
+
+def _cause(facts: Facts, copy: Copy) -> tuple[str, CopyReason | None, str]:
+    return copy.origin, copy.reason, scope_of(facts, copy)
+
+
+def _copies_of_one_cause(facts: Facts, group: Sequence[Transfer]) -> Finding:
+    copies = [item.copy for item in group]
+    return found(
+        title=_title(facts, copies),
+        nodes=nodes_of(facts, group),
+        evidence={
+            "bytes_per_step": bytes_per_step(copies),
+            "reason": copies[0].reason,
+            "origin": copies[0].origin,
+            "copies": listed(copies),
+            "on_critical_path": any(copy.on_critical_path for copy in copies),
+            **_simulated_changes(facts, copies),
+        },
+        reason=reason_of(copies),
+        saving=saving_of(facts, group),
+        fix=_fix(facts, copies),
+        floor="low",
+    )
+
+
+def _title(facts: Facts, copies: Sequence[Copy]) -> str:
+    devices = f"host and {device_of(copies[0])}"
+    many = len({copy.kind for copy in copies}) > 1
+    way = "between" if many else "from host to" if copies[0].kind == "host-to-device" else "from"
+    if not many:
+        devices = device_of(copies[0]) + (" to the host" if copies[0].kind == "device-to-host" else "")
+    where = scope_of(facts, copies[0])
+    verb = "would go" if copies[0].origin == "modelled" else "goes" if len(copies) == 1 else "go"
+    cause = _CAUSES[copies[0].reason] + (f" in {where}" if where else "")
+    return f"{counted(len(copies), 'tensor')} {verb} {way} {devices} each step ({sized(copies)}): {cause}"
+
+
+_CAUSES: Final[Mapping[CopyReason | None, str]] = {
+    "int32/host-memory argument": "arguments in host memory",
+    "shape arithmetic": "shape arithmetic",
+    "explicit device": "a device asked for by name",
+    "string/resource op": "strings and tables",
+    "Python op": "Python",
+    "constant on the host": "constants on the host",
+    "fetch": "results for the caller",
+    "cross-replica": "replicas on different devices",
+    None: "cause unknown",
+}
+
+
+# -- fixes ----------------------------------------------------------------------------------------------------------
+
+_PIN: Final = 'tf.config.optimizer.set_experimental_options({"pin_to_host_optimization": True})'
+_FIXES: Final[Mapping[CopyReason | None, tuple[str, str | None]]] = {
+    "shape arithmetic": (
+        "Give the batch and other sizes fixed values, so that shapes are known before the step",
+        "@tf.function(input_signature=[tf.TensorSpec((32, 128), tf.int64)])  # no None",
+    ),
+    "int32/host-memory argument": (
+        "Keep index tensors int64, or let Grappler run small integer ops on the host",
+        f"ids = tf.cast(ids, tf.int64)  # once, where they are made\n# or\n{_PIN}",
+    ),
+    "constant on the host": (
+        "Hold the constant as int64 or float, which the device keeps, or let Grappler run its readers on the host",
+        _PIN,
+    ),
+    "string/resource op": (
+        "Move the lookup out of the model, into the input pipeline",
+        "dataset = dataset.map(lambda text: vocabulary(text))  # the model takes the ids",
+    ),
+    "Python op": ("Write it in TensorFlow ops, or run it in the input pipeline", None),
+    "explicit device": ("Drop the tf.device around the ops named", None),
+    "fetch": ("Return fewer or smaller results, or keep them on the device until they are needed", None),
+    "cross-replica": ("Reduce over replicas with a collective instead of through the host", None),
+    None: ("Find the code that copies: record again with the graph, or profile a single step", None),
+}
+
+
+def _fix(facts: Facts, copies: Sequence[Copy]) -> Fix:
+    reason = copies[0].reason
+    summary, snippet = _FIXES[reason]
+    if reason != "explicit device":
+        return Fix(summary, "manual", (), snippet)
+    written = [name for copy in copies for name in facts.origins.get(copy.at_fault or "", ())]
+    edits = ({"edit": "place-ops", "ops": list(dict.fromkeys(written)), "device": ""},) if written else ()
+    return Fix(summary, "tolerance", edits, snippet)
+
+
+# The change to a simulated placement that answers to a cause.
+_CHANGES: Final[Mapping[str, frozenset[str]]] = {
+    "shape arithmetic": frozenset({"static-batch", "pin-to-host"}),
+    "int32/host-memory argument": frozenset({"pin-to-host"}),
+    "constant on the host": frozenset({"pin-to-host"}),
+    "string/resource op": frozenset({"lookup-outside"}),
+    "explicit device": frozenset({"move-device"}),
+}
+
+
+def _simulated_changes(facts: Facts, copies: Sequence[Copy]) -> Mapping[str, Any]:
+    """Return what the simulation says of changes that answer to the cause, where it tried any."""
+    placement = facts.evidence.placement
+    wanted = _CHANGES.get(copies[0].reason or "", frozenset())
+    tried = [item for item in placement.counterfactuals if item.change in wanted] if placement else []
+    if not tried or copies[0].origin != "modelled":
+        return {}
+    return {
+        "simulated_changes": [
+            {
+                "change": item.change,
+                "host_to_device": f"{item.before.host_to_device} → {item.after.host_to_device}",
+                "device_to_host": f"{item.before.device_to_host} → {item.after.device_to_host}",
+            }
+            for item in tried
+        ]
+    }
+
+
+@rule("GL104", "host-fed-input", needs=(ACCELERATOR,))
+def host_fed_input(facts: Facts) -> Iterator[Finding]:
+    """Inputs that are copied from the host to the accelerator at the beginning of each step.
+
+    ## What it finds
+
+    Arguments and batches of an iterator that lie in host memory when the step begins, of 128 KiB and more or of a
+    share of the step that counts.
+
+    ## Why it costs
+
+    The device has nothing to do until its input is there. Copied ahead, during the step before, it costs nothing.
+
+    ## Example
+
+    ```bad
+    image    = _Arg() float32[32,224,224,3]
+    image/_1 = _Send(image) 2us
+    image/_2 = _Recv(image/_1) float32[32,224,224,3] 1600us @GPU:0
+    y        = Relu(image/_2) float32[32,224,224,3] 900us @GPU:0
+    ```
+
+    ```good
+    image = _Arg() float32[32,224,224,3] @GPU:0
+    y     = Relu(image) float32[32,224,224,3] 900us @GPU:0
+    ```
+
+    ## Fix
+
+    Let the input pipeline copy ahead (`tf.data.experimental.prefetch_to_device`, or `Dataset.prefetch` under a
+    distribution strategy), and send small types: `uint8` images, cast to float on the device, are a quarter of the
+    bytes.
+
+    ## When it is fine
+
+    When each call answers to a request that has just arrived, or the device computes during the copy.
+
+    ## Source
+
+    Copies from the host whose producer is an argument, a placeholder or an iterator, with the bytes of the tensor and
+    the time that the device reports, less what its kernels cover.
+    """
+    fed = [item for item in over_the_bus(facts) if item.copy.reason == "feed" and item.copy.kind == "host-to-device"]
+    for group in grouped(fed, lambda item: (item.copy.origin, item.copy.dst_device)).values():
+        copies = [item.copy for item in group]
+        saving = saving_of(facts, group)
+        total = bytes_per_step(copies)
+        if (total or 0) < FEW_BYTES and (saving.share or 0.0) < FEED_SHARE:
+            continue
+        verb = "would be copied" if copies[0].origin == "modelled" else "is copied" if len(group) == 1 else "are copied"
+        yield found(
+            title=f"{counted(len(group), 'input')} {verb} from the host to {device_of(copies[0])} each step "
+            f"({sized(copies)})",
+            nodes=nodes_of(facts, group),
+            evidence={"bytes_per_step": total, "origin": copies[0].origin, "copies": listed(copies)},
+            reason=reason_of(copies),
+            saving=saving,
+            fix=Fix(
+                "Let the input pipeline copy ahead to the device, and send small types",
+                "manual",
+                (),
+                'dataset = dataset.apply(tf.data.experimental.prefetch_to_device("/GPU:0"))  # the last step of it',
+            ),
+            floor="low",
+        )
