@@ -405,7 +405,7 @@ def test_what_the_rules_say_of_bert(shared_real: Path) -> None:
     profile = read_profile((shared_real / "gpu_bert_8xV100.xplane.pb").read_bytes())
     facts = Facts(Evidence(Target("bert", "xplane"), profile=profile))
     assert [(use.device, round(use.busy_share, 2)) for use in facts.device_uses] == [(4, 0.75), (6, 0.70)]
-    assert facts.syncs == (), "kernels are launched ahead of every copy to the host"
+    assert list(rules_find("GL105")(facts)) == [], "kernels are launched ahead of the copies to the host"
     (idle,) = rules_find("GL106")(facts)
     assert idle.title == "6 accelerators of 8 ran nothing"
     reasons = [finding.evidence["reason"] for finding in rules_find("GL101")(facts)]

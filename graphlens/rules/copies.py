@@ -12,6 +12,7 @@ from graphlens.facts.pairs import short_device
 from graphlens.facts.transfers import Transfer
 from graphlens.ir.analysis import Saving
 from graphlens.ir.devices import Copy
+from graphlens.rules.phrases import known_sum
 from graphlens.units import format_bytes
 
 COPIES_LISTED: Final = 20
@@ -109,8 +110,8 @@ def saving_of(facts: Facts, transfers: Sequence[Transfer]) -> Saving:
     """
     copies = [transfer.copy for transfer in transfers]
     if any(copy.origin == "modelled" for copy in copies):
-        known = [copy.ns for copy in copies if copy.ns is not None]
-        return Saving(sum(known), None, "modelled") if known else Saving()
+        ns = known_sum(copy.ns for copy in copies)
+        return Saving() if ns is None else Saving(ns, None, "modelled")
     reported = [copy for copy in copies if copy.events]
     if not reported:
         return facts.saving(name for transfer in transfers for name in transfer.ops)

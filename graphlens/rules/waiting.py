@@ -12,7 +12,7 @@ from graphlens.facts.syncs import GAP_NS, Sync
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.rules.copies import COPIES_LISTED, device_of, reason_of, scope_of
 from graphlens.rules.needs import ACCELERATOR, DEVICE_STEPS
-from graphlens.rules.phrases import counted
+from graphlens.rules.phrases import counted, known_sum
 from graphlens.rules.registry import found, rule
 from graphlens.units import format_ns, format_share
 
@@ -22,6 +22,9 @@ IDLE_SHARE: Final = 0.5
 
 # Launching a kernel takes the host 4 to 10 us: shorter kernels end before the next one can be launched.
 LAUNCH_NS: Final = 10_000
+
+# Less of the step than a finding of severity `low` could save: so short a wait may as well be chance.
+WAIT_SHARE: Final = 0.005
 
 # A cause is named when it explains most of the idle time.
 MOST: Final = 0.5
@@ -33,8 +36,9 @@ def host_sync(facts: Facts) -> Iterator[Finding]:
 
     ## What it finds
 
-    Copies to the host after which the device runs nothing for 20 us and more although the step goes on, and predicates
-    of loops and conditionals that the device computes and the host needs in order to go on.
+    Copies to the host after which the device runs nothing for 20 us and more although the step goes on, where that adds
+    up to a share of the step that counts; and predicates of loops and conditionals that the device computes and the
+    host needs in order to go on.
 
     ## Why it costs
 
@@ -78,7 +82,8 @@ def host_sync(facts: Facts) -> Iterator[Finding]:
     decisions = [sync for sync in facts.syncs if sync.decides and sync.idle_ns is None]
     measured = [sync for sync in facts.syncs if sync.idle_ns is not None]
     for group in _by_cause(facts, measured):
-        yield _sync(facts, group, f"{device_of(group[0].copy)} waits for the host {_times(group)} each step")
+        if (_idle_saving(facts, _idle_ns(group)).share or 0.0) >= WAIT_SHARE:
+            yield _sync(facts, group, f"{device_of(group[0].copy)} waits for the host {_times(group)} each step")
     for group in _by_cause(facts, decisions):
         of = "loop or conditional" if len(group) == 1 else "loops and conditionals"
         yield _sync(facts, group, f"the host reads {counted(len(group), 'predicate')} back to decide a {of}")
@@ -91,6 +96,10 @@ def _by_cause(facts: Facts, syncs: Sequence[Sync]) -> list[list[Sync]]:
     return list(groups.values())
 
 
+def _idle_ns(group: Sequence[Sync]) -> int | None:
+    return known_sum(sync.idle_ns for sync in group)
+
+
 def _times(group: Sequence[Sync]) -> str:
     waits = sum(sync.waits or 0.0 for sync in group)
     return "once" if round(waits, 1) == 1 else f"{waits:.3g} times"
@@ -98,7 +107,7 @@ def _times(group: Sequence[Sync]) -> str:
 
 def _sync(facts: Facts, group: Sequence[Sync], title: str) -> Finding:
     copies = [sync.copy for sync in group]
-    idle_ns = sum(sync.idle_ns for sync in group if sync.idle_ns is not None) if group[0].idle_ns is not None else None
+    idle_ns = _idle_ns(group)
     names = dict.fromkeys(name for copy in copies for name in (copy.src, copy.dst))
     return found(
         title=title[:1].upper() + title[1:] + (f" ({format_ns(idle_ns)} idle)" if idle_ns is not None else ""),
