@@ -13,6 +13,7 @@ from graphlens.report.html import render
 from graphlens.report.ink import TONES, ink_of
 from graphlens.report.plots import LANE_HEIGHT, lane, memory_curve
 from graphlens.report.roofline_plot import Dot, roofline_plot
+from graphlens.report.scopes import Scope, scope_of
 from graphlens.report.terminal import render as render_text
 from graphlens.report.view import view_of
 from tests import sample_devices, sample_document
@@ -122,8 +123,15 @@ def test_replicas_with_ops_of_one_name_are_drawn_apart():
 
 def test_names_leave_out_the_scope_that_all_share():
     first = VIEW.copies.rows[0]
-    assert VIEW.copies.scope == f"{sample_devices.ROOT}/"
+    assert VIEW.copies.scope == Scope(f"{sample_devices.ROOT}/")
     assert (first.src, first.dst) == ("block_1_expand_BN/batchnorm/add_1", "block_1_relu/Relu6")
+
+
+def test_names_outside_of_the_scope_stay_whole():
+    scope = scope_of(["model/a/x", "model/a/y", "model/b", "image"])
+    assert scope == Scope("model/", "…/")
+    assert [scope.short(name) for name in ("model/a/x", "image")] == ["…/a/x", "image"]
+    assert scope.note == "…/ stands for"
 
 
 def test_copies_beyond_the_limit_are_counted(monkeypatch):

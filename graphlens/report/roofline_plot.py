@@ -12,6 +12,8 @@ WIDTH, HEIGHT = 1000, 440
 LEFT, RIGHT, TOP, BOTTOM = 92, 24, 24, 50
 FONT = 12
 LEAST_RADIUS, GREATEST_RADIUS = 3.5, 13.0
+# Dots of at least this weight may not be covered by a label.
+OBSTACLE = 0.05
 # Room beyond the outermost point, as a factor: points stay clear of the frame.
 MARGIN = 2.0
 
@@ -157,7 +159,7 @@ class _Box:
 
 def _labels(scale: _Scale, dots: Sequence[Dot]) -> list[str]:
     """Name the dots that have a label, each at the first side where it is clear of dots and of other labels."""
-    taken = [_around(scale, dot) for dot in dots if dot.label]
+    taken = [_around(scale, dot) for dot in dots if dot.weight >= OBSTACLE]
     parts = []
     for dot in dots:
         for x, y, anchor in _sides(scale, dot) if dot.label else ():

@@ -10,7 +10,8 @@ from graphlens.ir.analysis import Document, Figure, FigureNode, OpRow
 from graphlens.ir.devices import Copy
 from graphlens.ir.run import Origin
 from graphlens.report.ink import crossing
-from graphlens.report.words import NOT_SEEN, plural, shared_scope, short_device
+from graphlens.report.scopes import Scope, scope_of
+from graphlens.report.words import NOT_SEEN, plural, short_device
 from graphlens.units import UNKNOWN, format_bytes, format_count, format_ns, format_share
 
 # What a person reads in a table of copies; the JSON has all.
@@ -84,7 +85,7 @@ class CopiesView:
     groups: tuple[CopyGroup, ...]
     events: bool
     rows: tuple[CopyView, ...]
-    scope: str
+    scope: Scope
     note: str
 
 
@@ -96,7 +97,7 @@ def copies_view(document: Document) -> CopiesView | None:
     hidden = len(copies) - COPY_LIMIT
     groups = _grouped(copies)
     rows = {row.name: row for row in document.ops}
-    scope = shared_scope([name for copy in copies for name in (copy.src, copy.dst) if name])
+    scope = scope_of(name for copy in copies for name in (copy.src, copy.dst))
     return CopiesView(
         summary=_summary(copies),
         groups=tuple(_group(members, rows, index < FIGURE_LIMIT) for index, members in enumerate(groups)),
@@ -129,10 +130,10 @@ def _summary(copies: Sequence[Copy]) -> str:
 # -- rows ----------------------------------------------------------------------------------------------------
 
 
-def _copy(copy: Copy, scope: str) -> CopyView:
+def _copy(copy: Copy, scope: Scope) -> CopyView:
     return CopyView(
-        src=copy.src.removeprefix(scope),
-        dst=copy.dst.removeprefix(scope),
+        src=scope.short(copy.src),
+        dst=scope.short(copy.dst),
         src_device=short_device(copy.src_device),
         dst_device=short_device(copy.dst_device),
         kind=_kind(copy),
@@ -140,7 +141,7 @@ def _copy(copy: Copy, scope: str) -> CopyView:
         events=_events(copy),
         reason=copy.reason or "",
         detail=copy.detail or "",
-        at_fault="" if copy.at_fault in (None, copy.src, copy.dst) else copy.at_fault.removeprefix(scope),
+        at_fault="" if copy.at_fault in (None, copy.src, copy.dst) else scope.short(copy.at_fault),
         cells=(
             CopyCell(format_bytes(copy.bytes), copy.bytes),
             CopyCell(_time(copy.ns, copy.origin), copy.ns),

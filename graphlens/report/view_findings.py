@@ -21,7 +21,7 @@ from graphlens.report.words import (
 from graphlens.units import UNKNOWN, format_count, format_ns, format_share
 
 # A finding may be about thousands of ops; a reader needs the first ones, the JSON has all.
-OPS_LIMIT = 100
+OPS_LIMIT = 60
 
 
 @dataclass(frozen=True, slots=True)

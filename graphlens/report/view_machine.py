@@ -11,16 +11,19 @@ from graphlens.ir.analysis import Document
 from graphlens.ir.devices import LiveTensor, Memory, Roof, RoofPoint
 from graphlens.report.plots import memory_curve
 from graphlens.report.roofline_plot import Dot, roofline_plot
-from graphlens.report.words import plural, shared_scope, shorten
+from graphlens.report.scopes import Scope, scope_of
+from graphlens.report.words import plural, shorten
 from graphlens.units import UNKNOWN, format_byte_rate, format_bytes, format_flop_rate, format_ns, format_share
 
 # More dots hide each other, and each costs 200 bytes of the page.
-DOT_LIMIT = 120
+DOT_LIMIT = 80
 NAMED_DOTS = 6
 LABEL_CHARACTERS = 30
 # Rows of tables that a person reads; the JSON has all.
 POINT_LIMIT = 15
 ALIVE_LIMIT = 15
+# Tensors smaller than this share of the peak do not explain it.
+ALIVE_SHARE = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +52,10 @@ class RooflineView:
     basis: str
     drawing: Markup | None
     points: tuple[PointView, ...]
-    scope: str
+    scope: Scope
     above: bool
     notes: tuple[str, ...]
+    more: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ class MemoryView:
     weights: str | None
     drawing: Markup | None
     alive: tuple[AliveView, ...]
-    scope: str
+    scope: Scope
     alive_note: str
     notes: tuple[str, ...]
 
@@ -88,17 +92,18 @@ def roofline_view(document: Document) -> RooflineView | None:
     if roofline is None or not roofline.points:
         return None
     roof, points = roofline.roof, roofline.points
-    scope = shared_scope([point.op for point in points])
+    scope, below = scope_of(point.op for point in points), len(points) - POINT_LIMIT
     drawable = [point for point in points if point.flops > 0 and point.bytes > 0 and point.ns > 0]
     return RooflineView(
         roof=format_flop_rate(roof.flops_per_s),
         memory=format_byte_rate(roof.bytes_per_s),
         basis=_basis(roof),
-        drawing=_drawing(roof, drawable[:DOT_LIMIT], len(scope)),
-        points=tuple(_point(point, len(scope)) for point in points[:POINT_LIMIT]),
+        drawing=_drawing(roof, drawable[:DOT_LIMIT], scope),
+        points=tuple(_point(point, scope) for point in points[:POINT_LIMIT]),
         scope=scope,
         above=any(point.share > 1 for point in drawable),
         notes=_point_notes(points, drawable),
+        more=f"and {plural(below, 'more op')}, listed in the JSON report" if below > 0 else "",
     )
 
 
@@ -107,7 +112,7 @@ def _basis(roof: Roof) -> str:
     return f"{roof.dtype}{threads}, {roof.origin}"
 
 
-def _drawing(roof: Roof, points: Sequence[RoofPoint], shared: int) -> Markup | None:
+def _drawing(roof: Roof, points: Sequence[RoofPoint], scope: Scope) -> Markup | None:
     if not points or roof.flops_per_s <= 0 or roof.bytes_per_s <= 0:
         return None
     longest_ns = max(point.ns for point in points)
@@ -116,9 +121,11 @@ def _drawing(roof: Roof, points: Sequence[RoofPoint], shared: int) -> Markup | N
             intensity=point.flops / point.bytes,
             flops_per_s=point.flops / point.ns * 1e9,
             weight=point.ns / longest_ns,
-            name=point.op,
+            name=scope.short(point.op),
             words=f"{point.type}, {format_ns(point.ns)}, {format_share(point.share)} of what is attainable",
-            label=shorten(point.op[shared:], LABEL_CHARACTERS, "…") if index < NAMED_DOTS else "",
+            label=shorten(scope.short(point.op).removeprefix(scope.mark), LABEL_CHARACTERS, "…")
+            if index < NAMED_DOTS
+            else "",
         )
         for index, point in enumerate(points)
     ]
@@ -126,11 +133,15 @@ def _drawing(roof: Roof, points: Sequence[RoofPoint], shared: int) -> Markup | N
     return Markup(roofline_plot(dots, roof.flops_per_s, roof.bytes_per_s, peak, memory))
 
 
-def _point(point: RoofPoint, shared: int) -> PointView:
+def _label(name: str) -> str:
+    return shorten(name, LABEL_CHARACTERS, "…")
+
+
+def _point(point: RoofPoint, scope: Scope) -> PointView:
     intensity = point.flops / point.bytes if point.bytes else None
     rate = point.flops / point.ns * 1e9 if point.ns else None
     return PointView(
-        op=point.op[shared:],
+        op=scope.short(point.op),
         type=point.type,
         time=format_ns(point.ns),
         intensity=UNKNOWN if intensity is None else f"{intensity:.3g}",
@@ -142,11 +153,10 @@ def _point(point: RoofPoint, shared: int) -> PointView:
 
 
 def _point_notes(points: Sequence[RoofPoint], drawable: Sequence[RoofPoint]) -> tuple[str, ...]:
-    flat, hidden, below = len(points) - len(drawable), len(drawable) - DOT_LIMIT, len(points) - POINT_LIMIT
+    flat, hidden = len(points) - len(drawable), len(drawable) - DOT_LIMIT
     return (
         *((f"{plural(flat, 'op')} without operations or bytes not drawn.",) if flat else ()),
         *((f"The {DOT_LIMIT} ops that took longest are drawn, {hidden:,} more are not.",) if hidden > 0 else ()),
-        *((f"{plural(below, 'more op')} in the JSON report.",) if below > 0 else ()),
     )
 
 
@@ -158,16 +168,17 @@ def memory_view(document: Document) -> MemoryView | None:
     memory = document.memory
     if memory is None:
         return None
-    hidden = len(memory.alive) - ALIVE_LIMIT
-    scope = shared_scope([memory.at_op, *(tensor.op for tensor in memory.alive)])
+    shown = [tensor for tensor in memory.alive if tensor.bytes >= ALIVE_SHARE * memory.peak_bytes][:ALIVE_LIMIT]
+    hidden = len(memory.alive) - len(shown)
+    scope = scope_of((memory.at_op, *(tensor.op for tensor in memory.alive)))
     return MemoryView(
         peak=format_bytes(memory.peak_bytes),
-        at_op=memory.at_op[len(scope) :],
+        at_op=scope.short(memory.at_op),
         weights=None if memory.weights_bytes is None else format_bytes(memory.weights_bytes),
-        drawing=_curve(memory, memory.at_op[len(scope) :]),
-        alive=tuple(_alive(tensor, len(scope), memory.peak_bytes) for tensor in memory.alive[:ALIVE_LIMIT]),
+        drawing=_curve(memory, scope.short(memory.at_op)),
+        alive=tuple(_alive(tensor, scope, memory.peak_bytes) for tensor in shown),
         scope=scope,
-        alive_note=f"and {plural(hidden, 'more tensor')}, listed in the JSON report" if hidden > 0 else "",
+        alive_note=f"and {plural(hidden, 'smaller tensor')}, listed in the JSON report" if hidden > 0 else "",
         notes=(f"{plural(memory.unknown, 'op')} of unknown output size left out.",) if memory.unknown else (),
     )
 
@@ -178,10 +189,10 @@ def _curve(memory: Memory, at_op: str) -> Markup | None:
     return Markup(memory_curve(memory.curve, memory.peak_bytes, shorten(at_op, 2 * LABEL_CHARACTERS, "…")))
 
 
-def _alive(tensor: LiveTensor, shared: int, peak_bytes: int) -> AliveView:
+def _alive(tensor: LiveTensor, scope: Scope, peak_bytes: int) -> AliveView:
     share = tensor.bytes / peak_bytes if peak_bytes else None
     return AliveView(
-        op=tensor.op[shared:],
+        op=scope.short(tensor.op),
         tensor=tensor.tensor,
         size=format_bytes(tensor.bytes),
         share=format_share(share),

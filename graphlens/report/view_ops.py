@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from graphlens.ir.analysis import Document, OpRow
+from graphlens.report.scopes import Scope, scope_of
 from graphlens.report.view_findings import FindingView
 from graphlens.report.words import NOT_SEEN, plural, short_device
 from graphlens.units import (
@@ -87,13 +88,14 @@ class OpRowView:
 
 @dataclass(frozen=True, slots=True)
 class OpTable:
-    """The ops of the judged graph; ``note`` says how many rows are not shown."""
+    """The ops of the judged graph; ``note`` says how many rows are not shown, names are shown without ``scope``."""
 
     columns: tuple[Column, ...] = ()
     rows: tuple[OpRowView, ...] = ()
     total: int = 0
     note: str = ""
     several_devices: bool = False
+    scope: Scope = field(default_factory=Scope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +132,13 @@ def op_table(document: Document, findings: Sequence[FindingView]) -> OpTable:
     columns = tuple(column for column in COLUMNS if any(getattr(row, column.key) is not None for row in document.ops))
     critical = frozenset(document.critical_path.ops if document.critical_path else ())
     marks = _marks(document, findings)
+    scope = scope_of(row.name for row in document.ops[:ROW_LIMIT])
     rows = tuple(
         _op_row(index, row, columns, row.name in critical, marks.get(row.name, ()))
         for index, row in enumerate(document.ops[:ROW_LIMIT], 1)
     )
     several = len({row.device for row in document.ops if row.device}) > 1
-    return OpTable(columns, rows, len(document.ops), _ops_note(document), several)
+    return OpTable(columns, rows, len(document.ops), _ops_note(document), several, scope)
 
 
 def _marks(document: Document, findings: Sequence[FindingView]) -> dict[str, tuple[tuple[str, str], ...]]:
@@ -148,7 +151,11 @@ def _marks(document: Document, findings: Sequence[FindingView]) -> dict[str, tup
 
 
 def _op_row(
-    index: int, row: OpRow, columns: Sequence[Column], critical: bool, findings: tuple[tuple[str, str], ...]
+    index: int,
+    row: OpRow,
+    columns: Sequence[Column],
+    critical: bool,
+    findings: tuple[tuple[str, str], ...],
 ) -> OpRowView:
     return OpRowView(
         anchor=f"op-{index}",

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from graphlens.ir.analysis import Document
 from graphlens.ir.devices import CopyCount, Counterfactual, Island, PlacedOp, Placement
-from graphlens.report.words import plural, shared_scope
+from graphlens.report.scopes import Scope, scope_of
+from graphlens.report.words import plural
 from graphlens.units import format_bytes, format_count, format_ns
 
 ISLAND_LIMIT = 50
@@ -98,7 +99,7 @@ class PlacementView:
     host_ops: tuple[HostOp, ...]
     host_ops_note: str
     not_covered: tuple[str, ...]
-    scope: str
+    scope: Scope
 
 
 def placement_view(document: Document) -> PlacementView | None:
@@ -108,7 +109,7 @@ def placement_view(document: Document) -> PlacementView | None:
         return None
     host_ops = [op for op in placement.ops if op.why]
     named = [op.name for op in host_ops] + [name for island in placement.islands for name in island.ops]
-    scope = shared_scope(named)
+    scope = scope_of(named)
     ops = placement.ops_on_device + placement.ops_on_host
     counts = [count for tried in placement.counterfactuals for count in (tried.before, tried.after)]
     between = any(count.device_to_device for count in counts)
@@ -151,10 +152,10 @@ def _facts(placement: Placement) -> tuple[Fact, ...]:
     )
 
 
-def _island(island: Island, scope: str) -> IslandView:
+def _island(island: Island, scope: Scope) -> IslandView:
     hidden = len(island.ops) - ISLAND_OPS
     return IslandView(
-        ops=tuple(name.removeprefix(scope) for name in island.ops[:ISLAND_OPS]),
+        ops=tuple(scope.short(name) for name in island.ops[:ISLAND_OPS]),
         count=len(island.ops),
         note=_more(hidden, "op"),
         why=island.why,
@@ -180,8 +181,8 @@ def _change(before: int | None, after: int | None, write: Callable[[int | None],
     return Change(write(before), write(after), less and write(before) != write(after))
 
 
-def _host_op(placed: PlacedOp, scope: str) -> HostOp:
-    return HostOp(placed.name.removeprefix(scope), placed.op, placed.device, placed.why)
+def _host_op(placed: PlacedOp, scope: Scope) -> HostOp:
+    return HostOp(scope.short(placed.name), placed.op, placed.device, placed.why)
 
 
 def _more(hidden: int, noun: str) -> str:

@@ -133,6 +133,8 @@ def test_ops_are_filtered_and_a_link_brings_a_hidden_row_back(visit):
     page.fill("#filter", "print NOT SEEN")
     assert names(page) == ["PrintV2"]
     assert page.locator("#filter-count").inner_text() == "1 of 19"
+    page.fill("#filter", f"{sample_document.ROOT}/Print")
+    assert names(page) == ["PrintV2"]
     page.evaluate("location.hash = '#op-1'")
     page.wait_for_selector("#op-1", state="visible")
     assert len(names(page)) == 19

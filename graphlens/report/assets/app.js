@@ -58,9 +58,11 @@
   const table = byId("op-table");
   const filter = byId("filter");
   const rows = table ? [...table.tBodies[0].rows] : [];
+  const scope = (table && table.dataset.scope.toLowerCase()) || "\u0000";
   const texts = rows.map((row) => row.textContent.toLowerCase());
   const applyFilter = () => {
-    const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    // Names leave out the scope that they share; a whole name that was pasted must still be found.
+    const words = filter.value.toLowerCase().replaceAll(scope, "").split(/\s+/).filter(Boolean);
     let shown = 0;
     rows.forEach((row, index) => {
       row.hidden = !words.every((word) => texts[index].includes(word));

@@ -1,0 +1,49 @@
+"""The scope that most names of a table share: written once above it instead of in every row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+# A scope is left out when at least this share of the names lies in it: fewer, and the exceptions would be the rule.
+MOST = 0.75
+OMITTED = "…/"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """``path`` ends in a slash, or is empty; ``mark`` stands for it in names where others lie outside of it."""
+
+    path: str = ""
+    mark: str = ""
+
+    def short(self, name: str) -> str:
+        """Return ``name`` without the scope."""
+        inside = bool(self.path) and name.startswith(self.path)
+        return self.mark + name[len(self.path) :] if inside else name
+
+    @property
+    def note(self) -> str:
+        """Say what the names of the table leave out."""
+        return f"{self.mark} stands for" if self.mark else "Names leave out"
+
+
+def scope_of(names: Iterable[str]) -> Scope:
+    """Return the deepest scope in which most names lie.
+
+    >>> scope_of(["m/a/x", "m/a/y", "m/b"]), scope_of(["m/a", "m/b", "m/c", "x"]), scope_of(["a", "b"])
+    (Scope(path='m/', mark=''), Scope(path='m/', mark='…/'), Scope(path='', mark=''))
+    """
+    known = [name for name in names if name]
+    path = ""
+    while True:
+        inside = Counter(name[len(path) :].partition("/")[0] for name in known if _deeper(name, path))
+        part, count = inside.most_common(1)[0] if inside else ("", 0)
+        if not count or count < MOST * len(known):
+            return Scope(path, OMITTED if path and not all(name.startswith(path) for name in known) else "")
+        path += f"{part}/"
+
+
+def _deeper(name: str, path: str) -> bool:
+    return name.startswith(path) and "/" in name[len(path) :]
