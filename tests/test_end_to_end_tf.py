@@ -257,9 +257,12 @@ def test_what_xla_compiled_is_timed_by_its_kernels(analysis_of: Analyzed) -> Non
 
 def test_analyze_records_judges_and_reports_in_one_go(small_models: Path, tmp_path: Path) -> None:
     before = files_in(small_models)
-    outcome = analyze(small_models / "tiny_cnn", "--steps", 8, "-o", "r.html", "-o", "r.json", cwd=tmp_path)
+    outputs = ("-o", "r.html", "-o", "r.json", "--keep-logdir", "logs")
+    outcome = analyze(small_models / "tiny_cnn", "--steps", 8, *outputs, cwd=tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
-    assert files_in(tmp_path) == {"r.html", "r.json"}
+    (profile,) = (tmp_path / "logs" / "plugins" / "profile").glob("*/*.xplane.pb")
+    assert outcome.out.endswith(f"\n{profile.parent.relative_to(tmp_path)}\n")
+    assert {path.parts[0] for path in map(Path, files_in(tmp_path))} == {"r.html", "r.json", "logs"}
     assert files_in(small_models) == before
     document = json.loads((tmp_path / "r.json").read_text())
     assert document["step"]["n"] == 8

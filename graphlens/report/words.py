@@ -12,6 +12,7 @@ KINDS: Mapping[str, str] = {
     "graph_def": "GraphDef",
     "meta_graph": "MetaGraph",
     "keras": "Keras model",
+    "service": "running programs",
 }
 
 GRADES: Mapping[str, str] = {
