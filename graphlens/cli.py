@@ -64,8 +64,9 @@ def _one_line(message: str) -> str:
 def _analyze(options: argparse.Namespace) -> int:
     from graphlens import pipeline
 
-    if options.static and options.keep_logdir:
-        raise UsageError("--static records no profile that --keep-logdir could leave anywhere")
+    if options.keep_logdir and (options.static or options.profile):
+        given = "--static" if options.static else "--profile"
+        raise UsageError(f"with {given} nothing is recorded, and --keep-logdir has no profile to leave anywhere")
     if options.profile and options.keep_logdir:
         raise UsageError("with --profile nothing is recorded that --keep-logdir could leave anywhere")
     request, outputs = _request(options), options.output

@@ -143,7 +143,7 @@ def test_the_targets_graph_is_stored_and_joined(run: Run, serve: Callable[[Answe
     assert evidence.traced is not None
     assert set(evidence.traced.main.graph) == {"x", "y"}
     assert evidence.profile is not None
-    assert evidence.profile.hosts == (address,)
+    assert (evidence.profile.hosts, evidence.profile_path) == ((address,), address)
 
 
 def test_an_idle_program_among_busy_ones_is_noted(run: Run, serve: Callable[[Answer], str], tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_a_service_that_gives_no_profile(
         (["--service", "a:1,,b:1"], "'' in --service is no address"),
         (["--service", "a:1,grpc://a:1"], "--service names a:1 twice"),
         (["--service", "a:1", "--duration", "0"], "'0' is not a number of seconds"),
-        (["--service", "a:1", str(CAPTURES / "tiny_cnn.capture")], "is a capture already"),
+        (["--service", "a:1", str(CAPTURES / "tiny_cnn.capture")], "is a recording already"),
         (["--service", "a:1", "nowhere"], "'nowhere' does not exist"),
         (["--duration", "1", "model"], "--duration is for --service"),
         ([], "name a TARGET to execute, or with --service the programs to profile"),

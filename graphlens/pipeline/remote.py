@@ -15,6 +15,7 @@ from graphlens.errors import ExecutionError, TargetError, UsageError
 from graphlens.ir.run import Profile
 from graphlens.loaders import capture as captures
 from graphlens.loaders import hosts, sniff
+from graphlens.loaders.profiles import PROFILE_KINDS
 from graphlens.loaders.xplane import read_profile
 from graphlens.pipeline.gather import Gathered, gather
 from graphlens.tf import launch
@@ -71,16 +72,16 @@ def recorded(
             _profile(folder, request, services, duration_s, progress)
             yield folder
             return
-        _refuse_capture(request)
+        _refuse_recording(request)
         with gather(replace(request, static=True), progress) as gathered:
             _profile(folder, request, services, duration_s, progress)
             _add_target(folder, gathered)
             yield folder
 
 
-def _refuse_capture(request: Request) -> None:
-    if sniff.identify(request.target).kind == "capture":
-        raise UsageError(f"'{request.target}' is a capture already; with --service, name the model that is running")
+def _refuse_recording(request: Request) -> None:
+    if sniff.identify(request.target).kind in PROFILE_KINDS | {"capture"}:
+        raise UsageError(f"'{request.target}' is a recording already; with --service, name the model that is running")
 
 
 def _profile(folder: Path, request: Request, services: Sequence[str], duration_s: float, progress: Progress) -> None:
