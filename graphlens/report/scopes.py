@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# A scope is left out when at least this share of the names lies in it: fewer, and the exceptions would be the rule.
-MOST = 0.75
+# A scope is left out when at least this share of the names lies in it: with less, the exceptions would be the rule.
+MOST = 0.6
+# Among fewer names than this all must lie in it: an exception among few saves nothing.
+FEW = 10
 OMITTED = "…/"
 
 
@@ -32,15 +34,16 @@ class Scope:
 def scope_of(names: Iterable[str]) -> Scope:
     """Return the deepest scope in which most names lie.
 
-    >>> scope_of(["m/a/x", "m/a/y", "m/b"]), scope_of(["m/a", "m/b", "m/c", "x"]), scope_of(["a", "b"])
-    (Scope(path='m/', mark=''), Scope(path='m/', mark='…/'), Scope(path='', mark=''))
+    >>> scope_of(["m/a/x", "m/a/y", "m/b"]), scope_of(["m/a", "x"]), scope_of([*["m/a"] * 10, "x"])
+    (Scope(path='m/', mark=''), Scope(path='', mark=''), Scope(path='m/', mark='…/'))
     """
     known = [name for name in names if name]
+    enough = len(known) * (MOST if len(known) >= FEW else 1)
     path = ""
     while True:
         inside = Counter(name[len(path) :].partition("/")[0] for name in known if _deeper(name, path))
         part, count = inside.most_common(1)[0] if inside else ("", 0)
-        if not count or count < MOST * len(known):
+        if not count or count < enough:
             return Scope(path, OMITTED if path and not all(name.startswith(path) for name in known) else "")
         path += f"{part}/"
 
