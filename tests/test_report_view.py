@@ -26,6 +26,7 @@ def shown(key, value):
         ("ns", 12, "time", "12 ns"),
         ("mean_ns", 1500.4, "mean", "1.50 us"),
         ("moved_bytes", 1_572_864, "moved", "1.50 MiB"),
+        ("bytes_per_step", 73_858, "bytes per step", "72.1 KiB"),
         ("extra_flops", 2_000_000, "extra FLOPs", "2.00 MFLOP"),
         ("share_of_step", 0.098, "share of step", "9.8 %"),
         ("hit_rate", 0.5, "hit rate", "50 %"),

@@ -74,6 +74,8 @@ def _format_for(key: str) -> Format:
     for suffix, format_unit in _UNITS.items():
         if key == suffix[1:] or key.endswith(suffix):
             return _rounded(format_unit)
+    if key.startswith("bytes_per_"):
+        return _rounded(format_bytes)
     words = key.split("_")
     if any(word in _SHARES for word in words):
         return _share

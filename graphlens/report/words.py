@@ -13,6 +13,9 @@ KINDS: Mapping[str, str] = {
     "meta_graph": "MetaGraph",
     "keras": "Keras model",
     "service": "running programs",
+    "xplane": "profile (XPlane)",
+    "run_metadata": "profile (RunMetadata)",
+    "timeline": "profile (timeline)",
 }
 
 GRADES: Mapping[str, str] = {
