@@ -36,8 +36,11 @@ DESIGNED = {
     "GL213": "xla-blocker",
     "GL404": "debug-op",
     "GL501": "float64-op",
+    "GL502": "full-precision-matmul",
+    "GL503": "misaligned-matmul",
     "GL504": "training-op-in-inference",
     "GL505": "slow-op",
+    "GL601": "memory-peak",
     "GL602": "embedded-constant",
     "GL901": "unsafe-op",
 }

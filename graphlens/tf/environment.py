@@ -6,11 +6,15 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import tensorflow as tf
 
 from graphlens.tf import private
+
+_FEATURES: Final = frozenset({"avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_fp16"})
+# What a container may use at most, in the two versions of Linux's control groups.
+_MEMORY_LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def describe() -> dict[str, Any]:
@@ -23,6 +27,8 @@ def describe() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": processor(),
         "cores": usable_cores(),
+        "cpu_features": cpu_features(),
+        "memory_bytes": memory_bytes(),
         "devices": [device.name for device in tf.config.list_logical_devices()],
         "device_details": _device_details(),
         "onednn": private.onednn_enabled(),
@@ -33,12 +39,35 @@ def describe() -> dict[str, Any]:
 
 def processor() -> str:
     """Return the processor's model name, as far as this system says it."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def cpu_features() -> list[str] | None:
+    """Return which of the features that decide how fast products are the processor has, as Linux names them."""
+    flags = _cpuinfo("flags")
+    return None if flags is None else sorted(_FEATURES.intersection(flags.split()))
+
+
+def memory_bytes() -> int | None:
+    """Return the memory of this machine, or the part of it that this process' group may use."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+    limits = [_text(file).strip() for file in _MEMORY_LIMITS]
+    return min([physical, *(int(limit) for limit in limits if limit.isdigit())])
+
+
+def _cpuinfo(field: str) -> str | None:
+    lines = (line.partition(":") for line in _text("/proc/cpuinfo").splitlines())
+    return next((value.strip() for name, _, value in lines if name.strip() == field), None)
+
+
+def _text(file: str) -> str:
+    try:
+        return Path(file).read_text()
     except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+        return ""
 
 
 def usable_cores() -> int | None:
