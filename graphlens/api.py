@@ -30,6 +30,7 @@ def analyze(
     trust: bool = False,
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
+    assume_device: str | None = None,
 ) -> Analysis:
     """Measure a model and say where its step's time goes.
 
@@ -45,6 +46,8 @@ def analyze(
         Shapes of inputs that the model leaves open (for paths only), and the size of open leading dimensions.
     prove
         Apply the fixes of findings to copies and measure them.  For paths only.
+    assume_device
+        Predict the placement on ``"gpu"`` or ``"gpu:NAME"``, which this machine need not have.  For paths only.
     static, trust
         Never execute; execute although the graph touches files, network or Python.  For paths only.
 
@@ -66,7 +69,7 @@ def analyze(
     if not 1 <= steps <= MOST_STEPS:
         raise UsageError(f"steps must be from 1 to {MOST_STEPS}: beyond that the profiler drops cheap ops")
     if not isinstance(target, (str, os.PathLike)):
-        _refuse_for_live(signature=signature, tag=tag, shapes=shapes, static=static)
+        _refuse_for_live(signature=signature, tag=tag, shapes=shapes, static=static, assume_device=assume_device)
         return pipeline.analyze_live(
             target,
             inputs,
@@ -89,6 +92,7 @@ def analyze(
         trust=trust,
         select=tuple(select),
         ignore=tuple(ignore),
+        assume_device=assume_device,
     )
     return _with_inputs(request, inputs)
 

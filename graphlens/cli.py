@@ -202,6 +202,11 @@ def _add_analyze(commands: argparse._SubParsersAction[Any]) -> None:
         help="judge TARGET with this profile of it instead of running it: a *.xplane.pb, the folder of a recording, "
         "a RunMetadata, a timeline or a trace.json.gz",
     )  # fmt: skip
+    command.add_argument(
+        "--assume-device", metavar="gpu[:NAME]",
+        help="predict where the ops would be placed, and what would be copied, on a GPU that this machine lacks "
+        "(gpu:A100, gpu:H100, gpu:L4, gpu:T4, gpu:V100; gpu alone is an A100)",
+    )  # fmt: skip
     command.add_argument("--no-prove", action="store_true", help="do not apply and measure the fixes of what is found")
     _add_keep_logdir(command)
     _add_selection(command)
@@ -317,6 +322,7 @@ def _request(options: argparse.Namespace) -> Request:
         select=getattr(options, "select", ()),
         ignore=getattr(options, "ignore", ()),
         keep_run=_new_run(getattr(options, "keep_logdir", None)),
+        assume_device=getattr(options, "assume_device", None),
     )
 
 

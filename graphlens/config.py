@@ -48,6 +48,10 @@ class Request:
         Execute although the graph holds ops that touch files, network or Python.
     keep_run
         A run of a log folder in which to leave the profile as TensorBoard and XProf read it.
+    assume_device
+        Predict the placement on a device that this machine does not have: ``gpu`` or ``gpu:NAME``.
+    keep_unplaced
+        Keep the graph as TensorFlow hands it to its placer, so that a placement can be predicted elsewhere.
     """
 
     target: str
@@ -65,3 +69,5 @@ class Request:
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     keep_run: Path | None = None
+    assume_device: str | None = None
+    keep_unplaced: bool = False

@@ -28,7 +28,7 @@ from graphlens.loaders.parts import HLO_FOLDER, MANIFEST, OPTIMIZED, PROFILE, RE
 
 # What a capture holds; a recorder's log and compiler dumps stay behind, since they may show paths or weights.
 _PART: Final = re.compile(
-    r"^(capture\.json|(traced|optimized|profile\.xplane|executed/\d+)\.pb|profiles/[^/]+\.xplane\.pb|replay\.json"
+    r"^(capture\.json|(traced|optimized|before_placer|profile\.xplane|executed/\d+)\.pb|profiles/[^/]+\.xplane\.pb|replay\.json"
     r"|hlo/[^/]+\.txt)$"
 )
 

@@ -8,6 +8,7 @@ SCHEMA_VERSION: Final = 1
 MANIFEST: Final = "capture.json"
 TRACED: Final = "traced.pb"
 OPTIMIZED: Final = "optimized.pb"
+BEFORE_PLACER: Final = "before_placer.pb"  # inlined and lowered, as TensorFlow hands it to its placer
 PROFILE: Final = "profile.xplane.pb"
 PROFILES_FOLDER: Final = "profiles/"  # one profile per host, in place of PROFILE
 REPLAY: Final = "replay.json"

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from graphlens.pipeline.gather import NO_TENSORFLOW, gather, has_tensorflow
 from graphlens.pipeline.judge import judge
 from graphlens.pipeline.proofs import explained, with_proofs
 from graphlens.pipeline.result import Analysis
+from graphlens.pipeline.whatif import check_device, with_placement
 
 CAPTURE_SUFFIX = ".capture"
 
@@ -32,10 +34,12 @@ def analyze(request: Request, progress: Progress = no_progress) -> Analysis:
     TargetError, UsageError, MissingDependencyError
         When there is nothing to judge.
     """
+    check_device(request)
     with _collector_paused(), gather(request, progress) as gathered:
         _keep_run(request, gathered.profiled)
         progress("judging", 0, 0)
-        analysis = judge(explained(request, gathered, progress), request.select, request.ignore)
+        evidence = with_placement(request, gathered, explained(request, gathered, progress), progress)
+        analysis = judge(evidence, request.select, request.ignore)
         return with_proofs(request, gathered, analysis, progress)
 
 
@@ -64,7 +68,7 @@ def record(request: Request, output: str, progress: Progress = no_progress) -> N
     from graphlens.loaders import capture as captures
 
     _check_capture_file(output)
-    with gather(request, progress) as gathered:
+    with gather(replace(request, keep_unplaced=True), progress) as gathered:
         failures = [error.message for error in gathered.evidence.errors if error.stage == "execute"]
         if failures:
             raise ExecutionError(failures[0])

@@ -22,7 +22,7 @@ from graphlens.loaders.parts import MANIFEST
 from graphlens.loaders.profiles import PROFILE_KINDS
 from graphlens.loaders.savedmodel import LoadedModel
 from graphlens.pipeline import foreign
-from graphlens.tf import launch
+from graphlens.tf import dump, launch
 
 # Targets whose graph stands in a file; the others have to be traced by TensorFlow first.
 READABLE: Final = frozenset({"saved_model", "graph_def", "meta_graph"})
@@ -56,6 +56,14 @@ class Gathered:
     def profiled(self) -> Path | None:
         """The capture that holds the profile, a folder or a file; ``None`` when there is no profile."""
         return (self.directory or self.capture) if self.evidence.profile else None
+
+    def part(self, name: str) -> bytes | None:
+        """Return an optional part of what was recorded, ``None`` where there is none."""
+        place = self.capture or self.directory
+        if place is None or (self.capture is None and not (place / MANIFEST).exists()):
+            return None
+        capture = captures.open_capture(place)
+        return capture.part(name) if name in capture.names else None
 
 
 @contextmanager
@@ -117,7 +125,7 @@ def has_tensorflow() -> bool:
 def _from_file(request: Request, identified: sniff.Identified, folder: Path, progress: Progress) -> Gathered:
     """Read the graph while the child imports TensorFlow; let the child run it only when that is safe and asked for."""
     reason = STATIC_ASKED if request.static else None if has_tensorflow() else NO_TENSORFLOW
-    child = None if reason else launch.start(folder)
+    child = None if reason else _started(request, folder)
     try:
         progress("reading the graph", 0, 0)
         loaded = _load(request, identified)
@@ -170,7 +178,7 @@ def _from_program(request: Request, identified: sniff.Identified, folder: Path, 
     """A Keras file or a callable holds no graph yet: the child traces it, and runs it unless asked not to."""
     if not has_tensorflow():
         raise MissingDependencyError(f"'{request.target}' has to be traced first: {NO_TENSORFLOW}")
-    child = launch.start(folder)
+    child = _started(request, folder)
     try:
         mode = "trace" if request.static else "record"
         asked = child_request(request, identified, mode)
@@ -205,6 +213,15 @@ def _import_what_comes_next() -> None:
     rules.all_rules()
 
 
+def _started(request: Request, folder: Path) -> launch.Child:
+    return launch.start(folder, dump.ENVIRONMENT if keeps_unplaced(request) else None)
+
+
+def keeps_unplaced(request: Request) -> bool:
+    """Whether the child is to keep the graph before placement: for a prediction here, or elsewhere."""
+    return request.keep_unplaced or request.assume_device is not None
+
+
 def child_request(request: Request, identified: sniff.Identified, mode: str) -> dict[str, Any]:
     """Return what the child is told, as JSON data."""
     return {
@@ -220,6 +237,7 @@ def child_request(request: Request, identified: sniff.Identified, mode: str) -> 
         "time_budget_s": request.time_budget_s or DEFAULT_TIME_BUDGET_S,
         "trust": request.trust,
         "mode": mode,
+        "before_placer": keeps_unplaced(request),
         # A model's file must not pull in whatever lies in the current folder; a callable is looked for there.
         "import_path": os.getcwd() if identified.kind == "callable" else None,
     }

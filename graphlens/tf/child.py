@@ -104,6 +104,7 @@ def plan_of(request: dict[str, Any], directory: Path) -> Any:
         deadline_s=None if budget_s is None else time.monotonic() + OWN_SHARE_OF_BUDGET * budget_s,
         refuse=_refusal(request),
         xla_dump=directory / XLA_DUMP,
+        before_placer=bool(request.get("before_placer")),
     )
 
 

@@ -1,4 +1,4 @@
-"""Run TensorFlow's own graph optimizer, Grappler, on a graph, as the runtime would on a processor."""
+"""Run TensorFlow's own graph optimizer, Grappler, on a graph, as the runtime would on a processor or a GPU."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any, Final
 from graphlens.errors import ExecutionError
 
 CPU: Final = "/job:localhost/replica:0/task:0/device:CPU:0"
-# What the virtual processor is said to be; fusing does not depend on it, only on its being a CPU.
+GPU: Final = "/job:localhost/replica:0/task:0/device:GPU:0"
+# What the virtual devices are said to be; what Grappler does depends on their type and architecture, not on these.
 _CORES: Final = 2
 _MEGAHERTZ: Final = 2000
+_GPU_MULTIPROCESSORS: Final = 80
 _MODULES: Final = ("tensorflow.python.grappler.tf_optimizer", "tensorflow.python.grappler.cluster")
 
 
@@ -26,10 +28,37 @@ def optimize(graph_def: Any, fetches: Sequence[str], device: str = CPU) -> Any:
     ExecutionError
         When this TensorFlow does not let Python run Grappler, or Grappler refuses the graph.
     """
+    return _optimized(_meta_graph(graph_def, fetches, device), _config(), [_processor(device)])
+
+
+def optimize_placed(graph_def: Any, fetches: Sequence[str], architecture: str, *, pin_to_host: bool = False) -> Any:
+    """Return ``graph_def``, whose nodes are placed on ``CPU`` and ``GPU``, as Grappler leaves it beside such a GPU.
+
+    Parameters
+    ----------
+    architecture
+        The GPU's compute capability, as ``8.0``: the layout of convolutions depends on it.
+    pin_to_host
+        Let Grappler move small integer ops to the host (``pin_to_host_optimization``, off by default).
+
+    Raises
+    ------
+    ExecutionError
+        When this TensorFlow does not let Python run Grappler, or Grappler refuses the graph.
+    """
+    config = _config()
+    if pin_to_host:
+        from tensorflow.core.protobuf import rewriter_config_pb2
+
+        options = config.graph_options.rewrite_options
+        options.pin_to_host_optimization = rewriter_config_pb2.RewriterConfig.ON
+    return _optimized(_meta_graph(graph_def, fetches, CPU), config, [_processor(CPU), _accelerator(architecture)])
+
+
+def _optimized(meta_graph: Any, config: Any, devices: Sequence[Any]) -> Any:
     tf_optimizer, cluster = _private_modules()
-    meta_graph = _meta_graph(graph_def, fetches, device)
     try:
-        return tf_optimizer.OptimizeGraph(_config(), meta_graph, cluster=cluster.Cluster(devices=[_processor(device)]))
+        return tf_optimizer.OptimizeGraph(config, meta_graph, cluster=cluster.Cluster(devices=list(devices)))
     except Exception as error:  # Grappler's bindings raise whatever status the C++ side returns
         raise ExecutionError(f"Grappler refused the graph: {str(error).splitlines()[0][:200]}") from error
 
@@ -71,3 +100,13 @@ def _processor(device: str) -> Any:
 
     properties = device_properties_pb2.DeviceProperties(type="CPU", num_cores=_CORES, frequency=_MEGAHERTZ)
     return device_properties_pb2.NamedDevice(name=device, properties=properties)
+
+
+def _accelerator(architecture: str) -> Any:
+    from tensorflow.core.protobuf import device_properties_pb2
+
+    properties = device_properties_pb2.DeviceProperties(
+        type="GPU", vendor="NVIDIA", num_cores=_GPU_MULTIPROCESSORS, frequency=_MEGAHERTZ
+    )
+    properties.environment["architecture"] = architecture
+    return device_properties_pb2.NamedDevice(name=GPU, properties=properties)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from graphlens.config import DEFAULT_STEPS
 from graphlens.errors import ExecutionError, UsageError
 from graphlens.loaders.parts import PROFILE
-from graphlens.tf import consumers, environment, graphs, hlo, inputs, private
+from graphlens.tf import consumers, dump, environment, graphs, hlo, inputs, private
 from graphlens.tf.errors import first_line
 from graphlens.tf.manifest import CaptureDirectory
 from graphlens.tf.targets import Opened, Traced
@@ -34,7 +34,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What the user asked for."""
+    """What the user asked for; ``before_placer``: to keep the graph as it is before placement, too."""
 
     steps: int = DEFAULT_STEPS
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -43,6 +43,7 @@ class Plan:
     deadline_s: float | None = None  # on the clock of time.monotonic
     refuse: Callable[[Any], str | None] = lambda _: None  # why a traced graph must not be executed, if so
     xla_dump: Path | None = None
+    before_placer: bool = False
 
     def seconds_left(self) -> float:
         """Return how long optional work may still take."""
@@ -101,7 +102,7 @@ def record(opened: Opened, plan: Plan, capture: CaptureDirectory, progress: Prog
 def _record(prepared: Prepared, plan: Plan, capture: CaptureDirectory, progress: Progress) -> None:
     with _stage(capture, "graphs"):
         progress("first step", 0, 1)
-        partitions = _first_step(capture, prepared)
+        partitions = _first_step(capture, prepared, plan)
         capture.content["environment"] = environment.describe()
     _measure_steps(prepared, plan, capture, progress)
     if partitions:
@@ -177,12 +178,17 @@ def _note_placement(capture: CaptureDirectory, graph_def: Any) -> None:
 # -- steps ---------------------------------------------------------------------------------------------------------
 
 
-def _first_step(capture: CaptureDirectory, prepared: Prepared) -> list[Any]:
+def _first_step(capture: CaptureDirectory, prepared: Prepared, plan: Plan) -> list[Any]:
+    concrete = prepared.traced.concrete
+
+    def step() -> list[Any]:
+        return graphs.write_executed(capture, concrete, prepared.step)
+
     try:
-        partitions = graphs.write_executed(capture, prepared.traced.concrete, prepared.step)
+        partitions = dump.recorded(capture, concrete, prepared.graph_def, step) if plan.before_placer else step()
     except tf.errors.OpError as error:
         raise ExecutionError(f"the model failed on its first step: {first_line(error)}; {_advice(error)}") from error
-    if not capture.content["executed"] and private.is_jit_compiled(prepared.traced.concrete):
+    if not capture.content["executed"] and private.is_jit_compiled(concrete):
         capture.note("The whole function is compiled by XLA: there is no executed TensorFlow graph, only HLO.")
     return partitions
 

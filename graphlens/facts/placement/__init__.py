@@ -16,7 +16,7 @@ graph optimizer has run: ``netlist_of`` of that graph with ``devices_of`` gives 
 
 from __future__ import annotations
 
-from graphlens.facts.placement.arguments import assigned_as_dumped, assigned_on_gpu
+from graphlens.facts.placement.arguments import assigned_as_dumped, assigned_on_gpu, fed_with
 from graphlens.facts.placement.crossings import Transfer, transfers
 from graphlens.facts.placement.groups import device_name
 from graphlens.facts.placement.kernels import CPU, GPU, DeviceType, KernelTable, table_for, versions
@@ -36,6 +36,7 @@ __all__ = [
     "assigned_as_dumped",
     "assigned_on_gpu",
     "devices_of",
+    "fed_with",
     "netlist_of",
     "place",
     "table_for",

@@ -7,12 +7,13 @@ they pass on.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from graphlens.facts.placement.groups import device_name
 from graphlens.facts.placement.kernels import CPU, GPU, DeviceType
 from graphlens.facts.placement.netlist import INT32, RESOURCE, STRING, Netlist
-from graphlens.ir.graph import ARGUMENT, RETURN, Op
+from graphlens.ir.graph import ARGUMENT, RETURN, Op, TensorSpec
 from graphlens.ir.ops import CONTROL_FLOW
 
 FED: Final = frozenset({ARGUMENT, "Placeholder", "PlaceholderWithDefault"})
@@ -20,7 +21,7 @@ FED: Final = frozenset({ARGUMENT, "Placeholder", "PlaceholderWithDefault"})
 ON_HOST: Final = frozenset({STRING, INT32})
 _HANDLE_DTYPES: Final = "_handle_dtypes"
 NEXT_ITERATION: Final = frozenset({"NextIteration", "RefNextIteration"})
-_PASSING: Final = CONTROL_FLOW | {"Identity", RETURN}
+_PASSING: Final = CONTROL_FLOW | {"Identity"}
 _IDENTITY_STEPS: Final = 64  # handles are passed on through calls; deeper than this nobody nests them
 
 
@@ -28,7 +29,9 @@ def assigned_on_gpu(netlist: Netlist) -> dict[str, DeviceType]:
     """Return the devices that the runtime of a machine with a GPU fixes, for a graph that was dumped without one."""
     found = {op.name: _home(netlist, number) for number, op in enumerate(netlist.ops) if op.type in FED}
     for number, op in enumerate(netlist.ops):
-        if op.type in _PASSING and op.device and (source := _passed_on(netlist, number)) in found:
+        if op.type == RETURN and op.device:
+            found[op.name] = _returned_by(netlist, number, found)
+        elif op.type in _PASSING and op.device and (source := _passed_on(netlist, number)) in found:
             found[op.name] = found[source]
     return found
 
@@ -38,6 +41,16 @@ def assigned_as_dumped(netlist: Netlist) -> dict[str, DeviceType]:
     ours = assigned_on_gpu(netlist)
     named = {op.name: device_name(op.device).type for op in netlist.ops if op.name in ours}
     return {name: GPU if device == GPU else CPU for name, device in named.items()}
+
+
+def fed_with(ops: Iterable[Op], inputs: Sequence[TensorSpec]) -> dict[str, TensorSpec]:
+    """Return argument -> what it was in the run; ``inputs`` are those of the caller, in order, before all captures."""
+    arguments = [(op, op.attrs.get("index")) for op in ops if op.type == ARGUMENT]
+    return {
+        op.name: inputs[index]
+        for op, index in arguments
+        if isinstance(index, int) and index < len(inputs) and inputs[index].dtype == op.attrs.get("T")
+    }
 
 
 def _passed_on(netlist: Netlist, number: int) -> str:
@@ -50,6 +63,21 @@ def _passed_on(netlist: Netlist, number: int) -> str:
         return ""
     source = netlist.ops[wires[0].src].name
     return source if op.type != "Identity" or _is_of_a_call(op, source) else ""
+
+
+def _returned_by(netlist: Netlist, number: int, found: Mapping[str, DeviceType]) -> DeviceType:
+    """A result is where the op behind it was asked to be, or was put by the runtime."""
+    for _ in range(_IDENTITY_STEPS):
+        wires = netlist.into[number]
+        if not wires or wires[0].dst_port < 0:
+            break
+        number = wires[0].src
+        op = netlist.ops[number]
+        if op.name in found:
+            return found[op.name]
+        if op.device:
+            return GPU if device_name(op.device).type == GPU else CPU
+    return CPU
 
 
 def _is_of_a_call(op: Op, source: str) -> bool:

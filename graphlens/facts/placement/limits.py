@@ -1,0 +1,54 @@
+"""What a predicted placement leaves out, in words: what holds for all of them, and what this graph meets."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from graphlens.facts.placement.prediction import Simulated
+from graphlens.ir.devices import Copy
+
+ALWAYS: Final = (
+    "several GPUs: everything is placed on one",
+    "variables that the program puts on the host by name: all but int32 and string ones are taken to be on the GPU",
+    "XLA: clusters are compiled and placed as a whole, and Keras compiles by itself where it sees a GPU",
+    "Python that asks for the device: Keras takes cuDNN's recurrent ops where it sees a GPU, which is another graph",
+    "copies inside kernels: Where, Unique, NonMaxSuppression, DynamicPartition and others read sizes back",
+    "copies outside the step: inputs made from arrays (one each, before the step) and results that are read",
+    "what the host waits for: times are those of the PCIe link at its best",
+)
+# Not lowered into the graph, so what is inside is neither placed nor copied here.
+_OPAQUE: Final = frozenset(
+    "If StatelessIf While StatelessWhile Case StatelessCase PartitionedCall StatefulPartitionedCall".split()
+)
+NO_OPTIMIZER: Final = (
+    "the graph optimizer did not run: constants that it folds and ops that it removes or adds are counted as written"
+)
+NOT_LOWERED: Final = (
+    "the graph was not lowered: ops of all branches count as run, and what goes in and out of loops is not counted"
+)
+NOT_EXECUTED: Final = "nothing was executed: dynamic sizes and the number of iterations are not known"
+
+
+def not_covered(simulated: Simulated, found: tuple[Copy, ...], lost: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Return what the prediction leaves out; ``lost`` is what this run of it had to do without."""
+    return (*lost, *_of_this_graph(simulated, found), *ALWAYS)
+
+
+def _of_this_graph(simulated: Simulated, found: tuple[Copy, ...]) -> list[str]:
+    ops = simulated.netlist.ops
+    said = []
+    opaque = [op.name for op in ops if op.type in _OPAQUE]
+    if opaque:
+        said.append(f"{len(opaque)} calls, loops or branches that TensorFlow does not inline ({opaque[0]})")
+    if any(slot.is_ref for slots in simulated.netlist.inputs for slot in slots):
+        said.append("reference variables of TensorFlow 1, beyond keeping their users with them")
+    unknown = sorted({op.type for op in ops if not simulated.kernels.knows(op)})
+    if unknown:
+        version = simulated.kernels.version
+        said.append(
+            f"ops that TensorFlow {version} does not have ({', '.join(unknown)}): they are taken to be on the host"
+        )
+    unsized = sum(copy.bytes is None and copy.kind in ("host-to-device", "device-to-host") for copy in found)
+    if unsized:
+        said.append(f"sizes of {unsized} copies, which are not known")
+    return said

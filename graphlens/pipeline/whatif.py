@@ -1,0 +1,209 @@
+"""What a machine with a GPU would do with the target: placement, copies and what would change them, all simulated."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import networkx as nx
+
+from graphlens.config import Progress, Request
+from graphlens.errors import ExecutionError, UsageError
+from graphlens.facts import placement
+from graphlens.facts.core import Facts
+from graphlens.facts.flat import with_shapes
+from graphlens.facts.placement import changes, limits, pinning, prediction
+from graphlens.facts.placement.gpus import Gpu, gpu_named
+from graphlens.facts.placement.prediction import Simulated
+from graphlens.ir.devices import Copy, Counterfactual, Placement
+from graphlens.ir.evidence import Evidence
+from graphlens.ir.graph import Function, TensorSpec, op_of, ops_of
+from graphlens.loaders.graphdef import build_graph, parse_graph_def
+from graphlens.loaders.parts import BEFORE_PLACER, MANIFEST
+from graphlens.pipeline.gather import Gathered
+from graphlens.tf import placement_ask
+
+_WHEELS: Final = ("tensorflow", "tensorflow-cpu")
+NO_GRAPH: Final = "--assume-device: there is no graph to place, only a profile; give the model or its capture"
+
+
+def check_device(request: Request) -> None:
+    """Refuse a device that nothing is known of before any work is done.
+
+    Raises
+    ------
+    UsageError
+        For an unknown device.
+    """
+    if request.assume_device is not None:
+        gpu_named(request.assume_device)
+
+
+def with_placement(request: Request, gathered: Gathered, evidence: Evidence, progress: Progress) -> Evidence:
+    """Return the evidence with the placement that was asked for, if one was.
+
+    Raises
+    ------
+    UsageError
+        When there is no kernel table for the TensorFlow that recorded the target, or no graph.
+    """
+    if request.assume_device is None:
+        return evidence
+    gpu = gpu_named(request.assume_device)
+    kernels = placement.table_for(_version(evidence))
+    progress(f"placing the ops on a {gpu.name}", 0, 0)
+    dumped = gathered.part(BEFORE_PLACER)
+    with _optimizer(dumped, kernels.version) as (optimizer, lost):
+        whatif = _WhatIf(evidence, Facts(evidence).traced, _inputs(gathered), gpu, kernels, optimizer)
+        if dumped is None:
+            return whatif.of_traced()
+        return whatif.of_lowered(build_graph(parse_graph_def(dumped, BEFORE_PLACER)).main, lost)
+
+
+def _version(evidence: Evidence) -> str:
+    """Return the TensorFlow that ran the graph; where nothing was run the one that would, or the newest known."""
+    recorded = evidence.environment.get("tensorflow")
+    return str(recorded or _installed() or placement.versions()[-1])
+
+
+def _inputs(gathered: Gathered) -> tuple[TensorSpec, ...]:
+    """Return what the caller handed over in the run, in order; nothing when there was none."""
+    manifest = gathered.part(MANIFEST)
+    listed = json.loads(manifest).get("inputs") if manifest is not None else None
+    return tuple(_spec(item) for item in listed or ())
+
+
+def _spec(item: Mapping[str, Any]) -> TensorSpec:
+    shape = item.get("shape")
+    is_known = isinstance(shape, list) and all(isinstance(size, int) for size in shape)
+    return TensorSpec(str(item.get("dtype")), tuple(shape) if is_known and shape is not None else None)
+
+
+def _installed() -> str | None:
+    for wheel in _WHEELS:
+        try:
+            return metadata.version(wheel)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+@contextmanager
+def _optimizer(dumped: bytes | None, version: str) -> Iterator[tuple[placement_ask.Optimizer | None, tuple[str, ...]]]:
+    """Yield a child that runs Grappler on the graph where there is one to be had, and what is lost without."""
+    installed = _installed()
+    if dumped is None or installed is None or not installed.startswith(f"{version}."):
+        yield None, (limits.NO_OPTIMIZER,)
+        return
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="graphlens-", ignore_cleanup_errors=True))
+        yield stack.enter_context(placement_ask.optimizer(dumped, Path(folder))), ()
+
+
+@dataclass(frozen=True, slots=True)
+class _WhatIf:
+    """What one prediction needs at every turn."""
+
+    evidence: Evidence
+    traced: nx.MultiDiGraph | None
+    inputs: tuple[TensorSpec, ...]
+    gpu: Gpu
+    kernels: placement.KernelTable
+    optimizer: placement_ask.Optimizer | None
+
+    # -- the two kinds of graph -----------------------------------------------------------------------------------
+
+    def of_lowered(self, function: Function, lost: tuple[str, ...]) -> Evidence:
+        """Place the graph that TensorFlow's own placer was given on the processor."""
+        netlist = placement.netlist_of(function)
+        try:
+            simulated = self._simulate(netlist, function)
+        except ExecutionError as error:
+            lost = (f"{limits.NO_OPTIMIZER} ({error})",)
+            simulated = replace(self, optimizer=None)._simulate(netlist, function)
+        found = prediction.copies(simulated, self.gpu, self.evidence.replay)
+        tried = () if lost else tuple(self._tried(simulated, found))
+        return self._with(simulated, found, tried, lost)
+
+    def of_traced(self) -> Evidence:
+        """Place the graph as written, inlined: what there is when nothing was executed."""
+        if self.traced is None:
+            raise UsageError(NO_GRAPH)
+        function = Function("", self.traced)
+        simulated = replace(self, optimizer=None)._simulate(placement.netlist_of(function), function)
+        found = prediction.between_ops(simulated, prediction.copies(simulated, self.gpu, self.evidence.replay))
+        lost = (limits.NOT_LOWERED, limits.NO_OPTIMIZER, *(() if self.evidence.replay else (limits.NOT_EXECUTED,)))
+        return self._with(simulated, found, (), lost)
+
+    def _with(
+        self,
+        simulated: Simulated,
+        found: tuple[Copy, ...],
+        tried: tuple[Counterfactual, ...],
+        lost: tuple[str, ...],
+    ) -> Evidence:
+        on_device = sum(device == placement.GPU for device in simulated.devices.values())
+        predicted = Placement(
+            device=self.gpu.name,
+            table=self.kernels.version,
+            stage="traced" if limits.NOT_LOWERED in lost else "executed",
+            ops_on_device=on_device,
+            ops_on_host=len(simulated.devices) - on_device,
+            copies=prediction.count(found),
+            ops=prediction.placed_ops(simulated),
+            islands=prediction.islands(simulated, found),
+            counterfactuals=tried,
+            not_covered=limits.not_covered(simulated, found, lost),
+        )
+        return replace(self.evidence, placement=predicted, placement_copies=found)
+
+    # -- one simulation -------------------------------------------------------------------------------------------
+
+    def _simulate(
+        self,
+        netlist: placement.Netlist,
+        function: Function,
+        change: placement_ask.Change = placement_ask.NO_CHANGE,
+    ) -> Simulated:
+        placed = placement.place(netlist, self.kernels, placement.assigned_on_gpu(netlist))
+        devices = {name: item.device for name, item in placed.items()}
+        if self.optimizer is not None:
+            function, devices = self._optimized(devices, change)
+        after = replace(function, graph=self._with_shapes(function.graph))
+        return Simulated(netlist, placed, after, devices, self.kernels)
+
+    def _optimized(
+        self, devices: Mapping[str, placement.DeviceType], change: placement_ask.Change
+    ) -> tuple[Function, dict[str, placement.DeviceType]]:
+        assert self.optimizer is not None
+        data = self.optimizer.optimized(devices, self.gpu.compute_capability, change)
+        function = build_graph(parse_graph_def(data, "the optimized graph")).main
+        after = placement.netlist_of(function)
+        found = placement.devices_of(after)
+        return function, pinning.with_pinned_constants(after, found, self.kernels) if change.pin_to_host else found
+
+    def _with_shapes(self, graph: nx.MultiDiGraph) -> nx.MultiDiGraph:
+        shaped = with_shapes(graph.copy(), self.traced, self.evidence.replay)
+        for name, spec in placement.fed_with(ops_of(shaped), self.inputs).items():
+            shaped.nodes[name]["op"] = replace(op_of(shaped, name), outputs=(spec,))
+        return shaped
+
+    def _tried(self, simulated: Simulated, found: tuple[Copy, ...]) -> Iterator[Counterfactual]:
+        """Try each change that applies on a copy of the graph."""
+        before = prediction.count(found)
+        fed = placement.fed_with(simulated.before.ops, self.inputs)
+        for trial in changes.trials(simulated.before, simulated.placed, found, fed):
+            change = placement_ask.Change(trial.shapes, trial.cut, trial.pin_to_host)
+            try:
+                changed = self._simulate(trial.netlist, simulated.after, change)
+            except ExecutionError as error:
+                yield trial.failed(before, str(error))
+                continue
+            after = prediction.count(prediction.copies(changed, self.gpu, self.evidence.replay))
+            yield trial.outcome(before, after)
