@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Iterable
@@ -22,7 +23,10 @@ from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import TensorSpec
 from graphlens.ir.run import CopyEvent, DeviceEvent, OpEvent, Profile, ProfiledDevice, Span
 from graphlens.ir.sketch import STEPS, sketch
+from graphlens.loaders.graphdef import build_graph, read_graph_def
 from graphlens.loaders.schema import xspace
+from graphlens.loaders.step_stats import read_run_metadata
+from graphlens.loaders.timeline import read_timeline
 from graphlens.loaders.xplane import read_profile
 from graphlens.rules import find as rules_find
 
@@ -264,6 +268,31 @@ def test_what_an_event_says_of_its_cause(title: str) -> None:
     assert copy.events == 1
 
 
+def test_the_graph_as_written_says_what_the_event_leaves_out() -> None:
+    """A profile of another run: the producer's name leads to its readers, their arguments and requested devices."""
+    written = sketch(
+        """
+        static
+        x = Placeholder() int32[8]
+        count = Cumsum(x) int32[8] {T: int32, Tidx: int32}
+        more = AddV2(count, x) int32[8] {T: int32}
+        a = Relu(x) float32[8] {T: float32}
+        b = Tanh(a) float32[8] {T: float32} @CPU:0
+        two = Tanh(a) float32[8] {T: float32}
+        """
+    ).traced
+    profile = Profile(
+        copies=(download(edge="edge_4_count"), download(edge="edge_5_a"), upload(edge="edge_6_more")),
+        devices=(ProfiledDevice("GPU:0", kind="GPU"),),
+    )
+    copies = Facts(Evidence(Target("p", "profile"), traced=written, profile=profile)).copies
+    assert {copy.src: (copy.reason, copy.at_fault) for copy in copies} == {
+        "count": ("int32/host-memory argument", "more"),
+        "a": ("explicit device", "b"),
+        "more": ("int32/host-memory argument", "more"),
+    }
+
+
 def test_an_event_names_the_ends_that_it_knows() -> None:
     copies = of_profile(
         download(edge="edge_12_scope/Conv2D_1"), upload(node="Conv2D", op="Conv2D"), download(node="Where", op="Where")
@@ -410,3 +439,33 @@ def test_what_the_rules_say_of_bert(shared_real: Path) -> None:
     assert idle.title == "6 accelerators of 8 ran nothing"
     reasons = [finding.evidence["reason"] for finding in rules_find("GL101")(facts)]
     assert set(reasons) == {"int32/host-memory argument", "explicit device", None}
+
+
+def test_the_memcpys_of_a_timeline_are_accounted_for(shared_real: Path) -> None:
+    """The lane `memcpy` of the file has 21 events; 10 of them are of ops that copy themselves, without a direction."""
+    path = shared_real / "kittibox_gpu.timeline.json"
+    events = json.loads(path.read_text())["traceEvents"]
+    (lane,) = (e["pid"] for e in events if e["ph"] == "M" and e["args"].get("name") == "/device:GPU:0/memcpy Compute")
+    raw = Counter(e["name"] for e in events if e["pid"] == lane and e["ph"] == "X")
+    copies = Facts(Evidence(Target("kitti", "timeline"), profile=read_timeline(path.read_bytes(), path))).copies
+    counted: Counter[str | None] = Counter()
+    for copy in copies:
+        counted[copy.kind] += copy.events
+    assert sum(counted.values()) == sum(raw.values()) == 21
+    assert (counted["host-to-device"], counted["device-to-host"]) == (raw["MEMCPYHtoD"], raw["MEMCPYDtoH"]) == (5, 6)
+    assert {copy.src: copy.reason for copy in copies if copy.reason} == {
+        "_arg_Placeholder_0_0": "feed",
+        "Validation/add_2": "fetch",
+        "Validation/decoder/Reshape_21": "fetch",
+    }
+
+
+def test_the_memcpys_of_a_session_are_tied_to_its_graph(shared_real: Path) -> None:
+    folder = shared_real / "gpu_run_metadata"
+    profile = read_run_metadata((folder / "run_meta").read_bytes(), folder / "run_meta").profile
+    graph = build_graph(read_graph_def(folder / "graph.pbtxt"))
+    copies = Facts(Evidence(Target("session", "graph"), traced=graph, profile=profile)).copies
+    assert {(copy.src, copy.dst, copy.kind, copy.bytes, copy.reason) for copy in copies} == {
+        ("Conv2D_1", "", "device-to-host", 384, "fetch"),
+        ("", "Conv2D", "host-to-device", 112, None),
+    }

@@ -13,7 +13,9 @@ import networkx as nx
 from graphlens.errors import UsageError
 from graphlens.facts.crossing import UNKNOWN, Cause, Crossing, End, Kernels, Memory, cause_of, is_accelerator, shape_ops
 from graphlens.facts.device_time import Busy, Windows, busy_of, windows_of
-from graphlens.facts.memcpys import Known, cause_of_event, ends_of, join, known_ops, memories_of
+from graphlens.facts.memcpy_causes import Known, cause_of_event, ends_of, memories_of
+from graphlens.facts.memcpys import join
+from graphlens.facts.names import Names
 from graphlens.facts.pairs import Pair, memory_of, pairs_of, short_device
 from graphlens.facts.placement.kernels import table_for, versions
 from graphlens.facts.placement.registry import GpuKernels
@@ -102,7 +104,10 @@ class _Run:
     def known(self) -> Known:
         launched = {event.node: event.op for event in self.profile.kernels_on_device if event.node}
         seen = {event.node: event.op for event in self.profile.ops}
-        return known_ops({**launched, **seen, **{name: op.type for name, op in self.graph.nodes(data="op")}})
+        graph = self.facts.graph
+        types = {**launched, **seen, **{name: op.type for name, op in graph.nodes(data="op")}}
+        shapes = self.shapes if self.facts.executed is not None else shape_ops(graph)
+        return Known(graph, Names(graph, self.facts.joined_loosely), types, shapes, self.requested)
 
     @cached_property
     def busy(self) -> Mapping[int, Busy]:
@@ -116,6 +121,8 @@ class _Run:
         """Return the device that the program asks for, for one of the traced ops that ``name`` stands for."""
         if self.facts.traced is None:
             return ""
+        if self.facts.executed is None:
+            return op_of(self.facts.traced, name).device if name in self.facts.traced else ""
         asked = (op_of(self.facts.traced, origin).device for origin in self.facts.origins.get(name, ()))
         return next(filter(None, asked), "")
 

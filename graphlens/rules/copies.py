@@ -16,6 +16,7 @@ from graphlens.rules.phrases import known_sum
 from graphlens.units import format_bytes
 
 COPIES_LISTED: Final = 20
+DEVICES_NAMED: Final = 2
 _NUMBER = re.compile(r"\d+")
 
 
@@ -80,15 +81,20 @@ def listed(copies: Sequence[Copy]) -> list[dict[str, Any]]:
     ]
 
 
-def device_of(copy: Copy) -> str:
-    """Write the accelerator at one of the ends, as ``GPU:0``."""
-    device = copy.dst_device if copy.kind == "host-to-device" else copy.src_device
-    return short_device(device) or "the device"
+def device_of(copies: Iterable[Copy]) -> str:
+    """Write the accelerators at one of the ends, as ``GPU:0 and GPU:1``."""
+    ends = (copy.dst_device if copy.kind == "host-to-device" else copy.src_device for copy in copies)
+    names = sorted({short_device(device) for device in ends} - {""})
+    if len(names) > DEVICES_NAMED:
+        return f"{len(names)} devices"
+    return " and ".join(names) or "the device"
 
 
 def reason_of(copies: Sequence[Copy]) -> str:
     """Say why copies of one cause happen, by the first of them that tells."""
     details = list(dict.fromkeys(copy.detail for copy in copies if copy.detail))
+    if not details and any(copy.src or copy.dst for copy in copies):
+        return "the profile names the ops, but not what they are, so the cause is not known"
     if not details:
         return "the profile names neither an op nor a tensor, so the cause is not known"
     more = f" (and {len(details) - 1} alike)" if len(details) > 1 else ""

@@ -88,7 +88,7 @@ def _finding(facts: Facts, group: Sequence[Transfer]) -> Finding:
     runs = "would run" if copies[0].origin == "modelled" else "runs" if len(ops) == 1 else "run"
     what = f"{_type(facts, group[0])} {runs}" if len(ops) == 1 else f"{len(ops)} {_type(facts, group[0])} {runs}"
     return found(
-        title=f"{what} on the host: {device_of(copies[0])} has no kernel for it, so {counted(len(copies), 'tensor')} "
+        title=f"{what} on the host: {device_of(copies)} has no kernel for it, so {counted(len(copies), 'tensor')} "
         f"({sized(copies)}) {'crosses' if len(copies) == 1 else 'cross'} each step",
         nodes=nodes_of(facts, group),
         evidence={

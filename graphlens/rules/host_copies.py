@@ -120,11 +120,11 @@ def _copies_of_one_cause(facts: Facts, group: Sequence[Transfer]) -> Finding:
 
 
 def _title(facts: Facts, copies: Sequence[Copy]) -> str:
-    devices = f"host and {device_of(copies[0])}"
+    devices = f"host and {device_of(copies)}"
     many = len({copy.kind for copy in copies}) > 1
     way = "between" if many else "from host to" if copies[0].kind == "host-to-device" else "from"
     if not many:
-        devices = device_of(copies[0]) + (" to the host" if copies[0].kind == "device-to-host" else "")
+        devices = device_of(copies) + (" to the host" if copies[0].kind == "device-to-host" else "")
     where = scope_of(facts, copies[0])
     verb = "would go" if copies[0].origin == "modelled" else "goes" if len(copies) == 1 else "go"
     cause = _CAUSES[copies[0].reason] + (f" in {where}" if where else "")
@@ -262,7 +262,7 @@ def host_fed_input(facts: Facts) -> Iterator[Finding]:
             continue
         verb = "would be copied" if copies[0].origin == "modelled" else "is copied" if len(group) == 1 else "are copied"
         yield found(
-            title=f"{counted(len(group), 'input')} {verb} from the host to {device_of(copies[0])} each step "
+            title=f"{counted(len(group), 'input')} {verb} from the host to {device_of(copies)} each step "
             f"({sized(copies)})",
             nodes=nodes_of(facts, group),
             evidence={"bytes_per_step": total, "origin": copies[0].origin, "copies": listed(copies)},

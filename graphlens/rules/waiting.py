@@ -83,7 +83,7 @@ def host_sync(facts: Facts) -> Iterator[Finding]:
     measured = [sync for sync in facts.syncs if sync.idle_ns is not None]
     for group in _by_cause(facts, measured):
         if (_idle_saving(facts, _idle_ns(group)).share or 0.0) >= WAIT_SHARE:
-            yield _sync(facts, group, f"{device_of(group[0].copy)} waits for the host {_times(group)} each step")
+            yield _sync(facts, group, f"{_device(group)} waits for the host {_times(group)} each step")
     for group in _by_cause(facts, decisions):
         of = "loop or conditional" if len(group) == 1 else "loops and conditionals"
         yield _sync(facts, group, f"the host reads {counted(len(group), 'predicate')} back to decide a {of}")
@@ -94,6 +94,10 @@ def _by_cause(facts: Facts, syncs: Sequence[Sync]) -> list[list[Sync]]:
     for sync in syncs:
         groups.setdefault((sync.copy.origin, sync.decides, scope_of(facts, sync.copy)), []).append(sync)
     return list(groups.values())
+
+
+def _device(group: Sequence[Sync]) -> str:
+    return device_of(sync.copy for sync in group)
 
 
 def _idle_ns(group: Sequence[Sync]) -> int | None:
