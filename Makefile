@@ -31,6 +31,7 @@ bench: $(STAMP)
 
 fixtures: $(STAMP)
 	$(BIN)/python fixtures/record.py
+	$(BIN)/python fixtures/record_fake_gpu.py
 
 clean:
 	rm -rf $(VENV) demo-report.html

@@ -5,7 +5,6 @@ The oracle is TensorFlow's placer and partitioner, at work on the fake GPU; noth
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import fields, replace
 from functools import cache
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from fake_gpu.run import BEFORE_PLACER, MODELS, OPTIMIZED, PROFILED_STEPS, Run, run
-from placed import Sent, functions, placement, sent
+from placed import Sent, copied, functions, placement, sent
 
 from graphlens.facts.placement import (
     ALL_RULES,
@@ -30,7 +29,6 @@ from graphlens.facts.placement import (
     transfers,
 )
 from graphlens.loaders.graphdef import build_graph
-from graphlens.loaders.schema import xspace
 
 pytestmark = pytest.mark.tf
 
@@ -169,23 +167,6 @@ def test_without_a_rule_something_differs(on_fake_gpu: dict[str, Run], few_rando
 
 # -- copies that ran -----------------------------------------------------------------------------------------------
 
-_EDGE = re.compile(r":_(?:Host)?(?:Send|Recv)#from=(?P<src>[^,#]*),to=")
-_DIRECTIONS = {"MemcpyH2D": "host-to-device", "MemcpyD2H": "device-to-host"}
-
-
-def copied(run: Run) -> Counter[tuple[str, str]]:
-    """The copies in the profile of a run by direction and by the op that made the tensor; fetches are from ``""``."""
-    found: Counter[tuple[str, str]] = Counter()
-    for plane in xspace().FromString(run.profile.read_bytes()).planes:
-        stats = {number: metadata.name for number, metadata in plane.stat_metadata.items()}
-        for event in (event for line in plane.lines for event in line.events):
-            direction = _DIRECTIONS.get(plane.event_metadata[event.metadata_id].name)
-            told = {stats[stat.metadata_id]: stat.str_value for stat in event.stats}
-            edge = _EDGE.search(told.get("annotation", ""))
-            if direction:
-                found[direction, edge["src"] if edge else ""] += 1
-    return found
-
 
 def executions(model: str, op: str) -> int:
     """How often an op of a model runs in a step: the condition of a loop once more than its body."""
@@ -202,7 +183,7 @@ def test_copies_that_ran_are_those_predicted_times_executions(on_fake_gpu: dict[
     for item in transfers(graph, devices_of(graph), KERNELS):
         if item.crosses_bus:
             expected[item.kind, item.src] += executions(name, item.src) * PROFILED_STEPS
-    ran = copied(model)
+    ran = copied(model.profile.read_bytes()).events
     print(name, expected.total(), "copies of edges,", {key: ran[key] for key in ran if not key[1]})
     assert {key: count for key, count in ran.items() if key[1]} == expected
 
@@ -218,6 +199,6 @@ def returned_from_gpu(run: Run) -> int:
 # Keras' `train_on_batch` puts its inputs on the device and sums up its metrics outside the step.
 @pytest.mark.parametrize("name", [name for name in MODELS if not name.endswith("_train") and name != "dataset"])
 def test_every_other_copy_fetches_a_result(on_fake_gpu: dict[str, Run], name: str) -> None:
-    ran = copied(on_fake_gpu[name])
+    ran = copied(on_fake_gpu[name].profile.read_bytes()).events
     assert ran["device-to-host", ""] == returned_from_gpu(on_fake_gpu[name]) * PROFILED_STEPS
     assert ran["host-to-device", ""] == 0
