@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter, defaultdict
 
+import big_profile
 import pytest
 from load_helpers import REAL, run_tensorflow
 from oracles import device_lines
@@ -164,6 +165,16 @@ def test_a_device_without_events_is_listed_with_what_is_known_of_it():
     ]
     assert [kernel.device for kernel in profile.kernels_on_device] == [1]
     assert profile.hosts == ("worker-3",)
+
+
+def test_every_event_of_a_large_profile_is_read_once(tmp_path):
+    """The file of the benchmark, at its smallest: 4,000 ops, one step on the host and two on eight devices."""
+    big_profile.write(tmp_path / "p.xplane.pb", 1)
+    profile = read_profile((tmp_path / "p.xplane.pb").read_bytes())
+    assert (len(profile.ops), len(profile.executors), len(profile.steps)) == (4000, 4000, 1)
+    assert (len(profile.kernels_on_device), len(profile.copies), len(profile.devices)) == (8000, 800, 8)
+    assert {(kernel.node, kernel.op) for kernel in profile.kernels_on_device} == {(e.node, e.op) for e in profile.ops}
+    assert all(copy.node and copy.nbytes is not None for copy in profile.copies)
 
 
 # -- eight V100, recorded by somebody else ------------------------------------------------------------------------

@@ -79,6 +79,15 @@ def parse_annotation(text: str) -> Cause:
     )
 
 
+def names_something(annotation: str) -> bool:
+    """Tell at little cost that an annotation holds a name, and not metadata alone.
+
+    >>> names_something("a:Relu#shape=(half[4])#"), names_something("#edge_name=ret_0#"), names_something("")
+    (True, False, False)
+    """
+    return annotation[:1] not in ("", _METADATA)
+
+
 def _pairs(text: str) -> Iterator[tuple[str, str]]:
     """Yield the pairs of ``key=value,key=value``; commas inside a value stay in it."""
     for pair in _NEXT_PAIR.split(text):

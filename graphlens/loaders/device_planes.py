@@ -9,11 +9,19 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from itertools import zip_longest
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from graphlens.ir.run import CopyEvent, DeviceEvent, ProfiledDevice, Span
-from graphlens.loaders.annotations import Cause, copied_bytes, copy_direction, is_copy, parse_annotation
+from graphlens.loaders.annotations import (
+    Cause,
+    copied_bytes,
+    copy_direction,
+    is_copy,
+    names_something,
+    parse_annotation,
+)
 from graphlens.loaders.events import Events
 
 _DEVICE_PLANE = re.compile(r"^/device:(?P<kind>[A-Za-z_]+):(?P<number>\d+)$")
@@ -47,6 +55,8 @@ _BOOKKEEPING = re.compile(
     r"^(MemoryAlloc|MemoryFree|MemoryResidency|HostRegister|HostUnregister|Overhead|UnifiedMemory|Marker)"
 )
 _LEVEL = re.compile(r"^level (\d+)$")
+_DETAILS: Final = "memcpy_details"
+_TELLING: Final = frozenset({"annotation", "tf_op", "hlo_op", "hlo_module", _DETAILS})
 PS_PER_NS: Final = 1000
 XLA_KERNEL: Final = "XlaKernel"  # the type of an instruction, which is called after its module
 
@@ -71,107 +81,146 @@ def read_device(plane: Any, host: str, into: Events) -> None:
             name=f"{match['kind']}:{match['number']}",
             host=host,
             kind=match["kind"],
-            properties={name: value for name, value in reader.values(plane.stats) if not isinstance(value, bytes)},
+            properties=dict(reader.properties()),
             steps=tuple(reader.steps()),
         )
     )
-    for event in reader.events():
-        if isinstance(event, CopyEvent):
-            into.copies.append(event)
-        else:
-            into.kernels_on_device.append(event)
+    reader.read(into)
+
+
+class _Place(NamedTuple):
+    """Where the events of a line lie: what their times count from, and what the line is called."""
+
+    origin_ns: int
+    stream: str
+
+    def ns(self, ps: int) -> int:
+        return self.origin_ns + ps // PS_PER_NS
 
 
 class _DeviceReader:
-    """Reads one device plane; the tables of names are needed at every turn."""
+    """Reads one device plane; the tables of names are needed at every turn.
+
+    A million events are read in seconds only if no more is looked at than is needed: of an event's statistics those
+    that tell what it belongs to, and each combination of them once.
+    """
 
     def __init__(self, plane: Any, device: int, shift_ns: int) -> None:
         self.plane, self.device, self.shift_ns = plane, device, shift_ns
         self.stat_names: Mapping[int, str] = {key: meta.name for key, meta in plane.stat_metadata.items()}
         self.names = {key: meta.name or meta.display_name for key, meta in plane.event_metadata.items()}
-        self.lines = {line.name: line for line in plane.lines}
-        self.ops = _OpsLine(self.names, (line for line in plane.lines if line.name in _OPS_LINES))
+        self.telling = {key: name for key, name in self.stat_names.items() if name in _TELLING or _LEVEL.match(name)}
+        self.shared = {key: self._texts(meta.stats) for key, meta in plane.event_metadata.items()}
+        # Where XLA left no statistics of its own, an annotation that names an op says all that there is to a kernel.
+        self.enough = None if "hlo_op" in self.telling.values() else "annotation"
+        self.causes: dict[tuple[tuple[str, str], ...], Cause] = {}
 
-    def values(self, stats: Iterable[Any]) -> Iterator[tuple[str, Any]]:
-        """Yield the names and values of ``stats``; a value may be the name of another statistic."""
-        for stat in stats:
+    def properties(self) -> Iterator[tuple[str, Any]]:
+        """Yield what the plane says of the device."""
+        for stat in self.plane.stats:
             kind = stat.WhichOneof("value")
-            if kind is not None:
+            if kind is not None and kind != "bytes_value":
                 value = getattr(stat, kind)
-                name = self.stat_names.get(stat.metadata_id, "")
-                yield name, self.stat_names.get(value, "") if kind == "ref_value" else value
+                text = self.stat_names.get(value, "") if kind == "ref_value" else value
+                yield self.stat_names.get(stat.metadata_id, ""), text
 
     def steps(self) -> Iterator[Span]:
         for line in self.plane.lines:
             if line.name == _STEP_LINE:
+                place = self._place(line)
                 for event in line.events:
                     name = self.names.get(event.metadata_id, "")
-                    start_ns, end_ns = self._in_ns(line, event)
+                    start_ps = event.offset_ps
+                    start_ns, end_ns = place.ns(start_ps), place.ns(start_ps + event.duration_ps)
                     yield Span(name, start_ns, end_ns, line.id, int(name) if name.isdecimal() else 0)
 
-    def events(self) -> Iterator[DeviceEvent | CopyEvent]:
+    def read(self, into: Events) -> None:
         streams = [line for line in self.plane.lines if not _is_derived(line)]
         for line in streams:
-            yield from self._stream(line, line.events)
-        if not streams and _INSTRUCTIONS_LINE in self.lines:
-            line = self.lines[_INSTRUCTIONS_LINE]
-            yield from self._stream(line, _innermost(line.events))
+            self._stream(self._place(line), line.events, into)
+        for line in self.plane.lines if not streams else ():
+            if line.name == _INSTRUCTIONS_LINE:
+                self._stream(self._place(line), _innermost(line.events), into)
 
-    def _stream(self, line: Any, events: Iterable[Any]) -> Iterator[DeviceEvent | CopyEvent]:
+    def _place(self, line: Any) -> _Place:
+        return _Place(line.timestamp_ns + self.shift_ns, line.name)
+
+    def _stream(self, place: _Place, events: Iterable[Any], into: Events) -> None:
+        copying = {key for key, name in self.names.items() if is_copy(name)}
+        idle = {key for key, name in self.names.items() if _BOOKKEEPING.match(name)}
         for event in events:
-            name = self.names.get(event.metadata_id, "")
-            if is_copy(name):
-                yield self._copy(line, event, name)
-            elif not _BOOKKEEPING.match(name):
-                yield self._kernel(line, event, name)
+            key = event.metadata_id
+            if key in copying:
+                into.copies.append(self._copy(place, event, self.names[key]))
+            elif key not in idle:
+                into.kernels_on_device.append(self._kernel(place, event, self.names.get(key, "")))
 
-    def _kernel(self, line: Any, event: Any, name: str) -> DeviceEvent:
-        cause = self._cause(self._stats(event))
+    def _kernel(self, place: _Place, event: Any, name: str) -> DeviceEvent:
+        cause = self._cause(self._told(event, self.enough))
+        start_ps = event.offset_ps
+        start_ns, end_ns = place.ns(start_ps), place.ns(start_ps + event.duration_ps)
         if not cause.op:
-            cause = parse_annotation(self.ops.at(line, event))
-        start_ns, end_ns = self._in_ns(line, event)
-        return DeviceEvent(name, cause.node, cause.op, start_ns, end_ns, self.device, line.name)
+            cause = parse_annotation(self.ops.at(start_ns))
+        return DeviceEvent(name, cause.node, cause.op, start_ns, end_ns, self.device, place.stream)
 
-    def _copy(self, line: Any, event: Any, name: str) -> CopyEvent:
-        stats = self._stats(event)
-        cause = self._cause(stats)
-        details = str(stats.get("memcpy_details", ""))
-        start_ns, end_ns = self._in_ns(line, event)
+    def _copy(self, place: _Place, event: Any, name: str) -> CopyEvent:
+        told = self._told(event, None)
+        cause, details = self._cause(told), told.get(_DETAILS, "")
+        start_ps = event.offset_ps
         return CopyEvent(
             copy_direction(name, details),
             cause.node,
             cause.op,
-            start_ns,
-            end_ns,
+            place.ns(start_ps),
+            place.ns(start_ps + event.duration_ps),
             self.device,
-            line.name,
+            place.stream,
             copied_bytes(details),
             cause.src,
             cause.dst,
             cause.edge,
         )
 
-    def _in_ns(self, line: Any, event: Any) -> tuple[int, int]:
-        start_ps = event.offset_ps
-        origin_ns = line.timestamp_ns + self.shift_ns
-        return origin_ns + start_ps // PS_PER_NS, origin_ns + (start_ps + event.duration_ps) // PS_PER_NS
+    def _told(self, event: Any, enough: str | None) -> Mapping[str, str]:
+        """Return what the statistics of an event tell, those that all events of its name share included."""
+        own, shared = self._texts(event.stats, enough), self.shared.get(event.metadata_id)
+        return {**shared, **own} if shared else own
 
-    def _stats(self, event: Any) -> dict[str, Any]:
-        """Return the statistics of an event, those that all events of its name share included."""
-        stats = dict(self.values(self.plane.event_metadata[event.metadata_id].stats))
-        stats.update(self.values(event.stats))
-        return stats
+    def _texts(self, stats: Iterable[Any], enough: str | None = None) -> dict[str, str]:
+        """Return the telling ones of ``stats``, up to ``enough``; a text may be the name of another statistic."""
+        texts = {}
+        telling = self.telling
+        for stat in stats:
+            name = telling.get(stat.metadata_id)
+            if name is not None:
+                texts[name] = text = stat.str_value or self.stat_names.get(stat.ref_value, "")
+                if name == enough and names_something(text):
+                    break
+        return texts
 
-    def _cause(self, stats: Mapping[str, Any]) -> Cause:
+    def _cause(self, told: Mapping[str, str]) -> Cause:
         """Return what an event belongs to: by its annotation, else by the op that it names."""
-        said = parse_annotation(str(stats.get("annotation", "")))
-        if not said.op:
-            named = parse_annotation(str(stats.get("tf_op") or _deepest_level(stats)))
-            said = said._replace(node=named.node, op=named.op)
-        if "hlo_op" in stats or said.hlo_op:
-            module, instruction = stats.get("hlo_module", said.hlo_module), stats.get("hlo_op", said.hlo_op)
-            return said._replace(node=f"{module}/{instruction}", op=XLA_KERNEL)
-        return said
+        key = tuple(told.items())
+        found = self.causes.get(key)
+        if found is None:
+            found = self.causes[key] = _cause_of(told)
+        return found
+
+    @cached_property
+    def ops(self) -> _OpsLine:
+        """The profiler's own ops: sorted only where a kernel does not say what it belongs to."""
+        return _OpsLine(self.names, [(self._place(line), line) for line in self.plane.lines if line.name in _OPS_LINES])
+
+
+def _cause_of(told: Mapping[str, str]) -> Cause:
+    said = parse_annotation(told.get("annotation", ""))
+    if not said.op:
+        named = parse_annotation(told.get("tf_op") or _deepest_level(told))
+        said = said._replace(node=named.node, op=named.op)
+    if "hlo_op" in told or said.hlo_op:
+        module, instruction = told.get("hlo_module", said.hlo_module), told.get("hlo_op", said.hlo_op)
+        return said._replace(node=f"{module}/{instruction}", op=XLA_KERNEL)
+    return said
 
 
 class _OpsLine:
@@ -180,30 +229,28 @@ class _OpsLine:
     It is made from kernels, so it tells nothing about copies, which may run at the same time as somebody else's kernel.
     """
 
-    def __init__(self, names: Mapping[int, str], lines: Iterable[Any]) -> None:
-        found = [
-            (start, start + event.duration_ps, names.get(event.metadata_id, ""))
-            for line in lines
+    def __init__(self, names: Mapping[int, str], lines: Iterable[tuple[_Place, Any]]) -> None:
+        self.spans = sorted(
+            (place.ns(start_ps), place.ns(start_ps + event.duration_ps), names.get(event.metadata_id, ""))
+            for place, line in lines
             for event in line.events
-            for start in (line.timestamp_ns * PS_PER_NS + event.offset_ps,)
-        ]
-        self.spans = sorted(found)
+            for start_ps in (event.offset_ps,)
+        )
         self.starts = [start for start, _, _ in self.spans]
 
-    def at(self, line: Any, event: Any) -> str:
-        """Return the op during which ``event`` began, empty when there is none."""
-        start = line.timestamp_ns * PS_PER_NS + event.offset_ps
-        index = bisect_right(self.starts, start) - 1
-        return self.spans[index][2] if index >= 0 and start < self.spans[index][1] else ""
+    def at(self, start_ns: int) -> str:
+        """Return the op that was running at an instant, empty when there is none."""
+        index = bisect_right(self.starts, start_ns) - 1
+        return self.spans[index][2] if index >= 0 and start_ns < self.spans[index][1] else ""
 
 
 def _is_derived(line: Any) -> bool:
     return line.name in _DERIVED_LINES or (line.id & 0xFFFFFFFF) >= _FIRST_DERIVED_ID
 
 
-def _deepest_level(stats: Mapping[str, Any]) -> str:
+def _deepest_level(told: Mapping[str, str]) -> str:
     """Return the innermost of ``level 0``, ``level 1``, …: how older profilers wrote a stack of annotations."""
-    levels = [(int(match[1]), str(value)) for name, value in stats.items() if value and (match := _LEVEL.match(name))]
+    levels = [(int(match[1]), text) for name, text in told.items() if text and (match := _LEVEL.match(name))]
     return max(levels, default=(0, ""))[1]
 
 
