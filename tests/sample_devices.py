@@ -99,7 +99,7 @@ COPIES = (
 
 PLACEMENT = Placement(
     device="GPU:0 (V100)",
-    table="TensorFlow 2.21",
+    table="2.21",
     stage="executed",
     ops_on_device=702,
     ops_on_host=31,

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -153,6 +154,19 @@ def test_a_static_analysis_has_no_time_sections():
     assert sections == ["quality", "findings", "ops", "rules", "errors"]
     assert "The model was not measured" in page.words
     assert "0 ns" not in page.words
+
+
+def test_findings_that_save_little_are_folded_and_not_drawn(monkeypatch):
+    monkeypatch.setattr(html, "FINDINGS_DRAWN", 1)
+    high = sample_document.HIGH
+    page = Page(render(replace(sample_document.RICH, findings=(high, high, high))))
+    assert "2 more, which would save less" in page.words
+    assert sum("graph" in (a.get("class") or "") for tag, a in page.tags if tag == "svg") == 1 + 4
+    assert [a["id"] for _, a in page.tags if a.get("id", "").startswith("finding-")] == [
+        "finding-GL203-1",
+        "finding-GL203-2",
+        "finding-GL203-3",
+    ]
 
 
 def test_a_skipped_figure_leaves_a_note(monkeypatch, tmp_path):

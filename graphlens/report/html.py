@@ -33,6 +33,9 @@ EMBED_LIMIT_BYTES = 1 << 20
 # Packing more ops than this takes seconds and ends above that size anyway (about 30 bytes an op, packed).
 EMBED_LIMIT_OPS = 30_000
 
+# Findings are ranked: those after these are folded and not drawn, since a figure costs up to 30 kB of the page.
+FINDINGS_DRAWN = 15
+
 # Runs before the first paint, so that the page never flashes in the other theme.
 EARLY_SCRIPT = (
     "document.documentElement.classList.add('js');"
@@ -46,9 +49,10 @@ def render(document: Document) -> str:
     view, ink = view_of(document), ink_of(document)
     findings, groups = view.findings, view.copies.groups if view.copies else ()
     ink = replace(ink, sizes={**ink.sizes, **{ends: size for group in groups for ends, size in group.sizes.items()}})
+    first = len(findings[:FINDINGS_DRAWN])
     drawn = _drawn(
-        [finding.figure for finding in findings]
-        + [finding.figure_after for finding in findings]
+        [finding.figure for finding in findings[:first]]
+        + [finding.figure_after for finding in findings[:first]]
         + [group.figure for group in groups],
         ink,
     )
@@ -59,9 +63,9 @@ def render(document: Document) -> str:
         .render(
             view=view,
             ink=ink,
-            figures=drawn[: len(findings)],
-            figures_after=drawn[len(findings) : 2 * len(findings)],
-            copy_figures=drawn[2 * len(findings) :],
+            figures=drawn[:first],
+            figures_after=drawn[first : 2 * first],
+            copy_figures=drawn[2 * first :],
             css=Markup(css),
             script=Markup(script),
             early_script=Markup(EARLY_SCRIPT),

@@ -257,4 +257,6 @@ def _figure(arrows: Mapping[tuple[str, str], Sequence[Copy]], hidden: int, rows:
 
 def _end(name: str, device: str, role: Literal["subject", "context"], row: OpRow | None) -> FigureNode:
     op = (row.executed_as or row.op) if row else ""
-    return FigureNode(name, op, role, row.self_ns if row else None, device)
+    # The op was timed where it ran, which may be another device than the one of a simulated placement.
+    there = row is not None and row.device is not None and short_device(row.device) == short_device(device)
+    return FigureNode(name, op, role, row.self_ns if row and there else None, device)

@@ -115,7 +115,7 @@ def placement_view(document: Document) -> PlacementView | None:
     between = any(count.device_to_device for count in counts)
     return PlacementView(
         device=placement.device,
-        basis=f"Kernels of {placement.table}; placed was {STAGES[placement.stage]}.",
+        basis=f"Kernels of TensorFlow {placement.table}; placed was {STAGES[placement.stage]}.",
         on_device=round(1000 * placement.ops_on_device / ops, 1) if ops else 0.0,
         copies=copies_in_words(placement.copies),
         facts=_facts(placement),
