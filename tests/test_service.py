@@ -219,6 +219,15 @@ def test_a_service_that_gives_no_profile(
     assert_nothing_recorded(outcome, 3, message, tmp_path)
 
 
+def test_more_than_a_capture_can_hold(
+    run: Run, serve: Callable[[Answer], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written has to be read again: the limit is that of reading, here one that the two profiles exceed."""
+    monkeypatch.setattr(captures, "MESSAGE_LIMIT_BYTES", len(PROFILE) * 3 // 2)
+    outcome = run("--service", f"{serve(sends(PROFILE))},{serve(sends(PROFILE))}", "--duration", "0.1")
+    assert_nothing_recorded(outcome, 2, "record for a shorter time, or fewer programs at once", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

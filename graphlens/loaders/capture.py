@@ -129,10 +129,16 @@ def write_capture(directory: str | os.PathLike[str], file: str | os.PathLike[str
     Raises
     ------
     TargetError
-        When ``directory`` is no capture or ``file`` cannot be written.
+        When ``directory`` is no capture, holds more than could be read again, or ``file`` cannot be written.
     """
     source, target = Path(directory), Path(file)
     capture = open_capture(source)
+    size = sum((source / name).stat().st_size for name in capture.names if _PART.match(name))
+    if size > MESSAGE_LIMIT_BYTES:
+        raise TargetError(
+            f"what was recorded is larger than {MESSAGE_LIMIT_BYTES >> 20} MiB, which no capture can hold; "
+            "record for a shorter time, or fewer programs at once"
+        )
     with _readable(target):
         handle, partial = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         os.close(handle)
