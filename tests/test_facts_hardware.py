@@ -10,7 +10,7 @@ import pytest
 
 from graphlens.facts import hardware
 from graphlens.facts.core import Facts
-from graphlens.facts.hardware import Gpu
+from graphlens.facts.hardware import KnownGpu
 from graphlens.ir.analysis import Finding, Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.run import DeviceEvent, Profile, ProfiledDevice, Span
@@ -45,7 +45,7 @@ KERNEL = ("volta_sgemm_128x64_nn", "layer/MatMul", "MatMul")
 
 
 def test_gpus_that_worked_are_known_by_the_profile() -> None:
-    assert hardware.gpus(facts_of(KERNEL)) == (Gpu("GPU:1", (7, 0), 16 << 30),)
+    assert hardware.gpus(facts_of(KERNEL)) == (KnownGpu("GPU:1", (7, 0), 16 << 30),)
     assert hardware.gpus(facts_of()) == ()
 
 

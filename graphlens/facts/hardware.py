@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from graphlens.facts.placement.gpus import GPUS
 from graphlens.facts.roofline import short_device
 
 if TYPE_CHECKING:
@@ -22,12 +23,16 @@ _CAPABILITY = re.compile(r"(\d+)\D+(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Gpu:
-    """A GPU: its name (``GPU:4``), and its compute capability and memory where the evidence tells them."""
+class KnownGpu:
+    """A GPU: its name (``GPU:4``), and its compute capability and memory where the evidence tells them.
+
+    ``assumed`` is one that the machine does not have: a what-if placement is for it, and it is called by its model.
+    """
 
     name: str
     capability: tuple[int, int] | None = None
     memory_bytes: int | None = None
+    assumed: bool = False
 
     @property
     def has_tensor_cores(self) -> bool:
@@ -40,8 +45,8 @@ class Gpu:
         return self.capability is not None and self.capability >= TF32_SINCE
 
 
-def gpus(facts: Facts) -> tuple[Gpu, ...]:
-    """Return the GPUs that did some of the step's work, as far as profile and recording tell of them."""
+def gpus(facts: Facts) -> tuple[KnownGpu, ...]:
+    """Return the GPUs that did some of the step's work, as far as profile and recording tell, and the assumed one."""
     profile = facts.evidence.profile
     busy = {kernel.device for kernel in profile.kernels_on_device} if profile else set()
     profiled = [profile.devices[position] for position in sorted(busy)] if profile else []
@@ -49,24 +54,31 @@ def gpus(facts: Facts) -> tuple[Gpu, ...]:
     for one in _recorded(facts):
         known = found.get(one.name)
         if known is None or known.capability is None:
-            found[one.name] = Gpu(one.name, one.capability, known.memory_bytes if known else None)
-    return tuple(found.values())
+            found[one.name] = KnownGpu(one.name, one.capability, known.memory_bytes if known else None)
+    return (*found.values(), *_assumed(facts))
 
 
-def _profiled(name: str, properties: dict[str, object]) -> Gpu:
+def _assumed(facts: Facts) -> Iterator[KnownGpu]:
+    placement = facts.evidence.placement
+    model = GPUS.get(placement.device) if placement else None
+    if model is not None:
+        yield KnownGpu(model.name, _capability(model.compute_capability), assumed=True)
+
+
+def _profiled(name: str, properties: dict[str, object]) -> KnownGpu:
     """Return what a profile says of a GPU; the numbers that AMD's carry there count something else."""
     if str(properties.get("device_vendor", "Nvidia")).lower() != "nvidia":
         properties = {key: value for key, value in properties.items() if not key.startswith("compute_cap")}
     major, minor = properties.get("compute_cap_major"), properties.get("compute_cap_minor")
     memory = properties.get("memory_size")
-    return Gpu(
+    return KnownGpu(
         name,
         (major, minor) if isinstance(major, int) and isinstance(minor, int) else None,
         memory if isinstance(memory, int) and memory > 0 else None,
     )
 
 
-def _recorded(facts: Facts) -> Iterator[Gpu]:
+def _recorded(facts: Facts) -> Iterator[KnownGpu]:
     """Yield the GPUs of the recording machine on which ops of the executed graph ran."""
     details = facts.evidence.environment.get("device_details")
     if not isinstance(details, dict) or facts.evidence.executed is None:
@@ -74,9 +86,15 @@ def _recorded(facts: Facts) -> Iterator[Gpu]:
     used = {short_device(op.device) for _, op in facts.graph.nodes(data="op")}
     for device, said in details.items():
         name = str(device).rpartition("physical_device:")[2]
-        numbers = _CAPABILITY.search(str(said.get("compute_capability", ""))) if isinstance(said, dict) else None
-        if name in used and numbers:
-            yield Gpu(name, (int(numbers[1]), int(numbers[2])))
+        capability = _capability(str(said.get("compute_capability", ""))) if isinstance(said, dict) else None
+        if name in used and capability:
+            yield KnownGpu(name, capability)
+
+
+def _capability(text: str) -> tuple[int, int] | None:
+    """Read a compute capability, written as ``7.5`` or as ``(7, 5)``."""
+    numbers = _CAPABILITY.search(text)
+    return (int(numbers[1]), int(numbers[2])) if numbers else None
 
 
 def cpu_features(facts: Facts) -> frozenset[str] | None:

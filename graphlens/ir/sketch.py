@@ -26,8 +26,8 @@ same), ``function NAME:`` for a function body of the graph above it, ``unmatched
 Settings, one a line: ``static`` (nothing was executed), ``training``, ``gap: 50us`` (time per step in which nothing
 is known to run), ``unprofiled: 90us 100us`` (wall times of steps without the profiler).  Settings of the machine:
 ``roof: 100 GFLOP/s 20 GB/s`` (measured on the processor; ``@GPU:0`` after it says where else), ``cpu: avx2 amx_bf16``
-(what it can do), ``memory: 8192 MiB``, ``gpu: 7.0 16384 MiB`` (compute capability and memory of every GPU).  A line
-that starts with ``//`` is a comment.
+(what it can do), ``memory: 8192 MiB``, ``gpu: 7.0 16384 MiB`` (compute capability and memory of every GPU), ``assume:
+T4`` (a GPU that it does not have).  A line that starts with ``//`` is a comment.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ def sketch(text: str) -> Evidence:
     target = Target("sketch", "sketch")
     training = True if "training" in parts.settings else None
     copies = tuple(_modelled(line) for line in parts.body("modelled"))
-    placed = placement("GPU", copies) if parts.has("modelled") else None
+    assumed = parts.settings.get("assume", "GPU" if parts.has("modelled") else "")
+    placed = placement(assumed, copies) if assumed else None
     if "static" in parts.settings:
         return Evidence(
             target,

@@ -13,6 +13,7 @@ MACHINE: Final[Mapping[str, re.Pattern[str]]] = {
     "roof": re.compile(r"(?P<flops>\d+) GFLOP/s (?P<bytes>\d+) GB/s( @(?P<device>\w+:\d+))?"),
     "cpu": re.compile(r"(?P<features>[a-z0-9_]+( [a-z0-9_]+)*)"),
     "memory": re.compile(r"(?P<mib>\d+) MiB"),
+    "assume": re.compile(r"(?P<model>[A-Z]\d+)"),
     "gpu": re.compile(r"(?P<major>\d+)\.(?P<minor>\d+)( (?P<mib>\d+) MiB)?"),
 }
 

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from graphlens.facts import hardware
 from graphlens.facts.core import Facts
-from graphlens.facts.hardware import Gpu
+from graphlens.facts.hardware import KnownGpu
 from graphlens.facts.names import without_replica
 from graphlens.facts.roofline import short_device
 from graphlens.ir.analysis import Finding, Fix, Saving
@@ -52,13 +52,17 @@ _HALVES: Final = frozenset({"float16", "bfloat16"})
 
 
 class _Target(NamedTuple):
-    """Devices of one kind on which half precision is faster: what they are, the type, and the factor at most."""
+    """Devices of one kind on which half precision is faster: what they are, the type, and the factor at most.
+
+    Of an ``assumed`` device no time is known.
+    """
 
     devices: tuple[str, ...]
     words: str
     dtype: str
     speedup: float
     snippet: str
+    assumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ def _why_no_half(facts: Facts) -> str:
     return "the processor has no AMX, and without it bfloat16 was measured to be slower than float32"
 
 
-def _capability(gpu: Gpu) -> str:
+def _capability(gpu: KnownGpu) -> str:
     if gpu.capability is None:
         return "compute capability unknown"
     return f"compute capability {gpu.capability[0]}.{gpu.capability[1]}"
@@ -105,8 +109,9 @@ def full_precision_matmul(facts: Facts) -> Iterator[Finding]:
     ## What it finds
 
     Products and convolutions that run in `float32` on a GPU with tensor cores (compute capability 7.0 and higher), or
-    on a processor with AMX, and take a hundredth of the step and more. Where the profile names the kernels, these
-    decide: an op whose kernel multiplies `float16` is not reported, whatever the graph says.
+    on a processor with AMX, and take a hundredth of the step and more; with `--assume-device` those that would. Where
+    the profile names the kernels, these decide: an op whose kernel multiplies `float16` is not reported, whatever the
+    graph says.
 
     ## Why it costs
 
@@ -163,23 +168,29 @@ def _targets(facts: Facts) -> Iterator[_Target]:
         speedup = OVER_TF32_SPEEDUP if gpus[0].has_tf32 else TENSOR_CORE_SPEEDUP
         words = f"{_called(gpus)} with tensor cores ({_capability(gpus[0])})"
         snippet = 'keras.mixed_precision.set_global_policy("mixed_float16")'
-        yield _Target(tuple(gpu.name for gpu in gpus), words, "float16", speedup, snippet)
+        yield _Target(_names(gpus), words, "float16", speedup, snippet, gpus[0].assumed)
     if hardware.AMX in (hardware.cpu_features(facts) or ()):
         option = '{"auto_mixed_precision_onednn_bfloat16": True}'
         snippet = f"tf.config.optimizer.set_experimental_options({option})"
         yield _Target(("CPU",), "a processor with AMX", "bfloat16", AMX_SPEEDUP, snippet)
 
 
-def _alike(facts: Facts) -> Iterator[Sequence[Gpu]]:
-    """Yield the GPUs with tensor cores that did work of the step, those of one generation together."""
-    generations: dict[object, list[Gpu]] = defaultdict(list)
+def _alike(facts: Facts) -> Iterator[Sequence[KnownGpu]]:
+    """Yield the GPUs with tensor cores, those of one generation together; the assumed one is alone."""
+    generations: dict[object, list[KnownGpu]] = defaultdict(list)
     for gpu in hardware.gpus(facts):
         if gpu.has_tensor_cores:
-            generations[gpu.capability].append(gpu)
+            generations[gpu.assumed, gpu.capability].append(gpu)
     yield from generations.values()
 
 
-def _called(gpus: Sequence[Gpu]) -> str:
+def _names(gpus: Sequence[KnownGpu]) -> tuple[str, ...]:
+    return tuple(gpu.name for gpu in gpus)
+
+
+def _called(gpus: Sequence[KnownGpu]) -> str:
+    if gpus[0].assumed:
+        return f"an assumed {gpus[0].name}"
     return gpus[0].name if len(gpus) == 1 else f"{len(gpus)} GPUs"
 
 
@@ -210,8 +221,13 @@ def _timed_as(facts: Facts, node: str) -> str:
 
 
 def _placed(facts: Facts, devices: Sequence[str]) -> Iterator[tuple[str, Op]]:
-    """Yield the products of the executed graph that ran on ``devices`` (``CPU``: on any processor)."""
-    if facts.stage == "executed":
+    """Yield the products that ran on ``devices`` (``CPU``: on any processor), or would run on an assumed one."""
+    placement = facts.evidence.placement
+    if placement is not None and placement.device in devices:
+        on_host = {one.name for one in placement.ops if one.device.startswith("CPU")}
+        products = ((name, op) for name, op in facts.graph.nodes(data="op") if _is_product(op.type))
+        yield from ((name, op) for name, op in products if name not in on_host)
+    elif facts.stage == "executed":
         for name, op in facts.graph.nodes(data="op"):
             device = short_device(op.device)
             if _is_product(op.type) and (device in devices or device.partition(":")[0] in devices):
@@ -267,7 +283,7 @@ def _full_precision_finding(facts: Facts, target: _Target, products: Sequence[_P
             "kernels": dict(kernels.most_common(KERNELS_LISTED)),
         },
         reason=_full_precision_reason(kernels, products, target, speedup),
-        saving=_bound(facts.saving_at(dict.fromkeys(names, 1 / speedup))),
+        saving=Saving() if target.assumed else _bound(facts.saving_at(dict.fromkeys(names, 1 / speedup))),
         fix=Fix(f"Multiply in {target.dtype}, and compare accuracy", "manual", snippet=target.snippet),
         floor="low",
     )
@@ -336,13 +352,13 @@ def misaligned_matmul(facts: Facts) -> Iterator[Finding]:
     the judged graph. What it saves depends on the library's kernels and is not known.
     """
     for gpus in _alike(facts):
-        products = [(name, op) for name, op in _placed(facts, [gpu.name for gpu in gpus]) if _is_large(facts, name)]
+        products = [(name, op) for name, op in _placed(facts, _names(gpus)) if _is_large(facts, name)]
         uneven = {name: sizes for name, op in products if (sizes := _uneven_sizes(facts, op, gpus[0]))}
-        if uneven and _is_notable(facts, list(uneven)):
+        if uneven and (gpus[0].assumed or _is_notable(facts, list(uneven))):
             yield _misaligned_finding(facts, gpus, uneven)
 
 
-def _uneven_sizes(facts: Facts, op: Op, gpu: Gpu) -> Mapping[int, int]:
+def _uneven_sizes(facts: Facts, op: Op, gpu: KnownGpu) -> Mapping[int, int]:
     """Return the innermost sizes that fill no whole words -> the next ones that do."""
     dtype = _dtype_of_op(facts, op.name)
     if dtype not in _HALVES and not (dtype == _FLOAT32 and gpu.has_tf32):
@@ -365,7 +381,7 @@ def _is_notable(facts: Facts, names: Sequence[str]) -> bool:
     return share is None or share >= NOTABLE_SHARE
 
 
-def _misaligned_finding(facts: Facts, gpus: Sequence[Gpu], uneven: Mapping[str, Mapping[int, int]]) -> Finding:
+def _misaligned_finding(facts: Facts, gpus: Sequence[KnownGpu], uneven: Mapping[str, Mapping[int, int]]) -> Finding:
     sizes = {size: padded for one in uneven.values() for size, padded in one.items()}
     said = ", ".join(f"{size:,} (next: {padded:,})" for size, padded in sorted(sizes.items())[:OPS_LISTED])
     listed: list[dict[str, Any]] = [
@@ -376,7 +392,7 @@ def _misaligned_finding(facts: Facts, gpus: Sequence[Gpu], uneven: Mapping[str, 
         title=f"{counted(len(uneven), 'product')} on {_called(gpus)} with rows that fill no whole 16-byte words",
         nodes=list(uneven),
         evidence={
-            "devices": [gpu.name for gpu in gpus],
+            "devices": list(_names(gpus)),
             "sizes": {str(size): padded for size, padded in sizes.items()},
             "ops": listed,
         },

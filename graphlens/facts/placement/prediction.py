@@ -174,9 +174,7 @@ def _cause(simulated: Simulated, sent: Transfer, tensor: TensorSpec | None) -> C
     if tensor is None:
         return UNKNOWN
     if not sent.readers:
-        return Cause(
-            None, f"the loop has ops on the {sent.dst_device} too, which has to know when it ends", sent.src
-        )
+        return Cause(None, f"the loop has ops on the {sent.dst_device} too, which has to know when it ends", sent.src)
     reader, port = sent.readers[0]
     src = _end(simulated, sent.src, sent.src_port, sent.src_device, sent.src_on_host)
     dst = _end(simulated, reader, port, sent.dst_device, sent.dst_on_host)
