@@ -11,6 +11,7 @@ import pytest
 from graphlens.ir.analysis import Figure, FigureNode
 from graphlens.report import figures
 from graphlens.report.figures import Skipped, draw, draw_all
+from graphlens.report.ink import Ink
 from tests import sample_document
 
 FIGURE = sample_document.BATCH_NORM_FIGURE
@@ -90,6 +91,27 @@ def test_subjects_differ_from_neighbours_by_shape():
 def test_edges_carry_their_kind():
     classes = sorted(group.get("class") for group in drawn(FIGURE).iter("g") if "edge" in group.get("class"))
     assert classes == ["edge control", "edge data", "edge data", "edge data", "edge transfer"]
+
+
+@needs_bundled_dot
+@pytest.mark.parametrize("known", [("_Send", "_Recv"), ("MatMul", "Relu")])
+def test_a_transfer_carries_its_size_also_between_send_and_receive(known):
+    names = ("MatMul", "_Send", "_Recv", "Relu")
+    edges = tuple((a, b, "transfer" if a == "_Send" else "data") for a, b in pairwise(names))
+    figure = Figure("executed", tuple(FigureNode(name, name, "context", 1) for name in names), edges)
+    sized = draw(figure, ink=Ink(sizes={known: "4.59 MiB"}))
+    assert isinstance(sized, str)
+    assert sized.count("4.59 MiB") == 1
+
+
+@needs_bundled_dot
+def test_ops_of_several_devices_are_told_apart_by_class_and_label():
+    by_name = nodes(drawn(FIGURE, ink=Ink({"CPU:0": 0, "CPU:1": 1})))
+    other = by_name[f"{sample_document.ROOT}/block_1_relu/Relu6"]
+    assert "dev1" in other.get("class").split()
+    assert other.findall("text")[-1].text == "CPU:1"
+    one_device = replace(FIGURE, nodes=tuple(replace(node, device=sample_document.CPU) for node in FIGURE.nodes))
+    assert " dev" not in draw(one_device, ink=Ink({"CPU:0": 0}))
 
 
 @needs_bundled_dot

@@ -153,11 +153,22 @@ def _dot_source(figure: Figure, direction: str, ink: Ink) -> str:
         graph.node(ids[node.name], text, style=style, **{"class": classes[node.name]})
     for source, destination, kind in figure.edges:
         if source in ids and destination in ids:
-            size = ink.sizes.get((source, destination)) if kind == "transfer" else None
+            size = _size(figure, source, destination, ink) if kind == "transfer" else ""
             label = {"label": f" {_ascii(size)} "} if size else {}
             graph.edge(ids[source], ids[destination], **{"class": EDGE_CLASSES.get(kind, "data")}, **label)
     source_text: str = graph.source
     return source_text
+
+
+def _size(figure: Figure, source: str, destination: str, ink: Ink) -> str:
+    """Return what crosses; copies are known by maker and reader, between which a figure may have send and receive."""
+    makers = [source, *(before for before, after, kind in figure.edges if after == source and kind == "data")]
+    readers = [
+        destination,
+        *(after for before, after, kind in figure.edges if before == destination and kind == "data"),
+    ]
+    found = (ink.sizes.get((maker, reader)) for maker in makers for reader in readers)
+    return next(filter(None, found), "")
 
 
 def _ids(figure: Figure) -> dict[str, str]:
