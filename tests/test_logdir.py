@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from end_to_end import CAPTURES, Outcome, assert_one_line, files_in
-from xprof_oracle import host_rows, needs_xprof, our_rows
+from xprof_oracle import host_rows, needs_xprof, our_rows, tool_data
 
 import graphlens
 from graphlens.cli import main
@@ -74,6 +74,9 @@ def test_xprof_finds_the_same_times_in_it(run: Run, tmp_path: Path) -> None:
     assert len(rows) > 5
     for key, (_, self_ns, _) in our_rows(profile.ops).items():
         assert rows[key][1] == pytest.approx(self_ns, rel=0.01)
+    ((_, steps, *_),) = tool_data("overview_page", [list((tmp_path / "logs" / RUN).glob("*.xplane.pb"))])
+    shown = [row["c"][0]["v"] for row in steps["rows"]]
+    assert shown == [f"graphlens_step {step.step_id}" for step in profile.steps[1:-1]]  # whole ones only, as it sees it
 
 
 def refused(outcome: Outcome, message: str) -> None:
