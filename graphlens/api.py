@@ -31,6 +31,7 @@ def analyze(
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
     assume_device: str | None = None,
+    profile: str | os.PathLike[str] | None = None,
 ) -> Analysis:
     """Measure a model and say where its step's time goes.
 
@@ -48,6 +49,9 @@ def analyze(
         Apply the fixes of findings to copies and measure them.  For paths only.
     assume_device
         Predict the placement on ``"gpu"`` or ``"gpu:NAME"``, which this machine need not have.  For paths only.
+    profile
+        A profile of the target that was recorded elsewhere (XPlane, its folder, RunMetadata, timeline): the target is
+        judged with it and not executed.  A profile may be the target itself, too.  For paths only.
     static, trust
         Never execute; execute although the graph touches files, network or Python.  For paths only.
 
@@ -69,7 +73,9 @@ def analyze(
     if not 1 <= steps <= MOST_STEPS:
         raise UsageError(f"steps must be from 1 to {MOST_STEPS}: beyond that the profiler drops cheap ops")
     if not isinstance(target, (str, os.PathLike)):
-        _refuse_for_live(signature=signature, tag=tag, shapes=shapes, static=static, assume_device=assume_device)
+        _refuse_for_live(
+            signature=signature, tag=tag, shapes=shapes, static=static, assume_device=assume_device, profile=profile
+        )
         return pipeline.analyze_live(
             target,
             inputs,
@@ -93,6 +99,7 @@ def analyze(
         select=tuple(select),
         ignore=tuple(ignore),
         assume_device=assume_device,
+        profile=os.fspath(profile) if profile is not None else None,
     )
     return _with_inputs(request, inputs)
 

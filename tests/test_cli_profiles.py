@@ -12,6 +12,9 @@ from conftest import Command
 from end_to_end import CAPTURES, assert_refused, files_in
 from load_helpers import REAL, needs_real
 
+import graphlens
+from graphlens.errors import UsageError
+
 TINY = CAPTURES / "tiny_cnn.capture"
 
 
@@ -53,6 +56,14 @@ def test_a_capture_may_be_judged_with_a_profile_of_another_run(run: Command, tmp
     assert times[0] == times[1], "it is the same profile after all"
     assert other["environment"]["profile"] == "profile.xplane.pb"
     assert other["step"]["median_ns"] == other["step"]["profiled_median_ns"], "no time of the capture's own run is left"
+
+
+def test_python_takes_a_profile_as_well(tmp_path: Path, profile: Path) -> None:
+    analysis = graphlens.analyze(TINY, profile=profile)
+    assert analysis.document.environment["profile"] == "profile.xplane.pb"
+    assert graphlens.analyze(profile).document.target.kind == "xplane"
+    with pytest.raises(UsageError, match="profile is for paths only"):
+        graphlens.analyze(lambda x: x, profile=profile)
 
 
 def test_a_profile_of_a_profile_is_wrong_usage(run: Command, tmp_path: Path, profile: Path) -> None:

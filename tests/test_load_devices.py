@@ -91,6 +91,7 @@ def test_derived_lines_are_no_kernels():
         .event("Stream #1(Compute)", "k", 0, 9, tf_op="a:Relu")
         .event("TensorFlow Name Scope", "a", 0, 9)
         .event("XLA Modules", "m", 0, 9)
+        .event("XLA Ops - from #1", "m", 0, 9)
         .event("Something new", "x", 0, 9, line_id=-559038730)
         .event("Steps", "7", 0, 9)
         .read()
@@ -126,6 +127,24 @@ def test_a_copy_names_its_op_its_tensor_and_both_ends():
         "host-to-device", "n/_11", "_Recv", 1001, 1004, 0, "Stream #7(MemcpyH2D)", 5120, "Identity", "ret",
         "memtype_45_Identity",
     )  # fmt: skip
+
+
+def test_amd_calls_copies_as_it_likes_and_leaves_the_metadata_of_annotations_apart():
+    profile = (
+        Device()
+        .event(
+            "Stream #0", "CopyHostToDevice", 1, 4, tf_op="n/_11:_Recv", edge_name="memtype_45_Identity",
+            memcpy_details="kind:Unknown size:5120 dest:0 async:0", **{"from": "Identity", "to": "ret"},
+        )
+        .event("Stream #0", "Cijk_Ailk_Bljk_SB_MT64", 4, 9, tf_op="net/a:MatMul")
+        .event("Stream #0", "SDMA", 9, 10, memcpy_details="kind:Unknown size:8 dest:0 async:0")
+        .read()
+    )  # fmt: skip
+    assert [(copy.kind, copy.nbytes, copy.node, copy.src, copy.dst, copy.edge) for copy in profile.copies] == [
+        ("host-to-device", 5120, "n/_11", "Identity", "ret", "memtype_45_Identity"),
+        (None, 8, "", "", "", ""),
+    ]
+    assert [(kernel.name, kernel.node) for kernel in profile.kernels_on_device] == [("Cijk_Ailk_Bljk_SB_MT64", "net/a")]
 
 
 def test_a_copy_that_does_not_say_its_way_or_its_size_is_kept_as_unknown():

@@ -100,6 +100,7 @@ def _pairs(text: str) -> Iterator[tuple[str, str]]:
 
 _COPY = re.compile(r"^memcpy", re.IGNORECASE)
 _BETWEEN = re.compile(r"^memcpy([hd])(?:2|to)([hd])", re.IGNORECASE)
+_SPELT_OUT = re.compile(r"(host|device)_?to_?(host|device)", re.IGNORECASE)  # as AMD's runtime calls them
 _PEER = re.compile(r"^memcpyp(?:2|to)p", re.IGNORECASE)
 _KINDS = re.compile(r"\bkind_src:(\w+)\s+kind_dst:(\w+)")
 _SIZE = re.compile(r"\b(?:size|num_bytes):\s*(\d+)")
@@ -126,12 +127,14 @@ def copy_direction(name: str, details: str = "") -> CopyDirection | None:
 
     >>> copy_direction("MemcpyH2D"), copy_direction("MEMCPYDtoHAsync"), copy_direction("MemcpyP2P")
     ('host-to-device', 'device-to-host', 'device-to-device')
+    >>> copy_direction("CopyHostToDevice", "kind:Unknown size:8 dest:0 async:1")
+    'host-to-device'
     >>> copy_direction("MemcpyOther", "kind_src:device kind_dst:pageable size:8 dest:0 async:1")
     'device-to-host'
     """
-    match = _BETWEEN.match(name)
+    match = _BETWEEN.match(name) or _SPELT_OUT.search(name)
     if match:
-        return _DIRECTIONS.get((match[1].lower(), match[2].lower()))
+        return _DIRECTIONS.get((match[1][0].lower(), match[2][0].lower()))
     if _PEER.match(name):
         return "device-to-device"
     kinds = _KINDS.search(details)

@@ -40,23 +40,31 @@ _DERIVED_LINES: Final = frozenset(
         "XLA Modules",
         "XLA TraceMe",
         "Async XLA Ops",
+        "Host Offload Ops",
         "Host Offload XLA Ops",
         "Sparse Core Steps",
+        "Sparse Core Modules",
+        "Sparse Core Ops",
+        "Sparse Core Syncs",
+        "Tensor Core Sync Flag",
         "Source code",
         "Source",
         "Kernel Launch",
         "Launch Stats",
+        "_counters_",
     }
 )
+_OF_ONE_STREAM: Final = " - from #"  # after the name of a derived line that was made from one stream only
 _FIRST_DERIVED_ID: Final = 0xDEADBEEF  # XProf numbers the lines that it derives from here on, in 32 bits
 
 # What a stream reports besides kernels and copies: bookkeeping that keeps no unit of the device busy.
 _BOOKKEEPING = re.compile(
-    r"^(MemoryAlloc|MemoryFree|MemoryResidency|HostRegister|HostUnregister|Overhead|UnifiedMemory|Marker)"
+    r"^(MemoryAlloc|MemoryFree|MemoryResidency|HostRegister|HostUnregister|Overhead|UnifiedMemory|Synchronization|Marker)"
 )
 _LEVEL = re.compile(r"^level (\d+)$")
+_COPY, _KERNEL, _IDLE = "copy", "kernel", "idle"
 _DETAILS: Final = "memcpy_details"
-_TELLING: Final = frozenset({"annotation", "tf_op", "hlo_op", "hlo_module", _DETAILS})
+_TELLING: Final = frozenset({"annotation", "tf_op", "hlo_op", "hlo_module", "from", "to", "edge_name", _DETAILS})
 PS_PER_NS: Final = 1000
 XLA_KERNEL: Final = "XlaKernel"  # the type of an instruction, which is called after its module
 
@@ -108,7 +116,7 @@ class _DeviceReader:
     def __init__(self, plane: Any, device: int, shift_ns: int) -> None:
         self.plane, self.device, self.shift_ns = plane, device, shift_ns
         self.stat_names: Mapping[int, str] = {key: meta.name for key, meta in plane.stat_metadata.items()}
-        self.names = {key: meta.name or meta.display_name for key, meta in plane.event_metadata.items()}
+        self.names = {key: _shown(meta) for key, meta in plane.event_metadata.items()}
         self.telling = {key: name for key, name in self.stat_names.items() if name in _TELLING or _LEVEL.match(name)}
         self.shared = {key: self._texts(meta.stats) for key, meta in plane.event_metadata.items()}
         # Where XLA left no statistics of its own, an annotation that names an op says all that there is to a kernel.
@@ -146,14 +154,23 @@ class _DeviceReader:
         return _Place(line.timestamp_ns + self.shift_ns, line.name)
 
     def _stream(self, place: _Place, events: Iterable[Any], into: Events) -> None:
-        copying = {key for key, name in self.names.items() if is_copy(name)}
-        idle = {key for key, name in self.names.items() if _BOOKKEEPING.match(name)}
+        kinds: dict[int, str] = {}
         for event in events:
             key = event.metadata_id
-            if key in copying:
-                into.copies.append(self._copy(place, event, self.names[key]))
-            elif key not in idle:
+            kind = kinds.get(key)
+            if kind is None:
+                kind = kinds[key] = self._kind(event)
+            if kind == _COPY:
+                into.copies.append(self._copy(place, event, self.names.get(key, "")))
+            elif kind == _KERNEL:
                 into.kernels_on_device.append(self._kernel(place, event, self.names.get(key, "")))
+
+    def _kind(self, event: Any) -> str:
+        """Tell what all events of that name are; AMD's copies have any name, but say what they move."""
+        name = self.names.get(event.metadata_id, "")
+        if is_copy(name) or _DETAILS in self._told(event, None):
+            return _COPY
+        return _IDLE if _BOOKKEEPING.match(name) else _KERNEL
 
     def _kernel(self, place: _Place, event: Any, name: str) -> DeviceEvent:
         cause = self._cause(self._told(event, self.enough))
@@ -209,7 +226,14 @@ class _DeviceReader:
     @cached_property
     def ops(self) -> _OpsLine:
         """The profiler's own ops: sorted only where a kernel does not say what it belongs to."""
-        return _OpsLine(self.names, [(self._place(line), line) for line in self.plane.lines if line.name in _OPS_LINES])
+        return _OpsLine(
+            self.names,
+            [
+                (self._place(line), line)
+                for line in self.plane.lines
+                if line.name.partition(_OF_ONE_STREAM)[0] in _OPS_LINES
+            ],
+        )
 
 
 def _cause_of(told: Mapping[str, str]) -> Cause:
@@ -217,10 +241,22 @@ def _cause_of(told: Mapping[str, str]) -> Cause:
     if not said.op:
         named = parse_annotation(told.get("tf_op") or _deepest_level(told))
         said = said._replace(node=named.node, op=named.op)
+    # Some profilers leave the metadata of an annotation as statistics of their own.
+    said = said._replace(
+        src=said.src or told.get("from", ""),
+        dst=said.dst or told.get("to", ""),
+        edge=said.edge or told.get("edge_name", ""),
+    )
     if "hlo_op" in told or said.hlo_op:
         module, instruction = told.get("hlo_module", said.hlo_module), told.get("hlo_op", said.hlo_op)
         return said._replace(node=f"{module}/{instruction}", op=XLA_KERNEL)
     return said
+
+
+def _shown(meta: Any) -> str:
+    """Return the name of an event: an instruction of XLA is called by its whole text, but shown by its name."""
+    name, shown = str(meta.name), str(meta.display_name)
+    return (shown or name) if name.startswith("%") else (name or shown)
 
 
 class _OpsLine:
@@ -244,8 +280,12 @@ class _OpsLine:
         return self.spans[index][2] if index >= 0 and start_ns < self.spans[index][1] else ""
 
 
+def _kind_of_line(line: Any) -> str:
+    return str(line.name).partition(_OF_ONE_STREAM)[0]
+
+
 def _is_derived(line: Any) -> bool:
-    return line.name in _DERIVED_LINES or (line.id & 0xFFFFFFFF) >= _FIRST_DERIVED_ID
+    return _kind_of_line(line) in _DERIVED_LINES or (line.id & 0xFFFFFFFF) >= _FIRST_DERIVED_ID
 
 
 def _deepest_level(told: Mapping[str, str]) -> str:
