@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -38,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        code: int = options.run(options)
+        with _cleaning_up_when_terminated():
+            code: int = options.run(options)
         sys.stdout.flush()  # a reader that went away is noticed here at the latest, not when Python ends
     except GraphLensError as error:
         print(f"graphlens: {_one_line(str(error))}", file=sys.stderr)
@@ -46,11 +50,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("graphlens: interrupted", file=sys.stderr)
         return 130
+    except _Terminated:
+        print("graphlens: terminated", file=sys.stderr)
+        return 143
     except BrokenPipeError:
         # The reader of our output (`| head`) went away: not our error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     return code
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived; raised wherever the program is, so that what is half written goes and the child ends."""
+
+
+@contextmanager
+def _cleaning_up_when_terminated() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+
+    def terminate(_number: int, _frame: object) -> NoReturn:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _one_line(message: str) -> str:

@@ -296,15 +296,20 @@ def test_a_child_killed_on_the_way(
         assert files_in(tmp_path) == set()
 
 
-def test_an_interrupted_parent_leaves_nothing(programs: Path) -> None:
-    """Ctrl-C ends the child as well; no half-written report stays behind."""
+@pytest.mark.parametrize(
+    ("signal_name", "code", "word"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")]
+)
+def test_a_parent_that_is_told_to_end_leaves_nothing(programs: Path, signal_name: str, code: int, word: str) -> None:
+    """Ctrl-C and `kill` end the child as well; no half-written report and no recording stay behind."""
     script = (
         "import signal, sys, threading, os\n"
         "from graphlens.cli import main\n"
-        "threading.Timer(4, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
+        f"threading.Timer(4, lambda: os.kill(os.getpid(), signal.{signal_name})).start()\n"
         "sys.exit(main(['analyze', 'programs:hangs_in_step', '-o', 'r.json']))\n"
     )
-    outcome = run_python("-c", script, cwd=programs)
-    assert outcome.code == 130
-    assert outcome.err == "graphlens: interrupted\n"
+    (programs / "temporary").mkdir()
+    outcome = run_python("-c", script, cwd=programs, before=f"export TMPDIR={programs}/temporary")
+    assert outcome.code == code
+    assert outcome.err == f"graphlens: {word}\n"
     assert not (programs / "r.json").exists()
+    assert list((programs / "temporary").iterdir()) == []
