@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from end_to_end import analyze, python
+from end_to_end import REPOSITORY, analyze, python
 from placed import Sent, copied, sent_between
 from tensorboard.compat.proto import graph_pb2
 
@@ -169,3 +169,25 @@ def test_a_network_that_runs_on_the_gpu_alone_has_no_copies(small_models: Path, 
 
 def device(name: str) -> str:
     return f"/job:localhost/replica:0/task:0/device:{name}"
+
+
+# -- predicted without it ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize(
+    "name", ["loop", *(pytest.param(name, marks=pytest.mark.heavy) for name in ("lookup", "transformer"))]
+)
+def test_copies_predicted_on_a_cpu_are_those_that_ran(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    result = tmp_path / "predicted.json"
+    outcome = analyze(f"fake_gpu.models:{name}", "--assume-device", "gpu", "-o", result, cwd=REPOSITORY / "tests")
+    assert outcome.code == 0, outcome.err
+    predicted = [copy for copy in load(result).document.copies if copy.origin == "modelled" and copy.kind in BUS]
+    assert {(copy.src, copy.kind, copy.bytes, copy.calls_per_step) for copy in predicted} == {
+        (copy.src, copy.kind, copy.bytes, copy.calls_per_step)
+        for copy in judged(named[name]).copies
+        if copy.kind in BUS
+    }

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Read when the first function is traced; the folder changes from model to model (`_dumped_to`).
-os.environ.update(TF_DUMP_GRAPH_NAME_FILTER="*", TF_DUMP_GRAPH_GROUPS="main")
+# Read when the first function is compiled; the folder changes from model to model (`_dumped_to`).
+os.environ.update(TF_DUMP_GRAPH_NAME_FILTER="*", TF_DUMP_GRAPH_GROUPS="main", TF_DUMP_GRAPH_FMT="BIN")
 
 import numpy as np
 import tensorflow as tf

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from google.protobuf import text_format
 from tensorboard.compat.proto import graph_pb2
 
 TESTS = Path(__file__).parents[1]
@@ -32,7 +31,7 @@ PLACED = "before_post_placement_passes"
 OPTIMIZED = "after_graph_optimization"
 PARTITIONED = "after_partition_passes"
 
-_DUMP = re.compile(r"(?P<function>.+)\.\d+\.main\.(?P<stage>\w+)\.pbtxt")
+_DUMP = re.compile(r"(?P<function>.+)\.\d+\.main\.(?P<stage>\w+)\.pb")
 _PARTITION = re.compile(r"(?P<function>.+)_partition_(?P<device>_job:.+_device:(?P<kind>\w+):(?P<index>\d+))")
 
 
@@ -113,4 +112,4 @@ def run(folder: Path, names: Iterable[str], library: Path | None, steps: int = 0
 
 
 def _read(path: Path) -> Any:
-    return text_format.Parse(path.read_text(), graph_pb2.GraphDef(), allow_unknown_field=True)
+    return graph_pb2.GraphDef.FromString(path.read_bytes())
