@@ -50,6 +50,24 @@ HAND_COUNTS = [
     ("Conv2DBackpropInput", [f32(4), f32(3, 3, 3, 16), f32(2, 8, 8, 16)], f32(2, 8, 8, 3), {}, 2 * 2048 * 27),
     ("Relu", [f32(2, 3)], f32(2, 3), {}, 6),
     ("Sum", [f32(4, 5), f32(1)], f32(4), {}, 20),
+    ("Einsum", [f32(4, 5, 7), f32(7, 11)], f32(4, 5, 11), {"equation": "abc,cd->abd"}, 2 * 4 * 5 * 7 * 11),
+    (
+        "Einsum",
+        [f32(2, 3, 8, 16), f32(2, 3, 9, 16)],
+        f32(2, 3, 8, 9),
+        {"equation": "BNTH,BNSH->BNTS"},
+        2 * 6 * 8 * 9 * 16,
+    ),
+    ("Einsum", [f32(6, 4, 5), f32(5, 7)], f32(6, 4, 7), {"equation": "...x,xy->...y"}, 2 * 6 * 4 * 5 * 7),
+    ("_MklSwish", [f32(2, 3)], f32(2, 3), {}, 12),
+    (
+        "MaxPoolGrad",
+        [f32(1, 8, 8, 4), f32(1, 4, 4, 4), f32(1, 4, 4, 4)],
+        f32(1, 8, 8, 4),
+        {"ksize": [1, 2, 2, 1]},
+        64 * 4 + 64,
+    ),
+    ("AvgPoolGrad", [f32(4), f32(1, 4, 4, 4)], f32(1, 8, 8, 4), {"ksize": [1, 2, 2, 1]}, 64 * 4 * 2),
     ("AddN", [f32(6), f32(6), f32(6)], f32(6), {}, 12),
     ("Transpose", [f32(2, 3), f32(2)], f32(3, 2), {}, 0),
 ]
@@ -65,6 +83,11 @@ def test_flops_are_those_of_a_hand_count(
 def test_an_unknown_shape_has_no_flops_rather_than_none_at_all() -> None:
     assert flops_of(op_with("Conv2D", [f32(None, 8, 8, 3), f32(3, 3, 3, 16)], f32(None, 8, 8, 16))) is None
     assert flops_of(op_with("MatMul", [TensorSpec("float32"), f32(7, 11)], f32(5, 11))) is None
+
+
+@pytest.mark.parametrize("equation", ["abc->ac", "ab,bc,cd->ad", "abcd,de->abce", ""])
+def test_an_einsum_of_another_form_has_no_flops(equation: str) -> None:
+    assert flops_of(op_with("Einsum", [f32(4, 5, 7), f32(7, 11)], f32(4, 11), equation=equation)) is None
 
 
 def test_an_op_without_a_formula_has_no_flops() -> None:

@@ -85,6 +85,8 @@ def test_views_share_the_memory_of_what_they_show() -> None:
 def test_an_elementwise_op_overwrites_an_input_that_nobody_reads_after_it() -> None:
     reused = "x = Placeholder() float32[256]\na = MatMul(x) float32[1024] 5us\nb = Relu(a) float32[1024] 5us\n"
     assert memory_of(reused + "c = MatMul(b) float32[256] 5us").curve == (KIB, 5 * KIB, 5 * KIB, 6 * KIB)
+    reshaped = "x = Placeholder() float32[256]\na = MatMul(x) float32[1024] 5us\nv = Reshape(a) float32[4,256]\n"
+    assert memory_of(reshaped + "b = _MklSoftmax(v) float32[4,256] 5us").peak_bytes == 5 * KIB
     read_again = reused + "c = MatMul(b, a) float32[256] 5us"
     assert memory_of(read_again).peak_bytes == 10 * KIB  # x 1, a 4, b 4, c 1
 

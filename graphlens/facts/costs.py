@@ -26,10 +26,12 @@ _PER_OUTPUT_ELEMENT: Final[Mapping[str, int]] = dict.fromkeys(
     """Add AddV2 Sub Mul Div RealDiv FloorDiv Mod FloorMod Maximum Minimum Neg Abs Sign Square Sqrt Rsqrt
     Reciprocal Inv Exp Expm1 Log Log1p Pow Sin Cos Tan Tanh Sigmoid Erf Erfc Floor Ceil Round Rint Relu Relu6
     LeakyRelu Elu Selu Softplus Softsign BiasAdd Greater GreaterEqual Less LessEqual Equal NotEqual LogicalAnd
-    LogicalOr LogicalNot Select SelectV2 DivNoNan MulNoNan Xdivy Xlogy ClipByValue _MklSwish""".split(),
+    LogicalOr LogicalNot Select SelectV2 DivNoNan MulNoNan Xdivy Xlogy ClipByValue""".split(),
     1,
 ) | {
     "SquaredDifference": 2,
+    "Swish": 2,  # oneDNN's: a sigmoid and a product
+    "LayerNorm": 7,  # oneDNN's: as many as a batch normalization that computes its statistics
     "ReluGrad": 1,
     "Relu6Grad": 1,
     "TanhGrad": 3,
@@ -160,6 +162,35 @@ def _matmul(op: Op, inputs: Specs) -> int | None:
     return 2 * elements * (left[-2] if transposed else left[-1]) + _epilogue(op, elements)
 
 
+def _einsum(op: Op, inputs: Specs) -> int | None:
+    """2 * the size of the index space of a product of two tensors: all labels of both, batch dimensions included."""
+    terms = str(op.attrs.get("equation", "")).replace(" ", "").partition("->")[0].split(",")
+    shapes = [_shape(inputs, index) for index in range(len(terms))]
+    if len(terms) != 2:
+        return None
+    sizes: dict[str, int] = {}
+    for term, shape in zip(terms, shapes, strict=True):
+        labels = _labels(term, len(shape)) if shape is not None else None
+        if labels is None or shape is None:
+            return None
+        for label, size in zip(labels, shape, strict=True):
+            sizes[label] = max(sizes.get(label, 1), size)  # 1: it is broadcast
+    return 2 * prod(sizes.values())
+
+
+def _labels(term: str, rank: int) -> list[str] | None:
+    """Return one label per dimension of an operand; those that ``...`` stands for are counted from the last one.
+
+    >>> _labels("...ab", 4), _labels("ab", 3)
+    (['.1', '.0', 'a', 'b'], None)
+    """
+    before, ellipsis, after = term.partition("...")
+    hidden = rank - len(before) - len(after)
+    if hidden < 0 or (hidden and not ellipsis):
+        return None
+    return [*before, *(f".{index}" for index in reversed(range(hidden))), *after]
+
+
 def _batch_norm(op: Op, _: Specs) -> int | None:
     """Inference: one multiply and one add per element, the per-channel part is negligible; training: seven."""
     per_element = 7 if op.attrs.get("is_training", True) else 2  # training is TensorFlow's default
@@ -177,6 +208,18 @@ def _pool(op: Op, _: Specs) -> int | None:
     return _times(_elements(op), prod(window)) if window else None
 
 
+def _max_pool_gradient(op: Op, inputs: Specs) -> int | None:
+    """As TensorFlow counts: the pooling is done again, and each of its outputs (input 1) is handed on."""
+    window, pooled = op.attrs.get("ksize"), _shape(inputs, 1)
+    return None if not window or pooled is None else prod(pooled) * (prod(window) + 1)
+
+
+def _average_pool_gradient(op: Op, inputs: Specs) -> int | None:
+    """As TensorFlow counts: a product and a sum per element of each window of the gradient (input 1)."""
+    window, gradient = op.attrs.get("ksize"), _shape(inputs, 1)
+    return None if not window or gradient is None else 2 * prod(gradient) * prod(window)
+
+
 def _addn(op: Op, inputs: Specs) -> int | None:
     return _times(_elements(op), max(len(inputs) - 1, 0))
 
@@ -190,6 +233,9 @@ _FORMULAS: tuple[tuple[re.Pattern[str], Formula], ...] = (
     (re.compile(r"_?FusedBatchNorm(V[23]|Ex)?"), _batch_norm),
     (re.compile(r"(Log)?Softmax"), _softmax),
     (re.compile(r"(Max|Avg)Pool(3D|V2)?"), _pool),
+    (re.compile(r"MaxPoolGrad"), _max_pool_gradient),
+    (re.compile(r"AvgPoolGrad"), _average_pool_gradient),
+    (re.compile(r"Einsum"), _einsum),
     (re.compile(r"AddN|AccumulateNV2"), _addn),
 )
 

@@ -16,7 +16,7 @@ from graphlens.facts.roofline import short_device
 from graphlens.facts.steps import steps_of
 from graphlens.ir.devices import LANE_BINS, LiveTensor, Memory
 from graphlens.ir.graph import Op, TensorSpec, in_edges, op_of
-from graphlens.ir.ops import CONSTANTS
+from graphlens.ir.ops import CONSTANTS, runtime_type
 from graphlens.ir.run import Profile
 
 if TYPE_CHECKING:
@@ -40,13 +40,13 @@ _RETURNS: Final = frozenset({"_Retval", "_DeviceRetval"})
 _WEIGHTS: Final = CONSTANTS | {"ReadVariableOp", "_ReadVariablesOp", "VariableV2", "Variable"}
 _HANDLES: Final = frozenset({"resource"})
 
-# Kernels of these ask for their output in place of an input of the same type and shape that nobody else reads
-# (TensorFlow's `forward_input_or_allocate_output`; the elementwise ones through `UnaryOp` and `BinaryOp`).
+# Kernels of these ask for their output in place of an input of the same type and size that nobody else reads
+# (TensorFlow's `forward_input_or_allocate_output`; the elementwise ones in `UnaryOp`, `BinaryOp` and `numeric_op.h`).
 _IN_PLACE: Final = frozenset(
-    """Abs Add AddV2 AddN BiasAdd Ceil Cos Div DivNoNan Elu Erf Exp Expm1 Floor FloorDiv FloorMod Inv LeakyRelu Log
-    Log1p LogSoftmax LogicalNot Maximum Minimum Mul MulNoNan Neg Pow RealDiv Reciprocal Relu Relu6 Round Rsqrt RsqrtGrad
-    Selu Sigmoid SigmoidGrad Sign Sin Softmax Softplus Softsign Sqrt Square SquaredDifference Sub Tanh
-    TanhGrad""".split()
+    """Abs Add AddV2 AddN BiasAdd Ceil Cos Div DivNoNan Elu EluGrad Erf Exp Expm1 Floor FloorDiv FloorMod Inv LeakyRelu
+    LeakyReluGrad Log Log1p LogSoftmax LogicalNot Maximum Minimum Mul MulNoNan Neg Pow RealDiv Reciprocal Relu Relu6
+    Relu6Grad ReluGrad Round Rsqrt RsqrtGrad Selu SeluGrad Sigmoid SigmoidGrad Sign Sin Softmax Softplus SoftplusGrad
+    Softsign SoftsignGrad Sqrt SqrtGrad Square SquaredDifference Sub Tanh TanhGrad""".split()
 )
 
 
@@ -226,7 +226,7 @@ class _Walk:
     def _reuse(self) -> None:
         """Let ops that can work in place take over the memory of an input that ends with them."""
         for position, (name, op) in enumerate(self.ops.items()):
-            made = self.buffers.get(Tensor(name, 0)) if op.type in _IN_PLACE else None
+            made = self.buffers.get(Tensor(name, 0)) if runtime_type(op.type) in _IN_PLACE else None
             if made and any(self._can_become(ended, made, position) for ended in self._read(name)):
                 made.born = position + 1  # at its own position it is the input, which is counted already
 
@@ -234,7 +234,7 @@ class _Walk:
         maker = self.ops[ended.tensor.op]
         return (
             ended.dies == position
-            and ended.spec == made.spec
+            and (ended.spec.dtype, ended.nbytes) == (made.spec.dtype, made.nbytes)  # a view has another shape
             and maker.type not in _HELD_BY_THE_CALLER
             and space_of(maker) == space_of(self.ops[made.tensor.op])
         )

@@ -117,13 +117,14 @@ def _full_finding(memory: Memory, needed: int, device_bytes: int) -> Finding:
 
 
 def _spike_finding(memory: Memory, device_bytes: int | None) -> Finding:
+    ops = _responsible(memory)
     return found(
         title=f"For {format_share(_width(memory))} of its ops the step needs twice the memory of all others "
         f"({format_bytes(memory.peak_bytes)})",
-        nodes=_responsible(memory),
+        nodes=ops,
         evidence=_evidence(memory, device_bytes),
-        reason=f"{counted(len(_responsible(memory)), 'tensor')} make up the peak at {memory.at_op}; outside of it less "
-        f"than {format_bytes(round(SPIKE_HEIGHT * memory.peak_bytes))} are alive, by an estimate",
+        reason=f"{counted(len(ops), 'tensor')} {'makes' if len(ops) == 1 else 'make'} up the peak at {memory.at_op}; "
+        f"outside of it less than {format_bytes(round(SPIKE_HEIGHT * memory.peak_bytes))} are alive, by an estimate",
         fix=_fix(),
     )
 
