@@ -17,6 +17,7 @@ from graphlens.facts.flat import canonical_name
 from graphlens.facts.names import Names, device_name, kernel_name, kernels_as_ops
 from graphlens.facts.steps import length_ns, steps_of, typical
 from graphlens.ir.evidence import Evidence
+from graphlens.ir.ops import TRANSFERS
 from graphlens.ir.run import DeviceEvent, OpEvent, OpTiming, Profile, ReplayRecord, Span
 
 # A loop op of which the profile saw fewer of the replayed executions than this share is timed by the replay.
@@ -240,7 +241,8 @@ def _is_joined(name: str, op: str, names: Names, origins: Mapping[str, tuple[str
     if origins is None:
         return names.explains(name, op)
     found = names.find(name, op)
-    return found is not None and bool(origins.get(found))
+    # A transfer is no op as written; that the executed graph holds it says whose tensor it carries.
+    return found is not None and (op in TRANSFERS or bool(origins.get(found)))
 
 
 # -- the second route ---------------------------------------------------------------------------------------------
