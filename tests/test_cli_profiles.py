@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import Command
-from end_to_end import CAPTURES, assert_refused, files_in
+from end_to_end import CAPTURES, REPOSITORY, assert_refused, files_in
 from load_helpers import REAL, needs_real
 
 import graphlens
@@ -56,6 +56,21 @@ def test_a_capture_may_be_judged_with_a_profile_of_another_run(run: Command, tmp
     assert times[0] == times[1], "it is the same profile after all"
     assert other["environment"]["profile"] == "profile.xplane.pb"
     assert other["step"]["median_ns"] == other["step"]["profiled_median_ns"], "no time of the capture's own run is left"
+
+
+@pytest.mark.tf
+def test_a_program_is_traced_and_not_run_for_a_profile_of_it(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(CAPTURES / "train_step.capture") as archive:
+        path = archive.extract("profile.xplane.pb", tmp_path)
+    monkeypatch.chdir(REPOSITORY)
+    outcome = run("analyze", "fixtures.models:train_step", "--profile", path, "-o", tmp_path / "report.json")
+    assert outcome.code == 0, outcome.err
+    document = json.loads((tmp_path / "report.json").read_text())
+    assert document["quality"]["join_rate"] == 1.0
+    assert "executed" not in document["graphs"]
+    assert max(document["ops"], key=lambda row: row["self_ns"] or 0)["op"] == "Conv2D"
 
 
 def test_python_takes_a_profile_as_well(tmp_path: Path, profile: Path) -> None:

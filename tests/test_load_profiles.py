@@ -16,6 +16,7 @@ from load_helpers import REAL, needs_real, run_tensorflow
 from tensorboard.compat.proto import config_pb2
 from test_load_xplane import HostPlane
 
+import graphlens
 from graphlens.errors import TargetError
 from graphlens.ir.run import host_of_thread
 from graphlens.loaders.profiles import read_recorded
@@ -96,8 +97,11 @@ def test_what_the_host_executed_are_ops_and_those_at_the_same_time_ran_on_thread
 def test_devices_of_several_tasks_keep_their_host(tmp_path):
     run = Run()
     for task in (0, 1):
-        run.record(f"/job:worker/replica:0/task:{task}/device:GPU:0/stream:1", "a", 0, 1, "gemm regs:1@@a:MatMul#x=1#")
+        worker = f"/job:worker/replica:0/task:{task}"
+        run.record(f"{worker}/device:GPU:0/stream:1", "a", 0, 1, "gemm regs:1@@a:MatMul#x=1#")
+        run.record(f"{worker}/device:CPU:0", "b", 0, 1, "b = Relu(a)")
     profile = run.read(tmp_path)
+    assert [host_of_thread(op.thread) for op in profile.ops] == [0, 1]
     assert profile.hosts == ("worker/0", "worker/1")
     assert [(device.host, device.name) for device in profile.devices] == [("worker/0", "GPU:0"), ("worker/1", "GPU:0")]
     assert {(k.name, k.node) for k in profile.kernels_on_device} == {("gemm", "a")}
@@ -141,6 +145,10 @@ def test_what_tensorflow_of_today_records_is_read_with_its_partitions(tmp_path):
     assert "product" in {node.name for partition in found.partitions for node in partition.node}
     timeline = read(tmp_path / "timeline.json").profile
     assert {op.node for op in timeline.ops} == {op.node for op in found.profile.ops}
+    document = graphlens.analyze(tmp_path / "run_meta").document
+    assert document.graphs["executed"].nodes > 0, "it holds the graph that ran"
+    assert document.quality.join_rate == 1.0
+    assert {row.name for row in document.ops if row.self_ns} >= {"product", "out"}
 
 
 @needs_real
@@ -180,7 +188,7 @@ def test_a_real_timeline_of_tensorflow_1():
     copies = Counter((c.node or c.edge, c.start_ns, c.end_ns - c.start_ns) for c in profile.copies)
     assert copies == durations("/device:GPU:0/memcpy")
     assert copies.total() == 21
-    assert len(profile.ops) == 300, "296 of the GPU's executor, 4 of the processor's"
+    assert len(profile.ops) == 298, "295 of the GPU's executor, 3 of the processor's, without where each begins"
     assert [device.name for device in profile.devices] == ["GPU:0"]
     assert Counter(copy.kind for copy in profile.copies) == {"host-to-device": 5, "device-to-host": 6, None: 10}
 

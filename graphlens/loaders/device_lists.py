@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
-from graphlens.ir.run import CopyEvent, DeviceEvent, OpEvent, ProfiledDevice
+from graphlens.ir.run import THREADS_OF_A_HOST, CopyEvent, DeviceEvent, OpEvent, ProfiledDevice
 from graphlens.loaders.annotations import Cause, copied_bytes, copy_direction, is_copy
 from graphlens.loaders.events import Events
 
@@ -25,6 +25,7 @@ _DEVICE = re.compile(
 _ALL_STREAMS: Final = "stream:all"
 _COPIES: Final = "memcpy"
 _THIS_JOB: Final = "localhost"
+_NO_OPS: Final = frozenset({"_SOURCE", "_SINK"})  # where the executor begins and ends; they are in no graph
 
 
 class Record(NamedTuple):
@@ -90,19 +91,18 @@ def events_of(lists: Mapping[str, Sequence[Record]]) -> Events:
 
 
 def _add_ops(placed: Mapping[Place, Sequence[Record]], into: Events) -> None:
-    """Add what the host executed; these lists know no threads, so records that overlap get one each."""
-    first = 0
+    """Add what the hosts executed; these lists know no threads, so records that overlap get one each."""
+    used: Counter[str] = Counter()
     for place, records in sorted(placed.items(), key=lambda item: item[0]):
         if place.part:
             continue
-        used = 0
-        for record, thread in _on_threads(records):
+        first = used[place.host] + THREADS_OF_A_HOST * (into.hosts.index(place.host) if place.host else 0)
+        for record, thread in _on_threads(record for record in records if record.name not in _NO_OPS):
             duration_ns = record.end_ns - record.start_ns
             into.ops.append(
                 OpEvent(record.name, record.op, record.start_ns, record.end_ns, duration_ns, first + thread)
             )
-            used = max(used, thread + 1)
-        first += used
+        used[place.host] += len(records)
 
 
 def _on_threads(records: Iterable[Record]) -> Iterator[tuple[Record, int]]:
