@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import combinations
 from xml.etree import ElementTree
 
 import pytest
@@ -174,6 +175,17 @@ def test_a_change_shows_before_and_after_and_marks_what_got_less():
     assert second.cells[3].after == "unknown"
 
 
+def test_a_placement_without_copies_says_so():
+    nothing = replace(
+        sample_devices.PLACEMENT, ops_on_host=0, islands=(), counterfactuals=(), copies=CopyCount(0, 0, 0, 0, 0)
+    )
+    facts = of(placement=nothing).placement.facts
+    assert [(fact.value, fact.detail) for fact in facts[1:]] == [
+        ("0 ops", "everything has a kernel"),
+        ("0", "nothing crosses"),
+    ]
+
+
 def test_copies_between_devices_get_a_column_when_there_are_any():
     tried = replace(sample_devices.PLACEMENT.counterfactuals[0], after=CopyCount(1, 1, 2))
     placement = of(placement=replace(sample_devices.PLACEMENT, counterfactuals=(tried,))).placement
@@ -212,17 +224,30 @@ def test_dots_lie_under_the_roof_by_what_they_reached():
     assert decade == pytest.approx(ticks["10 GFLOP/s"] - ticks["100 GFLOP/s"], abs=0.2)
 
 
+def label_box(label):
+    """Left, right, top and bottom of a label in letters of 6 by 11 pixels."""
+    x, y, width = float(label.get("x")), float(label.get("y")), 6 * len(label.text)
+    left = {"name": x, "name end": x - width, "name middle": x - width / 2}[label.get("class")]
+    return left, left + width, y - 11, y
+
+
+def overlap(one, other):
+    return one[0] < other[1] and other[0] < one[1] and one[2] < other[3] and other[2] < one[3]
+
+
 def test_labels_of_dots_on_one_spot_do_not_cover_each_other():
     dots = [Dot(10.0, 50e9, 1.0, f"op{index}", "w", f"label_{index}") for index in range(6)]
     svg = ElementTree.fromstring(roofline_plot(dots, 100e9, 20e9, "a", "b"))
     labels = [text for text in svg.iter("text") if text.get("class").startswith("name")]
-    assert 1 <= len(labels) <= 4
-    assert len({(label.get("x"), label.get("y")) for label in labels}) == len(labels)
+    assert len(labels) == 6
+    boxes = [label_box(label) for label in labels]
+    assert not [pair for pair in combinations(boxes, 2) if overlap(*pair)]
+    assert [line for line in svg.iter("line") if line.get("class") == "leader"]
 
 
 def test_ops_without_operations_are_in_the_table_only():
     assert VIEW.roofline.notes == ("1 op without operations or bytes not drawn.",)
-    assert VIEW.roofline.points[-1].type == "Pad"
+    assert (VIEW.roofline.points[-1].type, VIEW.roofline.points[-1].rate) == ("Pad", "15.1 GB/s")
     assert VIEW.roofline.drawing.count("<circle") == len(VIEW.roofline.points) - 1
 
 

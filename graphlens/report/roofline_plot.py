@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import atan2, degrees, log10, sqrt
 
@@ -14,6 +14,8 @@ FONT = 12
 LEAST_RADIUS, GREATEST_RADIUS = 3.5, 13.0
 # Dots of at least this weight may not be covered by a label.
 OBSTACLE = 0.05
+# Labels that find no room beside their dot stand up to so many rows (of so many pixels) away from it.
+FARTHEST, ROW = 8, 17
 # Room beyond the outermost point, as a factor: points stay clear of the frame.
 MARGIN = 2.0
 
@@ -63,7 +65,7 @@ def roofline_plot(dots: Sequence[Dot], flops_per_s: float, bytes_per_s: float, r
         *_roof(scale, flops_per_s, bytes_per_s, roof, memory),
         # Large dots first, so that small ones stay visible and can be pointed at.
         *(_dot(scale, dot) for dot in sorted(dots, key=lambda dot: -dot.weight)),
-        *_labels(scale, dots),
+        *_labels(scale, dots, _along_roof(scale, flops_per_s / bytes_per_s, flops_per_s)),
         class_="plot",
     )
 
@@ -157,18 +159,36 @@ class _Box:
         return not apart
 
 
-def _labels(scale: _Scale, dots: Sequence[Dot]) -> list[str]:
-    """Name the dots that have a label, each at the first side where it is clear of dots and of other labels."""
-    taken = [_around(scale, dot) for dot in dots if dot.weight >= OBSTACLE]
+def _labels(scale: _Scale, dots: Sequence[Dot], roof: _Box) -> list[str]:
+    """Name the dots that have a label, each at the first place where it is clear of dots, roof and other labels."""
+    taken = [roof, *(_around(scale, dot) for dot in dots if dot.weight >= OBSTACLE)]
     parts = []
     for dot in dots:
-        for x, y, anchor in _sides(scale, dot) if dot.label else ():
+        for x, y, anchor in _places(scale, dot) if dot.label else ():
             box = _label_box(x, y, anchor, text_width(dot.label, FONT))
             if _inside(box) and not any(box.meets(other) for other in taken):
                 taken.append(box)
-                parts.append(element("text", text=dot.label, class_=f"name {anchor}".strip(), x=x, y=y))
+                parts += [*_leader(scale, dot, x, y), element("text", text=dot.label, class_=_class(anchor), x=x, y=y)]
                 break
     return parts
+
+
+def _class(anchor: str) -> str:
+    return f"name {anchor}".strip()
+
+
+def _leader(scale: _Scale, dot: Dot, x: float, y: float) -> list[str]:
+    """Tie a label that stands away from its dot to it."""
+    from_x, from_y = scale.x(dot.intensity), scale.y(dot.flops_per_s)
+    if abs(y - from_y) <= _radius(dot) + 5 + FONT:
+        return []
+    return [element("line", class_="leader", x1=from_x, y1=from_y, x2=x, y2=y - FONT / 3)]
+
+
+def _along_roof(scale: _Scale, ridge: float, flops_per_s: float) -> _Box:
+    """Return the strip of the flat part, with its words above."""
+    y = scale.y(flops_per_s)
+    return _Box(scale.x(ridge), y - 2 * FONT, WIDTH - RIGHT, y + 2)
 
 
 def _around(scale: _Scale, dot: Dot) -> _Box:
@@ -176,14 +196,14 @@ def _around(scale: _Scale, dot: Dot) -> _Box:
     return _Box(x - radius, y - radius, x + radius, y + radius)
 
 
-def _sides(scale: _Scale, dot: Dot) -> tuple[tuple[float, float, str], ...]:
+def _places(scale: _Scale, dot: Dot) -> Iterator[tuple[float, float, str]]:
+    """Yield where a label may stand: beside its dot, below, above, then further away."""
     x, y, away = scale.x(dot.intensity), scale.y(dot.flops_per_s), _radius(dot) + 5
-    return (
-        (x + away, y + 4, ""),
-        (x - away, y + 4, "end"),
-        (x, y + away + FONT, "middle"),
-        (x, y - away, "middle"),
-    )
+    yield from ((x + away, y + 4, ""), (x - away, y + 4, "end"))
+    yield from ((x, y + away + FONT, "middle"), (x, y - away, "middle"))
+    for rows in range(2, FARTHEST):
+        for below in (rows, -rows):
+            yield from ((x + away, y + below * ROW, ""), (x - away, y + below * ROW, "end"))
 
 
 def _label_box(x: float, y: float, anchor: str, width: float) -> _Box:

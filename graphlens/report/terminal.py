@@ -119,9 +119,9 @@ def _machine(view: View) -> Iterable[tuple[str, str]]:
         mostly = f"{first.count} {first.kind}, {first.reason}: {first.size}, {first.time}"
         yield "Copies", f"{view.copies.summary}; {mostly}"
     if view.placement is not None:
-        on_device, on_host, _, copied, _ = (fact.value for fact in view.placement.facts)
+        on_device, on_host, *_ = (fact.value for fact in view.placement.facts)
         where = f"{on_device} on it, {on_host} on the host"
-        yield "What-if", f"{view.placement.device}, modelled: {where}; copies {view.placement.copies}, {copied}"
+        yield "What-if", f"{view.placement.device}, modelled: {where}; copies {view.placement.copies}"
     if view.roofline is not None:
         yield "Roofline", f"{view.roofline.roof} and {view.roofline.memory} at best here"
     if view.memory is not None:

@@ -145,11 +145,20 @@ def _point(point: RoofPoint, scope: Scope) -> PointView:
         type=point.type,
         time=format_ns(point.ns),
         intensity=UNKNOWN if intensity is None else f"{intensity:.3g}",
-        rate=UNKNOWN if rate is None else format_flop_rate(rate),
+        rate=_reached(point),
         share=format_share(point.share),
         width=round(1000 * min(max(point.share, 0.0), 1.0), 1),
         values=(point.ns, intensity, rate, point.share),
     )
+
+
+def _reached(point: RoofPoint) -> str:
+    """Write operations per second, or bytes per second of an op that only moves data."""
+    if not point.ns:
+        return UNKNOWN
+    if not point.flops:
+        return format_byte_rate(point.bytes / point.ns * 1e9)
+    return format_flop_rate(point.flops / point.ns * 1e9)
 
 
 def _point_notes(points: Sequence[RoofPoint], drawable: Sequence[RoofPoint]) -> tuple[str, ...]:

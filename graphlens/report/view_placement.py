@@ -143,10 +143,16 @@ def copies_in_words(count: CopyCount) -> str:
 def _facts(placement: Placement) -> tuple[Fact, ...]:
     copies = placement.copies
     crossing = copies.host_to_device + copies.device_to_host + copies.device_to_device
-    return (
+    islands = f"in {plural(len(placement.islands), 'island')}" if placement.islands else "everything has a kernel"
+    facts = (
         Fact("On the device", plural(placement.ops_on_device, "op"), "have a kernel there"),
-        Fact("On the host", plural(placement.ops_on_host, "op"), f"in {plural(len(placement.islands), 'island')}"),
-        Fact("Copies per step", format_count(crossing), copies_in_words(copies)),
+        Fact("On the host", plural(placement.ops_on_host, "op"), islands),
+        Fact("Copies per step", format_count(crossing), copies_in_words(copies) if crossing else "nothing crosses"),
+    )
+    if not crossing:
+        return facts
+    return (
+        *facts,
         Fact("Copied per step", format_bytes(copies.bytes), "from shapes and data types"),
         Fact("Time of the copies", format_ns(copies.ns), "from the device's bandwidth, not from a run"),
     )

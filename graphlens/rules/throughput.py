@@ -16,7 +16,7 @@ from graphlens.rules.granularity import CHEAP_OP_NS
 from graphlens.rules.needs import EXECUTED, PROFILE, ROOF, Need
 from graphlens.rules.phrases import counted
 from graphlens.rules.registry import found, rule
-from graphlens.units import format_bytes, format_flops, format_ns, format_share
+from graphlens.units import format_byte_rate, format_bytes, format_flop_rate, format_flops, format_ns, format_share
 
 # An order of magnitude.  What separates a sound kernel from the roof is less: an output that is not in the cache is
 # read before it is written (two thirds of the roof remain), and on a shared machine half of the processor may be gone.
@@ -127,7 +127,7 @@ def _slow_finding(facts: Facts, roof: Roof, kind: str, points: Sequence[RoofPoin
 
 def _reason(roof: Roof, points: Sequence[RoofPoint], ns: int, at_roof_ns: int) -> str:
     flops, nbytes = sum(point.flops for point in points), sum(point.bytes for point in points)
-    rates = f"{format_flops(round(roof.flops_per_s))}/s and {format_bytes(round(roof.bytes_per_s))}/s"
+    rates = f"{format_flop_rate(roof.flops_per_s)} and {format_byte_rate(roof.bytes_per_s)}"
     return (
         f"{format_flops(flops)} and {format_bytes(nbytes)} would take {format_ns(at_roof_ns)} at the {rates} that were "
         f"measured on {roof.device or 'this machine'}; they took {format_ns(ns)} per step, which their work does not "
