@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -21,9 +21,10 @@ from graphlens.facts.flat import with_shapes
 from graphlens.facts.placement import changes, limits, pinning, prediction
 from graphlens.facts.placement.gpus import Gpu, gpu_named
 from graphlens.facts.placement.prediction import Simulated
+from graphlens.ir import unsafe
 from graphlens.ir.devices import Copy, Counterfactual, Placement
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import Function, TensorSpec, op_of, ops_of
+from graphlens.ir.graph import Function, Graph, TensorSpec, op_of, ops_of
 from graphlens.loaders.graphdef import build_graph, parse_graph_def
 from graphlens.loaders.parts import BEFORE_PLACER, MANIFEST
 from graphlens.pipeline.gather import Gathered
@@ -59,11 +60,27 @@ def with_placement(request: Request, gathered: Gathered, evidence: Evidence, pro
     kernels = placement.table_for(_version(evidence))
     progress(f"placing the ops on a {gpu.name}", 0, 0)
     dumped = gathered.part(BEFORE_PLACER)
-    with _optimizer(dumped, kernels.version) as (optimizer, lost):
-        whatif = _WhatIf(evidence, Facts(evidence).traced, _inputs(gathered), gpu, kernels, optimizer)
-        if dumped is None:
-            return whatif.of_traced()
-        return whatif.of_lowered(build_graph(parse_graph_def(dumped, BEFORE_PLACER)).main, lost)
+    whatif = _WhatIf(evidence, Facts(evidence).traced, _inputs(gathered), gpu, kernels, None, progress)
+    if dumped is None:
+        return whatif.of_traced()
+    lowered = build_graph(parse_graph_def(dumped, BEFORE_PLACER))
+    why = _reason_not_to_optimize(request, gathered, lowered, kernels.version)
+    if why is not None:
+        return whatif.of_lowered(lowered.main, (f"{limits.NO_OPTIMIZER} ({why})",))
+    with _optimizer(dumped) as optimizer:
+        return replace(whatif, optimizer=optimizer).of_lowered(lowered.main, ())
+
+
+def _reason_not_to_optimize(request: Request, gathered: Gathered, lowered: Graph, version: str) -> str | None:
+    """Say why Grappler cannot see the graph.  It runs what it folds, so a stranger's graph is judged first."""
+    installed = _installed()
+    if installed is None:
+        return "TensorFlow is not installed here"
+    if not installed.startswith(f"{version}."):
+        return f"TensorFlow {installed} is installed here, and another one recorded it"
+    if gathered.capture is None or request.trust:
+        return None
+    return unsafe.refusal(unsafe.unsafe_ops(lowered))
 
 
 def _version(evidence: Evidence) -> str:
@@ -95,15 +112,10 @@ def _installed() -> str | None:
 
 
 @contextmanager
-def _optimizer(dumped: bytes | None, version: str) -> Iterator[tuple[placement_ask.Optimizer | None, tuple[str, ...]]]:
-    """Yield a child that runs Grappler on the graph where there is one to be had, and what is lost without."""
-    installed = _installed()
-    if dumped is None or installed is None or not installed.startswith(f"{version}."):
-        yield None, (limits.NO_OPTIMIZER,)
-        return
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="graphlens-", ignore_cleanup_errors=True))
-        yield stack.enter_context(placement_ask.optimizer(dumped, Path(folder))), ()
+def _optimizer(dumped: bytes) -> Iterator[placement_ask.Optimizer]:
+    folder = tempfile.TemporaryDirectory(prefix="graphlens-", ignore_cleanup_errors=True)
+    with folder as name, placement_ask.optimizer(dumped, Path(name)) as optimizer:
+        yield optimizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +128,7 @@ class _WhatIf:
     gpu: Gpu
     kernels: placement.KernelTable
     optimizer: placement_ask.Optimizer | None
+    progress: Progress
 
     # -- the two kinds of graph -----------------------------------------------------------------------------------
 
@@ -136,7 +149,7 @@ class _WhatIf:
         if self.traced is None:
             raise UsageError(NO_GRAPH)
         function = Function("", self.traced)
-        simulated = replace(self, optimizer=None)._simulate(placement.netlist_of(function), function)
+        simulated = self._simulate(placement.netlist_of(function), function)
         found = prediction.between_ops(simulated, prediction.copies(simulated, self.gpu, self.evidence.replay))
         lost = (limits.NOT_LOWERED, limits.NO_OPTIMIZER, *(() if self.evidence.replay else (limits.NOT_EXECUTED,)))
         return self._with(simulated, found, (), lost)
@@ -198,7 +211,9 @@ class _WhatIf:
         """Try each change that applies on a copy of the graph."""
         before = prediction.count(found)
         fed = placement.fed_with(simulated.before.ops, self.inputs)
-        for trial in changes.trials(simulated.before, simulated.placed, found, fed):
+        trials = changes.trials(simulated.before, simulated.placed, found, fed)
+        for number, trial in enumerate(trials):
+            self.progress(f"trying {trial.words}", number, len(trials))
             change = placement_ask.Change(trial.shapes, trial.cut, trial.pin_to_host)
             try:
                 changed = self._simulate(trial.netlist, simulated.after, change)

@@ -11,15 +11,17 @@ import json
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, Final
 
-from graphlens.errors import GraphLensError
+from graphlens.errors import ExecutionError, GraphLensError
 from graphlens.loaders.tensors import STRIPPED_BYTES, STRIPPED_DIGEST, strip_weights
 from graphlens.tf.channel import import_tensorflow, reserve_stdout
 from graphlens.tf.errors import first_line
 
 _SEED: Final = 0
+MOST_ELEMENTS: Final = 1 << 29  # of all weights that are made up: 2 GiB as float32, what a GraphDef can hold
 _ARGUMENT, _RESULT, _STAND_IN = "_Arg", "_Retval", "FakeParam"
 _INDEX: Final = "_graphlens_index"
 _RESOURCE: Final = 20  # DT_RESOURCE
@@ -69,15 +71,20 @@ def _read(path: Path) -> Any:
 
     graph = graph_pb2.GraphDef.FromString(path.read_bytes())
     random = np.random.default_rng(_SEED)
-    for node in graph.node:
-        if STRIPPED_BYTES not in node.attr:
-            continue
+    stripped = [node for node in graph.node if STRIPPED_BYTES in node.attr]
+    if sum(_elements(node.attr["value"].tensor) for node in stripped) > MOST_ELEMENTS:
+        raise ExecutionError("its constants are too large to be made up")
+    for node in stripped:
         tensor = node.attr["value"].tensor
         values = _values(tf.as_dtype(tensor.dtype), [dim.size for dim in tensor.tensor_shape.dim], random)
         if values is not None:
             tensor.CopyFrom(tf.make_tensor_proto(values, dtype=tensor.dtype))
         del node.attr[STRIPPED_BYTES], node.attr[STRIPPED_DIGEST]
     return graph
+
+
+def _elements(tensor: Any) -> int:
+    return prod(abs(dim.size) for dim in tensor.tensor_shape.dim)
 
 
 def _values(dtype: Any, shape: Sequence[int], random: Any) -> Any | None:
