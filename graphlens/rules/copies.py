@@ -40,13 +40,20 @@ def grouped(
 
 
 def scope_of(facts: Facts, copy: Copy) -> str:
-    """Return the layer of the op that is at fault, numbers left out: repeated layers have one and the same cause.
+    """Return the layer of the op that is at fault, numbers left out: repeated layers have one and the same cause."""
+    return _NUMBER.sub("#", _layer(facts, copy))
 
-    An op of no layer is in its own scope.
-    """
+
+def layers_of(facts: Facts, copies: Iterable[Copy]) -> str:
+    """Name the layer that copies of one cause are in: of several that are alike, with ``#`` for their numbers."""
+    layers = {_layer(facts, copy) for copy in copies}
+    return next(iter(layers)) if len(layers) == 1 else _NUMBER.sub("#", next(iter(layers)))
+
+
+def _layer(facts: Facts, copy: Copy) -> str:
+    """Return the layer of an op, the scope of its name for one of which no graph knows."""
     name = copy.at_fault or copy.dst or copy.src
-    layer = facts.layer(name) if name in facts.graph else name.rpartition("/")[0]
-    return _NUMBER.sub("#", layer or "")
+    return (facts.layer(name) if name in facts.graph else name.rpartition("/")[0]) or ""
 
 
 def bytes_per_step(copies: Iterable[Copy]) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from graphlens.facts.core import Facts
 from graphlens.facts.transfers import Transfer
@@ -13,6 +13,7 @@ from graphlens.rules.copies import (
     bytes_per_step,
     device_of,
     grouped,
+    layers_of,
     listed,
     nodes_of,
     over_the_bus,
@@ -21,6 +22,7 @@ from graphlens.rules.copies import (
     scope_of,
     sized,
 )
+from graphlens.rules.copy_fixes import fix_for, simulated_changes
 from graphlens.rules.needs import ACCELERATOR
 from graphlens.rules.phrases import counted
 from graphlens.rules.registry import found, rule
@@ -110,11 +112,11 @@ def _copies_of_one_cause(facts: Facts, group: Sequence[Transfer]) -> Finding:
             "origin": copies[0].origin,
             "copies": listed(copies),
             "on_critical_path": any(copy.on_critical_path for copy in copies),
-            **_simulated_changes(facts, copies),
+            **simulated_changes(facts, copies),
         },
         reason=reason_of(copies),
         saving=saving_of(facts, group),
-        fix=_fix(facts, copies),
+        fix=fix_for(facts, copies),
         floor="low",
     )
 
@@ -125,7 +127,7 @@ def _title(facts: Facts, copies: Sequence[Copy]) -> str:
     way = "between" if many else "from host to" if copies[0].kind == "host-to-device" else "from"
     if not many:
         devices = device_of(copies) + (" to the host" if copies[0].kind == "device-to-host" else "")
-    where = scope_of(facts, copies[0])
+    where = layers_of(facts, copies)
     verb = "would go" if copies[0].origin == "modelled" else "goes" if len(copies) == 1 else "go"
     cause = _CAUSES[copies[0].reason] + (f" in {where}" if where else "")
     return f"{counted(len(copies), 'tensor')} {verb} {way} {devices} each step ({sized(copies)}): {cause}"
@@ -142,73 +144,6 @@ _CAUSES: Final[Mapping[CopyReason | None, str]] = {
     "cross-replica": "replicas on different devices",
     None: "cause unknown",
 }
-
-
-# -- fixes ----------------------------------------------------------------------------------------------------------
-
-_PIN: Final = 'tf.config.optimizer.set_experimental_options({"pin_to_host_optimization": True})'
-_FIXES: Final[Mapping[CopyReason | None, tuple[str, str | None]]] = {
-    "shape arithmetic": (
-        "Give the batch and other sizes fixed values, so that shapes are known before the step",
-        "@tf.function(input_signature=[tf.TensorSpec((32, 128), tf.int64)])  # no None",
-    ),
-    "int32/host-memory argument": (
-        "Keep index tensors int64, or let Grappler run small integer ops on the host",
-        f"ids = tf.cast(ids, tf.int64)  # once, where they are made\n# or\n{_PIN}",
-    ),
-    "constant on the host": (
-        "Hold the constant as int64 or float, which the device keeps, or let Grappler run its readers on the host",
-        _PIN,
-    ),
-    "string/resource op": (
-        "Move the lookup out of the model, into the input pipeline",
-        "dataset = dataset.map(lambda text: vocabulary(text))  # the model takes the ids",
-    ),
-    "Python op": ("Write it in TensorFlow ops, or run it in the input pipeline", None),
-    "explicit device": ("Drop the tf.device around the ops named", None),
-    "fetch": ("Return fewer or smaller results, or keep them on the device until they are needed", None),
-    "cross-replica": ("Reduce over replicas with a collective instead of through the host", None),
-    None: ("Find the code that copies: record again with the graph, or profile a single step", None),
-}
-
-
-def _fix(facts: Facts, copies: Sequence[Copy]) -> Fix:
-    reason = copies[0].reason
-    summary, snippet = _FIXES[reason]
-    if reason != "explicit device":
-        return Fix(summary, "manual", (), snippet)
-    written = [name for copy in copies for name in facts.origins.get(copy.at_fault or "", ())]
-    edits = ({"edit": "place-ops", "ops": list(dict.fromkeys(written)), "device": ""},) if written else ()
-    return Fix(summary, "tolerance", edits, snippet)
-
-
-# The change to a simulated placement that answers to a cause.
-_CHANGES: Final[Mapping[str, frozenset[str]]] = {
-    "shape arithmetic": frozenset({"static-batch", "pin-to-host"}),
-    "int32/host-memory argument": frozenset({"pin-to-host"}),
-    "constant on the host": frozenset({"pin-to-host"}),
-    "string/resource op": frozenset({"lookup-outside"}),
-    "explicit device": frozenset({"move-device"}),
-}
-
-
-def _simulated_changes(facts: Facts, copies: Sequence[Copy]) -> Mapping[str, Any]:
-    """Return what the simulation says of changes that answer to the cause, where it tried any."""
-    placement = facts.evidence.placement
-    wanted = _CHANGES.get(copies[0].reason or "", frozenset())
-    tried = [item for item in placement.counterfactuals if item.change in wanted] if placement else []
-    if not tried or copies[0].origin != "modelled":
-        return {}
-    return {
-        "simulated_changes": [
-            {
-                "change": item.change,
-                "host_to_device": f"{item.before.host_to_device} → {item.after.host_to_device}",
-                "device_to_host": f"{item.before.device_to_host} → {item.after.device_to_host}",
-            }
-            for item in tried
-        ]
-    }
 
 
 @rule("GL104", "host-fed-input", needs=(ACCELERATOR,))
