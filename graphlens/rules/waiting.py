@@ -106,7 +106,7 @@ def _idle_ns(group: Sequence[Sync]) -> int | None:
 
 def _times(group: Sequence[Sync]) -> str:
     waits = sum(sync.waits or 0.0 for sync in group)
-    return "once" if round(waits, 1) == 1 else f"{waits:.3g} times"
+    return "once" if round(waits, 1) == 1 else f"{waits:.1f} times"
 
 
 def _sync(facts: Facts, group: Sequence[Sync], title: str) -> Finding:
