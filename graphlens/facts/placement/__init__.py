@@ -12,6 +12,10 @@ flow lowered), read with ``loaders.graphdef.build_graph``::
 ``place`` follows placer.cc and colocation_graph.cc, ``transfers`` memory_types.cc and graph_partition.cc.  Both take
 ``Rules`` that switch single rules off, for tests which show that each one matters.  TensorFlow counts copies after its
 graph optimizer has run: ``netlist_of`` of that graph with ``devices_of`` gives the same input as after a real run.
+
+The simulation is in ``kernels``, ``netlist``, ``arguments``, ``groups``, ``placer``, ``frames`` and ``crossings``; what a
+report says of one is in ``prediction`` (ops, islands, copies), ``counts``, ``gpus``, ``changes``, ``pinning`` and
+``limits``.
 """
 
 from __future__ import annotations
