@@ -13,8 +13,8 @@ flow lowered), read with ``loaders.graphdef.build_graph``::
 ``Rules`` that switch single rules off, for tests which show that each one matters.  TensorFlow counts copies after its
 graph optimizer has run: ``netlist_of`` of that graph with ``devices_of`` gives the same input as after a real run.
 
-The simulation is in ``kernels``, ``netlist``, ``arguments``, ``groups``, ``placer``, ``frames`` and ``crossings``; what a
-report says of one is in ``prediction`` (ops, islands, copies), ``counts``, ``gpus``, ``changes``, ``pinning`` and
+The simulation is in ``kernels``, ``netlist``, ``arguments``, ``groups``, ``placer``, ``frames`` and ``crossings``; what
+a report says of one is in ``prediction`` (ops, islands, copies), ``counts``, ``gpus``, ``changes``, ``pinning`` and
 ``limits``.
 """
 
