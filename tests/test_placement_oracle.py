@@ -180,6 +180,16 @@ def test_many_random_functions_are_placed_and_partitioned_alike(fake_gpu: Path, 
     print(check_random(many))
 
 
+@pytest.mark.heavy
+def test_a_large_training_step_is_placed_and_partitioned_alike(fake_gpu: Path, tmp_path: Path) -> None:
+    (large,) = run(tmp_path, ["mobilenet_v2_train"], fake_gpu).values()
+    wrong, total = misplaced(large)
+    different, sent_in_all = missent(large)
+    print(f"MobileNetV2's training step: {total} ops, {sent_in_all} transfers")
+    assert total > 10_000
+    assert (wrong, different) == ([], set())
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_without_a_rule_something_differs(on_fake_gpu: dict[str, Run], few_random: dict[str, Run], rule: str) -> None:
     """The comparison can fail: each rule decides something here."""

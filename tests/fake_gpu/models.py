@@ -337,6 +337,12 @@ def mobilenet_train() -> Model:
     return _trained(keras.Model(inputs, outputs), _uniform(4, 24, 24, 3), 5)
 
 
+def mobilenet_v2_train() -> Model:
+    """Keras' own training step of the whole MobileNetV2: a graph of about 11,000 ops."""
+    network = _keras().applications.MobileNetV2(input_shape=(64, 64, 3), weights=None, classes=5)
+    return _trained(network, _uniform(2, 64, 64, 3), 5)
+
+
 def bilstm_train() -> Model:
     """Keras' own training step of a bidirectional LSTM; seeing a GPU, Keras chooses cuDNN's op."""
     keras = _keras()
