@@ -21,7 +21,8 @@ _OPAQUE: Final = frozenset(
     "If StatelessIf While StatelessWhile Case StatelessCase PartitionedCall StatefulPartitionedCall".split()
 )
 NO_OPTIMIZER: Final = (
-    "the graph optimizer did not run: constants that it folds and ops that it removes or adds are counted as written"
+    "the graph optimizer did not run: constants that it folds and ops that it removes or adds are counted as written, "
+    "and no changes were tried"
 )
 NOT_LOWERED: Final = (
     "the graph was not lowered: ops of all branches count as run, and what goes in and out of loops is not counted"
