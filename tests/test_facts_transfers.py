@@ -181,6 +181,15 @@ def test_an_event_that_contradicts_a_pair_is_not_joined_to_it(found: CopyEvent) 
     assert joined_to(found) is None
 
 
+@pytest.mark.parametrize("reporting", [0, 1])
+def test_either_of_two_accelerators_may_report_the_copy_between_them(reporting: int) -> None:
+    evidence = sketch("a = Relu() float32[8] @GPU:0\ns = _Send(a) @GPU:0\nr = _Recv(s) float32[8] @GPU:1")
+    devices = (ProfiledDevice("GPU:0", kind="GPU"), ProfiledDevice("GPU:1", kind="GPU"))
+    profile = Profile(copies=(event("device-to-device", node="r", device=reporting),), devices=devices)
+    (copy,) = Facts(Evidence(evidence.target, executed=evidence.executed, profile=profile)).copies
+    assert (copy.src, copy.kind, copy.events) == ("a", "device-to-device", 1)
+
+
 def joined_to(found: CopyEvent) -> str | None:
     """The producer of the pair that an event is joined to, beside the graph of the first test."""
     evidence = sketch(THERE_AND_BACK)
@@ -359,6 +368,8 @@ def test_busy_time_equals_a_count_of_instants() -> None:
             assert busy.within_ns(start, start + length) == len(instants & set(range(start, start + length)))
             following = [instant for instant in instants if instant >= start]
             assert busy.next_start_ns(start) == min(following, default=None)
+            pieces = [instant for piece in busy.pieces(start, start + length) for instant in range(*piece)]
+            assert pieces == sorted(instants & set(range(start, start + length)))
 
 
 # -- profiles that others made --------------------------------------------------------------------------------------
@@ -426,7 +437,7 @@ def test_the_copies_of_bert_are_tied_to_ops_and_explained_where_the_event_tells(
 
 def test_specs_of_a_sketch_are_those_of_the_tensor() -> None:
     (pair, *_) = pairs_of(sketch(THERE_AND_BACK).executed.main.graph)
-    assert (pair.tensor, pair.edge, pair.accelerator) == (TensorSpec("float32", (8, 4)), "edge_5_a", "GPU:0")
+    assert (pair.tensor, pair.edge, pair.accelerators) == (TensorSpec("float32", (8, 4)), "edge_5_a", {"GPU:0"})
 
 
 def test_what_the_rules_say_of_bert(shared_real: Path) -> None:

@@ -34,7 +34,7 @@ from graphlens.ir.analysis import CriticalPath, Figure, OpRow, Quality, Saving, 
 from graphlens.ir.devices import Copy, DeviceRow, Distribution, Memory, Roofline
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Op, op_of, topological_order
-from graphlens.ir.run import LedgerRow, OpTiming
+from graphlens.ir.run import LedgerRow, OpTiming, Profile
 
 Stage = Literal["executed", "traced"]
 
@@ -231,7 +231,7 @@ class Facts:
         """The candidates that ran as several ops."""
         return fusion.unfused(self)
 
-    @property
+    @cached_property
     def kernels(self) -> Kernels | None:
         """What TensorFlow's registry says of the kernels of a GPU that took part; ``None``: not known."""
         return transfers.kernels(self.evidence)
@@ -259,7 +259,17 @@ class Facts:
     @cached_property
     def device_uses(self) -> tuple[device_time.DeviceUse, ...]:
         """What the accelerators that ran kernels did in a typical step; none where no step is marked."""
-        return device_time.device_uses(self.evidence.profile) if self.evidence.profile else ()
+        return device_time.device_uses(self.evidence.profile or Profile(), self.device_busy, self.device_windows)
+
+    @cached_property
+    def device_busy(self) -> Mapping[int, device_time.Busy]:
+        """When each device of the profile computed, by its number; absent when it ran no kernel."""
+        return device_time.busy_of(self.evidence.profile or Profile())
+
+    @cached_property
+    def device_windows(self) -> Mapping[int, device_time.Windows]:
+        """The steps of each device of the profile, by its number."""
+        return device_time.windows_of(self.evidence.profile or Profile())
 
     @cached_property
     def devices(self) -> tuple[DeviceRow, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
@@ -73,6 +73,11 @@ class Busy:
         index = bisect_left(self.ends_ns, time_ns + 1)
         return max(time_ns, self.starts_ns[index]) if index < len(self.starts_ns) else None
 
+    def pieces(self, start_ns: int, end_ns: int) -> Iterator[tuple[int, int]]:
+        """Yield the stretches within an interval, cut to it."""
+        for index in range(bisect_right(self.ends_ns, start_ns), bisect_left(self.starts_ns, end_ns)):
+            yield max(start_ns, self.starts_ns[index]), min(end_ns, self.ends_ns[index])
+
     def _until(self, time_ns: int) -> int:
         index = bisect_left(self.starts_ns, time_ns)
         return self.before_ns[index] - (max(0, self.ends_ns[index - 1] - time_ns) if index else 0)
@@ -117,30 +122,35 @@ class DeviceUse:
         return self.busy_ns / self.step_ns if self.step_ns else 0.0
 
 
-def device_uses(profile: Profile) -> tuple[DeviceUse, ...]:
+def device_uses(profile: Profile, busy: Mapping[int, Busy], windows: Mapping[int, Windows]) -> tuple[DeviceUse, ...]:
     """Return what the devices that ran kernels did within their steps; none where no step is marked."""
-    windows = windows_of(profile)
     kernels, copies = _stretches(profile.kernels_on_device), _stretches(profile.copies)
     return tuple(
-        _use(device, kernels[device], copies.get(device, []), windows[device].spans)
-        for device in sorted(kernels)
+        _use(device, busy[device], kernels[device], copies.get(device, []), windows[device].spans)
+        for device in sorted(busy)
         if device in windows and windows[device].marked
     )
 
 
 def _use(
-    device: int, kernels: Sequence[tuple[int, int]], copies: Sequence[tuple[int, int]], spans: Sequence[Span]
+    device: int,
+    busy: Busy,
+    kernels: Sequence[tuple[int, int]],
+    copies: Iterable[tuple[int, int]],
+    spans: Sequence[Span],
 ) -> DeviceUse:
-    busy_ns, active_ns = (
-        sum(busy.within_ns(span.start_ns, span.end_ns) for span in spans)
-        for busy in (Busy(kernels), Busy([*kernels, *copies]))
-    )
     inside = [end_ns - start_ns for start_ns, end_ns in kernels if spans[0].start_ns <= start_ns < spans[-1].end_ns]
     return DeviceUse(
         device=device,
         step_ns=round(sum(map(length_ns, spans)) / len(spans)),
-        busy_ns=round(busy_ns / len(spans)),
-        copy_ns=round((active_ns - busy_ns) / len(spans)),
+        busy_ns=round(sum(busy.within_ns(span.start_ns, span.end_ns) for span in spans) / len(spans)),
+        copy_ns=round(_only_copying_ns(busy, Busy(copies), spans) / len(spans)),
         kernels=len(inside) / len(spans),
         kernel_ns=round(median(inside)) if inside else 0,
     )
+
+
+def _only_copying_ns(busy: Busy, copying: Busy, spans: Sequence[Span]) -> int:
+    """Return for how long of the steps the device copied and did not compute."""
+    pieces = (piece for span in spans for piece in copying.pieces(span.start_ns, span.end_ns))
+    return sum(end_ns - start_ns - busy.within_ns(start_ns, end_ns) for start_ns, end_ns in pieces)

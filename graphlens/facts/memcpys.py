@@ -54,7 +54,7 @@ def _agree(event: CopyEvent, device: str, pair: Pair) -> bool:
     """Whether nothing that both tell differs."""
     return (
         event.kind in (None, pair.kind)
-        and device.upper() == pair.accelerator
+        and device.upper() in pair.accelerators
         and (not event.edge or not pair.edge or event.edge == pair.edge)
         and (not event.src or event.src == pair.src)
         and (not event.dst or not pair.readers or pair.is_read_by(event.dst))

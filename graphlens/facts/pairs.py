@@ -38,10 +38,10 @@ class Pair:
     tensor: TensorSpec | None
 
     @property
-    def accelerator(self) -> str:
-        """The device that would report the copy, as ``GPU:0``; empty between processors."""
-        ends = (self.receive, self.send)
-        return next((short_device(op.device) for op in ends if is_accelerator(op.device)), "")
+    def accelerators(self) -> frozenset[str]:
+        """The devices that may report the copy, as ``GPU:0``: both of them between two; none between processors."""
+        ends = (self.receive.device, self.send.device)
+        return frozenset(short_device(device) for device in ends if is_accelerator(device))
 
     @property
     def nbytes(self) -> int | None:

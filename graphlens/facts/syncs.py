@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from graphlens.facts.device_time import Busy, Windows, busy_of, windows_of
+from graphlens.facts.device_time import Busy, Windows
 from graphlens.ir.devices import Copy
 from graphlens.ir.graph import op_of
 from graphlens.ir.run import CopyEvent, Profile
@@ -58,19 +58,18 @@ class Sync:
 def syncs(facts: Facts) -> tuple[Sync, ...]:
     """Return the copies to the host that stop a device within the step, by falling idle time."""
     profile = facts.evidence.profile or Profile()
-    windows = windows_of(profile)
-    found = list(_found(facts, windows, _idle_after(profile, windows)))
+    found = list(_found(facts, _idle_after(facts, profile)))
     return tuple(sorted(found, key=lambda sync: (-(sync.idle_ns or 0), sync.copy.src)))
 
 
-def _found(facts: Facts, windows: Mapping[int, Windows], idle: Mapping[CopyEvent, int]) -> Iterator[Sync]:
+def _found(facts: Facts, idle: Mapping[CopyEvent, int]) -> Iterator[Sync]:
     for copy, events, _ in facts.transfers:
         if copy.kind != "device-to-host" or copy.calls_per_step == 0:
             continue
         decides = _decider(facts, copy)
         gaps = [idle[event] for event in events if event in idle]
         if gaps:
-            steps = windows[events[0].device].steps
+            steps = facts.device_windows[events[0].device].steps
             yield Sync(copy, decides, len(gaps) / steps, round(sum(gaps) / steps))
         elif decides:
             yield Sync(copy, decides)
@@ -84,12 +83,12 @@ def _decider(facts: Facts, copy: Copy) -> str:
     return op_type if op_type in DECIDERS else ""
 
 
-def _idle_after(profile: Profile, windows: Mapping[int, Windows]) -> Mapping[CopyEvent, int]:
+def _idle_after(facts: Facts, profile: Profile) -> Mapping[CopyEvent, int]:
     """Map the copies to the host after which a device had nothing to do to how long that lasted.
 
     Of several copies in one gap the last one counts; the gap after the last kernel of a step is the step's end.
     """
-    busy = busy_of(profile)
+    busy, windows = facts.device_busy, facts.device_windows
     found: dict[CopyEvent, int] = {}
     for device, events in _downloads(profile).items():
         if device in windows and device in busy:

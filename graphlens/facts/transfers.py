@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -12,7 +12,7 @@ import networkx as nx
 
 from graphlens.errors import UsageError
 from graphlens.facts.crossing import UNKNOWN, Cause, Crossing, End, Kernels, Memory, cause_of, is_accelerator, shape_ops
-from graphlens.facts.device_time import Busy, Windows, busy_of, windows_of
+from graphlens.facts.device_time import Busy
 from graphlens.facts.memcpy_causes import Known, cause_of_event, ends_of, memories_of
 from graphlens.facts.memcpys import join
 from graphlens.facts.names import Names
@@ -108,14 +108,6 @@ class _Run:
         types = {**launched, **seen, **{name: op.type for name, op in graph.nodes(data="op")}}
         shapes = self.shapes if self.facts.executed is not None else shape_ops(graph)
         return Known(graph, Names(graph, self.facts.joined_loosely), types, shapes, self.requested)
-
-    @cached_property
-    def busy(self) -> Mapping[int, Busy]:
-        return busy_of(self.profile)
-
-    @cached_property
-    def windows(self) -> Mapping[int, Windows]:
-        return windows_of(self.profile)
 
     def requested(self, name: str) -> str:
         """Return the device that the program asks for, for one of the traced ops that ``name`` stands for."""
@@ -215,7 +207,7 @@ def _place(host: str, device: ProfiledDevice, memory: Memory) -> str:
 
 def _as_reported(run: _Run, copy: Copy, events: Sequence[CopyEvent]) -> Copy:
     """Put the device's own numbers into ``copy``; per step where it is known what a step is."""
-    windows = run.windows.get(events[0].device)
+    windows = run.facts.device_windows.get(events[0].device)
     inside = windows.inside(events) if windows else list(events)
     sizes = [event.nbytes for event in events]
     total = sum(size for size in sizes if size is not None) if None not in sizes else None
@@ -225,7 +217,7 @@ def _as_reported(run: _Run, copy: Copy, events: Sequence[CopyEvent]) -> Copy:
         ns=round(_duration_ns(inside) / windows.steps) if windows else None,
         calls_per_step=len(inside) / windows.steps if windows else None,
         stream=Counter(event.stream for event in events).most_common(1)[0][0],
-        overlap_share=_overlap(run.busy.get(events[0].device), inside or events),
+        overlap_share=_overlap(run.facts.device_busy.get(events[0].device), inside or events),
         events=len(events),
         event_bytes=total,
     )

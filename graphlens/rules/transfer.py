@@ -8,7 +8,7 @@ from graphlens.facts.core import Facts
 from graphlens.facts.transfers import Transfer
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.devices import Copy
-from graphlens.rules.copies import COPIES_LISTED, grouped
+from graphlens.rules.copies import COPIES_LISTED, grouped, saving_of
 from graphlens.rules.needs import EXECUTED
 from graphlens.rules.phrases import counted
 from graphlens.rules.registry import found, rule
@@ -86,7 +86,7 @@ def _finding(facts: Facts, group: Sequence[Transfer]) -> Finding:
             "on_critical_path": any(copy.on_critical_path for copy in copies),
         },
         reason=_reason(copies, src, dst),
-        saving=facts.saving(transfers),
+        saving=saving_of(facts, group),
         fix=Fix(
             "Place producer and consumer on one device",
             "exact",
