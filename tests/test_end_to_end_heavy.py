@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import Analyzed
 from end_to_end import python
-from test_end_to_end_oracles import our_flops, tensorflow_flops
+from oracles import allocated_peaks
+from test_end_to_end_oracles import STEP, our_flops, profile_of, tensorflow_flops
 from test_end_to_end_tf import LEAST_ATTRIBUTED_SHARE, LEAST_JOIN_RATE, loop_ns
 
 import graphlens
@@ -119,3 +120,33 @@ def test_convolutions_take_most_of_resnet50(network: Analyzed) -> None:
     assert len(times_ns) == 53
     assert statistics.median(times_ns) > 10_000
     assert sum(times_ns) > 0.5 * analysis.step.median_ns
+
+
+@every_network
+def test_the_peak_of_memory_is_the_allocators(network: Analyzed, name: str, tmp_path: Path) -> None:
+    """The allocator reports what is larger than 256 KiB; what the caller feeds was allocated before the step."""
+    file = tmp_path / "batch.capture"
+    python("-m", "graphlens", "record", str(path_of(network, name)), "--batch", "4", "--steps", "6", "-o", str(file))
+    peaks = allocated_peaks(profile_of(file), STEP)
+    memory = graphlens.load(file).document.memory
+    assert memory is not None
+    fed_bytes = sum(one.bytes for one in memory.alive if "/" not in one.op)
+    peak_bytes = statistics.median(peak for peak, _ in peaks)
+    print(f"\n{name}: estimated {memory.peak_bytes - fed_bytes:,}, allocated {peak_bytes:,.0f}, {memory.at_op}")
+    assert memory.peak_bytes - fed_bytes == pytest.approx(peak_bytes, rel=0.02)
+    assert memory.at_op in {op for _, op in peaks}
+
+
+@every_network
+def test_most_of_the_step_is_compared_with_the_roof(network: Analyzed, name: str) -> None:
+    """Convolutions and products of a real network are within reach of the roof, and not far above it."""
+    document = network(name).document
+    assert document.roofline is not None
+    assert document.step is not None
+    points = document.roofline.points
+    compared = sum(point.ns for point in points) / (document.step.profiled_median_ns or document.step.median_ns)
+    heavy = [point for point in points if point.flops > 10_000_000 and "Depthwise" not in point.type]
+    share = sum(point.share * point.ns for point in heavy) / sum(point.ns for point in heavy)
+    print(f"\n{name}: {compared:.0%} of the step compared, products at {share:.2f} of {document.roofline.roof}")
+    assert compared > 0.6
+    assert 0.1 < share < 2.5  # above 1 where Winograd saves operations, and where others had the machine meanwhile

@@ -43,10 +43,13 @@ _HANDLES: Final = frozenset({"resource"})
 # Kernels of these ask for their output in place of an input of the same type and size that nobody else reads
 # (TensorFlow's `forward_input_or_allocate_output`; the elementwise ones in `UnaryOp`, `BinaryOp` and `numeric_op.h`).
 _IN_PLACE: Final = frozenset(
-    """Abs Add AddV2 AddN BiasAdd Ceil Cos Div DivNoNan Elu EluGrad Erf Exp Expm1 Floor FloorDiv FloorMod Inv LeakyRelu
-    LeakyReluGrad Log Log1p LogSoftmax LogicalNot Maximum Minimum Mul MulNoNan Neg Pow RealDiv Reciprocal Relu Relu6
-    Relu6Grad ReluGrad Round Rsqrt RsqrtGrad Selu SeluGrad Sigmoid SigmoidGrad Sign Sin Softmax Softplus SoftplusGrad
-    Softsign SoftsignGrad Sqrt SqrtGrad Square SquaredDifference Sub Tanh TanhGrad""".split()
+    """Abs Acos Acosh Add AddN AddV2 Asin Asinh Atan Atan2 Atanh BiasAdd BitwiseAnd BitwiseOr BitwiseXor Ceil
+    Cos Cosh Digamma Div DivNoNan Elu EluGrad Erf Erfc Erfinv Exp Expm1 Floor FloorDiv FloorMod Inv InvGrad
+    Invert LeakyRelu LeakyReluGrad Lgamma Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr Maximum Minimum
+    Mod Mul MulNoNan Ndtri Neg Pow RealDiv Reciprocal ReciprocalGrad Relu Relu6 Relu6Grad ReluGrad Rint Round
+    Rsqrt RsqrtGrad Selu SeluGrad Sigmoid SigmoidGrad Sign Sin Sinh Softmax Softplus SoftplusGrad Softsign
+    SoftsignGrad Sqrt SqrtGrad Square SquaredDifference Sub Tan Tanh TanhGrad TruncateDiv TruncateMod Xdivy
+    Xlog1py Xlogy""".split()
 )
 
 
