@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import networkx as nx
 
-from graphlens.facts.roofline import short_device
+from graphlens.facts.pairs import short_device
 from graphlens.facts.steps import steps_of
 from graphlens.ir.devices import LANE_BINS, LiveTensor, Memory
 from graphlens.ir.graph import Op, TensorSpec, in_edges, op_of
@@ -96,7 +96,7 @@ def memory(facts: Facts) -> Memory | None:
 def space_of(op: Op) -> str:
     """Return the memory in which an op's outputs are: the accelerator's, or the host's."""
     device = short_device(op.device)
-    return HOST if device.startswith(HOST) else device
+    return HOST if not device or device.startswith(HOST) else device
 
 
 def live_bytes(buffers: Sequence[Buffer], length: int) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from graphlens.facts import costs
+from graphlens.facts.pairs import short_device
 from graphlens.ir.devices import Roof, Roofline, RoofPoint
 from graphlens.ir.graph import Op, input_specs
 from graphlens.ir.run import OpTiming
@@ -61,19 +62,10 @@ def is_under(roof: Roof, device: str) -> bool:
 
     All logical processors of a host are one machine; accelerators are not alike.
     """
-    own = short_device(device)
-    return (
-        own.startswith("CPU") and roof.device.startswith("CPU") if roof.device.startswith("CPU") else own == roof.device
-    )
-
-
-def short_device(device: str) -> str:
-    """Write a device as ``CPU:0``; an op that was not placed ran on the processor.
-
-    >>> short_device("/job:localhost/replica:0/task:0/device:GPU:1"), short_device("/gpu:0"), short_device("")
-    ('GPU:1', 'GPU:0', 'CPU:0')
-    """
-    return device.rpartition("/")[2].removeprefix("device:").upper() or "CPU:0"
+    own = short_device(device) or "CPU:0"  # an op that was not placed ran on the processor
+    if roof.device.startswith("CPU"):
+        return own.startswith("CPU")
+    return own == roof.device
 
 
 def _dtype(facts: Facts, op: Op) -> str | None:
