@@ -94,8 +94,6 @@ def _analyze(options: argparse.Namespace) -> int:
     if options.keep_logdir and (options.static or options.profile):
         given = "--static" if options.static else "--profile"
         raise UsageError(f"with {given} nothing is recorded, and --keep-logdir has no profile to leave anywhere")
-    if options.profile and options.keep_logdir:
-        raise UsageError("with --profile nothing is recorded that --keep-logdir could leave anywhere")
     request, outputs = _request(options), options.output
     pipeline.check_outputs(outputs)
     with _progress() as progress:
@@ -277,7 +275,7 @@ def _add_keep_logdir(command: argparse.ArgumentParser) -> None:
 
 def _add_fix(commands: argparse._SubParsersAction[Any]) -> None:
     command = _command(commands, "fix", _fix, "write the model with all fixes that were proven on it")
-    _add_target(command)
+    _add_target(command, reads=_MODELS)
     command.add_argument("-o", "--output", metavar="DIR", required=True, help="the SavedModel to write; must not exist")
     _add_selection(command)
 
@@ -293,12 +291,15 @@ def _add_demo(commands: argparse._SubParsersAction[Any]) -> None:
     command.add_argument("--steps", metavar="N", type=_steps, default=DEFAULT_STEPS, help=argparse.SUPPRESS)
 
 
-def _add_target(command: argparse.ArgumentParser, nargs: str | None = None) -> None:
-    command.add_argument(
-        "target", metavar="TARGET", nargs=nargs,
-        help="a SavedModel folder, a GraphDef (.pb .pbtxt), a MetaGraph, a .keras or .h5 file, a capture, a profile, "
-        "or package.module:callable",
-    )  # fmt: skip
+_MODELS = "a SavedModel folder, a GraphDef (.pb .pbtxt), a MetaGraph, a .keras or .h5 file, or package.module:callable"
+_TARGETS = (
+    f"{_MODELS}; or a capture, or a profile (*.xplane.pb, the folder of a recording, a RunMetadata, a timeline or a "
+    "trace.json.gz)"
+)
+
+
+def _add_target(command: argparse.ArgumentParser, nargs: str | None = None, reads: str = _TARGETS) -> None:
+    command.add_argument("target", metavar="TARGET", nargs=nargs, help=reads)
     command.add_argument("--signature", metavar="NAME", help="the signature to run (default: serving_default)")
     command.add_argument("--tag", metavar="TAG", help="the tag of the MetaGraph (default: serve)")
     command.add_argument("--inputs", metavar="FILE.npz", help="one array per input name")

@@ -132,9 +132,17 @@ def test_an_unknown_size_is_left_out_and_counted() -> None:
         a = Where(x) int64[?,1] 5us
         b = StringLower(a) string[4] 5us
         c = MatMul(b) float32[1024] 5us
+        *4 d# = MatMul(c) float32[1] 5us
         """
     )
-    assert (memory.peak_bytes, memory.unknown) == (8 * KIB, 2)
+    assert (memory.peak_bytes, memory.unknown) == (8 * KIB + 4, 2)
+
+
+def test_nothing_is_said_when_more_than_a_quarter_of_the_sizes_is_unknown() -> None:
+    """A graph with an open batch: what is known are its scalars, which are no estimate of anything."""
+    open_batch = "x = Placeholder() float32[?,8]\n*3 a# = MatMul(x) float32[?,8] 5us\n"
+    assert Facts(sketch(open_batch + "*11 s# = Range(x) float32[4] 5us")).memory is None  # 4 of 15
+    assert memory_of(open_batch + "*12 s# = Range(x) float32[4] 5us").unknown == 4  # 4 of 16
 
 
 def test_ops_are_in_the_order_in_which_they_began() -> None:

@@ -59,6 +59,16 @@ def test_refusals_say_what_is_read(tmp_path):
     with pytest.raises(TargetError) as refusal:
         identify(tmp_path)
     assert READS in str(refusal.value)
+    assert len(READS) < 80, "a refusal is one line of a terminal or two"
+
+
+def test_a_folder_without_a_model_names_the_files_that_can_be_read(tmp_path):
+    (tmp_path / "graph.pbtxt").write_text('node { name: "a" op: "NoOp" }')
+    (tmp_path / "run_meta").write_bytes(b"\x0a\x08\x0a\x06\x0a\x04/dev")
+    (tmp_path / "notes.txt").write_text("nothing")
+    (tmp_path / "model.py").write_text("x = 1")
+    with pytest.raises(TargetError, match=r"name a file in it: graph\.pbtxt, run_meta$"):
+        identify(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["package.module:make", "model:build", "a.b:C.method"])

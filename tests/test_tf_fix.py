@@ -72,6 +72,22 @@ def test_an_existing_folder_is_not_touched(model: Path, tmp_path: Path) -> None:
     assert (tmp_path / "kept").read_text() == "mine"
 
 
+@pytest.mark.parametrize(("name", "content"), [("a.xplane.pb", b"\x0a\x08\x12\x06/host:"), ("capture.json", b"{}")])
+def test_a_recording_is_refused_before_any_work(
+    name: str, content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert main(["fix", str(tmp_path / name), "-o", str(tmp_path / "fixed")]) == 2
+    message = capsys.readouterr().err
+    assert "holds no weights to write; name the model itself" in message
+    assert message.count("\n") == 1
+    with pytest.raises(SystemExit):
+        main(["fix", "--help"])
+    shown = capsys.readouterr().out
+    assert "capture" not in shown
+    assert "profile," not in shown
+
+
 def test_without_a_proven_fix_nothing_is_written(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -192,7 +192,7 @@ class Facts:
 
     @cached_property
     def memory(self) -> Memory | None:
-        """How much memory the tensors of a step need at once, an estimate; ``None`` when no tensor's size is known."""
+        """How much memory the tensors of a step need at once, an estimate; ``None`` when too few sizes are known."""
         return memory.memory(self)
 
     # -- values ---------------------------------------------------------------------------------------------------

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 HOST: Final = "CPU"  # one memory for all logical processors of a machine
 LISTED_TENSORS: Final = 40  # of those alive at the peak, the largest
+# Of the ops that make tensors in a memory; with more, what is left out may well be larger than what is counted: ops of
+# open sizes are the large ones (they follow the batch), those of known sizes are scalars and shapes.
+MOST_UNKNOWN: Final = 0.25
 
 # These hand on the buffer of their first input at every output.
 _VIEWS: Final = frozenset(
@@ -83,14 +86,21 @@ class Lives:
 def memory(facts: Facts) -> Memory | None:
     """Return the estimate for the memory that is scarcest: the fullest accelerator's, else the host's.
 
-    Left out are what kernels allocate for themselves, and tensors whose size is not known.  ``None`` when no size is.
+    Left out are what kernels allocate for themselves, and tensors whose size is not known.  ``None`` when that is
+    more than ``MOST_UNKNOWN`` of the ops there.
     """
     found = lives(facts)
     spaces: dict[str, list[Buffer]] = defaultdict(list)
     for buffer in found.buffers:
         spaces[space_of(facts.op(buffer.tensor.op))].append(buffer)
     estimates = [_estimate(facts, found, space, buffers) for space, buffers in spaces.items()]
-    return max(estimates, key=lambda one: (one.device != HOST, one.peak_bytes), default=None)
+    scarcest = max(estimates, key=lambda one: (one.device != HOST, one.peak_bytes), default=None)
+    return scarcest if scarcest and _is_known(scarcest, spaces[scarcest.device]) else None
+
+
+def _is_known(estimate: Memory, buffers: Sequence[Buffer]) -> bool:
+    makers = {buffer.tensor.op for buffer in buffers}
+    return estimate.unknown <= MOST_UNKNOWN * (estimate.unknown + len(makers))
 
 
 def space_of(op: Op) -> str:

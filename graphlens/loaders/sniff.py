@@ -25,10 +25,7 @@ Kind = Literal[
     "callable", "script",
 ]  # fmt: skip
 
-READS: Final = (
-    "a SavedModel folder, a GraphDef (.pb, .pbtxt), a MetaGraph (.meta), a Keras model (.keras, .h5), "
-    "a capture, a profile (*.xplane.pb, its folder, a RunMetadata, a timeline), or package.module:callable"
-)
+READS: Final = "a model, a capture or a profile; see `graphlens analyze --help`"
 
 _CALLABLE = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")
 
@@ -115,7 +112,26 @@ def _why_no_model(path: Path, entries: list[Path]) -> str:
         return f"'{path}' looks like a SavedModel without its {savedmodel.BINARY}; copy or export it completely"
     if any(name.endswith(".index") for name in names) or "checkpoint" in names:
         return f"'{path}' holds a checkpoint, which has no graph; save the model as a SavedModel"
+    readable = _readable(entries)
+    if readable:
+        return f"'{path}' holds no {savedmodel.BINARY}; name a file in it: {', '.join(readable)}"
     return f"'{path}' holds no {savedmodel.BINARY}; GraphLens reads {READS}"
+
+
+_FILES_TRIED: Final = 20  # a hint is not worth a look into each of thousands of files
+_NO_TARGETS: Final = frozenset({"analysis", "script"})  # told apart, but not to be analyzed
+
+
+def _readable(entries: list[Path]) -> list[str]:
+    """Return the names of the files of a folder that could be targets themselves."""
+    names = []
+    for entry in [entry for entry in entries if entry.is_file()][:_FILES_TRIED]:
+        try:
+            kind = _identify_file(entry).kind
+        except TargetError:
+            continue
+        names += [entry.name] if kind not in _NO_TARGETS else []
+    return names
 
 
 # -- files --------------------------------------------------------------------------------------------------------

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from graphlens.config import Progress, Request
-from graphlens.errors import ExecutionError, UsageError
+from graphlens.errors import ExecutionError, TargetError, UsageError
 from graphlens.ir.analysis import Finding
+from graphlens.loaders import sniff
+from graphlens.loaders.profiles import PROFILE_KINDS
 from graphlens.pipeline.gather import Gathered, gather
 from graphlens.pipeline.judge import judge
 from graphlens.pipeline.proofs import explained, with_proofs
@@ -27,6 +29,7 @@ PAIRS: Final = 15
 BLOCK_MS: Final = 60.0
 WRITTEN: Final = "written"
 DEFAULT_SIGNATURE: Final = "serving_default"
+RECORDINGS: Final = PROFILE_KINDS | {"capture"}  # nothing of them can be executed
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,8 @@ def fix(request: Request, output: str, progress: Progress) -> tuple[Analysis, Fi
     ------
     UsageError
         When ``output`` exists, or its parent does not.
+    TargetError
+        When the target is a recording, which holds no model that could be written.
     ExecutionError
         When the model could not be written, or what was written differs; nothing is left of it then.
     """
@@ -70,6 +75,7 @@ def fix(request: Request, output: str, progress: Progress) -> tuple[Analysis, Fi
         raise UsageError(f"'{output}' exists; name a folder that does not")
     if not target.parent.is_dir():
         raise UsageError(f"the folder of '{output}' does not exist; create it first")
+    _check_is_model(request.target)
     with gather(request, progress) as gathered:
         analysis = with_proofs(
             request, gathered, judge(explained(request, gathered, progress), request.select, request.ignore), progress
@@ -78,6 +84,13 @@ def fix(request: Request, output: str, progress: Progress) -> tuple[Analysis, Fi
         if not chosen:
             return analysis, None
         return analysis, _written(gathered, chosen, target, progress)
+
+
+def _check_is_model(target: str) -> None:
+    kind = sniff.identify(target).kind
+    if kind in RECORDINGS:
+        what = "a capture" if kind == "capture" else "a profile"
+        raise TargetError(f"'{target}' is {what} and holds no weights to write; name the model itself")
 
 
 def proven(analysis: Analysis) -> tuple[Finding, ...]:

@@ -28,7 +28,7 @@ TENSORS_LISTED: Final = 10
 
 def _too_unknown(facts: Facts) -> str:
     if facts.memory is None:
-        return "no tensor's size is known"
+        return "the sizes of too few tensors are known"
     return f"the sizes that {counted(facts.memory.unknown, 'op')} make are not known"
 
 
