@@ -163,6 +163,24 @@ def test_ops_are_in_the_order_in_which_they_began() -> None:
     assert sorted(static.memory.alive, key=lambda one: one.op) != []  # type: ignore[union-attr]
 
 
+def test_programs_that_did_not_run_need_no_memory() -> None:
+    """A graph as written holds an initializer (64 KiB) beside the step; the profile saw the step's last op alone."""
+    evidence = sketch("x = Placeholder() float32[1024]\na = MatMul(x) float32[1024]\nb = MatMul(a) float32[1024] 5us")
+    written = sketch(
+        """
+        x = Placeholder() float32[1024]
+        a = MatMul(x) float32[1024]
+        b = MatMul(a) float32[1024]
+        s = Placeholder() float32[1]
+        initial = RandomStandardNormal(s) float32[16384]
+        """
+    )
+    joined = replace(evidence, executed=None, traced=written.executed, profile_path="timeline.json")
+    facts = Facts(joined)
+    assert lives(facts).order == ("x", "a", "b")
+    assert facts.memory.peak_bytes == 12 * KIB  # type: ignore[union-attr]
+
+
 def test_an_op_that_was_not_seen_comes_right_after_what_it_reads() -> None:
     order = lives(
         Facts(

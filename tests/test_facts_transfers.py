@@ -441,13 +441,13 @@ def test_specs_of_a_sketch_are_those_of_the_tensor() -> None:
 
 
 def test_what_the_rules_say_of_bert(shared_real: Path) -> None:
-    """Three quarters of the step are computed on each of the two busy devices; six ran nothing."""
+    """Three quarters of the step are computed on each of the two busy devices; six ran no kernel."""
     profile = read_profile((shared_real / "gpu_bert_8xV100.xplane.pb").read_bytes())
     facts = Facts(Evidence(Target("bert", "xplane"), profile=profile))
     assert [(use.device, round(use.busy_share, 2)) for use in facts.device_uses] == [(4, 0.75), (6, 0.70)]
     assert list(rules_find("GL105")(facts)) == [], "kernels are launched ahead of the copies to the host"
     (idle,) = rules_find("GL106")(facts)
-    assert idle.title == "6 accelerators of 8 ran nothing"
+    assert idle.title == "6 accelerators of 8 ran no kernel"
     reasons = [finding.evidence["reason"] for finding in rules_find("GL101")(facts)]
     assert set(reasons) == {"int32/host-memory argument", "explicit device", None}
 

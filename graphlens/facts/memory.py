@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from statistics import median
@@ -264,13 +264,29 @@ def _order(facts: Facts) -> list[str]:
     """Return the ops by their first start in the profile; those that were not seen come right after what they read."""
     starts = _first_starts(facts.evidence.profile) if facts.evidence.profile else {}
     when: dict[str, float] = {}
-    for name in facts.order:
-        before = max((when[source] for source in facts.graph.predecessors(name)), default=float("-inf"))
+    for name in _ran(facts, starts):
+        sources = facts.graph.predecessors(name)
+        before = max((when[source] for source in sources if source in when), default=float("-inf"))
         when[name] = max(starts.get(name, before), before)
     modules = tuple(f"{module}/" for module in facts.evidence.hlo)
     return sorted(
         (name for name in when if not name.startswith(modules)), key=lambda name: (when[name], facts.order[name])
     )
+
+
+def _ran(facts: Facts, seen: Iterable[str]) -> list[str]:
+    """Return the ops of the step: of a graph as written, those that a given profile saw and what they read.
+
+    Such a graph may hold the initializers and other programs beside the one that ran.
+    """
+    names = list(facts.order)
+    if facts.executed is not None or facts.evidence.profile is None:
+        return names
+    ran = {name for name in seen if name in facts.order}
+    for name in reversed(names):
+        if name in ran:
+            ran.update(source for source, _ in in_edges(facts.graph, name))
+    return [name for name in names if name in ran]
 
 
 def _first_starts(profile: Profile) -> Mapping[str, float]:

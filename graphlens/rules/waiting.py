@@ -270,7 +270,7 @@ def _what_to_do(use: DeviceUse, idle_ns: int) -> str:
 def _unused(facts: Facts, names: Sequence[str]) -> Finding:
     noun = counted(len(names), "accelerator")
     return found(
-        title=f"{noun} of {len(facts.devices)} ran nothing",
+        title=f"{noun} of {len(facts.devices)} ran no kernel",
         nodes=(),
         evidence={"devices": list(names), "of": len(facts.devices)},
         reason="the profile lists them and shows no kernel on them while others computed",
