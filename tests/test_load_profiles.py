@@ -19,6 +19,7 @@ from test_load_xplane import HostPlane
 import graphlens
 from graphlens.errors import TargetError
 from graphlens.ir.run import host_of_thread
+from graphlens.loaders import timeline
 from graphlens.loaders.profiles import read_recorded
 from graphlens.loaders.sniff import identify
 from graphlens.loaders.timeline import read_timeline
@@ -331,3 +332,10 @@ def test_recordings_under_other_names_are_told_apart_by_their_files_times(tmp_pa
         (tmp_path / run / "a.xplane.pb").write_bytes(host(run))
         os.utime(tmp_path / run / "a.xplane.pb", (10 + position % 2, 10 + position % 2))
     assert read(tmp_path).profile.hosts == ("after",)
+
+
+def test_a_trace_is_not_unpacked_beyond_what_could_be_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(timeline, "MOST_UNPACKED_BYTES", 1000)
+    data = gzip.compress(b'{"traceEvents": []}' + b" " * 1000)
+    with pytest.raises(TargetError, match="unpacks to more than"):
+        timeline.read_timeline(data, tmp_path / "bomb.trace.json.gz")

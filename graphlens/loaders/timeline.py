@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import zlib
 from collections import defaultdict
@@ -18,6 +19,7 @@ from graphlens.loaders.schema import xspace
 from graphlens.loaders.xplane import read_profile
 
 GZIP: Final = b"\x1f\x8b"
+MOST_UNPACKED_BYTES: Final = 1 << 30  # the profiler stops at a million events, some 300 MB of JSON
 _OPS: Final = " Compute"  # ends the process names of a timeline whose events are ops; others hold tensors and memory
 _PLANES: Final = ("/host:", "/device:")
 _NS_PER_US: Final = 1000
@@ -49,7 +51,7 @@ def read_timeline(data: bytes, path: Path) -> Profile:
 
 def _trace_events(data: bytes, path: Path) -> list[Mapping[str, Any]]:
     try:
-        text = gzip.decompress(data) if data.startswith(GZIP) else data
+        text = _unpacked(data, path) if data.startswith(GZIP) else data
         trace = json.loads(text)
     except (ValueError, EOFError, OSError, zlib.error, RecursionError) as error:
         raise TargetError(f"'{path}' is damaged ({error}); copy or record it again") from error
@@ -57,6 +59,15 @@ def _trace_events(data: bytes, path: Path) -> list[Mapping[str, Any]]:
     if not isinstance(events, list):
         raise TargetError(f"'{path}' is no trace: it holds no traceEvents")
     return [event for event in events if isinstance(event, dict) and all(_is_key(event.get(key)) for key in _KEYS)]
+
+
+def _unpacked(data: bytes, path: Path) -> bytes:
+    """Unpack no more than could be read unpacked: a few MB of a stranger's file may unpack to all memory there is."""
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        text = file.read(MOST_UNPACKED_BYTES + 1)
+    if len(text) > MOST_UNPACKED_BYTES:
+        raise TargetError(f"'{path}' unpacks to more than 1 GiB; record fewer steps, or pass the *.xplane.pb beside it")
+    return text
 
 
 def _is_key(value: Any) -> bool:
