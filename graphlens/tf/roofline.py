@@ -87,7 +87,8 @@ class _Rate(NamedTuple):
 def _rates(threads: int | None) -> tuple[list[_Rate], list[_Rate]]:
     """Return what the products and the streams of each round reached."""
     # Traced, since the kernels of a graph are not those of eager calls: oneDNN's are twice as fast on some machines.
-    product = tf.function(tf.linalg.matmul, input_signature=[tf.TensorSpec((None, None), DTYPE)] * 2)
+    signature = [tf.TensorSpec((None, None), DTYPE)] * 2
+    product = tf.function(tf.linalg.matmul, input_signature=signature, autograph=False)
     flops: list[_Rate] = []
     streams: list[_Rate] = []
     start_s = time.perf_counter()
