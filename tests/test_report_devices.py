@@ -109,6 +109,17 @@ def test_copies_outside_of_the_steps_say_so():
     assert row.events == "3 events in the profile, 24 B, outside of the steps"
 
 
+def test_the_memories_of_one_device_are_two_sides():
+    copy = Copy("Shape", "Concat", "/gpu:0", "/gpu:0", 16, 10, kind="device-to-host", calls_per_step=1.0)
+    document = replace(sample_document.STATIC, copies=(copy,))
+    (row,), (group,) = view_of(document).copies.rows, view_of(document).copies.groups
+    assert (row.src_device, row.dst_device) == ("gpu:0", "gpu:0 host memory")
+    assert [(key.device, key.tone) for key in ink_of(document).keys(group.figure)] == [
+        ("gpu:0 host memory", 0),
+        ("gpu:0", 1),
+    ]
+
+
 def test_replicas_with_ops_of_one_name_are_drawn_apart():
     copies = tuple(
         Copy("RemoteCall", "Identity", f"/gpu:{index % 2}", "/cpu:0", 8, 10 - index, calls_per_step=1.0)
@@ -148,8 +159,8 @@ def test_a_group_is_drawn_with_both_sides_and_what_crosses():
     assert isinstance(svg, str)
     texts = re.findall(r">([^<>]+)</text>", svg)
     assert {"Shape", "GPU:0", "strided_slice", "CPU:0", " 16 B "} <= set(texts) | {f" {text} " for text in texts}
-    assert "subject unseen dev2" in svg
-    assert "context unseen dev0" in svg
+    assert "subject untimed dev2" in svg
+    assert "context untimed dev0" in svg
     assert VIEW.copies.groups[3].note == "2 more copies of this group not drawn."
 
 

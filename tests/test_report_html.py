@@ -115,7 +115,7 @@ def test_hostile_names_add_no_element(hostile):
         "2 of 4 accelerators did nearly all of the work", "Imbalance 113 %",
         "the layer block_1_relu is pinned to CPU:1", "60 events in the profile, 276 MiB", "device to host · int32[4]",
         "no kernel for this device and dtype", "2 more copies of this group not drawn.", "modelled",
-        "What if there were a GPU:0 (V100)", "Modelled, not measured.", "702 ops",
+        "What if: GPU:0 (V100)", "Modelled, not measured.", "702 ops",
         "LookupTableFindV2 has no GPU kernel",
         "fixed batch size", "15 → 0", "tf.TensorSpec((8, 224, 224, 3), tf.float32)", "ops inside XLA clusters",
         "121 GFLOP/s and 19.4 GB/s at best here", "1 op without operations or bytes not drawn.",

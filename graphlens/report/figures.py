@@ -43,9 +43,7 @@ HEAT_STEPS = 5
 PLAIN = Ink()
 EDGE_CLASSES = {"data": "data", "control": "control", "transfer": "transfer"}
 
-_KEPT_ATTRIBUTES = frozenset(
-    {"class", "id", "d", "points", "transform", "viewBox", "x", "y", "cx", "cy", "rx", "ry", "text-anchor"}
-)
+_KEPT_ATTRIBUTES = frozenset({"class", "id", "d", "points", "transform", "viewBox", "x", "y", "cx", "cy", "rx", "ry"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,12 +215,13 @@ def _node_classes(figure: Figure, ink: Ink) -> dict[str, str]:
     where the figure has several.
     """
     several = bool(ink.keys(figure))
+    untimed = "unseen" if has_times(figure) else "untimed"
     slowest_ns = max((node.self_ns or 0 for node in figure.nodes), default=0)
     return {
         node.name: " ".join(
             (
                 "subject" if node.role == "subject" else "context",
-                "unseen" if node.self_ns is None else f"heat{_heat(node.self_ns, slowest_ns)}",
+                untimed if node.self_ns is None else f"heat{_heat(node.self_ns, slowest_ns)}",
                 *((f"dev{ink.tone(node.device)}",) if several and node.device else ()),
             )
         )
@@ -247,7 +246,7 @@ def _finish(svg: ElementTree.Element, figure: Figure, prefix: str) -> str:
     width, height = svg.attrib["viewBox"].split()[2:]
     for element in svg.iter():
         element.tag = element.tag.rpartition("}")[2]
-        element.attrib = {key: value for key, value in element.attrib.items() if key in _KEPT_ATTRIBUTES}
+        element.attrib = {key: _shorter(key, value) for key, value in element.attrib.items() if key in _KEPT_ATTRIBUTES}
         element.tail = None
         if "id" in element.attrib:
             element.attrib["id"] = f"{prefix}-{element.attrib['id']}"
@@ -262,6 +261,13 @@ def _finish(svg: ElementTree.Element, figure: Figure, prefix: str) -> str:
         "height": height.split(".")[0],
     }
     return ElementTree.tostring(svg, encoding="unicode", short_empty_elements=True)
+
+
+def _shorter(key: str, value: str) -> str:
+    """Write coordinates with one decimal: a tenth of a pixel is less than anybody sees, and pages hold thousands."""
+    if key not in ("d", "points", "x", "y"):
+        return value
+    return re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), value)
 
 
 def _finish_group(group: ElementTree.Element, names: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ from graphlens.ir.devices import Copy
 from graphlens.report.words import plural, short_device
 from graphlens.units import format_bytes
 
+ON_HOST = " host memory"
 # Further devices share the tones of the first ones; their names tell them apart.
 TONES = 6
 
@@ -41,13 +42,32 @@ class Ink:
 
 
 def ink_of(document: Document) -> Ink:
-    """Number the devices of a document, processors of the host first: equal documents get equal tones."""
+    """Number the devices of a document, processors of the host first: equal documents get equal tones.
+
+    The first tone is the host's, also where the document names none of its processors.
+    """
     names = sorted({short_device(name) for name in _mentioned(document) if name}, key=_order)
-    tones = {name: index % TONES for index, name in enumerate(names)}
+    first = 0 if any(_is_host(name) for name in names) else 1
+    tones = {name: index % TONES for index, name in enumerate(names, first)}
     pairs: dict[tuple[str, str], list[Copy]] = {}
     for copy in document.copies:
         pairs.setdefault((copy.src, copy.dst), []).append(copy)
     return Ink(tones, {ends: crossing(copies) for ends, copies in pairs.items()})
+
+
+def source_memory(copy: Copy) -> str:
+    """Return whose memory the tensor comes from: ops of an accelerator have some of theirs on the host."""
+    return _memory(copy.src_device, copy.kind in ("host-to-host", "host-to-device"))
+
+
+def target_memory(copy: Copy) -> str:
+    """Return whose memory the tensor goes to."""
+    return _memory(copy.dst_device, copy.kind in ("host-to-host", "device-to-host"))
+
+
+def _memory(device: str, on_host: bool) -> str:
+    name = short_device(device)
+    return f"{name}{ON_HOST}" if on_host and name and not _is_host(name) else name
 
 
 def crossing(copies: Sequence[Copy]) -> str:
@@ -74,4 +94,8 @@ def _drawn(figure: Figure | None) -> Iterable[str | None]:
 def _order(name: str) -> tuple[bool, str, int, str]:
     """Sort the host's processors first, and ``GPU:10`` after ``GPU:9``."""
     kind, _, number = name.upper().partition(":")
-    return (kind != "CPU", kind, int(number) if re.fullmatch(r"[0-9]{1,9}", number) else -1, name)
+    return (not _is_host(name), kind, int(number) if re.fullmatch(r"[0-9]{1,9}", number) else -1, name)
+
+
+def _is_host(name: str) -> bool:
+    return name.upper().partition(":")[0] == "CPU"

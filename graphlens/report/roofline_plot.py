@@ -15,7 +15,7 @@ LEAST_RADIUS, GREATEST_RADIUS = 3.5, 13.0
 # Dots of at least this weight may not be covered by a label.
 OBSTACLE = 0.05
 # Labels that find no room beside their dot stand up to so many rows (of so many pixels) away from it.
-FARTHEST, ROW = 8, 17
+FARTHEST, ROW = 14, 17
 # Room beyond the outermost point, as a factor: points stay clear of the frame.
 MARGIN = 2.0
 

@@ -25,6 +25,10 @@ class Scope:
         inside = bool(self.path) and name.startswith(self.path)
         return self.mark + name[len(self.path) :] if inside else name
 
+    def within(self, text: str) -> str:
+        """Return a sentence with the names in it shortened in the same way."""
+        return text.replace(self.path, self.mark) if self.path else text
+
     @property
     def note(self) -> str:
         """Say what the names of the table leave out."""

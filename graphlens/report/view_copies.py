@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from graphlens.ir.analysis import Document, Figure, FigureNode, OpRow
 from graphlens.ir.devices import Copy
 from graphlens.ir.run import Origin
-from graphlens.report.ink import crossing
+from graphlens.report.ink import crossing, source_memory, target_memory
 from graphlens.report.scopes import Scope, scope_of
 from graphlens.report.words import NOT_SEEN, plural, short_device
 from graphlens.units import UNKNOWN, format_bytes, format_count, format_ns, format_share
@@ -79,11 +78,16 @@ class CopyGroup:
 
 @dataclass(frozen=True, slots=True)
 class CopiesView:
-    """All copies; names leave out ``scope``, ``events`` adds a column, ``note`` says how many rows are not shown."""
+    """All copies; names leave out ``scope``, ``note`` says how many rows are not shown.
+
+    ``events``, ``overlap`` and ``critical`` say whether a column has anything to show.
+    """
 
     summary: str
     groups: tuple[CopyGroup, ...]
     events: bool
+    overlap: bool
+    critical: bool
     rows: tuple[CopyView, ...]
     scope: Scope
     note: str
@@ -102,6 +106,8 @@ def copies_view(document: Document) -> CopiesView | None:
         summary=_summary(copies),
         groups=tuple(_group(members, rows, index < FIGURE_LIMIT) for index, members in enumerate(groups)),
         events=any(copy.events for copy in copies),
+        overlap=any(copy.overlap_share is not None for copy in copies),
+        critical=any(copy.on_critical_path is not None for copy in copies),
         rows=tuple(_copy(copy, scope) for copy in copies[:COPY_LIMIT]),
         scope=scope,
         note=f"{plural(hidden, 'more copy')} in the JSON report." if hidden > 0 else "",
@@ -134,13 +140,13 @@ def _copy(copy: Copy, scope: Scope) -> CopyView:
     return CopyView(
         src=scope.short(copy.src),
         dst=scope.short(copy.dst),
-        src_device=short_device(copy.src_device),
-        dst_device=short_device(copy.dst_device),
+        src_device=source_memory(copy),
+        dst_device=target_memory(copy),
         kind=_kind(copy),
         tensor=copy.tensor or "",
         events=_events(copy),
         reason=copy.reason or "",
-        detail=copy.detail or "",
+        detail=scope.within(copy.detail or ""),
         at_fault="" if copy.at_fault in (None, copy.src, copy.dst) else scope.short(copy.at_fault),
         cells=(
             CopyCell(format_bytes(copy.bytes), copy.bytes),
@@ -244,19 +250,31 @@ def _figure(arrows: Mapping[tuple[str, str], Sequence[Copy]], hidden: int, rows:
     """Return both ends of the copies as ops to draw; the makers of tensors are the subjects."""
     if not arrows:
         return None
-    makers = {src: (copies[0].src, copies[0].src_device) for (src, _), copies in arrows.items()}
-    readers = {dst: (copies[0].dst, copies[0].dst_device) for (_, dst), copies in arrows.items() if dst not in makers}
+    makers = {src: copies[0] for (src, _), copies in arrows.items()}
+    readers = {dst: copies[0] for (_, dst), copies in arrows.items() if dst not in makers}
     nodes = (
-        *(_end(shown, device, "subject", rows.get(name)) for shown, (name, device) in makers.items()),
-        *(_end(shown, device, "context", rows.get(name)) for shown, (name, device) in readers.items()),
+        *(_maker(shown, copy, rows.get(copy.src)) for shown, copy in makers.items()),
+        *(_reader(shown, copy, rows.get(copy.dst)) for shown, copy in readers.items()),
     )
     modelled = any(copy.origin == "modelled" for copies in arrows.values() for copy in copies)
     edges = tuple((src, dst, "transfer") for src, dst in arrows)
     return Figure("placed" if modelled else "executed", nodes, edges, hidden)
 
 
-def _end(name: str, device: str, role: Literal["subject", "context"], row: OpRow | None) -> FigureNode:
-    op = (row.executed_as or row.op) if row else ""
-    # The op was timed where it ran, which may be another device than the one of a simulated placement.
-    there = row is not None and row.device is not None and short_device(row.device) == short_device(device)
-    return FigureNode(name, op, role, row.self_ns if row and there else None, device)
+def _maker(shown: str, copy: Copy, row: OpRow | None) -> FigureNode:
+    return FigureNode(shown, _type(row), "subject", _time_on(copy.src_device, row), source_memory(copy))
+
+
+def _reader(shown: str, copy: Copy, row: OpRow | None) -> FigureNode:
+    return FigureNode(shown, _type(row), "context", _time_on(copy.dst_device, row), target_memory(copy))
+
+
+def _type(row: OpRow | None) -> str:
+    return (row.executed_as or row.op) if row else ""
+
+
+def _time_on(device: str, row: OpRow | None) -> int | None:
+    """Return the time of an op, unless it ran on another device than a simulated placement puts it on."""
+    if row is None or row.device is None or short_device(row.device) != short_device(device):
+        return None
+    return row.self_ns

@@ -143,10 +143,14 @@ def copies_in_words(count: CopyCount) -> str:
 def _facts(placement: Placement) -> tuple[Fact, ...]:
     copies = placement.copies
     crossing = copies.host_to_device + copies.device_to_host + copies.device_to_device
-    islands = f"in {plural(len(placement.islands), 'island')}" if placement.islands else "everything has a kernel"
+    islands = f"in {plural(len(placement.islands), 'island')}" if placement.islands else "in no island"
     facts = (
         Fact("On the device", plural(placement.ops_on_device, "op"), "have a kernel there"),
-        Fact("On the host", plural(placement.ops_on_host, "op"), islands),
+        Fact(
+            "On the host",
+            plural(placement.ops_on_host, "op"),
+            islands if placement.ops_on_host else "everything has a kernel",
+        ),
         Fact("Copies per step", format_count(crossing), copies_in_words(copies) if crossing else "nothing crosses"),
     )
     if not crossing:
@@ -164,7 +168,7 @@ def _island(island: Island, scope: Scope) -> IslandView:
         ops=tuple(scope.short(name) for name in island.ops[:ISLAND_OPS]),
         count=len(island.ops),
         note=_more(hidden, "op"),
-        why=island.why,
+        why=scope.within(island.why),
         reason=island.reason or "",
         copies=format_count(island.copies),
     )
@@ -188,7 +192,7 @@ def _change(before: int | None, after: int | None, write: Callable[[int | None],
 
 
 def _host_op(placed: PlacedOp, scope: Scope) -> HostOp:
-    return HostOp(scope.short(placed.name), placed.op, placed.device, placed.why)
+    return HostOp(scope.short(placed.name), placed.op, placed.device, scope.within(placed.why))
 
 
 def _more(hidden: int, noun: str) -> str:
