@@ -160,7 +160,7 @@ def test_ops_are_in_the_order_in_which_they_began() -> None:
     assert lives(Facts(evidence)).order == ("x", "a", "b", "d", "c", "e")
     assert Facts(evidence).memory.peak_bytes == 6 * KIB + KIB  # type: ignore[union-attr]
     static = Facts(replace(evidence, executed=None, profile=None, static_reason="asked for"))
-    assert sorted(static.memory.alive, key=lambda one: one.op) != []  # type: ignore[union-attr]
+    assert static.memory is None  # a peak depends on the order in which ops run, and none did
 
 
 def test_programs_that_did_not_run_need_no_memory() -> None:

@@ -87,8 +87,10 @@ def memory(facts: Facts) -> Memory | None:
     """Return the estimate for the memory that is scarcest: the fullest accelerator's, else the host's.
 
     Left out are what kernels allocate for themselves, and tensors whose size is not known.  ``None`` when that is
-    more than ``MOST_UNKNOWN`` of the ops there.
+    more than ``MOST_UNKNOWN`` of the ops there, and when nothing ran: a peak depends on the order in which ops do.
     """
+    if facts.executed is None and facts.evidence.profile is None:
+        return None
     found = lives(facts)
     spaces: dict[str, list[Buffer]] = defaultdict(list)
     for buffer in found.buffers:

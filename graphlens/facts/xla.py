@@ -104,10 +104,12 @@ def _in_function(library: Graph, function: Function, seen: set[str]) -> Iterator
 
 def blockers_of_step(facts: Facts) -> tuple[Blocker, ...]:
     """Return what would keep XLA from compiling the whole step: live ops of the graph as written."""
-    if facts.dataflow is None:
+    if facts.traced is None or facts.dataflow is None:
         return ()
-    found = (blocker_of(op) for _, op in facts.dataflow.live() if not is_compiled(op) and not op.calls)
-    return tuple(blocker for blocker in found if blocker is not None)
+    found = {op.name: blocker_of(op) for op in ops_of(facts.traced) if not is_compiled(op) and not op.calls}
+    if not any(found.values()):
+        return ()  # most graphs: to know which ops are alive takes longer than all the rest of this
+    return tuple(blocker for name, _ in facts.dataflow.live() if (blocker := found.get(name)) is not None)
 
 
 def key_of(blocker: Blocker) -> str:

@@ -22,11 +22,13 @@ SPIKE_HEIGHT: Final = 0.5
 SPIKE_WIDTH: Final = 0.10
 # Below that a spike is no reason to change a model: no machine that runs TensorFlow is short of a quarter of a GiB.
 SMALLEST_SPIKE_BYTES: Final = 256 << 20
-MOST_UNKNOWN: Final = 0.10  # ops of unknown output size, as a share of all; with more the estimate is none
+MOST_UNSIZED: Final = 0.10  # ops of unknown output size, as a share of all; with more the estimate is none
 TENSORS_LISTED: Final = 10
 
 
 def _too_unknown(facts: Facts) -> str:
+    if facts.executed is None and facts.evidence.profile is None:
+        return "nothing was executed, and a peak depends on the order in which ops run"
     if facts.memory is None:
         return "the sizes of too few tensors are known"
     return f"the sizes that {counted(facts.memory.unknown, 'op')} make are not known"
@@ -34,7 +36,7 @@ def _too_unknown(facts: Facts) -> str:
 
 SIZES = Need(
     "known tensor sizes",
-    lambda facts: facts.memory is not None and facts.memory.unknown <= MOST_UNKNOWN * len(facts.graph),
+    lambda facts: facts.memory is not None and facts.memory.unknown <= MOST_UNSIZED * len(facts.graph),
     _too_unknown,
 )
 
