@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 
 from graphlens.facts.core import Facts
-from graphlens.ir.devices import CopyCount, Counterfactual
+from graphlens.facts.transfers import Transfer
+from graphlens.ir.devices import Copy, CopyCount, Counterfactual
 from graphlens.ir.sketch import sketch
 from graphlens.rules import find
+from graphlens.rules.copies import saving_of
 
 # A fed input, an op without a kernel, a table and a copy of unknown cause, on one accelerator.
 EVERYTHING = """
@@ -99,3 +101,23 @@ def test_only_indexes_can_be_of_another_type(dtype: str, advice: str) -> None:
     """
     (finding,) = find("GL101")(Facts(sketch(text)))
     assert finding.fix.summary.startswith(advice)
+
+
+def test_copies_of_several_devices_run_side_by_side() -> None:
+    """Two devices lose 30 and 10 us to copies that nothing hides: without them the step is 30 us shorter, not 40."""
+    copy = Copy("a", "b", "CPU:0", "GPU:0", ns=30_000, kind="host-to-device", events=1)
+    other = replace(copy, dst_device="GPU:1", ns=10_000)
+    facts = Facts(sketch("x = Placeholder() float32[8]\ny = Relu(x) float32[8] 100us"))
+    assert facts.step is not None
+    saving = saving_of(facts, [Transfer(copy), Transfer(other)])
+    assert saving.share == pytest.approx(30_000 / facts.step.median_ns)
+
+
+@pytest.mark.parametrize(("other_host", "idle"), [("a", 1), ("b", 0)], ids=["same machine", "another machine"])
+def test_a_device_is_unused_beside_those_of_its_own_machine(other_host: str, idle: int) -> None:
+    evidence = sketch("x = _Arg() float32[8] @GPU:0\ny = Relu(x) float32[8] 100us @GPU:0")
+    assert evidence.profile is not None
+    (device,) = evidence.profile.devices
+    devices = (replace(device, host="a"), replace(device, name="GPU:1", host=other_host, steps=()))
+    facts = Facts(replace(evidence, profile=replace(evidence.profile, devices=devices)))
+    assert [finding.title for finding in find("GL106")(facts)] == ["1 accelerator of 2 ran no kernel"] * idle

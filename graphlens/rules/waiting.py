@@ -153,11 +153,14 @@ def _advice(group: Sequence[Sync]) -> str:
     return "Keep the value on the device until the end of the step, or read it less often"
 
 
-def _idle_saving(facts: Facts, idle_ns: int | None) -> Saving:
-    """Bound the saving by the idle time: some of it is the next launch, which remains."""
+def _idle_saving(facts: Facts, idle_ns: int | None, device_step_ns: int = 0) -> Saving:
+    """Bound the saving by the idle time: some of it is the next launch, which remains.
+
+    A device may mark longer steps than the program does: its idle time is a part of its own step then.
+    """
     if idle_ns is None or facts.step is None:
         return Saving()
-    share = min(1.0, idle_ns / (facts.step.profiled_median_ns or facts.step.median_ns))
+    share = min(1.0, idle_ns / max(facts.step.profiled_median_ns or facts.step.median_ns, device_step_ns))
     return Saving(round(share * facts.step.median_ns), share, "bound")
 
 
@@ -211,9 +214,11 @@ def idle_accelerator(facts: Facts) -> Iterator[Finding]:
     for use in facts.device_uses:
         if use.busy_share < IDLE_SHARE:
             yield _idle(facts, use, device_name(profile, use.device))
-    idle = [device_name(profile, number) for number, row in enumerate(facts.devices) if not row.kernels]
+    working_hosts = {row.host for row in facts.devices if row.kernels}
+    beside = [(number, row) for number, row in enumerate(facts.devices) if row.host in working_hosts]
+    idle = [device_name(profile, number) for number, row in beside if not row.kernels]
     if idle:
-        yield _unused(facts, idle)
+        yield _unused(idle, len(beside))
 
 
 def _idle(facts: Facts, use: DeviceUse, name: str) -> Finding:
@@ -230,7 +235,7 @@ def _idle(facts: Facts, use: DeviceUse, name: str) -> Finding:
             "median_kernel_ns": use.kernel_ns,
         },
         reason=_spent_on(use, idle_ns),
-        saving=_idle_saving(facts, idle_ns),
+        saving=_idle_saving(facts, idle_ns, use.step_ns),
         fix=Fix(_what_to_do(use, idle_ns), "manual"),
         floor="low",
     )
@@ -267,13 +272,13 @@ def _what_to_do(use: DeviceUse, idle_ns: int) -> str:
     return "Prepare the input ahead (Dataset.prefetch) and keep Python and host ops out of the step"
 
 
-def _unused(facts: Facts, names: Sequence[str]) -> Finding:
+def _unused(names: Sequence[str], of: int) -> Finding:
     noun = counted(len(names), "accelerator")
     return found(
-        title=f"{noun} of {len(facts.devices)} ran no kernel",
+        title=f"{noun} of {of} ran no kernel",
         nodes=(),
-        evidence={"devices": list(names), "of": len(facts.devices)},
-        reason="the profile lists them and shows no kernel on them while others computed",
+        evidence={"devices": list(names), "of": of},
+        reason="the profile lists them and shows no kernel on them while others of the same machine computed",
         fix=Fix(
             "Give them a share of the batch (tf.distribute.MirroredStrategy), or hide them from the program", "manual"
         ),
