@@ -280,6 +280,14 @@ def test_the_setting_is_the_snippet() -> None:
     assert finding.saving.ns == 40_000
 
 
+def test_a_sum_of_branches_is_offered_as_an_edit_and_not_with_another_obstacle_beside_it() -> None:
+    residual, bridge = Obstacle("residual", "sum", "AddV2"), Obstacle("bridge", "r", "Reshape")
+    (finding,) = findings(CONV, FusionAnswer("conv:conv", "explained", ((residual,),)))
+    assert (finding.fix.edits, finding.fix.safety) == (({"edit": "sum-by-add-n", "traced": ["sum"]},), "tolerance")
+    (finding,) = findings(CONV, FusionAnswer("conv:conv", "explained", ((residual, bridge),)))
+    assert (finding.fix.edits, finding.fix.safety) == ((), "manual")
+
+
 def test_without_an_experiment_it_says_so() -> None:
     found, _ = judge(Facts(sketch(CONV)), [find("GL201")])
     assert "was not probed" in found[0].reason

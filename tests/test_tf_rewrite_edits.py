@@ -132,6 +132,26 @@ def test_different_constants_are_not_merged(lab: Any, tf: Any) -> None:
     assert "not equal" in refusal(traced, edit="merge-constants", ops=["a", "b"])
 
 
+def test_a_sum_of_two_branches_becomes_what_grappler_takes_into_the_convolution(lab: Any, tf: Any) -> None:
+    weights, bias = lab.variable(3, 3, 4, 4), lab.variable(4)
+
+    def block(x: Any) -> Any:
+        return tf.nn.relu(tf.add(tf.nn.bias_add(tf.nn.conv2d(x, weights, 1, "SAME"), bias), x, name="sum"))
+
+    edited = lab.trace(block, lab.random(2, 6, 6, 4)).edited({"edit": "sum-by-add-n", "traced": ["sum"]})
+    assert edited.difference < 1e-6
+    assert (edited.types["AddN"], edited.types["AddV2"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    {"broadcast": ((2, 1, 4), (2, 3, 4)), "two open batches": ((2, 4), (2, 4)), "rank": ((2, 4), (2, 2, 4))}.items(),
+)
+def test_a_sum_that_may_broadcast_stays(lab: Any, tf: Any, name: str, shapes: Any) -> None:
+    traced = lab.trace(lambda x, y: tf.add(x, y, name="sum"), *(lab.random(*shape) for shape in shapes))
+    assert "AddN does not broadcast" in refusal(traced, edit="sum-by-add-n", ops=["sum"]), name
+
+
 def test_a_constant_becomes_a_variable(lab: Any, tf: Any) -> None:
     table = lab.random(16, 16)
     traced = lab.trace(lambda x: tf.matmul(x, tf.constant(table, name="table")), lab.random(2, 16))

@@ -112,6 +112,10 @@ def _is_timed(facts: Facts, ops: Sequence[str]) -> bool:
 def _fix(facts: Facts, items: Sequence[Unfused], wording: Wording) -> Fix:
     if wording.rewrite is not None:
         return Fix(wording.rewrite, "manual", (), wording.snippet)
+    sums = _sums(items)
+    if sums:
+        edit = {"edit": "sum-by-add-n", "traced": sums}
+        return Fix(str(blockers.advice(items[0])), "tolerance", (edit,), "y = tf.add_n([y, shortcut])")
     said = list(dict.fromkeys(text for item in items if (text := blockers.advice(item))))
     if said:
         return Fix("; ".join(said[:3]), "manual", (), "export TF_ENABLE_ONEDNN_OPTS=1" if _by_setting(items) else None)
@@ -126,6 +130,14 @@ def _compiled(facts: Facts, item: Unfused) -> Mapping[str, Any]:
     names = [name for name, _ in item.candidate.members]
     written = facts.dataflow.with_passes(names) if facts.dataflow is not None else tuple(names)
     return {"edit": "jit-compile", "ops": list(item.ops), "traced": list(written)}
+
+
+def _sums(items: Sequence[Unfused]) -> list[str]:
+    """Return the sums of two branches, where these alone are what keeps each item from being fused."""
+    first = [_changes(item)[0] if _changes(item) else () for item in items]
+    if not all([obstacle.kind for obstacle in some] == ["residual"] for some in first):
+        return []
+    return [obstacle.op for some in first for obstacle in some]
 
 
 def _by_setting(items: Sequence[Unfused]) -> bool:

@@ -18,6 +18,7 @@ from graphlens.tf.rewrite import (
     loops,
     padding,
     sharing,
+    sums,
     transposes,
 )
 from graphlens.tf.rewrite.draft import Draft, named
@@ -41,6 +42,7 @@ _OWN: Mapping[str, Rewrite] = {
     "use-moving-statistics": inference.use_moving_statistics,
     "share-computation": sharing.share_computation,
     "hoist-invariant": loops.hoist_invariant,
+    "sum-by-add-n": sums.sum_by_add_n,
     "jit-compile": clusters.jit_compile,
     "place-ops": clusters.place_ops,
 }
