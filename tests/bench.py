@@ -9,8 +9,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+import bench_proofs
 import big_profile
 
 ROOT = Path(__file__).parents[1]
@@ -52,8 +54,10 @@ def peak_and_seconds(command: Sequence[str]) -> tuple[float, int]:
 
 
 def build(name: str, folder: Path, kind: str) -> Path:
-    """Build one of the fixture models."""
+    """Build one of the fixture models, once."""
     path = folder / (f"{name}.pb" if kind == "graph_def" else name)
+    if path.exists():
+        return path
     command = [PYTHON, "fixtures/models.py", name, str(path), "--format", kind]
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
     return path
@@ -89,17 +93,13 @@ def analyze_against_script(folder: Path) -> str:
 
 
 def analyze_with_proofs(folder: Path) -> str:
-    model = folder / "mobilenet_v2"
-    if not model.exists():
-        build("mobilenet_v2", folder, "saved_model")
+    model = build("mobilenet_v2", folder, "saved_model")
     elapsed = seconds([PYTHON, "-m", "graphlens", "analyze", str(model), "-o", str(folder / "proven.html")], 1)
     return f"analyze of MobileNetV2 with proofs: {elapsed:.0f} s (goal 120 s)"
 
 
 def large_saved_model(folder: Path) -> str:
-    graph = folder / "resnet50_train.pb"
-    if not graph.exists():
-        build("resnet50_train", folder, "graph_def")
+    graph = build("resnet50_train", folder, "graph_def")
     nodes = write_large_saved_model(graph, folder / "large", 150_000)
     command = [PYTHON, "-m", "graphlens", "analyze", "--static", str(folder / "large")]
     elapsed, peak = peak_and_seconds(command)
@@ -172,6 +172,15 @@ def large_xplane(folder: Path) -> str:
     )
 
 
+def on_model(name: str, benchmark: Callable[[Path], str]) -> Callable[[Path], str]:
+    """Return a benchmark of one fixture model."""
+    return lambda folder: benchmark(build(name, folder, "saved_model"))
+
+
+def calibration(folder: Path) -> str:
+    return bench_proofs.calibration([build(name, folder, "saved_model") for name in bench_proofs.CALIBRATED])
+
+
 BENCHMARKS: dict[str, Callable[[Path], str]] = {
     "help": help_against_bare_python,
     "static": static_against_import,
@@ -179,6 +188,12 @@ BENCHMARKS: dict[str, Callable[[Path], str]] = {
     "proofs": analyze_with_proofs,
     "large": large_saved_model,
     "xplane": large_xplane,
+    **{f"fix-{name}": on_model(name, partial(bench_proofs.fixed, name)) for name in bench_proofs.GOALS},
+    "calibration": calibration,
+    "nothing": on_model("mobilenet_v2", bench_proofs.nothing_proven),
+    "xla": on_model("mobilenet_v2", bench_proofs.compiled_by_xla),
+    "layer-norm": on_model("bert_encoder", bench_proofs.one_kernel_for_layer_norm),
+    "residual": on_model("resnet50", bench_proofs.sums_in_convolutions),
 }
 
 
@@ -186,10 +201,12 @@ def main() -> None:
     """Run the named benchmarks, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="which (default: all)")
-    names = parser.parse_args().names or list(BENCHMARKS)
-    with tempfile.TemporaryDirectory() as folder:
-        for name in names:
-            print(BENCHMARKS[name](Path(folder)), flush=True)
+    parser.add_argument("--models", metavar="FOLDER", type=Path, help="keep the models that are built, and use them")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.models or Path(temporary)
+        for name in options.names or BENCHMARKS:
+            print(BENCHMARKS[name](folder), flush=True)
 
 
 if __name__ == "__main__":

@@ -163,8 +163,9 @@ class Facts:
     def saving(self, nodes: Iterable[str]) -> Saving:
         """Model what a step saves when the ops ``nodes`` of the judged graph are no longer run.
 
-        The share is the sum of the ops' wall shares, capped by what the critical path of the remaining ops allows;
-        ``ns`` is that share of the step.  Unknown (all ``None``) when no profile saw any of them.
+        The share is the sum of the ops' wall shares, capped by what the critical path of the remaining ops allows, and
+        their part of the executor's time; ``ns`` is that share of the step.  Unknown (all ``None``) when no profile saw
+        any of them.
         """
         return ledger.saving(self, tuple(dict.fromkeys(nodes)))
 

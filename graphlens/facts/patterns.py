@@ -41,6 +41,11 @@ _BATCH_NORMS: Final = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBat
 _SCALES: Final = frozenset({"Mul", "RealDiv", "Div"})
 _SHIFTS: Final = frozenset({"Add", "AddV2", "Sub"})
 _SUMS: Final = frozenset({"Add", "AddV2", "AddN"})
+_PLAIN: Final = frozenset({"Conv2D", "_FusedConv2D", "PadWithConv2D", "PadWithFusedConv2D", "Conv2DWithBias"})
+# Activations that Grappler takes into a kernel behind its bias (TensorFlow 2.21 on CPU), and those that only kernels of
+# oneDNN take.  Depthwise and 3-D convolutions take the former with oneDNN, and of the latter none.
+_TAKEN: Final = frozenset({"Relu", "Relu6", "Elu", "LeakyRelu"})
+_TAKEN_BY_ONEDNN: Final = frozenset({"_MklSwish", "_MklFusedMish"})
 _CHANNELS_FIRST: Final = frozenset({"NCHW", "NCDHW"})
 
 # Ops that do more than compute their outputs, or whose outputs come from elsewhere: they stay when nobody reads them.
@@ -66,6 +71,8 @@ class AffineChain:
     folded
         The ops that vanish when the chain is folded: its steps, and the per-channel ops that only feed them.  A bias
         before the first scale stays, as the bias that the folded layer needs.
+    activation
+        What follows the chain, where a folded layer's kernel takes it in.
     depthwise, has_bias, is_constant
         Whether the layer is depthwise, already adds a bias of its own, and depends on constants alone (no variable).
     """
@@ -75,6 +82,7 @@ class AffineChain:
     scale: str
     operands: tuple[str, ...]
     folded: tuple[str, ...]
+    activation: str | None
     depthwise: bool
     has_bias: bool
     is_constant: bool
@@ -163,6 +171,7 @@ class _Walk:
             scale,
             tuple(dict.fromkeys(self.operands)),
             self._folded(scale),
+            self._activation(op),
             runtime_type(op.type) in _DEPTHWISE,
             bool(op.attrs.get("fused_ops")) or op.type.endswith("WithBias") or bias_types[:1] == ["BiasAdd"],
             all(part in self.facts.constant_ops for part in parts),
@@ -171,6 +180,12 @@ class _Walk:
     def _folded(self, scale: str) -> tuple[str, ...]:
         steps = self.steps[self.steps.index(scale) :]
         return (*steps, *exclusive_inputs(self.graph, steps, self.facts.frozen_ops))
+
+    def _activation(self, base: Op) -> str | None:
+        readers = data_consumers(self.graph, self.steps[-1])
+        if self.in_sum or len(readers) != 1:
+            return None
+        return readers[0] if _takes(base, op_of(self.graph, readers[0])) else None
 
     def _step(self, current: str) -> str | None:
         """Take the only consumer of ``current`` into the chain; return it, or ``None`` at the end of the chain."""
@@ -257,6 +272,16 @@ class _Walk:
             return False
         shapes = [outputs[0].shape for name in (current, following) if (outputs := op_of(self.graph, name).outputs)]
         return len(shapes) == 2 and all(shapes) and shapes[0][-1:] == shapes[1][-1:] != (None,)  # type: ignore[index]
+
+
+def _takes(base: Op, activation: Op) -> bool:
+    """Tell whether the kernel of a layer computes an activation as well."""
+    by_onednn, base_type = base.type.startswith("_Mkl"), runtime_type(base.type)
+    if activation.type in _TAKEN_BY_ONEDNN:
+        return by_onednn and base_type in _PLAIN
+    if activation.type not in _TAKEN or base_type in _TRANSPOSED:
+        return False
+    return by_onednn or base_type in _PLAIN | _MATMULS
 
 
 def _is_inference_norm(op: Op) -> bool:

@@ -72,13 +72,15 @@ def unfolded_batch_norm(facts: Facts) -> Iterator[Finding]:
     ## Source
 
     The executed graph, where Grappler's own folding and fusion have been done; the graph as written where nothing
-    was executed, without the chains that Grappler is known to fold. The saving is the time of the ops that vanish.
+    was executed, without the chains that Grappler is known to fold. The saving is the time of the ops that vanish, and
+    of the activations that the kernel then takes in.
     """
     chains = [chain for chain in facts.affine_chains if facts.stage == "executed" or not _grappler_folds(facts, chain)]
     if not chains:
         return
     chains.sort(key=lambda chain: -_cost_ns(facts, chain))
     gone = list(dict.fromkeys(name for chain in chains for name in chain.folded))
+    unneeded = [*gone, *(chain.activation for chain in chains if chain.activation is not None)]
     yield found(
         title=_title(facts, chains, len(gone)),
         nodes=dict.fromkeys(name for chain in chains for name in (chain.base, *chain.folded)),
@@ -88,7 +90,7 @@ def unfolded_batch_norm(facts: Facts) -> Iterator[Finding]:
             "op_types": dict(Counter(facts.op(name).type for name in gone).most_common()),
         },
         reason=_reason(facts, chains),
-        saving=facts.saving(gone),
+        saving=facts.saving(unneeded),
         removes=gone,
         fix=Fix(
             "Fold scale and shift into the weights and the bias of the layer before",

@@ -1,0 +1,168 @@
+"""Benchmarks of proofs and fixes: what `graphlens fix` gives on real networks, and how honest its claims are.
+
+Each function returns the lines to print; `tests/bench.py` calls them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from graphlens.config import Request
+from graphlens.ir.analysis import Finding, Fix, Proof, Saving
+from graphlens.loaders import sniff
+from graphlens.pipeline.gather import child_request
+from graphlens.prove import Plan, TrialRunner, prove
+from graphlens.prove.bench import opened, prepared, tried
+from graphlens.prove.experiment import Budget
+
+ROOT = Path(__file__).parents[1]
+PYTHON = sys.executable
+
+# Loads both models and knows nothing of GraphLens: ratio of CPU times in interleaved pairs, and how far the outputs
+# are apart.  The networks end in a softmax: their logarithms without the mean are the logits without theirs.
+COMPARE = """
+import json, sys, time
+import numpy as np, tensorflow as tf
+models = [tf.saved_model.load(path) for path in sys.argv[1:3]]
+runs = [model.signatures["serving_default"] for model in models]
+((name, spec),) = runs[0].structured_input_signature[1].items()
+random = np.random.default_rng(3)
+x = tf.constant(random.random([size or 1 for size in spec.shape], np.float32) * float(sys.argv[3]))
+def logits(run):
+    (output,) = run(**{name: x}).values()
+    logs = np.log(output.numpy().astype(np.float64))
+    return logs - logs.mean()
+before, after = map(logits, runs)
+spent = [[], []]
+for pair in range(40):
+    for side in (0, 1) if pair % 2 else (1, 0):
+        start = time.process_time()
+        for _ in range(3):
+            runs[side](**{name: x})
+        spent[side].append(time.process_time() - start)
+ratios = [one / other for one, other in zip(*(times[4:] for times in spent))]
+print(json.dumps([float(np.median(ratios)), float(abs(before - after).max() / abs(before).max())]))
+"""
+HIGHEST_INPUT = {"efficientnet_b0": 255}  # of a pixel; this network scales its inputs itself
+GOALS = {"mobilenet_v2": 1.6, "resnet50": 1.4, "efficientnet_b0": 1.4}
+CALIBRATED = ("mobilenet_v2", "resnet50", "efficientnet_b0", "lstm", "tiny_cnn", "float64")
+RUNS_OF_NOTHING = 20
+
+
+def graphlens(*arguments: str) -> str:
+    """Run GraphLens and return what it prints."""
+    return subprocess.run(
+        [PYTHON, "-m", "graphlens", *arguments], check=True, capture_output=True, text=True, cwd=ROOT
+    ).stdout
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of all files below ``folder``."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def fixed(name: str, model: Path) -> str:
+    """Fix a network, and measure the result with a script that knows both from disk only."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "fixed"
+        graphlens("fix", str(model), "-o", str(result))
+        highest = str(HIGHEST_INPUT.get(name, 1))
+        command = [PYTHON, "-c", COMPARE, str(model), str(result), highest]
+        said = subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder).stdout
+        ratio, difference = json.loads(said.splitlines()[-1])
+        return (
+            f"{name} fixed: {ratio:.2f}x less CPU time (goal {GOALS[name]}x), logits differ by {difference:.1e} "
+            f"(goal 1e-5), {size_of(result) / size_of(model):.2f}x as large on disk (goal 1.1x)"
+        )
+
+
+def calibration(models: Sequence[Path]) -> str:
+    """Compare the saving that was modelled with the one that was proven, fix by fix."""
+    lines, errors = [], []
+    for model in models:
+        for finding in analyzed(model)["findings"]:
+            proof = finding["proof"]
+            expected, measured = proof["expected_share"], finding["saving"]["share"]
+            if proof["verdict"] == "proven" and expected is not None:
+                errors.append(abs(expected - measured) / measured)
+                lines.append(
+                    f"  {model.name} {finding['code']}: modelled {expected:.1%}, proven {measured:.1%} "
+                    f"({errors[-1]:.0%} off)"
+                )
+    middle = f"{statistics.median(errors):.0%}" if errors else "unknown"
+    return "\n".join(
+        [f"modelled against proven saving: median error {middle} over {len(errors)} fixes (goal 20%)", *lines]
+    )
+
+
+def analyzed(model: Path, *options: str) -> dict[str, Any]:
+    """Return the report of a model with proofs."""
+    with tempfile.TemporaryDirectory() as folder:
+        graphlens("analyze", str(model), "-o", f"{folder}/report.json", *options)
+        return json.loads(Path(folder, "report.json").read_text())  # type: ignore[no-any-return]
+
+
+def runner_of(model: Path, folder: str) -> TrialRunner:
+    """Return what applies fixes to a model, as the pipeline makes it."""
+    request = Request(str(model), signature="serving_default")
+    return TrialRunner(child_request(request, sniff.identify(str(model)), "record"), Path(folder))
+
+
+def nothing_proven(model: Path) -> str:
+    """Prove a fix that changes nothing again and again: each time against a new A-against-A of its own."""
+    verdicts = Counter(proof.verdict for proof in proofs_of_nothing(model))
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
+    return f"a fix that changes nothing, {RUNS_OF_NOTHING} times on {model.name}: {counts} (goal: 0 proven)"
+
+
+def proofs_of_nothing(model: Path) -> Iterator[Proof]:
+    plan = Plan()
+    with tempfile.TemporaryDirectory() as folder:
+        runner = runner_of(model, folder)
+        with_cpu = not opened(runner).accelerated
+        for _ in range(RUNS_OF_NOTHING):
+            bench = prepared(
+                runner, plan, Budget(math.inf).slice(plan.budget_s), with_cpu=with_cpu, on_pairs=lambda _: None
+            )
+            yield tried(bench, [()], Budget(math.inf).slice(plan.budget_s), lambda _: None)
+        runner.close()
+
+
+def compiled_by_xla(model: Path) -> str:
+    """Have XLA compile the whole step, as is often advised."""
+    share = Saving(None, 0.2, "bound")
+    advised = Finding("GL213", "", "", (), {}, "", share, Fix("", "tolerance", ({"edit": "jit-compile"},)))
+    with tempfile.TemporaryDirectory() as folder:
+        (finding,) = prove([advised], runner_of(model, folder), Plan(), asked=["GL213"]).findings
+    return f"XLA on {model.name}: {in_words(finding.proof.verdict, finding.severity, finding.proof.why)}"
+
+
+def one_kernel_for_layer_norm(model: Path) -> str:
+    """Measure the edits of GL204: each layer normalization one kernel of XLA."""
+    return f"layer normalizations of {model.name} as one kernel each: {_asked(model, 'GL204')}"
+
+
+def sums_in_convolutions(model: Path) -> str:
+    """Measure the edit of GL201 for residual sums, which shows where normalizations are folded already."""
+    with tempfile.TemporaryDirectory() as folder:
+        folded = Path(folder, "folded")
+        graphlens("fix", str(model), "-o", str(folded))
+        return f"residual sums of the folded {model.name} by AddN: {_asked(folded, 'GL201')}"
+
+
+def _asked(model: Path, rule: str) -> str:
+    findings = [one for one in analyzed(model, "--select", rule)["findings"] if one["fix"]["edits"]]
+    return "; ".join(in_words(one["proof"]["verdict"], one["severity"], one["proof"]["why"]) for one in findings)
+
+
+def in_words(verdict: str, severity: str, why: str) -> str:
+    return f"{verdict}, ranked as {severity}: {why}"
