@@ -21,6 +21,7 @@ from typing import IO, Any
 
 LOG_NAME = "stderr.txt"
 XLA_DUMP = "xla.part"  # the child reads it there and removes it
+TEMPORARY = "temporary.part"  # where the child and the program in it put temporary files: they go with the recording
 RECORDED = "recorded"  # what the child says when all is written
 USAGE_EXIT_CODE = 2
 _POLL_S = 0.2
@@ -135,7 +136,7 @@ def start(directory: Path, env: Mapping[str, str] | None = None, module: str = "
         What the child runs.
     """
     directory = Path(directory).absolute()
-    directory.mkdir(parents=True, exist_ok=True)
+    (directory / TEMPORARY).mkdir(parents=True, exist_ok=True)
     with (directory / LOG_NAME).open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", _BOOTSTRAP, module, str(directory)],
@@ -157,6 +158,8 @@ def _environment(directory: Path, extra: Mapping[str, str]) -> dict[str, str]:
     env = dict(os.environ)
     env.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     env["KERAS_BACKEND"] = "tensorflow"
+    # TensorFlow writes what it traced into files and removes them at its end, which a child that is killed never does.
+    env["TMPDIR"] = str(directory / TEMPORARY)
     # An empty entry would stand for the current folder (see `_BOOTSTRAP`); for a callable the request names that.
     own = env.get("PYTHONPATH", "").split(os.pathsep)
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [_source_checkout(), *own]))
