@@ -34,4 +34,4 @@ fixtures: $(STAMP)
 	$(BIN)/python fixtures/record_fake_gpu.py
 
 clean:
-	rm -rf $(VENV) demo-report.html
+	rm -rf $(VENV) demo-report.html demo-report-model

@@ -142,7 +142,7 @@ def _demo(options: argparse.Namespace) -> int:
 
     pipeline.check_outputs([options.output])
     with _progress() as progress:
-        analysis = pipeline.demo(options.steps, progress)
+        analysis = pipeline.demo(f"{os.path.splitext(options.output)[0]}-model", options.steps, progress)
         analysis.save(options.output)
     _print_summary(analysis, [options.output])
     print(os.path.abspath(options.output))
@@ -287,7 +287,13 @@ def _add_rules(commands: argparse._SubParsersAction[Any]) -> None:
 
 def _add_demo(commands: argparse._SubParsersAction[Any]) -> None:
     command = _command(commands, "demo", _demo, "build a small real model and analyze it")
-    command.add_argument("-o", "--output", metavar="FILE", default="graphlens-demo.html", help="the report to write")
+    command.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        default="graphlens-demo.html",
+        help="the report to write; the model is kept beside it",
+    )
     command.add_argument("--steps", metavar="N", type=_steps, default=DEFAULT_STEPS, help=argparse.SUPPRESS)
 
 

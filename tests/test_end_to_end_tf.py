@@ -339,8 +339,10 @@ def test_the_demo_writes_its_report(tmp_path: Path) -> None:
     outcome = run_python("-m", "graphlens", "demo", "--steps", "4", "-o", "demo.html", cwd=tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.splitlines()[-1] == str(tmp_path / "demo.html")
-    assert "unfolded-batch-norm" in (tmp_path / "demo.html").read_text()
-    assert files_in(tmp_path) == {"demo.html"}
+    assert {path.name for path in tmp_path.iterdir()} == {"demo.html", "demo-model"}
+    report = (tmp_path / "demo.html").read_text()
+    assert "unfolded-batch-norm" in report
+    assert "graphlens analyze demo-model --select GL203" in report
 
 
 def test_the_repository_is_left_as_it_was(analysis_of: Analyzed) -> None:

@@ -130,23 +130,31 @@ def analyze_live(
         return judge(captures.evidence_of(captures.open_capture(folder)), select, ignore)
 
 
-def demo(steps: int, progress: Progress = no_progress) -> Analysis:
-    """Build the demo model in a child process and analyze it."""
-    import subprocess
+def demo(model: str, steps: int, progress: Progress = no_progress) -> Analysis:
+    """Build the demo model at ``model`` in a child process, unless it is there, and analyze it.
 
+    It is kept, so that the commands in the report can be run.
+    """
     if not has_tensorflow():
         raise ExecutionError(NO_TENSORFLOW)
-    with tempfile.TemporaryDirectory(prefix="graphlens-", ignore_cleanup_errors=True) as folder:
-        path = os.path.join(folder, "demo_model")
+    if not os.path.exists(model):
         progress("building the demo model", 0, 0)
-        built = subprocess.run(
-            [sys.executable, "-m", "graphlens.tf.demo", path], capture_output=True, text=True, check=False
-        )
+        _build_demo(model)
+    return analyze(Request(model, steps=steps), progress)
+
+
+def _build_demo(model: str) -> None:
+    import subprocess
+
+    where = os.path.dirname(os.path.abspath(model))
+    with tempfile.TemporaryDirectory(prefix=".graphlens-", dir=where, ignore_cleanup_errors=True) as folder:
+        path = os.path.join(folder, "model")
+        command = [sys.executable, "-m", "graphlens.tf.demo", path]
+        built = subprocess.run(command, capture_output=True, text=True, check=False)
         if built.returncode:
-            raise ExecutionError(
-                f"the demo model could not be built: {(built.stderr.strip() or 'no message').splitlines()[-1]}"
-            )
-        return analyze(Request(path, steps=steps), progress)
+            said = (built.stderr.strip() or "no message").splitlines()[-1]
+            raise ExecutionError(f"the demo model could not be built: {said}")
+        os.replace(path, model)
 
 
 def check_outputs(paths: Iterable[str]) -> None:
