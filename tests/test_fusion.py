@@ -39,6 +39,18 @@ CONV = """
 """
 
 
+MATMUL = """
+    x       = Placeholder() float32[32,16]
+    w       = Const() float32[16,8]
+    b       = Const() float32[8]
+    size    = Const() int32[3] = [4, 8, 8]
+    product = MatMul(x, w) float32[32,8] 80us {T: float32}
+    r       = Reshape(product, size) float32[4,8,8] 1us {T: float32}
+    bias    = BiasAdd(r, b) float32[4,8,8] 20us {data_format: NHWC, T: float32}
+    out     = _Retval(bias)
+"""
+
+
 def chain_of(text: str) -> Chain:
     (chain,) = (chain for chain in chains_to_probe(Facts(sketch(text))) if chain.kind != COMPILE)
     return chain
@@ -285,6 +297,14 @@ def test_a_sum_of_branches_is_offered_as_an_edit_and_not_with_another_obstacle_b
     (finding,) = findings(CONV, FusionAnswer("conv:conv", "explained", ((residual,),)))
     assert (finding.fix.edits, finding.fix.safety) == (({"edit": "sum-by-add-n", "traced": ["sum"]},), "tolerance")
     (finding,) = findings(CONV, FusionAnswer("conv:conv", "explained", ((residual, bridge),)))
+    assert (finding.fix.edits, finding.fix.safety) == ((), "manual")
+
+
+def test_a_reshape_behind_a_product_is_offered_as_an_edit_and_one_behind_a_convolution_is_not() -> None:
+    bridge = (Obstacle("bridge", "r", "Reshape"),)
+    (finding,) = findings(MATMUL, FusionAnswer("matmul:product", "explained", (bridge,)), "GL202")
+    assert (finding.fix.edits, finding.fix.safety) == (({"edit": "sink-reshape", "traced": ["r"]},), "tolerance")
+    (finding,) = findings(CONV, FusionAnswer("conv:conv", "explained", (bridge,)))
     assert (finding.fix.edits, finding.fix.safety) == ((), "manual")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from graphlens.facts.core import Facts
 from graphlens.facts.flat import layer_of
@@ -21,6 +21,21 @@ LAYERS_LISTED: Final = 20
 _COMPILE_IN_WORDS: Final = (
     "Compile the layer with XLA, which computes it in one kernel; measure it, because each compiled part costs a launch"
 )
+
+
+class Cure(NamedTuple):
+    """The edit that removes an obstacle, and what a model's author writes for it."""
+
+    edit: str
+    snippet: str
+
+
+_FLAT: Final = "rows = tf.reshape(x, [-1, size])\ny = tf.reshape(dense(rows), [*leading_sizes, units])"
+_EDITS: Final[Mapping[str, Cure]] = {
+    "residual": Cure("sum-by-add-n", "y = tf.add_n([y, shortcut])"),
+    "matmul Reshape": Cure("sink-reshape", _FLAT),
+    "rank": Cure("flatten-product", _FLAT),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +127,10 @@ def _is_timed(facts: Facts, ops: Sequence[str]) -> bool:
 def _fix(facts: Facts, items: Sequence[Unfused], wording: Wording) -> Fix:
     if wording.rewrite is not None:
         return Fix(wording.rewrite, "manual", (), wording.snippet)
-    sums = _sums(items)
-    if sums:
-        edit = {"edit": "sum-by-add-n", "traced": sums}
-        return Fix(str(blockers.advice(items[0])), "tolerance", (edit,), "y = tf.add_n([y, shortcut])")
+    cured = _cured_by_edit(items)
+    if cured is not None:
+        kind, edit = cured
+        return Fix(str(blockers.advice(items[0])), "tolerance", (edit,), _EDITS[kind].snippet)
     said = list(dict.fromkeys(text for item in items if (text := blockers.advice(item))))
     if said:
         return Fix("; ".join(said[:3]), "manual", (), "export TF_ENABLE_ONEDNN_OPTS=1" if _by_setting(items) else None)
@@ -132,12 +147,19 @@ def _compiled(facts: Facts, item: Unfused) -> Mapping[str, Any]:
     return {"edit": "jit-compile", "ops": list(item.ops), "traced": list(written)}
 
 
-def _sums(items: Sequence[Unfused]) -> list[str]:
-    """Return the sums of two branches, where these alone are what keeps each item from being fused."""
+def _cured_by_edit(items: Sequence[Unfused]) -> tuple[str, Mapping[str, Any]] | None:
+    """Return the edit that removes what keeps each item from being fused, where that is one thing alone."""
     first = [_changes(item)[0] if _changes(item) else () for item in items]
-    if not all([obstacle.kind for obstacle in some] == ["residual"] for some in first):
-        return []
-    return [obstacle.op for some in first for obstacle in some]
+    kinds = {tuple(_edited_kind(item, obstacle) for obstacle in some) for item, some in zip(items, first, strict=True)}
+    kind = " and ".join(kinds.pop()) if len(kinds) == 1 else ""
+    if kind not in _EDITS:
+        return None
+    return kind, {"edit": _EDITS[kind].edit, "traced": list(dict.fromkeys(one.op for some in first for one in some))}
+
+
+def _edited_kind(item: Unfused, obstacle: Obstacle) -> str:
+    """Of what stands between two parts, an edit can move a reshape behind a matrix product."""
+    return f"{item.candidate.kind} {obstacle.found}" if obstacle.kind == "bridge" else obstacle.kind
 
 
 def _by_setting(items: Sequence[Unfused]) -> bool:

@@ -36,6 +36,7 @@ class Draft:
         self.outputs = list(program.outputs)
         self.effects = list(program.effects)
         self.bindings = dict(program.bindings)
+        self._shapes = dict(program.shapes)
         self.library = {function.signature.name: function for function in program.graph.library.function}
         self.compiled = program.compiled
         self.notes: list[str] = list(program.notes)
@@ -54,6 +55,7 @@ class Draft:
             outputs=tuple(self.outputs),
             effects=tuple(self.effects),
             bindings=self.bindings,
+            shapes=self._shapes,
             compiled=self.compiled,
             notes=tuple(self.notes),
         )
@@ -124,8 +126,8 @@ class Draft:
         return readers[0] if alone and nodes.tensor(name) in self._nodes[readers[0]].input else None
 
     def shape(self, ref: str) -> Any:
-        """Return what tracing knew of a tensor's shape (a ``TensorShape``, of unknown rank when nothing)."""
-        known = self._program.shapes.get(nodes.source(ref), ())
+        """Return what is known of a tensor's shape (a ``TensorShape``, of unknown rank when nothing)."""
+        known = self._shapes.get(nodes.source(ref), ())
         index = nodes.port(ref)
         return tf.TensorShape(known[index]) if index < len(known) else tf.TensorShape(None)
 
@@ -152,6 +154,10 @@ class Draft:
         self._nodes[node.name] = node
         self._remember(node)
         return str(node.name)
+
+    def set_shape(self, name: str, shape: Any) -> None:
+        """Note the shape that the first output of a node has now."""
+        self._shapes[name] = (shape,)
 
     def set_inputs(self, name: str, inputs: Sequence[str]) -> None:
         """Replace the inputs of a node."""
@@ -212,6 +218,7 @@ class Draft:
             raise RewriteError(f"'{wanted}' would be a constant of {value.nbytes / 1e9:.1f} GB; a graph holds 2 GB")
         node = nodes.make("Const", self.unused(wanted), [], like)
         put_constant(node, value)
+        self.set_shape(node.name, tf.TensorShape(value.shape))
         return nodes.tensor(self.add(node))
 
     def weight(self, wanted: str, value: np.ndarray, variable_name: str, like: Any = None) -> str:
@@ -227,6 +234,7 @@ class Draft:
         self.bindings[self.add(handle)] = Binding("weight", value, variable_name)
         nodes.set_attribute(read, "dtype", tf.as_dtype(value.dtype))
         read.input.insert(0, nodes.tensor(handle.name))
+        self.set_shape(read.name, tf.TensorShape(value.shape))
         self.add(read)
 
     def _remember(self, node: Any) -> None:
