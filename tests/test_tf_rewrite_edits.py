@@ -341,32 +341,6 @@ def test_a_batch_norm_that_stores_nothing_is_refused(lab: Any, tf: Any) -> None:
     assert "never updates" in refusal(lab.trace(trains, lab.random(2, 4, 4, 4)), edit="use-moving-statistics")
 
 
-# -- padding --------------------------------------------------------------------------------------------------------
-
-
-def test_zeros_around_an_image_become_padding(lab: Any, tf: Any) -> None:
-    weights = lab.variable(3, 3, 4, 8)
-    traced = lab.trace(
-        lambda x: tf.nn.conv2d(tf.pad(x, [[0, 0], [0, 1], [2, 1], [0, 0]], name="pad"), weights, 2, "VALID"),
-        lab.random(2, 6, 6, 4),
-    )
-    edited = traced.edited({"edit": "fold-padding", "ops": ["pad"]})
-    assert edited.difference < 1e-6
-    assert edited.types["Pad"] == 0
-
-
-@pytest.mark.parametrize("kind", ["depthwise", "other numbers", "channels"])
-def test_padding_that_no_convolution_can_do_stays(lab: Any, tf: Any, kind: str) -> None:
-    weights, depthwise = lab.variable(3, 3, 4, 8), lab.variable(3, 3, 4, 1)
-    spatial, channels = [[0, 0], [1, 1], [1, 1], [0, 0]], [[0, 0], [1, 1], [1, 1], [0, 1]]
-    function = {
-        "depthwise": lambda x: tf.nn.depthwise_conv2d(tf.pad(x, spatial), depthwise, [1, 1, 1, 1], "VALID"),
-        "other numbers": lambda x: tf.nn.conv2d(tf.pad(x, spatial, constant_values=1.0), weights, 1, "VALID"),
-        "channels": lambda x: tf.nn.conv2d(tf.pad(x[..., :3], channels), weights, 1, "VALID"),
-    }[kind]
-    refusal(lab.trace(function, lab.random(2, 6, 6, 4)), edit="fold-padding")
-
-
 # -- repeated and invariant work ------------------------------------------------------------------------------------
 
 

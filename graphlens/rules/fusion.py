@@ -12,7 +12,7 @@ from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.graph import op_of
 from graphlens.ir.ops import runtime_type
 from graphlens.rules.needs import GRAPH, INFERENCE
-from graphlens.rules.phrases import counted, with_stage
+from graphlens.rules.phrases import by_cause, counted, with_stage
 from graphlens.rules.registry import found, rule
 
 _SNIPPET: Final = """\
@@ -150,11 +150,7 @@ def _edit(facts: Facts, chain: AffineChain) -> Mapping[str, Any]:
 
 
 def _reason(facts: Facts, chains: Sequence[AffineChain]) -> str:
-    causes = Counter(_cause(facts, chain) for chain in chains)
-    words = [
-        f"{count} of {len(chains)}: {cause}" if len(causes) > 1 else cause for cause, count in causes.most_common()
-    ]
-    return with_stage(facts, "; ".join(words))
+    return with_stage(facts, by_cause(_cause(facts, chain) for chain in chains))
 
 
 def _cause(facts: Facts, chain: AffineChain) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from graphlens.facts.core import Facts
@@ -10,6 +11,17 @@ from graphlens.facts.core import Facts
 def with_stage(facts: Facts, cause: str) -> str:
     """Add to a reason what it means that nothing was executed, where that is so."""
     return cause if facts.stage == "executed" else f"{cause}; nothing was executed, so the saving is unknown"
+
+
+def by_cause(causes: Iterable[str]) -> str:
+    """Write the causes of several things, the commonest first; with their counts where they differ.
+
+    >>> by_cause(["rain", "snow", "rain"]), by_cause(["rain"])
+    ('2 of 3: rain; 1 of 3: snow', 'rain')
+    """
+    counts = Counter(causes)
+    of_all = f" of {counts.total()}: "
+    return "; ".join(f"{count}{of_all}{cause}" if len(counts) > 1 else cause for cause, count in counts.most_common())
 
 
 def known_sum(values: Iterable[int | None]) -> int | None:

@@ -41,6 +41,7 @@ class Draft:
         self.compiled = program.compiled
         self.notes: list[str] = list(program.notes)
         self._constant_bytes = 0
+        self._given = frozenset(node.name for node in program.graph.node)
         for node in program.graph.node:
             copy = nodes.NodeDef()
             copy.CopyFrom(node)
@@ -103,7 +104,7 @@ class Draft:
     def is_done(self, names: Sequence[str]) -> bool:
         """Whether ops that an edit names were there and are needed no more, so that nothing is left to edit."""
         return bool(names) and all(
-            name in self._program.vanished or (name in self._nodes and not self.is_needed(name)) for name in names
+            name in self._program.vanished or (name in self._given and not self.is_needed(name)) for name in names
         )
 
     def is_needed(self, name: str) -> bool:
