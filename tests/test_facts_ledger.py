@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -10,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphlens.facts.attribution import attribute
+from graphlens.facts.core import Facts
 from graphlens.facts.division import COPY, DISPATCH, EXECUTOR, HANDOFF
 from graphlens.facts.ledger import apportion, ledger, step_time
 from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.ops import family
 from graphlens.ir.run import CopyEvent, DeviceEvent, OpEvent, Profile, ProfiledDevice, Span
+from graphlens.ir.sketch import sketch
 
 STEP_NS = 40
 
@@ -120,6 +123,33 @@ def test_apportioned_parts_are_close_and_sum(total: int, weights: list[float]) -
     assert sum(parts) == total
     exact = [Fraction(total) * Fraction(weight) / sum(map(Fraction, weights)) for weight in weights]
     assert all(abs(part - value) <= 1 + total * 1e-12 for part, value in zip(parts, exact, strict=True))
+
+
+DISPATCHED = """
+gap: 20us
+a = Placeholder() float32[8]
+b = Tanh(a) float32[8] 40us
+c = Tanh(b) float32[8] 40us
+out = _Retval(c)
+"""
+
+
+def test_an_op_that_vanishes_takes_its_part_of_the_call_with_it() -> None:
+    """Beyond what an empty call takes; unmeasured, nothing is claimed."""
+    unmeasured = Facts(sketch(DISPATCHED))
+    (dispatch_ns,) = [row.ns for row in unmeasured.ledger if row.category.startswith("dispatch")]
+    assert unmeasured.step is not None
+    assert unmeasured.call_share == 0.0
+    measured = Facts(replace(unmeasured.evidence, empty_call_ns=dispatch_ns // 4))
+    assert measured.call_share == pytest.approx(0.75 * dispatch_ns / unmeasured.step.median_ns, rel=1e-3)
+    before, after = unmeasured.saving(["b"]).share, measured.saving(["b"]).share
+    assert before is not None
+    assert after is not None
+    assert after - before == pytest.approx(measured.call_share / measured.graph.number_of_nodes())
+
+
+def test_an_empty_call_that_takes_longer_than_the_dispatch_leaves_nothing() -> None:
+    assert Facts(replace(sketch(DISPATCHED), empty_call_ns=10**9)).call_share == 0.0
 
 
 def test_without_a_profile_the_step_is_unattributed() -> None:

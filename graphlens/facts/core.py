@@ -164,10 +164,15 @@ class Facts:
         """Model what a step saves when the ops ``nodes`` of the judged graph are no longer run.
 
         The share is the sum of the ops' wall shares, capped by what the critical path of the remaining ops allows, and
-        their part of the executor's time; ``ns`` is that share of the step.  Unknown (all ``None``) when no profile saw
-        any of them.
+        their part of what executor and call take; ``ns`` is that share of the step.  Unknown (all ``None``) when no
+        profile saw any of them.
         """
         return ledger.saving(self, tuple(dict.fromkeys(nodes)))
+
+    @cached_property
+    def call_share(self) -> float:
+        """The share of the step in which a call prepares what it runs, beyond what any call takes."""
+        return ledger.call_share(self)
 
     def saving_at(self, remaining: Mapping[str, float]) -> Saving:
         """Model what a step saves when of the time of some ops only a share remains (see ``saving``)."""

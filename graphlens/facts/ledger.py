@@ -94,19 +94,29 @@ def apportion(total: int, weights: Sequence[float]) -> list[int]:
 
 
 def saving(facts: Facts, nodes: Sequence[str]) -> Saving:
-    """Model the saving of no longer running ``nodes``: their time, and what the executor takes to get to them."""
+    """Model the saving of no longer running ``nodes``: their time, and what executor and call take for them."""
     saved = saving_at(facts, dict.fromkeys(nodes, 0.0))
     if saved.share is None or facts.step is None:
         return saved
-    share = min(1.0, saved.share + _executor_share(facts, nodes))
+    ran = sum(name in facts.graph for name in nodes) / max(facts.graph.number_of_nodes(), 1)
+    share = min(1.0, saved.share + ran * (_share_of(facts, EXECUTOR) + call_share(facts)))
     return replace(saved, ns=round(share * facts.step.median_ns), share=share)
 
 
-def _executor_share(facts: Facts, nodes: Sequence[str]) -> float:
-    """Return the share of the step in which the executor was busy with ``nodes``; it is about as long with each op."""
+def call_share(facts: Facts) -> float:
+    """Return the share of the step in which the call prepares what it runs, about as long for each op of the graph.
+
+    That is the dispatch without what calling a function takes that computes nothing; 0 where this was not measured.
+    """
+    empty_ns = facts.evidence.empty_call_ns
+    if facts.step is None or empty_ns is None:
+        return 0.0
+    return max(0.0, _share_of(facts, DISPATCH) - empty_ns / facts.step.median_ns)
+
+
+def _share_of(facts: Facts, state: str) -> float:
     active_ns = facts.attribution.active_ns
-    ran = sum(name in facts.graph for name in nodes) / max(facts.graph.number_of_nodes(), 1)
-    return ran * active_ns.get(EXECUTOR, 0.0) / (sum(active_ns.values()) or 1.0)
+    return active_ns.get(state, 0.0) / (sum(active_ns.values()) or 1.0)
 
 
 def saving_at(facts: Facts, remaining: Mapping[str, float]) -> Saving:

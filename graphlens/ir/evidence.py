@@ -27,6 +27,8 @@ class Evidence:
         Where the profile was read from when it was not recorded together with the graphs.
     unprofiled_ns
         Wall times of single steps of the same function without the profiler.
+    empty_call_ns
+        Wall time of calling a function that computes nothing, in the same process.
     replay
         What the second route saw, by the op's name in the executed graph (runtime name).
     hlo
@@ -53,6 +55,7 @@ class Evidence:
     profile: Profile | None = None
     profile_path: str | None = None
     unprofiled_ns: tuple[int, ...] = ()
+    empty_call_ns: int | None = None
     replay: Mapping[str, ReplayRecord] = field(default_factory=dict)
     hlo: Mapping[str, Graph] = field(default_factory=dict)
     training: bool | None = None

@@ -247,6 +247,7 @@ def evidence_of(capture: Capture) -> Evidence:
         profile_path=_recorded_elsewhere(manifest),
         # A clock that stood still has timed nothing.
         unprofiled_ns=tuple(ns for ns in manifest.get("unprofiled_ns") or () if ns > 0),
+        empty_call_ns=manifest.get("empty_call_ns"),
         replay=replay,
         hlo=_modules(salvage),
         training=manifest.get("training"),

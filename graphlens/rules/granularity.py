@@ -65,7 +65,8 @@ def op_overhead_bound(facts: Facts) -> Iterator[Finding]:
     ## Source
 
     Events of the profile, calls counted by the replay where the profiler dropped them, and the executor's row of the
-    ledger. The saving is a bound: what the step would save if dispatching and these ops cost nothing.
+    ledger. The saving is a bound: what the step would save if these ops, dispatching them, and preparing them in each
+    call cost nothing.
     """
     cheap = {name: timing for name, timing in facts.attribution.timings.items() if _is_cheap(timing)}
     calls = sum(timing.calls_per_step for timing in cheap.values())
@@ -78,11 +79,12 @@ def op_overhead_bound(facts: Facts) -> Iterator[Finding]:
     types = Counter[str]()
     for name, timing in cheap.items():
         types[facts.op(name).type if name in facts.graph else "unknown"] += round(timing.calls_per_step)
-    bound_ns = round(share * facts.step.median_ns)
+    cheap_nodes = [name for name in cheap if name in facts.graph]
+    bound = min(1.0, share + facts.call_share * len(cheap_nodes) / max(facts.graph.number_of_nodes(), 1))
     yield found(
         title=f"{format_count(round(calls))} executions per step of ops below {format_ns(CHEAP_OP_NS)} "
         f"and their dispatch take {format_share(share)} of the step",
-        nodes=[name for name in cheap if name in facts.graph],
+        nodes=cheap_nodes,
         evidence={
             "cheap_calls_per_step": round(calls),
             "cheap_ops": len(cheap),
@@ -90,7 +92,7 @@ def op_overhead_bound(facts: Facts) -> Iterator[Finding]:
             "op_types": dict(types.most_common(TYPES_LISTED)),
         },
         reason=f"each of these ops costs less than {format_ns(CHEAP_OP_NS)}, about what dispatching an op costs",
-        saving=Saving(bound_ns, share, "bound"),
+        saving=Saving(round(bound * facts.step.median_ns), bound, "bound"),
         fix=Fix(
             "Do more work per op: larger batches, vectorized code, fused layers, or jit_compile where it helps",
             "tolerance",

@@ -26,6 +26,7 @@ class CaptureDirectory:
             "environment": {},
             "inputs": [],
             "unprofiled_ns": [],
+            "empty_call_ns": None,
             "profiled_steps": 0,
             "roof": None,
             "executed": [],

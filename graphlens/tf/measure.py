@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from graphlens.tf.manifest import CaptureDirectory
 from graphlens.tf.targets import Opened, Traced
 
 WARM_UP_CALLS = 2
+EMPTY_CALLS = 101  # of which the median is taken; together they take some ten milliseconds
 # After some 90 executions the runtime drops an op that it found to be cheap from the profile.  All calls up to the
 # end of the profile stay below this, with a margin for ops that run twice a step.
 CALLS_BEFORE_OPS_VANISH = 50
@@ -215,6 +217,7 @@ def _measure_steps(prepared: Prepared, plan: Plan, capture: CaptureDirectory, pr
     with _stage(capture, "timing"), without_garbage_collection():
         progress("timing", before, steps)
         unprofiled += _timed_steps(prepared.step, steps - before)
+        capture.content["empty_call_ns"] = _empty_call_ns()
 
 
 def _counts(plan: Plan, step_ns: int, capture: CaptureDirectory) -> tuple[int, int, int]:
@@ -238,6 +241,13 @@ def _timed(step: Callable[[], Any]) -> int:
 
 def _timed_steps(step: Callable[[], Any], count: int) -> list[int]:
     return [_timed(step) for _ in range(count)]
+
+
+def _empty_call_ns() -> int:
+    """Return what a call takes at least: that of a function which hands on its argument."""
+    call = tf.function(lambda tensor: tensor, autograph=False).get_concrete_function(tf.TensorSpec([]))
+    argument = tf.constant(0.0)
+    return round(statistics.median(_timed_steps(lambda: call(argument), EMPTY_CALLS)))
 
 
 def _profile(step: Callable[[], Any], count: int, capture: CaptureDirectory, progress: Progress) -> int:
