@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -51,11 +52,16 @@ def refuse(draft, edit):
 def blunder(draft, edit):
     {}["key"]
 
+def miscount(draft, edit):
+    "Every step counts for two: no output tells, only the variable does."
+    add = next(name for name in draft if draft.node(name).op == "AssignAddVariableOp")
+    draft.set_input(add, 1, draft.constant("two", __import__("numpy").asarray(2, "int64")))
+
 def rename(draft, edit):
     draft.node("there is no such op")
 
 REWRITES = {f"test-{function.__name__}": function for function in (
-    nothing, permute, die, crash, hang, refuse, blunder, rename)}
+    nothing, permute, die, crash, hang, refuse, blunder, miscount, rename)}
 """
 METADATA = "Metadata-Version: 2.1\nName: planted-rewrites\nVersion: 1.0\n"
 ENTRY_POINTS = "[graphlens.rewrites]\nplanted = planted_rewrites:REWRITES\n"
@@ -75,6 +81,22 @@ def talkative(x):
 def random(x):
     return x + tf.random.uniform((8,))
 
+steps = tf.Variable(0, dtype=tf.int64, name="steps")
+weights = tf.Variable(tf.ones((8, 1)), name="weights")
+
+@tf.function(input_signature=[tf.TensorSpec((4, 8), tf.float32, name="x")])
+def training(x):
+    "One step of training, which counts itself: loss, weights and count are others each time."
+    steps.assign_add(1)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean((x @ weights) ** 2)
+    weights.assign_sub(0.1 * tape.gradient(loss, weights))
+    return {"loss": loss}
+
+@tf.function(input_signature=[tf.TensorSpec((4, 8), tf.float32, name="x")])
+def listing(x):
+    return {"list": tf.raw_ops.TensorListFromTensor(tensor=x, element_shape=[8])}
+
 @tf.function(input_signature=[tf.TensorSpec((), tf.int32, name="n")])
 def picky(n):
     "Runs on the input given, and fails on any other."
@@ -82,6 +104,7 @@ def picky(n):
     return n + 1
 """
 LIMIT_S = 120.0
+ROOT = Path(__file__).parents[1]  # the children run what stands here, not what is installed
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +122,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def runner_of(planted: Path, logs: Path, target: str, kind: str, **request: Any) -> TrialRunner:
     asked = {"target": target, "kind": kind, "import_path": str(planted), **request}
-    return TrialRunner(asked, logs, {"PYTHONPATH": str(planted)})
+    return TrialRunner(asked, logs, {"PYTHONPATH": os.pathsep.join([str(planted), str(ROOT)])})
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +293,50 @@ def test_outputs_that_change_from_call_to_call_are_said_to(planted: Path, tmp_pa
         runner.open(LIMIT_S)
         runner.apply("copy", [], LIMIT_S)
         assert runner.compare("copy", None, LIMIT_S).unstable
+    finally:
+        runner.close()
+
+
+def test_what_happens_to_agree_twice_is_called_again() -> None:
+    draws = iter([0, 0, 0, 0, 1])
+    again = lambda: {"rare": Tensor(np.asarray(next(draws)))}  # noqa: E731
+    (found,) = trial._changes(again(), again, repeats=10)
+    assert found["mismatch"] == "1 of 1 values are not equal"
+    assert trial._changes({"y": Tensor(np.ones(2))}, lambda: {"y": Tensor(np.ones(2))}, repeats=10) == []
+
+
+@pytest.mark.tf
+def test_a_step_that_writes_variables_is_compared_from_the_same_values_and_by_what_it_writes(
+    planted: Path, tmp_path: Path
+) -> None:
+    runner = runner_of(planted, tmp_path, "programs:training", "callable")
+    try:
+        runner.open(LIMIT_S)
+        runner.apply("copy", [], LIMIT_S)
+        runner.time("original", "copy", 2, 5.0, LIMIT_S)
+        compared = runner.compare("copy", None, LIMIT_S)
+        runner.apply("wrong", [edit("miscount")], LIMIT_S)
+        wrong = runner.compare("wrong", None, LIMIT_S)
+    finally:
+        runner.close()
+    assert compared.unstable == wrong.unstable == ()
+    assert {one.output for one in compared.differences} == {
+        "loss",
+        "variable 'steps', as the step leaves it",
+        "variable 'weights', as the step leaves it",
+    }
+    assert all(one.agrees for one in compared.differences)
+    assert [one.output for one in wrong.differences if not one.agrees] == ["variable 'steps', as the step leaves it"]
+
+
+@pytest.mark.tf
+def test_outputs_without_values_are_named(planted: Path, tmp_path: Path) -> None:
+    runner = runner_of(planted, tmp_path, "programs:listing", "callable")
+    try:
+        runner.open(LIMIT_S)
+        runner.apply("copy", [], LIMIT_S)
+        with pytest.raises(TrialError, match="output 'list' is a variant"):
+            runner.compare("copy", None, LIMIT_S)
     finally:
         runner.close()
 

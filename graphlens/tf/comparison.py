@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from graphlens.errors import ExecutionError
+
 # Allowed difference relative to the largest value of the output.  Rounding differs even where the arithmetic is the
 # same, because the runtime picks other kernels for other neighbours: fixes that change no arithmetic get no tighter
 # tolerance.  What is not listed (integers, booleans, strings) has to be equal.
@@ -18,6 +20,9 @@ TOLERANCES: Final[Mapping[str, float]] = {
     "float16": 1e-2,
     "bfloat16": 1e-2,
 }
+
+# Handles of something that only TensorFlow can look into: a dataset, a tensor list, a table.
+INCOMPARABLE: Final = frozenset({"variant", "resource"})
 
 Outputs = Mapping[str, Any]  # name -> tensor
 Row = dict[str, Any]
@@ -34,7 +39,13 @@ def tolerance_of(dtype: str, computes_in: str | None = None) -> float:
 
 
 def compare(before: Outputs, after: Outputs, computes_in: str | None = None) -> list[Row]:
-    """Return one row per output: its type, tolerance, largest difference, or why it cannot be compared."""
+    """Return one row per output: its type, tolerance, largest difference, or why the two cannot be compared.
+
+    Raises
+    ------
+    ExecutionError
+        If an output is of a type without values.
+    """
     rows = [_compared(name, before[name], after.get(name), computes_in) for name in before]
     return rows + [_row(name, after[name], None, "the original has no such output") for name in after.keys() - before]
 
@@ -70,6 +81,8 @@ def _row(name: str, tensor: Any, computes_in: str | None, mismatch: str | None =
 
 
 def _compared(name: str, before: Any, after: Any, computes_in: str | None) -> Row:
+    if before.dtype.name in INCOMPARABLE:
+        raise ExecutionError(f"output '{name}' is a {before.dtype.name}, which holds no values that could be compared")
     if after is None:
         return _row(name, before, computes_in, "it is missing")
     if after.dtype != before.dtype:
