@@ -108,7 +108,7 @@ def test_hostile_names_add_no_element(hostile):
         "Depthwise convolution", "not attributed", "overhead",
         "GL203", "unfolded-batch-norm", "2.78 ms", "12 % of the step · modelled", "upper bound", "saving unknown",
         "measured self time", "38.5 MFLOP", "147 MiB", "block_16_expand_BN", "constant operands", "unknown",
-        "convert_variables_to_constants_v2", "Within tolerance", "Proven", "1.12× [1.10×, 1.15×]", "Refuted",
+        "convert_variables_to_constants_v2", "Within tolerance", "Proven", "1.12×", "1.10× – 1.15×", "Refuted",
         "4 more ops of this finding not drawn.",
         "5 devices, 1 of them empty", "nothing ran on this device during the profile",
         "replica 0, 4 steps of 52.8 ms",

@@ -7,6 +7,7 @@ of the first one, ``severity:``, ``safety:``, and words that ``title:``, ``reaso
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,6 +49,16 @@ def test_case(case: Case) -> None:
     for key, words in case.expected.items():
         if key != "expect":
             check(key, words, findings, status)
+    for finding in findings:
+        assert is_code(finding.fix.snippet or ""), finding.fix.snippet
+
+
+def is_code(snippet: str) -> bool:
+    """Whether a snippet can be pasted: Python, a decorator for what follows it, or a setting for the shell."""
+    if snippet.startswith("export "):
+        return "\n" not in snippet
+    ast.parse(f"{snippet}\ndef call(): ..." if snippet.startswith("@") else snippet)
+    return True
 
 
 def check(key: str, words: str, findings: list[Finding], status: RuleStatus) -> None:

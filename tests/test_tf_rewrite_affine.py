@@ -308,3 +308,26 @@ def test_a_lone_bias_is_left_alone(lab: Any) -> None:
 
     weights, bias = lab.variable(4, 4), lab.variable(4)
     refusal(lab, lambda x: tf.nn.bias_add(tf.matmul(x, weights), bias), lab.random(3, 4))
+
+
+@pytest.mark.parametrize("kind", ["Conv2D", "Conv2D with bias", "DepthwiseConv2D", "Dense"])
+def test_the_snippet_of_the_rule_folds_layers_of_keras(kind: str) -> None:
+    import keras
+    import tensorflow as tf
+
+    from graphlens.rules.fusion import FOLDING_SNIPPET
+
+    sizes = {"DepthwiseConv2D": {"kernel_size": 3, "depth_multiplier": 2}, "Dense": {"units": 7}}
+    options = {**sizes.get(kind, {"filters": 5, "kernel_size": 3}), "use_bias": kind != "Conv2D"}
+    random = np.random.default_rng(0)
+    layer_type, norm = getattr(keras.layers, kind.removesuffix(" with bias")), keras.layers.BatchNormalization()
+    layer, replacement = layer_type(**options), layer_type(**{**options, "use_bias": True})
+    x = random.normal(size=(2, 8, 8, 4)).astype(np.float32)
+    norm(layer(x)), replacement(x)
+    for part in (layer, norm):
+        part.set_weights([random.uniform(0.5, 1.5, weight.shape) for weight in part.get_weights()])
+    defined: dict[str, Any] = {"tf": tf, "keras": keras}
+    exec(FOLDING_SNIPPET, defined)
+    replacement.set_weights(defined["folded"](layer, norm))
+    expected = np.asarray(norm(layer(x)))
+    assert np.abs(np.asarray(replacement(x)) - expected).max() <= TOLERANCE * np.abs(expected).max()

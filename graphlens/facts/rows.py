@@ -176,9 +176,10 @@ def _figure_node(facts: Facts, graph: nx.MultiDiGraph, name: str, subject: bool,
 def figure_after(figure: Figure, removed: Collection[str], frozen: Collection[str]) -> Figure | None:
     """Return the figure without ``removed``; ``None`` when it shows none of them, or nothing else.
 
-    What a removed op read is joined to what read it, but for values that never change: they went into a weight.
+    What a removed op read is joined to what read it, but for values that never change: they went into a weight.  No op
+    has a time, since none was measured after the fix.
     """
-    kept = tuple(node for node in figure.nodes if node.name not in removed)
+    kept = tuple(replace(node, self_ns=None) for node in figure.nodes if node.name not in removed)
     if not kept or len(kept) == len(figure.nodes):
         return None
     following: dict[str, list[tuple[str, str]]] = defaultdict(list)

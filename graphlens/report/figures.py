@@ -11,9 +11,10 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from time import monotonic
@@ -39,6 +40,7 @@ WIDTH_LIMIT = 980
 # Up to this width (px) a drawing is shrunk to the page; beyond, its text would be too small, and it scrolls.
 SHRINK_LIMIT = 1300
 LABEL_CHARACTERS = 34
+OP_CHARACTERS = 40
 HEAT_STEPS = 5
 PLAIN = Ink()
 EDGE_CLASSES = {"data": "data", "control": "control", "transfer": "transfer"}
@@ -54,20 +56,34 @@ class Skipped:
 
 
 def draw_all(
-    figures: Sequence[Figure | None], ink: Ink = PLAIN, budget_s: float = BUDGET_S
+    figures: Sequence[Figure | None],
+    ink: Ink = PLAIN,
+    budget_s: float = BUDGET_S,
+    narrow: Collection[int] = (),
 ) -> list[str | Skipped | None]:
-    """Draw several figures side by side; those that the time budget does not reach are skipped with a note."""
+    """Draw several figures at once; those that the time budget does not reach are skipped with a note.
+
+    Those whose index is in ``narrow`` share the width of the page with another one.
+    """
     deadline = monotonic() + budget_s
     prefixes = [f"fig{index}" for index in range(1, len(figures) + 1)]
+    limits = [0.0 if index in narrow else WIDTH_LIMIT for index in range(len(figures))]
     with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1)) as pool:
-        return list(pool.map(lambda figure, prefix: _draw_before(deadline, figure, prefix, ink), figures, prefixes))
+        return list(pool.map(partial(_draw_before, deadline, ink), figures, prefixes, limits))
 
 
-def draw(figure: Figure, prefix: str = "fig1", time_limit_s: float = TIME_LIMIT_S, ink: Ink = PLAIN) -> str | Skipped:
+def draw(
+    figure: Figure,
+    prefix: str = "fig1",
+    time_limit_s: float = TIME_LIMIT_S,
+    ink: Ink = PLAIN,
+    width_limit: float = WIDTH_LIMIT,
+) -> str | Skipped:
     """Draw ``figure`` as an ``<svg>`` element without scripts, styles or identifiers of other figures.
 
     ``prefix`` starts every identifier, so that several figures live in one page; ``ink`` colours ops by device where
-    there are several, and writes sizes on transfers.
+    there are several, and writes sizes on transfers.  Where ``width_limit`` (px) is exceeded the narrower one of both
+    directions is chosen.
     """
     if len(figure.nodes) > NODE_LIMIT:
         return Skipped(f"figure skipped: {len(figure.nodes)} ops are more than the {NODE_LIMIT} that stay readable")
@@ -80,7 +96,7 @@ def draw(figure: Figure, prefix: str = "fig1", time_limit_s: float = TIME_LIMIT_
             f"the environment variable {DOT_VARIABLE}"
         )
     try:
-        return _draw_readably(dot, figure, prefix, time_limit_s, ink)
+        return _finish(_laid_out_readably(dot, figure, time_limit_s, ink, width_limit), figure, prefix)
     except subprocess.TimeoutExpired:
         return Skipped(f"figure skipped: Graphviz did not finish within {time_limit_s:.0f} s")
     except (OSError, subprocess.CalledProcessError, ElementTree.ParseError) as error:
@@ -108,22 +124,25 @@ def _bundled_dot() -> Path | None:
 # -- drawing -------------------------------------------------------------------------------------------------
 
 
-def _draw_before(deadline: float, figure: Figure | None, prefix: str, ink: Ink) -> str | Skipped | None:
+def _draw_before(
+    deadline: float, ink: Ink, figure: Figure | None, prefix: str, width_limit: float
+) -> str | Skipped | None:
     if figure is None:
         return None
     left_s = deadline - monotonic()
     if left_s <= 0:
         return Skipped("figure skipped: the time for all figures of this report was used up")
-    return draw(figure, prefix, min(TIME_LIMIT_S, left_s), ink)
+    return draw(figure, prefix, min(TIME_LIMIT_S, left_s), ink, width_limit)
 
 
-def _draw_readably(dot: Path, figure: Figure, prefix: str, time_limit_s: float, ink: Ink) -> str:
-    """Lay out from left to right, or from top to bottom where that would be too wide for a page."""
+def _laid_out_readably(
+    dot: Path, figure: Figure, time_limit_s: float, ink: Ink, width_limit: float
+) -> ElementTree.Element:
+    """Lay out from left to right, or from top to bottom where that would be too wide for its place."""
     across = _layout(dot, _dot_source(figure, "LR", ink), time_limit_s)
-    if _width(across) <= WIDTH_LIMIT:
-        return _finish(across, figure, prefix)
-    down = _layout(dot, _dot_source(figure, "TB", ink), time_limit_s)
-    return _finish(min(across, down, key=_width), figure, prefix)
+    if _width(across) <= width_limit:
+        return across
+    return min(across, _layout(dot, _dot_source(figure, "TB", ink), time_limit_s), key=_width)
 
 
 def _layout(dot: Path, source: str, time_limit_s: float) -> ElementTree.Element:
@@ -182,7 +201,7 @@ def _labels(figure: Figure) -> dict[str, list[str]]:
         node.name: [
             _ascii(line)
             for line in (
-                shorten(node.op, LABEL_CHARACTERS),
+                shorten(node.op, OP_CHARACTERS),
                 shorten(node.name[shared:], LABEL_CHARACTERS),
                 _time(node) if timed else "",
                 shorten(node.spec or "", LABEL_CHARACTERS),

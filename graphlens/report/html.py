@@ -6,7 +6,7 @@ import base64
 import gzip
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -50,11 +50,13 @@ def render(document: Document) -> str:
     findings, groups = view.findings, view.copies.groups if view.copies else ()
     ink = replace(ink, sizes={**ink.sizes, **{ends: size for group in groups for ends, size in group.sizes.items()}})
     first = len(findings[:FINDINGS_DRAWN])
+    pairs = [index for index, finding in enumerate(findings[:first]) if finding.figure_after]
     drawn = _drawn(
         [finding.figure for finding in findings[:first]]
         + [finding.figure_after for finding in findings[:first]]
         + [group.figure for group in groups],
         ink,
+        narrow=[*pairs, *(first + index for index in pairs)],
     )
     css, script = _asset("app.css") + _asset("devices.css"), _asset("app.js")
     return (
@@ -84,12 +86,12 @@ class Drawn:
     note: str = ""
 
 
-def _drawn(figures: Sequence[Figure | None], ink: Ink) -> list[Drawn]:
+def _drawn(figures: Sequence[Figure | None], ink: Ink, narrow: Collection[int]) -> list[Drawn]:
     return [
         Drawn(Markup(drawing), ink.keys(figure))
         if isinstance(drawing, str) and figure is not None
         else Drawn(note=drawing.reason if isinstance(drawing, Skipped) else "")
-        for figure, drawing in zip(figures, draw_all(figures, ink), strict=True)
+        for figure, drawing in zip(figures, draw_all(figures, ink, narrow=narrow), strict=True)
     ]
 
 

@@ -28,6 +28,7 @@ NAME_CHARACTERS = 40
 
 _SEVERITY_STYLES = {"high": "bold red", "medium": "bold yellow", "low": "cyan", "info": "dim"}
 _GRADE_STYLES = {"good": "green", "fair": "yellow", "poor": "bold red", "none": "dim"}
+_SHORT_LABELS = {"Critical path": "Critical", "Proven speed-up": "Proven"}
 _TONE_STYLES = {"overhead": "magenta", "unattributed": "dim"}
 
 
@@ -48,7 +49,7 @@ def render(document: Document, outputs: Sequence[str] = ()) -> str:
     """Return the summary as plain text of 80 columns."""
     buffer = StringIO()
     console = Console(file=buffer, width=WIDTH, color_system=None, force_terminal=False, legacy_windows=False)
-    console.print(_summary(view_of(document), outputs, _Glyphs()))
+    console.print(_summary(view_of(document), outputs, _Glyphs()), crop=False)
     return _trimmed(buffer.getvalue())
 
 
@@ -65,7 +66,7 @@ def print_summary(document: Document, outputs: Sequence[str] = (), file: TextIO 
         color_system=_color_system(measured),
         legacy_windows=False,
     )
-    console.print(_summary(view_of(document), outputs, _Glyphs() if unicode else _ASCII))
+    console.print(_summary(view_of(document), outputs, _Glyphs() if unicode else _ASCII), crop=False)
     text = _trimmed(buffer.getvalue())
     file.write(text if unicode else text.translate(_TO_ASCII).encode("ascii", "replace").decode())
 
@@ -89,6 +90,7 @@ def _summary(view: View, outputs: Sequence[str], glyphs: _Glyphs) -> Group:
         *_ops(view),
         *_not_done(view, glyphs),
         *_written(outputs),
+        *_next(view),
     ]
     return Group(*parts)
 
@@ -100,9 +102,7 @@ def _header(view: View, glyphs: _Glyphs) -> RenderableType:
     grid.add_row(Text("Step", "bold"), _plain(f"{view.step}   {view.step_detail}"))
     grid.add_row(Text("Quality", "bold"), _quality(view, glyphs))
     for tile in view.tiles[3:]:
-        grid.add_row(
-            Text(tile.label.replace("Critical path", "Critical"), "bold"), _plain(f"{tile.value}, {tile.detail}")
-        )
+        grid.add_row(Text(_SHORT_LABELS.get(tile.label, tile.label), "bold"), _plain(f"{tile.value}, {tile.detail}"))
     for label, text in _machine(view):
         grid.add_row(Text(label, "bold"), _plain(text))
     head = Text(f"GraphLens {printable(view.version)}", "dim")
@@ -232,6 +232,12 @@ def _written(outputs: Sequence[str]) -> Iterable[RenderableType]:
         yield Text()
     for output in outputs:
         yield Text.assemble("Report: ", (printable(output), "bold"), overflow="fold")
+
+
+def _next(view: View) -> Iterable[RenderableType]:
+    """Give the line that writes the model with what was proven: never folded, so that it can be copied."""
+    if view.total is not None and view.total.apply:
+        yield Text(f"Apply:  {printable(view.total.apply)}", no_wrap=True, overflow="ignore")
 
 
 # -- helpers -------------------------------------------------------------------------------------------------

@@ -14,10 +14,11 @@ from graphlens.report.evidence import Cell, cells_of
 from graphlens.report.view_copies import CopiesView, copies_view
 from graphlens.report.view_devices import DevicesView, devices_view
 from graphlens.report.view_distribution import DistributionView, distribution_view
-from graphlens.report.view_findings import FindingView, ProofView, finding_views, joint_view
+from graphlens.report.view_findings import FindingView, finding_views
 from graphlens.report.view_machine import MemoryView, RooflineView, memory_view, roofline_view
 from graphlens.report.view_ops import OpTable, PathView, op_table, path_view
 from graphlens.report.view_placement import PlacementView, placement_view
+from graphlens.report.view_proofs import ProofView, joint_view, total_view
 from graphlens.report.view_quality import GradeView, quality_view
 from graphlens.report.words import GRADES, KINDS, LEDGER_KINDS, RULE_STATUSES, plural, short_device
 from graphlens.units import UNKNOWN, format_count, format_ns, format_share
@@ -87,6 +88,7 @@ class View:
     quality: GradeView
     ledger: LedgerView | None
     findings: tuple[FindingView, ...]
+    total: ProofView | None
     joint: ProofView | None
     severities: tuple[tuple[str, int], ...]
     path_view: PathView | None
@@ -124,6 +126,7 @@ def view_of(document: Document) -> View:
         quality=quality_view(document.quality),
         ledger=_ledger(document),
         findings=findings,
+        total=total_view(document),
         joint=joint_view(document),
         severities=severities,
         path_view=path_view(document),
@@ -179,6 +182,7 @@ def _tiles(document: Document, severities: tuple[tuple[str, int], ...]) -> tuple
     tiles = [Tile("Step time", step, detail, "time"), _quality_tile(document.quality)]
     counts = ", ".join(f"{count} {severity}" for severity, count in severities)
     tiles.append(Tile("Findings", format_count(len(document.findings)), counts or "nothing found", "findings"))
+    tiles += _proven_tile(document)
     if document.critical_path is not None:
         tiles.append(_path_tile(document))
     tiles += _graph_tile(document)
@@ -188,6 +192,16 @@ def _tiles(document: Document, severities: tuple[tuple[str, int], ...]) -> tuple
 def _quality_tile(quality: Quality) -> Tile:
     detail = quality.reasons[0] if quality.reasons else f"grade {quality.grade}"
     return Tile("Measurement", GRADES[quality.grade], detail, "quality", f"grade-{quality.grade}")
+
+
+def _proven_tile(document: Document) -> list[Tile]:
+    """Return the headline of all proven fixes at once."""
+    proof, total = document.joint_proof, total_view(document)
+    if proof is None or total is None or proof.verdict != "proven":
+        return []
+    fixes = f"{len(proof.parts)} fixes" if len(proof.parts) > 1 else "1 fix"
+    interval = f", {total.ratios[0].interval}" if proof.ci95 else ""
+    return [Tile("Proven speed-up", total.factor, f"measured with {fixes} applied{interval}", "findings", "proven")]
 
 
 def _path_tile(document: Document) -> Tile:

@@ -1,24 +1,23 @@
-"""Findings in words: saving, fix, proof, evidence, and links to overlapping findings."""
+"""Findings in words: saving, fix, evidence, and links to overlapping findings."""
 
 from __future__ import annotations
 
 import re
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from graphlens.ir.analysis import Document, Figure, Finding, OpRow, Proof, Saving, Target
-from graphlens.report.evidence import Cell, cells_of, format_number
+from graphlens.ir.analysis import Document, Figure, Finding, OpRow, Saving
+from graphlens.report.evidence import Cell, cells_of
+from graphlens.report.view_proofs import ProofView, proof_view
 from graphlens.report.words import (
     NOT_SEEN,
     SAFETY,
     SAVING_EXPLAINED,
     SAVING_ORIGINS,
-    VERDICTS,
     plural,
 )
-from graphlens.units import UNKNOWN, format_count, format_ns, format_share
+from graphlens.units import UNKNOWN, format_ns, format_share
 
 # A finding may be about thousands of ops; a reader needs the first ones, the JSON has all.
 OPS_LIMIT = 60
@@ -34,17 +33,6 @@ class SavingView:
     origin: str
     explained: str
     width: float
-
-
-@dataclass(frozen=True, slots=True)
-class ProofView:
-    """The outcome of applying the fix; ``numbers`` are pairs of label and value."""
-
-    verdict: str
-    words: str
-    why: str
-    numbers: tuple[tuple[str, str], ...]
-    command: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +79,6 @@ class FindingView:
     figure_after: Figure | None
     figure_notes: tuple[str, ...]
     fingerprint: str
-    apply: str | None = None
 
 
 def finding_views(document: Document) -> tuple[FindingView, ...]:
@@ -99,18 +86,9 @@ def finding_views(document: Document) -> tuple[FindingView, ...]:
     anchors = _anchors(document.findings)
     rows = {row.name: (index, row) for index, row in enumerate(document.ops, 1)}
     return tuple(
-        replace(
-            _finding(finding, anchor, anchors, document.findings, rows), apply=_apply_command(document.target, finding)
-        )
+        _finding(finding, anchor, anchors, document.findings, rows)
         for finding, anchor in zip(document.findings, anchors, strict=True)
     )
-
-
-def _apply_command(target: Target, finding: Finding) -> str | None:
-    """Return the line that writes the model with this fix; only a proven fix is applied."""
-    if finding.proof.verdict != "proven":
-        return None
-    return shlex.join(["graphlens", "fix", target.path, "-o", "improved", "--select", finding.code])
 
 
 def _anchors(findings: Sequence[Finding]) -> list[str]:
@@ -171,51 +149,6 @@ def _saving(saving: Saving) -> SavingView:
         explained=SAVING_EXPLAINED[saving.origin],
         width=round(1000 * min(max(share, 0.0), 1.0), 1),
     )
-
-
-def joint_view(document: Document) -> ProofView | None:
-    """Return the proof of all proven fixes at once, where one was tried and gave numbers."""
-    proof = document.joint_proof
-    return proof_view(proof) if proof is not None and proof.speedup is not None else None
-
-
-def proof_view(proof: Proof) -> ProofView:
-    """Return a proof in words and formatted numbers."""
-    numbers = (
-        ("wall time", _change(proof.before_ns, proof.after_ns)),
-        ("speed-up, wall time", _measured(proof.speedup, proof.ci95)),
-        ("noise, A against A", _interval(proof.aa_ci95)),
-        ("CPU time", _change(proof.cpu_before_ns, proof.cpu_after_ns)),
-        ("speed-up, CPU time", _measured(proof.cpu_speedup, proof.cpu_ci95)),
-        ("noise of CPU time", _interval(proof.aa_cpu_ci95)),
-        ("first call", None if proof.first_call_ns is None else format_ns(proof.first_call_ns)),
-        (
-            "modelled before",
-            None if proof.expected_share is None else f"{format_share(proof.expected_share)} of the step",
-        ),
-        ("pairs measured", None if proof.pairs is None else format_count(proof.pairs)),
-        ("output compared", proof.output),
-        ("largest difference", None if proof.max_abs_diff is None else format_number(proof.max_abs_diff)),
-        ("relative difference", None if proof.max_rel_diff is None else format_number(proof.max_rel_diff)),
-        ("tolerance", None if proof.tolerance is None else format_number(proof.tolerance)),
-    )
-    known = tuple((label, value) for label, value in numbers if value is not None)
-    return ProofView(proof.verdict, VERDICTS[proof.verdict], proof.why, known, proof.command)
-
-
-def _measured(factor: float | None, interval: tuple[float, float] | None) -> str | None:
-    """Write a ratio with its interval, as in ``1.78× [1.72×, 1.84×]``."""
-    if factor is None:
-        return None
-    return f"{factor:.2f}×" + (f" [{interval[0]:.2f}×, {interval[1]:.2f}×]" if interval else "")
-
-
-def _change(before_ns: int | None, after_ns: int | None) -> str | None:
-    return None if before_ns is None or after_ns is None else f"{format_ns(before_ns)} → {format_ns(after_ns)}"
-
-
-def _interval(interval: tuple[float, float] | None) -> str | None:
-    return None if interval is None else f"{interval[0]:.3f}× – {interval[1]:.3f}×"
 
 
 def _op(name: str, rows: Mapping[str, tuple[int, OpRow]]) -> OpRef:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from graphlens.facts.core import Facts
 from graphlens.facts.patterns import AffineChain, is_normalization
-from graphlens.ir.analysis import Finding, Fix
+from graphlens.ir.analysis import Figure, Finding, Fix
 from graphlens.ir.graph import op_of
 from graphlens.ir.ops import runtime_type
 from graphlens.rules.needs import GRAPH, INFERENCE
 from graphlens.rules.phrases import by_cause, counted, with_stage
 from graphlens.rules.registry import found, rule
 
-_SNIPPET: Final = """\
-scale = gamma / tf.sqrt(variance + epsilon)
-layer.kernel.assign(layer.kernel * scale)  # depthwise: scale reshaped to the kernel's last two axes
-layer.bias.assign((layer.bias - mean) * scale + beta)"""
+FOLDING_SNIPPET: Final = """\
+def folded(layer, norm):  # a layer of Keras and the BatchNormalization behind it
+    scale = norm.gamma / tf.sqrt(norm.moving_variance + norm.epsilon)
+    depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+    kernel = layer.kernel * (tf.reshape(scale, layer.kernel.shape[-2:]) if depthwise else scale)
+    bias = norm.beta + ((layer.bias if layer.use_bias else 0.0) - norm.moving_mean) * scale
+    return kernel, bias  # the weights of the same layer with use_bias=True, and no normalization"""
 
 
 @rule("GL203", "unfolded-batch-norm", needs=(GRAPH, INFERENCE))
@@ -92,11 +96,12 @@ def unfolded_batch_norm(facts: Facts) -> Iterator[Finding]:
         reason=_reason(facts, chains),
         saving=facts.saving(unneeded),
         removes=gone,
+        figures=_figures(facts, chains[0], len(gone) + len(chains)),
         fix=Fix(
             "Fold scale and shift into the weights and the bias of the layer before",
             "tolerance",
             tuple(_edit(facts, chain) for chain in chains),
-            _SNIPPET,
+            FOLDING_SNIPPET,
         ),
     )
 
@@ -126,6 +131,26 @@ def _title(facts: Facts, chains: Sequence[AffineChain], ops: int) -> str:
         return f"A {noun} with fixed numbers runs as {counted(ops, 'op')} of its own"
     plural = noun.replace("scale and shift", "scale-and-shift chain") + "s"
     return f"{len(chains)} {plural} with fixed numbers run as {counted(ops, 'op')} of their own"
+
+
+def _figures(facts: Facts, chain: AffineChain, ops: int) -> tuple[Figure | None, Figure | None]:
+    """Return one layer before and after: drawn alone, since layers without an activation between them hang together."""
+    before = facts.figure((chain.base, *chain.folded))
+    if before is None:
+        return None, None
+    taken_in = () if chain.activation is None else (chain.activation,)
+    after = facts.figure_after(before, (*chain.folded, *taken_in))
+    drawn = sum(node.role == "subject" for node in before.nodes)
+    return replace(before, omitted=ops - drawn), after and _with_bias(facts, after, chain)
+
+
+def _with_bias(facts: Facts, figure: Figure, chain: AffineChain) -> Figure:
+    """Let the layer say what its kernel does after the fix."""
+    activation = () if chain.activation is None else (runtime_type(facts.op(chain.activation).type),)
+    folded = " + ".join((runtime_type(facts.op(chain.base).type), "BiasAdd", *activation))
+    return replace(
+        figure, nodes=tuple(replace(node, op=folded) if node.name == chain.base else node for node in figure.nodes)
+    )
 
 
 def _layer(facts: Facts, chain: AffineChain) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from graphlens.errors import UsageError
 from graphlens.facts.core import Facts, Stage
-from graphlens.ir.analysis import Finding, Fix, Saving, Severity
+from graphlens.ir.analysis import Figure, Finding, Fix, Saving, Severity
 from graphlens.plugins import RULE_GROUP, PluginError, load_group
 from graphlens.rules.needs import GRAPH, Need
 
@@ -102,11 +102,14 @@ def found(
     stage: Stage = "executed",
     floor: Severity = "info",
     removes: Iterable[str] = (),
+    figures: tuple[Figure | None, Figure | None] = (None, None),
 ) -> Finding:
-    """Return a finding for a rule to yield; code, name, severity and figure are filled in by the judge.
+    """Return a finding for a rule to yield; code, name and severity are filled in by the judge.
 
-    ``removes`` are the ops that the fix takes away.  ``floor`` is the least severity when the saving is unknown.  A
-    structural risk without a number is at most ``medium``: the judge lowers a higher floor.
+    ``removes`` are the ops that the fix takes away.  ``figures`` are those before and after it, where the rule draws
+    better ones than the judge, which draws the first ops of ``nodes`` and leaves out what is removed.  ``floor`` is the
+    least severity when the saving is unknown.  A structural risk without a number is at most ``medium``: the judge
+    lowers a higher floor.
     """
     return Finding(
         code="",
@@ -120,6 +123,8 @@ def found(
         stage=stage,
         severity=floor,
         removes=tuple(removes),
+        figure=figures[0],
+        figure_after=figures[1],
     )
 
 

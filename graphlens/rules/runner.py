@@ -10,7 +10,7 @@ from itertools import takewhile
 from typing import Final
 
 from graphlens.facts.core import Facts
-from graphlens.ir.analysis import SEVERITIES, Finding, RuleStatus, Severity, severity_of
+from graphlens.ir.analysis import SEVERITIES, Figure, Finding, RuleStatus, Severity, severity_of
 from graphlens.ir.graph import op_of
 from graphlens.ir.ops import runtime_type
 from graphlens.ir.ranking import ranked
@@ -65,9 +65,13 @@ def _finished(facts: Facts, rule: Rule, finding: Finding) -> Finding:
         stage=stage,
         severity=_severity(finding),
         figure=figure,
-        figure_after=facts.figure_after(figure, finding.removes) if figure and finding.removes else None,
+        figure_after=finding.figure_after or _figure_after(facts, figure, finding),
         fingerprint=_fingerprint(facts, rule, finding, stage),
     )
+
+
+def _figure_after(facts: Facts, figure: Figure | None, finding: Finding) -> Figure | None:
+    return facts.figure_after(figure, finding.removes) if figure and finding.removes else None
 
 
 def _severity(finding: Finding) -> Severity:

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from graphlens import report
-from tests import sample_document
+from tests import sample_document, sample_proofs
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 AXE = os.environ.get("GRAPHLENS_AXE")
@@ -36,6 +36,7 @@ def pages(tmp_path_factory):
         "rich": sample_document.RICH,
         "static": sample_document.STATIC,
         "hostile": sample_document.hostile(),
+        "proofs": sample_proofs.TOGETHER,
     }
     for name, document in samples.items():
         report.write(document, folder / f"{name}.html")
@@ -65,7 +66,7 @@ def visit(browser, pages):
     assert [url for url in requests if url.partition("#")[0] not in pages.values()] == []
 
 
-@pytest.mark.parametrize("name", ["rich", "static", "hostile"])
+@pytest.mark.parametrize("name", ["rich", "static", "hostile", "proofs"])
 def test_the_page_runs_without_error_or_request(visit, name):
     page = visit(name)
     page.wait_for_selector("html[data-ready]")
@@ -205,7 +206,7 @@ def test_the_analysis_can_be_saved_from_the_page(visit, tmp_path):
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["rich", "static", "hostile"])
+@pytest.mark.parametrize("name", ["rich", "static", "hostile", "proofs"])
 @pytest.mark.parametrize("width", [420, 1280])
 def test_nothing_sticks_out_sideways(visit, name, width):
     page = visit(name, viewport={"width": width, "height": 800})
@@ -237,7 +238,7 @@ def test_printing_shows_what_is_folded(visit):
 
 @pytest.mark.skipif(AXE is None, reason="GRAPHLENS_AXE names no axe.min.js")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["rich", "static"])
+@pytest.mark.parametrize("name", ["rich", "static", "proofs"])
 def test_accessible_by_wcag(browser, pages, name, scheme):
     context = browser.new_context(offline=True, color_scheme=scheme, bypass_csp=True)
     page = context.new_page()

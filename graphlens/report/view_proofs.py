@@ -1,0 +1,180 @@
+"""Proofs in words: the verdict, each ratio with its interval beside the noise, and how the outputs compare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from graphlens.ir.analysis import Document, Proof
+from graphlens.report.evidence import format_number
+from graphlens.report.ratio_plot import Ends, Scale, ratio_axis, ratio_bar, scale_of
+from graphlens.report.words import VERDICTS
+from graphlens.units import UNKNOWN, format_ns, format_share
+
+_MEASURES, _WRITES = "graphlens analyze ", "graphlens fix "
+# Where the written model goes in the command that is shown; any other new folder serves as well.
+_NEW_FOLDER = "improved"
+
+
+@dataclass(frozen=True, slots=True)
+class RatioView:
+    """One quantity before and after the fix; ``noise`` is the unchanged program against itself."""
+
+    quantity: str
+    before: str
+    after: str
+    ratio: str
+    interval: str
+    noise: str
+    drawing: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class ProofView:
+    """The outcome of applying a fix.
+
+    ``factor`` is the speed-up in wall time, empty where none was measured; ``axis`` belongs to the drawings of
+    ``ratios``; ``facts`` are pairs of label and value; ``command`` measures again, ``apply`` writes the changed model.
+    """
+
+    verdict: str
+    words: str
+    why: str
+    factor: str
+    ratios: tuple[RatioView, ...]
+    axis: Markup
+    facts: tuple[tuple[str, str], ...]
+    command: str | None
+    apply: str | None
+
+
+class _Quantity(NamedTuple):
+    name: str
+    before_ns: int | None
+    after_ns: int | None
+    ratio: float
+    interval: Ends | None
+    noise: Ends | None
+
+
+def proof_view(proof: Proof) -> ProofView:
+    """Return a proof in words and formatted numbers."""
+    quantities = list(_quantities(proof))
+    scale = scale_of(number for one in quantities for number in (one.ratio, *(one.interval or ()), *(one.noise or ())))
+    return ProofView(
+        verdict=proof.verdict,
+        words=VERDICTS[proof.verdict],
+        why=proof.why,
+        factor=_times(proof.speedup) if proof.speedup is not None else "",
+        ratios=tuple(_ratio(one, scale) for one in quantities),
+        axis=Markup(ratio_axis(scale)),
+        facts=tuple((label, value) for label, value in _facts(proof) if value is not None),
+        command=proof.command,
+        apply=_apply_command(proof),
+    )
+
+
+def total_view(document: Document) -> ProofView | None:
+    """Return the proof of all proven fixes at once, where one gave numbers: that of the fix itself where it is one."""
+    proof = document.joint_proof
+    return proof_view(proof) if proof is not None and proof.speedup is not None else None
+
+
+def joint_view(document: Document) -> ProofView | None:
+    """Return the proof of several fixes at once, if one was tried."""
+    proof = document.joint_proof
+    return total_view(document) if proof is not None and len(proof.parts) > 1 else None
+
+
+def _apply_command(proof: Proof) -> str | None:
+    """Return the line that writes the model with this fix; only a proven fix is applied."""
+    if proof.verdict != "proven" or proof.command is None or not proof.command.startswith(_MEASURES):
+        return None
+    return f"{_WRITES}{proof.command.removeprefix(_MEASURES)} -o {_NEW_FOLDER}"
+
+
+# -- ratios --------------------------------------------------------------------------------------------------
+
+
+def _quantities(proof: Proof) -> Iterator[_Quantity]:
+    if proof.speedup is not None:
+        yield _Quantity("Wall time", proof.before_ns, proof.after_ns, proof.speedup, proof.ci95, proof.aa_ci95)
+    if proof.cpu_speedup is not None:
+        yield _Quantity(
+            "CPU time",
+            proof.cpu_before_ns,
+            proof.cpu_after_ns,
+            proof.cpu_speedup,
+            proof.cpu_ci95,
+            proof.aa_cpu_ci95,
+        )
+
+
+def _ratio(one: _Quantity, scale: Scale) -> RatioView:
+    return RatioView(
+        quantity=one.name,
+        before=format_ns(one.before_ns),
+        after=format_ns(one.after_ns),
+        ratio=_times(one.ratio),
+        interval=_interval(one.interval),
+        noise=_interval(one.noise),
+        drawing=Markup(ratio_bar(scale, one.ratio, one.interval, one.noise)),
+    )
+
+
+def _times(factor: float) -> str:
+    return f"{factor:.2f}×"
+
+
+def _interval(ends: Ends | None) -> str:
+    return UNKNOWN if ends is None else f"{_times(ends[0])} – {_times(ends[1])}"
+
+
+# -- everything else ------------------------------------------------------------------------------------------
+
+
+def _facts(proof: Proof) -> Iterator[tuple[str, str | None]]:
+    yield "largest difference of outputs", _difference(proof)
+    yield "allowed difference", _tolerance(proof)
+    yield "share of the step saved", _shares(proof)
+    yield "pairs timed", _pairs(proof)
+    yield "first call after the fix", None if proof.first_call_ns is None else format_ns(proof.first_call_ns)
+
+
+def _difference(proof: Proof) -> str | None:
+    """Say by how much the outputs differ at most, and which."""
+    if proof.max_rel_diff is None and proof.max_abs_diff is None:
+        return None
+    where = f", {proof.output}" if proof.output else ""
+    if not proof.max_rel_diff and not proof.max_abs_diff:
+        return f"none{where}"
+    relative = "" if proof.max_rel_diff is None else f"{format_number(proof.max_rel_diff)} relative"
+    absolute = "" if proof.max_abs_diff is None else f"{format_number(proof.max_abs_diff)} absolute"
+    return ", ".join(filter(None, (relative, absolute))) + where
+
+
+def _tolerance(proof: Proof) -> str | None:
+    if proof.tolerance is None:
+        return None
+    of_type = f" ({proof.output_dtype})" if proof.output_dtype else ""
+    return f"{format_number(proof.tolerance)} relative{of_type}" if proof.tolerance else f"none{of_type}"
+
+
+def _shares(proof: Proof) -> str | None:
+    """Compare what was modelled with what was measured: how far the models are to be trusted here."""
+    if proof.expected_share is None:
+        return None
+    modelled = f"{format_share(proof.expected_share)} modelled before"
+    if proof.speedup is None or proof.speedup <= 0:
+        return modelled
+    return f"{format_share(1 - 1 / proof.speedup)} measured, {modelled}"
+
+
+def _pairs(proof: Proof) -> str | None:
+    if proof.pairs is None:
+        return None
+    within = "" if proof.spent_s is None else f"; all of the proof took {proof.spent_s:.0f} s"
+    return f"{f'{proof.pairs:,}'}, before and after by turns{within}"
