@@ -30,12 +30,12 @@ def test_every_verdict_says_why(page, verdict):
     [
         "Wall time24.3 ms16.2 ms1.60×1.53× – 1.79×0.96× – 1.06×",
         "CPU time25.5 ms16.5 ms1.63×1.57× – 1.67×0.98× – 1.05×",
-        "5.713e-07 relative, 2.98e-07 absolute, output_0, before its last squashing op", "1e-05 relative (float32)",
+        "5.713e-07 relative, 2.98e-07 absolute in output_0, before its last squashing op", "1e-05 relative (float32)",
         "38 % measured, 31 % modelled before", "60, before and after by turns; all of the proof took 14 s", "516 ms",
         "Proven 1.60×", "Refuted 0.08×",
-        "none, logits", "none (int32)",
+        "none in logits", "none (int32)",
         "Wall time12.0 ms11.5 ms1.04×0.97× – 1.11×unknown",
-        "0.31 relative, 4.2 absolute, logits",
+        "0.31 relative, 4.2 absolute in logits",
     ],
 )  # fmt: skip
 def test_numbers_stand_beside_what_they_are_compared_with(page, fact):

@@ -148,7 +148,7 @@ def _difference(proof: Proof) -> str | None:
     """Say by how much the outputs differ at most, and which."""
     if proof.max_rel_diff is None and proof.max_abs_diff is None:
         return None
-    where = f", {proof.output}" if proof.output else ""
+    where = f" in {proof.output}" if proof.output else ""
     if not proof.max_rel_diff and not proof.max_abs_diff:
         return f"none{where}"
     relative = "" if proof.max_rel_diff is None else f"{format_number(proof.max_rel_diff)} relative"
