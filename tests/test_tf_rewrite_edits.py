@@ -393,6 +393,26 @@ def test_what_no_iteration_changes_is_computed_before_the_loop(lab: Any, tf: Any
     assert "Tanh" in inside
 
 
+def test_every_output_that_the_body_reads_is_computed_before_the_loop(lab: Any, tf: Any) -> None:
+    """As the two biases of a GRU, which its cell splits in every iteration."""
+    biases = lab.variable(3, 8)
+
+    def function(x: Any) -> Any:
+        def body(i: Any, state: Any) -> Any:
+            first, _, last = tf.unstack(biases, name="biases")
+            return i + 1, tf.tanh(state * first + last)
+
+        return tf.while_loop(lambda i, *_: i < 5, body, (0, x))[1]
+
+    traced = lab.trace(function, lab.random(3, 8))
+    (loop,) = (node.name for node in traced.program.graph.node if "While" in node.op)
+    edited = traced.edited({"edit": "hoist-invariant", "loop": loop, "ops": [f"{loop}/body/while/biases"]})
+    assert edited.difference < 1e-6
+    assert edited.types["Unpack"] == 1
+    inside = [node.op for function in edited.program.graph.library.function for node in function.node_def]
+    assert "Unpack" not in inside
+
+
 def test_a_named_op_is_hoisted_out_of_its_loop_only(lab: Any, tf: Any) -> None:
     traced = looping(lab, tf)
     (loop,) = (node.name for node in traced.program.graph.node if "While" in node.op)

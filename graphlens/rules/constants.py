@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from graphlens.facts.core import Facts
+from graphlens.facts.invariants import by_loop
 from graphlens.facts.patterns import computed_frozen_groups
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.graph import data_consumers, data_inputs
@@ -65,9 +66,10 @@ def unfolded_constant(facts: Facts) -> Iterator[Finding]:
     ## Source
 
     Data dependencies of the judged graph. What belongs to a batch normalization that can be folded as a whole is
-    counted by `unfolded-batch-norm` and not here.
+    counted by `unfolded-batch-norm` and not here, and what a loop computes anew by `loop-invariant-op`.
     """
-    claimed = {name for chain in facts.affine_chains for name in chain.folded} if not facts.training else ()
+    claimed = {name for chain in facts.affine_chains for name in chain.folded} if not facts.training else set()
+    claimed |= {name for invariant in by_loop(facts).values() for name in invariant}
     alike: dict[tuple[bool, tuple[str, ...]], list[tuple[str, ...]]] = defaultdict(list)
     for group in computed_frozen_groups(facts, claimed):
         constant = all(name in facts.constant_ops for name in group)

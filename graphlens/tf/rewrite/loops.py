@@ -98,7 +98,7 @@ def _may_move(draft: Draft, loop: _Loop, node: Any, movable: Mapping[str, None])
 def _is_chosen(loop: _Loop, name: str, movable: list[str], wanted: list[str]) -> bool:
     """Whether an op's result is to be handed into the loop: named, or as much as can be, and read by what stays."""
     node = loop.by_name[name]
-    if node.op in _NOT_WORTH or len(nodes.output_types(node)) != 1:
+    if node.op in _NOT_WORTH:
         return False
     if wanted:
         return any(one == name or one.endswith(f"/{name}") for one in wanted)
@@ -135,19 +135,32 @@ def _readers(loop: _Loop, name: str) -> Iterator[str]:
 
 def _move(draft: Draft, loop: _Loop, chosen: list[str]) -> None:
     copied: dict[str, str] = {}
-    refs = [_copied_out(draft, loop, name, copied) for name in chosen]
+    read = [(loop.by_name[name], port) for name in chosen for port in _ports_read(loop, name)]
+    refs = [nodes.tensor(_copied_out(draft, loop, node.name, copied), port) for node, port in read]
+    types = [nodes.output_types(node)[port] for node, port in read]
     body = _own_copy(draft, loop.node, "body")
     condition = _own_copy(draft, loop.node, "cond")
-    types = [nodes.output_types(loop.by_name[name])[0] for name in chosen]
-    for index, (name, dtype) in enumerate(zip(chosen, types, strict=True)):
+    for index, ((node, port), dtype) in enumerate(zip(read, types, strict=True)):
         argument = f"hoisted_{len(body.signature.input_arg)}_{index}"
         body.signature.input_arg.add(name=argument, type=dtype)
         condition.signature.input_arg.add(name=argument, type=dtype)
         body.signature.output_arg.add(name=f"{argument}_out", type=dtype)
         body.ret[f"{argument}_out"] = argument
-        _read_argument(body, name, argument)
+        _read_argument(body, node, port, argument)
     _drop_unread(body, chosen)
     _widen(draft, loop.node.name, refs, types)
+
+
+def _ports_read(loop: _Loop, name: str) -> list[int]:
+    """Return which outputs of an op the body reads or returns."""
+    refs = [ref for node in loop.body.node_def for ref in nodes.data_inputs(node)] + list(loop.body.ret.values())
+    return sorted({_port(loop.by_name[name], ref) for ref in refs if ref.partition(":")[0] == name})
+
+
+def _port(node: Any, ref: str) -> int:
+    """Return the number of the output that a function's body calls ``node:argument:index``."""
+    argument, _, index = ref.partition(":")[2].partition(":")
+    return nodes.output_offsets(node)[argument] + int(index or 0)
 
 
 def _drop_unread(body: Any, names: list[str]) -> None:
@@ -169,7 +182,7 @@ def _drop_unread(body: Any, names: list[str]) -> None:
 
 
 def _copied_out(draft: Draft, loop: _Loop, name: str, copied: dict[str, str]) -> str:
-    """Copy an op of the body, and what it needs, in front of the loop; returns the tensor there."""
+    """Copy an op of the body, and what it needs, in front of the loop; returns its name there."""
     if name not in copied:
         inner = loop.by_name[name]
         inputs = [_outside(draft, loop, ref, copied) for ref in nodes.data_inputs(inner)]
@@ -181,16 +194,14 @@ def _copied_out(draft: Draft, loop: _Loop, name: str, copied: dict[str, str]) ->
         del node.input[:]
         node.input.extend(inputs)
         copied[name] = draft.add(node)
-    return nodes.tensor(copied[name])
+    return copied[name]
 
 
 def _outside(draft: Draft, loop: _Loop, ref: str, copied: dict[str, str]) -> str:
     name, _, output = ref.partition(":")
     if not output:
         return nodes.data_inputs(loop.node)[loop.constant[name]]
-    argument, _, index = output.partition(":")
-    port = nodes.output_offsets(loop.by_name[name])[argument] + int(index or 0)
-    return nodes.tensor(nodes.source(_copied_out(draft, loop, name, copied)), port)
+    return nodes.tensor(_copied_out(draft, loop, name, copied), _port(loop.by_name[name], ref))
 
 
 def _own_copy(draft: Draft, node: Any, role: str) -> Any:
@@ -205,15 +216,18 @@ def _own_copy(draft: Draft, node: Any, role: str) -> Any:
     return copy
 
 
-def _read_argument(body: Any, name: str, argument: str) -> None:
+def _read_argument(body: Any, hoisted: Any, port: int, argument: str) -> None:
+    """Let the body read ``argument`` instead of an output of the op ``hoisted``."""
+
+    def reads_it(ref: str) -> bool:
+        return ref.partition(":")[0] == hoisted.name and not nodes.is_control(ref) and _port(hoisted, ref) == port
+
     for node in body.node_def:
-        inputs = [
-            argument if not nodes.is_control(ref) and ref.partition(":")[0] == name else ref for ref in node.input
-        ]
+        inputs = [argument if reads_it(ref) else ref for ref in node.input]
         del node.input[:]
         node.input.extend(inputs)
     for key, ref in body.ret.items():
-        if ref.partition(":")[0] == name:
+        if reads_it(ref):
             body.ret[key] = argument
 
 
