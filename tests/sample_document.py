@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from graphlens.ir.analysis import (
     AnalysisError,
     CriticalPath,
@@ -289,6 +291,16 @@ HOSTILE_NAMES = (
     "javascript:alert(3)",
     "\x1b[31mred\x1b[0m\x07\u202egnp",
     "日本語/µ",
+    "<!--<script>alert(4)//-->",
+    "]]><style>*{display:none}</style></svg></title></textarea>",
+    "' onmouseover='alert(5)",
+    "`alert(6)`${7*7}",
+    "two\u2028lines\u2029\x85\x9b31m\x00",
+    "\x1b]8;;https://example.com\x1b\\link\x1b]8;;\x1b\\\x1b[2J",
+    "\ud800\ufeff\u200b",
+    "[bold red]markup[/] :smile: [link=https://example.com]x[/link]",
+    "&lt;img src=x onerror=alert(8)&gt;",
+    "a b'; touch hacked #",
     "n" * 300,
 )
 
@@ -312,8 +324,16 @@ def hostile() -> Document:
         findings=tuple(_hostile_finding(name) for name in HOSTILE_NAMES),
         rules=tuple(RuleStatus(name, name, "error", name, name) for name in HOSTILE_NAMES),
         errors=tuple(AnalysisError(name, name) for name in HOSTILE_NAMES),
+        joint_proof=_hostile_proof(bad, "proven"),
         **sample_devices.hostile_parts(HOSTILE_NAMES),
     )
+
+
+def _hostile_proof(name: str, verdict: Literal["proven", "failed"]) -> Proof:
+    return Proof(
+        verdict, name, speedup=2.0, ci95=(1.0, 3.0), pairs=1, aa_ci95=(1.0, 1.0), max_abs_diff=1.0, max_rel_diff=1.0,
+        tolerance=1.0, output=name, output_dtype=name, command=f"graphlens analyze {name}", parts=(name, name),
+    )  # fmt: skip
 
 
 def _hostile_finding(name: str) -> Finding:
@@ -329,8 +349,9 @@ def _hostile_finding(name: str) -> Finding:
         saving=Saving(1000, 0.2, "modelled"),
         fix=Fix(name, "manual", ({name: name},), name),
         severity="high",
-        proof=Proof("failed", name),
+        proof=_hostile_proof(name, "failed"),
         figure=Figure(name, nodes, edges),
+        figure_after=Figure(name, nodes[:2], edges[:1]),
         shares_ops_with=HOSTILE_NAMES,
         fingerprint=name,
     )

@@ -2,6 +2,8 @@
 
 import io
 import os
+import re
+import unicodedata
 from pathlib import Path
 
 from graphlens.report.terminal import print_summary, render
@@ -78,7 +80,20 @@ def print_ascii(document):
     return stream.buffer.getvalue().decode()
 
 
+def steering(text):
+    return {char for char in text if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+
+
 def test_names_cannot_steer_the_terminal():
-    text = render(sample_document.hostile())
-    assert not any(char in text for char in "\x1b\x07\u202e")
+    text = render(sample_document.hostile(), list(sample_document.HOSTILE_NAMES))
+    assert steering(text) == {"\n"}
     assert "�[31mred" in text
+    assert "[bold red]markup[/] :smile: [link=https://example.com]x[/link]" in text
+
+
+def test_names_bring_no_colour_and_no_link_of_their_own(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    terminal = FakeTerminal()
+    print_summary(sample_document.hostile(), file=terminal)
+    assert steering(re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())) == {"\n"}

@@ -22,6 +22,7 @@ from graphlens.pipeline.result import Analysis
 from graphlens.prove import TrialRunner
 from graphlens.prove.runner import Difference, TrialError
 from graphlens.prove.statistics import Interval, interval, log_ratios, median_ratio
+from graphlens.report.words import printable
 from graphlens.units import UNKNOWN, format_bytes, format_ns
 
 TIME_LIMIT_S: Final = 600.0  # for writing, and again for reading back; both are a matter of seconds
@@ -201,7 +202,7 @@ def in_words(fixed: Fixed) -> list[str]:
         f"  CPU time   {_in_words(fixed.cpu)}",
         f"  outputs    differ by at most {relative} relative ({fixed.difference.tolerance:.0e} allowed)",
         f"  on disk    {size}",
-        *(f"  note       {note}" for note in fixed.notes),
+        *(f"  note       {printable(note)}" for note in fixed.notes),
     ]
 
 

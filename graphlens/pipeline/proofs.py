@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import replace
 from typing import Final
@@ -81,9 +82,26 @@ def command_of(request: Request) -> str:
         "--tag": request.tag,
         "--inputs": request.inputs,
         "--batch": request.batch,
+        "--time-budget": None if request.time_budget_s is None else f"{request.time_budget_s:g}",
     }
     words = ["graphlens", "analyze", request.target]
     words += [word for option, value in options.items() if value is not None for word in (option, str(value))]
     for name, shape in request.shapes.items():
         words += ["--shape", f"{name}={','.join(map(str, shape))}"]
-    return shlex.join(words + (["--trust"] if request.trust else []))
+    return " ".join(map(_quoted, words + (["--trust"] if request.trust else [])))
+
+
+def _quoted(word: str) -> str:
+    """Quote ``word`` for a shell, in characters that can be seen: a file's name may hold any others.
+
+    >>> print(_quoted("a b'; rm -rf x"), _quoted("two\\nlines"))
+    'a b'"'"'; rm -rf x' $'two\\x0alines'
+    """
+    if word.isprintable():
+        return shlex.quote(word)
+    plain = "".join(char if char.isprintable() and char not in "\\'" else _escaped(char) for char in word)
+    return f"$'{plain}'"
+
+
+def _escaped(char: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(char))

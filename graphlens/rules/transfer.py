@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 
 from graphlens.facts.core import Facts
@@ -91,7 +92,8 @@ def _finding(facts: Facts, group: Sequence[Transfer]) -> Finding:
             "Place producer and consumer on one device",
             "exact",
             ({"edit": "place-ops", "ops": [copy.dst for copy in copies], "device": copies[0].src_device},),
-            f'with tf.device("/{src}"):  # where the tensor is made\n    ...',
+            # A device's name is text from a file: quoted, it stays a name in the code that is shown.
+            f"with tf.device({json.dumps('/' + src)}):  # where the tensor is made\n    ...",
         ),
     )
 
