@@ -1,4 +1,4 @@
-"""Folding on real architectures: the logits agree, nothing that could be folded is left, and the copy is no slower."""
+"""Folding on real architectures: the outputs agree, nothing that could be folded is left, and the copy is no slower."""
 
 from __future__ import annotations
 
@@ -47,3 +47,34 @@ def test_a_network_is_folded_completely(name: str, highest: int, tmp_path: Path)
     assert size <= 1.1
     assert left == 0
     assert 0.85 < speed < 1.2  # the copy against the original, on a machine that others use too
+
+
+PADS = """
+import sys
+from pathlib import Path
+import numpy as np, tensorflow as tf
+from fixtures import models
+from graphlens.tf import rewrite, targets
+name, folder, highest = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
+models.write(name, folder / "source")
+program = rewrite.extract(targets.open_target(str(folder / "source"), "saved_model"))
+both = [{"edit": "fold-padding"}, {"edit": "fold-affine"}]
+padded, *folded = (rewrite.apply(program, edits) for edits in ([both[0]], both, both[::-1]))
+x = [tf.constant(np.random.default_rng(0).random((1, 224, 224, 3), np.float32) * highest)]
+before, after = (rewrite.build(one).call(x)["output_0"].numpy() for one in (program, padded))
+pads = [sum(node.op == "Pad" for node in one.graph.node) for one in (program, padded, *folded)]
+types = [sorted(node.op for node in one.graph.node) for one in folded]
+print(*pads, np.array_equal(before, after), types[0] == types[1])
+"""
+
+
+# The padding that stays in ResNet50 is one of a pooling.
+@pytest.mark.parametrize(
+    ("name", "highest", "before", "after"),
+    [("mobilenet_v2", 1, 4, 0), ("resnet50", 1, 2, 1), ("efficientnet_b0", 255, 5, 0)],
+)
+def test_the_paddings_of_a_network_are_folded_bit_for_bit(
+    name: str, highest: int, before: int, after: int, tmp_path: Path
+) -> None:
+    said = python("-c", PADS, name, str(tmp_path), str(highest)).split()[-6:]
+    assert said == [str(before), str(after), str(after), str(after), "True", "True"]

@@ -49,8 +49,17 @@ def zero_paddings(facts: Facts) -> tuple[ZeroPadding, ...]:
     flow = facts.dataflow
     if flow is None:
         return ()
-    found = (_padding(facts, flow, name) for name, op in flow.live() if op.type in PADS)
+    found = (
+        _padding(facts, flow, name) for name, op in flow.live() if op.type in PADS and not _is_in_a_body(flow, name)
+    )
     return tuple(item for item in found if item is not None)
+
+
+def _is_in_a_body(flow: Dataflow, name: str) -> bool:
+    """Tell whether an op belongs to the body of a loop or conditional, which no edit reaches."""
+    segments = name.split("/")
+    scopes = ("/".join(segments[:end]) for end in range(1, len(segments)))
+    return any(scope in flow.graph and flow.op(scope).calls for scope in scopes)
 
 
 def _padding(facts: Facts, flow: Dataflow, name: str) -> ZeroPadding | None:
