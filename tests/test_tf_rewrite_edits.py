@@ -310,6 +310,15 @@ def test_dropout_hands_on_its_input(lab: Any, tf: Any, kind: str) -> None:
     assert np.array_equal(found.numpy(), np.maximum(traced.examples[0].numpy(), 0))
 
 
+def test_dropout_of_a_dropout_hands_on_the_input_of_the_first(lab: Any, tf: Any) -> None:
+    def twice(x: Any) -> Any:
+        return tf.nn.dropout(tf.nn.dropout(x, 0.2), 0.5) + 1.0
+
+    traced = lab.trace(twice, lab.random(2, 4))
+    built = lab.rewrite.build(lab.rewrite.apply(traced.program, [{"edit": "remove-dropout"}]))
+    assert np.array_equal(built.call(traced.examples).numpy(), traced.examples[0].numpy() + 1)
+
+
 def test_random_noise_is_no_dropout(lab: Any, tf: Any) -> None:
     traced = lab.trace(lambda x: x * tf.random.uniform(tf.shape(x)), lab.random(4, 8))
     refusal(traced, edit="remove-dropout")

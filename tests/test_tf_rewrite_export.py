@@ -317,6 +317,36 @@ def test_reference_variables_of_tensorflow_1_become_variables(lab: Any, tmp_path
     assert doubled.numpy().tolist() == [[2.5], [4.0]]  # half of it plus two
 
 
+def test_files_that_the_graph_reads_or_servers_do_are_taken_along_and_the_rest_is_named(
+    lab: Any, tmp_path: Path
+) -> None:
+    import tensorflow as tf
+
+    class Reads(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            (tmp_path / "words.txt").write_text("words")
+            self.words = tf.saved_model.Asset(str(tmp_path / "words.txt"))
+
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.float32, name="x")])
+        def read(self, x: Any) -> dict[str, Any]:
+            return {"y": x * 2.0, "text": tf.io.read_file(self.words.asset_path)}
+
+    module = Reads()
+    source, result = tmp_path / "source", tmp_path / "result"
+    tf.saved_model.save(module, str(source), signatures={"serving_default": module.read})
+    (source / "assets.extra").mkdir()
+    (source / "assets.extra" / "warm-up").write_text("requests")
+    (source / "keras_metadata.pb").write_bytes(b"")
+    notes = lab.rewrite.write_saved_model(source, {}, result)
+    assert "functions (read) are not kept" in notes[0]
+    assert "no Keras model" in notes[1]
+    assert (result / "assets.extra" / "warm-up").read_text() == "requests"
+    (source / "assets" / "words.txt").unlink()
+    loaded = tf.saved_model.load(str(result))
+    assert loaded.signatures["serving_default"](x=tf.ones(1))["text"].numpy() == b"words"
+
+
 # -- refused --------------------------------------------------------------------------------------------------------
 
 

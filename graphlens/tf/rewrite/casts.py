@@ -97,7 +97,7 @@ def change_dtype(draft: Draft, edit: Mapping[str, Any]) -> None:
 
     What enters is cast, constants and weights are stored in the new type, and what leaves is cast back.
     """
-    old, new = tf.as_dtype(edit.get("from", "float64")), tf.as_dtype(edit.get("to", "float32"))
+    old, new = _type(edit.get("from", "float64")), _type(edit.get("to", "float32"))
     wanted = named(edit)
     ops = [name for name in wanted or draft if name in draft and _computes_in(draft.node(name), old)]
     if not ops:
@@ -119,8 +119,15 @@ def change_dtype(draft: Draft, edit: Mapping[str, Any]) -> None:
             _removed(draft, name, lossy=False)
 
 
+def _type(name: Any) -> Any:
+    if name not in _FLOATS:
+        raise RewriteError(f"change-dtype changes to and from {', '.join(sorted(_FLOATS))}, not '{name}'")
+    return tf.as_dtype(name)
+
+
 def _computes_in(node: Any, dtype: Any) -> bool:
-    if node.op in {"Const", "Placeholder", "ReadVariableOp"} or any(nodes.called(node)):
+    # What is stored, kept, or drawn at random in one type cannot be had in another.
+    if node.op in {"Const", "Placeholder"} or nodes.touches_state(node) or "Random" in node.op:
         return False
     return dtype.as_datatype_enum in [*nodes.input_types(node), *nodes.output_types(node)]
 

@@ -105,6 +105,8 @@ def why_not_a_layer(draft: Draft, values: Values, name: str) -> str | None:
     node = draft.node(name)
     if not values.is_frozen(nodes.data_inputs(node)[1]):
         return f"the weights of '{name}' are computed in the call, or may be written"
+    if not (dtype := nodes.dtype_of(node)).is_floating:
+        return f"'{name}' computes in {dtype.name}, and factors are folded as real numbers"
     if node.op == "DepthwiseConv2dNative" and nodes.text(node, "padding") == "EXPLICIT":
         # TensorFlow 2.21 with oneDNN does not survive a bias fused into it.
         return f"'{name}' has explicit padding, with which TensorFlow fuses no bias without failing"

@@ -27,6 +27,8 @@ class Draft:
         The tensors returned.
     bindings
         What placeholders stand for; a rewrite adds the weights that it makes.
+    has_dataflow
+        Whether the graph branches as TensorFlow 1 did, so that an op with a control edge may be one that never runs.
     """
 
     def __init__(self, program: Program) -> None:
@@ -41,6 +43,7 @@ class Draft:
         self.compiled = program.compiled
         self.notes: list[str] = list(program.notes)
         self._constant_bytes = 0
+        self.has_dataflow = any(map(nodes.is_dataflow, program.graph.node))
         self._given = frozenset(node.name for node in program.graph.node)
         for node in program.graph.node:
             copy = nodes.NodeDef()
@@ -54,7 +57,7 @@ class Draft:
             self._program,
             graph=graph,
             outputs=tuple(self.outputs),
-            effects=tuple(self.effects),
+            effects=(*self.effects, *self._orphaned_effects()),
             bindings=self.bindings,
             shapes=self._shapes,
             compiled=self.compiled,
@@ -63,6 +66,12 @@ class Draft:
         program = replace(program, graph=pruned(program))
         gone = {node.name for node in self._program.graph.node} - {node.name for node in program.graph.node}
         return replace(program, vanished=program.vanished | gone)
+
+    def _orphaned_effects(self) -> list[str]:
+        """Return the ops with effects, not taken out, that ran only because something waited for them that is gone."""
+        before = _needed(self._program.graph.node, self._program.outputs, self._program.effects)
+        after = _needed(self._nodes.values(), self.outputs, self.effects)
+        return [name for name, node in self._nodes.items() if name in before - after and nodes.has_effect(node)]
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -97,6 +106,10 @@ class Draft:
         """Return the nodes that read the tensor ``ref``."""
         return [name for name in self._readers[nodes.source(ref)] if ref in self._nodes[name].input]
 
+    def waiting(self, name: str) -> list[str]:
+        """Return the nodes with a control edge from ``name``."""
+        return [reader for reader in self._readers[name] if f"^{name}" in self._nodes[reader].input]
+
     def is_fetched(self, name: str) -> bool:
         """Whether the function returns an output of ``name``."""
         return any(nodes.source(ref) == name for ref in self.outputs)
@@ -109,16 +122,7 @@ class Draft:
 
     def is_needed(self, name: str) -> bool:
         """Whether the outputs or effects need ``name``, as things stand."""
-        todo = [nodes.source(ref) for ref in self.outputs] + list(self.effects)
-        seen: set[str] = set()
-        while todo:
-            other = todo.pop()
-            if other == name:
-                return True
-            if other not in seen and other in self._nodes:
-                seen.add(other)
-                todo += [nodes.source(ref) for ref in self._nodes[other].input]
-        return False
+        return name in _needed(self._nodes.values(), self.outputs, self.effects)
 
     def only_reader(self, name: str) -> str | None:
         """Return the one op that reads the node's first output, if nothing else has anything to do with the node."""
@@ -138,9 +142,11 @@ class Draft:
         key = "dtype" if node.op in {"Placeholder", "Const"} else None
         return tf.as_dtype(node.attr[key].type if key else nodes.output_types(node)[nodes.port(ref)])
 
-    def is_written(self, placeholder: str) -> bool:
-        """Whether the variable behind a placeholder may be written."""
-        return placeholder in self._program.written
+    def is_unwritten(self, placeholder: str) -> bool:
+        """Whether a placeholder stands for a variable that is known never to be written."""
+        binding = self.bindings.get(placeholder)
+        is_variable = binding is not None and binding.kind in ("variable", "weight")
+        return is_variable and placeholder not in self._program.written
 
     def constant_bytes(self) -> int:
         """Return how much of the graph constants take."""
@@ -185,19 +191,23 @@ class Draft:
     def bypass(self, name: str, ref: str | None = None) -> None:
         """Take an op out: who reads its first output reads ``ref`` (default: its first input) instead.
 
-        Who waited for it waits for what it waited for.
+        Who read it or waited for it waits for what it waited for.
         """
         node = self.node(name)
         replacement = nodes.data_inputs(node)[0] if ref is None else ref
-        self.redirect(nodes.tensor(name), replacement)
         waited = nodes.control_inputs(node)
-        for reader in self.readers(name):
-            kept = [other for other in self._nodes[reader].input if other != f"^{name}"]
-            self.set_inputs(reader, [*kept, *(edge for edge in waited if edge not in kept)])
+        for reader in dict.fromkeys([*self.reads(nodes.tensor(name)), *self.waiting(name)]):
+            self.wait_instead(reader, name, waited)
+        self.redirect(nodes.tensor(name), replacement)
         if name in self.effects:
             self.effects.remove(name)
         if not self._readers[name] and not self.is_fetched(name):
             self.remove(name)
+
+    def wait_instead(self, reader: str, name: str, others: Sequence[str]) -> None:
+        """Let ``reader`` wait for what the control edges ``others`` name, and no more for ``name``."""
+        kept = [ref for ref in self._nodes[reader].input if ref != f"^{name}"]
+        self.set_inputs(reader, [*kept, *(edge for edge in others if edge not in kept)])
 
     def remove(self, name: str) -> None:
         """Remove an op that nobody reads."""
@@ -215,8 +225,6 @@ class Draft:
 
     def constant(self, wanted: str, value: np.ndarray, like: Any = None) -> str:
         """Add a constant and return its tensor."""
-        if value.nbytes > CONSTANT_BYTES_LIMIT:
-            raise RewriteError(f"'{wanted}' would be a constant of {value.nbytes / 1e9:.1f} GB; a graph holds 2 GB")
         node = nodes.make("Const", self.unused(wanted), [], like)
         put_constant(node, value)
         self.set_shape(node.name, tf.TensorShape(value.shape))
@@ -250,12 +258,27 @@ class Draft:
             self._readers[nodes.source(ref)].pop(name, None)
 
 
+def _needed(graph_nodes: Iterable[Any], outputs: Iterable[str], effects: Iterable[str]) -> set[str]:
+    """Return the nodes that outputs and effects lead back to."""
+    by_name = {node.name: node for node in graph_nodes}
+    todo = [*(nodes.source(ref) for ref in outputs), *effects]
+    seen: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name in by_name and name not in seen:
+            seen.add(name)
+            todo += [nodes.source(ref) for ref in by_name[name].input]
+    return seen
+
+
 def _stored_bytes(node: Any) -> int:
     return int(node.ByteSize()) if node.op == "Const" else 0
 
 
 def put_constant(node: Any, value: np.ndarray) -> None:
     """Write ``value`` into a Const."""
+    if value.nbytes > CONSTANT_BYTES_LIMIT:
+        raise RewriteError(f"'{node.name}' would be a constant of {value.nbytes / 1e9:.1f} GB; a graph holds 2 GB")
     nodes.set_attribute(node, "dtype", tf.as_dtype(value.dtype) if value.dtype != object else tf.string)
     node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
 

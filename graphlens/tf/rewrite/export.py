@@ -23,7 +23,7 @@ from graphlens.errors import RewriteError, UsageError
 from graphlens.loaders.signatures import CALL, DEFAULT
 from graphlens.tf import targets
 from graphlens.tf.errors import first_line
-from graphlens.tf.rewrite import building, flatten, nodes
+from graphlens.tf.rewrite import building, flatten, leftovers, nodes
 from graphlens.tf.rewrite.lifting import Lifted
 from graphlens.tf.rewrite.program import Binding, Program, extract, of_function, output_names
 from graphlens.tf.rewrite.registry import apply
@@ -87,7 +87,14 @@ def write_saved_model(
         unknown = sorted(set(edits_by_signature) - set(programs))
         if unknown:
             raise UsageError(f"{source} has no signature '{unknown[0]}'; it has {', '.join(sorted(programs))}")
-        return (*notes, *export(_edited(programs, edits_by_signature), directory, owner))
+        written = export(_edited(programs, edits_by_signature), directory, owner)
+        left = _taken_along(Path(source), Path(directory), tag, owner) if kind == "saved_model" else ()
+        return (*notes, *written, *left)
+
+
+def _taken_along(source: Path, directory: Path, tag: str | None, loaded: Any) -> tuple[str, ...]:
+    leftovers.copy_extra_files(source, directory)
+    return tuple(leftovers.left_behind(source, tag, loaded))
 
 
 def refuse_existing(directory: Path) -> None:
@@ -232,8 +239,10 @@ def _root(programs: Iterable[Program], parts: Sequence[Any]) -> Any:
     variables = _unique(binding.value for binding in held if binding.kind == "variable")
     handles = _unique(binding.value for binding in held if binding.kind == "resource")
     tables = [_table(handle, parts) for handle in handles]
-    assets = [part for part in parts if isinstance(part, tf.saved_model.Asset)] if tables else []
-    return _Exported(variables, tables, assets)
+    constants = {id(binding.value) for binding in held if binding.kind == "constant"}
+    assets = [part for part in parts if isinstance(part, tf.saved_model.Asset)]
+    needed = assets if tables else [asset for asset in assets if id(asset.asset_path) in constants]
+    return _Exported(variables, tables, needed)
 
 
 def _used(program: Program) -> Iterator[Binding]:

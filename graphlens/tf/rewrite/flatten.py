@@ -6,6 +6,7 @@ or that Grappler may replace by another implementation.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,15 +72,22 @@ def flatten(graph_def: Any) -> Flat:
     Raises
     ------
     RewriteError
-        If the graph holds what cannot be read, a custom op for instance.
+        If the graph holds what cannot be read, a custom op for instance, or ops whose names cannot be told apart.
     """
     flattener = _Flattener({function.signature.name: function for function in graph_def.library.function})
     flattener.emit_all(graph_def.node, _Frame())
+    _refuse_equal_names(flattener.nodes)
     flat = Flat(flattener.nodes, flattener.aliases, flattener.shapes)
     for node in flat.nodes:
         controls = dict.fromkeys(ref for ref in node.input if is_control(ref))
         _set_inputs(node, [*(flat.resolve(ref) for ref in data_inputs(node)), *controls])
     return flat
+
+
+def _refuse_equal_names(nodes: Sequence[Any]) -> None:
+    twice = [name for name, count in Counter(node.name for node in nodes).items() if count > 1]
+    if twice:
+        raise RewriteError(f"with its calls inlined, the graph has two ops called '{twice[0]}': rename one of them")
 
 
 class _Flattener:

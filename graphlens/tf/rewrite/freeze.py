@@ -39,6 +39,8 @@ def _read(draft: Draft, values: Values, name: str) -> str:
     node = draft.node(name)
     if node.op != "ReadVariableOp":
         raise RewriteError(f"'{name}' is a {node.op}: only reads of variables (ReadVariableOp) can be frozen")
+    if values.may_not_run(name):
+        raise RewriteError(f"'{name}' waits in a branch or loop of TensorFlow 1, where a constant would not")
     if values.variable_of(name) is None:
         raise RewriteError(f"the variable that '{name}' reads may be written, so its value is no constant")
     return name
@@ -175,4 +177,5 @@ def _constant(draft: Draft, name: str) -> str:
 
 
 def _content(node: Any) -> bytes:
-    return bytes(node.device.encode() + node.attr["value"].tensor.SerializeToString(deterministic=True))
+    waits = "".join(nodes.control_inputs(node)) + node.device
+    return bytes(waits.encode() + node.attr["value"].tensor.SerializeToString(deterministic=True))

@@ -54,7 +54,7 @@ def _clear(draft: Draft, values: Values, name: str) -> bool:
 def _multiplied_by_one(draft: Draft, values: Values, node: Any) -> str | None:
     refs = nodes.data_inputs(node)
     for factor, kept in (refs, refs[::-1]):
-        if draft.producer(factor).op == "Const":
+        if draft.producer(factor).op == "Const" and values.is_frozen(factor):
             value = values.of([factor])[0]
             if value.shape == () and value == np.asarray(1, value.dtype):
                 return kept

@@ -11,12 +11,15 @@ import numpy as np
 from graphlens.errors import RewriteError
 from graphlens.tf.rewrite import nodes
 from graphlens.tf.rewrite.draft import Draft, named
+from graphlens.tf.rewrite.sharing import inputs_first
 from graphlens.tf.rewrite.values import Values
 
 _DEBUG = re.compile(
     r"^(Print|PrintV2|(Audio|Histogram|Image|Scalar|Tensor|Merge)Summary(V2)?|Assert|CheckNumerics(V2)?|VerifyFinite"
     r"|Debug\w+|DumpTensor)$"
 )
+# Of those, the ones whose result is their first input.
+_HAND_ON = re.compile(r"^(Print|CheckNumerics(V2)?|DebugIdentity(V\d)?)$")
 _CONDITIONALS = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
 _BATCH_NORMS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
 _KEEP_TOLERANCE = 1e-4  # of scale * (1 - rate) against 1, which float16 constants miss by this much
@@ -34,7 +37,8 @@ def remove_debug_ops(draft: Draft, edit: Mapping[str, Any]) -> None:
     chosen = [_place(draft, name) for name in wanted] if wanted else _all_debug_ops(draft)
     if not chosen:
         raise RewriteError("the graph holds no check, print or summary")
-    for name in dict.fromkeys(chosen):
+    order = {name: position for position, name in enumerate(inputs_first(draft))}
+    for name in sorted(set(chosen), key=order.__getitem__, reverse=True):  # who reads a summary goes before it
         _leave_out(draft, name)
 
 
@@ -87,14 +91,11 @@ def _inner(draft: Draft, node: Any) -> Iterator[Any]:
 
 def _leave_out(draft: Draft, name: str) -> None:
     node = draft.node(name)
-    outputs = nodes.output_types(node)
-    if outputs and node.op not in _CONDITIONALS and nodes.data_inputs(node):
-        draft.bypass(name)  # a check or print that hands its input on
+    if _HAND_ON.match(node.op):
+        draft.bypass(name)
         return
-    waited = nodes.control_inputs(node)
-    for reader in draft.readers(name):
-        kept = [ref for ref in draft.node(reader).input if ref != f"^{name}"]
-        draft.set_inputs(reader, [*kept, *(edge for edge in waited if edge not in kept)])
+    for reader in draft.waiting(name):
+        draft.wait_instead(reader, name, nodes.control_inputs(node))
     if draft.readers(name) or draft.is_fetched(name):
         raise RewriteError(f"the result of '{name}' ({node.op}) is read, so it cannot be left out")
     draft.remove(name)
@@ -107,11 +108,16 @@ def remove_dropout(draft: Draft, edit: Mapping[str, Any]) -> None:
     """``remove-dropout``: hand on what dropout would have masked, unscaled, as in inference."""
     values = Values(draft)
     wanted = named(edit)
-    found = {name: source for name in wanted or draft if name in draft and (source := _undropped(draft, values, name))}
+    found = [name for name in wanted or draft if name in draft and _removed_dropout(draft, values, name)]
     if not found:
         raise RewriteError(f"{'what is named' if wanted else 'nothing'} masks a scaled tensor with random numbers")
-    for name, source in found.items():
+
+
+def _removed_dropout(draft: Draft, values: Values, name: str) -> bool:
+    source = _undropped(draft, values, name)
+    if source is not None:
         draft.bypass(name, source)
+    return source is not None
 
 
 def _undropped(draft: Draft, values: Values, name: str) -> str | None:

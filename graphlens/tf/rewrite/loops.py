@@ -11,6 +11,11 @@ from graphlens.tf.rewrite import nodes
 from graphlens.tf.rewrite.draft import Draft, named
 
 _LOOPS = frozenset({"While", "StatelessWhile"})
+# Fail on values that a loop without an iteration never computes: on what is out of range, and (integers) on zero.
+_PICKING = frozenset({"Gather", "GatherV2", "GatherNd", "ArgMax", "ArgMin", "CheckNumerics", "CheckNumericsV2"})
+_QUOTIENTS = frozenset(
+    {"Div", "FloorDiv", "FloorMod", "Mod", "TruncateDiv", "TruncateMod"}
+)  # ... or, of integers, on 0
 _NOT_WORTH = frozenset({"Const", "Identity", "ReadVariableOp", "NoOp"})
 
 
@@ -89,10 +94,19 @@ def _may_move(draft: Draft, loop: _Loop, node: Any, movable: Mapping[str, None])
         return False
     if node.op == "ReadVariableOp":
         position = loop.constant.get(nodes.data_inputs(node)[0])
-        return position is not None and not draft.is_written(nodes.source(nodes.data_inputs(loop.node)[position]))
-    if not nodes.is_pure(node):
+        return position is not None and draft.is_unwritten(nodes.source(nodes.data_inputs(loop.node)[position]))
+    if not nodes.is_pure(node) or _may_fail(loop, node):
         return False
     return all(ref in loop.constant or ref.partition(":")[0] in movable for ref in nodes.data_inputs(node))
+
+
+def _may_fail(loop: _Loop, node: Any) -> bool:
+    if node.op in _QUOTIENTS:
+        return bool(nodes.dtype_of(node).is_integer)
+    if node.op == "StridedSlice" and node.attr["shrink_axis_mask"].i:
+        sliced = loop.by_name.get(nodes.data_inputs(node)[0].partition(":")[0])
+        return sliced is None or sliced.op != "Shape"
+    return node.op in _PICKING
 
 
 def _is_chosen(loop: _Loop, name: str, movable: list[str], wanted: list[str]) -> bool:

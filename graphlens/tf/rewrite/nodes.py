@@ -18,11 +18,17 @@ GraphDef = tf.compat.v1.GraphDef
 PLAIN_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 # Ops that read a resource and never change it.
 READS = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp"})
-# Fed from outside; or TensorFlow 1's control flow, where a tensor may be dead or one of many iterations'.
-_NOT_PURE = frozenset(
-    "Placeholder PlaceholderWithDefault PlaceholderV2 Switch RefSwitch Merge RefMerge Enter RefEnter Exit RefExit "
-    "NextIteration RefNextIteration LoopCond".split()
+# TensorFlow 1's control flow, where a tensor may be dead or one of many iterations'.
+_DATAFLOW = frozenset(
+    "Switch RefSwitch Merge RefMerge Enter RefEnter Exit RefExit NextIteration RefNextIteration LoopCond".split()
 )
+# Fed from outside; or declared as stateless although they read files, stop the program, or order others.
+_NOT_PURE = _DATAFLOW | frozenset(
+    "Placeholder PlaceholderWithDefault PlaceholderV2 ReadFile MatchingFiles Abort ControlTrigger".split()
+)
+_TENSOR_ARRAY = "TensorArray"  # the handles of its first two versions are plain strings
+# Give something and do something.
+_SPEAKING = frozenset({"Print", "PyFunc", "EagerPyFunc"})
 _OPAQUE_TYPES = (tf.resource.as_datatype_enum, tf.variant.as_datatype_enum)
 
 
@@ -116,11 +122,16 @@ def called(node: Any) -> Iterator[str]:
 
 
 def touches_state(node: Any) -> bool:
-    """Whether the order in which a node runs can matter: it is stateful, calls functions, or takes a resource."""
+    """Whether the order in which a node runs can matter: it is stateful, calls functions, or takes a resource.
+
+    A reference variable is a resource as well.
+    """
     definition = op_def(node.op)
     return bool(
         definition.is_stateful
         or any(called(node))
+        or any(argument.is_ref for argument in [*definition.input_arg, *definition.output_arg])
+        or node.op.startswith(_TENSOR_ARRAY)
         or any(dtype in _OPAQUE_TYPES for dtype in input_types(node) + output_types(node))
     )
 
@@ -128,6 +139,20 @@ def touches_state(node: Any) -> bool:
 def is_pure(node: Any) -> bool:
     """Whether equal inputs always give equal outputs, and nothing else happens."""
     return node.op not in _NOT_PURE and not touches_state(node)
+
+
+def has_effect(node: Any) -> bool:
+    """Whether a node that runs changes or says something, whoever reads what it gives."""
+    definition = op_def(node.op)
+    writes = any(argument.is_ref for argument in definition.input_arg) or (
+        touches_state(node) and not definition.output_arg
+    )
+    return bool(writes or node.op in _SPEAKING or (definition.is_stateful and any(called(node))))
+
+
+def is_dataflow(node: Any) -> bool:
+    """Whether a node is of TensorFlow 1's control flow, in which what waits for a branch may never run."""
+    return node.op in _DATAFLOW
 
 
 def make(op: str, name: str, inputs: Sequence[str], like: Any = None, **attributes: Any) -> Any:

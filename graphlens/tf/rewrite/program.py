@@ -16,6 +16,11 @@ from graphlens.tf.targets import Opened
 
 # Behind these, errors are squeezed: what goes into one is compared, not what comes out.
 _SQUASHING = frozenset({"Softmax", "Sigmoid", "LogSoftmax"})
+# Ops that call functions -> which input is the functions' first argument.
+_FIRST_ARGUMENT: Mapping[str, int] = {
+    **dict.fromkeys([*nodes.PLAIN_CALLS, "While", "StatelessWhile"], 0),
+    **dict.fromkeys(["If", "StatelessIf", "Case", "StatelessCase"], 1),
+}
 _HANDS_ON = frozenset({"Identity", "StopGradient", "Reshape", "Squeeze"})
 
 
@@ -165,8 +170,8 @@ def _read_only_arguments(function: Any) -> frozenset[int]:
 def _only_reads(node: Any, index: int, read_only: Mapping[str, frozenset[int]]) -> bool:
     if node.op in nodes.READS:
         return True
-    functions = list(nodes.called(node))
-    first = 1 if node.op in {"If", "StatelessIf", "Case", "StatelessCase"} else 0
+    functions = list(nodes.called(node)) if node.op in _FIRST_ARGUMENT else []
+    first = _FIRST_ARGUMENT.get(node.op, 0)
     return bool(functions) and all(index - first in read_only.get(name, ()) for name in functions)
 
 

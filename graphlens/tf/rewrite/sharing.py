@@ -25,7 +25,7 @@ def share_computation(draft: Draft, edit: Mapping[str, Any]) -> None:
     different = [name for name in wanted[1:] if name not in numbers or numbers[name] != numbers.get(wanted[0])]
     if different:
         raise RewriteError(f"'{different[0]}' does not compute the same as '{wanted[0]}'")
-    _share(draft, [wanted])
+    _share(draft, [sorted(wanted, key=list(numbers).index)])  # inputs first, so that none waits for itself
 
 
 def _share(draft: Draft, groups: list[list[str]]) -> None:
@@ -52,10 +52,15 @@ def _numbered(draft: Draft) -> dict[str, int]:
     known: dict[Any, int] = {}
     for name in inputs_first(draft):
         node = draft.node(name)
-        if node.op in {"Const"} or nodes.is_pure(node) or (node.op in nodes.READS and values.variable_of(name)):
-            key = (node.op, node.device, _attributes(node), tuple(_inputs(draft, node, numbers)))
+        if node.op in {"Const"} or nodes.is_pure(node) or _reads_unwritten(draft, values, name):
+            waits = tuple(nodes.control_inputs(node)) if draft.has_dataflow else ()
+            key = (node.op, node.device, _attributes(node), tuple(_inputs(draft, node, numbers)), waits)
             numbers[name] = known.setdefault(key, len(known))
     return {name: number for name, number in numbers.items() if draft.node(name).op not in _KEPT}
+
+
+def _reads_unwritten(draft: Draft, values: Values, name: str) -> bool:
+    return draft.node(name).op in nodes.READS and values.variable_of(name) is not None
 
 
 def _attributes(node: Any) -> tuple[tuple[str, bytes], ...]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from graphlens.errors import RewriteError
 from graphlens.tf.rewrite import nodes
@@ -122,3 +123,9 @@ def _rewire(draft: Draft, region: _Region) -> None:
             for operand in operands
         ]
         draft.set_inputs(name, [*refs, *nodes.control_inputs(draft.node(name))])
+        draft.set_shape(name, _transposed(draft.shape(nodes.tensor(name)), region.permutation))
+
+
+def _transposed(shape: Any, permutation: Sequence[int]) -> Any:
+    known = shape.rank == len(permutation)
+    return tf.TensorShape([shape[axis] for axis in permutation] if known else None)

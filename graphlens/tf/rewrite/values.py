@@ -55,23 +55,26 @@ class Values:
         return bool(inputs) and all(self._frozen[nodes.source(ref)] for ref in inputs)
 
     def _follows(self, name: str) -> bool:
-        return nodes.is_pure(self._draft.node(name))
+        return nodes.is_pure(self._draft.node(name)) and not self.may_not_run(name)
+
+    def may_not_run(self, name: str) -> bool:
+        """Whether an op waits in a graph that branches as TensorFlow 1 did, and may be in the branch not taken."""
+        return self._draft.has_dataflow and bool(nodes.control_inputs(self._draft.node(name)))
 
     def is_leaf(self, name: str) -> bool:
         """Whether an op itself holds a value that never changes."""
         node = self._draft.node(name)
         if node.op == "Const":
-            return True
+            return not self.may_not_run(name)
         if name in self._draft.bindings:
-            return self._draft.bindings[name].kind == "constant"
+            # A captured text may be the path of an asset, which is another one wherever the model is loaded.
+            return self._draft.bindings[name].kind == "constant" and self._draft.dtype(nodes.tensor(name)) != tf.string
         return node.op == "ReadVariableOp" and self.variable_of(name) is not None
 
     def variable_of(self, read: str) -> str | None:
         """Return the placeholder of the unwritten variable that ``read`` reads."""
         handle = nodes.source(nodes.data_inputs(self._draft.node(read))[0])
-        binding = self._draft.bindings.get(handle)
-        known = binding is not None and binding.kind in ("variable", "weight")
-        return handle if known and not self._draft.is_written(handle) else None
+        return handle if self._draft.is_unwritten(handle) and not self.may_not_run(read) else None
 
     def of(self, refs: Sequence[str]) -> list[np.ndarray]:
         """Return the values of frozen tensors.
@@ -98,7 +101,10 @@ class Values:
         if node.op == "Const":
             return np.asarray(tf.make_ndarray(node.attr["value"].tensor))
         value = self._draft.bindings[name if name in self._draft.bindings else self.variable_of(name) or ""].value
-        return value if isinstance(value, np.ndarray) else np.asarray(value.numpy())
+        try:
+            return value if isinstance(value, np.ndarray) else _array(value.numpy())
+        except tf.errors.OpError as error:
+            raise RewriteError(f"the variable that '{name}' reads has no value: {first_line(error)}") from error
 
     def _computed(self, refs: Sequence[str]) -> Mapping[str, np.ndarray]:
         if not refs:
@@ -113,7 +119,7 @@ class Values:
                     found = session.run(list(refs), {nodes.tensor(name): value for name, value in feeds.items()})
         except (tf.errors.OpError, ValueError) as error:
             raise RewriteError(f"'{refs[0]}' cannot be computed beforehand: {first_line(error)}") from error
-        return dict(zip(refs, map(np.asarray, found), strict=True))
+        return dict(zip(refs, map(_array, found), strict=True))
 
     def _needed(self, refs: Sequence[str]) -> list[str]:
         todo = [nodes.source(ref) for ref in refs]
@@ -137,6 +143,11 @@ class Values:
         copy.device = ""
         copy.attr.pop("_class", None)
         return copy
+
+
+def _array(found: Any) -> np.ndarray:
+    """Return what a session gives as an array; as a string of numpy's, a text would lose the zero bytes at its end."""
+    return np.array(found, dtype=object) if isinstance(found, (bytes, str)) else np.asarray(found)
 
 
 def _quiet() -> Any:
