@@ -15,13 +15,13 @@ from graphlens.facts.constants import constant_ops, parameter_ops
 from graphlens.ir.graph import RETURN, Op, TensorSpec, data_inputs, in_edges, topological_order
 
 # These give what they get, and Grappler removes them before it fuses anything.
-_PASSES: Final = frozenset({"Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot"})
+PASSES: Final = frozenset({"Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot"})
 # These act although nobody may read their result: they are alive, and so is what they read.
 _ACTS: Final = re.compile(
     r"^_Retval$|Print|^Assert$|^Assign|^Resource\w*(Apply|Scatter|StridedSliceAssign)|Summary|^Save|WriteFile|PyFunc|Enqueue"
     r"|^_?(Host)?Send$|Call$|^(Stateless)?(While|If|Case)$|TensorArrayWrite|StackPush|CheckNumerics|^Debug|^Lookup\w*Insert"
 )
-_NO_READERS: Final = _PASSES | {RETURN}
+_NO_READERS: Final = PASSES | {RETURN}
 
 
 @cache
@@ -110,7 +110,7 @@ class Dataflow:
 
     def _through(self, name: str, port: int) -> Tensor:
         """Follow a tensor back through ops that pass it on."""
-        while (op_type := self.op(name).type) in _PASSES:
+        while (op_type := self.op(name).type) in PASSES:
             wanted = port if op_type == "IdentityN" else 0
             edges = in_edges(self.graph, name)
             found = next((item for item in edges if (item[1].dst_port or 0) == wanted and item[1].kind == "data"), None)
@@ -173,7 +173,7 @@ class Dataflow:
 
     def _passes_behind(self, name: str) -> list[str]:
         found = []
-        while name not in found and self.op(name).type in _PASSES and data_inputs(self.graph, name):
+        while name not in found and self.op(name).type in PASSES and data_inputs(self.graph, name):
             found.append(name)
             name = data_inputs(self.graph, name)[0]
         return found

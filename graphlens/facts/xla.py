@@ -10,9 +10,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from graphlens.facts.dataflow import PASSES
 from graphlens.facts.flat import is_compiled
 from graphlens.ir.fusion import COMPILE, Chain, FusionAnswer
 from graphlens.ir.graph import ARGUMENT, RETURN, Function, Graph, Op, ops_of
+from graphlens.ir.ops import CONSTANTS, VARIABLE_READS
 
 if TYPE_CHECKING:
     from graphlens.facts.core import Facts
@@ -21,6 +23,9 @@ TABLE_VERSION: Final = "2.21"
 _TABLE: Final = Path(__file__).parent.parent / "data" / f"xla-ops-tf{TABLE_VERSION}.json.gz"
 # The frame of a function, and its inputs: not for XLA to compile.
 _NOT_COMPILED: Final = frozenset({ARGUMENT, RETURN, "Placeholder", "PlaceholderWithDefault", "NoOp"})
+
+# They compute nothing that could become part of a larger kernel.
+_NO_WORK: Final = _NOT_COMPILED | CONSTANTS | VARIABLE_READS | PASSES
 
 # One kernel: attribute -> the types it takes.
 _Kernel = Mapping[str, frozenset[str]]
@@ -110,6 +115,19 @@ def blockers_of_step(facts: Facts) -> tuple[Blocker, ...]:
     if not any(found.values()):
         return ()  # most graphs: to know which ops are alive takes longer than all the rest of this
     return tuple(blocker for name, _ in facts.dataflow.live() if (blocker := found.get(name)) is not None)
+
+
+def is_compiled_already(facts: Facts) -> bool:
+    """Whether XLA compiles the step, or a part of it that its author chose."""
+    library = facts.evidence.traced
+    functions = library.functions.values() if library is not None else ()
+    return bool(facts.evidence.hlo) or any(is_compiled(op) for item in functions for op in ops_of(item.graph))
+
+
+def working_ops(facts: Facts) -> int:
+    """Return how many live ops of the graph as written compute something."""
+    dataflow = facts.dataflow
+    return 0 if dataflow is None else sum(dataflow.op(name).type not in _NO_WORK for name in dataflow.inputs)
 
 
 def key_of(blocker: Blocker) -> str:

@@ -58,6 +58,9 @@ class Proof:
         Medians per call.
     first_call_ns
         The first call of the changed program: what compiling it costs once.
+    compile_ns, compiled_ops, program_ops, fusions
+        What XLA took to compile the changed program for the shapes of its inputs, how many ops of how many it
+        compiled (constants not counted), and into how many fused kernels; ``None`` where it compiles nothing.
     pairs, spent_s
         Pairs of timed blocks, and what the whole proof took.
     output, output_dtype, max_abs_diff, max_rel_diff, tolerance
@@ -88,6 +91,10 @@ class Proof:
     cpu_before_ns: int | None = None
     cpu_after_ns: int | None = None
     first_call_ns: int | None = None
+    compile_ns: int | None = None
+    compiled_ops: int | None = None
+    program_ops: int | None = None
+    fusions: int | None = None
     spent_s: float | None = None
     output: str | None = None
     output_dtype: str | None = None

@@ -24,6 +24,7 @@ from graphlens.prove.runner import (
     TrialError,
 )
 from graphlens.prove.verdict import Quantity, judge
+from graphlens.units import format_ns
 
 COPY: Final = "copy"  # of the original, built like the fixes and not edited
 FIXED: Final = "fixed"
@@ -156,7 +157,7 @@ def _computes_in(fixes: Sequence[Edits]) -> str | None:
 
 def _compared(comparison: Comparison, applied: Applied) -> Proof:
     worst = _worst(comparison)
-    proof = Proof("inconclusive", "nothing was timed yet", first_call_ns=applied.first_call_ns)
+    proof = _compiled(Proof("inconclusive", "nothing was timed yet", first_call_ns=applied.first_call_ns), applied)
     if comparison.unstable:
         return replace(proof, why=_unstable(comparison.unstable[0]))
     if worst is None:
@@ -197,13 +198,39 @@ def _unstable(one: Difference) -> str:
     return f"the original's own outputs change from call to call ('{one.output}'), so nothing can be compared with them"
 
 
+# -- compiling ------------------------------------------------------------------------------------------------------
+
+
+def _compiled(proof: Proof, applied: Applied) -> Proof:
+    if applied.compiled is None:
+        return proof
+    compiled = applied.compiled
+    return replace(
+        proof,
+        compile_ns=applied.compile_ns,
+        compiled_ops=compiled.ops,
+        program_ops=compiled.of_ops,
+        fusions=compiled.fusions,
+    )
+
+
+def _cost_of_compiling(proof: Proof) -> str:
+    """Say what XLA compiled and what that costs, as the end of a sentence; empty where it compiles nothing."""
+    if proof.compile_ns is None:
+        return ""
+    cluster = f"{proof.compiled_ops:,} of {proof.program_ops:,} ops"
+    fusions = "" if proof.fusions is None else f" to {proof.fusions:,} fusions"
+    took = f"in {format_ns(proof.compile_ns)}, once for every new shape of the inputs"
+    return f"; XLA compiled {cluster}{fusions} {took}"
+
+
 # -- times ----------------------------------------------------------------------------------------------------------
 
 
 def _timed(proof: Proof, quantities: Sequence[Quantity], sample: Sample) -> Proof:
     verdict, why = judge(quantities, len(sample.pairs))
     wall, *rest = quantities
-    proof = replace(proof, verdict=verdict, why=why, pairs=len(sample.pairs))
+    proof = replace(proof, verdict=verdict, why=why + _cost_of_compiling(proof), pairs=len(sample.pairs))
     if not sample.pairs:
         return proof
     proof = replace(

@@ -1,4 +1,4 @@
-"""Prove the fixes of all findings within one time budget: each alone, then the proven ones together."""
+"""Prove the fixes of all findings within one time budget: each alone, the proven ones together, and questions last."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Final
 from graphlens.config import Progress, no_progress
 from graphlens.ir.analysis import Finding, Proof, Saving, severity_of
 from graphlens.ir.ranking import order, ranked
-from graphlens.prove import schedule
+from graphlens.prove import questions, schedule, together
 from graphlens.prove.bench import Bench, BlockedError, OnPairs, opened, prepared, tried
 from graphlens.prove.experiment import Budget, Plan
 from graphlens.prove.runner import RefusedError, Runner
+from graphlens.prove.together import Joint
 
-NOTHING_PROVEN: Final = "no fix was proven alone, so there is nothing to prove together"
+SAME_EDITS: Final = "measured with {code}, which proposes the same"
 NO_BUDGET: Final = "the time budget for proofs was spent before its turn; raise --time-budget"
 DEFAULT_PLAN: Final = Plan()
 
@@ -51,14 +52,6 @@ class _Job:
         return lambda done: self.progress(f"{what}, pairs", done, self.plan.max_pairs)
 
 
-@dataclass(frozen=True, slots=True)
-class _Joint:
-    """The findings that were proven together, by index, and what came of it."""
-
-    members: tuple[int, ...]
-    proof: Proof
-
-
 def prove(
     findings: Sequence[Finding],
     runner: Runner,
@@ -86,13 +79,15 @@ def prove(
     job = _Job(findings, runner, plan, Budget(math.inf, clock), step_ns, command, progress)
     proofs = {index: Proof("not-run", why) for index, why in _left_out(findings, asked).items()}
     turns = schedule.ordered([index for index in range(len(findings)) if index not in proofs], findings, plan, step_ns)
+    twins = _twins(findings, turns)
     joint = None
     try:
         if turns:
-            measured, joint = _measured(job, turns)
+            measured, joint = _measured(job, [index for index in turns if index not in twins])
             proofs |= measured
     finally:
         runner.close()
+    proofs |= {index: _shared(job, index, first, proofs[first]) for index, first in twins.items()}
     return _outcome(job, [proofs[index] for index in range(len(findings))], joint)
 
 
@@ -101,7 +96,7 @@ def _left_out(findings: Sequence[Finding], asked: Sequence[str]) -> dict[int, st
     return {index: reason for index, reason in reasons.items() if reason is not None}
 
 
-def _measured(job: _Job, turns: Sequence[int]) -> tuple[dict[int, Proof], _Joint]:
+def _measured(job: _Job, turns: Sequence[int]) -> tuple[dict[int, Proof], Joint]:
     """Prove the findings whose turn it is, and then together; what stops all of them is the verdict of each."""
     try:
         job.progress("opening the target for trials", 0, 0)
@@ -110,9 +105,29 @@ def _measured(job: _Job, turns: Sequence[int]) -> tuple[dict[int, Proof], _Joint
         on_pairs = job.on_pairs("measuring the noise, A against A")
         bench = prepared(job.runner, job.plan, job.budget, with_cpu=with_cpu, on_pairs=on_pairs)
     except BlockedError as error:
-        return {index: Proof(error.verdict, str(error)) for index in turns}, _Joint((), Proof("not-run", str(error)))
-    alone = _alone(job, bench, turns)
-    return alone, _together(job, bench, alone)
+        return {index: Proof(error.verdict, str(error)) for index in turns}, Joint((), Proof("not-run", str(error)))
+    claims = [index for index in turns if not questions.is_question(job.findings[index])]
+    asked = [index for index in turns if index not in claims]
+    alone = _alone(job, bench, claims)
+    joint = _together(job, bench, alone)
+    answers = _alone(job, bench, asked)
+    return alone | answers, _extended(job, bench, alone | answers, asked, joint)
+
+
+def _twins(findings: Sequence[Finding], turns: Sequence[int]) -> dict[int, int]:
+    """Return the findings whose edits an earlier one proposes too, and that one: nothing is measured twice."""
+    twins: dict[int, int] = {}
+    for position, index in enumerate(turns):
+        edits = findings[index].fix.edits
+        first = next((other for other in turns[:position] if findings[other].fix.edits == edits), None)
+        if first is not None:
+            twins[index] = first
+    return twins
+
+
+def _shared(job: _Job, index: int, first: int, proof: Proof) -> Proof:
+    why = f"{proof.why} ({SAME_EDITS.format(code=job.findings[first].code)})"
+    return _described(job, [index], replace(proof, why=why))
 
 
 # -- each alone -----------------------------------------------------------------------------------------------------
@@ -150,39 +165,45 @@ def _described(job: _Job, members: Sequence[int], proof: Proof) -> Proof:
 # -- all together ---------------------------------------------------------------------------------------------------
 
 
-def _together(job: _Job, bench: Bench, alone: Mapping[int, Proof]) -> _Joint:
-    """Prove the proven fixes at once, the fastest first; one that another has made impossible is left out."""
-    members = sorted((index for index in alone if alone[index].verdict == "proven"), key=lambda i: -_gain(alone[i]))
-    left_out: list[str] = []
-    while len(members) > 1:
+def _together(job: _Job, bench: Bench, alone: Mapping[int, Proof]) -> Joint:
+    """Prove the proven fixes at once, and what compiles the step on top of them: it may undo what they gain."""
+    members = together.proven(alone)
+    compiling = [index for index in members if questions.compiles_step(job.findings[index])]
+    plain = [index for index in members if index not in compiling]
+    joint = together.joined(plain, alone, _measuring(job, bench), lambda index: job.findings[index].code)
+    return _extended(job, bench, alone, compiling, joint)
+
+
+def _extended(job: _Job, bench: Bench, alone: Mapping[int, Proof], compiling: Sequence[int], joint: Joint) -> Joint:
+    for index in compiling:
+        if alone[index].verdict == "proven":
+            joint = together.extended(joint, index, alone, _measuring(job, bench), lambda i: job.findings[i].code)
+    return joint
+
+
+def _measuring(job: _Job, bench: Bench) -> together.Measure:
+    """Return what measures several fixes at once, as far as the budget allows."""
+
+    def measure(members: Sequence[int]) -> Proof:
+        compiled = [index for index in members if questions.compiles_step(job.findings[index])]
+        needed_s = max((_least_s(job, bench, index) for index in compiled), default=0.0)
+        if job.budget.left_s() < needed_s:
+            return Proof("not-run", NO_BUDGET)
         on_pairs = job.on_pairs(f"proving {len(members)} proven fixes together")
-        try:
-            proof = tried(bench, [job.findings[index].fix.edits for index in members], job.budget, on_pairs)
-            return _Joint(tuple(members), _described(job, members, _noting(proof, left_out)))
-        except RefusedError as error:
-            refused = members.pop(-1 if error.edit is None else error.edit)
-            left_out.append(f"{job.findings[refused].code}: {error}")
-    if not members:
-        return _Joint((), Proof("not-run", NOTHING_PROVEN))
-    return _Joint(tuple(members), _noting(alone[members[0]], left_out))
+        edits = [job.findings[index].fix.edits for index in members]
+        return _described(job, members, tried(bench, edits, job.budget, on_pairs))
+
+    return measure
 
 
-def _gain(proof: Proof) -> float:
-    return proof.speedup or 0.0
-
-
-def _noting(proof: Proof, left_out: Sequence[str]) -> Proof:
-    if not left_out:
-        return proof
-    return replace(
-        proof, why=f"{proof.why}; left out, since it no longer applies after the others: {'; '.join(left_out)}"
-    )
+def _least_s(job: _Job, bench: Bench, index: int) -> float:
+    return schedule.cost_of(job.findings[index], job.plan, bench.step_ns).least_s
 
 
 # -- what it means for the findings ---------------------------------------------------------------------------------
 
 
-def _outcome(job: _Job, proofs: Sequence[Proof], joint: _Joint | None) -> Outcome:
+def _outcome(job: _Job, proofs: Sequence[Proof], joint: Joint | None) -> Outcome:
     updated = [_updated(finding, proof, job.step_ns) for finding, proof in zip(job.findings, proofs, strict=True)]
     findings = tuple(ranked(updated))
     if joint is None:
@@ -194,6 +215,7 @@ def _outcome(job: _Job, proofs: Sequence[Proof], joint: _Joint | None) -> Outcom
 
 def _updated(finding: Finding, proof: Proof, step_ns: int | None) -> Finding:
     """Return the finding with its proof: a measured saving takes the place of the expected one."""
+    finding = questions.answered(finding, proof)
     if proof.verdict not in {"proven", "refuted"} or proof.speedup is None:
         return replace(finding, proof=proof)
     share = max(0.0, 1 - 1 / proof.speedup)

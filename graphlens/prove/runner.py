@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,11 +47,29 @@ class Opening:
 
 
 @dataclass(frozen=True, slots=True)
+class Compiled:
+    """What XLA compiled of a changed program: ``ops`` of ``of_ops``, constants not counted, into ``fusions`` kernels.
+
+    ``fusions`` is ``None`` where XLA did not write down what it made.
+    """
+
+    ops: int
+    of_ops: int
+    fusions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Applied:
     """A changed program is ready; the first call includes compiling it, the second shows what a call takes."""
 
     first_call_ns: int
     second_call_ns: int
+    compiled: Compiled | None = None
+
+    @property
+    def compile_ns(self) -> int | None:
+        """What the first call took longer than the second, where XLA compiled the program in it."""
+        return max(0, self.first_call_ns - self.second_call_ns) if self.compiled is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +150,7 @@ class TrialRunner:
     def __init__(self, request: Mapping[str, Any], directory: Path, env: Mapping[str, str] | None = None) -> None:
         self._request = dict(request)
         self._directory = directory
-        # XLA would write whatever it compiles to the folder that the recording asks for.
-        self._env = {"XLA_FLAGS": os.environ.get("XLA_FLAGS", ""), **(env or {})}
+        self._env = dict(env or {})
         self._child: launch.Child | None = None
         self._started = 0
 
@@ -165,7 +181,8 @@ class TrialRunner:
         if self._child is None:
             self.open(time_limit_s)
         answer = self._ask("apply", time_limit_s, variant=variant, edits=[list(map(dict, edits)) for edits in fixes])
-        return Applied(answer["first_call_ns"], answer["second_call_ns"])
+        compiled = Compiled(**answer["compiled"]) if answer["compiled"] else None
+        return Applied(answer["first_call_ns"], answer["second_call_ns"], compiled)
 
     def compare(self, variant: str, computes_in: str | None, time_limit_s: float) -> Comparison:
         """Compare on the target's own inputs and on random ones."""

@@ -8,12 +8,12 @@ from typing import Final
 
 from graphlens.ir.analysis import Finding
 from graphlens.prove.experiment import Plan
+from graphlens.prove.questions import COMPILED_BY, is_question
 from graphlens.prove.statistics import FEWEST_PAIRS
 
 # Seconds to copy, rewrite, build and first call a program of some thousand ops, and to compare its outputs.
 BUILD_S: Final = 4.0
 COMPILE_S: Final = 12.0  # in addition, where XLA compiles the program
-COMPILED_BY: Final = "jit-compile"
 # An unknown saving of a finding that is no mere information: as if it were the least that is reported as low.
 UNKNOWN_SHARE: Final = 0.005
 
@@ -32,7 +32,7 @@ def reason_not_to_try(finding: Finding, asked: Sequence[str] = ()) -> str | None
         return "only a person can make this change: there is no edit that a program could apply"
     if finding.fix.safety == "manual":
         return "the fix may change what the model is meant to do (safety: manual): a person has to decide"
-    if finding.severity == "info" and not is_asked(finding, asked):
+    if finding.severity == "info" and not is_question(finding) and not is_asked(finding, asked):
         return f"for information only; `--select {finding.code}` has it measured"
     return None
 

@@ -7,28 +7,46 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from graphlens.facts.core import Facts
-from graphlens.facts.xla import TABLE_VERSION, Blocker, blockers_of_compiled, blockers_of_step, confirmed
+from graphlens.facts.xla import (
+    TABLE_VERSION,
+    Blocker,
+    blockers_of_compiled,
+    blockers_of_step,
+    confirmed,
+    is_compiled_already,
+    working_ops,
+)
 from graphlens.ir.analysis import Finding, Fix, Severity
 from graphlens.rules.needs import TRACED
 from graphlens.rules.phrases import counted
 from graphlens.rules.registry import found, rule
 
 OPS_LISTED: Final = 50
+# XLA gains by making one kernel of several ops: of a single one there is nothing to make.
+FEWEST_OPS: Final = 2
 
 
 @rule("GL213", "xla-blocker", needs=(TRACED,))
 def xla_blocker(facts: Facts) -> Iterator[Finding]:
-    """Ops that keep XLA from compiling a function.
+    """Ops that keep XLA from compiling a function; whether compiling the step pays, where none does.
 
     ## What it finds
 
     Ops for which XLA has no kernel, or none for their data type: strings, tables, prints, Python functions, parsing.
     Functions that ask for `jit_compile=True` are reported one by one; otherwise the whole step is, for information.
 
+    Where no op is in the way and the model is executed, the step is compiled and measured against the one that is not.
+    The finding is the answer, with the time that compiling took, the number of ops that were compiled, and the number
+    of fusions that became of them. Nothing is asked where XLA compiles the step already.
+
     ## Why it costs
 
-    One such op makes a function with `jit_compile=True` fail, and cuts the clusters of automatic clustering in two. It
-    costs nothing where nobody wants to compile.
+    An op without a kernel makes a function with `jit_compile=True` fail, and cuts the clusters of automatic clustering
+    in two. It costs nothing where nobody wants to compile.
+
+    Without XLA every op is a kernel of its own that reads and writes memory; XLA makes one loop of many. It also has
+    other kernels for convolutions and products, which on a processor are often slower. Which of both weighs more, no
+    rule can tell: recurrent networks became many times faster, networks with depthwise convolutions five times slower.
 
     ## Example
 
@@ -49,26 +67,63 @@ def xla_blocker(facts: Facts) -> Iterator[Finding]:
 
     Keep the op outside the compiled function: look tables up and parse before it, print and format after it.
 
+    Where compiling was measured to pay: `@tf.function(jit_compile=True)`. It is proven for the shapes of the inputs
+    that were measured. Others compile anew, and may be faster or slower.
+
     ## When it is fine
 
-    When the function is not meant to be compiled.
+    When the function is not meant to be compiled. Also when it pays, but the inputs come in many shapes: the first call
+    with each of them takes as long as compiling, seconds for a large model, and a program that is started for a few
+    calls never earns that back. Pad the inputs to a few shapes then.
 
     ## Source
 
     TensorFlow's registry of XLA kernels for processors, as of version 2.21, shipped with GraphLens. Where TensorFlow
     is installed, one op of each kind is compiled alone: what compiles after all is not reported. What compiles alone
-    can still fail in its place, in a loop with shapes that change for instance.
+    can still fail in its place, in a loop with shapes that change for instance: the proof then has the compiler's
+    reason.
     """
     library = facts.evidence.traced
     compiled = blockers_of_compiled(library) if library is not None else {}
     for function, blockers in compiled.items():
-        yield from _finding(facts, blockers, f"'{function}', which asks to be compiled", "medium")
-    if not compiled and not facts.evidence.hlo:
-        yield from _finding(facts, blockers_of_step(facts), "the step as a whole", "info")
+        yield from _finding(facts, _standing(facts, blockers), f"'{function}', which asks to be compiled", "medium")
+    if compiled or facts.evidence.hlo:
+        return
+    in_step = _standing(facts, blockers_of_step(facts))
+    yield from _finding(facts, in_step, "the step as a whole", "info")
+    if not in_step and _is_worth_asking(facts):
+        yield _question(facts)
 
 
-def _finding(facts: Facts, blockers: Sequence[Blocker], what: str, floor: Severity) -> Iterator[Finding]:
-    standing = [blocker for blocker in blockers if not _compiles(facts, blocker)]
+def _is_worth_asking(facts: Facts) -> bool:
+    """Whether the step ran here, is not compiled already, and has more than one op."""
+    ran = facts.step is not None and facts.evidence.profile_path is None
+    return ran and not is_compiled_already(facts) and working_ops(facts) >= FEWEST_OPS
+
+
+def _question(facts: Facts) -> Finding:
+    return found(
+        title="XLA can compile the whole step; whether that pays, a measurement tells",
+        nodes=(),
+        stage=facts.stage,
+        evidence={"ops": working_ops(facts), "registry": TABLE_VERSION},
+        reason="XLA has a kernel for every op. It makes few kernels of many ops, which saves their dispatch and memory "
+        "traffic, but its convolutions and products are others than TensorFlow's: some models gain, others lose",
+        fix=Fix(
+            "Compile the step with XLA, where that is measured to pay; every new shape of the inputs compiles anew",
+            "tolerance",
+            ({"edit": "jit-compile"},),
+            "@tf.function(jit_compile=True)",
+        ),
+    )
+
+
+def _standing(facts: Facts, blockers: Sequence[Blocker]) -> list[Blocker]:
+    """Return the blockers but those that the compiler took after all."""
+    return [blocker for blocker in blockers if not _compiles(facts, blocker)]
+
+
+def _finding(facts: Facts, standing: Sequence[Blocker], what: str, floor: Severity) -> Iterator[Finding]:
     if not standing:
         return
     kinds = Counter(_kind(blocker) for blocker in standing)

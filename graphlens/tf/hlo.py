@@ -19,7 +19,7 @@ _DUMP = re.compile(r"module_(\d+)\.(?P<module>.+)\.\w*after_optimizations\.txt$"
 
 def write(capture: CaptureDirectory, concrete: Any, tensors: Sequence[Any], dump: Path | None) -> None:
     """Write ``hlo/N.txt``, from XLA's own dump where there is one (its module names are those of the profile)."""
-    texts = _dumped(dump) if dump is not None else []
+    texts = dumped(dump) if dump is not None else []
     if not texts and private.is_jit_compiled(concrete):
         text = private.optimized_hlo(concrete, list(tensors))
         texts = [text] if text else []
@@ -27,7 +27,7 @@ def write(capture: CaptureDirectory, concrete: Any, tensors: Sequence[Any], dump
         capture.write(f"{HLO_FOLDER}{index}.txt", _INTERNAL_SOURCE.sub("", text).encode())
 
 
-def _dumped(folder: Path) -> list[str]:
+def dumped(folder: Path) -> list[str]:
     """Return the last text of each module: a function compiled twice ran as it was compiled last."""
     last: dict[str, Path] = {}
     for path in sorted(folder.glob("module_*")):

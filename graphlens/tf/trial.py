@@ -7,7 +7,7 @@ prints goes to stderr.  This side decides nothing.
 command   arguments                                                   answer
 ========  ==========================================================  ===============================================
 open      request (as the recording child's)                          accelerated
-apply     variant, edits (groups of edits, applied one after another)  first_call_ns, second_call_ns
+apply     variant, edits (groups of edits, applied one after another)  first_call_ns, second_call_ns, compiled
 compare   variant, computes_in                                        differences, inputs, unstable
 time      before, after, pairs, block_ms                              pairs of [wall, wall, CPU, CPU] ns per call
 drop      variant                                                     (nothing)
@@ -37,6 +37,7 @@ from typing import Any, Final
 from graphlens.errors import GraphLensError, RewriteError
 from graphlens.tf.channel import import_tensorflow, reserve_stdout
 from graphlens.tf.errors import first_line
+from graphlens.tf.launch import XLA_DUMP
 from graphlens.tf.written import State
 
 ORIGINAL: Final = "original"
@@ -144,15 +145,18 @@ def shortest_call(traced: Any) -> Callable[[Sequence[Any]], Any]:
 
 def apply(session: Session, variant: str, edits: Sequence[Sequence[Mapping[str, Any]]]) -> Answer:
     """Make a variant, and call it twice."""
-    from graphlens.tf import measure
+    from graphlens.tf import compilation, measure
 
     program = _edited(_program(session), edits)
     call = shortest_call(_built(program))
     step = measure.synchronous(lambda: call(session.prepared.tensors))
     made = Variant(program, call, step, session.variants[ORIGINAL].state)
+    dump = session.directory / XLA_DUMP
+    compilation.forget(dump)
     first_ns, second_ns = (_timed(made.step)[0] for _ in range(2))
     session.variants[variant] = made
-    return {"first_call_ns": first_ns, "second_call_ns": second_ns}
+    compiled = compilation.summary(program, dump)
+    return {"first_call_ns": first_ns, "second_call_ns": second_ns, "compiled": compiled}
 
 
 def _program(session: Session) -> Any:
