@@ -12,6 +12,7 @@ from graphlens.prove.runner import (
     ORIGINAL,
     Applied,
     Comparison,
+    Compiled,
     Difference,
     Edits,
     GoneError,
@@ -62,6 +63,8 @@ class Clock:
 class FakeRunner:
     """Edits ``{"edit": NAME, "faster": FACTOR}`` multiply the speed; ``faults`` and ``differences`` go by edit name.
 
+    ``clashes`` are factors of speed that come on top where all edits of a set are applied, ``compiled`` what XLA is
+    said to have compiled by the edit ``jit-compile``.
     ``cpu_faster`` is the factor of CPU time where it differs.  ``log`` is what was asked for.
     """
 
@@ -73,6 +76,8 @@ class FakeRunner:
     rebuilt_faster: float = 1.0  # what copying a program does to its speed, edited or not
     faults: Mapping[str, Exception] = field(default_factory=dict)
     differences: Mapping[str, Difference] = field(default_factory=dict)
+    clashes: Mapping[frozenset[str], float] = field(default_factory=dict)
+    compiled: Compiled | None = None
     unstable: tuple[Difference, ...] = ()
     accelerated: bool = False
     opens: bool = True
@@ -101,7 +106,8 @@ class FakeRunner:
             for edit in edits:
                 self._fail(str(edit["edit"]), number)
         self.variants[variant] = fixes
-        return Applied(500_000_000, round(self.call_ms * 1e6))
+        compiled = self.compiled if "jit-compile" in names else None
+        return Applied(500_000_000, round(self.call_ms * 1e6), compiled)
 
     def _fail(self, name: str, number: int) -> None:
         fault = self.faults.get(name)
@@ -138,6 +144,8 @@ class FakeRunner:
     def _speed(self, variant: str, key: str) -> float:
         edits = [edit for edits in self.variants[variant] for edit in edits]
         own = math.prod(edit.get(key, edit.get("faster", 1.0)) for edit in edits)
+        names = {str(edit["edit"]) for edit in edits}
+        own *= math.prod(factor for together, factor in self.clashes.items() if together <= names)
         return own if variant == ORIGINAL else own * self.rebuilt_faster
 
     def drop(self, variant: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from graphlens.ir.analysis import Finding, Fix, Saving, Severity
 from graphlens.prove import Outcome, Plan, prove
-from graphlens.prove.runner import Difference, FailedError, GoneError, RefusedError
+from graphlens.prove.runner import Compiled, Difference, FailedError, GoneError, RefusedError
 from tests.fake_runner import FakeRunner
 
 STEP_NS = 20_000_000
@@ -271,6 +271,108 @@ def test_a_fix_that_another_one_makes_impossible_is_left_out_by_name() -> None:
     assert joint.parts == ("GL203#1", "GL207#3")
     assert joint.speedup == pytest.approx(1.8 * 1.1)
     assert "GL210: 'bn/scale' is gone" in joint.why
+
+
+def test_all_at_once_are_not_applied_where_one_of_them_is_faster_alone() -> None:
+    runner = FakeRunner(clashes={frozenset({"fold", "freeze"}): 0.5})
+    joint = proven(FOLD, FREEZE, runner=runner).joint_proof
+    assert joint is not None
+    assert (joint.verdict, joint.parts) == ("proven", ("GL203#1",))
+    assert joint.speedup == pytest.approx(1.8)
+    assert "left out: the other 1, with which it would be 1.12x" in joint.why
+
+
+# -- whether compiling pays -----------------------------------------------------------------------------------------
+
+
+def question(faster: float) -> Finding:
+    """Nothing keeps XLA from compiling the step, and nobody claims that it pays."""
+    return finding("GL213", None, edit("jit-compile", faster), severity="info")
+
+
+def parts(outcome: Outcome) -> tuple[str, ...]:
+    assert outcome.joint_proof is not None
+    return outcome.joint_proof.parts
+
+
+def test_a_question_is_asked_when_all_else_is_proven() -> None:
+    runner = FakeRunner()
+    outcome = proven(question(0.2), FOLD, FREEZE, runner=runner)
+    applied = [names for command, names in runner.log if command == "apply"]
+    assert applied == [[], ["fold"], ["freeze"], ["fold", "freeze"], ["jit-compile"]]
+    assert parts(outcome) == ("GL203#1", "GL210#2")
+
+
+def test_the_answer_is_the_title() -> None:
+    titles = {faster: proven(question(faster)).findings[0].title for faster in (0.2, 1.0, 3.0)}
+    assert titles == {
+        0.2: "XLA makes this step 5.0 times slower here: 0.20x [0.20, 0.20]",
+        1.0: "XLA gains nothing for this step here: 1.00x [1.00, 1.00]",
+        3.0: "XLA makes this step 3.0 times as fast here: 3.00x [3.00, 3.00]",
+    }
+
+
+def test_an_answer_is_ranked_by_what_was_measured() -> None:
+    (pays,), (does_not,) = proven(question(3.0)).findings, proven(question(0.2)).findings
+    assert (pays.severity, pays.proof.verdict) == ("high", "proven")
+    assert (does_not.severity, does_not.proof.verdict) == ("info", "refuted")
+
+
+def test_the_proof_says_what_was_compiled_and_how_long_that_took() -> None:
+    asked = proof(proven(question(3.0), runner=FakeRunner(compiled=Compiled(80, 88, 18))), "GL213")
+    assert (asked.compile_ns, asked.compiled_ops, asked.program_ops, asked.fusions) == (480_000_000, 80, 88, 18)
+    assert asked.why.endswith(
+        "XLA compiled 80 of 88 ops to 18 fusions in 480 ms, once for every new shape of the inputs"
+    )
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [GoneError("it took longer than 36 s"), GoneError("its process crashed (SIGABRT)"), FailedError("no XLA kernel")],
+    ids=["hangs", "dies", "refused by the compiler"],
+)
+def test_a_compiler_that_fails_costs_no_other_fix_its_proof(fault: Exception) -> None:
+    outcome = proven(FOLD, FREEZE, question(3.0), runner=FakeRunner(faults={"jit-compile": fault}))
+    failed = next(one for one in outcome.findings if one.code == "GL213")
+    assert (failed.proof.verdict, failed.severity) == ("failed", "info")
+    assert str(fault) in failed.proof.why
+    assert parts(outcome) == ("GL203#1", "GL210#2")
+
+
+def test_without_time_the_question_stays_open() -> None:
+    slow = FakeRunner(build_s=16.0, call_ms=300.0)
+    outcome = proven(FOLD, question(3.0), runner=slow)
+    assert proof(outcome, "GL203").verdict == "proven"
+    assert proof(outcome, "GL213").verdict == "not-run"
+    assert "raise --time-budget" in proof(outcome, "GL213").why
+
+
+@pytest.mark.parametrize(
+    ("compiled", "clash", "applied"),
+    [
+        (1.5, 1.0, ("GL203#1", "GL213#2")),  # both gain, and more together
+        (1.5, 0.5, ("GL203#1",)),  # the folded model is slower when compiled: the fold alone
+        (3.0, 0.5, ("GL213#1",)),  # compiling alone gives more than both
+        (3.0, 1 / 1.8, ("GL213#1", "GL203#2")),  # compiling gains what the fold gained: as fast, and nothing undone
+    ],
+)
+def test_compiling_is_applied_with_the_others_only_where_it_is_faster_then(
+    compiled: float, clash: float, applied: tuple[str, ...]
+) -> None:
+    runner = FakeRunner(clashes={frozenset({"fold", "jit-compile"}): clash})
+    outcome = proven(FOLD, question(compiled), runner=runner)
+    assert {one.proof.verdict for one in outcome.findings} == {"proven"}
+    assert parts(outcome) == applied
+
+
+def test_the_same_edits_are_measured_once() -> None:
+    runner = FakeRunner()
+    bound = finding("GL212", 0.5, edit("jit-compile", 3.0))
+    outcome = proven(question(3.0), bound, runner=runner)
+    assert sum(names == ["jit-compile"] for command, names in runner.log if command == "apply") == 1
+    assert proof(outcome, "GL213").speedup == proof(outcome, "GL212").speedup == pytest.approx(3.0)
+    assert proof(outcome, "GL213").why.endswith("(measured with GL212, which proposes the same)")
+    assert parts(outcome) == ("GL212#1",)
 
 
 # -- accelerators ---------------------------------------------------------------------------------------------------

@@ -60,8 +60,21 @@ def miscount(draft, edit):
 def rename(draft, edit):
     draft.node("there is no such op")
 
+def compiler(act):
+    "Have the step compiled, by a compiler that does something else when it is called."
+    def rewrite(draft, edit):
+        from graphlens.tf import private
+        draft.compiled = True
+        call = private.flat_call
+        def planted(concrete):
+            return (lambda tensors: act()) if private.is_jit_compiled(concrete) else call(concrete)
+        private.flat_call = planted
+    return rewrite
+
 REWRITES = {f"test-{function.__name__}": function for function in (
     nothing, permute, die, crash, hang, refuse, blunder, miscount, rename)}
+REWRITES["test-compiler-hangs"] = compiler(lambda: time.sleep(600))
+REWRITES["test-compiler-dies"] = compiler(os.abort)
 """
 METADATA = "Metadata-Version: 2.1\nName: planted-rewrites\nVersion: 1.0\n"
 ENTRY_POINTS = "[graphlens.rewrites]\nplanted = planted_rewrites:REWRITES\n"
@@ -369,6 +382,29 @@ def test_a_child_that_hangs_is_ended(planted: Path, small_models: Path, tmp_path
     with pytest.raises(GoneError, match="took longer than 2 s"):
         runner.apply("x", [edit("hang")], 2.0)
     runner.close()
+
+
+@pytest.mark.tf
+def test_what_xla_compiled_is_counted(cnn: TrialRunner) -> None:
+    applied = cnn.apply("compiled", [[{"edit": "jit-compile"}]], LIMIT_S)
+    assert applied.compiled is not None
+    assert applied.compiled.ops == applied.compiled.of_ops > 10
+    assert applied.compiled.fusions is not None
+    assert 0 < applied.compiled.fusions < applied.compiled.ops
+    assert applied.compile_ns is not None
+    assert 0 < applied.compile_ns < applied.first_call_ns
+    assert all(one.agrees for one in cnn.compare("compiled", None, LIMIT_S).differences)
+    assert cnn.apply("copy", [], LIMIT_S).compiled is None
+
+
+@pytest.mark.tf
+def test_a_compiler_that_hangs_or_dies_is_ended_and_the_next_fix_is_tried(cnn: TrialRunner) -> None:
+    with pytest.raises(GoneError, match="took longer than 3 s"):
+        cnn.apply("x", [edit("compiler-hangs")], 3.0)
+    cnn.open(LIMIT_S)
+    with pytest.raises(GoneError, match="SIGABRT"):
+        cnn.apply("x", [edit("compiler-dies")], LIMIT_S)
+    assert cnn.apply("x", [], LIMIT_S).second_call_ns > 0
 
 
 # -- the whole prover -----------------------------------------------------------------------------------------------

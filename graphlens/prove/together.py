@@ -50,8 +50,9 @@ def extended(joint: Joint, index: int, alone: Mapping[int, Proof], measure: Meas
     """Add the fix ``index``, which may undo what the others gain, if with it they are faster; or take it alone."""
     if not joint.members:
         return Joint((index,), alone[index])
+    members = tuple(sorted((*joint.members, index), key=lambda member: -_gain(alone[member])))
     try:
-        both = Joint((*joint.members, index), measure((*joint.members, index)))
+        both = Joint(members, measure(members))
     except RefusedError as error:
         both = Joint(joint.members, Proof("failed", str(error)))
     chosen = both if is_faster(both.proof, joint.proof) else joint
