@@ -250,7 +250,7 @@ def _add_selection(command: argparse.ArgumentParser) -> None:
 def _add_record(commands: argparse._SubParsersAction[Any]) -> None:
     summary = "execute a model, or profile programs that run elsewhere, and keep the evidence in one file"
     command = _command(commands, "record", _record, summary)
-    _add_target(command, nargs="?")
+    _add_target(command, nargs="?", reads=_MODELS, budget=_GIVE_UP)
     command.add_argument("-o", "--output", metavar="FILE", required=True, help="the capture to write (.capture)")
     command.add_argument(
         "--service", metavar="grpc://HOST:PORT,...",
@@ -304,7 +304,19 @@ _TARGETS = (
 )
 
 
-def _add_target(command: argparse.ArgumentParser, nargs: str | None = None, reads: str = _TARGETS) -> None:
+_GIVE_UP = "give up executing after S seconds"
+_GIVE_UP_AND_PROVE = (
+    f"{_GIVE_UP} (the static report is still written), and spend at most S seconds on proofs "
+    f"(default {DEFAULT_PROOF_BUDGET_S:.0f})"
+)
+
+
+def _add_target(
+    command: argparse.ArgumentParser,
+    nargs: str | None = None,
+    reads: str = _TARGETS,
+    budget: str = _GIVE_UP_AND_PROVE,
+) -> None:
     command.add_argument("target", metavar="TARGET", nargs=nargs, help=reads)
     command.add_argument("--signature", metavar="NAME", help="the signature to run (default: serving_default)")
     command.add_argument("--tag", metavar="TAG", help="the tag of the MetaGraph (default: serve)")
@@ -318,11 +330,7 @@ def _add_target(command: argparse.ArgumentParser, nargs: str | None = None, read
         "--steps", metavar="N", type=_steps, default=DEFAULT_STEPS,
         help=f"profiled steps (default {DEFAULT_STEPS}, at most {MOST_STEPS})",
     )  # fmt: skip
-    command.add_argument(
-        "--time-budget", metavar="S", type=_seconds,
-        help="give up executing after S seconds (the static report is still written), "
-        f"and spend at most S seconds on proofs (default {DEFAULT_PROOF_BUDGET_S:.0f})",
-    )  # fmt: skip
+    command.add_argument("--time-budget", metavar="S", type=_seconds, help=budget)
     command.add_argument(
         "--trust", action="store_true", help="execute although the graph touches files, network or Python"
     )

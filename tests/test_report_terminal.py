@@ -4,8 +4,10 @@ import io
 import os
 import re
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
+from graphlens.ir.analysis import Proof
 from graphlens.report.terminal import print_summary, render
 from tests import sample_document
 
@@ -44,6 +46,20 @@ def test_nothing_measured_reads_so_and_never_as_zero():
     assert "0 ns" not in text
     assert "Where the step goes" not in text
     assert "not executed: --static was given" in text
+
+
+def test_rules_that_were_asked_for_and_found_nothing_say_so():
+    text = render(replace(sample_document.STATIC, findings=(), rules=sample_document.RICH.rules[2:4]))
+    assert "GL207 redundant-transpose passed: 12 transposes, each with a consumer of its" in text
+    assert "GL301 input-bound not applicable: the target has no input pipeline" in text
+
+
+def test_a_fix_that_was_not_tried_says_why_only_where_it_could_have_been():
+    proof = Proof("not-run", "a capture holds no weights")
+    by_hand = replace(sample_document.INFO, proof=Proof("not-run", "only a person can make this change"))
+    text = render(replace(sample_document.RICH, findings=(replace(sample_document.HIGH, proof=proof), by_hand)))
+    assert "Proof: not run; a capture holds no weights" in text
+    assert "only a person" not in text
 
 
 def test_colour_is_for_terminals_only(monkeypatch):

@@ -161,12 +161,20 @@ def _ledger(view: View, glyphs: _Glyphs) -> Iterable[RenderableType]:
 def _findings(view: View) -> Iterable[RenderableType]:
     counts = ", ".join(f"{count} {severity}" for severity, count in view.severities)
     yield _heading(f"Findings: {counts or 'none'}")
+    yield from _silent(view)
     yield from _joint(view)
     for finding in view.findings[:FINDINGS_SHOWN]:
         yield Padding(_finding(finding), (0, 0, 0, 2))
     hidden = len(view.findings) - FINDINGS_SHOWN
     if hidden > 0:
         yield Text(f"  and {plural(hidden, 'more finding')}; a report (-o report.html) shows all", "dim")
+
+
+def _silent(view: View) -> Iterable[RenderableType]:
+    """Say of rules that were asked for by name, and found nothing, why."""
+    if not view.findings and len(view.rules) <= FINDINGS_SHOWN:
+        for rule in view.rules:
+            yield Padding(_plain(f"{rule.code} {rule.rule} {rule.status_words}: {rule.why}"), (0, 0, 0, 2))
 
 
 def _joint(view: View) -> Iterable[RenderableType]:
@@ -181,7 +189,7 @@ def _finding(finding: FindingView) -> RenderableType:
     grid.add_row("", _plain(finding.title))
     grid.add_row("", _plain(f"Why: {finding.reason}", "dim"))
     grid.add_row("", _plain(f"Fix: {finding.fix}", "dim"))
-    if finding.proof.verdict != "not-run":
+    if finding.proof.verdict != "not-run" or finding.provable:
         grid.add_row("", _plain(f"Proof: {finding.proof.words.lower()}; {finding.proof.why}", "dim"))
     return grid
 

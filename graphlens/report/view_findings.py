@@ -55,7 +55,10 @@ class Overlap:
 
 @dataclass(frozen=True, slots=True)
 class FindingView:
-    """One finding as it is shown; ``anchor`` is its deep link without the ``#``."""
+    """One finding as it is shown; ``anchor`` is its deep link without the ``#``.
+
+    ``provable`` says whether a program could apply the fix, so that a proof is worth a word also where none was run.
+    """
 
     anchor: str
     severity: str
@@ -79,6 +82,7 @@ class FindingView:
     figure_after: Figure | None
     figure_notes: tuple[str, ...]
     fingerprint: str
+    provable: bool
 
 
 def finding_views(document: Document) -> tuple[FindingView, ...]:
@@ -133,6 +137,7 @@ def _finding(
         figure_after=finding.figure_after,
         figure_notes=_figure_notes(finding.figure),
         fingerprint=finding.fingerprint,
+        provable=bool(finding.fix.edits),
     )
 
 
