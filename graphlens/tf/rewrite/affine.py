@@ -72,35 +72,34 @@ def _is_step(draft: Draft, values: Values, name: str) -> bool:
 
 def _fold(draft: Draft, chain: Chain, edit: Mapping[str, Any]) -> None:
     layer = chain.layer
-    weights_name = _variable_name(draft, layer.name)
+    weights_name = variable_name(draft, layer.name)
     if np.any(chain.scale != 1):
         weights = layer.scaled_weights(chain.scale)
-        draft.set_input(layer.name, 1, _stored(draft, layer.name, weights, weights_name, edit))
-    scope = weights_name.rpartition("/")[0] or layer.name.replace("StatefulPartitionedCall/", "")
+        draft.set_input(layer.name, 1, stored(draft, layer.name, weights, weights_name, edit))
     *inner, last = chain.steps
     for step in inner:
         draft.bypass(step.name, _result_of(draft, step.name, layer.name))
-    _put_bias(draft, chain, last.name, f"{scope}/folded_bias")
+    put_bias(draft, layer, chain.shift, last.name, bias_name(weights_name, layer))
 
 
-def _stored(draft: Draft, base: str, weights: np.ndarray, variable_name: str, edit: Mapping[str, Any]) -> str:
+def stored(draft: Draft, base: str, weights: np.ndarray, called: str, edit: Mapping[str, Any]) -> str:
     """Keep the new weights: as constants where the kernels want that and the graph has room, else in a variable."""
     node = draft.node(base)
     wanted = edit.get("weights", "constant" if node.op in _CONSTANT_WEIGHTS else "variable")
     if wanted == "constant" and draft.constant_bytes() + weights.nbytes <= CONSTANT_BYTES_LIMIT:
         return draft.constant(f"{base}/folded_weights", weights, node)
-    return draft.weight(f"{base}/folded_weights", weights, variable_name, node)
+    return draft.weight(f"{base}/folded_weights", weights, called, node)
 
 
-def _put_bias(draft: Draft, chain: Chain, name: str, variable_name: str) -> None:
-    """Put one bias in place of the chain's last op, whose name stays, so that reports can still say what it was."""
-    layer, node = chain.layer, draft.node(name)
+def put_bias(draft: Draft, layer: Layer, shift: np.ndarray, name: str, called: str) -> None:
+    """Put one bias in place of an op behind a layer, whose name stays, so that reports can still say what it was."""
+    node = draft.node(name)
     result = _result_of(draft, name, layer.name)
-    value = chain.shift.astype(layer.weights.dtype)
+    value = shift.astype(layer.weights.dtype)
     grouped = _may_be_grouped(draft, layer)
     if grouped and layer.channels_first:
         value = value.reshape(-1, *[1] * (layer.weights.ndim - 2))
-    bias = draft.weight(f"{layer.name}/folded_bias", value, variable_name, node)
+    bias = draft.weight(f"{layer.name}/folded_bias", value, called, node)
     inputs, kind = [result, bias, *nodes.control_inputs(node)], draft.dtype(bias)
     layout = "NCHW" if layer.channels_first else "NHWC"
     made = nodes.make("AddV2", name, inputs, node, T=kind)
@@ -137,7 +136,13 @@ def _leads_to(draft: Draft, ref: str, base: str) -> bool:
     return True
 
 
-def _variable_name(draft: Draft, base: str) -> str:
+def bias_name(weights_name: str, layer: Layer) -> str:
+    """Name a folded bias after the place of the weights that it belongs to."""
+    scope = weights_name.rpartition("/")[0] or layer.name.replace("StatefulPartitionedCall/", "")
+    return f"{scope}/folded_bias"
+
+
+def variable_name(draft: Draft, base: str) -> str:
     """Name folded weights after the variable that they are made from."""
     weights = draft.producer(nodes.data_inputs(draft.node(base))[1])
     inputs = nodes.data_inputs(weights)

@@ -24,12 +24,20 @@ LAYERS: Mapping[str, int] = {
 _TRANSPOSED = frozenset({"Conv2DBackpropInput", "Conv3DBackpropInputV2"})
 _SUMS = frozenset({"Add", "AddV2"})
 _QUOTIENTS = frozenset({"RealDiv", "Div"})
-_BATCH_NORMS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
-AFFINE = frozenset({"Mul", "Sub", "BiasAdd", *_SUMS, *_QUOTIENTS, *_BATCH_NORMS})
+BATCH_NORMS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
+AFFINE = frozenset({"Mul", "Sub", "BiasAdd", *_SUMS, *_QUOTIENTS, *BATCH_NORMS})
 # Ops that may leave the last axis as it is, so that a scale of it may as well come before.
 PASSED = frozenset({"Identity", "StopGradient", "Squeeze", "Reshape"})
 _CHANNELS_FIRST = frozenset({"NCHW", "NCDHW"})
 _DEFAULT_EPSILON = 1e-4  # of FusedBatchNorm's definition
+
+
+@dataclass(frozen=True)
+class Channels:
+    """How many channels a tensor has, and whether they come before its other axes."""
+
+    count: int
+    first: bool
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,11 @@ class Layer:
     channels: int
     channels_first: bool
     transposed: bool  # whether the output's channels are the weights' last axis but one
+
+    @property
+    def results(self) -> Channels:
+        """The channels of the layer's output."""
+        return Channels(self.channels, self.channels_first)
 
     def scaled_weights(self, scale: np.ndarray) -> np.ndarray:
         """Return the weights that give the output times ``scale``, in the weights' type."""
@@ -72,23 +85,25 @@ class Chain:
     @property
     def scale(self) -> np.ndarray:
         """The product of all scales, per channel."""
-        total = np.ones(self.layer.channels)
-        for step in self.steps:
-            total = total * step.scale
-        return total
+        return combined(self.steps, self.layer.channels)[0]
 
     @property
     def shift(self) -> np.ndarray:
         """What is added in the end, per channel."""
-        total = np.zeros(self.layer.channels)
-        for step in self.steps:
-            total = total * step.scale + step.shift
-        return total
+        return combined(self.steps, self.layer.channels)[1]
 
     @property
     def pays(self) -> bool:
         """Whether folding leaves less than there is: a lone bias is as good as it gets."""
         return len(self.steps) > 1 or bool(np.any(self.steps[0].scale != 1))
+
+
+def combined(steps: Sequence[Step], channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the one scale and the shift after it, per channel, that do what ``steps`` do one after the other."""
+    scale, shift = np.ones(channels), np.zeros(channels)
+    for step in steps:
+        scale, shift = scale * step.scale, shift * step.scale + step.shift
+    return scale, shift
 
 
 def chains(draft: Draft, values: Values) -> Iterator[Chain]:
@@ -115,11 +130,12 @@ def why_not_a_layer(draft: Draft, values: Values, name: str) -> str | None:
 
 def chain_of(draft: Draft, values: Values, name: str) -> Chain | None:
     """Return the affine steps behind the layer ``name``, whose weights are frozen; ``None`` when there are none."""
-    layer = _layer(draft.node(name), values)
+    layer = layer_of(draft.node(name), values)
     steps: list[Step] = []
     last, reader = name, draft.only_reader(name)
     while reader is not None:
-        step = _step(draft, values, layer, reader, last)
+        rank = draft.shape(nodes.tensor(last)).rank or LAYERS[layer.op]
+        step = step_of(draft, values, layer.results, reader, nodes.tensor(last), rank=rank)
         if step is not None:
             steps.append(step)
         elif not _passes(draft, layer, reader):
@@ -128,7 +144,8 @@ def chain_of(draft: Draft, values: Values, name: str) -> Chain | None:
     return Chain(layer, tuple(steps)) if steps else None
 
 
-def _layer(node: Any, values: Values) -> Layer:
+def layer_of(node: Any, values: Values) -> Layer:
+    """Read a layer whose weights are frozen."""
     weights = values.of([nodes.data_inputs(node)[1]])[0]
     transposed = node.op in _TRANSPOSED or nodes.flag(node, "transpose_b")
     channels = int(weights.shape[-2 if transposed else -1])
@@ -153,20 +170,19 @@ def _passes(draft: Draft, layer: Layer, name: str) -> bool:
     return bool(known and before[-1] == layer.channels and after[-1] == layer.channels)
 
 
-def _step(draft: Draft, values: Values, layer: Layer, name: str, last: str) -> Step | None:
-    """Return ``name`` as an affine step of the tensor that ``last`` gives, or ``None`` when it is none."""
+def step_of(draft: Draft, values: Values, channels: Channels, name: str, ref: str, *, rank: int) -> Step | None:
+    """Return ``name`` as an affine step of the tensor ``ref`` of so many axes, or ``None`` when it is none."""
     node = draft.node(name)
     refs = nodes.data_inputs(node)
-    mine = [index for index, ref in enumerate(refs) if ref == nodes.tensor(last)]
-    others = [ref for index, ref in enumerate(refs) if index not in mine]
-    if node.op not in AFFINE or len(mine) != 1 or not all(values.is_frozen(ref) for ref in others):
+    mine = [index for index, other in enumerate(refs) if other == ref]
+    others = [other for index, other in enumerate(refs) if index not in mine]
+    if node.op not in AFFINE or len(mine) != 1 or not all(values.is_frozen(other) for other in others):
         return None
-    if node.op in _BATCH_NORMS or node.op == "BiasAdd":
-        same_format = mine == [0] and _is_channels_first(node) == layer.channels_first
+    if node.op in BATCH_NORMS or node.op == "BiasAdd":
+        same_format = mine == [0] and _is_channels_first(node) == channels.first
         given = values.of(others) if same_format else []
-        return _fused_step(draft, node, given, layer.channels)
-    rank = draft.shape(nodes.tensor(last)).rank or LAYERS[layer.op]
-    factor = _per_channel(values.of(others)[0], layer, rank)
+        return _fused_step(draft, node, given, channels.count)
+    factor = per_channel(values.of(others)[0], channels, rank)
     return None if factor is None else _arithmetic(node, factor, mine[0])
 
 
@@ -198,18 +214,18 @@ def _arithmetic(node: Any, operand: np.ndarray, position: int) -> Step | None:
     return None
 
 
-def _per_channel(operand: np.ndarray, layer: Layer, rank: int) -> np.ndarray | None:
+def per_channel(operand: np.ndarray, channels: Channels, rank: int) -> np.ndarray | None:
     """Return an operand as one number per channel, ``None`` when it differs along another axis or adds one."""
     is_float = operand.dtype.kind == "f" or operand.dtype.name == "bfloat16"
     if not is_float or operand.ndim > rank:
         return None
     full = operand.astype(np.float64).reshape((1,) * (rank - operand.ndim) + operand.shape)
-    axis = 1 if layer.channels_first else rank - 1
+    axis = 1 if channels.first else rank - 1
     if any(full.shape[index] != 1 for index in range(rank) if index != axis):
         return None
-    if full.shape[axis] not in (1, layer.channels):
+    if full.shape[axis] not in (1, channels.count):
         return None
-    return np.array(np.broadcast_to(full.reshape(-1), (layer.channels,)))
+    return np.array(np.broadcast_to(full.reshape(-1), (channels.count,)))
 
 
 # -- why not --------------------------------------------------------------------------------------------------------
@@ -226,7 +242,7 @@ def obstacle(draft: Draft, values: Values, chain: Chain | None, base: str) -> st
     if len(readers) != 1:
         return f"{len(readers)} ops read '{last}' ({', '.join(readers[:3])}), and folding would change it for all"
     node = draft.node(readers[0])
-    if node.op in _BATCH_NORMS and ("is_training" not in node.attr or node.attr["is_training"].b):
+    if node.op in BATCH_NORMS and ("is_training" not in node.attr or node.attr["is_training"].b):
         return f"'{node.name}' computes its statistics from the batch (is_training=True)"
     changing = [ref for ref in nodes.data_inputs(node) if nodes.source(ref) != last and not values.is_frozen(ref)]
     if changing:

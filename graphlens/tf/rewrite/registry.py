@@ -15,6 +15,7 @@ from graphlens.tf.rewrite import (
     freeze,
     identities,
     inference,
+    inputs,
     loops,
     padding,
     reshapes,
@@ -29,6 +30,7 @@ Rewrite = Callable[[Draft, Mapping[str, Any]], None]
 
 _OWN: Mapping[str, Rewrite] = {
     "fold-affine": affine.fold_affine,
+    "fold-input-affine": inputs.fold_input_affine,
     "fold-padding": padding.fold_padding,
     "remove-identities": identities.remove_identities,
     "freeze-variables": freeze.freeze_variables,
