@@ -79,6 +79,10 @@ def rows() -> list[Row]:
     def hard_swish(x: Any) -> Any:
         return x * tf.nn.relu6(x + 3.0) * (1.0 / 6.0)
 
+    def hard_swish_named_first(x: Any) -> Any:
+        y = tf.nn.bias_add(conv(x), numbers(8), name="layer")
+        return y * tf.multiply(tf.nn.relu6(y + 3.0), 1.0 / 6.0, name="activation")
+
     def mish(x: Any) -> Any:
         return x * tf.tanh(tf.math.softplus(x))
 
@@ -187,6 +191,7 @@ def rows() -> list[Row]:
         row(f"conv+bias+{label}", lambda x, f=activation: f(bias(conv(x))), "activation", conv_on)
         row(f"conv+bn+{label}", lambda x, f=activation: f(norm(conv(x))), "activation", norm_on)
         dense(f"matmul+bias+{label}", lambda x, f=activation: f(bias(product(x), 16)), "activation", product_on)
+    row("conv+bias+hard swish named before its argument", hard_swish_named_first, "activation", "name")
     row("relu as Maximum", lambda x: tf.maximum(bias(conv(x)), 0.0), "activation", "activation")
     for label, alone, on in (
         ("swish", swish, FUSED),

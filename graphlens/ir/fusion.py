@@ -76,9 +76,10 @@ class Chain:
 class Obstacle:
     """One property of a chain, or of its surroundings, that keeps it from being fused.
 
-    ``kind`` is ``dtype``, ``activation``, ``layout``, ``bridge``, ``addition``, ``residual``, ``training``, ``device``,
-    ``rank``, ``einsum``, ``no-mask``, ``onednn``, ``consumer``, ``fetched``, ``control-out`` or ``control-in``; ``op``
-    names the offending op and ``found`` says what it is there (a dtype, an op type, a data format).
+    ``kind`` is ``dtype``, ``activation``, ``name``, ``layout``, ``bridge``, ``addition``, ``residual``, ``training``,
+    ``device``, ``rank``, ``einsum``, ``no-mask``, ``onednn``, ``consumer``, ``fetched``, ``control-out`` or
+    ``control-in``; ``op`` names the offending op and ``found`` says what it is there (a dtype, an op type, a data
+    format).
     """
 
     kind: str

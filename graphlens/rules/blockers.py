@@ -30,6 +30,11 @@ _WORDS: Final[Mapping[str, Words]] = {
     "activation": Words(
         "the kernel cannot take in {found} ('{op}')", "with Relu in its place", "Use Relu where the model allows it"
     ),
+    "name": Words(
+        "Grappler sorts the inputs of a product by name, and does not recognize the {found} because '{op}' comes first",
+        "with the names in the other order",
+        "Give the activation's layer a name that sorts behind that of the layer before it",
+    ),
     "layout": Words("the data format is {found}", "in channels-last order", "Use channels-last order"),
     "bridge": Words(
         "{found} ('{op}') stands between the parts", "without the {found}", "Move {found} behind the chain"

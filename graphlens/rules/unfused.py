@@ -32,6 +32,7 @@ class Cure(NamedTuple):
 
 _FLAT: Final = "rows = tf.reshape(x, [-1, size])\ny = tf.reshape(dense(rows), [*leading_sizes, units])"
 _EDITS: Final[Mapping[str, Cure]] = {
+    "name": Cure("order-names", 'keras.layers.Activation("hard_silu", name="z_hard_silu")'),
     "residual": Cure("sum-by-add-n", "y = tf.add_n([y, shortcut])"),
     "matmul Reshape": Cure("sink-reshape", _FLAT),
     "rank": Cure("flatten-product", _FLAT),

@@ -313,6 +313,24 @@ def _spec_of_mask(scores: TensorSpec | None) -> TensorSpec | None:
     return TensorSpec(scores.dtype, (scores.shape[0], 1, *scores.shape[2:]))
 
 
+def _names_in_other_order(chain: Chain) -> Iterator[Relaxed]:
+    """Grappler sorts the inputs of a product by name: let the factor that sorts first sort behind the other one."""
+    activation = {op.name: op for op in chain.core if op.role == "activation"}
+    for op in activation.values():
+        names = [name for name, _ in op.inputs]
+        if op.type == "Mul" and len(set(names)) == 2 and min(names) in activation and max(names) in _by_name(chain):
+            first, other = min(names), max(names)
+            if _by_name(chain)[other].role not in OUTSIDE:
+                yield Obstacle("name", first, _activation_name([*activation.values()])), _renamed(chain, first, other)
+
+
+def _renamed(chain: Chain, name: str, behind: str) -> Chain:
+    new = f"{behind}_{name.rpartition('/')[2]}"
+    ops = [replace(op, name=new if op.name == name else op.name) for op in chain.ops]
+    around = tuple(replace(item, at=new if item.at == name else item.at) for item in chain.surroundings)
+    return replace(chain, ops=tuple(_reads(ops, name, new)), surroundings=around)
+
+
 _CHANGES: Final[tuple[Callable[[Chain], Iterator[Relaxed]], ...]] = (
     _placed,
     _single_precision,
@@ -324,5 +342,6 @@ _CHANGES: Final[tuple[Callable[[Chain], Iterator[Relaxed]], ...]] = (
     _two_dimensional,
     _batched_product,
     _masked,
+    _names_in_other_order,
     _plain_activation,
 )

@@ -25,6 +25,7 @@ from graphlens.tf.rewrite.chains import (
 )
 from graphlens.tf.rewrite.draft import CONSTANT_BYTES_LIMIT, Draft, named
 from graphlens.tf.rewrite.identities import clear_identities
+from graphlens.tf.rewrite.ordering import order_hard_swishes
 from graphlens.tf.rewrite.values import Values
 
 # Weights that have to be constants: oneDNN brings constant weights into its layout once, variable ones in every call,
@@ -46,6 +47,7 @@ def fold_affine(draft: Draft, edit: Mapping[str, Any]) -> None:
     for chain in found:
         _fold(draft, chain, edit)
     clear_identities(draft)  # or the activation behind would not be fused all the same
+    order_hard_swishes(draft)  # likewise
 
 
 def _named_chain(draft: Draft, values: Values, wanted: Sequence[str]) -> Chain:

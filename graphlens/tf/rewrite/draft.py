@@ -188,6 +188,20 @@ class Draft:
         if only is None:
             self.outputs = [new if ref == old else ref for ref in self.outputs]
 
+    def rename(self, old: str, new: str) -> None:
+        """Give an op another name."""
+        copy = nodes.NodeDef()
+        copy.CopyFrom(self.node(old))
+        copy.name = new
+        self.add(copy)
+        self._shapes[new] = self._shapes.get(old, ())
+        for port in range(len(nodes.output_types(copy))):
+            self.redirect(nodes.tensor(old, port), nodes.tensor(new, port))
+        for reader in self.readers(old):
+            self.set_inputs(reader, [f"^{new}" if ref == f"^{old}" else ref for ref in self._nodes[reader].input])
+        self.effects = [new if effect == old else effect for effect in self.effects]
+        self.remove(old)
+
     def bypass(self, name: str, ref: str | None = None) -> None:
         """Take an op out: who reads its first output reads ``ref`` (default: its first input) instead.
 

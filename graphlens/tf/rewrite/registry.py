@@ -17,6 +17,7 @@ from graphlens.tf.rewrite import (
     inference,
     inputs,
     loops,
+    ordering,
     padding,
     reshapes,
     sharing,
@@ -49,6 +50,7 @@ _OWN: Mapping[str, Rewrite] = {
     "sink-reshape": reshapes.sink_reshape,
     "sum-by-add-n": sums.sum_by_add_n,
     "jit-compile": clusters.jit_compile,
+    "order-names": ordering.order_names,
     "place-ops": clusters.place_ops,
 }
 
