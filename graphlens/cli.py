@@ -159,6 +159,8 @@ def _fix(options: argparse.Namespace) -> int:
         return OK
     tried = "; ".join(f"{item.code} {item.rule}: {item.proof.verdict}, {item.proof.why}" for item in analysis.findings)
     why = analysis.execution_error or (f"no fix was proven ({tried})" if tried else "no rule found anything to fix")
+    if settings := fixing.settings_proven(fixing.proven(analysis)):
+        why = f"what was proven is a setting and changes no graph; set for serving: {'; '.join(settings)}"
     print(f"graphlens: nothing was written: {_one_line(why)}", file=sys.stderr)
     return NOT_EXECUTED if analysis.execution_error else FINDINGS
 

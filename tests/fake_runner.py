@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from graphlens.ir.settings import is_setting
 from graphlens.prove.runner import (
     ORIGINAL,
     Applied,
@@ -74,6 +75,7 @@ class FakeRunner:
     call_ms: float = 20.0
     build_s: float = 2.0
     rebuilt_faster: float = 1.0  # what copying a program does to its speed, edited or not
+    second_faster: float = 1.0  # what running in a second process does to it
     faults: Mapping[str, Exception] = field(default_factory=dict)
     differences: Mapping[str, Difference] = field(default_factory=dict)
     clashes: Mapping[frozenset[str], float] = field(default_factory=dict)
@@ -107,7 +109,8 @@ class FakeRunner:
                 self._fail(str(edit["edit"]), number)
         self.variants[variant] = fixes
         compiled = self.compiled if "jit-compile" in names else None
-        return Applied(500_000_000, round(self.call_ms * 1e6), compiled)
+        where = "a setting" if any(is_setting(edit) for edits in fixes for edit in edits) else ""
+        return Applied(500_000_000, round(self.call_ms * 1e6), compiled, where)
 
     def _fail(self, name: str, number: int) -> None:
         fault = self.faults.get(name)
@@ -146,6 +149,7 @@ class FakeRunner:
         own = math.prod(edit.get(key, edit.get("faster", 1.0)) for edit in edits)
         names = {str(edit["edit"]) for edit in edits}
         own *= math.prod(factor for together, factor in self.clashes.items() if together <= names)
+        own *= self.second_faster if any(map(is_setting, edits)) else 1.0
         return own if variant == ORIGINAL else own * self.rebuilt_faster
 
     def drop(self, variant: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from graphlens.ir.analysis import Finding, Fix, Saving, Severity
+from graphlens.ir.settings import SETTING, onednn_on
 from graphlens.prove import Outcome, Plan, prove
 from graphlens.prove.runner import Compiled, Difference, FailedError, GoneError, RefusedError
 from tests.fake_runner import FakeRunner
@@ -373,6 +375,73 @@ def test_the_same_edits_are_measured_once() -> None:
     assert proof(outcome, "GL213").speedup == proof(outcome, "GL212").speedup == pytest.approx(3.0)
     assert proof(outcome, "GL213").why.endswith("(measured with GL212, which proposes the same)")
     assert parts(outcome) == ("GL212#1",)
+
+
+# -- settings -------------------------------------------------------------------------------------------------------
+
+ONEDNN = finding("GL201", 0.3, {**onednn_on(), "faster": 1.5})
+NOISE_ACROSS = ("apply", [SETTING])
+
+
+def test_a_setting_is_judged_by_the_noise_between_two_processes() -> None:
+    """Here a second process is faster by itself: a setting that is measured there has gained nothing by that."""
+    runner = FakeRunner(second_faster=1.2)
+    outcome = proven(finding("GL201", 0.3, {**onednn_on(), "faster": 0.99}), FREEZE, runner=runner)
+    assert proof(outcome, "GL201").aa_ci95 == pytest.approx((1.0, 1.2))
+    assert proof(outcome, "GL201").verdict == "inconclusive"
+    assert proof(outcome, "GL210").aa_ci95 == pytest.approx((1.0, 1.0))
+
+
+def test_a_proven_setting_says_where_it_was_measured() -> None:
+    found = proof(proven(ONEDNN), "GL201")
+    assert (found.verdict, found.speedup) == ("proven", pytest.approx(1.5))
+    assert found.why.endswith("; measured between two processes, the second with a setting")
+
+
+def test_no_second_process_is_started_without_a_setting_and_its_noise_is_measured_once() -> None:
+    runner = FakeRunner()
+    proven(FOLD, FREEZE, runner=runner)
+    assert NOISE_ACROSS not in runner.log
+    other = finding("GL202", 0.2, {"edit": SETTING, "threads": {"intra_op": 1}, "faster": 1.3})
+    runner = FakeRunner()
+    outcome = proven(ONEDNN, other, FREEZE, runner=runner)
+    assert {one.proof.verdict for one in outcome.findings} == {"proven"}
+    assert runner.log.count(NOISE_ACROSS) == 3, "the noise, and each of the two settings"
+
+
+def test_a_setting_and_graph_edits_are_proven_together() -> None:
+    runner = FakeRunner()
+    joint = proven(ONEDNN, FOLD, runner=runner).joint_proof
+    assert joint is not None
+    assert (joint.verdict, joint.speedup) == ("proven", pytest.approx(1.5 * 1.8))
+    assert ("apply", ["fold", SETTING]) in runner.log
+
+
+def test_a_setting_that_several_findings_ask_for_is_measured_once() -> None:
+    runner = FakeRunner()
+    outcome = proven(ONEDNN, replace(ONEDNN, code="GL202"), runner=runner)
+    assert [one.proof.verdict for one in outcome.findings] == ["proven", "proven"]
+    assert proof(outcome, "GL202").command.endswith("--select GL202")
+    assert runner.log.count(NOISE_ACROSS) == 2, "the noise, and the setting"
+
+
+def test_a_target_that_differs_from_process_to_process_is_no_settings_fault() -> None:
+    other = FailedError("the target made other inputs in the second process")
+    outcome = proven(ONEDNN, FREEZE, runner=FakeRunner(faults={SETTING: other}))
+    assert proof(outcome, "GL201").verdict == "not-run"
+    assert "made other inputs" in proof(outcome, "GL201").why
+    assert proof(outcome, "GL210").verdict == "proven"
+
+
+def test_a_second_process_that_dies_of_the_setting_fails_it() -> None:
+    class Deadly(FakeRunner):
+        def _fail(self, name: str, number: int) -> None:
+            if NOISE_ACROSS in self.log[:-1]:
+                raise GoneError("its process crashed (SIGABRT)")
+
+    failed = proof(proven(ONEDNN, runner=Deadly()), "GL201")
+    assert failed.verdict == "failed"
+    assert "SIGABRT" in failed.why
 
 
 # -- accelerators ---------------------------------------------------------------------------------------------------

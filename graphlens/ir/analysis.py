@@ -33,7 +33,10 @@ class Saving:
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """What to change.  ``edits`` are data that a rewriter applies; empty when only a person can do it."""
+    """What to change.  ``edits`` are data that a rewriter applies; empty when only a person can do it.
+
+    Those that are settings of the process (see ``ir.settings``) change no graph.
+    """
 
     summary: str
     safety: Literal["exact", "tolerance", "manual"]

@@ -13,6 +13,7 @@ from typing import Any, Final
 from graphlens.config import Progress, Request
 from graphlens.errors import ExecutionError, TargetError, UsageError
 from graphlens.ir.analysis import Finding
+from graphlens.ir.settings import graph_edits, lines_of
 from graphlens.loaders import sniff
 from graphlens.loaders.profiles import PROFILE_KINDS
 from graphlens.pipeline.gather import Gathered, gather
@@ -55,12 +56,13 @@ class Fixed:
     bytes_before: int | None
     bytes_after: int
     notes: tuple[str, ...]
+    settings: tuple[str, ...] = ()  # what was proven and no model can hold: lines to type where it is served
 
 
 def fix(request: Request, output: str, progress: Progress) -> tuple[Analysis, Fixed | None]:
     """Analyze the target, and write it to the folder ``output`` with all fixes that were proven.
 
-    Nothing is written when nothing was proven.
+    Nothing is written when nothing was proven that changes a graph.
 
     Raises
     ------
@@ -82,7 +84,7 @@ def fix(request: Request, output: str, progress: Progress) -> tuple[Analysis, Fi
             request, gathered, judge(explained(request, gathered, progress), request.select, request.ignore), progress
         )
         chosen = proven(analysis)
-        if not chosen:
+        if not any(_changes_the_graph(finding) for finding in chosen):
             return analysis, None
         return analysis, _written(gathered, chosen, target, progress)
 
@@ -101,8 +103,18 @@ def proven(analysis: Analysis) -> tuple[Finding, ...]:
     if joint is None or len(alone) < 2:
         return alone
     if joint.verdict != "proven":
-        return alone[:1]  # ranked by saving: the one that gives most
+        written = tuple(filter(_changes_the_graph, alone))
+        return written[:1] or alone[:1]  # ranked by saving: the one that gives most
     return tuple(finding for finding in alone if _reference(analysis.findings, finding) in joint.parts)
+
+
+def _changes_the_graph(finding: Finding) -> bool:
+    return bool(graph_edits(finding.fix.edits))
+
+
+def settings_proven(chosen: Sequence[Finding]) -> tuple[str, ...]:
+    """Return what to type where the model is served, for the fixes that are settings of the process."""
+    return lines_of(edit for finding in chosen for edit in finding.fix.edits)
 
 
 def _reference(findings: Sequence[Finding], finding: Finding) -> str:
@@ -123,11 +135,11 @@ def _written(gathered: Gathered, chosen: Sequence[Finding], target: Path, progre
         raise ExecutionError(f"the model could not be written with its fixes: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return replace(fixed, directory=str(target), notes=notes)
+    return replace(fixed, directory=str(target), notes=notes, settings=settings_proven(chosen))
 
 
 def _write(opened_as: Mapping[str, Any], folder: Path, chosen: Sequence[Finding], model: Path) -> tuple[str, ...]:
-    edits = [edit for finding in chosen for edit in finding.fix.edits]
+    edits = [edit for finding in chosen for edit in graph_edits(finding.fix.edits)]
     runner = TrialRunner(opened_as, folder / "write")
     try:
         return runner.write({opened_as["signature"] or DEFAULT_SIGNATURE: edits}, model, TIME_LIMIT_S)
@@ -147,7 +159,7 @@ def _checked(opened_as: Mapping[str, Any], folder: Path, model: Path, chosen: Se
         runner.close()
     return Fixed(
         directory=str(model),
-        applied=tuple(chosen),
+        applied=tuple(filter(_changes_the_graph, chosen)),
         difference=worst,
         wall=_ratio([pair.before_ns for pair in pairs], [pair.after_ns for pair in pairs]),
         cpu=_ratio([pair.before_cpu_ns for pair in pairs], [pair.after_cpu_ns for pair in pairs]),
@@ -203,6 +215,7 @@ def in_words(fixed: Fixed) -> list[str]:
         f"  outputs    differ by at most {relative} relative ({fixed.difference.tolerance:.0e} allowed)",
         f"  on disk    {size}",
         *(f"  note       {printable(note)}" for note in fixed.notes),
+        *(f"  set too    {line}" for line in fixed.settings),
     ]
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from graphlens.ir.analysis import Proof
+from graphlens.ir.settings import SETTING, is_setting
 from graphlens.prove import schedule
 from graphlens.prove.experiment import Budget, Control, Experiment, Plan, Sample
 from graphlens.prove.runner import (
@@ -29,6 +30,9 @@ from graphlens.units import format_ns
 COPY: Final = "copy"  # of the original, built like the fixes and not edited
 FIXED: Final = "fixed"
 
+# Of the original in a process of its own, with nothing set.
+SECOND_PROCESS: Final[Edits] = ({"edit": SETTING},)
+
 # It took about as long when it was recorded; beyond this it hangs.
 OPEN_LIMIT_S: Final = 600.0
 
@@ -43,6 +47,14 @@ class BlockedError(Exception):
         self.verdict = verdict
 
 
+@dataclass
+class Noise:
+    """What the machine does to an unchanged program: beside it, and, once that was asked for, in another process."""
+
+    beside: Control
+    across: Control | None = None
+
+
 @dataclass(frozen=True)
 class Bench:
     """A target that is open, with what its noise was found to be.
@@ -53,7 +65,7 @@ class Bench:
     runner: Runner
     plan: Plan
     step_ns: int
-    control: Control
+    noise: Noise
     with_cpu: bool = True
 
 
@@ -80,16 +92,39 @@ def prepared(runner: Runner, plan: Plan, budget: Budget, *, with_cpu: bool, on_p
     BlockedError
         If the target cannot be copied, or not be compared with itself.
     """
+    experiment = Experiment(runner, ORIGINAL, COPY, plan, Control(), with_cpu)
+    control, step_ns = _against_itself(experiment, (), budget, on_pairs)
+    return Bench(runner, plan, step_ns, Noise(control), with_cpu)
+
+
+def _against_itself(
+    experiment: Experiment, edits: Sequence[Edits], budget: Budget, on_pairs: OnPairs
+) -> tuple[Control, int]:
+    """Compare and time the original against a copy with ``edits`` that change nothing; return what a call takes too."""
+    runner, plan = experiment.runner, experiment.plan
     with _blocking():
-        copied = runner.apply(COPY, (), budget.limit_s())
+        copied = runner.apply(COPY, edits, budget.limit_s())
         _check_copy(runner.compare(COPY, None, budget.limit_s()))
-        experiment = Experiment(runner, ORIGINAL, COPY, plan, Control(), with_cpu)
         slice_s = schedule.control_s(plan, copied.second_call_ns)
         sample = experiment.run(budget.slice(slice_s), experiment.is_narrow, on_pairs)
         runner.drop(COPY)
     ratios = [quantity.ratio for quantity in experiment.quantities(sample)]
-    step_ns = sample.median_ns("before_ns") if sample.pairs else copied.second_call_ns
-    return Bench(runner, plan, step_ns, Control(*ratios), with_cpu)
+    return Control(*ratios), sample.median_ns("before_ns") if sample.pairs else copied.second_call_ns
+
+
+def _control_of(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: OnPairs) -> Control:
+    """Return the noise to judge ``fixes`` by.
+
+    Two processes differ by themselves, in where their memory lies for instance; what is measured in one of its own is
+    judged by what an unedited copy in one of its own does.
+    """
+    if not any(is_setting(edit) for edits in fixes for edit in edits):
+        return bench.noise.beside
+    if bench.noise.across is None:
+        experiment = Experiment(bench.runner, ORIGINAL, COPY, bench.plan, Control(), bench.with_cpu)
+        half = budget.slice(budget.left_s() / 2)
+        bench.noise.across, _ = _against_itself(experiment, (SECOND_PROCESS,), half, on_pairs)
+    return bench.noise.across
 
 
 @contextmanager
@@ -125,6 +160,8 @@ def tried(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: OnPair
         proof = _measured(bench, fixes, budget, on_pairs)
     except RefusedError:
         raise
+    except BlockedError as error:
+        proof = Proof("not-run", f"a setting takes a second process, and no noise could be measured there: {error}")
     except NotOpenedError as error:
         proof = Proof("not-run", f"the target could not be opened again after the last fix had failed: {error}")
     except GoneError as error:
@@ -137,14 +174,22 @@ def tried(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: OnPair
 
 
 def _measured(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: OnPairs) -> Proof:
+    control = _control_of(bench, fixes, budget, on_pairs)
     applied = bench.runner.apply(FIXED, fixes, budget.limit_s())
     comparison = bench.runner.compare(FIXED, _computes_in(fixes), budget.limit_s())
     proof = _compared(comparison, applied)
     if proof.verdict == "failed" or comparison.unstable:
         return proof
-    experiment = Experiment(bench.runner, ORIGINAL, FIXED, bench.plan, bench.control, bench.with_cpu)
+    experiment = Experiment(bench.runner, ORIGINAL, FIXED, bench.plan, control, bench.with_cpu)
     sample = experiment.run(budget, experiment.is_settled, on_pairs)
-    return _timed(proof, experiment.quantities(sample), sample)
+    return _placed(_timed(proof, experiment.quantities(sample), sample), applied)
+
+
+def _placed(proof: Proof, applied: Applied) -> Proof:
+    """Add how the process of the changed program was set up, where it had one of its own."""
+    if not applied.where:
+        return proof
+    return replace(proof, why=f"{proof.why}; measured between two processes, the second with {applied.where}")
 
 
 def _computes_in(fixes: Sequence[Edits]) -> str | None:

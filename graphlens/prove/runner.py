@@ -1,12 +1,18 @@
-"""Who applies edits and takes times: a child process that is started anew when a fix has killed it."""
+"""Who applies edits and takes times: a child process that is started anew when a fix has killed it.
+
+Edits that are settings take effect when a process starts: a variant with such a one lives in a second child.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from graphlens.errors import RewriteError
+from graphlens.ir.settings import ONEDNN, Settings, graph_edits, settings_of
 from graphlens.tf import launch
 
 CHILD_MODULE: Final = "graphlens.tf.trial"
@@ -60,11 +66,15 @@ class Compiled:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A changed program is ready; the first call includes compiling it, the second shows what a call takes."""
+    """A changed program is ready; the first call includes compiling it, the second shows what a call takes.
+
+    ``where`` says in words what its process is set to, where that is not the process of the original.
+    """
 
     first_call_ns: int
     second_call_ns: int
     compiled: Compiled | None = None
+    where: str = ""
 
     @property
     def compile_ns(self) -> int | None:
@@ -119,7 +129,10 @@ class Runner(Protocol):
         """Open the target."""
 
     def apply(self, variant: str, fixes: Sequence[Edits], time_limit_s: float) -> Applied:
-        """Make ``variant`` from the original by one fix after another, and call it twice."""
+        """Make ``variant`` from the original by one fix after another, and call it twice.
+
+        If any edit is a setting, it is made in a process of its own, of which there is one at a time.
+        """
 
     def compare(self, variant: str, computes_in: str | None, time_limit_s: float) -> Comparison:
         """Compare the outputs of ``variant`` with the original's; ``computes_in`` is the type the edits change to."""
@@ -152,13 +165,20 @@ class TrialRunner:
         self._directory = directory
         self._env = dict(env or {})
         self._child: launch.Child | None = None
+        self._second: launch.Child | None = None
+        self._in_second: str | None = None  # the variant that lives there
+        self._accelerated = False
         self._started = 0
 
     def start(self) -> None:
         """Start a child, which imports TensorFlow meanwhile; optional, and early is good."""
         if self._child is None:
-            self._started += 1
-            self._child = launch.start(self._directory / f"trial-{self._started}", self._env, CHILD_MODULE)
+            self._child = self._launched({})
+
+    def _launched(self, environment: Mapping[str, str]) -> launch.Child:
+        self._started += 1
+        folder = self._directory / f"trial-{self._started}"
+        return launch.start(folder, {**self._env, **environment}, CHILD_MODULE)
 
     def open(self, time_limit_s: float) -> Opening:
         """Let the child open the target.
@@ -170,23 +190,39 @@ class TrialRunner:
         """
         self.start()
         try:
-            answer = self._ask("open", time_limit_s, request=self._request)
+            answer = self._ask("open", time_limit_s, request=self._request, threads={})
         except TrialError as error:
             self.close()
             raise NotOpenedError(str(error)) from error
-        return Opening(bool(answer["accelerated"]))
+        self._accelerated = bool(answer["accelerated"])
+        return Opening(self._accelerated)
 
     def apply(self, variant: str, fixes: Sequence[Edits], time_limit_s: float) -> Applied:
         """Make ``variant``, in a new child if the last one is gone."""
         if self._child is None:
             self.open(time_limit_s)
-        answer = self._ask("apply", time_limit_s, variant=variant, edits=[list(map(dict, edits)) for edits in fixes])
+        settings = _settings(fixes)
+        where = "" if settings is None else self._open_second(variant, settings, time_limit_s)
+        edits = [list(map(dict, graph_edits(edits))) for edits in fixes]
+        answer = self._ask("apply", time_limit_s, of=variant, variant=variant, edits=edits)
         compiled = Compiled(**answer["compiled"]) if answer["compiled"] else None
-        return Applied(answer["first_call_ns"], answer["second_call_ns"], compiled)
+        return Applied(answer["first_call_ns"], answer["second_call_ns"], compiled, where)
+
+    def _open_second(self, variant: str, settings: Settings, time_limit_s: float) -> str:
+        """Open the target once more, in a child that starts with ``settings``; return in words what came of them."""
+        if self._accelerated:
+            raise NotOpenedError("a second process would find the accelerator's memory taken by the first")
+        self._end_second()
+        self._second, self._in_second = self._launched(settings.environment), variant
+        threads = dict(settings.threads)
+        answer = self._ask("open", time_limit_s, of=variant, request=self._request, threads=threads)
+        _check_effect(settings, answer)
+        return ", ".join((*settings.lines(), _found(answer)))
 
     def compare(self, variant: str, computes_in: str | None, time_limit_s: float) -> Comparison:
         """Compare on the target's own inputs and on random ones."""
-        answer = self._ask("compare", time_limit_s, variant=variant, computes_in=computes_in)
+        outputs = self._outputs(variant, time_limit_s) if variant == self._in_second else None
+        answer = self._ask("compare", time_limit_s, variant=variant, computes_in=computes_in, outputs=outputs)
         return Comparison(
             tuple(Difference(**row) for row in answer["differences"]),
             answer["inputs"],
@@ -194,13 +230,33 @@ class TrialRunner:
         )
 
     def time(self, before: str, after: str, pairs: int, block_ms: float, time_limit_s: float) -> list[Pair]:
-        """Time pairs of blocks."""
+        """Time pairs of blocks; of two processes, one is idle while the other one is timed."""
+        if after == self._in_second:
+            end_s = time.monotonic() + time_limit_s
+            return [self._pair_across(before, after, number % 2 == 1, block_ms, end_s) for number in range(pairs)]
         answer = self._ask("time", time_limit_s, before=before, after=after, pairs=pairs, block_ms=block_ms)
         return [Pair(*row) for row in answer["pairs"]]
 
+    def _outputs(self, variant: str, time_limit_s: float) -> str:
+        """Have a variant of the second child write its outputs; return the file."""
+        file = str(self._directory / f"outputs-{self._started}.npz")
+        self._ask("observe", time_limit_s, of=variant, variant=variant, file=file)
+        return file
+
+    def _pair_across(self, before: str, after: str, swapped: bool, block_ms: float, end_s: float) -> Pair:
+        names = (after, before) if swapped else (before, after)
+        found = {
+            name: self._ask("block", end_s - time.monotonic(), of=name, variant=name, block_ms=block_ms)
+            for name in names
+        }
+        first, second = found[before], found[after]
+        return Pair(first["wall_ns"], second["wall_ns"], first["cpu_ns"], second["cpu_ns"])
+
     def drop(self, variant: str) -> None:
         """Forget a variant; a child that is gone has forgotten it already."""
-        if self._child is not None:
+        if variant == self._in_second:
+            self._end_second()
+        elif self._child is not None:
             self._ask("drop", _DROP_LIMIT_S, variant=variant)
 
     def write(self, edits: Mapping[str, Edits], directory: Path, time_limit_s: float) -> tuple[str, ...]:
@@ -216,24 +272,56 @@ class TrialRunner:
         self._ask("load", time_limit_s, variant=variant, request=request)
 
     def close(self) -> None:
-        """End the child."""
+        """End the children."""
+        self._end_second()
         if self._child is not None:
             self._child.cancel()
             self._child = None
 
-    def _ask(self, command: str, time_limit_s: float, **arguments: Any) -> dict[str, Any]:
-        if self._child is None:
+    def _end_second(self) -> None:
+        if self._second is not None:
+            self._second.cancel()
+            self._second = self._in_second = None
+
+    def _ask(self, command: str, time_limit_s: float, of: str = ORIGINAL, **arguments: Any) -> dict[str, Any]:
+        """Ask the child in which the variant ``of`` lives."""
+        second = of == self._in_second
+        child = self._second if second else self._child
+        if child is None:
             raise GoneError("its process is gone")
         try:
-            answer = self._child.ask({"command": command, **arguments}, time_limit_s)
+            answer = child.ask({"command": command, **arguments}, time_limit_s)
         except launch.ChildGone as error:
-            self.close()
+            if second:
+                self._end_second()
+            else:
+                self.close()
             raise GoneError(str(error)) from error
         if "refused" in answer:
             raise RefusedError(answer["refused"], answer.get("edit"))
         if "failed" in answer:
             raise FailedError(answer["failed"])
         return answer
+
+
+def _settings(fixes: Sequence[Edits]) -> Settings | None:
+    try:
+        return settings_of(edit for edits in fixes for edit in edits)
+    except RewriteError as error:
+        raise RefusedError(str(error)) from error
+
+
+def _check_effect(settings: Settings, answer: Mapping[str, Any]) -> None:
+    """Raise if the process does not run as it was told to: the user's own program may set the same."""
+    wanted = settings.environment.get(ONEDNN)
+    if wanted is not None and answer["onednn"] not in (None, wanted == "1"):
+        raise FailedError(f"{ONEDNN}={wanted} has no effect on this build of TensorFlow")
+    if any(answer["threads"][pool] != size for pool, size in settings.threads.items()):
+        raise FailedError(f"the program sets its threads itself: {answer['threads']}")
+
+
+def _found(answer: Mapping[str, Any]) -> str:
+    return f"oneDNN {'on' if answer['onednn'] else 'off'}, threads {answer['threads']}"
 
 
 _DROP_LIMIT_S: Final = 10.0

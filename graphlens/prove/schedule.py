@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from graphlens.ir.analysis import Finding
+from graphlens.ir.settings import is_setting
 from graphlens.prove.experiment import Plan
 from graphlens.prove.questions import COMPILED_BY, is_question
 from graphlens.prove.statistics import FEWEST_PAIRS
@@ -14,6 +15,8 @@ from graphlens.prove.statistics import FEWEST_PAIRS
 # Seconds to copy, rewrite, build and first call a program of some thousand ops, and to compare its outputs.
 BUILD_S: Final = 4.0
 COMPILE_S: Final = 12.0  # in addition, where XLA compiles the program
+# To start a second process, import TensorFlow and open the target: for A against A, and for the setting to be proven.
+SECOND_PROCESSES_S: Final = 2 * 8.0
 # An unknown saving of a finding that is no mere information: as if it were the least that is reported as low.
 UNKNOWN_SHARE: Final = 0.005
 
@@ -56,8 +59,10 @@ def ordered(candidates: Sequence[int], findings: Sequence[Finding], plan: Plan, 
 def cost_of(finding: Finding, plan: Plan, step_ns: int | None) -> Cost:
     """Return what proving a finding's fix is expected to take."""
     compiled = any(edit.get("edit") == COMPILED_BY for edit in finding.fix.edits)
-    fixed_s = BUILD_S + (COMPILE_S if compiled else 0.0)
-    pair = pair_s(plan, step_ns)
+    fixed_s, rounds = BUILD_S + (COMPILE_S if compiled else 0.0), 1
+    if any(is_setting(edit) for edit in finding.fix.edits):
+        fixed_s, rounds = fixed_s + BUILD_S + SECOND_PROCESSES_S, 2
+    pair = rounds * pair_s(plan, step_ns)
     return Cost(fixed_s + FEWEST_PAIRS * pair, fixed_s + plan.min_pairs * pair)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphlens.ir.analysis import Document, Figure, Finding, OpRow, Saving
+from graphlens.ir.settings import graph_edits, lines_of
 from graphlens.report.evidence import Cell, cells_of
 from graphlens.report.view_proofs import ProofView, proof_view
 from graphlens.report.words import (
@@ -128,7 +129,7 @@ def _finding(
         safety=finding.fix.safety,
         safety_words=SAFETY[finding.fix.safety],
         snippet=finding.fix.snippet,
-        proof=proof_view(finding.proof),
+        proof=_proof(finding),
         ops=tuple(_op(name, rows) for name in finding.nodes[:OPS_LIMIT]),
         ops_total=len(finding.nodes),
         ops_note=f"and {plural(hidden, 'more op')}, listed in the JSON report" if hidden > 0 else "",
@@ -139,6 +140,14 @@ def _finding(
         fingerprint=finding.fingerprint,
         provable=bool(finding.fix.edits),
     )
+
+
+def _proof(finding: Finding) -> ProofView:
+    """Return the proof in words; no model can hold a setting, so it is set where the model is run."""
+    shown = proof_view(finding.proof)
+    if shown.apply is None or graph_edits(finding.fix.edits):
+        return shown
+    return replace(shown, apply="; ".join(lines_of(finding.fix.edits)) or shown.apply)
 
 
 def _saving(saving: Saving) -> SavingView:

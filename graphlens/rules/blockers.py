@@ -16,6 +16,8 @@ NOTHING_HELPS: Final = (
     "fuse it (type, data format, activation, form of the sums, ops in between, oneDNN)"
 )
 
+ONEDNN_ADVICE: Final = "Switch oneDNN on: export TF_ENABLE_ONEDNN_OPTS=1"
+
 
 class Words(NamedTuple):
     """What one kind of obstacle is, with what change Grappler fuses the chain, and what to do about it."""
@@ -62,7 +64,7 @@ _WORDS: Final[Mapping[str, Words]] = {
         "with a sum behind the scaling",
         "Mask the scores, if they are masked, by adding to them after the scaling",
     ),
-    "onednn": Words("its kernels are oneDNN's, which is off here", "with oneDNN on", "Set TF_ENABLE_ONEDNN_OPTS=1"),
+    "onednn": Words("its kernels are oneDNN's, which is off here", "with oneDNN on", ONEDNN_ADVICE),
     "consumer": Words(
         "{found} '{op}' reads an inner result too", "without that reader", "Let '{op}' read the end of the chain"
     ),

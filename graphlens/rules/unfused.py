@@ -12,6 +12,7 @@ from graphlens.facts.flat import layer_of
 from graphlens.facts.fusion import Unfused
 from graphlens.ir.analysis import Finding, Fix, Saving, Severity
 from graphlens.ir.fusion import Obstacle
+from graphlens.ir.settings import lines_of, onednn_on
 from graphlens.rules import blockers
 from graphlens.rules.phrases import counted, known_sum, with_stage
 from graphlens.rules.registry import found
@@ -133,8 +134,11 @@ def _fix(facts: Facts, items: Sequence[Unfused], wording: Wording) -> Fix:
         kind, edit = cured
         return Fix(str(blockers.advice(items[0])), "tolerance", (edit,), _EDITS[kind].snippet)
     said = list(dict.fromkeys(text for item in items if (text := blockers.advice(item))))
+    if _cured_by_onednn(items[0]):
+        advice = dict.fromkeys((blockers.ONEDNN_ADVICE, *said[:2]))
+        return Fix("; or: ".join(advice), "tolerance", (onednn_on(),), "\n".join(lines_of([onednn_on()])))
     if said:
-        return Fix("; ".join(said[:3]), "manual", (), "export TF_ENABLE_ONEDNN_OPTS=1" if _by_setting(items) else None)
+        return Fix("; ".join(said[:3]), "manual")
     if wording.compiles:
         edits = tuple(_compiled(facts, item) for item in items)
         return Fix(_COMPILE_IN_WORDS, "tolerance", edits, "@tf.function(jit_compile=True)")
@@ -163,9 +167,9 @@ def _edited_kind(item: Unfused, obstacle: Obstacle) -> str:
     return f"{item.candidate.kind} {obstacle.found}" if obstacle.kind == "bridge" else obstacle.kind
 
 
-def _by_setting(items: Sequence[Unfused]) -> bool:
-    answer = items[0].answer
-    return answer is not None and [item.kind for item in answer.changes[0]] == ["onednn"]
+def _cured_by_onednn(item: Unfused) -> bool:
+    """Whether oneDNN alone makes Grappler fuse it: of the changes that would, the one that leaves the model alone."""
+    return ["onednn"] in [[obstacle.kind for obstacle in some] for some in _changes(item)]
 
 
 def _floor(item: Unfused) -> Severity:

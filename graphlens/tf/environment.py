@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,9 +33,22 @@ def describe() -> dict[str, Any]:
         "devices": [device.name for device in tf.config.list_logical_devices()],
         "device_details": _device_details(),
         "onednn": private.onednn_enabled(),
-        "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
-        "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
+        **{f"{pool}_threads": size for pool, size in threads().items()},
     }
+
+
+def threads() -> dict[str, int]:
+    """Return the sizes of the thread pools as they were set; 0: TensorFlow chooses."""
+    return {
+        "intra_op": tf.config.threading.get_intra_op_parallelism_threads(),
+        "inter_op": tf.config.threading.get_inter_op_parallelism_threads(),
+    }
+
+
+def set_threads(sizes: Mapping[str, int]) -> None:
+    """Set the sizes of thread pools; call it before TensorFlow has run anything."""
+    for pool, size in sizes.items():
+        getattr(tf.config.threading, f"set_{pool}_parallelism_threads")(size)
 
 
 def processor() -> str:

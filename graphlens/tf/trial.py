@@ -6,10 +6,12 @@ prints goes to stderr.  This side decides nothing.
 ========  ==========================================================  ===============================================
 command   arguments                                                   answer
 ========  ==========================================================  ===============================================
-open      request (as the recording child's)                          accelerated
+open      request (as the recording child's), threads (pool -> size)   accelerated, onednn, threads
 apply     variant, edits (groups of edits, applied one after another)  first_call_ns, second_call_ns, compiled
-compare   variant, computes_in                                        differences, inputs, unstable
+compare   variant, computes_in, outputs (those of another process)    differences, inputs, unstable
+observe   variant, file (for the outputs, see ``tf.exchange``)        (nothing)
 time      before, after, pairs, block_ms                              pairs of [wall, wall, CPU, CPU] ns per call
+block     variant, block_ms                                           wall_ns, cpu_ns per call
 drop      variant                                                     (nothing)
 load      variant, request (of another target with the same inputs)    (nothing)
 write     request, edits (by signature), directory                    notes
@@ -117,13 +119,14 @@ def answer(session: Session, command: str, request: Mapping[str, Any]) -> Answer
 # -- open and apply -------------------------------------------------------------------------------------------------
 
 
-def open_target(session: Session, request: dict[str, Any]) -> Answer:
-    """Open the target, make its inputs, and run it once."""
+def open_target(session: Session, request: dict[str, Any], threads: Mapping[str, int]) -> Answer:
+    """Open the target with thread pools of the sizes in ``threads``, make its inputs, and run it once."""
     import tensorflow as tf
 
-    from graphlens.tf import child, measure
+    from graphlens.tf import child, environment, measure, private
     from graphlens.tf.manifest import CaptureDirectory
 
+    environment.set_threads(threads)
     opened = child.open_requested(request)
     capture = CaptureDirectory(session.directory / "opened", {key: request.get(key) for key in ("kind", "signature")})
     prepared = measure.prepare(opened, child.plan_of(request, session.directory), capture)
@@ -133,7 +136,8 @@ def open_target(session: Session, request: dict[str, Any]) -> Answer:
     with suppress(_Refusal):  # it is said when a copy is asked for
         _program(session)  # before the first step, which may write its state
     _timed(session.variants[ORIGINAL].step)
-    return {"accelerated": bool(tf.config.list_logical_devices("GPU"))}
+    accelerated = bool(tf.config.list_logical_devices("GPU"))
+    return {"accelerated": accelerated, "onednn": private.onednn_enabled(), "threads": environment.threads()}
 
 
 def shortest_call(traced: Any) -> Callable[[Sequence[Any]], Any]:
@@ -206,16 +210,16 @@ def drop(session: Session, variant: str) -> Answer:
 # -- compare --------------------------------------------------------------------------------------------------------
 
 
-def compare(session: Session, variant: str, computes_in: str | None) -> Answer:
+def compare(session: Session, variant: str, computes_in: str | None, outputs: str | None = None) -> Answer:
     """Compare a variant's outputs with the original's, and the original's with its own, on several inputs.
 
     Every call begins with the same values of the variables that the program writes, and what it wrote counts as
     output.  Where an output comes out of a final softmax or sigmoid, which squeezes differences, what goes into it is
-    compared too.
+    compared too.  ``outputs`` is the file with the outputs of a variant of another process.
     """
     from graphlens.tf import comparison
 
-    before, after = _observers(session, variant)
+    before, after = _observers(session, variant) if outputs is None else _observers_across(session, Path(outputs))
     differences: list[Any] = []
     unstable: list[Any] = []
     sets = _input_sets(session)
@@ -275,9 +279,34 @@ def _observers(session: Session, variant: str) -> tuple[Observer, Observer]:
     # XLA compiles a function as a whole and for seconds: nothing in it is changed by us, its outputs tell enough.
     if not names or after.compiled:
         return first, second
+    return _joined(first, _probe_of_original(session), names), _joined(second, _probe(after, changed), names)
+
+
+def _probe_of_original(session: Session) -> Observer:
     if session.probe is None:
-        session.probe = _probe(before, kept)
-    return _joined(first, session.probe, names), _joined(second, _probe(after, changed), names)
+        session.probe = _probe(_program(session), session.variants[ORIGINAL].state)
+    probe: Observer = session.probe
+    return probe
+
+
+def _observers_across(session: Session, outputs: Path) -> tuple[Observer, Observer]:
+    """Return the same, where the variant ran in another process: what gives its outputs is a file."""
+    from graphlens.tf import exchange
+
+    known = exchange.read(outputs)
+    names = {name.removesuffix(PROBED) for found in known.values() for name in found if name.endswith(PROBED)}
+    first = _named(session.variants[ORIGINAL].call, _program(session), session.variants[ORIGINAL].state)
+    before = _joined(first, _probe_of_original(session), names) if names else first
+    return before, lambda tensors: dict(exchange.outputs_on(tensors, known))
+
+
+def observe(session: Session, variant: str, file: str) -> Answer:
+    """Write a variant's outputs, for the process that compares them."""
+    from graphlens.tf import exchange
+
+    _, after = _observers(session, variant)
+    exchange.write(Path(file), [(tensors, after(tensors)) for tensors in _input_sets(session)])
+    return {}
 
 
 def _named(call: Callable[..., Any], program: Any, state: State) -> Observer:
@@ -334,6 +363,17 @@ def time_pairs(session: Session, before: str, after: str, pairs: int, block_ms: 
     with measure.without_garbage_collection():
         first, second = (_block(session, name, block_ms) for name in (before, after))
         return {"pairs": [_pair(first, second, number % 2 == 1) for number in range(pairs)]}
+
+
+def time_block(session: Session, variant: str, block_ms: float) -> Answer:
+    """Time one block, while another process with another variant is idle."""
+    from graphlens.tf import measure
+
+    with measure.without_garbage_collection():
+        block = _block(session, variant, block_ms)
+        session.variants[variant].step()  # brings back into the caches what the other process has displaced
+        wall_ns, cpu_ns = block()
+    return {"wall_ns": wall_ns, "cpu_ns": cpu_ns}
 
 
 Block = Callable[[], tuple[float, float]]
@@ -421,7 +461,9 @@ COMMANDS: Final[Mapping[str, Callable[..., Answer]]] = {
     "open": open_target,
     "apply": apply,
     "compare": compare,
+    "observe": observe,
     "time": time_pairs,
+    "block": time_block,
     "drop": drop,
     "load": load,
     "write": write,

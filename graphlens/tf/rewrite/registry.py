@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from graphlens.errors import RewriteError
+from graphlens.ir.settings import is_setting
 from graphlens.plugins import REWRITE_GROUP, PluginError, load_group
 from graphlens.tf.rewrite import (
     affine,
@@ -95,6 +96,8 @@ def apply(program: Program, edits: Sequence[Mapping[str, Any]]) -> Program:
 
 def _rewrite_of(edit: Mapping[str, Any]) -> Rewrite:
     name = str(edit.get("edit"))
+    if is_setting(edit):
+        raise RewriteError(f"'{name}' is a setting of the process and changes no graph: set it where the model is run")
     if name not in rewrites():
         raise RewriteError(f"there is no rewrite '{name}'; there are {', '.join(edit_names())}")
     return rewrites()[name]

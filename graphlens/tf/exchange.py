@@ -1,0 +1,65 @@
+"""Hand the outputs of a program from one trial process to another, each with the inputs that they belong to.
+
+The file is an ``.npz`` of bytes: first, as JSON, a list of ``{"inputs": digest, "outputs": [[name, type], …]}``, then
+each of these outputs as TensorFlow serializes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from graphlens.errors import ExecutionError
+
+
+def digest(tensors: Sequence[Any]) -> str:
+    """Return what two lists of tensors have in common only if they are equal, bit by bit."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(f"{tensor.dtype.name} {tuple(tensor.shape)} ".encode())
+        found.update(tf.io.serialize_tensor(tensor).numpy())
+    return found.hexdigest()
+
+
+def write(path: Path, observed: Sequence[tuple[Sequence[Any], Mapping[str, Any]]]) -> None:
+    """Write the outputs, by name, for each list of inputs; any type of tensor, strings and bfloat16 included."""
+    index = [
+        {"inputs": digest(inputs), "outputs": [[name, tensor.dtype.name] for name, tensor in outputs.items()]}
+        for inputs, outputs in observed
+    ]
+    tensors = [tensor for _, outputs in observed for tensor in outputs.values()]
+    parts = [json.dumps(index).encode(), *(tf.io.serialize_tensor(tensor).numpy() for tensor in tensors)]
+    np.savez(path, *(np.frombuffer(part, np.uint8) for part in parts))
+
+
+def read(path: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Return the outputs in a file by the digest of their inputs."""
+    with np.load(path, allow_pickle=False) as archive:
+        index, *parts = (archive[f"arr_{number}"].tobytes() for number in range(len(archive.files)))
+    serialized = iter(parts)
+    return {
+        row["inputs"]: {
+            name: tf.io.parse_tensor(next(serialized), tf.as_dtype(dtype)) for name, dtype in row["outputs"]
+        }
+        for row in json.loads(index)
+    }
+
+
+def outputs_on(tensors: Sequence[Any], known: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the outputs that belong to the inputs ``tensors``.
+
+    Raises
+    ------
+    ExecutionError
+        If the other process had other inputs: outputs on those say nothing.
+    """
+    found = known.get(digest(tensors))
+    if found is None:
+        raise ExecutionError("the target made other inputs in the second process, so its outputs cannot be compared")
+    return found
