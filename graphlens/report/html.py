@@ -24,7 +24,7 @@ from graphlens.report.words import printable
 
 # A name may wrap after a slash, dot, comma or underscore, but no line need be shorter than this: each place to wrap
 # costs the page five bytes.
-_BREAKS = re.compile(r"(\S{10,}?[/_.,])(?=\S)")
+LEAST_LINE = 10
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -145,7 +145,12 @@ def _finalize(value: Any) -> Any:
     return printable(value, kept="\n\t") if type(value) is str else value
 
 
-def breakable(name: str) -> Markup:
-    """Escape ``name`` and let it wrap after slashes, dots, commas and underscores."""
+def breakable(name: str, least: int = LEAST_LINE) -> Markup:
+    """Escape ``name`` and let it wrap after slashes, dots, commas and underscores, in lines of ``least`` or more."""
     # What escaping inserts holds none of these characters, so a break never lands inside an entity.
-    return Markup(_BREAKS.sub(r"\1<wbr>", str(escape(printable(name)))))
+    return Markup(_breaks(least).sub(r"\1<wbr>", str(escape(printable(name)))))
+
+
+@cache
+def _breaks(least: int) -> re.Pattern[str]:
+    return re.compile(rf"(\S{{{least},}}?[/_.,])(?=\S)")

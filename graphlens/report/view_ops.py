@@ -181,8 +181,9 @@ def _stands_for(row: OpRow) -> str:
 
 def _op_cell(row: OpRow, column: Column) -> OpCell:
     value = getattr(row, column.key)
-    # Shares come with 16 digits; six sort as well and keep the page small.
-    sortable = float(f"{value:.6g}") if isinstance(value, float) else value
+    # Shares come with 16 digits; four sort as well as what is shown, and keep the page small.
+    sortable = float(f"{value:.4g}") if isinstance(value, float) else value
+    sortable = int(sortable) if isinstance(sortable, float) and sortable.is_integer() else sortable
     return OpCell(column.missing if value is None else _FORMATS[column.key](value), sortable)
 
 
