@@ -40,7 +40,7 @@ def joined(members: Sequence[int], alone: Mapping[int, Proof], measure: Measure,
             refused = kept.pop(-1 if error.edit is None else error.edit)
             left_out.append(f"{name(refused)}: {error}")
         else:
-            return _noting(_or_the_best(joint, alone), _GONE, left_out)
+            return _noting(_or_the_best(joint, alone, name), _GONE, left_out)
     if not kept:
         return Joint((), Proof("not-run", NOTHING_PROVEN))
     return _noting(Joint((kept[0],), alone[kept[0]]), _GONE, left_out)
@@ -72,11 +72,12 @@ def is_faster(one: Proof, other: Proof) -> bool:
     return one.cpu_speedup is None or other.cpu_ci95 is None or one.cpu_speedup > other.cpu_ci95[1]
 
 
-def _or_the_best(joint: Joint, alone: Mapping[int, Proof]) -> Joint:
+def _or_the_best(joint: Joint, alone: Mapping[int, Proof], name: Name) -> Joint:
     best = max(joint.members, key=lambda index: _gain(alone[index]))
     if not is_faster(alone[best], joint.proof):
         return joint
-    slower = f"the other {len(joint.members) - 1}, with which it would be {_numbers(joint.proof)}"
+    others = ", ".join(name(member) for member in joint.members if member != best)
+    slower = f"{others}, with which it would be {_numbers(joint.proof)}"
     return _noting(Joint((best,), alone[best]), "left out", [slower])
 
 

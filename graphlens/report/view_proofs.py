@@ -12,7 +12,7 @@ from graphlens.ir.analysis import Document, Proof
 from graphlens.report.evidence import format_number
 from graphlens.report.ratio_plot import Ends, Scale, ratio_axis, ratio_bar, scale_of
 from graphlens.report.words import VERDICTS
-from graphlens.units import UNKNOWN, format_ns, format_share
+from graphlens.units import UNKNOWN, format_count, format_ns, format_share
 
 _MEASURES, _WRITES = "graphlens analyze ", "graphlens fix "
 # Where the written model goes in the command that is shown; any other new folder serves as well.
@@ -142,6 +142,16 @@ def _facts(proof: Proof) -> Iterator[tuple[str, str | None]]:
     yield "share of the step saved", _shares(proof)
     yield "pairs timed", _pairs(proof)
     yield "first call after the fix", None if proof.first_call_ns is None else format_ns(proof.first_call_ns)
+    yield "compiled by XLA", _compiled(proof)
+    yield "compiling, once per shape", None if proof.compile_ns is None else format_ns(proof.compile_ns)
+
+
+def _compiled(proof: Proof) -> str | None:
+    """Say how many ops XLA compiled, and to how many fusions."""
+    if proof.compiled_ops is None or proof.program_ops is None:
+        return None
+    fusions = f", to {format_count(proof.fusions)} fusions" if proof.fusions is not None else ""
+    return f"{format_count(proof.compiled_ops)} of {format_count(proof.program_ops)} ops{fusions}"
 
 
 def _difference(proof: Proof) -> str | None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from graphlens.errors import RewriteError
 from graphlens.tf.rewrite import nodes
 from graphlens.tf.rewrite.draft import Draft, named
+
+COMPILES_ANEW: Final = (
+    "XLA compiles in the first call with every new shape of the inputs; only the shapes given were measured"
+)
 
 
 def jit_compile(draft: Draft, edit: Mapping[str, Any]) -> None:
@@ -15,6 +19,7 @@ def jit_compile(draft: Draft, edit: Mapping[str, Any]) -> None:
     wanted = named(edit)
     if not wanted:
         draft.compiled = True
+        draft.notes.append(COMPILES_ANEW)
         return
     cluster = _convex(draft, [draft.node(name).name for name in wanted])
     _refuse_outsiders(draft, cluster)
