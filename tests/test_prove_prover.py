@@ -12,7 +12,7 @@ from graphlens.ir.analysis import Finding, Fix, Saving, Severity
 from graphlens.ir.settings import SETTING, onednn_on
 from graphlens.prove import Outcome, Plan, prove
 from graphlens.prove.runner import Compiled, Difference, FailedError, GoneError, RefusedError
-from tests.fake_runner import FakeRunner
+from tests.fake_runner import FakeRunner, shared
 
 STEP_NS = 20_000_000
 PLAN = Plan(resamples=200)
@@ -347,6 +347,19 @@ def test_without_time_the_question_stays_open() -> None:
     assert proof(outcome, "GL203").verdict == "proven"
     assert proof(outcome, "GL213").verdict == "not-run"
     assert "raise --time-budget" in proof(outcome, "GL213").why
+
+
+def test_a_noisy_fix_leaves_time_for_the_question() -> None:
+    runner = FakeRunner(noise=shared, call_ms=130.0)
+    outcome = proven(finding("GL203", 0.2, edit("fold", 1.04)), question(0.2), runner=runner)
+    assert proof(outcome, "GL213").verdict == "refuted"
+    assert runner.clock.now_s < PLAN.budget_s * 1.1
+
+
+def test_an_answer_that_is_not_clear_says_so() -> None:
+    (asked,) = proven(question(1.04), runner=FakeRunner(noise=shared)).findings
+    assert asked.proof.verdict == "inconclusive"
+    assert asked.title.startswith("Whether XLA makes this step faster is not clear here: 1.0")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from graphlens.prove import questions, schedule, together
 from graphlens.prove.bench import Bench, BlockedError, OnPairs, opened, prepared, tried
 from graphlens.prove.experiment import Budget, Plan
 from graphlens.prove.runner import RefusedError, Runner
+from graphlens.prove.schedule import Cost
 from graphlens.prove.together import Joint
 
 SAME_EDITS: Final = "measured with {code}, which proposes the same"
@@ -108,10 +109,17 @@ def _measured(job: _Job, turns: Sequence[int]) -> tuple[dict[int, Proof], Joint]
         return {index: Proof(error.verdict, str(error)) for index in turns}, Joint((), Proof("not-run", str(error)))
     claims = [index for index in turns if not questions.is_question(job.findings[index])]
     asked = [index for index in turns if index not in claims]
-    alone = _alone(job, bench, claims)
+    alone = _alone(job, bench, claims, schedule.reserve_s(*_costs(job, bench, claims, asked), job.budget.left_s()))
     joint = _together(job, bench, alone)
     answers = _alone(job, bench, asked)
     return alone | answers, _extended(job, bench, alone | answers, asked, joint)
+
+
+def _costs(job: _Job, bench: Bench, claims: Sequence[int], asked: Sequence[int]) -> tuple[list[Cost], list[Cost]]:
+    claimed, questioned = (
+        [schedule.cost_of(job.findings[index], job.plan, bench.step_ns) for index in group] for group in (claims, asked)
+    )
+    return claimed, questioned
 
 
 def _twins(findings: Sequence[Finding], turns: Sequence[int]) -> dict[int, int]:
@@ -133,8 +141,9 @@ def _shared(job: _Job, index: int, first: int, proof: Proof) -> Proof:
 # -- each alone -----------------------------------------------------------------------------------------------------
 
 
-def _alone(job: _Job, bench: Bench, turns: Sequence[int]) -> dict[int, Proof]:
-    reserve_s = job.plan.joint_share * job.plan.budget_s if len(turns) > 1 else 0.0
+def _alone(job: _Job, bench: Bench, turns: Sequence[int], reserve_s: float = 0.0) -> dict[int, Proof]:
+    """Prove findings one by one, and leave time for what comes after: all at once, and ``reserve_s``."""
+    reserve_s += job.plan.joint_share * job.plan.budget_s if len(turns) > 1 else 0.0
     proofs = {}
     for number, index in enumerate(turns):
         finding = job.findings[index]

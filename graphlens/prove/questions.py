@@ -28,16 +28,18 @@ def is_question(finding: Finding) -> bool:
 
 def answered(finding: Finding, proof: Proof) -> Finding:
     """Return the question with the answer as its title, where the measurement gave one."""
-    if not is_question(finding) or proof.speedup is None or proof.verdict not in {"proven", "refuted"}:
+    if not is_question(finding) or proof.speedup is None or proof.ci95 is None:
         return finding
-    return replace(finding, title=f"{_COMPILER} {_effect(proof.verdict, proof.speedup, proof.ci95)}")
+    low, high = proof.ci95
+    answer = _answer(proof.verdict, proof.speedup, high)
+    return replace(finding, title=f"{answer}: {proof.speedup:.2f}x [{low:.2f}, {high:.2f}]")
 
 
-def _effect(verdict: str, speedup: float, ci95: tuple[float, float] | None) -> str:
-    interval = f" [{ci95[0]:.2f}, {ci95[1]:.2f}]" if ci95 else ""
-    measured = f"{speedup:.2f}x{interval}"
+def _answer(verdict: str, speedup: float, high: float) -> str:
     if verdict == "proven":
-        return f"makes this step {speedup:.1f} times as fast here: {measured}"
-    if ci95 is not None and ci95[1] < 1:
-        return f"makes this step {1 / speedup:.1f} times slower here: {measured}"
-    return f"gains nothing for this step here: {measured}"
+        return f"{_COMPILER} makes this step {speedup:.1f} times as fast here"
+    if verdict != "refuted":
+        return f"Whether {_COMPILER} makes this step faster is not clear here"
+    if high < 1:
+        return f"{_COMPILER} makes this step {1 / speedup:.1f} times slower here"
+    return f"{_COMPILER} gains nothing for this step here"

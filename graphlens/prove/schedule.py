@@ -17,6 +17,9 @@ BUILD_S: Final = 4.0
 COMPILE_S: Final = 12.0  # in addition, where XLA compiles the program
 # To start a second process, import TensorFlow and open the target: for A against A, and for the setting to be proven.
 SECOND_PROCESSES_S: Final = 2 * 8.0
+# Fixes that a rule expects to save something may take this many times what they usually do before anything is left for
+# questions that nobody has an expectation of.
+AMPLE: Final = 2.0
 # An unknown saving of a finding that is no mere information: as if it were the least that is reported as low.
 UNKNOWN_SHARE: Final = 0.005
 
@@ -75,6 +78,12 @@ def control_s(plan: Plan, step_ns: int) -> float:
     """Return the slice for A against A: its share, but enough pairs for an interval, and never half of it all."""
     wanted = max(plan.control_share * plan.budget_s, (FEWEST_PAIRS + 2) * pair_s(plan, step_ns))
     return min(wanted, plan.budget_s / 2)
+
+
+def reserve_s(claims: Sequence[Cost], questions: Sequence[Cost], left_s: float) -> float:
+    """Return what to leave for questions: what they need, unless the claims then lack what they amply need."""
+    ample_s = AMPLE * sum(cost.usual_s for cost in claims)
+    return max(0.0, min(sum(cost.least_s for cost in questions), left_s - ample_s))
 
 
 def slice_s(left_s: float, turns: int, cost: Cost) -> float | None:
