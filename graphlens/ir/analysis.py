@@ -63,7 +63,7 @@ class Proof:
         The first call of the changed program: what compiling it costs once.
     compile_ns, compiled_ops, program_ops, fusions
         What XLA took to compile the changed program for the shapes of its inputs, how many ops of how many it
-        compiled (constants not counted), and into how many fused kernels; ``None`` where it compiles nothing.
+        compiled (those that compute something), and into how many fused kernels; ``None`` where it compiles nothing.
     pairs, spent_s
         Pairs of timed blocks, and what the whole proof took.
     output, output_dtype, max_abs_diff, max_rel_diff, tolerance

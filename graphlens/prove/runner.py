@@ -54,7 +54,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """What XLA compiled of a changed program: ``ops`` of ``of_ops``, constants not counted, into ``fusions`` kernels.
+    """What XLA compiled of a changed program: ``ops`` of ``of_ops`` that compute something, to ``fusions`` kernels.
 
     ``fusions`` is ``None`` where XLA did not write down what it made.
     """

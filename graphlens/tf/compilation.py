@@ -12,8 +12,10 @@ from graphlens.tf import hlo
 from graphlens.tf.rewrite import nodes
 
 _MUST_COMPILE: Final = "_XlaMustCompile"
-# They compute nothing: the frame of a function, its constants and the reads of its variables.
-_NO_WORK: Final = frozenset({"Placeholder", "PlaceholderWithDefault", "Const", "NoOp", "_Arg", "_Retval"}) | nodes.READS
+# They compute nothing: the frame of a function, its constants, the reads of its variables, what hands on a tensor.
+_FRAME: Final = frozenset({"Placeholder", "PlaceholderWithDefault", "NoOp", "_Arg", "_Retval"})
+_PASSES: Final = frozenset({"Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot"})
+_NO_WORK: Final = _FRAME | _PASSES | {"Const"} | nodes.READS
 _FUSION: Final = re.compile(r"^\s*(?:ROOT )?%?[\w.-]+ = .*? fusion\(", re.MULTILINE)
 
 
