@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,9 @@ OK, FINDINGS, USAGE, NOT_EXECUTED = 0, 1, 2, 3
 
 _EXIT_CODES = """exit codes: 0 fine; 1 a finding at or above --fail-on stands; 2 wrong usage or unreadable target;
 3 the model could not be executed (the static report is still written)"""
+
+_FIX_EXIT_CODES = """exit codes: 0 written; 1 no fix was proven, so nothing was written; 2 wrong usage or unreadable
+target; 3 the model could not be executed, or not be written with its fixes"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,8 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+# Asked to end, and its terminal was closed; `nohup` has the second one ignored, and so it stays.
+_ENDS = ("SIGTERM", "SIGHUP")
+
+
 class _Terminated(BaseException):
-    """SIGTERM arrived; raised wherever the program is, so that what is half written goes and the child ends."""
+    """The program is to end; raised wherever the program is, so that what is half written goes and the child ends."""
 
 
 @contextmanager
@@ -71,13 +79,19 @@ def _cleaning_up_when_terminated() -> Iterator[None]:
         return
 
     def terminate(_number: int, _frame: object) -> NoReturn:
+        for number in before:  # cleaning up is not to be interrupted by the same again
+            signal.signal(number, signal.SIG_IGN)
         raise _Terminated
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    ends = [number for name in _ENDS if (number := getattr(signal, name, None)) is not None]
+    before = {number: signal.getsignal(number) for number in ends if signal.getsignal(number) != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, terminate)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _one_line(message: str) -> str:
@@ -157,8 +171,7 @@ def _fix(options: argparse.Namespace) -> int:
     if fixed is not None:
         print("\n".join(fixing.in_words(fixed)))
         return OK
-    tried = "; ".join(f"{item.code} {item.rule}: {item.proof.verdict}, {item.proof.why}" for item in analysis.findings)
-    why = analysis.execution_error or (f"no fix was proven ({tried})" if tried else "no rule found anything to fix")
+    why = analysis.execution_error or fixing.why_nothing(analysis)
     if settings := fixing.settings_proven(fixing.proven(analysis)):
         why = f"what was proven is a setting and changes no graph; set for serving: {'; '.join(settings)}"
     print(f"graphlens: nothing was written: {_one_line(why)}", file=sys.stderr)
@@ -277,6 +290,7 @@ def _add_keep_logdir(command: argparse.ArgumentParser) -> None:
 
 def _add_fix(commands: argparse._SubParsersAction[Any]) -> None:
     command = _command(commands, "fix", _fix, "write the model with all fixes that were proven on it")
+    command.epilog = _FIX_EXIT_CODES
     _add_target(command, reads=_MODELS)
     command.add_argument("-o", "--output", metavar="DIR", required=True, help="the SavedModel to write; must not exist")
     _add_selection(command)
@@ -417,7 +431,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds above 0")
     return seconds
 
 
@@ -425,20 +439,48 @@ def _seconds(text: str) -> float:
 
 
 class _progress:
-    """Show one line of progress on standard error when it is a terminal, and wipe it afterwards."""
+    """Show one line of progress on standard error when it is a terminal, and wipe it afterwards.
+
+    The line counts the seconds of its stage by itself, so that a long stage is not taken for a hang.
+    """
+
+    def __init__(self) -> None:
+        self._stage, self._line, self._since_s = "", "", 0.0
+        self._done = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
 
     def __enter__(self) -> Progress:
-        return self._show if sys.stderr.isatty() else no_progress
+        if not sys.stderr.isatty():
+            return no_progress
+        self._ticker.start()
+        return self._show
 
     def __exit__(self, *_: object) -> None:
-        if sys.stderr.isatty():
+        self._done.set()
+        if self._ticker.is_alive():
+            self._ticker.join()
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
     def _show(self, what: str, done: int, of: int) -> None:
-        amount = f" {done}/{of}" if of else ""
-        sys.stderr.write(f"\r\x1b[K{_one_line(what)}{amount} …")
+        if what != self._stage:
+            self._stage, self._since_s = what, time.monotonic()
+        self._line = f"{_one_line(what)}{f' {done}/{of}' if of else ''} …"
+        self._print()
+
+    def _print(self) -> None:
+        passed_s = int(time.monotonic() - self._since_s)
+        sys.stderr.write(f"\r\x1b[K{self._line}{f' {passed_s} s' if passed_s >= _SHOWN_FROM_S else ''}")
         sys.stderr.flush()
+
+    def _tick(self) -> None:
+        while not self._done.wait(_TICK_S):
+            if self._line:
+                self._print()
+
+
+_TICK_S = 1.0
+_SHOWN_FROM_S = 2  # seconds: a stage that is over at once needs no clock
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -215,6 +216,22 @@ def test_progress_cannot_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> 
         progress("proving \x1b]0;owned\x07", 1, 2)
     shown = terminal.getvalue().replace("\r\x1b[K", "")
     assert (shown.isprintable(), "proving" in shown) == (True, True)
+
+
+def test_a_long_stage_counts_its_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(cli, "_TICK_S", 0.005)
+    monkeypatch.setattr(cli, "_SHOWN_FROM_S", 0)
+    with cli._progress() as progress:
+        progress("proving GL203 (1 of 2)", 0, 0)
+        while terminal.getvalue().count("proving GL203 (1 of 2) … 0 s") < 3:
+            time.sleep(0.005)
+    assert terminal.getvalue().endswith("\r\x1b[K")
 
 
 @pytest.mark.parametrize(("kind", "folder"), [("saved_model", None), ("keras", None), ("callable", os.getcwd())])

@@ -297,10 +297,11 @@ def test_a_child_killed_on_the_way(
 
 
 @pytest.mark.parametrize(
-    ("signal_name", "code", "word"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")]
+    ("signal_name", "code", "word"),
+    [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated"), ("SIGHUP", 143, "terminated")],
 )
 def test_a_parent_that_is_told_to_end_leaves_nothing(programs: Path, signal_name: str, code: int, word: str) -> None:
-    """Ctrl-C and `kill` end the child as well; no half-written report and no recording stay behind."""
+    """Ctrl-C, `kill` and a closed terminal end the child as well; no half report and no recording stay behind."""
     script = (
         "import signal, sys, threading, os\n"
         "from graphlens.cli import main\n"

@@ -15,8 +15,11 @@ from graphlens.errors import ExecutionError, UsageError
 from graphlens.ir.analysis import Finding, Fix, Proof, Saving, Target
 from graphlens.ir.evidence import Evidence
 from graphlens.loaders import sniff
+from graphlens.loaders.savedmodel import load_saved_model
 from graphlens.pipeline import fixing
 from graphlens.pipeline.gather import Gathered, child_request
+from graphlens.prove.runner import Difference
+from graphlens.prove.statistics import Interval
 
 ROOT = Path(__file__).parents[1]
 
@@ -70,6 +73,74 @@ def test_an_existing_folder_is_not_touched(model: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="exists"):
         fixing.fix(Request(str(model)), str(tmp_path), no_progress)
     assert (tmp_path / "kept").read_text() == "mine"
+
+
+def test_what_would_be_in_the_way_is_found_before_any_work(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link to nowhere, the model's own folder, a folder that is missing, and one that is read-only."""
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    cases = {
+        tmp_path / "link": "exists; name a folder that does not",
+        model / "fixed": "is inside the model itself",
+        tmp_path / "missing" / "fixed": "create it first",
+    }
+    for output, words in cases.items():
+        with pytest.raises(UsageError, match=words):
+            fixing.fix(Request(str(model)), str(output), no_progress)
+    monkeypatch.setattr(fixing.os, "access", lambda *_: False)
+    with pytest.raises(UsageError, match="nothing can be written to its folder"):
+        fixing.fix(Request(str(model)), str(tmp_path / "fixed"), no_progress)
+    assert [one.name for one in tmp_path.iterdir()] == ["link"]
+
+
+TWO_SIGNATURES = """
+import sys
+import tensorflow as tf
+
+class Two(tf.Module):
+    def __init__(self):
+        self.kernel = tf.Variable(tf.random.stateless_normal((3, 3, 3, 4), (1, 2)))
+        self.scale = tf.Variable([1.0, 2.0, 3.0, 4.0])
+
+    @tf.function(input_signature=[tf.TensorSpec((1, 8, 8, 3), tf.float32, name="image")], autograph=False)
+    def scaled(self, image):
+        return {"features": tf.nn.conv2d(image, self.kernel, 1, "SAME") * self.scale}
+
+    @tf.function(input_signature=[tf.TensorSpec((2,), tf.string, name="text")], autograph=False)
+    def lengths(self, text):
+        return {"length": tf.strings.length(text)}
+
+two = Two()
+tf.saved_model.save(two, sys.argv[1], signatures={"serving_default": two.scaled, "lengths": two.lengths})
+"""
+
+
+def test_the_signatures_that_were_not_measured_are_compared_too(tmp_path: Path) -> None:
+    path = tmp_path / "two"
+    subprocess.run([sys.executable, "-c", TWO_SIGNATURES, str(path)], check=True, capture_output=True)
+    told = replace(gathered(path, tmp_path / "work"), loaded=load_saved_model(path))
+    fixed = fixing._written(told, [finding({"edit": "fold-affine"})], tmp_path / "fixed", no_progress)
+    assert (fixed.signatures, fixed.notes) == (2, ())
+    assert "of 2 signatures" in "\n".join(fixing.in_words(fixed))
+
+
+def test_the_second_measurement_says_what_it_does_not_confirm(model: Path) -> None:
+    def said(low: float, high: float) -> str:
+        ratio = fixing.Ratio(1.1, Interval(low, 1.1, high), 2_000_000, 1_900_000)
+        agrees = Difference("y", "float32", 1e-5, 0.0, 0.0)
+        left_out = (replace(finding({"edit": "b"}), code="GL207"),)
+        proof = Proof("proven", "measured faster: wall time 1.20x")
+        return "\n".join(
+            fixing.in_words(fixing.Fixed("d", (finding(),), agrees, ratio, ratio, 9, 8, proof=proof, left_out=left_out))
+        )
+
+    assert "2.00 ms -> 1.90 ms a step; pair by pair 1.10x, 95 % in [1.05, 1.15]" in said(1.05, 1.15)
+    assert "note" not in said(1.05, 1.15)
+    assert "proven     measured faster: wall time 1.20x" in said(1.05, 1.15)
+    assert "left out   GL207 unfolded-batch-norm: proven alone" in said(1.05, 1.15)
+    assert "show no gain of wall time" in said(0.9, 1.3)
+    assert "is slower now" in said(0.8, 0.9)
 
 
 @pytest.mark.parametrize(("name", "content"), [("a.xplane.pb", b"\x0a\x08\x12\x06/host:"), ("capture.json", b"{}")])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,16 +10,19 @@ from typing import Any, Final
 
 from graphlens.config import Progress, Request
 from graphlens.errors import ExecutionError, TargetError, UsageError
-from graphlens.ir.analysis import Finding
+from graphlens.ir.analysis import Finding, Proof
 from graphlens.ir.settings import graph_edits, lines_of
 from graphlens.loaders import sniff
 from graphlens.loaders.profiles import PROFILE_KINDS
+from graphlens.loaders.signatures import CALL
+from graphlens.pipeline import workplace
 from graphlens.pipeline.gather import Gathered, gather
 from graphlens.pipeline.judge import judge
 from graphlens.pipeline.proofs import explained, with_proofs
 from graphlens.pipeline.result import Analysis
 from graphlens.prove import TrialRunner
-from graphlens.prove.runner import Difference, TrialError
+from graphlens.prove.bench import computes_in
+from graphlens.prove.runner import ORIGINAL, Comparison, Difference, TrialError
 from graphlens.prove.statistics import Interval, interval, log_ratios, median_ratio
 from graphlens.report.words import printable
 from graphlens.units import UNKNOWN, format_bytes, format_ns
@@ -46,7 +47,10 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """What was written, and what it was found to be in a process that knows it from disk only."""
+    """What was written, and what it was found to be in a process that knows it from disk only.
+
+    ``proof`` is what was measured before it was written, ``left_out`` what was proven and not applied.
+    """
 
     directory: str
     applied: tuple[Finding, ...]
@@ -55,7 +59,10 @@ class Fixed:
     cpu: Ratio
     bytes_before: int | None
     bytes_after: int
-    notes: tuple[str, ...]
+    signatures: int = 1
+    notes: tuple[str, ...] = ()
+    proof: Proof | None = None
+    left_out: tuple[Finding, ...] = ()
     settings: tuple[str, ...] = ()  # what was proven and no model can hold: lines to type where it is served
 
 
@@ -67,18 +74,15 @@ def fix(request: Request, output: str, progress: Progress) -> tuple[Analysis, Fi
     Raises
     ------
     UsageError
-        When ``output`` exists, or its parent does not.
+        When ``output`` exists, lies inside the model, or cannot be made.
     TargetError
         When the target is a recording, which holds no model that could be written.
     ExecutionError
         When the model could not be written, or what was written differs; nothing is left of it then.
     """
     target = Path(output).absolute()
-    if target.exists():
-        raise UsageError(f"'{output}' exists; name a folder that does not")
-    if not target.parent.is_dir():
-        raise UsageError(f"the folder of '{output}' does not exist; create it first")
     _check_is_model(request.target)
+    _check_can_be_written(target, output, Path(request.target).absolute())
     with gather(request, progress) as gathered:
         analysis = with_proofs(
             request, gathered, judge(explained(request, gathered, progress), request.select, request.ignore), progress
@@ -86,7 +90,8 @@ def fix(request: Request, output: str, progress: Progress) -> tuple[Analysis, Fi
         chosen = proven(analysis)
         if not any(_changes_the_graph(finding) for finding in chosen):
             return analysis, None
-        return analysis, _written(gathered, chosen, target, progress)
+        fixed = _written(gathered, chosen, target, progress)
+    return analysis, replace(fixed, proof=_proof_of(analysis, chosen), left_out=_left_out(analysis, chosen))
 
 
 def _check_is_model(target: str) -> None:
@@ -94,6 +99,19 @@ def _check_is_model(target: str) -> None:
     if kind in RECORDINGS:
         what = "a capture" if kind == "capture" else "a profile"
         raise TargetError(f"'{target}' is {what} and holds no weights to write; name the model itself")
+
+
+def _check_can_be_written(target: Path, output: str, model: Path) -> None:
+    """Find out before minutes of work what would be in the way after them."""
+    if os.path.lexists(target):
+        raise UsageError(f"'{output}' exists; name a folder that does not")
+    if not target.parent.is_dir():
+        raise UsageError(f"the folder of '{output}' does not exist; create it first")
+    if model.is_dir() and target.resolve().is_relative_to(model.resolve()):
+        raise UsageError(f"'{output}' is inside the model itself; name a folder elsewhere")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"'{output}' cannot be made: nothing can be written to its folder")
+    workplace.remove_abandoned(target)
 
 
 def proven(analysis: Analysis) -> tuple[Finding, ...]:
@@ -117,6 +135,25 @@ def settings_proven(chosen: Sequence[Finding]) -> tuple[str, ...]:
     return lines_of(edit for finding in chosen for edit in finding.fix.edits)
 
 
+def why_nothing(analysis: Analysis) -> str:
+    """Return why no fix was applied: what became of those that could have been."""
+    if not analysis.findings:
+        return "no rule found anything to fix"
+    fixable = [finding for finding in analysis.findings if finding.fix.edits]
+    if not fixable:
+        return "nothing that was found has a fix that a program could apply; `graphlens analyze` shows what was"
+    tried = (f"{one.code} {one.rule}: {one.proof.verdict}, {one.proof.why}" for one in fixable)
+    return f"no fix was proven ({'; '.join(tried)})"
+
+
+def _left_out(analysis: Analysis, chosen: Sequence[Finding]) -> tuple[Finding, ...]:
+    return tuple(one for one in analysis.findings if one.proof.verdict == "proven" and one not in chosen)
+
+
+def _proof_of(analysis: Analysis, chosen: Sequence[Finding]) -> Proof | None:
+    return chosen[0].proof if len(chosen) == 1 else analysis.document.joint_proof
+
+
 def _reference(findings: Sequence[Finding], finding: Finding) -> str:
     return f"{finding.code}#{findings.index(finding) + 1}"
 
@@ -124,18 +161,29 @@ def _reference(findings: Sequence[Finding], finding: Finding) -> str:
 def _written(gathered: Gathered, chosen: Sequence[Finding], target: Path, progress: Progress) -> Fixed:
     assert gathered.opened_as is not None
     assert gathered.directory is not None
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        progress("writing the model", 0, 0)
-        notes = _write(gathered.opened_as, gathered.directory, chosen, partial / "model")
-        progress("reading it back", 0, 0)
-        fixed = _checked(gathered.opened_as, gathered.directory, partial / "model", chosen)
-        os.replace(partial / "model", target)
+        with workplace.beside(target) as folder:
+            made = folder / "model"
+            progress("writing the model", 0, 0)
+            notes = _write(gathered.opened_as, gathered.directory, chosen, made)
+            progress("reading it back, and comparing", 0, 0)
+            fixed = _checked(gathered.opened_as, gathered.directory, made, chosen, _other_signatures(gathered))
+            if os.path.lexists(target):
+                raise ExecutionError(f"'{target}' was made by somebody else meanwhile; nothing was written")
+            os.replace(made, target)
     except TrialError as error:
         raise ExecutionError(f"the model could not be written with its fixes: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return replace(fixed, directory=str(target), notes=notes, settings=settings_proven(chosen))
+    except OSError as error:
+        raise ExecutionError(f"'{target}' could not be written: {error.strerror or error}") from error
+    return replace(fixed, directory=str(target), notes=(*notes, *fixed.notes), settings=settings_proven(chosen))
+
+
+def _other_signatures(gathered: Gathered) -> tuple[str, ...]:
+    """Return the signatures that are written and were not measured."""
+    if gathered.loaded is None or gathered.opened_as is None:
+        return ()
+    own = gathered.opened_as["signature"]
+    return tuple(one.name for one in gathered.loaded.signatures if one.name not in {own, CALL})
 
 
 def _write(opened_as: Mapping[str, Any], folder: Path, chosen: Sequence[Finding], model: Path) -> tuple[str, ...]:
@@ -147,47 +195,69 @@ def _write(opened_as: Mapping[str, Any], folder: Path, chosen: Sequence[Finding]
         runner.close()
 
 
-def _checked(opened_as: Mapping[str, Any], folder: Path, model: Path, chosen: Sequence[Finding]) -> Fixed:
+def _checked(
+    opened_as: Mapping[str, Any], folder: Path, model: Path, chosen: Sequence[Finding], others: Sequence[str] = ()
+) -> Fixed:
     """Compare and time what is on disk against the original, in a process that has made neither."""
     runner = TrialRunner(opened_as, folder / "check")
+    computed = computes_in([finding.fix.edits for finding in chosen])
     try:
         runner.open(TIME_LIMIT_S)
-        runner.load(WRITTEN, model, TIME_LIMIT_S)
-        worst = _worst(runner.compare(WRITTEN, _computes_in(chosen), TIME_LIMIT_S).differences)
-        pairs = runner.time("original", WRITTEN, PAIRS, BLOCK_MS, TIME_LIMIT_S)
+        differences = _read_back(runner, model, computed)
+        pairs = runner.time(ORIGINAL, WRITTEN, PAIRS, BLOCK_MS, TIME_LIMIT_S)
+        more, notes = _compared_too(runner, model, computed, others)
     finally:
         runner.close()
     return Fixed(
         directory=str(model),
         applied=tuple(filter(_changes_the_graph, chosen)),
-        difference=worst,
+        difference=max([*differences, *more], key=lambda item: item.max_rel or 0.0),
         wall=_ratio([pair.before_ns for pair in pairs], [pair.after_ns for pair in pairs]),
         cpu=_ratio([pair.before_cpu_ns for pair in pairs], [pair.after_cpu_ns for pair in pairs]),
         bytes_before=_size(Path(opened_as["target"])),
         bytes_after=_size(model) or 0,
-        notes=(),
+        signatures=1 + len(others) - len(notes),
+        notes=notes,
     )
 
 
-def _computes_in(chosen: Sequence[Finding]) -> str | None:
-    """Return the type that an edit changes to: outputs are judged at its tolerance."""
-    types = {str(edit["to"]) for finding in chosen for edit in finding.fix.edits if edit["edit"] == "change-dtype"}
-    return next(iter(types), None)
+def _read_back(runner: TrialRunner, model: Path, computed: str | None) -> tuple[Difference, ...]:
+    runner.load(WRITTEN, model, TIME_LIMIT_S)
+    return _agreeing(runner.compare(WRITTEN, computed, TIME_LIMIT_S))
 
 
-def _worst(differences: Sequence[Difference]) -> Difference:
-    """Return the largest difference.
+def _compared_too(
+    runner: TrialRunner, model: Path, computed: str | None, others: Sequence[str]
+) -> tuple[list[Difference], tuple[str, ...]]:
+    """Compare the other signatures on inputs made at random; a note says which could not be."""
+    differences: list[Difference] = []
+    notes: list[str] = []
+    for name in others:
+        try:
+            runner.turn_to(name, TIME_LIMIT_S)
+            differences += _read_back(runner, model, computed)
+        except TrialError as error:
+            notes.append(f"signature '{name}' was written and not compared: {error}")
+    return differences, tuple(notes)
+
+
+def _agreeing(comparison: Comparison) -> tuple[Difference, ...]:
+    """Return the differences.
 
     Raises
     ------
     ExecutionError
         When one is beyond its tolerance.
+    TrialError
+        When the original does not agree with itself.
     """
-    for item in differences:
+    if comparison.unstable:
+        raise TrialError(f"the original's own output '{comparison.unstable[0].output}' changes from call to call")
+    for item in comparison.differences:
         if not item.agrees:
-            how = item.mismatch or f"by {item.max_rel:.1e}, with {item.tolerance:.0e} allowed"
-            raise ExecutionError(f"output '{item.output}' of the written model differs {how}; nothing was kept")
-    return max(differences, key=lambda item: item.max_rel or 0.0)
+            how = item.mismatch or f"it differs by {item.max_rel:.1e}, with {item.tolerance:.0e} allowed"
+            raise ExecutionError(f"output '{item.output}' of the written model: {how}; nothing was kept")
+    return comparison.differences
 
 
 def _ratio(before: Sequence[float], after: Sequence[float]) -> Ratio:
@@ -204,21 +274,43 @@ def _size(path: Path) -> int | None:
 
 def in_words(fixed: Fixed) -> list[str]:
     """Return the outcome as lines for a person: what was applied, before and after, and how the outputs compare."""
-    applied = ", ".join(f"{item.code} {item.rule}" for item in fixed.applied)
     size = f"{format_bytes(fixed.bytes_before)} -> {format_bytes(fixed.bytes_after)}"
     relative = f"{fixed.difference.max_rel:.1e}" if fixed.difference.max_rel is not None else UNKNOWN
+    signatures = "" if fixed.signatures == 1 else f", of {fixed.signatures} signatures"
     return [
         fixed.directory,
-        f"  applied    {applied}",
+        f"  applied    {_named(fixed.applied)}",
+        *(f"  left out   {_named([one])}: proven alone, and not together with these" for one in fixed.left_out),
+        *([f"  proven     {printable(fixed.proof.why)}"] if fixed.proof else []),
+        "  read back from disk, and measured once more beside the original:",
         f"  wall time  {_in_words(fixed.wall)}",
         f"  CPU time   {_in_words(fixed.cpu)}",
-        f"  outputs    differ by at most {relative} relative ({fixed.difference.tolerance:.0e} allowed)",
+        f"  outputs    differ by at most {relative} relative ({fixed.difference.tolerance:.0e} allowed){signatures}",
         f"  on disk    {size}",
-        *(f"  note       {printable(note)}" for note in fixed.notes),
+        *(f"  note       {printable(note)}" for note in (*_doubts(fixed), *fixed.notes)),
         *(f"  set too    {line}" for line in fixed.settings),
     ]
 
 
+def _named(findings: Sequence[Finding]) -> str:
+    return ", ".join(f"{item.code} {item.rule}" for item in findings)
+
+
 def _in_words(ratio: Ratio) -> str:
-    spread = f" [{ratio.ci95.low:.2f}, {ratio.ci95.high:.2f}]" if ratio.ci95 else ""
-    return f"{format_ns(ratio.before_ns)} -> {format_ns(ratio.after_ns)}: {ratio.factor:.2f}x{spread}"
+    """Return medians and ratio; the ratio is the median of the pairs', which need not be that of the medians."""
+    spread = f", 95 % in [{ratio.ci95.low:.2f}, {ratio.ci95.high:.2f}]" if ratio.ci95 else ""
+    return (
+        f"{format_ns(ratio.before_ns)} -> {format_ns(ratio.after_ns)} a step; pair by pair {ratio.factor:.2f}x{spread}"
+    )
+
+
+def _doubts(fixed: Fixed) -> list[str]:
+    """Say so where the second measurement is no confirmation of the first."""
+    wall = fixed.wall.ci95
+    if wall is None or wall.low > 1:
+        return []
+    if wall.high < 1:
+        return ["it was proven faster, and is slower now that it was measured once more: measure it where it is to run"]
+    return [
+        f"these {PAIRS} pairs alone show no gain of wall time (1 lies in the interval); the proof rests on the first"
+    ]

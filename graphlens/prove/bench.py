@@ -176,7 +176,7 @@ def tried(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: OnPair
 def _measured(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: OnPairs) -> Proof:
     control = _control_of(bench, fixes, budget, on_pairs)
     applied = bench.runner.apply(FIXED, fixes, budget.limit_s())
-    comparison = bench.runner.compare(FIXED, _computes_in(fixes), budget.limit_s())
+    comparison = bench.runner.compare(FIXED, computes_in(fixes), budget.limit_s())
     proof = _compared(comparison, applied)
     if proof.verdict == "failed" or comparison.unstable:
         return proof
@@ -192,7 +192,7 @@ def _placed(proof: Proof, applied: Applied) -> Proof:
     return replace(proof, why=f"{proof.why}; measured between two processes, the second with {applied.where}")
 
 
-def _computes_in(fixes: Sequence[Edits]) -> str | None:
+def computes_in(fixes: Sequence[Edits]) -> str | None:
     """Return the type that the fixes say they compute in from now on, which bounds how exact they can be."""
     return next((str(edit["to"]) for edits in fixes for edit in edits if "to" in edit), None)
 

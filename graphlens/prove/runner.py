@@ -271,6 +271,11 @@ class TrialRunner:
         request = {**self._request, "target": str(target), "kind": "saved_model", "tag": None}
         self._ask("load", time_limit_s, variant=variant, request=request)
 
+    def turn_to(self, signature: str, time_limit_s: float) -> None:
+        """Open another signature of the target, on inputs made at random; all variants are forgotten."""
+        self._request = {**self._request, "signature": signature, "inputs": None, "shapes": {}}
+        self.open(time_limit_s)
+
     def close(self) -> None:
         """End the children."""
         self._end_second()

@@ -26,6 +26,7 @@ Judged = Literal["proven", "refuted", "inconclusive"]
 LEAST_GAIN: Final = 1.02
 
 _MORE_TIME: Final = "the time budget; raise --time-budget"
+_ADVICE: Final = "a quiet machine or more time would tell"
 
 WALL: Final = "wall time"
 CPU: Final = "CPU time"
@@ -86,8 +87,11 @@ def _is_refuted(quantities: Sequence[Quantity]) -> bool:
 
 
 def _nothing_gained(quantities: Sequence[Quantity]) -> str:
-    if any(quantity.slows for quantity in quantities):
+    wall, *rest = quantities
+    if wall.slows:
         return "applied, and it is slower here"
+    if any(quantity.slows for quantity in rest):
+        return "applied, and it takes more CPU time here"
     return f"applied, and it gives nothing here ({LEAST_GAIN - 1:.0%} would be worth having)"
 
 
@@ -101,8 +105,8 @@ def _doubt(quantities: Sequence[Quantity]) -> str:
     assert doubtful.noise is not None
     if doubtful.ratio.low > LEAST_GAIN:
         reach = f"A against A reaches {doubtful.noise.low:.2f} to {doubtful.noise.high:.2f}"
-        return f"{doubtful.name} is not clear of the machine's noise: {_numbers([doubtful])}, and {reach}"
-    return f"neither a gain nor its absence is shown: {_numbers(quantities)}; a quiet machine or more time would tell"
+        return f"{doubtful.name} is not clear of the machine's noise: {_numbers([doubtful])}, and {reach}; {_ADVICE}"
+    return f"neither a gain nor its absence is shown: {_numbers(quantities)}; {_ADVICE}"
 
 
 def _numbers(quantities: Sequence[Quantity]) -> str:

@@ -130,7 +130,9 @@ def open_target(session: Session, request: dict[str, Any], threads: Mapping[str,
     opened = child.open_requested(request)
     capture = CaptureDirectory(session.directory / "opened", {key: request.get(key) for key in ("kind", "signature")})
     prepared = measure.prepare(opened, child.plan_of(request, session.directory), capture)
-    session.prepared, session.owner = prepared, opened
+    session.prepared, session.owner, session.probe = prepared, opened, None
+    session.variants.clear()
+    session.calls.clear()
     call = shortest_call(prepared.traced)
     session.variants[ORIGINAL] = Variant(None, call, measure.synchronous(lambda: call(prepared.tensors)))
     with suppress(_Refusal):  # it is said when a copy is asked for
