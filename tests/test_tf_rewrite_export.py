@@ -347,6 +347,16 @@ def test_files_that_the_graph_reads_or_servers_do_are_taken_along_and_the_rest_i
     assert loaded.signatures["serving_default"](x=tf.ones(1))["text"].numpy() == b"words"
 
 
+def test_an_input_keeps_a_name_that_is_no_keyword(lab: Any, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    double = tf.function(lambda a_b: {"y": a_b * 2.0}, autograph=False)
+    traced = double.get_concrete_function(tf.TensorSpec((None,), tf.float32, name="a-b"))
+    tf.saved_model.save(tf.Module(), str(tmp_path / "source"), signatures=traced)
+    lab.rewrite.write_saved_model(tmp_path / "source", {}, tmp_path / "result")
+    assert difference(tmp_path / "source", tmp_path / "result") == 0
+
+
 # -- refused --------------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -193,17 +194,23 @@ def _save(root: Any, folder: Path, signatures: Mapping[str, Any]) -> None:
 def _signature(program: Program) -> Any:
     """Return the program as a function of keywords that returns a dictionary, which is what a signature is."""
     names = _output_keys(program)
+    keywords = [_keyword(name, index) for index, name in enumerate(program.names)]
 
     def serve(**tensors: Any) -> dict[str, Any]:
-        outputs = building.imported(program, [tensors[name] for name in program.names])
+        outputs = building.imported(program, [tensors[keyword] for keyword in keywords])
         return dict(zip(names, outputs, strict=True))
 
     specs = {
-        name: tf.TensorSpec(spec.shape, spec.dtype, name=name)
-        for name, spec in zip(program.names, program.signature, strict=True)
+        keyword: tf.TensorSpec(spec.shape, spec.dtype, name=name)
+        for keyword, name, spec in zip(keywords, program.names, program.signature, strict=True)
     }
     function = tf.function(serve, autograph=False, jit_compile=program.compiled or None)
     return building.concrete_of(function, (), specs)
+
+
+def _keyword(name: str, index: int) -> str:
+    """Return the keyword for an input; its name in the signature may be one that Python cannot pass."""
+    return name if name.isidentifier() and not iskeyword(name) else f"argument_{index}"
 
 
 def _output_keys(program: Program) -> list[str]:
