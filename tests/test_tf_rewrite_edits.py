@@ -281,6 +281,16 @@ def test_checks_and_prints_go_with_what_they_alone_need(lab: Any, tf: Any) -> No
     }
 
 
+def test_a_check_that_an_op_waits_for_by_name_goes(lab: Any, tf: Any) -> None:
+    def checked(x: Any) -> Any:
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_max(x) < 1e9, [x])]):
+            return tf.exp(x)
+
+    edited = lab.trace(checked, lab.random(2, 4)).edited({"edit": "remove-debug-ops"})
+    assert edited.difference == 0
+    assert edited.types["If"] == edited.types["Max"] == 0
+
+
 def test_an_op_that_is_no_check_is_not_taken_out(lab: Any, tf: Any) -> None:
     traced = lab.trace(lambda x: tf.nn.relu(x, name="relu"), lab.random(2, 4))
     assert "no check" in refusal(traced, edit="remove-debug-ops", ops=["relu"])

@@ -65,16 +65,23 @@ def _only_checks(draft: Draft, name: str) -> bool:
     node = draft.node(name)
     if node.op not in _CONDITIONALS or draft.is_fetched(name):
         return False
-    if any(
-        ref for reader in draft.readers(name) for ref in nodes.data_inputs(draft.node(reader)) if _is_from(ref, name)
-    ):
+    if not all(_is_waited_for_only(draft, reader) for reader in _data_readers(draft, name)):
         return False
     effects = [inner for inner in _inner(draft, node) if nodes.touches_state(inner) and inner.op not in nodes.READS]
     return bool(effects) and all(_DEBUG.match(inner.op) for inner in effects)
 
 
-def _is_from(ref: str, name: str) -> bool:
-    return nodes.source(ref) == name
+def _data_readers(draft: Draft, name: str) -> list[str]:
+    return [
+        reader
+        for reader in draft.readers(name)
+        if any(nodes.source(ref) == name for ref in nodes.data_inputs(draft.node(reader)))
+    ]
+
+
+def _is_waited_for_only(draft: Draft, name: str) -> bool:
+    """Whether an op hands on a value that nobody takes: TensorFlow waits for a check by such an ``Identity``."""
+    return draft.node(name).op == "Identity" and not draft.is_fetched(name) and not _data_readers(draft, name)
 
 
 def _inner(draft: Draft, node: Any) -> Iterator[Any]:
@@ -94,11 +101,20 @@ def _leave_out(draft: Draft, name: str) -> None:
     if _HAND_ON.match(node.op):
         draft.bypass(name)
         return
-    for reader in draft.waiting(name):
-        draft.wait_instead(reader, name, nodes.control_inputs(node))
+    for reader in _data_readers(draft, name):
+        if _is_waited_for_only(draft, reader):
+            _stop_waiting(draft, reader)
+            draft.remove(reader)
+    _stop_waiting(draft, name)
     if draft.readers(name) or draft.is_fetched(name):
         raise RewriteError(f"the result of '{name}' ({node.op}) is read, so it cannot be left out")
     draft.remove(name)
+
+
+def _stop_waiting(draft: Draft, name: str) -> None:
+    """Let who waits for an op wait for what it waits for."""
+    for reader in draft.waiting(name):
+        draft.wait_instead(reader, name, nodes.control_inputs(draft.node(name)))
 
 
 # -- dropout --------------------------------------------------------------------------------------------------------
