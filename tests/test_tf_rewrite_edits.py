@@ -100,23 +100,6 @@ def test_what_depends_on_an_input_is_not_computed_before(lab: Any, tf: Any) -> N
     assert "depends on the inputs" in refusal(traced, edit="fold-constant", ops=["root"])
 
 
-def test_loops_of_tensorflow_1_are_neither_followed_nor_frozen(lab: Any, tf: Any) -> None:
-    tf.compat.v1.disable_control_flow_v2()
-    try:
-        with tf.Graph().as_default() as graph:
-            x = tf.compat.v1.placeholder(tf.float32, [2], name="x")
-            looped = tf.while_loop(lambda i: i < 3.0, lambda i: (i + 1.0,), (tf.constant(0.0),))
-            tf.multiply(x, looped, name="out")
-    finally:
-        tf.compat.v1.enable_control_flow_v2()
-    wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph.as_graph_def(), name=""), [])
-    function = wrapped.prune("x:0", "out:0")
-    program = lab.of_function(function)
-    assert lab.types(program)["Merge"] == 1
-    with pytest.raises(RewriteError):
-        lab.rewrite.apply(program, [{"edit": "fold-constant"}])
-
-
 def test_equal_constants_are_kept_once(lab: Any, tf: Any) -> None:
     table = lab.random(16, 16)
     traced = lab.trace(

@@ -357,6 +357,17 @@ def test_an_input_keeps_a_name_that_is_no_keyword(lab: Any, tmp_path: Path) -> N
     assert difference(tmp_path / "source", tmp_path / "result") == 0
 
 
+def test_lost_gradients_are_said(lab: Any, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def through(x: Any) -> Any:
+        return tf.round(x), lambda upstream: upstream
+
+    program = lab.trace(lambda x: through(x) * 2.0, lab.random(2, 3)).program
+    assert "custom_gradient" in lab.rewrite.export({"serving_default": program}, tmp_path / "out")[0]
+
+
 # -- refused --------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -172,6 +173,59 @@ def test_a_branch_that_is_not_taken_stays_dead(lab: Any, tf: Any, edit: str, sig
     else:
         with pytest.raises(RewriteError):
             traced.edited({"edit": edit})
+
+
+@pytest.fixture
+def written_by_tensorflow_1(lab: Any, tf: Any, tmp_path: Path) -> Callable[[Callable[..., Any]], Any]:
+    """Writes a step of TensorFlow 1 as a SavedModel, and opens it as a function."""
+    v1 = tf.compat.v1
+
+    def opened(step: Callable[..., Any]) -> Any:
+        folder = str(tmp_path / step.__name__)
+        v1.disable_control_flow_v2()
+        try:
+            with v1.Graph().as_default(), v1.Session() as session:
+                x = v1.placeholder(tf.float32, [3], name="x")
+                held = v1.get_variable("held", initializer=np.array([1.0, 2.0, 3.0], "float32"), use_resource=True)
+                y = tf.identity(step(x, held))
+                session.run(v1.global_variables_initializer())
+                v1.saved_model.simple_save(session, folder, {"x": x}, {"y": y})
+        finally:
+            v1.enable_control_flow_v2()
+        loaded = tf.saved_model.load(folder)
+        lab.KEPT.append(loaded)
+        return loaded.signatures["serving_default"]
+
+    return opened
+
+
+def test_variables_that_branches_of_tensorflow_1_read_are_read_there(
+    lab: Any, tf: Any, written_by_tensorflow_1: Any
+) -> None:
+    function = written_by_tensorflow_1(
+        lambda x, held: tf.compat.v1.cond(tf.reduce_sum(x) > 0.0, lambda: x * held[0], lambda: x - held[1])
+    )
+    program = lab.of_function(function)
+    assert lab.types(program)["Merge"] == 1
+    for edits in ([], [{"edit": "merge-constants"}]):
+        built = lab.rewrite.build(lab.rewrite.apply(program, edits))
+        for sign in (1.0, -1.0):
+            x = tf.fill([3], sign)
+            assert np.array_equal(function(x=x)["y"], built.call([x])["y"])
+
+
+def test_what_tracing_would_put_in_a_wrong_order_is_refused(lab: Any, tf: Any, written_by_tensorflow_1: Any) -> None:
+    def writes_after(x: Any, held: Any) -> Any:
+        either = tf.compat.v1.cond(tf.reduce_sum(x) > 0.0, lambda: x + held, lambda: x)
+        with tf.control_dependencies([either]):
+            return either + held.assign_add([1.0] * 3)
+
+    def loops(x: Any, held: Any) -> Any:
+        return tf.while_loop(lambda i, _: i < 3, lambda i, y: (i + 1, y * 1.5), (0, x))[1]
+
+    for step, reason in ((writes_after, "is written, and used in a branch"), (loops, "enters a loop")):
+        with pytest.raises(RewriteError, match=reason):
+            lab.of_function(written_by_tensorflow_1(step))
 
 
 # -- exact values ---------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from graphlens.tf import private
 from graphlens.tf.inputs import InputSpec
-from graphlens.tf.rewrite import flatten, nodes
+from graphlens.tf.rewrite import branches, flatten, nodes
 from graphlens.tf.targets import Opened
 
 # Behind these, errors are squeezed: what goes into one is compared, not what comes out.
@@ -22,6 +22,11 @@ _FIRST_ARGUMENT: Mapping[str, int] = {
     **dict.fromkeys(["If", "StatelessIf", "Case", "StatelessCase"], 1),
 }
 _HANDS_ON = frozenset({"Identity", "StopGradient", "Reshape", "Squeeze"})
+
+_OWN_GRADIENT = "_gradient_op_type"
+_GRADIENTS_LOST = (
+    "Gradients that the model defines itself (tf.custom_gradient) are not kept: train the original, not the result."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,16 +99,18 @@ def of_function(concrete: Any) -> Program:
     Raises
     ------
     RewriteError
-        If its graph holds what cannot be copied, such as a custom op that is not loaded.
+        If its graph holds what cannot be copied, such as a custom op that is not loaded, or a loop of TensorFlow 1.
     """
     graph_def = concrete.graph.as_graph_def(add_shapes=True)
     flat = flatten.flatten(graph_def)
-    library = flatten.library_of(graph_def, flat.nodes)
+    inlined, in_branches = branches.with_handles_outside(flat.nodes)
+    library = flatten.library_of(graph_def, inlined)
     bindings = _bindings(concrete)
-    written = written_handles(flat.nodes, library, bindings)
-    for node in flat.nodes:
+    written = written_handles(inlined, library, bindings)
+    branches.refuse_disorder(inlined, in_branches, written)
+    for node in inlined:
         node.attr.pop("_output_shapes", None)
-    kept = flatten.drop_idle_controls(flat.nodes, frozenset(_unwritten_reads(flat.nodes, bindings, written)))
+    kept = flatten.drop_idle_controls(inlined, frozenset(_unwritten_reads(inlined, bindings, written)))
     outputs = [output for output in concrete.outputs if output is not None]
     program = Program(
         graph=flatten.graph_of(kept, library, graph_def.versions),
@@ -118,9 +125,17 @@ def of_function(concrete: Any) -> Program:
         shapes=flat.shapes,
         written=written,
         compiled=private.is_jit_compiled(concrete),
+        notes=_gradients_lost(graph_def),
         owner=concrete,
     )
     return replace(program, graph=pruned(program))
+
+
+def _gradients_lost(graph_def: Any) -> tuple[str, ...]:
+    """Return a note if the function defines gradients of its own, which a copy does not have."""
+    bodies = [graph_def.node, *(function.node_def for function in graph_def.library.function)]
+    own = any(node.op == "IdentityN" and _OWN_GRADIENT in node.attr for body in bodies for node in body)
+    return (_GRADIENTS_LOST,) if own else ()
 
 
 def _spec(argument: Any) -> Any:
