@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from graphlens.facts.core import Facts
+from graphlens.facts.flat import layer_of
 from graphlens.facts.padding import ZeroPadding, zero_paddings
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.ir.graph import op_of
@@ -64,7 +65,8 @@ def _evidence(facts: Facts, item: ZeroPadding) -> Mapping[str, Any]:
     return {
         "layer": facts.layer(item.ran_as) or item.ran_as,
         "zeros": str([list(pair) for pair in item.zeros]),
-        "before": [f"{_type(facts, reader)} {reader}" for reader in item.readers],
+        "before": [layer_of(reader, facts.traced or ()) or reader for reader in item.readers],
+        "kernel": "/".join(dict.fromkeys(_type(facts, reader) for reader in item.readers)),
         "becomes": "/".join(dict.fromkeys(item.forms)),
         "ns": _ns(facts, item),
     }
