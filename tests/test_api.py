@@ -47,7 +47,7 @@ def test_analyze_and_load_judge_a_capture_the_same(tiny: graphlens.Analysis) -> 
 
 def test_an_analysis_shows_itself_in_a_notebook(tiny: graphlens.Analysis) -> None:
     frame = tiny._repr_html_()
-    assert frame.startswith("<iframe srcdoc=")
+    assert frame.startswith('<iframe sandbox="allow-scripts allow-downloads" srcdoc=')
     assert "unfolded-batch-norm" in frame
     assert "<script" not in frame  # whatever the page holds is escaped into the attribute
 

@@ -124,7 +124,9 @@ class Analysis:
         from graphlens.report.html import render
 
         page = html.escape(render(self.document), quote=True)
-        return f'<iframe srcdoc="{page}" width="100%" height="800" frameborder="0"></iframe>'
+        # The sandbox keeps the page, whose names come from a model, apart from the notebook and its kernel.
+        allowed = "allow-scripts allow-downloads"
+        return f'<iframe sandbox="{allowed}" srcdoc="{page}" width="100%" height="800" frameborder="0"></iframe>'
 
 
 class _Annotator:

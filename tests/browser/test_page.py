@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from graphlens import report
+from graphlens.pipeline.result import Analysis
 from tests import sample_document, sample_proofs
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -101,6 +102,20 @@ def test_a_deep_link_opens_its_finding(visit):
     assert not page.locator("#finding-GL602-1").is_visible()
     page.evaluate("location.hash = '#finding-GL602-1'")
     page.wait_for_selector("#finding-GL602-1", state="visible")
+
+
+def test_links_stay_inside_the_frame_of_a_notebook(browser, tmp_path):
+    frame = Analysis(sample_document.RICH)._repr_html_()
+    (tmp_path / "notebook.html").write_text(f"<!doctype html><p>the notebook</p>{frame}", "utf-8")
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    page.goto((tmp_path / "notebook.html").as_uri())
+    report_in_frame = page.frame_locator("iframe")
+    report_in_frame.locator("nav a[href='#ops']").click()
+    report_in_frame.locator("#op-table a[href='#finding-GL203-1']").first.click()
+    assert report_in_frame.locator("#finding-GL203-1").is_visible()
+    assert page.frames[1].evaluate("scrollY") > 0
+    context.close()
 
 
 def test_all_findings_open_and_close(visit):

@@ -14,16 +14,23 @@
   });
 
   // -- deep links: open what a link points into
-  const reveal = () => {
+  const reveal = (hash = location.hash) => {
     let target = null;
-    try { target = byId(decodeURIComponent(location.hash.slice(1))); } catch { return; }
+    try { target = byId(decodeURIComponent(hash.slice(1))); } catch { return; }
     if (!target) return;
     const row = target.closest("#op-table tr");
     if (row && row.hidden) { filter.value = ""; applyFilter(); }
     for (let node = target; node; node = node.parentElement) if (node.localName === "details") node.open = true;
     target.scrollIntoView();
   };
-  addEventListener("hashchange", reveal);
+  addEventListener("hashchange", () => reveal());
+  // In the frame of a notebook a link is resolved against the notebook, which would take the report's place.
+  if (location.protocol === "about:") addEventListener("click", (event) => {
+    const link = event.target.closest("a[href^='#']");
+    if (!link) return;
+    event.preventDefault();
+    reveal(link.getAttribute("href"));
+  });
 
   // -- findings: open and close all
   const toggle = byId("toggle-findings");
