@@ -264,7 +264,8 @@ def test_a_sum_of_branches_with_the_same_rows_becomes_addn(lab: Any, tf: Any) ->
     def block(x: Any) -> Any:
         y = tf.nn.relu(tf.nn.conv2d(tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]), kernel, 1, "VALID") + bias)
         z = tf.reshape(tf.matmul(tf.reshape(y, [-1, 4]), kernel[0, 0]), [-1, 5, 5, 4])
-        return tf.add(y * x, z * tf.reduce_mean(x), name="sum")
+        gate = tf.reshape(tf.sigmoid(tf.reduce_mean(z, [1, 2])), [-1, 1, 1, 4])
+        return tf.add(y * x, z * tf.reduce_mean(x) * gate, name="sum")
 
     edited = lab.trace(block, lab.random(2, 5, 5, 4)).edited({"edit": "sum-by-add-n", "ops": ["sum"]})
     assert edited.difference < 1e-6

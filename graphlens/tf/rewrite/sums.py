@@ -19,6 +19,7 @@ _ROW_BY_ROW = UNARY | frozenset(
     FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3 LRN Softmax LogSoftmax ResizeBilinear ResizeNearestNeighbor
     PreventGradient""".split()
 )
+_REDUCTIONS = frozenset({"Mean", "Sum", "Max", "Min", "Prod"})
 _PADS = frozenset({"Pad", "PadV2", "MirrorPad"})
 _ELEMENTWISE = BINARY | frozenset({"AddN", "FloorDiv", "FloorMod"})
 
@@ -98,7 +99,15 @@ class _RowsOf:
     def _keeps_rows(self, node: Any) -> bool:
         if node.op == "MatMul":
             return not nodes.flag(node, "transpose_a")
+        if node.op in _REDUCTIONS:
+            return self._leaves_rows(*nodes.data_inputs(node))
         return node.op in _ROW_BY_ROW or (node.op in _PADS and self._pads_no_rows(nodes.data_inputs(node)[1]))
+
+    def _leaves_rows(self, reduced: str, axes: str) -> bool:
+        rank = self._draft.shape(reduced).rank
+        if not rank or not self._values.is_frozen(axes):
+            return False
+        return all(int(axis) % rank != 0 for axis in self._values.of([axes])[0].flat)
 
     def _pads_no_rows(self, paddings: str) -> bool:
         return self._values.is_frozen(paddings) and not self._values.of([paddings])[0][0].any()
