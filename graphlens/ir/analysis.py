@@ -75,6 +75,9 @@ class Proof:
         The line that measures this again.
     parts
         The findings whose fixes were applied together, as ``CODE#rank``; empty for a single fix.
+    on_top_of, base_share
+        The rules whose proven fixes were applied before and after alike, and what of the original's time the program
+        then takes: the speedup is that of the faster program.
     """
 
     verdict: Literal["proven", "refuted", "inconclusive", "failed", "not-run"]
@@ -104,6 +107,8 @@ class Proof:
     expected_share: float | None = None
     command: str | None = None
     parts: tuple[str, ...] = ()
+    on_top_of: tuple[str, ...] = ()
+    base_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

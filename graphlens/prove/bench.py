@@ -29,6 +29,7 @@ from graphlens.units import format_ns
 
 COPY: Final = "copy"  # of the original, built like the fixes and not edited
 FIXED: Final = "fixed"
+BASE: Final = "base"  # with the fixes that another one is to be measured on top of
 
 # Of the original in a process of its own, with nothing set.
 SECOND_PROCESS: Final[Edits] = ({"edit": SETTING},)
@@ -147,8 +148,14 @@ def _check_copy(comparison: Comparison) -> None:
         raise BlockedError("failed", f"even an unedited copy of the program gives other outputs: {_difference(worst)}")
 
 
-def tried(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: OnPairs) -> Proof:
-    """Apply ``fixes`` one after another to a copy, compare its outputs, and time it against the original.
+def tried(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: OnPairs, base: Sequence[Edits] = ()) -> Proof:
+    """Apply ``fixes`` one after another to a copy, compare its outputs with the original's, and time it.
+
+    Parameters
+    ----------
+    base
+        Fixes that are applied before ``fixes``, and to what the copy is timed against: the original where there are
+        none.
 
     Raises
     ------
@@ -157,7 +164,7 @@ def tried(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: OnPair
     """
     started_s = budget.clock()
     try:
-        proof = _measured(bench, fixes, budget, on_pairs)
+        proof = _measured(bench, fixes, budget, on_pairs, base)
     except RefusedError:
         raise
     except BlockedError as error:
@@ -170,17 +177,20 @@ def tried(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: OnPair
         proof = Proof("failed", f"TensorFlow failed on the changed program: {error}")
     with suppress(TrialError):
         bench.runner.drop(FIXED)
+        bench.runner.drop(BASE)
     return replace(proof, spent_s=round(budget.clock() - started_s, 1))
 
 
-def _measured(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: OnPairs) -> Proof:
+def _measured(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: OnPairs, base: Sequence[Edits]) -> Proof:
     control = _control_of(bench, fixes, budget, on_pairs)
-    applied = bench.runner.apply(FIXED, fixes, budget.limit_s())
-    comparison = bench.runner.compare(FIXED, computes_in(fixes), budget.limit_s())
+    if base:
+        bench.runner.apply(BASE, base, budget.limit_s())
+    applied = bench.runner.apply(FIXED, [*base, *fixes], budget.limit_s())
+    comparison = bench.runner.compare(FIXED, computes_in([*base, *fixes]), budget.limit_s())
     proof = _compared(comparison, applied)
     if proof.verdict == "failed" or comparison.unstable:
         return proof
-    experiment = Experiment(bench.runner, ORIGINAL, FIXED, bench.plan, control, bench.with_cpu)
+    experiment = Experiment(bench.runner, BASE if base else ORIGINAL, FIXED, bench.plan, control, bench.with_cpu)
     sample = experiment.run(budget, experiment.is_settled, on_pairs)
     return _placed(_timed(proof, experiment.quantities(sample), sample), applied)
 

@@ -11,6 +11,7 @@ from typing import Final
 from graphlens.config import Progress, no_progress
 from graphlens.ir.analysis import Finding, Proof, Saving, severity_of
 from graphlens.ir.ranking import order, ranked
+from graphlens.ir.settings import is_setting
 from graphlens.prove import questions, schedule, together
 from graphlens.prove.bench import Bench, BlockedError, OnPairs, opened, prepared, tried
 from graphlens.prove.experiment import Budget, Plan
@@ -109,8 +110,11 @@ def _measured(job: _Job, turns: Sequence[int]) -> tuple[dict[int, Proof], Joint]
         return {index: Proof(error.verdict, str(error)) for index in turns}, Joint((), Proof("not-run", str(error)))
     claims = [index for index in turns if not questions.is_question(job.findings[index])]
     asked = [index for index in turns if index not in claims]
-    alone = _alone(job, bench, claims, schedule.reserve_s(*_costs(job, bench, claims, asked), job.budget.left_s()))
+    costs = _costs(job, bench, claims, asked)
+    alone = _alone(job, bench, claims, schedule.reserve_s(*costs, job.budget.left_s()))
     joint = _together(job, bench, alone)
+    chances, joint = _second_chances(job, bench, alone, joint, sum(cost.least_s for cost in costs[1]))
+    alone |= chances
     answers = _alone(job, bench, asked)
     return alone | answers, _extended(job, bench, alone | answers, asked, joint)
 
@@ -183,6 +187,45 @@ def _together(job: _Job, bench: Bench, alone: Mapping[int, Proof]) -> Joint:
     return _extended(job, bench, alone, compiling, joint)
 
 
+def _second_chances(
+    job: _Job, bench: Bench, alone: Mapping[int, Proof], joint: Joint, reserve_s: float
+) -> tuple[dict[int, Proof], Joint]:
+    """Measure what was not shown alone on top of the proven fixes: of a shorter step a gain is a larger part."""
+    proofs: dict[int, Proof] = {}
+    for index in together.undecided(alone):
+        needed_s = 2 * _least_s(job, bench, index) + reserve_s
+        if job.budget.left_s() < needed_s or not _may_come_on_top(job, index, joint):
+            continue
+        budget = job.budget.slice((job.budget.left_s() - reserve_s) / 2)
+        proof = _on_top(job, bench, index, joint, budget)
+        both = _measuring(job, bench)([*joint.members, index]) if proof.verdict == "proven" else proof
+        proofs[index] = together.told_twice(proof, alone[index], both)
+        if both.verdict == "proven":
+            joint = Joint((*joint.members, index), both)
+    return proofs, joint
+
+
+def _may_come_on_top(job: _Job, index: int, joint: Joint) -> bool:
+    """Whether there is a faster program of one process to build on."""
+    involved = [job.findings[member] for member in (*joint.members, index)]
+    separate = any(questions.compiles_step(one) or any(map(is_setting, one.fix.edits)) for one in involved)
+    return bool(joint.members) and joint.proof.verdict == "proven" and not separate
+
+
+def _on_top(job: _Job, bench: Bench, index: int, joint: Joint, budget: Budget) -> Proof:
+    finding = job.findings[index]
+    codes = tuple(dict.fromkeys(job.findings[member].code for member in joint.members))
+    base = [job.findings[member].fix.edits for member in joint.members]
+    on_pairs = job.on_pairs(f"proving {finding.code} on top of {', '.join(codes)}")
+    try:
+        proof = tried(bench, [finding.fix.edits], budget, on_pairs, base)
+    except RefusedError as error:
+        return Proof("failed", f"the rewrite refused: {error}", on_top_of=codes)
+    share = 1 / joint.proof.speedup if joint.proof.speedup else None
+    described = replace(_described(job, [*joint.members, index], proof), on_top_of=codes, base_share=share)
+    return replace(described, expected_share=finding.saving.share)
+
+
 def _extended(job: _Job, bench: Bench, alone: Mapping[int, Proof], compiling: Sequence[int], joint: Joint) -> Joint:
     for index in compiling:
         if alone[index].verdict == "proven":
@@ -227,8 +270,9 @@ def _updated(finding: Finding, proof: Proof, step_ns: int | None) -> Finding:
     finding = questions.answered(finding, proof)
     if proof.verdict not in {"proven", "refuted"} or proof.speedup is None:
         return replace(finding, proof=proof)
-    share = max(0.0, 1 - 1 / proof.speedup)
-    base_ns = proof.before_ns if step_ns is None else step_ns
+    base_share = proof.base_share or 1.0
+    share = max(0.0, 1 - 1 / proof.speedup) * base_share
+    base_ns = proof.before_ns / base_share if step_ns is None and proof.before_ns is not None else step_ns
     saving = Saving(None if base_ns is None else round(share * base_ns), share, "measured")
     return replace(
         finding,

@@ -30,6 +30,23 @@ def proven(alone: Mapping[int, Proof]) -> list[int]:
     return sorted((index for index in alone if alone[index].verdict == "proven"), key=lambda i: -_gain(alone[i]))
 
 
+def undecided(alone: Mapping[int, Proof]) -> list[int]:
+    """Return what was timed alone with no clear outcome, the most promising first."""
+    left = [index for index, proof in alone.items() if proof.verdict == "inconclusive" and proof.speedup is not None]
+    return sorted(left, key=lambda index: -(alone[index].expected_share or 0.0))
+
+
+def told_twice(on_top: Proof, alone: Proof, both: Proof) -> Proof:
+    """Return what is to be said of a fix that was measured alone and on top of others, and with them if it gained.
+
+    It is proven where all at once are, too.
+    """
+    others = ", ".join(on_top.on_top_of)
+    if both.verdict == "proven":
+        return replace(on_top, why=f"on top of {others}: {on_top.why} (alone {_numbers(alone)})")
+    return replace(alone, why=f"{alone.why}; on top of {others}: {on_top.why}")
+
+
 def joined(members: Sequence[int], alone: Mapping[int, Proof], measure: Measure, name: Name) -> Joint:
     """Prove ``members`` at once; one that another has made impossible is left out, all but one if they are slower."""
     kept, left_out = list(members), []
