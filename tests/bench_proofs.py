@@ -74,14 +74,16 @@ def fixed(name: str, model: Path) -> str:
     """Fix a network, and measure the result with a script that knows both from disk only."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "fixed"
-        graphlens("fix", str(model), "-o", str(result))
+        written = graphlens("fix", str(model), "-o", str(result))
+        applied = [line.split(maxsplit=1)[1] for line in written.splitlines() if line.strip().startswith("applied")]
         highest = str(HIGHEST_INPUT.get(name, 1))
         command = [PYTHON, "-c", COMPARE, str(model), str(result), highest]
         said = subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder).stdout
         ratio, difference = json.loads(said.splitlines()[-1])
         return (
             f"{name} fixed: {ratio:.2f}x less CPU time (goal {GOALS[name]}x), logits differ by {difference:.1e} "
-            f"(goal 1e-5), {size_of(result) / size_of(model):.2f}x as large on disk (goal 1.1x)"
+            f"(goal 1e-5), {size_of(result) / size_of(model):.2f}x as large on disk (goal 1.1x); "
+            f"applied: {', '.join(applied)}"
         )
 
 
