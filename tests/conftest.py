@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from end_to_end import REAL, Outcome, python
@@ -46,6 +47,22 @@ tf.saved_model.save(unsafe, str(out / "writes_file"), signatures=unsafe.__call__
 
 Record = Callable[[str], Path]
 Analyzed = Callable[[str], graphlens.Analysis]
+
+
+@pytest.fixture(scope="session")
+def lab() -> Any:
+    """What the tests of rewrites share; it imports TensorFlow."""
+    import rewrite_lab
+
+    return rewrite_lab
+
+
+@pytest.fixture(scope="session")
+def tf() -> Any:
+    """TensorFlow, imported by the first test that needs it."""
+    import tensorflow
+
+    return tensorflow
 
 
 @pytest.fixture(scope="session")

@@ -15,13 +15,6 @@ FOLD = {"edit": "fold-affine"}
 TOLERANCE = 2e-6
 
 
-@pytest.fixture(scope="module")
-def lab() -> Any:
-    import rewrite_lab
-
-    return rewrite_lab
-
-
 def keras_norm(lab: Any, channels: int) -> Any:
     """Batch normalization as Keras 3 writes it: no op of that name, and its numbers in variables."""
     import tensorflow as tf

@@ -13,20 +13,6 @@ from graphlens.errors import RewriteError
 pytestmark = pytest.mark.tf
 
 
-@pytest.fixture(scope="module")
-def lab() -> Any:
-    import rewrite_lab
-
-    return rewrite_lab
-
-
-@pytest.fixture(scope="module")
-def tf() -> Any:
-    import tensorflow
-
-    return tensorflow
-
-
 def refusal(traced: Any, **edit: Any) -> str:
     with pytest.raises(RewriteError) as caught:
         traced.edited(edit)

@@ -76,13 +76,6 @@ def bytes_of(folder: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def lab() -> Any:
-    import rewrite_lab
-
-    return rewrite_lab
-
-
-@pytest.fixture(scope="module")
 def rich(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with everything: a vocabulary asset, a table, a loop, a conditional, and two signatures."""
     import tensorflow as tf

@@ -14,20 +14,6 @@ from graphlens.errors import RewriteError
 pytestmark = pytest.mark.tf
 
 
-@pytest.fixture(scope="module")
-def lab() -> Any:
-    import rewrite_lab
-
-    return rewrite_lab
-
-
-@pytest.fixture(scope="module")
-def tf() -> Any:
-    import tensorflow
-
-    return tensorflow
-
-
 def wrapped(lab: Any, tf: Any, function: Callable[..., Any], *examples: Any) -> Any:
     """Trace as TensorFlow 1 does: nothing runs that no output leads back to, and branches are ops of the graph."""
     tensors = [tf.convert_to_tensor(example) for example in examples]

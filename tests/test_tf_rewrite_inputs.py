@@ -15,13 +15,6 @@ TOLERANCE = 1e-5
 ARITHMETIC = ("Mul", "RealDiv", "Sub", "AddV2", "BiasAdd")
 
 
-@pytest.fixture(scope="module")
-def lab() -> Any:
-    import rewrite_lab
-
-    return rewrite_lab
-
-
 def normalized(lab: Any, channels: int) -> Any:
     """An input as EfficientNet normalizes it: scaled, shifted, and divided by a number per channel."""
     mean, deviation = lab.random(channels), lab.variable(channels)

@@ -11,20 +11,6 @@ from graphlens.errors import RewriteError
 pytestmark = pytest.mark.tf
 
 
-@pytest.fixture(scope="module")
-def lab() -> Any:
-    import rewrite_lab
-
-    return rewrite_lab
-
-
-@pytest.fixture(scope="module")
-def tf() -> Any:
-    import tensorflow
-
-    return tensorflow
-
-
 def block(lab: Any, tf: Any, layer: str, activation: str) -> Any:
     """A convolution and a hard swish whose ops have these names."""
     weights, bias = lab.variable(3, 3, 4, 8), lab.variable(8)

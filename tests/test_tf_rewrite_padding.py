@@ -24,20 +24,6 @@ NORM = {"edit": "fold-affine"}
 KINDS = ("depthwise", "conv", "conv3d")
 
 
-@pytest.fixture(scope="module")
-def lab() -> Any:
-    import rewrite_lab
-
-    return rewrite_lab
-
-
-@pytest.fixture(scope="module")
-def tf() -> Any:
-    import tensorflow
-
-    return tensorflow
-
-
 def convolution(lab: Any, kind: str, window: tuple[int, ...], channels: int) -> Any:
     """Return a convolution with weights of its own: ``(image, stride, padding, dilation) -> image``."""
     import tensorflow as tf

@@ -12,20 +12,6 @@ from graphlens.errors import RewriteError
 pytestmark = pytest.mark.tf
 
 
-@pytest.fixture(scope="module")
-def lab() -> Any:
-    import rewrite_lab
-
-    return rewrite_lab
-
-
-@pytest.fixture(scope="module")
-def tf() -> Any:
-    import tensorflow
-
-    return tensorflow
-
-
 def dense(lab: Any, tf: Any, activation: Callable[[Any], Any], length: int = 8) -> Callable[[Any], Any]:
     """A dense layer of a tensor of rank 3, as Keras writes it."""
     weights, bias = lab.variable(16, 8), lab.variable(8)

@@ -147,7 +147,9 @@ def why_nothing(analysis: Analysis) -> str:
 
 
 def _left_out(analysis: Analysis, chosen: Sequence[Finding]) -> tuple[Finding, ...]:
-    return tuple(one for one in analysis.findings if one.proof.verdict == "proven" and one not in chosen)
+    """Return what was proven and is not applied, not even as the same edits of another finding."""
+    applied = [finding.fix.edits for finding in chosen]
+    return tuple(one for one in analysis.findings if one.proof.verdict == "proven" and one.fix.edits not in applied)
 
 
 def _proof_of(analysis: Analysis, chosen: Sequence[Finding]) -> Proof | None:
