@@ -71,7 +71,7 @@ def test_an_op_type_may_contain_a_colon_where_the_profile_says_so():
 
 def test_an_op_event_is_in_nanoseconds_on_the_lines_clock():
     (op,) = HostPlane().event("a/b:MatMul", 5, 9, thread=7).read().ops
-    assert op == ("a/b", "MatMul", 1005, 1009, 4, 7)
+    assert op[:6] == ("a/b", "MatMul", 1005, 1009, 4, 7)
 
 
 def test_self_time_is_less_what_nested_ops_and_completions_took():

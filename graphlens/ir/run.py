@@ -14,10 +14,47 @@ Origin = Literal["measured", "modelled", "static", "unknown"]
 CopyDirection = Literal["host-to-device", "device-to-host", "device-to-device"]
 
 
+NO_RUN: Final = -1  # in the place of a position in ``Profile.runs``
+
+
+class Run(NamedTuple):
+    """One execution of one program.
+
+    A run lasts as long as the call around it, or to the end of its last event where no call is seen: never as long as
+    its ``FunctionRun``, which returns early.
+
+    Attributes
+    ----------
+    program
+        The function's own name with its number (``__inference_train_step_946``), or that of the XLA module; empty
+        where the profile does not say.
+    thread
+        Where it was called.
+    step_id
+        The runtime's number of the execution: any integer, used again later; 0 where there is none.
+    traced
+        Whether Python traced the function, or XLA compiled it, within this run.
+    whole
+        Whether the profile holds all of it: the first and the last one may be cut off.
+    device
+        The position in ``Profile.devices`` of the device that reported it; ``None`` for a run of the host.
+    """
+
+    program: str
+    start_ns: int
+    end_ns: int
+    thread: int
+    step_id: int = 0
+    traced: bool = False
+    whole: bool = True
+    device: int | None = None
+
+
 class OpEvent(NamedTuple):
     """One execution of one op on one thread of one plane.
 
     ``self_ns`` is the duration less the durations of events nested in it (a ``_Send`` contains its receiver).
+    ``run`` is the position in ``Profile.runs`` of the run that it is part of, ``NO_RUN`` where none is known.
     """
 
     node: str
@@ -26,6 +63,7 @@ class OpEvent(NamedTuple):
     end_ns: int
     self_ns: int
     thread: int
+    run: int = NO_RUN
 
 
 class Span(NamedTuple):
@@ -58,7 +96,7 @@ def host_of_thread(thread: int) -> int:
 
 
 class KernelEvent(NamedTuple):
-    """One XLA thunk or device kernel, with the HLO instruction it belongs to."""
+    """One XLA thunk on a processor, with the HLO instruction it belongs to, and its run (as ``OpEvent.run``)."""
 
     name: str
     hlo_op: str
@@ -66,13 +104,16 @@ class KernelEvent(NamedTuple):
     start_ns: int
     end_ns: int
     thread: int
+    run: int = NO_RUN
 
 
 class DeviceEvent(NamedTuple):
     """One kernel on one stream of an accelerator.
 
     ``node`` and ``op`` name the TensorFlow op that launched it, empty where the profile does not say.  ``device`` is
-    the position in ``Profile.devices``.
+    the position in ``Profile.devices``, ``run`` that in ``Profile.runs``.  ``category`` is the compiler's word for the
+    instruction (``loop fusion``, ``all-reduce``), ``flops`` and ``nbytes`` what it says of the work of one execution;
+    both ``None`` where the profile does not say.
     """
 
     name: str
@@ -82,6 +123,10 @@ class DeviceEvent(NamedTuple):
     end_ns: int
     device: int
     stream: str
+    run: int = NO_RUN
+    category: str = ""
+    flops: int | None = None
+    nbytes: int | None = None
 
 
 class CopyEvent(NamedTuple):
@@ -125,7 +170,8 @@ class Profile:
     profile has the type and ``node`` where it has not.  ``traces`` are the spans of Python-side function tracing
     (retraces).  ``dropped`` counts events that the file says were lost.  ``devices`` are the accelerators,
     ``kernels_on_device`` and ``copies`` what ran on their streams.  ``hosts`` are the machines of the profile where it
-    names them; threads are numbered apart for each.  ``notes`` say what was found out about the file itself.
+    names them; threads are numbered apart for each.  ``notes`` say what was found out about the file itself.  ``runs``
+    are the executions of all programs, in the order in which they were read: events name them by their position.
     """
 
     ops: tuple[OpEvent, ...] = ()
@@ -141,6 +187,7 @@ class Profile:
     copies: tuple[CopyEvent, ...] = ()
     hosts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    runs: tuple[Run, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
-from graphlens.ir.run import CopyEvent, DeviceEvent, KernelEvent, OpEvent, Profile, ProfiledDevice, Span
+from graphlens.ir.run import CopyEvent, DeviceEvent, KernelEvent, OpEvent, Profile, ProfiledDevice, Run, Span
 
 
 @dataclass(slots=True)
@@ -31,6 +31,7 @@ class Events:
     copies: list[CopyEvent] = field(default_factory=list)
     hosts: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
     dropped: int = 0
     first_thread: int = 0
     shift_ns: int = 0
@@ -53,6 +54,7 @@ class Events:
             copies=_by_start(self.copies),
             hosts=tuple(self.hosts),
             notes=tuple(dict.fromkeys(self.notes)),
+            runs=tuple(self.runs),
         )
 
 
