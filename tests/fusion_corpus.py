@@ -364,11 +364,11 @@ def graph_of(row: Row) -> Any:
 def answer_of(row: Row) -> dict[str, Any]:
     """Find the chain of a pattern and explain it."""
     from graphlens.facts.core import Facts
-    from graphlens.facts.fusion import chain_of
+    from graphlens.facts.cutting import chain_of
     from graphlens.ir.analysis import Target
     from graphlens.ir.evidence import Evidence
     from graphlens.ir.fusion import answer_to_json
-    from graphlens.tf import chain_graph, fusion_probe
+    from graphlens.tf.probe import chain_graph, fusion_child
 
     facts = Facts(Evidence(Target(row.name, "corpus"), traced=graph_of(row)))
     found = [item for item in facts.fusion_candidates if item.kind == row.kind]
@@ -378,7 +378,7 @@ def answer_of(row: Row) -> dict[str, Any]:
     assert chain is not None
     if row.device is not None:
         chain = replace(chain, ops=tuple(replace(op, device=row.device) for op in chain.ops))
-    answer = fusion_probe.explain(chain, chain_graph.run)
+    answer = fusion_child.explain(chain, chain_graph.run)
     return {"name": row.name, "candidate": found[0].name, "core": found[0].core, **answer_to_json(answer)}
 
 

@@ -16,6 +16,7 @@ LAYERS: list[dict[str, list[str]]] = [
     {"base": ["_version", "units", "config", "plugins", "errors"]},
     {"ir": ["ir"]},
     {"loaders": ["loaders"]},
+    {"children": ["children"]},
     {"tf": ["tf"]},
     {"facts": ["facts"]},
     {"rules": ["rules"], "report": ["report"], "prove": ["prove"]},
@@ -24,7 +25,7 @@ LAYERS: list[dict[str, list[str]]] = [
 ]
 # `tf` may use `loaders`; `facts` uses neither of them.
 FORBIDDEN = {("facts", "loaders"), ("facts", "tf"), ("rules", "loaders"), ("rules", "tf"), ("report", "loaders")}
-FORBIDDEN |= {("report", "facts"), ("report", "tf"), ("loaders", "tf")}
+FORBIDDEN |= {("facts", "children"), ("rules", "children"), ("report", "facts"), ("report", "tf"), ("loaders", "tf")}
 LEVEL = {layer: level for level, layers in enumerate(LAYERS) for layer in layers}
 LAYER_OF = {part: layer for layers in LAYERS for layer, parts in layers.items() for part in parts}
 

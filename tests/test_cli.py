@@ -19,10 +19,10 @@ from conftest import Command
 from end_to_end import CAPTURES, REPOSITORY, Outcome, assert_one_line, assert_refused, files_in, write_saved_model
 
 from graphlens import cli
+from graphlens.children import start as launch
 from graphlens.config import MOST_STEPS, Request
 from graphlens.loaders.sniff import Identified
 from graphlens.pipeline.gather import child_request
-from graphlens.tf import launch
 
 TINY = CAPTURES / "tiny_cnn.capture"
 ALWAYS_FINDS = CAPTURES / "float64.capture"

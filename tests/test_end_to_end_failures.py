@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from end_to_end import Outcome, analyze, assert_one_line, files_in, python, run_python
 
+from graphlens.children import start as launch
 from graphlens.cli import main
-from graphlens.tf import launch
 
 pytestmark = [
     pytest.mark.tf,

@@ -13,7 +13,7 @@ from graphlens.facts.names import Names
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.ops import TRANSFERS
 from graphlens.ir.sketch import sketch
-from graphlens.loaders import capture
+from graphlens.loaders.capture import reading
 
 CAPTURES = Path(__file__).parents[1] / "fixtures" / "captures"
 # Compiled ones are left out: what an instruction of XLA belongs to stands in the compiled module alone.
@@ -67,7 +67,7 @@ def test_the_types_are_those_that_ran():
 
 @cache
 def recorded(name: str) -> Evidence:
-    return capture.evidence_of(capture.open_capture(CAPTURES / f"{name}.capture"))
+    return reading.evidence_of(reading.open_capture(CAPTURES / f"{name}.capture"))
 
 
 @pytest.mark.parametrize("name", WITH_ALL_GRAPHS)

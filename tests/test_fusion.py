@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from graphlens.children import ask_fusion
 from graphlens.facts.core import Facts
 from graphlens.facts.fusion import chains_to_probe
 from graphlens.ir.analysis import Finding
@@ -24,9 +25,8 @@ from graphlens.ir.fusion import (
 )
 from graphlens.ir.sketch import sketch
 from graphlens.rules import find, judge
-from graphlens.tf import fusion_ask
-from graphlens.tf.fusion_probe import explain
-from graphlens.tf.relax import relaxations
+from graphlens.tf.probe.fusion_child import explain
+from graphlens.tf.probe.relax import relaxations
 
 CONV = """
     x    = Placeholder() float32[1,8,8,4]
@@ -241,19 +241,19 @@ def test_an_answer_fits_every_chain_of_the_same_structure() -> None:
 def test_layers_that_differ_in_size_only_are_asked_about_once() -> None:
     small, large = chain_of(CONV), chain_of(CONV.replace("8,8,8]", "16,16,8]"))
     open_batch = chain_of(CONV.replace("[1,8,8,8]", "[?,8,8,8]"))
-    assert [len(group) for group in fusion_ask._alike([small, large, open_batch])] == [2, 1]
+    assert [len(group) for group in ask_fusion._alike([small, large, open_batch])] == [2, 1]
 
 
 def test_onednn_is_named_first_where_it_asks_for_less() -> None:
     off = FusionAnswer("k", "explained", ((Obstacle("activation", "a", "Tanh"),),))
-    with_onednn = fusion_ask._with_setting(off, FusionAnswer("k", "fuses"))
+    with_onednn = ask_fusion._with_setting(off, FusionAnswer("k", "fuses"))
     assert [[item.kind for item in some] for some in with_onednn.changes] == [["onednn"], ["activation"]]
-    needs_both = fusion_ask._with_setting(
+    needs_both = ask_fusion._with_setting(
         FusionAnswer("k", "unsupported"), FusionAnswer("k", "explained", ((Obstacle("residual", "s", "AddV2"),),))
     )
     assert [[item.kind for item in some] for some in needs_both.changes] == [["onednn", "residual"]]
     same_reason = FusionAnswer("k", "explained", ((Obstacle("bridge", "r", "Reshape"),),))
-    assert fusion_ask._with_setting(same_reason, same_reason) == same_reason
+    assert ask_fusion._with_setting(same_reason, same_reason) == same_reason
 
 
 # -- in words ------------------------------------------------------------------------------------------------------

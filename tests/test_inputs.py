@@ -10,8 +10,8 @@ from google.protobuf import text_format
 from tensorboard.compat.proto import graph_pb2
 
 from graphlens.errors import UsageError
-from graphlens.tf import consumers, inputs
-from graphlens.tf.inputs import InputSpec
+from graphlens.tf.open import consumers, inputs
+from graphlens.tf.open.inputs import InputSpec
 
 NO_GRAPH = consumers.graph_of(graph_pb2.GraphDef())
 

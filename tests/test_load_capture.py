@@ -14,7 +14,7 @@ from graphlens.ir.analysis import AnalysisError, Target
 from graphlens.ir.devices import Roof
 from graphlens.ir.graph import TensorSpec, Variable
 from graphlens.ir.run import ReplayRecord
-from graphlens.loaders import capture
+from graphlens.loaders.capture import packing, reading
 
 HLO = """HloModule jitted, is_scheduled=true
 
@@ -66,7 +66,7 @@ def change_manifest(folder, **changes):
 
 
 def test_evidence_holds_every_part(folder):
-    evidence = capture.evidence_of(capture.open_capture(folder))
+    evidence = reading.evidence_of(reading.open_capture(folder))
     assert evidence.target == Target("model", "saved_model", "serve", "abc")
     assert evidence.traced.root == "root"
     assert set(evidence.optimized.main.graph) == {"x", "neg"}
@@ -82,8 +82,8 @@ def test_evidence_holds_every_part(folder):
 
 def test_the_packed_file_says_the_same(folder, tmp_path):
     file = tmp_path / "model.capture"
-    capture.write_capture(folder, file)
-    packed, unpacked = (capture.evidence_of(capture.open_capture(path)) for path in (file, folder))
+    packing.write_capture(folder, file)
+    packed, unpacked = (reading.evidence_of(reading.open_capture(path)) for path in (file, folder))
     assert packed.profile == unpacked.profile
     assert packed.replay == unpacked.replay
     assert set(packed.traced.main.graph) == set(unpacked.traced.main.graph)
@@ -92,8 +92,8 @@ def test_the_packed_file_says_the_same(folder, tmp_path):
 
 def test_packing_twice_gives_the_same_bytes_and_leaves_nothing_else(folder, tmp_path):
     first, second = tmp_path / "1.capture", tmp_path / "2.capture"
-    capture.write_capture(folder, first)
-    capture.write_capture(folder, second)
+    packing.write_capture(folder, first)
+    packing.write_capture(folder, second)
     assert first.read_bytes() == second.read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"capture", "1.capture", "2.capture"}
 
@@ -101,7 +101,7 @@ def test_packing_twice_gives_the_same_bytes_and_leaves_nothing_else(folder, tmp_
 def test_a_failed_write_leaves_nothing_behind(folder, tmp_path):
     (tmp_path / "taken").mkdir()
     with pytest.raises(TargetError):
-        capture.write_capture(folder, tmp_path / "taken")
+        packing.write_capture(folder, tmp_path / "taken")
     assert {path.name for path in tmp_path.iterdir()} == {"capture", "taken"}
 
 
@@ -118,7 +118,7 @@ def test_a_failed_write_leaves_nothing_behind(folder, tmp_path):
 )
 def test_a_damaged_part_costs_that_part_only(folder, part, missing):
     (folder / part).write_bytes(b"\xff\xff\xff damaged")
-    evidence = capture.evidence_of(capture.open_capture(folder))
+    evidence = reading.evidence_of(reading.open_capture(folder))
     assert not getattr(evidence, missing)
     (error,) = [error for error in evidence.errors if error.stage == "read"]
     assert "\n" not in error.message
@@ -128,7 +128,7 @@ def test_a_damaged_part_costs_that_part_only(folder, part, missing):
 
 def test_a_part_that_the_manifest_promises_is_missed(folder):
     (folder / "executed/0.pb").unlink()
-    evidence = capture.evidence_of(capture.open_capture(folder))
+    evidence = reading.evidence_of(reading.open_capture(folder))
     assert evidence.executed is None
     assert any("has no part 'executed/0.pb'" in error.message for error in evidence.errors)
 
@@ -136,18 +136,18 @@ def test_a_part_that_the_manifest_promises_is_missed(folder):
 def test_parts_outside_of_the_capture_are_not_read(folder):
     (folder.parent / "secret.pb").write_bytes(graph_def(("a", "NoOp", ())).SerializeToString())
     change_manifest(folder, executed=["../secret.pb"])
-    assert capture.evidence_of(capture.open_capture(folder)).executed is None
+    assert reading.evidence_of(reading.open_capture(folder)).executed is None
 
 
 def test_what_was_not_executed_says_why(folder):
     change_manifest(folder, executed=[], errors=[{"stage": "execute", "message": "it crashed"}])
-    assert capture.evidence_of(capture.open_capture(folder)).static_reason == "it crashed"
+    assert reading.evidence_of(reading.open_capture(folder)).static_reason == "it crashed"
 
 
 def test_a_version_of_the_future_is_refused(folder):
     change_manifest(folder, schema_version=2)
     with pytest.raises(TargetError, match=r"was written by a newer GraphLens .* update graphlens-tf"):
-        capture.open_capture(folder)
+        reading.open_capture(folder)
 
 
 @pytest.mark.parametrize(
@@ -181,12 +181,12 @@ def test_a_version_of_the_future_is_refused(folder):
 def test_a_field_of_another_kind_is_refused_by_its_name(folder, field, value):
     change_manifest(folder, **{field: value})
     with pytest.raises(TargetError, match=f"'{field}' in its capture.json is not what a recording leaves"):
-        capture.open_capture(folder)
+        reading.open_capture(folder)
 
 
 def test_every_field_may_be_absent_or_null(folder):
     (folder / "capture.json").write_text('{"schema_version": 1, "target": null, "notes": null, "executed": null}')
-    assert capture.evidence_of(capture.open_capture(folder)).target == Target(str(folder), "capture", None, None)
+    assert reading.evidence_of(reading.open_capture(folder)).target == Target(str(folder), "capture", None, None)
 
 
 def test_arguments_have_the_shapes_that_were_fed(folder):
@@ -200,7 +200,7 @@ def test_arguments_have_the_shapes_that_were_fed(folder):
 
     def argument(**fed):
         change_manifest(folder, executed_root_arguments={}, inputs=[{"name": "x", "dtype": "float32", **fed}])
-        return capture.evidence_of(capture.open_capture(folder)).executed.main.graph.nodes["x"]["op"].outputs
+        return reading.evidence_of(reading.open_capture(folder)).executed.main.graph.nodes["x"]["op"].outputs
 
     assert argument(shape=[8, 2]) == (TensorSpec("float32", (8, 2)),)
     for other in ({"shape": [8, 3]}, {"shape": [8]}, {"shape": [8, 2], "dtype": "int32"}, {"shape": None}):
@@ -209,52 +209,52 @@ def test_arguments_have_the_shapes_that_were_fed(folder):
 
 def test_durations_of_a_clock_that_stood_still_are_dropped(folder):
     change_manifest(folder, unprofiled_ns=[0, 7, -1, 0])
-    assert capture.evidence_of(capture.open_capture(folder)).unprofiled_ns == (7,)
+    assert reading.evidence_of(reading.open_capture(folder)).unprofiled_ns == (7,)
 
 
 def test_a_small_archive_of_endless_zeros_is_not_unpacked(folder, tmp_path, monkeypatch):
     """One part, or all of them together, would unpack to more than a recording can be."""
     file = tmp_path / "bomb.capture"
-    capture.write_capture(folder, file)
+    packing.write_capture(folder, file)
     with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("hlo/9.txt", bytes(1 << 20))
-    monkeypatch.setattr(capture, "MESSAGE_LIMIT_BYTES", 1 << 19)
+    monkeypatch.setattr(reading, "MESSAGE_LIMIT_BYTES", 1 << 19)
     with pytest.raises(TargetError, match="which no recording leaves"):
-        capture.open_capture(file)
+        reading.open_capture(file)
     (folder / "hlo" / "9.txt").write_bytes(bytes(1 << 20))
     with pytest.raises(TargetError, match="which no recording leaves"):
-        capture.open_capture(folder).part("hlo/9.txt")
+        reading.open_capture(folder).part("hlo/9.txt")
 
 
 def test_a_part_that_is_larger_than_it_says_is_refused(folder, tmp_path):
     file = tmp_path / "model.capture"
-    capture.write_capture(folder, file)
+    packing.write_capture(folder, file)
     content = bytearray(file.read_bytes())
     with zipfile.ZipFile(file) as archive:
         size = archive.getinfo("capture.json").file_size.to_bytes(4, "little")
     content[:] = content.replace(size, (10).to_bytes(4, "little"))
     file.write_bytes(content)
     with pytest.raises(TargetError, match="is damaged"):
-        capture.open_capture(file)
+        reading.open_capture(file)
 
 
 def test_an_archive_with_damaged_content_is_refused(folder, tmp_path):
     file = tmp_path / "model.capture"
-    capture.write_capture(folder, file)
+    packing.write_capture(folder, file)
     content = bytearray(file.read_bytes())
     with zipfile.ZipFile(file) as archive:
         offset = archive.getinfo("capture.json").header_offset
     content[offset + 45 : offset + 90] = bytes(45)
     file.write_bytes(content)
     with pytest.raises(TargetError, match="is damaged"):
-        capture.open_capture(file)
+        reading.open_capture(file)
 
 
 def test_the_graph_from_the_file_replaces_what_was_traced(folder):
     message = graph_def()
     add_function(message, "wrapper", [("relu", "Relu", ("w",))], args=("w",))
     variable = Variable("dense/w", TensorSpec("float32", (None, 2)), trainable=None)
-    capture.add_traced(folder, message.SerializeToString(), "wrapper", {"w": variable})
-    traced = capture.evidence_of(capture.open_capture(folder)).traced
+    packing.add_traced(folder, message.SerializeToString(), "wrapper", {"w": variable})
+    traced = reading.evidence_of(reading.open_capture(folder)).traced
     assert (traced.root, set(traced.main.graph)) == ("wrapper", {"w", "relu"})
     assert traced.main.captures == {"w": variable}

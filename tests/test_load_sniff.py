@@ -13,7 +13,8 @@ from load_helpers import REAL, graph_def, needs_real
 from tensorboard.compat.proto import config_pb2, meta_graph_pb2
 
 from graphlens.errors import TargetError
-from graphlens.loaders import capture, profiles, savedmodel
+from graphlens.loaders import profiles, savedmodel
+from graphlens.loaders.capture import reading
 from graphlens.loaders.sniff import READS, identify
 
 BAD = Path(__file__).parents[1] / "fixtures" / "bad"
@@ -22,7 +23,7 @@ LOADERS = {
     "saved_model": savedmodel.load_saved_model,
     "graph_def": savedmodel.load_graph_def,
     "meta_graph": savedmodel.load_meta_graph,
-    "capture": capture.open_capture,
+    "capture": reading.open_capture,
     "timeline": lambda path: profiles.read_recorded(path, "timeline"),
 }
 

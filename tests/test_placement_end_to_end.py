@@ -15,9 +15,9 @@ import graphlens
 from graphlens.facts.placement import assigned_on_gpu, limits, netlist_of, place, table_for
 from graphlens.ir.analysis import Document
 from graphlens.ir.devices import Counterfactual
-from graphlens.loaders.capture import open_capture
+from graphlens.loaders.capture.parts import BEFORE_PLACER, MANIFEST
+from graphlens.loaders.capture.reading import open_capture
 from graphlens.loaders.graphdef import build_graph, parse_graph_def
-from graphlens.loaders.parts import BEFORE_PLACER, MANIFEST
 from graphlens.pipeline import whatif
 
 pytestmark = pytest.mark.tf

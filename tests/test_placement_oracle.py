@@ -15,6 +15,7 @@ import pytest
 from fake_gpu.run import BEFORE_PLACER, MODELS, OPTIMIZED, PROFILED_STEPS, Run, run
 from placed import Sent, copied, functions, placement, sent
 
+from graphlens.children import ask_placement
 from graphlens.facts.placement import (
     ALL_RULES,
     Netlist,
@@ -30,7 +31,6 @@ from graphlens.facts.placement import (
     transfers,
 )
 from graphlens.loaders.graphdef import build_graph, parse_graph_def
-from graphlens.tf import placement_ask
 
 pytestmark = pytest.mark.tf
 
@@ -150,7 +150,7 @@ def test_a_machine_without_a_gpu_predicts_every_transfer(
 ) -> None:
     """From the graph before placement on: the placer, then Grappler beside a virtual GPU, then the partitioner."""
     total = 0
-    with placement_ask.optimizer(b"", tmp_path) as child:
+    with ask_placement.optimizer(b"", tmp_path) as child:
         for name in (name for name in MODELS if name not in ELSEWHERE):
             before = on_cpu[name].graph(BEFORE_PLACER, functions(on_cpu[name])[0])
             after = optimized(replace(child, graph=tmp_path / f"{name}.pb"), before)
@@ -160,7 +160,7 @@ def test_a_machine_without_a_gpu_predicts_every_transfer(
     print(f"{total} transfers predicted without a GPU: no difference")
 
 
-def optimized(child: placement_ask.Optimizer, before: Any) -> Netlist:
+def optimized(child: ask_placement.Optimizer, before: Any) -> Netlist:
     """What is left of a graph of the CPU after Grappler, which was shown a GPU with the ops placed on it."""
     child.graph.write_bytes(before.SerializeToString())
     placed = predicted(netlist_of(build_graph(before).main))

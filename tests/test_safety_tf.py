@@ -183,7 +183,7 @@ def test_the_child_judges_what_it_is_going_to_run(models: Path, tmp_path: Path, 
     """Even if the parent had seen nothing: the request is sent without it."""
     kind = "graph_def" if name.endswith(".pb") else "saved_model"
     request = {"target": str(models / name), "kind": kind, "mode": "record", "steps": 1, "trust": False}
-    command = [sys.executable, "-m", "graphlens.tf.child", str(tmp_path)]
+    command = [sys.executable, "-m", "graphlens.tf.record.child", str(tmp_path)]
     line = json.dumps(request) + "\n"
     done = subprocess.run(command, input=line, capture_output=True, text=True, check=False, timeout=300)
     answer = json.loads(done.stdout.splitlines()[-1])
@@ -212,7 +212,7 @@ import sys
 import keras
 from pathlib import Path
 from graphlens.errors import ExecutionError
-from graphlens.tf import targets
+from graphlens.tf.open import targets
 
 def load(*_, **__):
     raise ValueError("it was loaded")
@@ -245,7 +245,7 @@ def test_a_keras_without_a_reliable_safe_mode_does_not_read_files(version: str, 
 COPY = """
 import os, sys
 from pathlib import Path
-from graphlens.tf import retired
+from graphlens.tf.open import retired
 
 def refuse(*_):
     raise OSError("a privilege is missing")

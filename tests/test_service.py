@@ -20,13 +20,13 @@ import pytest
 from end_to_end import CAPTURES, Outcome, assert_one_line, files_in, write_saved_model
 
 import graphlens
+from graphlens.children import service
 from graphlens.cli import main
 from graphlens.errors import UsageError
-from graphlens.loaders import capture as captures
+from graphlens.loaders.capture import packing, reading
 from graphlens.loaders.schema import PROFILER_SERVICE, profile_request, profile_response, xspace
 from graphlens.loaders.xplane import read_profile, read_profiles
 from graphlens.pipeline import remote
-from graphlens.tf import service
 
 Run = Callable[..., Outcome]
 Answer = Callable[[Any, Any], Any]  # (request, gRPC's context) -> response
@@ -105,7 +105,7 @@ def test_two_services_are_profiled_at_once_into_one_capture(
     first, second = serve(sends(PROFILE, asked)), serve(sends(PROFILE, asked))
     outcome = run("--service", f"grpc://{first},{second}", "--duration", "0.5")
     assert (outcome.code, outcome.out, outcome.err) == (0, "m.capture\n", "")
-    evidence = captures.evidence_of(captures.open_capture(tmp_path / "m.capture"))
+    evidence = reading.evidence_of(reading.open_capture(tmp_path / "m.capture"))
     assert (evidence.target.kind, evidence.target.path) == ("service", f"grpc://{first},grpc://{second}")
     assert evidence.profile is not None
     assert evidence.profile.hosts == (first, second)
@@ -138,7 +138,7 @@ def test_the_targets_graph_is_stored_and_joined(run: Run, serve: Callable[[Answe
     write_saved_model(tmp_path / "model", [("x", "Placeholder", ()), ("y", "Relu", ("x",))])
     address = serve(sends(PROFILE))
     assert run("model", "--service", address, "--duration", "0.1").code == 0
-    evidence = captures.evidence_of(captures.open_capture(tmp_path / "m.capture"))
+    evidence = reading.evidence_of(reading.open_capture(tmp_path / "m.capture"))
     assert (evidence.target.kind, evidence.target.path) == ("saved_model", "model")
     assert evidence.traced is not None
     assert set(evidence.traced.main.graph) == {"x", "y"}
@@ -223,7 +223,7 @@ def test_more_than_a_capture_can_hold(
     run: Run, serve: Callable[[Answer], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is written has to be read again: the limit is that of reading, here one that the two profiles exceed."""
-    monkeypatch.setattr(captures, "MESSAGE_LIMIT_BYTES", len(PROFILE) * 3 // 2)
+    monkeypatch.setattr(packing, "MESSAGE_LIMIT_BYTES", len(PROFILE) * 3 // 2)
     outcome = run("--service", f"{serve(sends(PROFILE))},{serve(sends(PROFILE))}", "--duration", "0.1")
     assert_nothing_recorded(outcome, 2, "record for a shorter time, or fewer programs at once", tmp_path)
 

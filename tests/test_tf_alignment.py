@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tensorboard.compat.proto import graph_pb2
 
-from graphlens.tf import alignment
+from graphlens.tf.record import alignment
 
 
 def aligned(executed: list[str], replayed: list[str]) -> dict[str, str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from graphlens.children import ask_fusion
 from graphlens.facts.core import Facts
 from graphlens.facts.fusion import chains_to_probe
 from graphlens.ir.fusion import FusionAnswer, Obstacle
 from graphlens.ir.sketch import sketch
-from graphlens.tf import fusion_ask
 
 pytestmark = pytest.mark.tf
 
@@ -33,7 +33,7 @@ MODEL = """
 
 @pytest.fixture(scope="module")
 def answers() -> dict[str, FusionAnswer]:
-    return fusion_ask.probe(chains_to_probe(Facts(sketch(MODEL))))
+    return ask_fusion.probe(chains_to_probe(Facts(sketch(MODEL))))
 
 
 def test_a_second_reader_is_named(answers: dict[str, FusionAnswer]) -> None:
@@ -52,9 +52,9 @@ def test_the_compiler_confirms_the_registry(answers: dict[str, FusionAnswer]) ->
 
 
 def test_nothing_is_started_for_nothing() -> None:
-    assert fusion_ask.probe([]) == {}
+    assert ask_fusion.probe([]) == {}
 
 
 def test_a_child_that_dies_answers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fusion_ask, "_MODULE", "graphlens.no_such_module")
-    assert fusion_ask.probe(chains_to_probe(Facts(sketch(MODEL)))) == {}
+    monkeypatch.setattr(ask_fusion, "_MODULE", "graphlens.no_such_module")
+    assert ask_fusion.probe(chains_to_probe(Facts(sketch(MODEL)))) == {}

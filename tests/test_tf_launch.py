@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from graphlens.tf import launch
+from graphlens.children import start as launch
 
 ECHO = """
 import json, sys
@@ -119,7 +119,7 @@ def test_a_child_cannot_import_from_the_current_folder(
 PARENT = """
 import sys, time
 from pathlib import Path
-from graphlens.tf import launch
+from graphlens.children import start as launch
 child = launch.start(Path(sys.argv[1]), {"PYTHONPATH": sys.argv[2]}, module="stand_in")
 print(child.process.pid, flush=True)
 time.sleep(60)
@@ -194,5 +194,7 @@ def test_a_cancelled_child_is_gone(tmp_path: Path) -> None:
 
 
 def test_the_parents_side_needs_the_standard_library_only() -> None:
-    code = "import sys, graphlens.tf.launch; print({'tensorflow', 'numpy', 'networkx', 'google'} & set(sys.modules))"
+    code = (
+        "import sys, graphlens.children.start; print({'tensorflow', 'numpy', 'networkx', 'google'} & set(sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -20,9 +20,9 @@ import oracles
 import pytest
 from tensorboard.compat.proto import graph_pb2
 
+from graphlens.children import start as launch
 from graphlens.facts.core import Facts
-from graphlens.loaders.capture import evidence_of, open_capture
-from graphlens.tf import launch
+from graphlens.loaders.capture.reading import evidence_of, open_capture
 
 pytestmark = pytest.mark.tf
 
@@ -95,7 +95,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def record(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """Serve one request in this process."""
-    from graphlens.tf import child
+    from graphlens.tf.record import child
 
     monkeypatch.chdir(REPOSITORY)
 
@@ -155,7 +155,7 @@ def test_every_op_that_can_be_seen_is_seen(record: Recorder) -> None:
 def test_a_warm_function_is_seen_as_well_as_a_cold_one(models: Path, tmp_path: Path) -> None:
     import tensorflow as tf
 
-    from graphlens.tf import live
+    from graphlens.tf.record import live
 
     weights = tf.Variable(tf.ones((8, 8)), name="weights")
     function = tf.function(lambda x: tf.nn.relu(tf.matmul(x, weights) * 2.0 + 1.0) / 3.0)
@@ -220,7 +220,7 @@ def test_tracing_alone_executes_nothing(record: Recorder) -> None:
 
 
 def live(tmp_path: Path, function: Any, inputs: Any) -> Recording:
-    from graphlens.tf import live as recorder
+    from graphlens.tf.record import live as recorder
 
     recorder.record_callable(function, inputs, tmp_path / "live", steps=STEPS)
     return Recording(tmp_path / "live", 0, [])

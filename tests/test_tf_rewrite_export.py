@@ -44,7 +44,7 @@ print(worst)
 # The same, for a model that reads serialized examples: two taxi companies and ways to pay that its vocabularies know.
 TAXI = """
 import tensorflow as tf
-from graphlens.tf.targets import loaded_saved_model
+from graphlens.tf.open.saved_models import loaded_saved_model
 def feature(value):
     if isinstance(value, str):
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
@@ -142,7 +142,8 @@ def test_copies_of_models_that_others_made_give_the_same_bits(lab: Any, name: st
 def same_bits(lab: Any, path: Path) -> bool:
     import tensorflow as tf
 
-    from graphlens.tf import consumers, graphs, inputs, targets
+    from graphlens.tf.open import consumers, inputs, targets
+    from graphlens.tf.record import graphs
 
     opened = targets.open_target(str(path), "keras" if path.suffix else "saved_model")
     specs = inputs.resolve(opened.specs, {}, None, {})
@@ -234,7 +235,7 @@ def test_two_names_of_one_function_stay_one(small_models: Path, lab: Any, tmp_pa
 
 
 def test_ops_are_called_as_in_the_original(small_models: Path, lab: Any, tmp_path: Path) -> None:
-    from graphlens.tf import targets
+    from graphlens.tf.open import targets
 
     lab.rewrite.write_saved_model(small_models / "tiny_cnn", {}, tmp_path / "out")
     names = [

@@ -16,7 +16,8 @@ import sys, time
 from pathlib import Path
 import numpy as np, tensorflow as tf
 from fixtures import models
-from graphlens.tf import rewrite, targets
+from graphlens.tf import rewrite
+from graphlens.tf.open import targets
 name, folder, highest = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
 source, result = folder / "source", folder / "result"
 models.write(name, source)
@@ -54,7 +55,8 @@ import sys
 from pathlib import Path
 import numpy as np, tensorflow as tf
 from fixtures import models
-from graphlens.tf import rewrite, targets
+from graphlens.tf import rewrite
+from graphlens.tf.open import targets
 name, folder, highest = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
 models.write(name, folder / "source")
 program = rewrite.extract(targets.open_target(str(folder / "source"), "saved_model"))

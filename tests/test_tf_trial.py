@@ -17,7 +17,8 @@ import pytest
 from graphlens.ir.analysis import Finding, Fix, Proof, Saving
 from graphlens.prove import Plan, TrialRunner, prove
 from graphlens.prove.runner import GoneError, NotOpenedError, RefusedError, TrialError
-from graphlens.tf import comparison, trial
+from graphlens.tf.trial import child as trial
+from graphlens.tf.trial import comparison
 
 # An installed distribution with an entry point of the group `graphlens.rewrites`, as others would write one.
 PLANTED = """

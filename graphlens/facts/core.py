@@ -30,6 +30,7 @@ from graphlens.facts import (
     transfers,
 )
 from graphlens.facts.crossing import Kernels
+from graphlens.facts.dataflow import dataflow_of
 from graphlens.ir.analysis import CriticalPath, Figure, OpRow, Quality, Saving, StepTime
 from graphlens.ir.devices import Copy, DeviceRow, Distribution, Memory, Roofline
 from graphlens.ir.evidence import Evidence
@@ -225,7 +226,7 @@ class Facts:
     @cached_property
     def dataflow(self) -> dataflow.Dataflow | None:
         """Who reads what in the graph as written, dead ops left out."""
-        return fusion.dataflow_of(self.traced)
+        return dataflow_of(self.traced)
 
     @cached_property
     def fusion_candidates(self) -> tuple[decomposed.Candidate, ...]:

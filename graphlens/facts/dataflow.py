@@ -177,3 +177,8 @@ class Dataflow:
             found.append(name)
             name = data_inputs(self.graph, name)[0]
         return found
+
+
+def dataflow_of(traced: nx.MultiDiGraph | None) -> Dataflow | None:
+    """Return the data flow of the graph as written, where it is known."""
+    return Dataflow(traced) if traced is not None and traced.number_of_nodes() else None

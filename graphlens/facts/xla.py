@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from graphlens.facts.cutting import single_op
 from graphlens.facts.dataflow import PASSES
 from graphlens.facts.flat import is_compiled
 from graphlens.ir.fusion import COMPILE, Chain, FusionAnswer
@@ -137,8 +138,6 @@ def key_of(blocker: Blocker) -> str:
 
 def trials(facts: Facts) -> tuple[Chain, ...]:
     """Return one op of each kind of blocker as a graph of its own, to be compiled alone."""
-    from graphlens.facts.fusion import single_op
-
     if facts.dataflow is None:
         return ()
     kinds = {key_of(blocker): blocker for blocker in blockers_of_step(facts)}

@@ -8,7 +8,7 @@ from typing import Final
 
 from graphlens.errors import TargetError
 from graphlens.loaders import wire
-from graphlens.loaders.parts import PROFILES_FOLDER
+from graphlens.loaders.capture.parts import PROFILES_FOLDER
 
 PROFILE_SUFFIX: Final = ".xplane.pb"
 

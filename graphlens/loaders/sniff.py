@@ -14,9 +14,9 @@ from typing import Final, Literal, NamedTuple
 
 from graphlens.errors import TargetError
 from graphlens.loaders import savedmodel
+from graphlens.loaders.capture.parts import MANIFEST
 from graphlens.loaders.files import HEAD_BYTES, looks_like_text, read_bytes
 from graphlens.loaders.hosts import PROFILE_SUFFIX
-from graphlens.loaders.parts import MANIFEST
 from graphlens.loaders.profiles import profile_files
 from graphlens.loaders.wire import BYTES, FIXED32, FIXED64, VARINT, WireError, read_varint
 

@@ -65,7 +65,7 @@ def record(request: Request, output: str, progress: Progress = no_progress) -> N
     UsageError
         When the target is a recording already, or ``output`` cannot be written (said before any work is done).
     """
-    from graphlens.loaders import capture as captures
+    from graphlens.loaders.capture import packing
 
     _check_capture_file(output)
     with gather(replace(request, keep_unplaced=True), progress) as gathered:
@@ -76,9 +76,9 @@ def record(request: Request, output: str, progress: Progress = no_progress) -> N
             raise UsageError(f"'{request.target}' is a recording already; `graphlens analyze` reads it")
         if gathered.loaded is not None:
             loaded = gathered.loaded
-            captures.add_traced(gathered.directory, loaded.graph_def, loaded.traced_root, loaded.graph.main.captures)
+            packing.add_traced(gathered.directory, loaded.graph_def, loaded.traced_root, loaded.graph.main.captures)
         _keep_run(request, gathered.profiled)
-        captures.write_capture(gathered.directory, output)
+        packing.write_capture(gathered.directory, output)
 
 
 def record_services(
@@ -95,13 +95,13 @@ def record_services(
     UsageError, TargetError, MissingDependencyError
         When an address, the target or ``output`` cannot be used.
     """
-    from graphlens.loaders import capture as captures
+    from graphlens.loaders.capture import packing
     from graphlens.pipeline import remote
 
     _check_capture_file(output)
     with remote.recorded(request, remote.addresses(services), duration_s, progress) as folder:
         _keep_run(request, folder)
-        captures.write_capture(folder, output)
+        packing.write_capture(folder, output)
 
 
 def _keep_run(request: Request, profiled: Path | None) -> None:
@@ -122,12 +122,12 @@ def analyze_live(
     ignore: Sequence[str] = (),
 ) -> Analysis:
     """Trace and measure a live callable in this process, and judge it."""
-    from graphlens.loaders import capture as captures
-    from graphlens.tf import live
+    from graphlens.loaders.capture import reading
+    from graphlens.tf.record import live
 
     with tempfile.TemporaryDirectory(prefix="graphlens-", ignore_cleanup_errors=True) as folder:
         live.record_callable(function, inputs, Path(folder), steps=steps, batch=batch, time_budget_s=time_budget_s)
-        return judge(captures.evidence_of(captures.open_capture(folder)), select, ignore)
+        return judge(reading.evidence_of(reading.open_capture(folder)), select, ignore)
 
 
 def demo(model: str, steps: int, progress: Progress = no_progress) -> Analysis:

@@ -11,18 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from graphlens.children import start as launch
 from graphlens.config import DEFAULT_TIME_BUDGET_S, Progress, Request
 from graphlens.errors import ExecutionError, MissingDependencyError, TargetError, UsageError
 from graphlens.ir import unsafe
 from graphlens.ir.analysis import AnalysisError, Target
 from graphlens.ir.evidence import Evidence
-from graphlens.loaders import capture as captures
 from graphlens.loaders import savedmodel, sniff
-from graphlens.loaders.parts import MANIFEST
+from graphlens.loaders.capture import reading
+from graphlens.loaders.capture.parts import MANIFEST
 from graphlens.loaders.profiles import PROFILE_KINDS
 from graphlens.loaders.savedmodel import LoadedModel
 from graphlens.pipeline import foreign
-from graphlens.tf import dump, launch
+from graphlens.tf.record import dump
 
 # Targets whose graph stands in a file; the others have to be traced by TensorFlow first.
 READABLE: Final = frozenset({"saved_model", "graph_def", "meta_graph"})
@@ -62,7 +63,7 @@ class Gathered:
         place = self.capture or self.directory
         if place is None or (self.capture is None and not (place / MANIFEST).exists()):
             return None
-        capture = captures.open_capture(place)
+        capture = reading.open_capture(place)
         return capture.part(name) if name in capture.names else None
 
 
@@ -97,7 +98,7 @@ def gather(request: Request, progress: Progress) -> Iterator[Gathered]:
 def _gathered(request: Request, identified: sniff.Identified, progress: Progress) -> Iterator[Gathered]:
     """Yield the evidence about a model or a capture."""
     if identified.kind == "capture":
-        yield Gathered(captures.evidence_of(captures.open_capture(identified.path)), capture=identified.path)
+        yield Gathered(reading.evidence_of(reading.open_capture(identified.path)), capture=identified.path)
         return
     with tempfile.TemporaryDirectory(prefix="graphlens-", ignore_cleanup_errors=True) as folder:
         if identified.kind in READABLE:
@@ -109,7 +110,7 @@ def _gathered(request: Request, identified: sniff.Identified, progress: Progress
 def _check_inputs(request: Request) -> None:
     """Refuse arrays that cannot be read before TensorFlow is started for them."""
     if request.inputs is not None:
-        from graphlens.tf.inputs import read_npz
+        from graphlens.tf.open.inputs import read_npz
 
         read_npz(Path(request.inputs))
 
@@ -260,7 +261,7 @@ def _joined(static: Evidence, folder: Path, outcome: launch.Outcome) -> Evidence
 def _recorded(static: Evidence, folder: Path) -> Evidence:
     if not (folder / MANIFEST).exists():
         return static
-    recorded = captures.evidence_of(captures.open_capture(folder))
+    recorded = reading.evidence_of(reading.open_capture(folder))
     return replace(
         recorded,
         target=replace(recorded.target, path=static.target.path, digest=static.target.digest or recorded.target.digest),

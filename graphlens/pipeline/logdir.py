@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from graphlens.errors import UsageError
-from graphlens.loaders import capture as captures
+from graphlens.loaders.capture import reading
 from graphlens.loaders.hosts import PROFILE_SUFFIX, file_stem, hostname_of
 
 RUNS: Final = Path("plugins", "profile")
@@ -48,12 +48,12 @@ def keep(recorded: str | os.PathLike[str], run: Path) -> None:
     UsageError
         When the run exists by now, or cannot be written.
     """
-    capture = captures.open_capture(recorded)
+    capture = reading.open_capture(recorded)
     try:
         run.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".", dir=run.parent))
         try:
-            for host, part in captures.profile_parts(capture).items():
+            for host, part in reading.profile_parts(capture).items():
                 _write(partial, host, capture.part(part))
             partial.chmod(0o755)
             partial.rename(run)

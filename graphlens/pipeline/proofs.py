@@ -7,6 +7,7 @@ import shlex
 from dataclasses import replace
 from typing import Final
 
+from graphlens.children import ask_fusion
 from graphlens.config import DEFAULT_PROOF_BUDGET_S, Progress, Request
 from graphlens.facts.core import Facts
 from graphlens.facts.fusion import chains_to_probe
@@ -15,7 +16,6 @@ from graphlens.ir.evidence import Evidence
 from graphlens.pipeline.gather import Gathered
 from graphlens.pipeline.result import Analysis
 from graphlens.prove import Plan, TrialRunner, prove
-from graphlens.tf import fusion_ask
 
 NOT_ASKED: Final = "--no-prove was given"
 NO_MODEL: Final = "a capture holds no weights; analyze the model itself to have its fixes proven"
@@ -57,7 +57,7 @@ def explained(request: Request, gathered: Gathered, progress: Progress) -> Evide
     if not chains:
         return gathered.evidence
     progress(f"asking Grappler about {len(chains)} chains of ops", 0, 0)
-    return replace(gathered.evidence, fusion_answers=fusion_ask.probe(chains))
+    return replace(gathered.evidence, fusion_answers=ask_fusion.probe(chains))
 
 
 def _reason_not_to(request: Request, gathered: Gathered) -> str | None:

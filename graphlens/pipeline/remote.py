@@ -10,15 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from graphlens.children import start as launch
 from graphlens.config import Progress, Request, no_progress
 from graphlens.errors import ExecutionError, TargetError, UsageError
 from graphlens.ir.run import Profile
-from graphlens.loaders import capture as captures
 from graphlens.loaders import hosts, sniff
+from graphlens.loaders.capture import packing, reading
 from graphlens.loaders.profiles import PROFILE_KINDS
 from graphlens.loaders.xplane import read_profile
 from graphlens.pipeline.gather import Gathered, gather
-from graphlens.tf import launch
 
 _SCHEME: Final = "grpc://"
 _ADDRESS: Final = re.compile(r"^(?P<host>[\w.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]+)$")
@@ -85,7 +85,7 @@ def _refuse_recording(request: Request) -> None:
 
 
 def _profile(folder: Path, request: Request, services: Sequence[str], duration_s: float, progress: Progress) -> None:
-    child = launch.start(folder, module="graphlens.tf.service")
+    child = launch.start(folder, module="graphlens.children.service")
     child.send({"services": list(services), "duration_s": duration_s, "target": _described(services)})
     limit_s = request.time_budget_s or 2 * duration_s + _LEAST_GRACE_S
     outcome = child.wait(progress, limit_s)
@@ -100,15 +100,15 @@ def _described(services: Sequence[str]) -> dict[str, Any]:
 
 def _note_idle(folder: Path, duration_s: float) -> None:
     """Say which programs ran no op while they were profiled; when it is all of them, there is nothing to keep."""
-    capture = captures.open_capture(folder)
-    parts = captures.profile_parts(capture)
+    capture = reading.open_capture(folder)
+    parts = reading.profile_parts(capture)
     idle = [host for host, part in parts.items() if not _ran(_read(host, capture.part(part)))]
     if len(idle) == len(parts):
         raise ExecutionError(
             f"nothing was recorded: no op ran on {', '.join(idle)} in {duration_s:g} s; "
             "record while the program computes, or for longer (--duration)"
         )
-    captures.amend(folder, notes=[f"{host} ran no op in the {duration_s:g} s that were profiled." for host in idle])
+    packing.amend(folder, notes=[f"{host} ran no op in the {duration_s:g} s that were profiled." for host in idle])
 
 
 def _read(host: str, profile: bytes) -> Profile:
@@ -126,8 +126,8 @@ def _add_target(folder: Path, gathered: Gathered) -> None:
     """Store the traced graph of the target, so that the profiled ops can be joined to it."""
     target, loaded = gathered.evidence.target, gathered.loaded
     if loaded is not None:
-        captures.add_traced(folder, loaded.graph_def, loaded.traced_root, loaded.graph.main.captures)
+        packing.add_traced(folder, loaded.graph_def, loaded.traced_root, loaded.graph.main.captures)
     elif gathered.directory is not None:
-        captures.take_traced(folder, gathered.directory)
+        packing.take_traced(folder, gathered.directory)
     described = {"path": target.path, "kind": target.kind, "signature": target.signature, "digest": target.digest}
-    captures.amend(folder, target=described, notes=list(gathered.evidence.notes))
+    packing.amend(folder, target=described, notes=list(gathered.evidence.notes))

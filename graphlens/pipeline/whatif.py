@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import networkx as nx
 
+from graphlens.children import ask_placement
 from graphlens.config import Progress, Request
 from graphlens.errors import ExecutionError, UsageError
 from graphlens.facts import placement
@@ -25,10 +26,9 @@ from graphlens.ir import unsafe
 from graphlens.ir.devices import Copy, Counterfactual, Placement
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Function, Graph, TensorSpec, op_of, ops_of
+from graphlens.loaders.capture.parts import BEFORE_PLACER, MANIFEST
 from graphlens.loaders.graphdef import build_graph, parse_graph_def
-from graphlens.loaders.parts import BEFORE_PLACER, MANIFEST
 from graphlens.pipeline.gather import Gathered
-from graphlens.tf import placement_ask
 
 _WHEELS: Final = ("tensorflow", "tensorflow-cpu")
 NO_GRAPH: Final = "--assume-device: there is no graph to place, only a profile; give the model or its capture"
@@ -112,9 +112,9 @@ def _installed() -> str | None:
 
 
 @contextmanager
-def _optimizer(dumped: bytes) -> Iterator[placement_ask.Optimizer]:
+def _optimizer(dumped: bytes) -> Iterator[ask_placement.Optimizer]:
     folder = tempfile.TemporaryDirectory(prefix="graphlens-", ignore_cleanup_errors=True)
-    with folder as name, placement_ask.optimizer(dumped, Path(name)) as optimizer:
+    with folder as name, ask_placement.optimizer(dumped, Path(name)) as optimizer:
         yield optimizer
 
 
@@ -127,7 +127,7 @@ class _WhatIf:
     inputs: tuple[TensorSpec, ...]
     gpu: Gpu
     kernels: placement.KernelTable
-    optimizer: placement_ask.Optimizer | None
+    optimizer: ask_placement.Optimizer | None
     progress: Progress
 
     # -- the two kinds of graph -----------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ class _WhatIf:
         self,
         netlist: placement.Netlist,
         function: Function,
-        change: placement_ask.Change = placement_ask.NO_CHANGE,
+        change: ask_placement.Change = ask_placement.NO_CHANGE,
     ) -> Simulated:
         placed = placement.place(netlist, self.kernels, placement.assigned_on_gpu(netlist))
         devices = {name: item.device for name, item in placed.items()}
@@ -192,7 +192,7 @@ class _WhatIf:
         return Simulated(netlist, placed, after, devices, self.kernels)
 
     def _optimized(
-        self, devices: Mapping[str, placement.DeviceType], change: placement_ask.Change
+        self, devices: Mapping[str, placement.DeviceType], change: ask_placement.Change
     ) -> tuple[Function, dict[str, placement.DeviceType]]:
         assert self.optimizer is not None
         data = self.optimizer.optimized(devices, self.gpu.compute_capability, change)
@@ -214,7 +214,7 @@ class _WhatIf:
         trials = changes.trials(simulated.before, simulated.placed, found, fed)
         for number, trial in enumerate(trials):
             self.progress(f"trying {trial.words}", number, len(trials))
-            change = placement_ask.Change(trial.shapes, trial.cut, trial.pin_to_host)
+            change = ask_placement.Change(trial.shapes, trial.cut, trial.pin_to_host)
             try:
                 changed = self._simulate(trial.netlist, simulated.after, change)
             except ExecutionError as error:

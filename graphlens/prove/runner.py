@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from graphlens.children import start as launch
 from graphlens.errors import RewriteError
 from graphlens.ir.settings import ONEDNN, Settings, graph_edits, settings_of
-from graphlens.tf import launch
 
-CHILD_MODULE: Final = "graphlens.tf.trial"
+CHILD_MODULE: Final = "graphlens.tf.trial.child"
 ORIGINAL: Final = "original"
 
 Edits = Sequence[Mapping[str, Any]]  # of one fix: applied together or not at all
@@ -148,7 +148,7 @@ class Runner(Protocol):
 
 
 class TrialRunner:
-    """The runner that measures: ``graphlens.tf.trial`` in a child process.
+    """The runner that measures: ``graphlens.tf.trial.child`` in a child process.
 
     Parameters
     ----------

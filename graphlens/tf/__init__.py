@@ -1,1 +1,1 @@
-"""Everything that needs TensorFlow; importing this package itself does not, so that the parent can use ``launch``."""
+"""What needs TensorFlow; only child processes, and whoever records a live function, import it."""

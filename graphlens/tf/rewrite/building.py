@@ -12,9 +12,9 @@ import tensorflow as tf
 from graphlens.errors import RewriteError
 from graphlens.tf import private
 from graphlens.tf.errors import first_line
+from graphlens.tf.open.opened import LOAD_FAILURES, Traced
 from graphlens.tf.rewrite import flatten, nodes
 from graphlens.tf.rewrite.program import Binding, Program, repacked
-from graphlens.tf.targets import LOAD_FAILURES, Traced
 
 
 def build(program: Program) -> Traced:

@@ -22,8 +22,9 @@ import tensorflow as tf
 
 from graphlens.errors import RewriteError, UsageError
 from graphlens.loaders.signatures import CALL, DEFAULT
-from graphlens.tf import targets
 from graphlens.tf.errors import first_line
+from graphlens.tf.open import saved_models, targets
+from graphlens.tf.open.opened import LOAD_FAILURES
 from graphlens.tf.rewrite import building, flatten, leftovers, nodes
 from graphlens.tf.rewrite.lifting import Lifted
 from graphlens.tf.rewrite.program import Binding, Program, extract, of_function, output_names
@@ -137,8 +138,8 @@ def _opened(
         opened = targets.open_target(source, kind, tag=tag, trust=trust)
         yield {DEFAULT: extract(opened)}, opened.owner, opened.notes
         return
-    with targets.loaded_saved_model(source, tag) as (loaded, notes):
-        functions = targets.signatures_in(loaded, source)
+    with saved_models.loaded_saved_model(source, tag) as (loaded, notes):
+        functions = saved_models.signatures_in(loaded, source)
         if functions:
             programs = {name: of_function(function) for name, function in functions.items()}
         else:
@@ -186,7 +187,7 @@ def export(programs: Mapping[str, Program], directory: str | Path, owner: Any = 
 def _save(root: Any, folder: Path, signatures: Mapping[str, Any]) -> None:
     try:
         tf.saved_model.save(root, str(folder), signatures=dict(signatures))
-    except (*targets.LOAD_FAILURES, AssertionError) as error:
+    except (*LOAD_FAILURES, AssertionError) as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise RewriteError(f"TensorFlow cannot save the rewritten model: {first_line(error)}") from error
 

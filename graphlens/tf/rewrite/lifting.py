@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from graphlens.errors import RewriteError
-from graphlens.tf import state
+from graphlens.tf.record import state
 from graphlens.tf.rewrite import flatten, nodes
 from graphlens.tf.rewrite.program import Binding, Program
 

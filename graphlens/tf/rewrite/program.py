@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from graphlens.tf import private
-from graphlens.tf.inputs import InputSpec
+from graphlens.tf.open.inputs import InputSpec
+from graphlens.tf.open.opened import Opened
 from graphlens.tf.rewrite import branches, flatten, nodes
-from graphlens.tf.targets import Opened
 
 # Behind these, errors are squeezed: what goes into one is compared, not what comes out.
 _SQUASHING = frozenset({"Softmax", "Sigmoid", "LogSoftmax"})

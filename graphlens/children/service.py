@@ -1,0 +1,215 @@
+"""Record from TensorFlow's profiler service, on one or many machines: every task profiles itself and sends its XPlane.
+
+One JSON request on stdin says what to record.  The service is what a program opens with
+``tf.profiler.experimental.server.start(port)``; it is asked over gRPC, and TensorFlow need not be installed here.
+
+TensorFlow's own client (``tf.profiler.experimental.client.trace``) is not used for it.  With that one, each task writes
+its profile to its own disk, where only a shared folder makes it readable; a task that cannot be reached is left out and
+merely logged; and the level of tracing cannot be chosen, so that cheap ops of a warm function are missing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from graphlens.children.channel import Emit, reserve_stdout
+from graphlens.children.start import RECORDED
+from graphlens.errors import ExecutionError, GraphLensError, MissingDependencyError
+from graphlens.loaders.hosts import part_of
+from graphlens.loaders.schema import profile_request, profile_response
+
+METHOD: Final = "/tensorflow.ProfilerService/Profile"
+
+# Level 2 leaves out ops that the executor found to be cheap, which after some 90 executions is most of them; the
+# programs behind a service are warm.  Level 3 has all ops, for about twice the events.
+HOST_TRACER_LEVEL: Final = 3
+DEVICE_TRACER_LEVEL: Final = 1
+OPTIONS_VERSION: Final = 1  # without it the service takes its own defaults
+
+CONNECT_TIMEOUT_MS: Final = 10_000  # gRPC's own is 20 s, long for somebody who mistyped an address
+# What a task may take to hand over its profile after it was taken; TensorFlow's client gives at least as much.
+LEAST_GRACE_S: Final = 60.0
+POLL_S: Final = 0.1
+SAVED_HERE: Final = "service.part"  # where a task that cannot send its profile is told to save it
+
+NOT_EXECUTED: Final = "the programs were profiled where they run, and nothing was executed here"
+
+OnProgress = Callable[[str, int, int], None]
+
+
+def main(arguments: list[str]) -> int:
+    """Serve one request; returns the exit code: 0 done or cancelled, 2 wrong usage, 3 nothing could be recorded."""
+    directory = Path(arguments[0])
+    emit = reserve_stdout()
+    line = sys.stdin.readline()
+    if not line.strip():
+        return 0
+    try:
+        record(json.loads(line), directory, lambda what, done, of: emit({"progress": what, "done": done, "of": of}))
+    except GraphLensError as error:
+        return _fail(emit, error)
+    except Exception as error:  # the last line of defence: the parent shows one line, stderr.txt has the rest
+        traceback.print_exc()
+        return _fail(emit, ExecutionError(f"recording failed: {type(error).__name__}: {error}"))
+    emit({"progress": RECORDED, "done": 1, "of": 1})
+    return 0
+
+
+def _fail(emit: Emit, error: GraphLensError) -> int:
+    emit({"error": str(error), "exit": error.exit_code})
+    return error.exit_code
+
+
+def record(request: Mapping[str, Any], directory: Path, progress: OnProgress) -> None:
+    """Profile all ``request["services"]`` at once for ``request["duration_s"]``, into a capture in ``directory``."""
+    from graphlens.loaders.capture.writing import CaptureDirectory
+
+    services, duration_s = list(request["services"]), float(request["duration_s"])
+    capture = CaptureDirectory(directory, dict(request["target"]))
+    start = time.monotonic()
+    profiles = collect(services, duration_s, directory / SAVED_HERE, progress)
+    for service, profile in profiles.items():
+        capture.write(part_of(service), profile)
+    capture.content["hosts"] = [{"name": service, "profile": part_of(service)} for service in services]
+    capture.content["environment"] = {"hosts": services}
+    capture.content["static_reason"] = NOT_EXECUTED
+    capture.content["profiled_s"] = duration_s
+    capture.finish("profile", time.monotonic() - start)
+
+
+def collect(services: Sequence[str], duration_s: float, saved: Path, progress: OnProgress) -> dict[str, bytes]:
+    """Return service (``host:port``) -> its serialized ``XSpace``; all are profiled in the same stretch of time.
+
+    Raises
+    ------
+    ExecutionError
+        When one of them cannot be reached, refuses, or does not hand over its profile; the message names it.
+    """
+    with _channels(services) as channels:
+        limit_s = duration_s + max(LEAST_GRACE_S, duration_s)
+        calls = {
+            service: channel.unary_unary(METHOD, _serialized, profile_response().FromString).future(
+                _request(service, duration_s, saved), timeout=limit_s
+            )
+            for service, channel in channels.items()
+        }
+        try:
+            answers = _answers(calls, duration_s, progress)
+        finally:
+            for call in calls.values():
+                call.cancel()
+    return {service: _profile(service, answer, saved) for service, answer in answers.items()}
+
+
+@contextmanager
+def _channels(services: Sequence[str]) -> Iterator[dict[str, Any]]:
+    try:
+        import grpc
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"gRPC cannot be imported ({error}); install it with: pip install grpcio"
+        ) from error
+    options = [
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_MS),  # bounds the first attempt, too
+        ("grpc.enable_http_proxy", 0),
+    ]
+    channels = {service: grpc.insecure_channel(service, options) for service in services}
+    try:
+        yield channels
+    finally:
+        for channel in channels.values():
+            channel.close()
+
+
+def _serialized(request: Any) -> bytes:
+    return bytes(request.SerializeToString())
+
+
+def _request(service: str, duration_s: float, saved: Path) -> Any:
+    """Ask for the profile itself (``emit_xspace``); older services do not know that and save it as they are told."""
+    request = profile_request()(
+        duration_ms=round(duration_s * 1000),
+        repository_root=str(saved),
+        session_id="run",
+        host_name=service,
+        emit_xspace=True,
+    )
+    options = request.opts
+    options.version = OPTIONS_VERSION
+    options.include_dataset_ops = True
+    options.host_tracer_level = HOST_TRACER_LEVEL
+    options.device_tracer_level = DEVICE_TRACER_LEVEL
+    options.duration_ms = request.duration_ms
+    return request
+
+
+def _answers(calls: Mapping[str, Any], duration_s: float, progress: OnProgress) -> dict[str, Any]:
+    """Wait for all; the first failure ends the waiting."""
+    start, answers = time.monotonic(), dict[str, Any]()
+    while len(answers) < len(calls):
+        for service, call in calls.items():
+            if service not in answers and call.done():
+                answers[service] = _result(service, call)
+        passed_s = time.monotonic() - start
+        if passed_s < duration_s:
+            progress("profiling", int(passed_s), round(duration_s))
+        else:
+            progress("collecting profiles", len(answers), len(calls))
+        time.sleep(POLL_S)
+    return {service: answers[service] for service in calls}
+
+
+def _result(service: str, call: Any) -> Any:
+    import grpc
+
+    try:
+        return call.result()
+    except grpc.RpcError as error:
+        raise ExecutionError(_failure(service, error.code(), error.details() or "")) from error
+
+
+def _failure(service: str, code: Any, details: str) -> str:
+    """Say in one line what a status means for the user."""
+    import grpc
+
+    port = service.rpartition(":")[2]
+    if code == grpc.StatusCode.UNAVAILABLE:
+        why = details.rpartition("last error: ")[2].rpartition("UNKNOWN: ")[2]
+        return (
+            f"no profiler service answers at {service} ({why}); "
+            f"the program there has to call tf.profiler.experimental.server.start({port})"
+        )
+    if code == grpc.StatusCode.UNIMPLEMENTED:
+        return (
+            f"what answers at {service} is no profiler service; "
+            "name the port that the program gave to tf.profiler.experimental.server.start"
+        )
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return f"{service} did not hand over its profile in time; profile for a shorter --duration"
+    if "profiling session active" in details:
+        return f"{service} is being profiled already; try again when that has ended"
+    return f"{service} could not be profiled: {details or code.name}"
+
+
+def _profile(service: str, answer: Any, saved: Path) -> bytes:
+    if answer.xspace:
+        return bytes(answer.xspace)
+    file = saved / "run" / f"{service.replace(':', '_')}.xplane.pb"
+    if file.is_file():
+        return file.read_bytes()
+    raise ExecutionError(
+        f"the TensorFlow at {service} is too old to send its profile, and has saved it on its own disk as {file}; "
+        "update it, or record on that machine"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

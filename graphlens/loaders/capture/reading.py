@@ -1,0 +1,297 @@
+"""Captures: what a recording leaves, as a folder or as one file, read back into evidence without TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from graphlens.errors import TargetError
+from graphlens.ir.analysis import AnalysisError, Target
+from graphlens.ir.devices import Roof
+from graphlens.ir.evidence import Evidence
+from graphlens.ir.graph import ARGUMENT, Graph, TensorSpec, Variable, op_of
+from graphlens.ir.run import Profile, ReplayRecord
+from graphlens.loaders.capture.manifest import read_manifest
+from graphlens.loaders.capture.parts import HLO_FOLDER, MANIFEST, OPTIMIZED, PROFILE, REPLAY, TRACED
+from graphlens.loaders.files import MESSAGE_LIMIT_BYTES
+
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """An opened capture: its manifest, and where its parts are.
+
+    ``names`` lists the parts with ``/`` between folders, whatever the machine.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+    names: frozenset[str]
+
+    def part(self, name: str) -> bytes:
+        """Return one part.
+
+        Raises
+        ------
+        TargetError
+            When the part is missing or damaged.
+        """
+        if name not in self.names:
+            raise TargetError(f"'{self.path}' has no part '{name}'; record it again")
+        with readable(self.path):
+            return _read(self.path, name)
+
+
+def open_capture(path: str | os.PathLike[str]) -> Capture:
+    """Open the capture in ``path``, a file or a folder.
+
+    Raises
+    ------
+    TargetError
+        When it is no capture, is damaged, or was written by a newer GraphLens.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise TargetError(f"'{place}' does not exist")
+    with readable(place):
+        names = frozenset(_names(place))
+        if MANIFEST not in names:
+            raise TargetError(f"'{place}' is no capture: it holds no {MANIFEST}")
+        raw = _read(place, MANIFEST)
+    return Capture(place, read_manifest(raw, place), names)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what damaged archives and files raise into one line."""
+    try:
+        yield
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise TargetError(f"'{path}' is damaged ({error}); copy or record it again") from error
+
+
+def _names(path: Path) -> list[str]:
+    if path.is_dir():
+        return [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
+    with zipfile.ZipFile(path) as archive:
+        _refuse_huge(path, sum(entry.file_size for entry in archive.infolist()))
+        return archive.namelist()
+
+
+def _read(path: Path, name: str) -> bytes:
+    """Read one part, whose size is known before: a small archive can claim to hold any amount of zeros."""
+    if path.is_dir():
+        _refuse_huge(path, (path / name).stat().st_size)
+        return (path / name).read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.getinfo(name)
+        _refuse_huge(path, entry.file_size)
+        with archive.open(entry) as part:
+            data = part.read(entry.file_size + 1)
+        if len(data) != entry.file_size:
+            raise zipfile.BadZipFile(f"{name} is not as large as the archive says")
+        return data
+
+
+def _refuse_huge(path: Path, size: int) -> None:
+    if size > MESSAGE_LIMIT_BYTES:
+        raise TargetError(f"'{path}' unpacks to {size >> 30} GiB, which no recording leaves; record it again")
+
+
+# -- evidence -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Salvage:
+    """Reads part by part; a damaged part costs that part, and says so."""
+
+    capture: Capture
+    errors: list[AnalysisError] = field(default_factory=list)
+
+    def take(self, name: str, read: Callable[[], Part], otherwise: Part) -> Part:
+        try:
+            return read()
+        except TargetError as error:
+            self.errors.append(AnalysisError("read", f"{name}: {error}"))
+            return otherwise
+
+
+def evidence_of(capture: Capture) -> Evidence:
+    """Return what ``capture`` says; parts that cannot be read are missing, with an error that says why."""
+    salvage, manifest = _Salvage(capture), capture.manifest
+    traced = salvage.take("traced graph", lambda: _traced(capture), None)
+    optimized = salvage.take("optimized graph", lambda: _graph(capture, OPTIMIZED), None)
+    executed = salvage.take("executed graph", lambda: _executed(capture), None)
+    profile = salvage.take("profile", lambda: _profile(capture), None)
+    no_replay: dict[str, ReplayRecord] = {}
+    replay = salvage.take("replay", lambda: _replay(capture), no_replay)
+    recorded = tuple(
+        AnalysisError(str(item.get("stage")), str(item.get("message"))) for item in _dicts(manifest, "errors")
+    )
+    return Evidence(
+        target=_target(capture),
+        environment=dict(manifest.get("environment") or {}),
+        traced=traced,
+        optimized=optimized,
+        executed=executed,
+        profile=profile,
+        profile_path=_recorded_elsewhere(manifest),
+        # A clock that stood still has timed nothing.
+        unprofiled_ns=tuple(ns for ns in manifest.get("unprofiled_ns") or () if ns > 0),
+        empty_call_ns=manifest.get("empty_call_ns"),
+        replay=replay,
+        hlo=_modules(salvage),
+        training=manifest.get("training"),
+        static_reason=_static_reason(manifest, executed, recorded),
+        notes=(*_notes(manifest, (traced, executed)), *(profile.notes if profile else ())),
+        errors=(*recorded, *salvage.errors),
+        roof=_roof(manifest.get("roof")),
+    )
+
+
+def _recorded_elsewhere(manifest: Mapping[str, Any]) -> str | None:
+    """Return where the profile comes from when it was not recorded together with the graphs."""
+    return ", ".join(str(item.get("name")) for item in _dicts(manifest, "hosts")) or None
+
+
+def _target(capture: Capture) -> Target:
+    target = capture.manifest.get("target") or {}
+    path = str(target.get("path") or capture.path)
+    return Target(path, str(target.get("kind") or "capture"), target.get("signature"), target.get("digest"))
+
+
+def _static_reason(manifest: Mapping[str, Any], executed: Graph | None, errors: Sequence[AnalysisError]) -> str | None:
+    if executed is not None:
+        return None
+    return manifest.get("static_reason") or (errors[0].message if errors else "the capture holds no executed graph")
+
+
+def _notes(manifest: Mapping[str, Any], graphs: Sequence[Graph | None]) -> tuple[str, ...]:
+    read = [note for graph in graphs if graph is not None for note in graph.notes]
+    return tuple(dict.fromkeys([*map(str, manifest.get("notes") or ()), *read]))
+
+
+def _roof(measured: Mapping[str, Any] | None) -> Roof | None:
+    """Return the machine's roof; captures of before it was measured have none."""
+    if measured is None:
+        return None
+    return Roof(
+        flops_per_s=float(measured["flops_per_s"]),
+        bytes_per_s=float(measured["bytes_per_s"]),
+        dtype=measured.get("dtype", "float32"),
+        threads=measured.get("threads"),
+        device=measured.get("device", ""),
+    )
+
+
+def _dicts(manifest: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    return [item for item in manifest.get(name) or () if isinstance(item, Mapping)]
+
+
+def _traced(capture: Capture) -> Graph | None:
+    if TRACED not in capture.names:
+        return None
+    graph = _reachable(capture, TRACED, str(capture.manifest.get("traced_root") or ""))
+    return _with_captures(graph, capture.manifest.get("variables"))
+
+
+def _graph(capture: Capture, name: str) -> Graph | None:
+    return _reachable(capture, name, "") if name in capture.names else None
+
+
+def _reachable(capture: Capture, name: str, root: str) -> Graph:
+    from graphlens.loaders.graphdef import build_reachable, parse_graph_def
+
+    return build_reachable(parse_graph_def(capture.part(name), name), root)
+
+
+def _executed(capture: Capture) -> Graph | None:
+    from graphlens.loaders.graphdef import parse_graph_def
+    from graphlens.loaders.partitions import merge_partitions
+
+    names = [str(name) for name in capture.manifest.get("executed") or ()]
+    if not names:
+        return None
+    graph = merge_partitions([parse_graph_def(capture.part(name), name) for name in names])
+    fed = _with_inputs(graph, _dicts(capture.manifest, "inputs"))
+    return _with_captures(fed, capture.manifest.get("executed_root_arguments"))
+
+
+def _with_inputs(graph: Graph, inputs: Sequence[Mapping[str, Any]]) -> Graph:
+    """Give the root's arguments, whose batch a model leaves open, the shapes that the recorder fed."""
+    for fed in inputs:
+        name, shape = str(fed.get("name")), fed.get("shape")
+        if name not in graph.main.graph or not isinstance(shape, list):
+            continue
+        op = op_of(graph.main.graph, name)
+        if op.type == ARGUMENT and op.outputs and _may_be(op.outputs[0], fed.get("dtype"), shape):
+            graph.main.graph.nodes[name]["op"] = replace(op, outputs=(TensorSpec(op.outputs[0].dtype, tuple(shape)),))
+    return graph
+
+
+def _may_be(spec: TensorSpec, dtype: object, shape: Sequence[int]) -> bool:
+    if spec.dtype != dtype or (spec.shape is not None and len(spec.shape) != len(shape)):
+        return False
+    return all(known in (None, size) for known, size in zip(spec.shape or shape, shape, strict=True))
+
+
+def _with_captures(graph: Graph, described: Any) -> Graph:
+    """Bind the root's arguments to the variables that the recorder found behind them."""
+    if not isinstance(described, Mapping):
+        return graph
+    bound = {name: _variable(entry) for name, entry in described.items() if name in graph.main.graph}
+    main = replace(graph.main, captures={**graph.main.captures, **bound})
+    return replace(graph, functions={**graph.functions, graph.root: main})
+
+
+def _variable(entry: Mapping[str, Any]) -> Variable:
+    shape = entry.get("shape")
+    spec = TensorSpec(str(entry.get("dtype", "unknown")), None if shape is None else tuple(shape))
+    return Variable(str(entry.get("name", "")), spec, entry.get("trainable"))
+
+
+def _profile(capture: Capture) -> Profile | None:
+    from graphlens.loaders import xplane
+
+    parts = profile_parts(capture)
+    if PROFILE in parts.values():
+        return xplane.read_profile(capture.part(PROFILE))
+    return xplane.read_profiles({host: capture.part(part) for host, part in parts.items()}) if parts else None
+
+
+def profile_parts(capture: Capture) -> dict[str, str]:
+    """Return host -> part of the capture's profiles; the host of a local recording is empty."""
+    if PROFILE in capture.names:
+        return {"": PROFILE}
+    return {str(item.get("name")): str(item.get("profile")) for item in _dicts(capture.manifest, "hosts")}
+
+
+def _replay(capture: Capture) -> dict[str, ReplayRecord]:
+    if REPLAY not in capture.names:
+        return {}
+    from graphlens.loaders.replay import read_replay
+
+    return read_replay(capture.part(REPLAY))
+
+
+def _modules(salvage: _Salvage) -> dict[str, Graph]:
+    modules: dict[str, Graph] = {}
+    for name in sorted(name for name in salvage.capture.names if name.startswith(HLO_FOLDER)):
+        nothing: dict[str, Graph] = {}
+        modules.update(salvage.take(name, partial(_hlo, salvage.capture, name), nothing))
+    return modules
+
+
+def _hlo(capture: Capture, name: str) -> dict[str, Graph]:
+    from graphlens.loaders.hlo import read_hlo
+
+    module, graph = read_hlo(capture.part(name).decode("utf-8", "replace"))
+    return {module: graph}

@@ -1,0 +1,1 @@
+"""Opening: whatever the user points at becomes a function with inputs."""

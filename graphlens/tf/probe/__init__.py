@@ -1,0 +1,1 @@
+"""Probing: Grappler and XLA are asked about graphs that nobody runs."""

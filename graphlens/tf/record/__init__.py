@@ -1,0 +1,1 @@
+"""Recording: one opened function is run, and what it did is written into a capture."""
