@@ -106,8 +106,8 @@ def test_executors_functions_steps_and_traces():
 
 
 def test_the_programs_own_step_markers_count_where_there_are_no_others():
-    profile = HostPlane().event("train", 0, 60, step_num=8, _r=1).event("other", 0, 60, step_num=8).read()
-    assert [step.name for step in profile.steps] == ["train"]
+    profile = HostPlane().event("train", 0, 60, step_num=8, _r=1).event("Profiled batch", 60, 90, step_num=9).read()
+    assert [step.name for step in profile.steps] == ["train", "Profiled batch"]
 
 
 def test_an_async_op_lasts_from_its_start_to_its_completion_on_another_thread():

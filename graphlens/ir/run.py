@@ -17,6 +17,13 @@ CopyDirection = Literal["host-to-device", "device-to-host", "device-to-device"]
 NO_RUN: Final = -1  # in the place of a position in ``Profile.runs``
 
 
+class Window(NamedTuple):
+    """A stretch of time."""
+
+    start_ns: int
+    end_ns: int
+
+
 class Run(NamedTuple):
     """One execution of one program.
 
@@ -38,6 +45,10 @@ class Run(NamedTuple):
         Whether the profile holds all of it: the first and the last one may be cut off.
     device
         The position in ``Profile.devices`` of the device that reported it; ``None`` for a run of the host.
+    elements
+        How many elements of a dataset it was handed; ``None`` where it asked for none, or the profile does not say.
+    iterations
+        Where it loops over a dataset: its steps, without the setting up.  Empty where it is one step itself.
     """
 
     program: str
@@ -48,6 +59,8 @@ class Run(NamedTuple):
     traced: bool = False
     whole: bool = True
     device: int | None = None
+    elements: int | None = None
+    iterations: tuple[Window, ...] = ()
 
 
 class OpEvent(NamedTuple):
@@ -70,7 +83,7 @@ class Span(NamedTuple):
     """A named interval that is not an op: an executor, a function run, a step marker, a Python frame.
 
     ``step_id`` is the runtime's id of the function execution (0 when the event has none), ``iteration`` the loop
-    iteration of an executor span.
+    iteration of an executor span, ``run`` as in ``OpEvent``.
     """
 
     name: str
@@ -79,6 +92,7 @@ class Span(NamedTuple):
     thread: int
     step_id: int = 0
     iteration: int = 0
+    run: int = NO_RUN
 
 
 # Line numbers of one host are signed 64-bit integers; those of the host at position k of a profile are moved by k times

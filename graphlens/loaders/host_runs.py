@@ -1,0 +1,371 @@
+"""Which executions of which programs a host plane shows: calls, launches and executors, put together to runs."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+from typing import Final, NamedTuple
+
+from graphlens.ir.run import NO_RUN, Run, Span, Window
+
+GRAPH_RUNNER: Final = -1  # the step id under which TensorFlow folds constants and runs graphs of its own: no step
+SESSION: Final = "Session.run"  # what a session executes has no function's name; this is what the user calls
+TRACED: Final = "traced"  # how the text begins by which Python's call of a function says that it was traced
+
+_LOOP_OF_A_REDUCTION: Final = "ReduceIterator::"  # how the stages of a loop over a dataset are called
+_LEVEL: Final = "::"
+
+
+class Element(NamedTuple):
+    """One request for the next element of a dataset.
+
+    ``root`` is the iterator's own number, 0 where it is not known; ``got`` tells whether there was an element.
+    """
+
+    start_ns: int
+    step_id: int
+    root: int
+    got: bool
+
+
+class Once(NamedTuple):
+    """The end of an op in one iteration of a loop; those that run once in each tell the iterations apart."""
+
+    node: str
+    iteration: int
+    end_ns: int
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a plane shows of executions.
+
+    Attributes
+    ----------
+    calls
+        Python's calls of a ``tf.function``, under the text that says whether it was traced.
+    functions
+        Executions of a function by the eager runtime, under the function's own name.
+    sessions
+        ``Session.run``, with its step id.
+    launches
+        ``FunctionRun``: they tell the step id, and return early.
+    captured
+        Functions that tf.data called, under the name of the stage that did.
+    reductions
+        Loops over a dataset that run within tf.data.
+    executors
+        What an executor did at a stretch.
+    elements
+        Requests for the next element of a dataset.
+    compilations
+        Where XLA compiled.
+    """
+
+    calls: list[Span] = field(default_factory=list)
+    functions: list[Span] = field(default_factory=list)
+    sessions: list[Span] = field(default_factory=list)
+    launches: list[Span] = field(default_factory=list)
+    captured: list[Span] = field(default_factory=list)
+    reductions: list[Span] = field(default_factory=list)
+    executors: list[Span] = field(default_factory=list)
+    elements: list[Element] = field(default_factory=list)
+    compilations: list[Span] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class RunTable:
+    """The runs of a plane, and which of them a step id means at a time: ids are used again.
+
+    ``loops`` are the executions, by tf.data, of the body of a loop: they are parts of the run around it.
+    """
+
+    runs: list[Run] = field(default_factory=list)
+    begun: dict[int, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
+    loops: dict[int, list[Span]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, run: Run) -> int:
+        """Take up a run; return its position."""
+        self.runs.append(run)
+        return len(self.runs) - 1
+
+    def executes(self, position: int, step_id: int, start_ns: int) -> None:
+        """Note that a run executes under ``step_id`` from a moment on."""
+        self.begun[step_id].append((start_ns, position))
+        self.begun[step_id].sort()
+
+    def at(self, step_id: int, time_ns: int) -> int:
+        """Return the run that ``step_id`` means at a time, ``NO_RUN`` where none does."""
+        begun = self.begun.get(step_id)
+        if begun is None:
+            return NO_RUN
+        index = bisect_right(begun, (time_ns, len(self.runs))) - 1
+        return begun[index][1] if index >= 0 else NO_RUN
+
+
+def assemble(seen: Seen) -> RunTable:
+    """Return the runs of a plane, each as long as the call around it, or else to the end of its last executor."""
+    table = RunTable()
+    _add_called(table, seen)
+    _add_sessions(table, seen)
+    _add_loops(table, seen)
+    _add_captured(table, seen)
+    _add_launched(table, seen)
+    _add_executed(table, seen)
+    return table
+
+
+# -- which runs there are ------------------------------------------------------------------------------------------
+
+
+def _add_called(table: RunTable, seen: Seen) -> None:
+    """Add the executions of functions, and tell by the launches within them under which ids they execute."""
+    launches = _by_thread(seen.launches)
+    compiled = sorted(span.start_ns for span in seen.compilations)
+    for function, call in _with_calls(seen.calls, seen.functions):
+        traced = call.name.startswith(TRACED) or _any_within(compiled, call)
+        position = table.add(Run(function.name, call.start_ns, call.end_ns, call.thread, traced=traced))
+        for launch in _within(launches.get(function.thread, ()), function):
+            table.executes(position, launch.step_id, launch.start_ns)
+
+
+def _with_calls(calls: Iterable[Span], functions: Iterable[Span]) -> Iterator[tuple[Span, Span]]:
+    """Yield each execution with Python's call around it; one call may prepare several, of which the last is its own."""
+    by_thread: dict[int, list[tuple[int, int, bool, Span]]] = defaultdict(list)
+    for is_function, spans in ((False, calls), (True, functions)):
+        for span in spans:
+            by_thread[span.thread].append((span.start_ns, -span.end_ns, is_function, span))
+    for items in by_thread.values():
+        around = list(_outermost_calls(sorted(items)))
+        last = {id(call): index for index, (_, call) in enumerate(around) if call is not None}
+        for index, (function, call) in enumerate(around):
+            yield function, call if call is not None and last[id(call)] == index else function
+
+
+def _outermost_calls(items: Iterable[tuple[int, int, bool, Span]]) -> Iterator[tuple[Span, Span | None]]:
+    """Yield the executions of one thread, each with the outermost call around it that is within no other execution."""
+    opened: list[tuple[bool, Span]] = []
+    for start_ns, _, is_function, span in items:
+        while opened and opened[-1][1].end_ns <= start_ns:
+            opened.pop()
+        if is_function:
+            yield span, _outermost(opened)
+        opened.append((is_function, span))
+
+
+def _outermost(opened: Sequence[tuple[bool, Span]]) -> Span | None:
+    found = None
+    for is_function, span in reversed(opened):
+        if is_function:
+            break
+        found = span
+    return found
+
+
+def _add_sessions(table: RunTable, seen: Seen) -> None:
+    for session in seen.sessions:
+        position = table.add(Run(SESSION, session.start_ns, session.end_ns, session.thread, session.step_id))
+        table.executes(position, session.step_id, session.start_ns)
+
+
+def _add_loops(table: RunTable, seen: Seen) -> None:
+    """Note what tf.data executes as the body of a loop: the outermost stage of a reduction that calls a function."""
+    for reduction in seen.reductions:
+        position = table.at(reduction.step_id, reduction.start_ns)
+        called = [span for span in seen.captured if _is_of_a_reduction(span) and _overlaps(reduction, span)]
+        outermost = min((span.name.count(_LEVEL) for span in called), default=0)
+        for span in called:
+            if position != NO_RUN and span.name.count(_LEVEL) == outermost:
+                table.loops[position].append(span)
+                table.executes(position, span.step_id, span.start_ns)
+
+
+def _is_of_a_reduction(span: Span) -> bool:
+    return span.name.startswith(_LOOP_OF_A_REDUCTION)
+
+
+def _add_captured(table: RunTable, seen: Seen) -> None:
+    """Add the functions of datasets; those that are called asynchronously end with their last executor."""
+    in_loops = {id(span) for spans in table.loops.values() for span in spans}
+    for span in seen.captured:
+        if id(span) not in in_loops:
+            position = table.add(Run(span.name, span.start_ns, span.end_ns, span.thread, span.step_id))
+            table.executes(position, span.step_id, span.start_ns)
+
+
+def _add_launched(table: RunTable, seen: Seen) -> None:
+    """Add what was launched by nobody that is seen: by another language, or by a call that the profile cut off."""
+    cut_off = bool(table.runs)
+    for launch in sorted(seen.launches, key=lambda span: span.start_ns):
+        known = table.at(launch.step_id, launch.start_ns)
+        if known == NO_RUN or not _may_still_run(table.runs[known], launch, seen):
+            position = table.add(
+                Run("", launch.start_ns, launch.end_ns, launch.thread, launch.step_id, whole=not cut_off)
+            )
+            table.executes(position, launch.step_id, launch.start_ns)
+
+
+def _may_still_run(run: Run, launch: Span, seen: Seen) -> bool:
+    """Tell whether a launch is part of a run: a function that another one calls is launched under the same id."""
+    return launch.start_ns < run.end_ns or any(
+        span.step_id == launch.step_id and span.start_ns <= launch.start_ns < span.end_ns for span in seen.captured
+    )
+
+
+def _add_executed(table: RunTable, seen: Seen) -> None:
+    """Give every executor its run, adding those that began before the profile, and let runs last until their end."""
+    whole = not table.runs  # where nothing at all is known of calls, it is no sign of having been cut off
+    ends_ns: dict[int, int] = {}
+    for index, span in enumerate(seen.executors):
+        if span.step_id in (GRAPH_RUNNER, 0):
+            continue
+        position = table.at(span.step_id, span.start_ns)
+        if position == NO_RUN:
+            position = table.add(Run("", span.start_ns, span.end_ns, span.thread, span.step_id, whole=whole))
+            table.executes(position, span.step_id, span.start_ns)
+        seen.executors[index] = span._replace(run=position)
+        ends_ns[position] = max(ends_ns.get(position, span.end_ns), span.end_ns)
+    for position, end_ns in ends_ns.items():
+        run = table.runs[position]
+        if run.step_id and run.program != SESSION:  # those that were called last as long as the call
+            table.runs[position] = run._replace(end_ns=max(run.end_ns, end_ns))
+
+
+# -- loops over datasets -------------------------------------------------------------------------------------------
+
+
+def count_elements(table: RunTable, elements: Iterable[Element]) -> None:
+    """Note how many elements each run was handed: of the iterator that gave it most."""
+    got: dict[int, Counter[int]] = defaultdict(Counter)
+    for element in elements:
+        position = table.at(element.step_id, element.start_ns)
+        if position != NO_RUN:
+            got[position][element.root] += element.got
+    for position, by_root in got.items():
+        table.runs[position] = table.runs[position]._replace(elements=max(by_root.values()))
+
+
+def split_loops(table: RunTable, ops: Mapping[int, Iterable[Once]]) -> None:
+    """Split the runs that loop over a dataset into their steps; ``ops`` are those of such runs."""
+    for position, bodies in table.loops.items():
+        run = table.runs[position]
+        windows = _between_starts(bodies, run)
+        table.runs[position] = run._replace(elements=len(windows), iterations=windows)
+    for position, run in enumerate(table.runs):
+        if loops_over_data(run) and not run.iterations:
+            windows = _between_ends(ops.get(position, ()), run) or _even(run, run.elements or 0)
+            table.runs[position] = run._replace(iterations=windows)
+
+
+def loops_over_data(run: Run) -> bool:
+    """Tell whether a run takes several elements, so that it is several steps."""
+    return run.elements is not None and run.elements > 1
+
+
+def _between_starts(bodies: Iterable[Span], run: Run) -> tuple[Window, ...]:
+    """Return the iterations that tf.data ran one after the other: each lasts until the next one begins."""
+    ordered = sorted(bodies, key=lambda span: span.start_ns)
+    starts_ns = [span.start_ns for span in ordered]
+    last_ns = max((span.end_ns for span in ordered), default=run.end_ns)
+    return tuple(Window(start, end) for start, end in pairwise([*starts_ns, min(last_ns, run.end_ns)]) if end > start)
+
+
+def _between_ends(ops: Iterable[Once], run: Run) -> tuple[Window, ...]:
+    """Return the iterations of a loop that the executor ran: each lasts from the end of the one before to its own.
+
+    The executor begins one while another still runs, so that starts say nothing of how long each took.  An iteration
+    ends with the last of the ops that run once in each; empty where there is no such op.
+    """
+    iterations_of: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for op in ops:
+        iterations_of[op.node].append((op.iteration, op.end_ns))
+    ends_ns: dict[int, int] = {}
+    for seen in iterations_of.values():
+        if len(seen) == run.elements == len({iteration for iteration, _ in seen}):
+            for order, (_, end_ns) in enumerate(sorted(seen)):
+                ends_ns[order] = max(ends_ns.get(order, 0), end_ns)
+    ordered = list(accumulate((ends_ns[order] for order in sorted(ends_ns)), max))
+    borders_ns = [run.start_ns, *ordered[:-1], run.end_ns] if ordered else []
+    return tuple(Window(start, end) for start, end in pairwise(borders_ns) if end > start)
+
+
+def _even(run: Run, count: int) -> tuple[Window, ...]:
+    """Divide a run whose iterations cannot be told apart: each takes the mean, which is all that is known."""
+    borders_ns = [run.start_ns + (run.end_ns - run.start_ns) * step // count for step in range(count + 1)]
+    return tuple(Window(start, end) for start, end in pairwise(borders_ns))
+
+
+# -- functions of datasets -----------------------------------------------------------------------------------------
+
+
+def named_after_stages(calls: Iterable[Span], stages: Iterable[Span]) -> Iterator[Span]:
+    """Yield the calls of functions on one thread of tf.data under the name of the stage that made them.
+
+    That is the innermost stage around a call.  A stage that works ahead calls from a loop of its own, next to where it
+    asks the stage below it.
+    """
+    items = [
+        (span.start_ns, -span.end_ns, is_call, span)
+        for is_call, spans in ((False, stages), (True, calls))
+        for span in spans
+    ]
+    opened: list[Span] = []
+    below = ""
+    for start_ns, _, is_call, span in sorted(items):
+        while opened and opened[-1].end_ns <= start_ns:
+            below = opened.pop().name
+        if is_call:
+            yield span._replace(name=opened[-1].name if opened else below.rpartition(_LEVEL)[0])
+        else:
+            opened.append(span)
+
+
+class Around:
+    """Finds the one run of a function or session that a moment lies in."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        called = [(run.start_ns, run.end_ns, position) for position, run in enumerate(runs) if not run.step_id]
+        self.runs = sorted(called)
+        self.starts_ns = [start_ns for start_ns, _, _ in self.runs]
+        self.longest_ns = max((end_ns - start_ns for start_ns, end_ns, _ in self.runs), default=0)
+
+    def only(self, time_ns: int) -> int:
+        """Return its position; ``NO_RUN`` where there is none, or several overlap."""
+        first = bisect_right(self.starts_ns, time_ns - self.longest_ns - 1)
+        found = [
+            position
+            for _, end_ns, position in self.runs[first : bisect_right(self.starts_ns, time_ns)]
+            if end_ns > time_ns
+        ]
+        return found[0] if len(found) == 1 else NO_RUN
+
+
+# -- spans ---------------------------------------------------------------------------------------------------------
+
+
+def _by_thread(spans: Iterable[Span]) -> Mapping[int, Sequence[Span]]:
+    threads: dict[int, list[Span]] = defaultdict(list)
+    for span in sorted(spans, key=lambda span: span.start_ns):
+        threads[span.thread].append(span)
+    return threads
+
+
+def _within(spans: Sequence[Span], outer: Span) -> Iterator[Span]:
+    """Yield those of ``spans``, sorted by start, that begin in ``outer``."""
+    first = bisect_left(spans, outer.start_ns, key=lambda span: span.start_ns)
+    for span in spans[first:]:
+        if span.start_ns >= outer.end_ns:
+            return
+        yield span
+
+
+def _any_within(starts_ns: Sequence[int], span: Span) -> bool:
+    index = bisect_left(starts_ns, span.start_ns)
+    return index < len(starts_ns) and starts_ns[index] < span.end_ns
+
+
+def _overlaps(outer: Span, span: Span) -> bool:
+    return outer.start_ns <= span.start_ns < outer.end_ns
