@@ -18,7 +18,7 @@ from graphlens.facts.names import Names, device_name, kernel_name, kernels_as_op
 from graphlens.facts.steps import length_ns, steps_of, typical
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.ops import TRANSFERS
-from graphlens.ir.run import DeviceEvent, OpEvent, OpTiming, Profile, ReplayRecord, Span
+from graphlens.ir.run import NO_RUN, DeviceEvent, OpEvent, OpTiming, Profile, ReplayRecord, Span
 
 # A loop op of which the profile saw fewer of the replayed executions than this share is timed by the replay.
 COMPLETE_SHARE: Final = 0.98
@@ -75,14 +75,17 @@ class Attribution:
 
 def attribute(
     evidence: Evidence,
+    profile: Profile | None,
     graph: nx.MultiDiGraph | None,
     origins: Mapping[str, tuple[str, ...]] | None = None,
     loosely: bool = False,
 ) -> Attribution:
-    """Join ``evidence.profile`` to the ops of ``graph``; empty when there is no profile.
+    """Join ``profile`` to the ops of ``graph``; empty when there is no profile.
 
     Parameters
     ----------
+    profile
+        That of the program that is judged.
     graph
         The executed graph, or the one as written where no other is known; ``None`` for a profile alone, whose ops are
         then grouped by their names.
@@ -91,7 +94,7 @@ def attribute(
     loosely
         The profile is not of this very graph: names are translated (see ``facts.names``).
     """
-    profile = hosts.in_turn(evidence.profile) if evidence.profile else None
+    profile = hosts.in_turn(profile) if profile else None
     replay = _replay_timings(evidence.replay, graph)
     steps = steps_of(profile) if profile else None
     if profile is None or steps is None or not steps.windows:
@@ -134,12 +137,18 @@ Event = TypeVar("Event", OpEvent, DeviceEvent)
 
 
 def _by_step(events: Iterable[Event], windows: Sequence[Span]) -> list[list[Event]]:
+    """Return the events of each window: of its run where it is one, since runs of several threads overlap."""
     steps: list[list[Event]] = [[] for _ in windows]
-    starts = [window.start_ns for window in windows]
+    places: dict[int, list[int]] = defaultdict(list)
+    for index in sorted(range(len(windows)), key=lambda index: windows[index].start_ns):
+        places[windows[index].run].append(index)
+    starts = {run: [windows[index].start_ns for index in indices] for run, indices in places.items()}
     for event in events:
-        index = bisect_right(starts, event.start_ns) - 1
-        if index >= 0 and event.start_ns < windows[index].end_ns:
-            steps[index].append(event)
+        run = event.run if event.run in starts else NO_RUN
+        if run in starts:
+            position = bisect_right(starts[run], event.start_ns) - 1
+            if position >= 0 and event.start_ns < windows[places[run][position]].end_ns:
+                steps[places[run][position]].append(event)
     return steps
 
 

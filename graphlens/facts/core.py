@@ -23,6 +23,7 @@ from graphlens.facts import (
     origins,
     paths,
     patterns,
+    programs,
     quality,
     roofline,
     rows,
@@ -84,6 +85,18 @@ class Facts:
         """Position of every op of the judged graph in a topological order."""
         return {name: index for index, name in enumerate(topological_order(self.graph))}
 
+    # -- programs -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def programs(self) -> programs.Programs:
+        """The programs of the profile, the judged one first."""
+        return programs.programs_of(self.evidence.profile, self.evidence.program)
+
+    @property
+    def profile(self) -> Profile | None:
+        """The profile of the judged program: its steps and events; ``None`` when nothing was profiled."""
+        return self.programs.profile
+
     # -- joins ----------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -106,7 +119,7 @@ class Facts:
         """
         graph = self.executed if self.executed is not None else self.traced
         known = self.origins if self.executed is not None and self.traced is not None else None
-        return attribution.attribute(self.evidence, graph, known, self.joined_loosely)
+        return attribution.attribute(self.evidence, self.profile, graph, known, self.joined_loosely)
 
     @property
     def joined_loosely(self) -> bool:

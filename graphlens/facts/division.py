@@ -68,7 +68,16 @@ def divide(profile: Profile, windows: Sequence[Span], names: Names) -> Division:
     # found on a device, or not at all, it may be anything.
     outside = DISPATCH if profile.steps else HANDOFF
     active_ns = _sweep(windows, (kernels, copies, ops, waits, executors, functions), outside)
-    return Division(active_ns, sum(window.end_ns - window.start_ns for window in windows), len(windows))
+    return Division(active_ns, _covered_ns(windows), len(windows))
+
+
+def _covered_ns(windows: Sequence[Span]) -> int:
+    """Return the time in at least one window: those of several threads overlap."""
+    total_ns, until_ns = 0, min((window.start_ns for window in windows), default=0)
+    for window in sorted(windows, key=lambda window: window.start_ns):
+        total_ns += max(0, window.end_ns - max(window.start_ns, until_ns))
+        until_ns = max(until_ns, window.end_ns)
+    return total_ns
 
 
 def _own_pieces(profile: Profile) -> Iterator[tuple[OpEvent, int, int]]:

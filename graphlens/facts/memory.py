@@ -89,7 +89,7 @@ def memory(facts: Facts) -> Memory | None:
     Left out are what kernels allocate for themselves, and tensors whose size is not known.  ``None`` when that is
     more than ``MOST_UNKNOWN`` of the ops there, and when nothing ran: a peak depends on the order in which ops do.
     """
-    if facts.executed is None and facts.evidence.profile is None:
+    if facts.executed is None and facts.profile is None:
         return None
     found = lives(facts)
     spaces: dict[str, list[Buffer]] = defaultdict(list)
@@ -264,7 +264,7 @@ def _inputs(graph: nx.MultiDiGraph, name: str) -> tuple[Tensor, ...]:
 
 def _order(facts: Facts) -> list[str]:
     """Return the ops by their first start in the profile; those that were not seen come right after what they read."""
-    starts = _first_starts(facts.evidence.profile) if facts.evidence.profile else {}
+    starts = _first_starts(facts.profile) if facts.profile else {}
     when: dict[str, float] = {}
     for name in _ran(facts, starts):
         sources = facts.graph.predecessors(name)
@@ -282,7 +282,7 @@ def _ran(facts: Facts, seen: Iterable[str]) -> list[str]:
     Such a graph may hold the initializers and other programs beside the one that ran.
     """
     names = list(facts.order)
-    if facts.executed is not None or facts.evidence.profile is None:
+    if facts.executed is not None or facts.profile is None:
         return names
     ran = {name for name in seen if name in facts.order}
     for name in reversed(names):

@@ -6,12 +6,12 @@ import re
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from graphlens.facts.devices import merged
 from graphlens.ir.program import BY_IMPORTANCE, Role
-from graphlens.ir.run import NO_RUN, KernelEvent, OpEvent, Profile, Run, Span, host_of_thread
+from graphlens.ir.run import NO_RUN, STEP_MARKER, KernelEvent, OpEvent, Profile, Span, host_of_thread
 from graphlens.units import format_ns
 
 _FUNCTION_NAME = re.compile(r"^__(?:inference|forward|backward)_(?P<base>.*)_\d+$")
@@ -92,6 +92,214 @@ def programs_of(profile: Profile | None, wanted: str | None = None) -> Programs:
     found = _ordered(_programs(profile), wanted)
     if not found:
         return Programs(profile=profile)
+    if _is_our_own(profile) or profile.kernels_on_device or profile.copies:
+        return Programs(tuple(found), profile)
     windows = _windows(profile, found[0], wanted is not None)
     judged = replace(found[0], steps=windows)
-    return Programs((judged, *found[1:]), _of_program(profile, judged), tuple(_notes(profile, judged)))
+    return Programs((judged, *found[1:]), _of_program(profile, judged, found[1:]), tuple(_notes(profile, judged)))
+
+
+def _is_our_own(profile: Profile) -> bool:
+    """Whether GraphLens called the program itself: then its marks are the steps, and all that ran is the program's."""
+    return any(mark.name == STEP_MARKER for mark in profile.steps)
+
+
+# -- which programs there are --------------------------------------------------------------------------------------
+
+
+def _programs(profile: Profile) -> list[ProgramRuns]:
+    """Return the programs; those of several hosts that run the same one are joined."""
+    nodes = _nodes_by_run(profile)
+    extent_ns = _extent_ns(profile)
+    groups: dict[tuple[str, Role, int], list[tuple[str, list[int]]]] = defaultdict(list)
+    for host_runs in _runs_by_host(profile).values():
+        seen: Counter[tuple[str, Role]] = Counter()
+        for name, runs in _by_name(profile, host_runs, nodes).items():
+            key = _base(name), _role(name, runs, nodes)
+            groups[key[0], key[1], seen[key]].append((name, runs))
+            seen[key] += 1
+    return [
+        _program(profile, members[0][0], role, sorted(run for _, runs in members for run in runs), extent_ns)
+        for (_, role, _), members in groups.items()
+    ]
+
+
+def _runs_by_host(profile: Profile) -> Mapping[int, Sequence[int]]:
+    """Return the runs of each host in order of time; of those without a name only where there are no others."""
+    hosts: dict[int, list[int]] = defaultdict(list)
+    for position, run in enumerate(profile.runs):
+        if run.device is None:
+            hosts[host_of_thread(run.thread)].append(position)
+    for positions in hosts.values():
+        named = [position for position in positions if profile.runs[position].whole]
+        positions[:] = sorted(named or positions, key=lambda position: profile.runs[position].start_ns)
+    return hosts
+
+
+def _by_name(
+    profile: Profile, positions: Iterable[int], nodes: Mapping[int, frozenset[str]]
+) -> Mapping[str, list[int]]:
+    """Return the runs by program; those without a name are of one program when they run mostly the same ops."""
+    named: dict[str, list[int]] = defaultdict(list)
+    nameless: list[tuple[frozenset[str], list[int]]] = []
+    for position in positions:
+        run, ops = profile.runs[position], nodes.get(position, frozenset())
+        if run.program:
+            named[run.program].append(position)
+            continue
+        alike = next((runs for known, runs in nameless if _share_ops(known, ops)), None)
+        if alike is None:
+            nameless.append((ops, [position]))
+        else:
+            alike.append(position)
+    return {**named, **{_called_after(ops): runs for ops, runs in nameless if ops}}
+
+
+def _share_ops(known: frozenset[str], ops: frozenset[str]) -> bool:
+    return len(known & ops) >= _SAME_OPS * max(min(len(known), len(ops)), 1)
+
+
+def _called_after(ops: frozenset[str]) -> str:
+    return f"a function without a name ({len(ops)} ops, {min(ops).rpartition(':')[0]} among them)"
+
+
+def _nodes_by_run(profile: Profile) -> Mapping[int, frozenset[str]]:
+    """Return run -> its ops as ``node:type``; of a program's runs the first few tell enough."""
+    found: dict[int, set[str]] = defaultdict(set)
+    for event in profile.ops:
+        if event.run != NO_RUN:
+            found[event.run].add(f"{event.node}:{event.op}")
+    return {run: frozenset(nodes) for run, nodes in found.items()}
+
+
+def _base(name: str) -> str:
+    match = _FUNCTION_NAME.match(name)
+    return match["base"] if match else name
+
+
+def _role(name: str, runs: Sequence[int], nodes: Mapping[int, frozenset[str]]) -> Role:
+    base = _base(name)
+    if _STAGE.match(name):
+        return "dataset"
+    if _INITIALIZATION.search(base):
+        return "initialization"
+    if any(_TRAINS.search(node) for run in runs for node in nodes.get(run, ())):
+        return "step"
+    by_name: Sequence[tuple[re.Pattern[str], Role]] = ((_CLUSTER, "cluster"), (_PREDICT, "predict"))
+    if any(nodes.get(run) for run in runs):  # what XLA compiled as a whole shows no op, and so not whether it trains
+        by_name = (*by_name, (_EVAL, "eval"))
+    return next((role for pattern, role in by_name if pattern.search(base)), "step")
+
+
+def _program(profile: Profile, name: str, role: Role, positions: Sequence[int], extent_ns: int) -> ProgramRuns:
+    runs = [profile.runs[position] for position in positions]
+    windows, told_apart = _steps_of(profile, positions)
+    busy_ns = sum(end - start for start, end in merged((run.start_ns, run.end_ns) for run in runs))
+    return ProgramRuns(
+        name=name,
+        role=role,
+        runs=tuple(positions),
+        steps=tuple(windows),
+        count=len(windows) + told_apart,
+        traces=tuple(Traced(run.end_ns - run.start_ns) for run in runs if run.traced),
+        busy_ns=busy_ns,
+        share=min(1.0, busy_ns / extent_ns) if extent_ns else 0.0,
+    )
+
+
+def _steps_of(profile: Profile, positions: Iterable[int]) -> tuple[list[Span], int]:
+    """Return the steps of runs, and how many were told apart: the first one of each run that was traced.
+
+    Where that leaves none, they are all that is known.
+    """
+    steps: list[tuple[Span, bool]] = []
+    for position in positions:
+        run = profile.runs[position]
+        if run.elements == 0:  # it only found the end of the data
+            continue
+        windows = run.iterations or ((run.start_ns, run.end_ns),)
+        for number, (start_ns, end_ns) in enumerate(windows):
+            step = Span("step", start_ns, end_ns, run.thread, step_id=len(steps), run=position)
+            steps.append((step, run.traced and number == 0))
+    usual = [span for span, traced in steps if not traced]
+    return (usual, len(steps) - len(usual)) if usual else ([span for span, _ in steps], 0)
+
+
+def _extent_ns(profile: Profile) -> int:
+    """Return the time from the first run or op of any host to the last."""
+    spans = [(span.start_ns, span.end_ns) for spans in (profile.runs, profile.ops, profile.steps) for span in spans]
+    return max(end for _, end in spans) - min(start for start, _ in spans) if spans else 0
+
+
+# -- which one is judged -------------------------------------------------------------------------------------------
+
+
+def _ordered(programs: Iterable[ProgramRuns], wanted: str | None) -> list[ProgramRuns]:
+    """Return the programs, the judged one first, then by importance and time."""
+    ordered = sorted(programs, key=lambda one: (BY_IMPORTANCE.index(one.role), -one.busy_ns))
+    work = [one for one in ordered if one.role in ("step", "predict", "eval")]
+    first = max(work, key=lambda one: one.busy_ns) if work else next(iter(ordered), None)
+    if wanted is not None:
+        first = named(ordered, wanted) or first
+    return ordered if first is None else [first, *(one for one in ordered if one is not first)]
+
+
+def named(programs: Sequence[ProgramRuns], wanted: str) -> ProgramRuns | None:
+    """Return the program of that name: the whole one, or the only one that it is a part of."""
+    exact = [one for one in programs if wanted in (one.name, _base(one.name))]
+    alike = exact or [one for one in programs if wanted in one.name]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _windows(profile: Profile, program: ProgramRuns, asked_for: bool) -> tuple[Span, ...]:
+    """Return the steps to judge: as marked in the profile, where a mark holds one run of the program or more."""
+    runs = [profile.runs[position] for position in program.runs]
+    if not profile.steps or any(run.iterations for run in runs):
+        return program.steps
+    starts_ns = sorted(run.start_ns for run in runs)
+    traced_ns = sorted(run.start_ns for run in runs if run.traced)
+    marked = [mark for mark in profile.steps if _begins_in(starts_ns, mark)]
+    usual = [mark for mark in marked if not _begins_in(traced_ns, mark)]
+    if asked_for and len(marked) != program.count:
+        return program.steps
+    return tuple(usual or marked) or program.steps
+
+
+def _begins_in(starts_ns: Sequence[int], span: Span) -> bool:
+    index = bisect_left(starts_ns, span.start_ns)
+    return index < len(starts_ns) and starts_ns[index] < span.end_ns
+
+
+OnHost = TypeVar("OnHost", OpEvent, Span, KernelEvent)
+
+
+def _of_program(profile: Profile, judged: ProgramRuns, others: Sequence[ProgramRuns]) -> Profile:
+    """Return the profile with the steps and the host's events of one program; what devices report is kept whole.
+
+    A step that the user marked is all that was called within it.
+    """
+    own = frozenset(judged.runs)
+    if any(step.run == NO_RUN for step in judged.steps):
+        own = own.union(*(one.runs for one in others if one.role != "dataset"))
+
+    def kept(events: Iterable[OnHost]) -> tuple[OnHost, ...]:
+        return tuple(event for event in events if event.run in own)
+
+    return replace(
+        profile,
+        steps=judged.steps,
+        ops=kept(profile.ops),
+        executors=kept(profile.executors),
+        functions=kept(profile.functions),
+        waits=kept(profile.waits),
+        kernels=kept(profile.kernels),
+    )
+
+
+def _notes(profile: Profile, program: ProgramRuns) -> Iterator[str]:
+    if program.traces and program.steps:
+        first = format_ns(program.traces[0].ns)
+        yield f"the call in which the function was traced or compiled ({first}) is told apart from the steps"
+    unfinished = sum(not run.whole for run in profile.runs)
+    if unfinished:
+        yield f"{unfinished} runs began before the profile or ended after it: they are in no step"

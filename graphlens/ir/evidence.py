@@ -10,6 +10,7 @@ from graphlens.ir.analysis import AnalysisError, Target
 from graphlens.ir.devices import Copy, Placement, Roof
 from graphlens.ir.fusion import FusionAnswer
 from graphlens.ir.graph import Graph
+from graphlens.ir.program import Program
 from graphlens.ir.run import Profile, ReplayRecord
 
 
@@ -43,6 +44,10 @@ class Evidence:
         The simulated placement on a device that the machine does not have.
     placement_copies
         The copies of that placement.
+    program
+        The name of the program to judge, or a part of it; ``None``: the one with most time.
+    programs
+        The programs whose graphs are known; those of the judged one are ``traced``, ``optimized`` and ``executed``.
     static_reason
         Why nothing was executed (``--static`` was given, unsafe ops, an error), ``None`` when it was executed.
     """
@@ -66,3 +71,5 @@ class Evidence:
     roof: Roof | None = None
     placement: Placement | None = None
     placement_copies: tuple[Copy, ...] = ()
+    program: str | None = None
+    programs: tuple[Program, ...] = ()

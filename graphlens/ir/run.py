@@ -14,6 +14,7 @@ Origin = Literal["measured", "modelled", "static", "unknown"]
 CopyDirection = Literal["host-to-device", "device-to-host", "device-to-device"]
 
 
+STEP_MARKER: Final = "graphlens_step"  # how GraphLens marks the steps that it calls itself
 NO_RUN: Final = -1  # in the place of a position in ``Profile.runs``
 
 

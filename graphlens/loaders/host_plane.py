@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from graphlens.ir.run import NO_RUN, KernelEvent, OpEvent, Span
+from graphlens.ir.run import NO_RUN, STEP_MARKER, KernelEvent, OpEvent, Span
 from graphlens.loaders import host_runs
 from graphlens.loaders.annotations import split_op
 from graphlens.loaders.events import Events
 from graphlens.loaders.host_runs import Element, Once, Seen
 
 HOST_PLANE: Final = "/host:CPU"
-STEP_MARKER: Final = "graphlens_step"
 PS_PER_NS: Final = 1000
 
 _EXECUTOR = "ExecutorState::Process"

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from graphlens.config import DEFAULT_STEPS
 from graphlens.errors import ExecutionError, UsageError
+from graphlens.ir.run import STEP_MARKER
 from graphlens.loaders.capture.parts import PROFILE
 from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.tf import private
@@ -27,7 +28,6 @@ WARM_UP_CALLS = 2
 # After some 90 executions the runtime drops an op that it found to be cheap from the profile.  All calls up to the
 # end of the profile stay below this, with a margin for ops that run twice a step.
 CALLS_BEFORE_OPS_VANISH = 50
-STEP_MARKER = "graphlens_step"
 ROOF_SHARE = 0.25  # of the time left that measuring the machine itself may use
 RESERVED_SHARE = 0.5  # of the time left that profiled and unprofiled steps may use; replay and writing need the rest
 
