@@ -50,6 +50,8 @@ class Request:
         A run of a log folder in which to leave the profile as TensorBoard and XProf read it.
     assume_device
         Predict the placement on a device that this machine does not have: ``gpu`` or ``gpu:NAME``.
+    program
+        The program to judge, of several that ran; ``None``: the one with most time.
     keep_unplaced
         Keep the graph as TensorFlow hands it to its placer, so that a placement can be predicted elsewhere.
     """
@@ -71,3 +73,4 @@ class Request:
     keep_run: Path | None = None
     assume_device: str | None = None
     keep_unplaced: bool = False
+    program: str | None = None

@@ -12,6 +12,7 @@ from typing import Final, Literal, NamedTuple, TypeVar
 import networkx as nx
 
 from graphlens.facts import hosts
+from graphlens.facts.cycle import ALL_ALIKE, Cycle, cycle_of
 from graphlens.facts.division import STATES, Division, divide
 from graphlens.facts.flat import canonical_name
 from graphlens.facts.names import Names, device_name, kernel_name, kernels_as_ops
@@ -52,8 +53,10 @@ class Attribution:
         *and* on to a traced op where both graphs are known.
     unjoined
         What was not joined, by falling time, per step.
-    parallelism
-        Mean number of ops running while at least one was.
+    threads
+        How many threads and streams ran those events.
+    cycle
+        How steps of several kinds follow each other.
     steps_marked
         Whether the profile says where its steps are; otherwise all of it counts as one.
     notes
@@ -68,7 +71,8 @@ class Attribution:
     event_ns: int = 0
     joined_ns: int = 0
     unjoined: tuple[Unjoined, ...] = ()
-    parallelism: float | None = None
+    threads: int = 0
+    cycle: Cycle = ALL_ALIKE
     steps_marked: bool = True
     notes: tuple[str, ...] = ()
 
@@ -101,19 +105,23 @@ def attribute(
         return Attribution(timings=replay)
     names = Names(graph, loosely)
     events = _Events.of(profile, steps.windows)
-    division = divide(profile, typical(steps), names)
+    lengths_ns = tuple(map(length_ns, steps.windows))
+    cycle = cycle_of(events.ops, lengths_ns) if len(steps.by_host) == 1 else ALL_ALIKE
+    # What runs in some steps only would be lost among typical ones: then all of them are divided.
+    division = divide(profile, steps.windows if cycle.kinds else typical(steps), names)
     timings = _timings(profile, events, names, division)
     event_ns, joined_ns, unjoined = _join_totals(events, names, origins)
     return Attribution(
         timings=_prefer_replay_in_loops(timings, replay),
-        wall_ns=tuple(map(length_ns, steps.windows)),
+        wall_ns=lengths_ns,
         host_wall_ns={host: tuple(map(length_ns, spans)) for host, spans in steps.by_host.items()},
         active_ns=division.active_ns,
         op_types=names.types,
         event_ns=event_ns,
         joined_ns=joined_ns,
         unjoined=unjoined,
-        parallelism=_parallelism(events, timings, sum(map(length_ns, steps.windows))),
+        threads=_threads(events),
+        cycle=cycle,
         steps_marked=steps.marked,
         notes=steps.notes,
     )
@@ -221,12 +229,10 @@ def _devices_of_ops(profile: Profile, events: _Events, names: Names) -> Mapping[
     }
 
 
-def _parallelism(events: _Events, timings: Mapping[str, OpTiming], wall_ns: int) -> float | None:
-    covered = wall_ns * sum(timing.wall_share or 0.0 for timing in timings.values())
-    busy = sum(
-        event.end_ns - event.start_ns for steps in (events.ops, events.kernels) for step in steps for event in step
-    )
-    return busy / covered if covered else None
+def _threads(events: _Events) -> int:
+    on_host = {event.thread for step in events.ops for event in step}
+    on_device = {(kernel.device, kernel.stream) for step in events.kernels for kernel in step}
+    return len(on_host) + len(on_device)
 
 
 # -- what was joined ----------------------------------------------------------------------------------------------

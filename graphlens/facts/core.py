@@ -141,7 +141,8 @@ class Facts:
     @cached_property
     def step(self) -> StepTime | None:
         """The step's wall time, ``None`` when nothing ran."""
-        return ledger.step_time(self.evidence, self.attribution)
+        judged = self.programs.judged
+        return ledger.step_time(self.evidence, self.attribution, judged.period_ns if judged else None)
 
     @cached_property
     def step_times_ns(self) -> Mapping[str, tuple[int, ...]]:
@@ -166,7 +167,16 @@ class Facts:
 
     @cached_property
     def critical_path(self) -> CriticalPath | None:
-        """The longest chain of dependent ops by self time; ``None`` when nothing was timed."""
+        """The longest chain of dependent ops by self time, as a part of ``step``; ``None`` when nothing was timed."""
+        return paths.on_scale(self._longest_path, self.step)
+
+    @property
+    def path_ns(self) -> int | None:
+        """The length of that chain as it was profiled."""
+        return self._longest_path.ns if self._longest_path else None
+
+    @cached_property
+    def _longest_path(self) -> CriticalPath | None:
         return paths.critical_path(self.graph, self.path_weights_ns)
 
     @cached_property

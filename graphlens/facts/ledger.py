@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from graphlens.facts.attribution import Attribution
 from graphlens.facts.division import COPY, DISPATCH, EXECUTOR, HANDOFF, STATES
 from graphlens.facts.paths import length_ns
-from graphlens.ir.analysis import Saving, StepTime
+from graphlens.ir.analysis import Saving, StepKind, StepTime
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.ops import family
 from graphlens.ir.run import LedgerRow, stat_of
@@ -28,12 +28,13 @@ UNATTRIBUTED: Final = "unattributed"
 COPIES: Final = family("Memcpy")  # between memories, while no kernel ran
 
 
-def step_time(evidence: Evidence, attribution: Attribution) -> StepTime | None:
+def step_time(evidence: Evidence, attribution: Attribution, period_ns: int | None = None) -> StepTime | None:
     """Return the step's time: without the profiler where that was measured, else with it."""
     profiled = stat_of(attribution.wall_ns)
     plain = stat_of(evidence.unprofiled_ns) or profiled
     if plain is None:
         return None
+    cycle = attribution.cycle
     return StepTime(
         plain.median_ns,
         plain.p10_ns,
@@ -42,6 +43,10 @@ def step_time(evidence: Evidence, attribution: Attribution) -> StepTime | None:
         "measured",
         profiled.median_ns if profiled else None,
         profiled.n if profiled else None,
+        mean_ns=cycle.mean_ns,
+        cycle=cycle.length,
+        kinds=tuple(StepKind(kind.count, kind.median_ns, kind.ops) for kind in cycle.kinds),
+        period_ns=period_ns,
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import networkx as nx
 
-from graphlens.ir.analysis import CriticalPath
+from graphlens.ir.analysis import CriticalPath, StepTime
 from graphlens.ir.graph import topological_order
 from graphlens.ir.run import OpTiming
 
@@ -32,6 +33,14 @@ def critical_path(graph: nx.MultiDiGraph, weights: Mapping[str, int]) -> Critica
             members.append(name)
         name = predecessor[name]
     return CriticalPath(length, tuple(reversed(members)))
+
+
+def on_scale(path: CriticalPath | None, step: StepTime | None) -> CriticalPath | None:
+    """Return the path as a part of the step that is shown: ops are timed with the profiler, the step without it."""
+    if path is None or step is None or not step.profiled_median_ns:
+        return path
+    share = min(1.0, path.ns / step.profiled_median_ns)
+    return replace(path, ns=round(share * step.median_ns))
 
 
 def length_ns(graph: nx.MultiDiGraph, weights: Mapping[str, int]) -> int:

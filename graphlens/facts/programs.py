@@ -1,4 +1,4 @@
-"""The programs of a profile: which ran, how often, what a step of each is; and the profile of the one that is judged."""
+"""The programs of a profile: which ran, how often, what a step of each is; and the profile of the judged one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import median
 from typing import Final, TypeVar
 
 from graphlens.facts.devices import merged
 from graphlens.ir.program import BY_IMPORTANCE, Role
-from graphlens.ir.run import NO_RUN, STEP_MARKER, KernelEvent, OpEvent, Profile, Span, host_of_thread
+from graphlens.ir.run import NO_RUN, STEP_MARKER, KernelEvent, OpEvent, Profile, Run, Span, host_of_thread
 from graphlens.units import format_ns
 
 _FUNCTION_NAME = re.compile(r"^__(?:inference|forward|backward)_(?P<base>.*)_\d+$")
@@ -56,6 +58,8 @@ class ProgramRuns:
         For how long at least one of its runs was under way.
     share
         The same as a share of the profile's length.
+    period_ns
+        The median time from the start of a run to that of the next; ``None`` for a single one.
     """
 
     name: str
@@ -66,6 +70,7 @@ class ProgramRuns:
     traces: tuple[Traced, ...]
     busy_ns: int
     share: float
+    period_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +120,7 @@ def _programs(profile: Profile) -> list[ProgramRuns]:
     for host_runs in _runs_by_host(profile).values():
         seen: Counter[tuple[str, Role]] = Counter()
         for name, runs in _by_name(profile, host_runs, nodes).items():
-            key = _base(name), _role(name, runs, nodes)
+            key = base_name(name), _role(name, runs, nodes)
             groups[key[0], key[1], seen[key]].append((name, runs))
             seen[key] += 1
     return [
@@ -172,13 +177,18 @@ def _nodes_by_run(profile: Profile) -> Mapping[int, frozenset[str]]:
     return {run: frozenset(nodes) for run, nodes in found.items()}
 
 
-def _base(name: str) -> str:
+def base_name(name: str) -> str:
+    """Return what a function is called in Python: TensorFlow adds a prefix and a number.
+
+    >>> base_name("__inference_train_step_946"), base_name("Session.run")
+    ('train_step', 'Session.run')
+    """
     match = _FUNCTION_NAME.match(name)
     return match["base"] if match else name
 
 
 def _role(name: str, runs: Sequence[int], nodes: Mapping[int, frozenset[str]]) -> Role:
-    base = _base(name)
+    base = base_name(name)
     if _STAGE.match(name):
         return "dataset"
     if _INITIALIZATION.search(base):
@@ -204,6 +214,7 @@ def _program(profile: Profile, name: str, role: Role, positions: Sequence[int], 
         traces=tuple(Traced(run.end_ns - run.start_ns) for run in runs if run.traced),
         busy_ns=busy_ns,
         share=min(1.0, busy_ns / extent_ns) if extent_ns else 0.0,
+        period_ns=_period_ns(runs),
     )
 
 
@@ -223,6 +234,16 @@ def _steps_of(profile: Profile, positions: Iterable[int]) -> tuple[list[Span], i
             steps.append((step, run.traced and number == 0))
     usual = [span for span, traced in steps if not traced]
     return (usual, len(steps) - len(usual)) if usual else ([span for span, _ in steps], 0)
+
+
+def _period_ns(runs: Sequence[Run]) -> int | None:
+    """Return the usual time between two calls on one thread: what lies between them is the program's around it."""
+    threads: dict[int, list[int]] = defaultdict(list)
+    for run in runs:
+        if not run.traced and run.elements != 0:
+            threads[run.thread].append(run.start_ns)
+    between = [later - earlier for starts in threads.values() for earlier, later in pairwise(starts)]
+    return round(median(between)) if between else None
 
 
 def _extent_ns(profile: Profile) -> int:
@@ -246,7 +267,7 @@ def _ordered(programs: Iterable[ProgramRuns], wanted: str | None) -> list[Progra
 
 def named(programs: Sequence[ProgramRuns], wanted: str) -> ProgramRuns | None:
     """Return the program of that name: the whole one, or the only one that it is a part of."""
-    exact = [one for one in programs if wanted in (one.name, _base(one.name))]
+    exact = [one for one in programs if wanted in (one.name, base_name(one.name))]
     alike = exact or [one for one in programs if wanted in one.name]
     return alike[0] if len(alike) == 1 else None
 

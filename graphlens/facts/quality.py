@@ -31,12 +31,13 @@ GOOD_STEPS: Final = 20  # the sampling error of an op's median is then 3 to 7 %
 POOR_STEPS: Final = 5
 
 NO_STEPS: Final = "the profile marks no steps, so that how much of it one step takes is not known"
+DROPPED: Final = "the profiler lost {count} events: what ran in them is missing everywhere"
 NO_GRAPH: Final = "no graph was given: ops are known by the names in the profile alone"
 
 
 def judge(facts: Facts) -> Quality:
     """Return the quality of the measurement with its grade and the reasons for it in words."""
-    notes = (*facts.evidence.notes, *facts.attribution.notes)
+    notes = (*facts.evidence.notes, *facts.programs.notes, *facts.attribution.notes)
     step = facts.step
     if step is None:
         why = facts.evidence.static_reason or "nothing was executed"
@@ -62,7 +63,12 @@ def judge(facts: Facts) -> Quality:
 
 def _missing(facts: Facts) -> list[str]:
     """Say what a measurement has to do without, however good it is otherwise."""
-    return [*(() if _has_graph(facts) else (NO_GRAPH,)), *(() if facts.attribution.steps_marked else (NO_STEPS,))]
+    dropped = facts.evidence.profile.dropped if facts.evidence.profile else 0
+    return [
+        *(() if _has_graph(facts) else (NO_GRAPH,)),
+        *(() if facts.attribution.steps_marked else (NO_STEPS,)),
+        *((DROPPED.format(count=dropped),) if dropped else ()),
+    ]
 
 
 def _has_graph(facts: Facts) -> bool:

@@ -7,10 +7,11 @@ Field names are stable: they may be added to, never renamed (``schema/analysis.v
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from graphlens.ir.devices import Copy, DeviceRow, Distribution, Memory, Placement, Roofline
+from graphlens.ir.program import Role
 from graphlens.ir.run import LedgerRow, Origin
 
 SCHEMA_VERSION = 1
@@ -231,8 +232,29 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
+class StepKind:
+    """Steps that ran the same ops: how many were seen, their median, and how many ops one ran."""
+
+    count: int
+    median_ns: int
+    ops: int
+
+
+@dataclass(frozen=True, slots=True)
 class StepTime:
-    """The step's wall time: the median of steps without the profiler, and of those with it."""
+    """The step's wall time: the median of steps without the profiler, and of those with it.
+
+    Attributes
+    ----------
+    mean_ns
+        The mean over whole cycles, where steps of several kinds follow each other; ``None`` where all are alike.
+    cycle
+        After how many steps the kinds repeat; ``None`` where no order is seen.
+    kinds
+        The kinds of steps, the most frequent first.
+    period_ns
+        From the start of one call to that of the next, where somebody else called: the step and what is around it.
+    """
 
     median_ns: int
     p10_ns: int
@@ -241,6 +263,10 @@ class StepTime:
     origin: Origin = "measured"
     profiled_median_ns: int | None = None
     profiled_n: int | None = None
+    mean_ns: int | None = None
+    cycle: int | None = None
+    kinds: tuple[StepKind, ...] = ()
+    period_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,11 +319,52 @@ class CriticalPath:
 
 
 @dataclass(frozen=True, slots=True)
+class ProgramTrace:
+    """A call in which a function was traced by Python or compiled by XLA; ``ns`` is the whole call."""
+
+    why: str
+    ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramRow:
+    """One program that ran.
+
+    Attributes
+    ----------
+    id, name
+        What ``--program`` takes, and the function's own name.
+    role
+        What it is for: ``step``, ``eval``, ``predict``, ``dataset``, ``initialization`` or ``cluster``.
+    runs, steps
+        How often it was executed, and how many steps that were, the first ones included.
+    step
+        The time of a step; ``None`` when nothing was timed.
+    share
+        For which share of the profile at least one of its runs was under way.
+    graphs
+        The sizes of its graphs, as far as they are known.
+    traces
+        The calls that are told apart from its steps.
+    """
+
+    id: str
+    name: str
+    role: Role
+    runs: int | None = None
+    steps: int | None = None
+    step: StepTime | None = None
+    share: float | None = None
+    graphs: Mapping[str, GraphSize] = field(default_factory=dict)
+    traces: tuple[ProgramTrace, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """The whole analysis as data.
 
     ``joint_proof`` is that of all proven fixes applied at once, if any were tried; ``placement`` is what a device that
-    the machine does not have would run, if that was asked for.
+    the machine does not have would run, if that was asked for.  ``programs`` are what ran, the judged one first.
     """
 
     target: Target
@@ -320,6 +387,7 @@ class Document:
     placement: Placement | None = None
     roofline: Roofline | None = None
     memory: Memory | None = None
+    programs: tuple[ProgramRow, ...] = ()
 
 
 def severity_of(share: float | None) -> Severity:

@@ -21,7 +21,8 @@ UNTRACED_INSTRUCTIONS = frozenset("parameter constant tuple get-tuple-element bi
 
 # These complete on another thread; the profiler shows a start and a done, not an interval under the op's name.
 ASYNCHRONOUS = frozenset(
-    """_Recv _HostRecv Recv IteratorGetNext IteratorGetNextSync PartitionedCall StatefulPartitionedCall RemoteCall
+    """_Recv _HostRecv Recv IteratorGetNext IteratorGetNextAsOptional IteratorGetNextSync
+    MultiDeviceIteratorGetNextFromShard ReduceDataset PartitionedCall StatefulPartitionedCall RemoteCall
     CollectiveReduceV2 CollectiveReduceV3 CollectiveReduce CollectiveGatherV2 CollectiveBcastSendV2
     CollectiveBcastRecvV2 If While Case StatelessIf StatelessWhile StatelessCase MapDefun XlaLaunch XlaRun
     _XlaRun""".split()

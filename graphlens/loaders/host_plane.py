@@ -154,7 +154,7 @@ class _PlaneReader:
                     and host_runs.loops_over_data(table.runs[op.run - first])
                 ):
                     iteration = self.seen.executors[executor].iteration
-                    once[op.run - first].append(Once(op.node, iteration, op.end_ns))
+                    once[op.run - first].append(Once(op.node, iteration, op.start_ns, op.end_ns))
         host_runs.split_loops(table, once)
         self._hand_out(table, first, run_of)
 

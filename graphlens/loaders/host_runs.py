@@ -17,6 +17,7 @@ TRACED: Final = "traced"  # how the text begins by which Python's call of a func
 
 _LOOP_OF_A_REDUCTION: Final = "ReduceIterator::"  # how the stages of a loop over a dataset are called
 _LEVEL: Final = "::"
+_SEPARATE: Final = 0.25  # of the iterations may begin their heaviest op early, or they are not one after the other
 
 
 class Element(NamedTuple):
@@ -32,10 +33,11 @@ class Element(NamedTuple):
 
 
 class Once(NamedTuple):
-    """The end of an op in one iteration of a loop; those that run once in each tell the iterations apart."""
+    """An op in one iteration of a loop; those that run once in each tell the iterations apart."""
 
     node: str
     iteration: int
+    start_ns: int
     end_ns: int
 
 
@@ -276,20 +278,32 @@ def _between_starts(bodies: Iterable[Span], run: Run) -> tuple[Window, ...]:
 def _between_ends(ops: Iterable[Once], run: Run) -> tuple[Window, ...]:
     """Return the iterations of a loop that the executor ran: each lasts from the end of the one before to its own.
 
-    The executor begins one while another still runs, so that starts say nothing of how long each took.  An iteration
-    ends with the last of the ops that run once in each; empty where there is no such op.
+    An iteration ends with the last of the ops that run once in each; empty where there is no such op, or where one
+    iteration does its work while another still does: then only what they take on average means anything.
     """
-    iterations_of: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    once = _once_in_each(ops, run.elements or 0)
+    if not once:
+        return ()
+    ends_ns = list(accumulate((max(op.end_ns for op in iteration) for iteration in zip(*once, strict=True)), max))
+    heaviest = max(once, key=lambda items: sum(op.end_ns - op.start_ns for op in items))
+    early = sum(op.start_ns < end_ns for op, end_ns in zip(heaviest[1:], ends_ns, strict=False))
+    if early > len(ends_ns) * _SEPARATE:
+        return ()
+    return tuple(
+        Window(start, end) for start, end in pairwise([run.start_ns, *ends_ns[:-1], run.end_ns]) if end > start
+    )
+
+
+def _once_in_each(ops: Iterable[Once], count: int) -> list[list[Once]]:
+    """Return the executions, by iteration, of each op that runs once in each of ``count`` iterations."""
+    by_node: dict[str, list[Once]] = defaultdict(list)
     for op in ops:
-        iterations_of[op.node].append((op.iteration, op.end_ns))
-    ends_ns: dict[int, int] = {}
-    for seen in iterations_of.values():
-        if len(seen) == run.elements == len({iteration for iteration, _ in seen}):
-            for order, (_, end_ns) in enumerate(sorted(seen)):
-                ends_ns[order] = max(ends_ns.get(order, 0), end_ns)
-    ordered = list(accumulate((ends_ns[order] for order in sorted(ends_ns)), max))
-    borders_ns = [run.start_ns, *ordered[:-1], run.end_ns] if ordered else []
-    return tuple(Window(start, end) for start, end in pairwise(borders_ns) if end > start)
+        by_node[op.node].append(op)
+    return [
+        sorted(found, key=lambda op: op.iteration)
+        for found in by_node.values()
+        if len(found) == count == len({op.iteration for op in found})
+    ]
 
 
 def _even(run: Run, count: int) -> tuple[Window, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import networkx as nx
 
@@ -10,7 +11,9 @@ from graphlens import rules
 from graphlens._version import __version__
 from graphlens.facts.core import Facts
 from graphlens.facts.flat import inline
-from graphlens.ir.analysis import Document, GraphSize
+from graphlens.facts.impossible import why_impossible
+from graphlens.facts.program_rows import program_rows
+from graphlens.ir.analysis import AnalysisError, Document, GraphSize
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Graph
 from graphlens.pipeline.result import Analysis
@@ -25,13 +28,14 @@ def judge(evidence: Evidence, select: Sequence[str] = (), ignore: Sequence[str] 
         When a selector names no rule.
     """
     chosen = rules.select(rules.all_rules(), select, ignore)
-    facts = Facts(evidence)
+    facts = trusted(evidence)
     findings, statuses = rules.judge(facts, chosen)
+    sizes = _sizes(facts)
     document = Document(
         target=evidence.target,
         environment=dict(evidence.environment),
         quality=facts.quality,
-        graphs=_sizes(facts),
+        graphs=sizes,
         graphlens_version=__version__,
         step=facts.step,
         ledger=facts.ledger,
@@ -40,14 +44,44 @@ def judge(evidence: Evidence, select: Sequence[str] = (), ignore: Sequence[str] 
         copies=facts.copies,
         findings=tuple(findings),
         rules=tuple(statuses),
-        errors=evidence.errors,
+        errors=facts.evidence.errors,
         devices=facts.devices,
         distribution=facts.distribution,
         placement=evidence.placement,
         roofline=facts.roofline,
         memory=facts.memory,
+        programs=program_rows(facts, sizes, _sizes_of_others(evidence)),
     )
     return Analysis(document, facts)
+
+
+def trusted(evidence: Evidence) -> Facts:
+    """Return the facts of ``evidence``; of a measurement that cannot be, only what does not rest on it."""
+    facts = Facts(evidence)
+    why = why_impossible(facts)
+    if why is None:
+        return facts
+    error = AnalysisError("measure", why)
+    graphs_alone = replace(
+        evidence, profile=None, unprofiled_ns=(), replay={}, static_reason=why, errors=(*evidence.errors, error)
+    )
+    return Facts(graphs_alone)
+
+
+def _sizes_of_others(evidence: Evidence) -> dict[str, dict[str, GraphSize]]:
+    """Return the sizes of the graphs of every program, by its id."""
+    return {
+        program.id: {
+            stage: _size(inline(graph), [graph])
+            for stage, graph in (
+                ("traced", program.traced),
+                ("optimized", program.optimized),
+                ("executed", program.executed),
+            )
+            if graph is not None
+        }
+        for program in evidence.programs
+    }
 
 
 def _sizes(facts: Facts) -> dict[str, GraphSize]:

@@ -1,0 +1,41 @@
+"""Measurements that cannot be: they tell of a step that was taken for another one, and nothing may rest on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from graphlens.units import format_ns
+
+if TYPE_CHECKING:
+    from graphlens.facts.core import Facts
+
+# Medians of ops need not add up to the median of the steps; on whole steps the difference was never above this.
+MEDIANS_DIFFER: Final = 1.05
+
+
+def why_impossible(facts: Facts) -> str | None:
+    """Return in words what of the measurement cannot be; ``None`` when nothing is wrong."""
+    step = facts.step
+    profiled_ns = step and (step.profiled_median_ns or step.median_ns)
+    if not profiled_ns or not facts.attribution.wall_ns:
+        return None
+    why = next(_contradictions(facts, profiled_ns), None)
+    return why and f"{why}: what was taken for the steps of this profile is not one, so no time is shown"
+
+
+def _contradictions(facts: Facts, step_ns: int) -> Iterator[str]:
+    found = facts.attribution
+    wall_ns = sum(found.wall_ns)
+    if found.event_ns > MEDIANS_DIFFER * found.threads * wall_ns:
+        yield (
+            f"ops ran for {format_ns(found.event_ns)} on {found.threads} threads within {len(found.wall_ns)} steps "
+            f"of {format_ns(wall_ns)} in all"
+        )
+    path_ns = facts.path_ns
+    if path_ns is not None and path_ns > MEDIANS_DIFFER * step_ns:
+        yield f"a chain of ops that wait for each other takes {format_ns(path_ns)}, a step {format_ns(step_ns)}"
+    if any(row.ns < 0 for row in facts.ledger):
+        yield "a part of the step takes less than no time"
+    if any(one.share > 1 for one in facts.programs.all):
+        yield "a program ran for longer than the profile lasts"

@@ -1,0 +1,77 @@
+"""The programs of an analysis as rows: what ran, how often, how long, and for which share of the time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from graphlens.facts.programs import ProgramRuns, base_name
+from graphlens.facts.steps import length_ns
+from graphlens.ir.analysis import GraphSize, ProgramRow, ProgramTrace, StepTime
+from graphlens.ir.program import Program
+from graphlens.ir.run import stat_of
+
+if TYPE_CHECKING:
+    from graphlens.facts.core import Facts
+
+TRACED: Final = "the function was traced by Python or compiled by XLA in this call"
+_ONLY: Final = "main"  # the id of the one program whose name nobody says
+
+
+def program_rows(
+    facts: Facts, sizes: Mapping[str, GraphSize], others: Mapping[str, Mapping[str, GraphSize]]
+) -> tuple[ProgramRow, ...]:
+    """Return one row per program, the judged one first.
+
+    Parameters
+    ----------
+    sizes
+        Of the graphs of the judged program.
+    others
+        The id of another program -> the sizes of its graphs.
+    """
+    ran = facts.programs.all
+    if not ran:
+        return tuple(_without_runs(facts, sizes, others))
+    ids = ids_of(ran)
+    known = {program.name: program.id for program in facts.evidence.programs if program.name}
+    rows = []
+    for one in ran:
+        judged = one is ran[0]
+        graphs = sizes if judged else others.get(known.get(one.name, ""), {})
+        rows.append(_row(ids[one.name], one, facts.step if judged else _step(one), graphs))
+    return tuple(rows)
+
+
+def _without_runs(
+    facts: Facts, sizes: Mapping[str, GraphSize], others: Mapping[str, Mapping[str, GraphSize]]
+) -> list[ProgramRow]:
+    """Return the rows of an analysis whose profile, if any, shows no runs."""
+    evidence = facts.evidence
+    name = evidence.target.signature or (evidence.traced.root if evidence.traced else "")
+    rows = [ProgramRow(name or _ONLY, name, "step", step=facts.step, graphs=sizes)] if sizes or facts.step else []
+    listed = [program for program in evidence.programs if program.id in others]
+    return rows + [_graphs_only(program, others[program.id]) for program in listed]
+
+
+def _graphs_only(program: Program, sizes: Mapping[str, GraphSize]) -> ProgramRow:
+    return ProgramRow(program.id, program.name, program.role or "step", graphs=sizes)
+
+
+def ids_of(programs: Sequence[ProgramRuns]) -> Mapping[str, str]:
+    """Return name -> id: the name as it was written in Python where only one program has it."""
+    shared = Counter(base_name(one.name) for one in programs)
+    return {one.name: base_name(one.name) if shared[base_name(one.name)] == 1 else one.name for one in programs}
+
+
+def _row(identity: str, one: ProgramRuns, step: StepTime | None, graphs: Mapping[str, GraphSize]) -> ProgramRow:
+    traces = tuple(ProgramTrace(TRACED, trace.ns) for trace in one.traces)
+    return ProgramRow(identity, one.name, one.role, len(one.runs), one.count, step, one.share, graphs, traces)
+
+
+def _step(one: ProgramRuns) -> StepTime | None:
+    stat = stat_of([length_ns(step) for step in one.steps])
+    if stat is None:
+        return None
+    return StepTime(stat.median_ns, stat.p10_ns, stat.p90_ns, stat.n, period_ns=one.period_ns)
