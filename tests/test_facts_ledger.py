@@ -86,7 +86,7 @@ def naive_division(profile: Profile) -> Counter[str]:
 
 @given(profiles())
 def test_every_nanosecond_of_a_step_is_given_once(profile: Profile) -> None:
-    found = attribute(evidence(profile), None).active_ns
+    found = attribute(evidence(profile), profile, None).active_ns
     expected = naive_division(profile)
     assert set(found) == set(expected)
     assert all(found[key] == pytest.approx(float(expected[key])) for key in expected)
@@ -100,14 +100,14 @@ def test_what_runs_nested_in_an_op_is_not_the_ops_own() -> None:
         steps=(Span("graphlens_step", 0, 40, 0),),
         executors=(Span("ExecutorState::Process", 5, 38, 1), Span("ExecutorState::Process", 10, 30, 1)),
     )
-    found = attribute(evidence(profile), None).active_ns
+    found = attribute(evidence(profile), profile, None).active_ns
     assert found == {"send": 10, "matmul": 15, EXECUTOR: 8, DISPATCH: 7}
 
 
 @given(profiles(), st.lists(st.integers(1, 10**9), max_size=5))
 def test_the_rows_sum_to_the_step_exactly(profile: Profile, unprofiled_ns: list[int]) -> None:
     case = evidence(profile, tuple(unprofiled_ns))
-    found = attribute(case, None)
+    found = attribute(case, case.profile, None)
     step = step_time(case, found)
     assert step is not None
     rows = ledger(step, found)
@@ -154,7 +154,7 @@ def test_an_empty_call_that_takes_longer_than_the_dispatch_leaves_nothing() -> N
 
 def test_without_a_profile_the_step_is_unattributed() -> None:
     case = Evidence(Target("model", "saved_model"), unprofiled_ns=(10, 20, 30))
-    found = attribute(case, None)
+    found = attribute(case, case.profile, None)
     step = step_time(case, found)
     assert step is not None
     assert [(row.category, row.ns) for row in ledger(step, found)] == [("unattributed", 20)]
@@ -162,6 +162,6 @@ def test_without_a_profile_the_step_is_unattributed() -> None:
 
 def test_nothing_measured_has_no_step() -> None:
     case = Evidence(Target("model", "saved_model"))
-    found = attribute(case, None)
+    found = attribute(case, case.profile, None)
     assert step_time(case, found) is None
     assert ledger(None, found) == ()

@@ -97,7 +97,9 @@ def programs_of(profile: Profile | None, wanted: str | None = None) -> Programs:
     found = _ordered(_programs(profile), wanted)
     if not found:
         return Programs(profile=profile)
-    if _is_our_own(profile) or profile.kernels_on_device or profile.copies:
+    if _is_our_own(profile):
+        return Programs((replace(found[0], period_ns=None), *found[1:]), profile)
+    if profile.kernels_on_device or profile.copies:
         return Programs(tuple(found), profile)
     windows = _windows(profile, found[0], wanted is not None)
     judged = replace(found[0], steps=windows)
