@@ -238,6 +238,10 @@ def _add_analyze(commands: argparse._SubParsersAction[Any]) -> None:
     )  # fmt: skip
     command.add_argument("--static", action="store_true", help="never execute the model: judge the traced graph alone")
     command.add_argument(
+        "--program", metavar="NAME",
+        help="the program to judge where a recording holds several (default: the one with most time)",
+    )  # fmt: skip
+    command.add_argument(
         "--profile", metavar="PATH",
         help="judge TARGET with this profile of it instead of running it: a *.xplane.pb, the folder of a recording, "
         "a RunMetadata, a timeline or a trace.json.gz",
@@ -377,6 +381,7 @@ def _request(options: argparse.Namespace) -> Request:
         prove=not getattr(options, "no_prove", False),
         trust=options.trust,
         profile=getattr(options, "profile", None),
+        program=getattr(options, "program", None),
         select=getattr(options, "select", ()),
         ignore=getattr(options, "ignore", ()),
         keep_run=_new_run(getattr(options, "keep_logdir", None)),

@@ -15,6 +15,7 @@ from typing import Any
 from graphlens import report
 from graphlens.config import Progress, Request, no_progress
 from graphlens.errors import ExecutionError, UsageError
+from graphlens.pipeline.choosing import choose
 from graphlens.pipeline.gather import NO_TENSORFLOW, gather, has_tensorflow
 from graphlens.pipeline.judge import judge
 from graphlens.pipeline.proofs import explained, with_proofs
@@ -35,9 +36,10 @@ def analyze(request: Request, progress: Progress = no_progress) -> Analysis:
         When there is nothing to judge.
     """
     check_device(request)
-    with _collector_paused(), gather(request, progress) as gathered:
-        _keep_run(request, gathered.profiled)
+    with _collector_paused(), gather(request, progress) as found:
+        _keep_run(request, found.profiled)
         progress("judging", 0, 0)
+        gathered = replace(found, evidence=choose(found.evidence, request.program))
         evidence = with_placement(request, gathered, explained(request, gathered, progress), progress)
         analysis = judge(evidence, request.select, request.ignore)
         return with_proofs(request, gathered, analysis, progress)
