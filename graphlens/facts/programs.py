@@ -17,13 +17,19 @@ from graphlens.ir.run import NO_RUN, STEP_MARKER, KernelEvent, OpEvent, Profile,
 from graphlens.units import format_ns
 
 _FUNCTION_NAME = re.compile(r"^__(?:inference|forward|backward)_(?P<base>.*)_\d+$")
-_STAGE = re.compile(r"^(Reduce)?Iterator::")
+_STAGE = re.compile(r"^(Reduce)?Iterator\b")
 _CLUSTER = re.compile(r"^cluster_\d|^XlaCluster|^jit_")
 _INITIALIZATION = re.compile(r"initializ|restore_variables|_creator$|_destroyer$", re.IGNORECASE)
 # How Keras 3 calls what it runs: train and test are both `multi_step_on_iterator`, and only the ops tell them apart.
 _EVAL = re.compile(r"test|eval|valid|multi_step_on_iterator", re.IGNORECASE)
 _PREDICT = re.compile(r"predict|one_step_on_data|multi_step_on_data|signature_wrapper|restored_function_body")
 _TRAINS = re.compile(r"gradient_tape/|(^|/)gradients/|:(\w*Grad|\w*Backprop\w*|(Resource)?(Sparse)?Apply[A-Z]\w*)$")
+
+WORK: Final[frozenset[Role]] = frozenset({"step", "predict", "eval"})
+NO_FUNCTION: Final = (
+    "no function was called while this was recorded: what ran was called op by op, and only datasets and "
+    "initializations are programs here"
+)
 
 # Runs without a name are of one program when they share this part of their ops.  Branches of a condition and ops that
 # the profiler dropped make less of a difference; two functions share hardly any name.
@@ -75,16 +81,15 @@ class ProgramRuns:
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """The programs of a profile, the judged one first, and the profile of that one alone."""
+    """The programs of a profile, the judged one first, and the profile of that one alone.
+
+    Where no function was called there is none to judge: ``profile`` is all that was recorded.
+    """
 
     all: tuple[ProgramRuns, ...] = ()
+    judged: ProgramRuns | None = None
     profile: Profile | None = None
     notes: tuple[str, ...] = ()
-
-    @property
-    def judged(self) -> ProgramRuns | None:
-        """The program that is judged."""
-        return self.all[0] if self.all else None
 
 
 def programs_of(profile: Profile | None, wanted: str | None = None) -> Programs:
@@ -92,18 +97,19 @@ def programs_of(profile: Profile | None, wanted: str | None = None) -> Programs:
 
     Profiles that show no runs come back as they are, with no program.
     """
-    if profile is None:
-        return Programs()
-    found = _ordered(_programs(profile), wanted)
-    if not found:
+    found = _ordered(_programs(profile), wanted) if profile else []
+    if profile is None or not found:
         return Programs(profile=profile)
+    first, others = found[0], found[1:]
+    if first.role not in WORK and wanted is None:
+        return Programs(tuple(found), None, profile, (NO_FUNCTION,))
     if _is_our_own(profile):
-        return Programs((replace(found[0], period_ns=None), *found[1:]), profile)
-    if profile.kernels_on_device or profile.copies:
-        return Programs(tuple(found), profile)
-    windows = _windows(profile, found[0], wanted is not None)
-    judged = replace(found[0], steps=windows)
-    return Programs((judged, *found[1:]), _of_program(profile, judged, found[1:]), tuple(_notes(profile, judged)))
+        called_by_us = replace(first, period_ns=None)
+        return Programs((called_by_us, *others), called_by_us, profile)
+    if profile.kernels_on_device or profile.copies:  # a function returns before the kernels that it launched have run
+        return Programs(tuple(found), first, profile)
+    judged = replace(first, steps=_windows(profile, first, wanted is not None))
+    return Programs((judged, *others), judged, _of_program(profile, judged, others), tuple(_notes(profile, judged)))
 
 
 def _is_our_own(profile: Profile) -> bool:
@@ -117,12 +123,13 @@ def _is_our_own(profile: Profile) -> bool:
 def _programs(profile: Profile) -> list[ProgramRuns]:
     """Return the programs; those of several hosts that run the same one are joined."""
     nodes = _nodes_by_run(profile)
+    compiled = {kernel.run for kernel in profile.kernels}
     extent_ns = _extent_ns(profile)
     groups: dict[tuple[str, Role, int], list[tuple[str, list[int]]]] = defaultdict(list)
     for host_runs in _runs_by_host(profile).values():
         seen: Counter[tuple[str, Role]] = Counter()
         for name, runs in _by_name(profile, host_runs, nodes).items():
-            key = base_name(name), _role(name, runs, nodes)
+            key = base_name(name), _role(name, runs, nodes, any(run in compiled for run in runs))
             groups[key[0], key[1], seen[key]].append((name, runs))
             seen[key] += 1
     return [
@@ -189,7 +196,7 @@ def base_name(name: str) -> str:
     return match["base"] if match else name
 
 
-def _role(name: str, runs: Sequence[int], nodes: Mapping[int, frozenset[str]]) -> Role:
+def _role(name: str, runs: Sequence[int], nodes: Mapping[int, frozenset[str]], compiled: bool) -> Role:
     base = base_name(name)
     if _STAGE.match(name):
         return "dataset"
@@ -198,7 +205,7 @@ def _role(name: str, runs: Sequence[int], nodes: Mapping[int, frozenset[str]]) -
     if any(_TRAINS.search(node) for run in runs for node in nodes.get(run, ())):
         return "step"
     by_name: Sequence[tuple[re.Pattern[str], Role]] = ((_CLUSTER, "cluster"), (_PREDICT, "predict"))
-    if any(nodes.get(run) for run in runs):  # what XLA compiled as a whole shows no op, and so not whether it trains
+    if not compiled:  # of what XLA compiled no op is seen, and so not whether it trains
         by_name = (*by_name, (_EVAL, "eval"))
     return next((role for pattern, role in by_name if pattern.search(base)), "step")
 
@@ -260,7 +267,7 @@ def _extent_ns(profile: Profile) -> int:
 def _ordered(programs: Iterable[ProgramRuns], wanted: str | None) -> list[ProgramRuns]:
     """Return the programs, the judged one first, then by importance and time."""
     ordered = sorted(programs, key=lambda one: (BY_IMPORTANCE.index(one.role), -one.busy_ns))
-    work = [one for one in ordered if one.role in ("step", "predict", "eval")]
+    work = [one for one in ordered if one.role in WORK]
     first = max(work, key=lambda one: one.busy_ns) if work else next(iter(ordered), None)
     if wanted is not None:
         first = named(ordered, wanted) or first
@@ -323,6 +330,15 @@ def _notes(profile: Profile, program: ProgramRuns) -> Iterator[str]:
     if program.traces and program.steps:
         first = format_ns(program.traces[0].ns)
         yield f"the call in which the function was traced or compiled ({first}) is told apart from the steps"
-    unfinished = sum(not run.whole for run in profile.runs)
-    if unfinished:
-        yield f"{unfinished} runs began before the profile or ended after it: they are in no step"
+    cut_off = _cut_off(profile, program)
+    if cut_off:
+        which = "run" if cut_off == 1 else "runs"
+        yield f"{cut_off} more {which} of it began before the profile or ended after it, and count as no step"
+
+
+def _cut_off(profile: Profile, program: ProgramRuns) -> int:
+    """Return how many runs of the program the profile shows without their call."""
+    nodes = _nodes_by_run(profile)
+    own = frozenset().union(*(nodes.get(run, frozenset()) for run in program.runs))
+    unnamed = [nodes[position] for position, run in enumerate(profile.runs) if not run.whole and position in nodes]
+    return sum(len(ops & own) > _SAME_OPS * len(ops) for ops in unnamed)

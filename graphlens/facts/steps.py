@@ -82,6 +82,8 @@ def _marked(profile: Profile) -> Sequence[Span]:
     on_devices = _joined(step for device in profile.devices for step in device.steps)
     if on_devices or profile.kernels_on_device or profile.copies:
         return on_devices
+    if profile.runs:  # what is known of them is in the markers already
+        return []
     return outermost(profile.functions) or outermost(profile.executors)
 
 

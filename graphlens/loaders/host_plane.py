@@ -12,7 +12,7 @@ from graphlens.ir.run import NO_RUN, STEP_MARKER, KernelEvent, OpEvent, Span
 from graphlens.loaders import host_runs
 from graphlens.loaders.annotations import split_op
 from graphlens.loaders.events import Events
-from graphlens.loaders.host_runs import Element, Once, Seen
+from graphlens.loaders.host_runs import Element, LoopOp, Seen
 
 HOST_PLANE: Final = "/host:CPU"
 PS_PER_NS: Final = 1000
@@ -144,18 +144,14 @@ class _PlaneReader:
         host_runs.count_elements(table, self._elements())
         first = len(self.into.runs)
         run_of = [NO_RUN if span.run == NO_RUN else span.run + first for span in self.seen.executors]
-        once: dict[int, list[Once]] = defaultdict(list)
+        in_loops: dict[int, list[LoopOp]] = {position: [] for position in host_runs.loops_of(table)}
         for place, nesting in lines:
             for op, executor in _op_events(place, nesting, run_of):
                 self.into.ops.append(op)
-                if (
-                    executor != _NO_EXECUTOR
-                    and op.run != NO_RUN
-                    and host_runs.loops_over_data(table.runs[op.run - first])
-                ):
+                if op.run - first in in_loops:
                     iteration = self.seen.executors[executor].iteration
-                    once[op.run - first].append(Once(op.node, iteration, op.start_ns, op.end_ns))
-        host_runs.split_loops(table, once)
+                    in_loops[op.run - first].append(LoopOp(op.node, iteration, op.start_ns, op.end_ns))
+        host_runs.split_loops(table, in_loops)
         self._hand_out(table, first, run_of)
 
     def _place(self, line: Any) -> _Place:

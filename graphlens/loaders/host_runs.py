@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
+from statistics import median
 from typing import Final, NamedTuple
 
 from graphlens.ir.run import NO_RUN, Run, Span, Window
@@ -17,7 +18,13 @@ TRACED: Final = "traced"  # how the text begins by which Python's call of a func
 
 _LOOP_OF_A_REDUCTION: Final = "ReduceIterator::"  # how the stages of a loop over a dataset are called
 _LEVEL: Final = "::"
-_SEPARATE: Final = 0.25  # of the iterations may begin their heaviest op early, or they are not one after the other
+
+# Of the iterations of a loop, as many may begin their heaviest op before the one before them has ended: one may be
+# late.  Where more do, the loop runs several iterations at a time.
+_OVERLAPPING: Final = 0.25
+# An iteration that runs fewer of the usual ops than this, for less of the usual time, only found that the loop is over.
+_IDLE_OPS: Final = 0.5
+_IDLE_TIME: Final = 0.1
 
 
 class Element(NamedTuple):
@@ -32,8 +39,8 @@ class Element(NamedTuple):
     got: bool
 
 
-class Once(NamedTuple):
-    """An op in one iteration of a loop; those that run once in each tell the iterations apart."""
+class LoopOp(NamedTuple):
+    """One execution of an op in a loop, with the iteration that it is part of."""
 
     node: str
     iteration: int
@@ -250,53 +257,88 @@ def count_elements(table: RunTable, elements: Iterable[Element]) -> None:
         table.runs[position] = table.runs[position]._replace(elements=max(by_root.values()))
 
 
-def split_loops(table: RunTable, ops: Mapping[int, Iterable[Once]]) -> None:
+def split_loops(table: RunTable, ops: Mapping[int, Sequence[LoopOp]]) -> None:
     """Split the runs that loop over a dataset into their steps; ``ops`` are those of such runs."""
-    for position, bodies in table.loops.items():
-        run = table.runs[position]
-        windows = _between_starts(bodies, run)
-        table.runs[position] = run._replace(elements=len(windows), iterations=windows)
-    for position, run in enumerate(table.runs):
-        if loops_over_data(run) and not run.iterations:
-            windows = _between_ends(ops.get(position, ()), run) or _even(run, run.elements or 0)
-            table.runs[position] = run._replace(iterations=windows)
+    for position in loops_of(table):
+        run, within = table.runs[position], ops.get(position, ())
+        if position in table.loops:
+            bodies = sorted(table.loops[position], key=lambda span: span.start_ns)
+            count = _working(_in_bodies(within, bodies), len(bodies))
+            windows = _between_starts(bodies[:count], run)
+        else:
+            count = _working(within, run.elements or 0)
+            windows = _between_ends(within, run, count) or _even(run, count)
+        table.runs[position] = run._replace(iterations=windows)
 
 
-def loops_over_data(run: Run) -> bool:
-    """Tell whether a run takes several elements, so that it is several steps."""
-    return run.elements is not None and run.elements > 1
+def loops_of(table: RunTable) -> frozenset[int]:
+    """Return the runs that take several elements, or loop within tf.data: they are several steps."""
+    return frozenset(
+        position
+        for position, run in enumerate(table.runs)
+        if position in table.loops or (run.elements is not None and run.elements > 1)
+    )
 
 
-def _between_starts(bodies: Iterable[Span], run: Run) -> tuple[Window, ...]:
+def _working(ops: Iterable[LoopOp], count: int) -> int:
+    """Return how many of ``count`` iterations did the work of the loop.
+
+    A loop that is left early is handed elements ahead, and finds only then that it has ended: the last iterations run a
+    few ops that cost nothing.  Steps in the middle count in any case, whatever they do.
+    """
+    ran: dict[int, set[str]] = defaultdict(set)
+    took_ns: Counter[int] = Counter()
+    for op in ops:
+        ran[op.iteration].add(op.node)
+        took_ns[op.iteration] += op.end_ns - op.start_ns
+    numbers = sorted(ran)[:count]
+    if len(numbers) < count:
+        return count
+    usual_ops, usual_ns = median(len(ran[number]) for number in numbers), median(took_ns[number] for number in numbers)
+    while count > 1 and len(ran[numbers[count - 1]]) < _IDLE_OPS * usual_ops:
+        if took_ns[numbers[count - 1]] >= _IDLE_TIME * usual_ns:
+            break
+        count -= 1
+    return count
+
+
+def _in_bodies(ops: Iterable[LoopOp], bodies: Sequence[Span]) -> Iterator[LoopOp]:
+    """Yield the ops that ran in one of the bodies, numbered by it."""
+    starts_ns = [body.start_ns for body in bodies]
+    for op in ops:
+        number = bisect_right(starts_ns, op.start_ns) - 1
+        if number >= 0:
+            yield op._replace(iteration=number)
+
+
+def _between_starts(bodies: Sequence[Span], run: Run) -> tuple[Window, ...]:
     """Return the iterations that tf.data ran one after the other: each lasts until the next one begins."""
-    ordered = sorted(bodies, key=lambda span: span.start_ns)
-    starts_ns = [span.start_ns for span in ordered]
-    last_ns = max((span.end_ns for span in ordered), default=run.end_ns)
-    return tuple(Window(start, end) for start, end in pairwise([*starts_ns, min(last_ns, run.end_ns)]) if end > start)
+    borders_ns = [*(span.start_ns for span in bodies), min(bodies[-1].end_ns, run.end_ns)]
+    return tuple(Window(start, end) for start, end in pairwise(borders_ns) if end > start)
 
 
-def _between_ends(ops: Iterable[Once], run: Run) -> tuple[Window, ...]:
+def _between_ends(ops: Iterable[LoopOp], run: Run, count: int) -> tuple[Window, ...]:
     """Return the iterations of a loop that the executor ran: each lasts from the end of the one before to its own.
 
     An iteration ends with the last of the ops that run once in each; empty where there is no such op, or where one
     iteration does its work while another still does: then only what they take on average means anything.
     """
-    once = _once_in_each(ops, run.elements or 0)
+    once = _once_in_each(ops, count)
     if not once:
         return ()
     ends_ns = list(accumulate((max(op.end_ns for op in iteration) for iteration in zip(*once, strict=True)), max))
     heaviest = max(once, key=lambda items: sum(op.end_ns - op.start_ns for op in items))
     early = sum(op.start_ns < end_ns for op, end_ns in zip(heaviest[1:], ends_ns, strict=False))
-    if early > len(ends_ns) * _SEPARATE:
+    if early > len(ends_ns) * _OVERLAPPING:
         return ()
     return tuple(
         Window(start, end) for start, end in pairwise([run.start_ns, *ends_ns[:-1], run.end_ns]) if end > start
     )
 
 
-def _once_in_each(ops: Iterable[Once], count: int) -> list[list[Once]]:
+def _once_in_each(ops: Iterable[LoopOp], count: int) -> list[list[LoopOp]]:
     """Return the executions, by iteration, of each op that runs once in each of ``count`` iterations."""
-    by_node: dict[str, list[Once]] = defaultdict(list)
+    by_node: dict[str, list[LoopOp]] = defaultdict(list)
     for op in ops:
         by_node[op.node].append(op)
     return [
@@ -332,7 +374,8 @@ def named_after_stages(calls: Iterable[Span], stages: Iterable[Span]) -> Iterato
         while opened and opened[-1].end_ns <= start_ns:
             below = opened.pop().name
         if is_call:
-            yield span._replace(name=opened[-1].name if opened else below.rpartition(_LEVEL)[0])
+            above = below.rpartition(_LEVEL)[0] if below.count(_LEVEL) > 1 else below
+            yield span._replace(name=opened[-1].name if opened else above)
         else:
             opened.append(span)
 
