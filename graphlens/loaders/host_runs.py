@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ TRACED: Final = "traced"  # how the text begins by which Python's call of a func
 
 _LOOP_OF_A_REDUCTION: Final = "ReduceIterator::"  # how the stages of a loop over a dataset are called
 _LEVEL: Final = "::"
+_NUMBERS = re.compile(r"_\d+")  # by which names are told apart that would be the same
 
 # Of the iterations of a loop, as many may begin their heaviest op before the one before them has ended: one may be
 # late.  Where more do, the loop runs several iterations at a time.
@@ -267,7 +269,11 @@ def split_loops(table: RunTable, ops: Mapping[int, Sequence[LoopOp]]) -> None:
             windows = _between_starts(bodies[:count], run)
         else:
             count = _working(within, run.elements or 0)
-            windows = _between_ends(within, run, count) or _even(run, count)
+            windows = (
+                _between_ends(_once_in_each(within, count), run)
+                or _between_ends(_once_in_copies(within, count), run)
+                or _even(run, count)
+            )
         table.runs[position] = run._replace(iterations=windows)
 
 
@@ -317,13 +323,12 @@ def _between_starts(bodies: Sequence[Span], run: Run) -> tuple[Window, ...]:
     return tuple(Window(start, end) for start, end in pairwise(borders_ns) if end > start)
 
 
-def _between_ends(ops: Iterable[LoopOp], run: Run, count: int) -> tuple[Window, ...]:
+def _between_ends(once: Sequence[Sequence[LoopOp]], run: Run) -> tuple[Window, ...]:
     """Return the iterations of a loop that the executor ran: each lasts from the end of the one before to its own.
 
-    An iteration ends with the last of the ops that run once in each; empty where there is no such op, or where one
+    An iteration ends with the last of the ops that run ``once`` in each; empty where there is no such op, or where one
     iteration does its work while another still does: then only what they take on average means anything.
     """
-    once = _once_in_each(ops, count)
     if not once:
         return ()
     ends_ns = list(accumulate((max(op.end_ns for op in iteration) for iteration in zip(*once, strict=True)), max))
@@ -346,6 +351,14 @@ def _once_in_each(ops: Iterable[LoopOp], count: int) -> list[list[LoopOp]]:
         for found in by_node.values()
         if len(found) == count == len({op.iteration for op in found})
     ]
+
+
+def _once_in_copies(ops: Iterable[LoopOp], count: int) -> list[list[LoopOp]]:
+    """Return the same of a loop that was unrolled: the copies of an op differ by numbers in their names."""
+    by_name: dict[str, list[LoopOp]] = defaultdict(list)
+    for op in ops:
+        by_name[_NUMBERS.sub("", op.node)].append(op)
+    return [sorted(found, key=lambda op: op.start_ns) for found in by_name.values() if len(found) == count]
 
 
 def _even(run: Run, count: int) -> tuple[Window, ...]:
