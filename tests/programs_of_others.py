@@ -52,6 +52,11 @@ def timed(call: Callable[[], Any]) -> float:
     return (time.perf_counter() - start_s) * 1e9
 
 
+def between(stamps: list[float]) -> list[float | None]:
+    """Return how long each step took by the moments at which they were done; when the first began, no stamp says."""
+    return [None, *(later - earlier for earlier, later in pairwise(stamps))]
+
+
 def calls(call: Callable[[], Any]) -> dict[str, Any]:
     return {"step_ns": [timed(call) for _ in range(CALLS)], "steps": CALLS}
 
@@ -207,8 +212,7 @@ def fit_several_steps(program: Program, name: str, unrolled: bool) -> None:
     def run() -> dict[str, Any]:
         model.stamps.clear()
         model.fit(**given)
-        calls_of_8 = (model.stamps[:8], model.stamps[8:])
-        return {"step_ns": [later - one for stamps in calls_of_8 for one, later in pairwise(stamps)], "steps": 16}
+        return {"step_ns": [*between(model.stamps[:8]), *between(model.stamps[8:])], "steps": 16}
 
     program.profile(name, run)
 
@@ -321,8 +325,7 @@ def loop_over_datasets(program: Program) -> None:
         def run(loop: Any = loop, steps: int = steps) -> dict[str, Any]:
             stamps.clear()
             float(loop())
-            between_ns = [later - earlier for earlier, later in pairwise(stamps)]
-            return {"step_ns": between_ns, "steps": steps}
+            return {"step_ns": between(stamps), "steps": steps}
 
         program.profile(name, run)
 

@@ -18,7 +18,9 @@ import pytest
 from end_to_end import REPOSITORY, python, run_python
 
 import graphlens
+from graphlens.facts.programs import programs_of
 from graphlens.ir.analysis import Document, ProgramRow
+from graphlens.loaders.xplane import read_profile
 
 pytestmark = pytest.mark.tf
 
@@ -36,6 +38,13 @@ class Case(NamedTuple):
     @property
     def judged(self) -> ProgramRow:
         return self.document.programs[0]
+
+    def steps_ns(self) -> list[int]:
+        """The steps behind the median of the document, in order."""
+        (file,) = self.path.glob("**/*.xplane.pb")
+        judged = programs_of(read_profile(file.read_bytes())).judged
+        assert judged is not None
+        return [step.end_ns - step.start_ns for step in judged.steps]
 
 
 Of = Callable[[str], Case]
@@ -56,11 +65,18 @@ def of(tmp_path_factory: pytest.TempPathFactory) -> Of:
 
 
 def assert_step(case: Case) -> None:
-    """The step is the median that the program measured, give or take."""
-    step = case.document.step
+    """The median of the steps is what the program measured of the same steps, give or take.
+
+    On a busy machine single steps take several times as long as others, so it matters that they are the same ones: the
+    document leaves the first one out, and the program cannot tell of all in a loop when they began.
+    """
+    step, ours_ns, truth_ns = case.document.step, case.steps_ns(), case.truth["step_ns"]
     assert step is not None
-    truth_ns = median(case.truth["step_ns"][-step.n :])  # the first one is told apart
-    assert step.median_ns == pytest.approx(truth_ns, rel=WITHIN), case.document.programs
+    assert step.median_ns == round(median(ours_ns[-step.n :]))
+    pairs = list(zip(ours_ns, truth_ns[-len(ours_ns) :], strict=True))[-step.n :]
+    known = [(ours, truth) for ours, truth in pairs if truth is not None]
+    assert len(known) >= step.n - 1
+    assert median(ours for ours, _ in known) == pytest.approx(median(truth for _, truth in known), rel=WITHIN)
 
 
 CALLED = ("matmuls", "cnn", "jit", "while", "predict", "eager_loop", "session")
@@ -131,7 +147,7 @@ def test_training_and_validation_of_one_name_stay_apart(of: Of) -> None:
     assert "multi_step_on_iterator" in validation.name
     assert (training.steps, validation.steps) == (19, 6)
     assert validation.step is not None
-    assert validation.step.median_ns == pytest.approx(median(case.truth["test_ns"]), rel=WITHIN)
+    assert validation.step.median_ns == pytest.approx(median(case.truth["test_ns"][-validation.step.n :]), rel=WITHIN)
 
 
 def test_the_user_may_judge_another_program(of: Of, tmp_path: Path) -> None:
@@ -143,7 +159,7 @@ def test_the_user_may_judge_another_program(of: Of, tmp_path: Path) -> None:
     profile = graphlens.load(report).document
     assert profile.programs[0].name == other
     assert profile.step is not None
-    assert profile.step.median_ns == pytest.approx(median(case.truth["test_ns"]), rel=WITHIN)
+    assert profile.step.median_ns == pytest.approx(median(case.truth["test_ns"][-profile.step.n :]), rel=WITHIN)
 
 
 def test_steps_that_accumulate_gradients_are_of_two_kinds(of: Of) -> None:
@@ -154,7 +170,8 @@ def test_steps_that_accumulate_gradients_are_of_two_kinds(of: Of) -> None:
     many, few = step.kinds
     assert many.count > few.count >= 3
     assert many.ops < few.ops
-    assert step.mean_ns == pytest.approx(fmean(case.truth["step_ns"]), rel=WITHIN)
+    whole_cycles_ns = case.truth["step_ns"][-step.n :][: step.n - step.n % 4]
+    assert step.mean_ns == pytest.approx(fmean(whole_cycles_ns), rel=WITHIN)
     assert any("adam" in op.name.lower() for op in case.document.ops if op.self_ns)
 
 
@@ -167,11 +184,6 @@ def test_a_call_that_only_finds_the_end_of_the_data_is_no_step(of: Of) -> None:
 def test_the_executions_of_several_steps_count_their_batches(of: Of) -> None:
     assert of("partial_execution").judged.runs == 3
     assert of("several_steps").judged.runs == 2
-
-
-def test_a_compiled_function_is_known_by_its_instructions(of: Of) -> None:
-    document = of("jit").document
-    assert any(op.timing == "kernel" for op in document.ops)
 
 
 # -- a server ------------------------------------------------------------------------------------------------------

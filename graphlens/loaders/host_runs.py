@@ -336,9 +336,7 @@ def _between_ends(once: Sequence[Sequence[LoopOp]], run: Run) -> tuple[Window, .
     early = sum(op.start_ns < end_ns for op, end_ns in zip(heaviest[1:], ends_ns, strict=False))
     if early > len(ends_ns) * _OVERLAPPING:
         return ()
-    return tuple(
-        Window(start, end) for start, end in pairwise([run.start_ns, *ends_ns[:-1], run.end_ns]) if end > start
-    )
+    return tuple(Window(start, end) for start, end in pairwise([run.start_ns, *ends_ns]) if end > start)
 
 
 def _once_in_each(ops: Iterable[LoopOp], count: int) -> list[list[LoopOp]]:
