@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from tensorboard.compat.proto import graph_pb2
 
+from graphlens.loaders.schema import xspace
+from graphlens.loaders.xplane import read_profile
+
 REAL = Path(__file__).parents[2] / "shared" / "real"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the real inputs are not beside the repository")
 
@@ -51,3 +54,29 @@ def run_tensorflow(script: str, folder: Path, *arguments: object) -> None:
     command = [sys.executable, str(file), str(folder), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+class HostPlane:
+    """Writes a profile event by event."""
+
+    def __init__(self) -> None:
+        self.space = xspace()()
+        self.plane = self.space.planes.add(name="/host:CPU")
+        self.names: dict[str, int] = {}
+        self.stats: dict[str, int] = {}
+
+    def event(self, name, start_ns, end_ns, /, thread=1, **stats):
+        line = next((line for line in self.plane.lines if line.id == thread), None)
+        line = line or self.plane.lines.add(id=thread, timestamp_ns=1000)
+        number = self.names.setdefault(name, len(self.names) + 1)
+        self.plane.event_metadata[number].name = name
+        event = line.events.add(metadata_id=number, offset_ps=start_ns * 1000, duration_ps=(end_ns - start_ns) * 1000)
+        for stat, value in stats.items():
+            key = self.stats.setdefault(stat, len(self.stats) + 1)
+            self.plane.stat_metadata[key].name = stat
+            field = "str_value" if isinstance(value, str) else "int64_value"
+            event.stats.add(metadata_id=key, **{field: value})
+        return self
+
+    def read(self):
+        return read_profile(self.space.SerializeToString())

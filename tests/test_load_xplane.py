@@ -9,40 +9,13 @@ from collections import defaultdict
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from load_helpers import REAL, needs_real, run_tensorflow
+from load_helpers import REAL, HostPlane, needs_real, run_tensorflow
 from oracles import op_totals_ps, self_totals_ps
 
 from graphlens.errors import TargetError
 from graphlens.ir.ops import runtime_type
 from graphlens.loaders.annotations import split_op
-from graphlens.loaders.schema import xspace
 from graphlens.loaders.xplane import read_profile
-
-
-class HostPlane:
-    """Writes a profile event by event."""
-
-    def __init__(self) -> None:
-        self.space = xspace()()
-        self.plane = self.space.planes.add(name="/host:CPU")
-        self.names: dict[str, int] = {}
-        self.stats: dict[str, int] = {}
-
-    def event(self, name, start_ns, end_ns, /, thread=1, **stats):
-        line = next((line for line in self.plane.lines if line.id == thread), None)
-        line = line or self.plane.lines.add(id=thread, timestamp_ns=1000)
-        number = self.names.setdefault(name, len(self.names) + 1)
-        self.plane.event_metadata[number].name = name
-        event = line.events.add(metadata_id=number, offset_ps=start_ns * 1000, duration_ps=(end_ns - start_ns) * 1000)
-        for stat, value in stats.items():
-            key = self.stats.setdefault(stat, len(self.stats) + 1)
-            self.plane.stat_metadata[key].name = stat
-            field = "str_value" if isinstance(value, str) else "int64_value"
-            event.stats.add(metadata_id=key, **{field: value})
-        return self
-
-    def read(self):
-        return read_profile(self.space.SerializeToString())
 
 
 @pytest.mark.parametrize(
