@@ -242,7 +242,7 @@ def test_a_step_that_is_shorter_than_what_runs_in_it_is_not_shown() -> None:
     assert "is not one, so no time is shown" in analysis.quality.reasons[0]
     assert (analysis.step, analysis.ledger, analysis.document.critical_path) == (None, (), None)
     assert all(row.self_ns is None for row in analysis.document.ops)
-    assert any(error.stage == "measure" for error in analysis.errors)
+    assert any(error.stage == "measure" for error in analysis.document.errors)
     assert all(finding.saving.ns is None for finding in analysis.findings)
 
 
