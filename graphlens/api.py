@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from graphlens import workplace
 from graphlens.config import DEFAULT_STEPS, MOST_STEPS, Request
 from graphlens.errors import UsageError
 from graphlens.pipeline.result import Analysis
@@ -146,8 +146,8 @@ def _with_inputs(request: Request, inputs: Any) -> Analysis:
         raise UsageError("inputs of a path must be a mapping of names to arrays, or the path of an .npz file")
     import numpy as np
 
-    with tempfile.TemporaryDirectory(prefix="graphlens-") as folder:
-        file = Path(folder) / "inputs.npz"
+    with workplace.temporary() as folder:
+        file = folder / "inputs.npz"
         arrays: dict[str, Any] = {name: np.asarray(value) for name, value in inputs.items()}
         np.savez(file, **arrays)
         return pipeline.analyze(replace(request, inputs=str(file)))

@@ -8,20 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from graphlens.children.messages import Comparison, Compiled, Difference, Pair
 from graphlens.ir.settings import is_setting
-from graphlens.prove.runner import (
-    ORIGINAL,
-    Applied,
-    Comparison,
-    Compiled,
-    Difference,
-    Edits,
-    GoneError,
-    NotOpenedError,
-    Opening,
-    Pair,
-    RefusedError,
-)
+from graphlens.prove.runner import ORIGINAL, Applied, Edits, GoneError, NotOpenedError, Opening, RefusedError
 
 Noise = Callable[[random.Random], tuple[float, float]]  # logarithms by which a block's wall and CPU time are off
 

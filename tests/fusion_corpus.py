@@ -363,11 +363,11 @@ def graph_of(row: Row) -> Any:
 
 def answer_of(row: Row) -> dict[str, Any]:
     """Find the chain of a pattern and explain it."""
+    from graphlens.children.codec import to_data
     from graphlens.facts.core import Facts
     from graphlens.facts.cutting import chain_of
     from graphlens.ir.analysis import Target
     from graphlens.ir.evidence import Evidence
-    from graphlens.ir.fusion import answer_to_json
     from graphlens.tf.probe import chain_graph, fusion_child
 
     facts = Facts(Evidence(Target(row.name, "corpus"), traced=graph_of(row)))
@@ -379,7 +379,9 @@ def answer_of(row: Row) -> dict[str, Any]:
     if row.device is not None:
         chain = replace(chain, ops=tuple(replace(op, device=row.device) for op in chain.ops))
     answer = fusion_child.explain(chain, chain_graph.run)
-    return {"name": row.name, "candidate": found[0].name, "core": found[0].core, **answer_to_json(answer)}
+    changes = [[[item.kind, item.op, item.found] for item in some] for some in answer.changes]
+    said = {**to_data(answer), "changes": changes}
+    return {"name": row.name, "candidate": found[0].name, "core": found[0].core, **said}
 
 
 def main() -> None:

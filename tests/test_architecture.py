@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "graphlens"
 
 # From the bottom up.  Layers on one line are siblings: they never import each other.
 LAYERS: list[dict[str, list[str]]] = [
-    {"base": ["_version", "units", "config", "plugins", "errors"]},
+    {"base": ["_version", "units", "config", "plugins", "errors", "workplace"]},
     {"ir": ["ir"]},
     {"loaders": ["loaders"]},
     {"children": ["children"]},

@@ -19,9 +19,9 @@ from conftest import Command
 from end_to_end import CAPTURES, REPOSITORY, Outcome, assert_one_line, assert_refused, files_in, write_saved_model
 
 from graphlens import cli
-from graphlens.children import start as launch
 from graphlens.config import MOST_STEPS, Request
 from graphlens.loaders.sniff import Identified
+from graphlens.pipeline import gather
 from graphlens.pipeline.gather import child_request
 
 TINY = CAPTURES / "tiny_cnn.capture"
@@ -184,7 +184,7 @@ def test_a_rule_that_is_left_out_fails_nothing(run: Command) -> None:
 def test_inputs_that_cannot_be_read_are_wrong_usage_before_tensorflow_starts(
     run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
-    monkeypatch.setattr(launch, "start", lambda *_: pytest.fail("a child was started"))
+    monkeypatch.setattr(gather, "start_recorder", lambda *_: pytest.fail("a child was started"))
     folder = write_saved_model(tmp_path / "model", [("x", "Placeholder", ()), ("y", "Relu", ("x",))])
     (tmp_path / "in.npz").write_bytes(content)
     before = files_in(tmp_path)
@@ -237,7 +237,7 @@ def test_a_long_stage_counts_its_seconds(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(("kind", "folder"), [("saved_model", None), ("keras", None), ("callable", os.getcwd())])
 def test_only_a_callable_is_looked_for_in_the_current_folder(kind: Any, folder: str | None) -> None:
     asked = child_request(Request("target"), Identified(kind, Path("target")), "record")
-    assert asked["import_path"] == folder
+    assert asked.import_path == folder
 
 
 def test_an_unsafe_model_is_read_but_not_executed(run: Command, tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 from end_to_end import Outcome, analyze, assert_one_line, files_in, python, run_python
 
-from graphlens.children import start as launch
+from graphlens.children.start import Child
 from graphlens.cli import main
+from graphlens.pipeline import gather
 
 pytestmark = [
     pytest.mark.tf,
@@ -257,7 +258,7 @@ def test_inputs_that_do_not_fit_are_wrong_usage(small_models: Path, tmp_path: Pa
 # -- a child that is killed from outside ------------------------------------------------------------------------------
 
 
-def kill_when_traced(child: launch.Child) -> None:
+def kill_when_traced(child: Child) -> None:
     """Wait for the child's own note that the graph is traced, then kill it."""
     manifest = child.directory / "capture.json"
     while child.process.poll() is None:
@@ -275,14 +276,14 @@ def test_a_child_killed_on_the_way(
     capsys: pytest.CaptureFixture[str],
     command: str,
 ) -> None:
-    start = launch.start
+    start = gather.start_recorder
 
-    def start_and_watch(*arguments: Any) -> launch.Child:
-        child = start(*arguments)
+    def start_and_watch(*arguments: Any, **options: Any) -> Child:
+        child = start(*arguments, **options)
         threading.Thread(target=kill_when_traced, args=(child,), daemon=True).start()
         return child
 
-    monkeypatch.setattr(launch, "start", start_and_watch)
+    monkeypatch.setattr(gather, "start_recorder", start_and_watch)
     monkeypatch.chdir(tmp_path)
     outputs = ["-o", "r.json", "-o", "r.html"] if command == "analyze" else ["-o", "out.capture"]
     code = main([command, str(small_models / "lstm"), *outputs])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from graphlens.children import ask_fusion
+from graphlens.children.codec import from_line, to_line
 from graphlens.facts.core import Facts
 from graphlens.facts.fusion import chains_to_probe
 from graphlens.ir.analysis import Finding
@@ -18,10 +19,6 @@ from graphlens.ir.fusion import (
     Obstacle,
     Surrounding,
     answer_for,
-    answer_from_json,
-    answer_to_json,
-    chain_from_json,
-    chain_to_json,
 )
 from graphlens.ir.sketch import sketch
 from graphlens.rules import find, judge
@@ -224,9 +221,9 @@ def test_a_chain_that_is_fused_says_so() -> None:
 
 def test_chains_and_answers_survive_json() -> None:
     chain = chain_of(CONV + "    peek = Softmax(conv) float32[?,8,8,8]\n    seen = _Retval(peek)")
-    assert chain_from_json(chain_to_json(chain)) == chain
+    assert from_line(to_line(chain), [Chain]) == chain
     answer = FusionAnswer("k", "explained", ((Obstacle("bridge", "a", "Reshape"),),), ("Conv2D",))
-    assert answer_from_json(answer_to_json(answer)) == answer
+    assert from_line(to_line(answer), [FusionAnswer]) == answer
 
 
 def test_an_answer_fits_every_chain_of_the_same_structure() -> None:

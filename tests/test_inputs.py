@@ -10,6 +10,7 @@ from google.protobuf import text_format
 from tensorboard.compat.proto import graph_pb2
 
 from graphlens.errors import UsageError
+from graphlens.loaders.arrays import read_npz
 from graphlens.tf.open import consumers, inputs
 from graphlens.tf.open.inputs import InputSpec
 
@@ -155,7 +156,7 @@ def test_parsers_of_examples_say_their_features(text: str, expected: dict) -> No
 
 def test_given_arrays_are_used_and_say_so(tmp_path: Path) -> None:
     np.savez(tmp_path / "in.npz", image=np.full((1, 224, 224, 3), 0.5))
-    arrays = inputs.read_npz(tmp_path / "in.npz")
+    arrays = read_npz(tmp_path / "in.npz")
     (spec,) = inputs.resolve([IMAGE], {}, None, arrays)
     (made,) = inputs.make([spec], arrays, NO_GRAPH)
     assert made.as_json() == {"name": "image", "dtype": "float32", "shape": [1, 224, 224, 3], "origin": "given"}
@@ -171,7 +172,7 @@ def test_arrays_of_another_kind_are_refused() -> None:
 def test_an_array_without_a_name_says_how_to_give_it_one(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.ones(3))
     with pytest.raises(UsageError, match=r"holds one array without a name: write it with numpy\.savez"):
-        inputs.read_npz(tmp_path / "one.npy")
+        read_npz(tmp_path / "one.npy")
 
 
 @pytest.mark.parametrize("cut", [0.3, 0.9])
@@ -180,10 +181,10 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, cut: float) -> None:
     content = (tmp_path / "in.npz").read_bytes()
     (tmp_path / "in.npz").write_bytes(content[: int(len(content) * cut)])
     with pytest.raises(UsageError, match=r"not a readable \.npz file of plain arrays"):
-        inputs.read_npz(tmp_path / "in.npz")
+        read_npz(tmp_path / "in.npz")
 
 
 def test_a_pickled_file_is_not_unpacked(tmp_path: Path) -> None:
     np.savez(tmp_path / "evil.npz", x=np.array([object()], dtype=object))
     with pytest.raises(UsageError, match=r"not a readable \.npz file of plain arrays"):
-        inputs.read_npz(tmp_path / "evil.npz")
+        read_npz(tmp_path / "evil.npz")

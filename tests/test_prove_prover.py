@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from graphlens.children.messages import Compiled, Difference
 from graphlens.ir.analysis import Finding, Fix, Saving, Severity
 from graphlens.ir.settings import SETTING, onednn_on
 from graphlens.prove import Outcome, Plan, prove
-from graphlens.prove.runner import Compiled, Difference, FailedError, GoneError, RefusedError
+from graphlens.prove.runner import FailedError, GoneError, RefusedError
 from tests.fake_runner import FakeRunner, shared
 
 STEP_NS = 20_000_000

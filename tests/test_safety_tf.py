@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from end_to_end import Outcome, analyze, python
 
+from graphlens.children.messages import RecordRequest
+from graphlens.children.recorder import start_recorder
 from graphlens.cli import main
 from graphlens.ir import unsafe
 from graphlens.loaders import savedmodel
@@ -182,12 +184,10 @@ def test_the_graph_for_two_tags_is_opened_by_both(models: Path) -> None:
 def test_the_child_judges_what_it_is_going_to_run(models: Path, tmp_path: Path, name: str) -> None:
     """Even if the parent had seen nothing: the request is sent without it."""
     kind = "graph_def" if name.endswith(".pb") else "saved_model"
-    request = {"target": str(models / name), "kind": kind, "mode": "record", "steps": 1, "trust": False}
-    command = [sys.executable, "-m", "graphlens.tf.record.child", str(tmp_path)]
-    line = json.dumps(request) + "\n"
-    done = subprocess.run(command, input=line, capture_output=True, text=True, check=False, timeout=300)
-    answer = json.loads(done.stdout.splitlines()[-1])
-    assert (done.returncode, answer["error"].startswith("not executed: op ")) == (3, True), answer
+    child = start_recorder(tmp_path)
+    child.send(RecordRequest(str(models / name), kind, steps=1))
+    outcome = child.wait(time_limit_s=300)
+    assert (outcome.returncode, outcome.message.startswith("not executed: op ")) == (3, True), outcome
     assert list(models.glob("it_ran*")) == []
 
 

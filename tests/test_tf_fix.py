@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from graphlens.children.messages import Difference
 from graphlens.cli import main
 from graphlens.config import Request, no_progress
 from graphlens.errors import ExecutionError, UsageError
@@ -18,7 +19,6 @@ from graphlens.loaders import sniff
 from graphlens.loaders.savedmodel import load_saved_model
 from graphlens.pipeline import fixing
 from graphlens.pipeline.gather import Gathered, child_request
-from graphlens.prove.runner import Difference
 from graphlens.prove.statistics import Interval
 
 ROOT = Path(__file__).parents[1]

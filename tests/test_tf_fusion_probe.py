@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from graphlens.children import ask_fusion
@@ -32,8 +34,8 @@ MODEL = """
 
 
 @pytest.fixture(scope="module")
-def answers() -> dict[str, FusionAnswer]:
-    return ask_fusion.probe(chains_to_probe(Facts(sketch(MODEL))))
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FusionAnswer]:
+    return ask_fusion.probe(chains_to_probe(Facts(sketch(MODEL))), tmp_path_factory.mktemp("logs"))
 
 
 def test_a_second_reader_is_named(answers: dict[str, FusionAnswer]) -> None:
@@ -51,10 +53,11 @@ def test_the_compiler_confirms_the_registry(answers: dict[str, FusionAnswer]) ->
     assert answers["xla:AsString:"].verdict == "unsupported", answers["xla:AsString:"]
 
 
-def test_nothing_is_started_for_nothing() -> None:
-    assert ask_fusion.probe([]) == {}
+def test_nothing_is_started_for_nothing(tmp_path: Path) -> None:
+    assert ask_fusion.probe([], tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_child_that_dies_answers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_dies_answers_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(ask_fusion, "_MODULE", "graphlens.no_such_module")
-    assert ask_fusion.probe(chains_to_probe(Facts(sketch(MODEL)))) == {}
+    assert ask_fusion.probe(chains_to_probe(Facts(sketch(MODEL))), tmp_path) == {}

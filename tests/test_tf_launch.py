@@ -11,17 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from graphlens.children import start as launch
+from graphlens.children import start as starting
+from graphlens.children.codec import to_line
+from graphlens.children.messages import DemoRequest, Done, Failure, Progress
+from graphlens.children.start import Outcome, start
 
 ECHO = """
 import json, sys
 request = json.loads(sys.stdin.readline())
-print(json.dumps({"progress": request["say"], "done": 1, "of": 2}), flush=True)
+print(json.dumps({"message": "Progress", "what": request["path"], "done": 1, "of": 2}), flush=True)
 """
 USAGE = (
     ECHO
     + """
-print(json.dumps({"error": "input 'x' needs --shape", "exit": 2}), flush=True)
+print(json.dumps({"message": "Failure", "why": "input 'x' needs --shape", "exit_code": 2}), flush=True)
 sys.exit(2)
 """
 )
@@ -32,8 +35,8 @@ TRACEBACK = "raise RuntimeError('no luck')"
 HALF_A_LINE = "import sys; sys.stdout.write('{\"progress\": '); sys.exit(0)"
 
 SLOW_UNLOADING = """
-import json, os, sys, time
-print(json.dumps({last}), flush=True)
+import os, time
+print({last}, flush=True)
 os.close(1)
 time.sleep(60)
 """
@@ -43,17 +46,17 @@ sys.stdin.readline()
 try:
     import lies_in_the_current_folder
 except ImportError:
-    print(json.dumps({"error": "not importable", "exit": 2}), flush=True)
+    print(json.dumps({"message": "Failure", "why": "not importable", "exit_code": 2}), flush=True)
     sys.exit(2)
 """
 
-Run = tuple[launch.Outcome, list[tuple[str, int, int]]]
+Run = tuple[Outcome, list[tuple[str, int, int]]]
 
 
 def run(tmp_path: Path, code: str, time_limit_s: float = 20) -> Run:
     (tmp_path / "stand_in.py").write_text(code)
-    child = launch.start(tmp_path / "out", {"PYTHONPATH": str(tmp_path)}, module="stand_in")
-    child.send({"say": "hello"})
+    child = start(tmp_path / "out", "stand_in", {"PYTHONPATH": str(tmp_path)})
+    child.send(DemoRequest("hello"))
     seen: list[tuple[str, int, int]] = []
     return child.wait(lambda *progress: seen.append(progress), time_limit_s), seen
 
@@ -82,17 +85,17 @@ def test_a_child_past_its_time_is_ended(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("last", "ok", "message"),
     [
-        ({"progress": launch.RECORDED, "done": 1, "of": 1}, True, ""),
-        ({"error": "no such input", "exit": 2}, False, "no such input"),
-        ({"progress": "profiling", "done": 1, "of": 2}, False, "the recording process stopped answering"),
+        (Done(), True, ""),
+        (Failure("no such input", 2), False, "no such input"),
+        (Progress("profiling", 1, 2), False, "the recording process stopped answering"),
     ],
 )
 def test_a_child_that_is_slow_to_unload_is_judged_by_its_last_word(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: dict, ok: bool, message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: Done | Failure | Progress, ok: bool, message: str
 ) -> None:
-    monkeypatch.setattr(launch, "_END_GRACE_S", 0.2)
-    outcome, _ = run(tmp_path, SLOW_UNLOADING.replace("{last}", repr(last)))
-    assert (outcome.ok, outcome.timed_out, outcome.usage_error) == (ok, False, last.get("exit") == 2)
+    monkeypatch.setattr(starting, "_END_GRACE_S", 0.2)
+    outcome, _ = run(tmp_path, SLOW_UNLOADING.replace("{last}", repr(to_line(last))))
+    assert (outcome.ok, outcome.timed_out, outcome.usage_error) == (ok, False, isinstance(last, Failure))
     assert outcome.message.startswith(message)
     assert bool(outcome.message) == (not ok)
 
@@ -111,16 +114,16 @@ def test_a_child_cannot_import_from_the_current_folder(
     monkeypatch.chdir(here)
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
     monkeypatch.setenv("PYTHONPATH", entries.format(modules).replace(":", os.pathsep))
-    child = launch.start(tmp_path / "out", module="stand_in")
-    child.send({})
+    child = start(tmp_path / "out", "stand_in")
+    child.send(DemoRequest("somewhere"))
     assert child.wait(time_limit_s=20).message == "not importable"
 
 
 PARENT = """
 import sys, time
 from pathlib import Path
-from graphlens.children import start as launch
-child = launch.start(Path(sys.argv[1]), {"PYTHONPATH": sys.argv[2]}, module="stand_in")
+from graphlens.children.start import start
+child = start(Path(sys.argv[1]), "stand_in", {"PYTHONPATH": sys.argv[2]})
 print(child.process.pid, flush=True)
 time.sleep(60)
 """
@@ -134,7 +137,6 @@ def test_a_child_does_not_outlive_its_parent(tmp_path: Path, signal: str) -> Non
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
-        time.sleep(1)  # so that the child has begun to watch
         parent.send_signal(getattr(signals, signal))
     deadline = time.monotonic() + 10
     while runs(child) and time.monotonic() < deadline:
@@ -158,9 +160,9 @@ def test_sending_to_a_child_that_is_gone_is_no_error(tmp_path: Path, monkeypatch
             raise OSError(22, "Invalid argument")
 
     (tmp_path / "stand_in.py").write_text("")
-    child = launch.start(tmp_path / "out", {"PYTHONPATH": str(tmp_path)}, module="stand_in")
-    monkeypatch.setattr(launch, "_stdin", lambda _: Closed())
-    child.send({})
+    child = start(tmp_path / "out", "stand_in", {"PYTHONPATH": str(tmp_path)})
+    monkeypatch.setattr(starting, "_stdin", lambda _: Closed())
+    child.send(DemoRequest("somewhere"))
     assert child.wait(time_limit_s=20).ok
 
 
@@ -187,7 +189,7 @@ def test_half_a_line_harms_nothing(tmp_path: Path) -> None:
 
 def test_a_cancelled_child_is_gone(tmp_path: Path) -> None:
     (tmp_path / "stand_in.py").write_text(SLEEP)
-    child = launch.start(tmp_path / "out", {"PYTHONPATH": str(tmp_path)}, module="stand_in")
+    child = start(tmp_path / "out", "stand_in", {"PYTHONPATH": str(tmp_path)})
     child.cancel()
     child.cancel()  # once is enough, twice does no harm
     assert child.process.poll() is not None

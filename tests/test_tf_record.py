@@ -20,7 +20,8 @@ import oracles
 import pytest
 from tensorboard.compat.proto import graph_pb2
 
-from graphlens.children import start as launch
+from graphlens.children.messages import Failure, RecordRequest
+from graphlens.children.recorder import start_recorder
 from graphlens.facts.core import Facts
 from graphlens.loaders.capture.reading import evidence_of, open_capture
 
@@ -40,7 +41,7 @@ SILENT = set(
 class Recording:
     """A capture directory as the tests ask about it."""
 
-    def __init__(self, path: Path, code: int, messages: list[dict[str, Any]]) -> None:
+    def __init__(self, path: Path, code: int, messages: list[Any]) -> None:
         self.path = path
         self.code = code
         self.messages = messages
@@ -48,7 +49,7 @@ class Recording:
 
     @property
     def error(self) -> str:
-        return next((message["error"] for message in self.messages if "error" in message), "")
+        return next((message.why for message in self.messages if isinstance(message, Failure)), "")
 
     def graph(self, name: str) -> Any:
         return graph_pb2.GraphDef.FromString((self.path / name).read_bytes())
@@ -101,8 +102,8 @@ def record(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rec
 
     def serve(kind: str, target: str, **request: Any) -> Recording:
         path = target if kind == "callable" or target.startswith("/") else str(models / target)
-        messages: list[dict[str, Any]] = []
-        asked = {"kind": kind, "target": path, "steps": STEPS, **request}
+        messages: list[Any] = []
+        asked = RecordRequest(path, kind, **{"steps": STEPS, **request})
         code = child.serve(asked, tmp_path / "out", messages.append)
         return Recording(tmp_path / "out", code, messages)
 
@@ -332,15 +333,15 @@ def test_what_cannot_be_done_is_one_clear_line(
 def in_child(
     tmp_path: Path, kind: str, target: str, kill_at: str = "", limit_s: float = 240, **request: Any
 ) -> Recording:
-    child = launch.start(tmp_path / "out")
+    child = start_recorder(tmp_path / "out")
 
     def on_progress(what: str, _done: int, _of: int) -> None:
         if what == kill_at:
             os.kill(child.process.pid, signal.SIGKILL)
 
-    child.send({"kind": kind, "target": target, "steps": STEPS, "import_path": str(REPOSITORY), **request})
+    child.send(RecordRequest(target, kind, **{"steps": STEPS, "import_path": str(REPOSITORY), **request}))
     outcome = child.wait(on_progress, limit_s)
-    return Recording(tmp_path / "out", outcome.returncode, [{"error": outcome.message}])
+    return Recording(tmp_path / "out", outcome.returncode, [Failure(outcome.message)])
 
 
 def test_two_devices_leave_two_partitions_and_the_copy_between(tmp_path: Path) -> None:

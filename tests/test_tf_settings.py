@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from graphlens.children.messages import RecordRequest
 from graphlens.cli import main
 from graphlens.errors import RewriteError
 from graphlens.ir.document import from_json
@@ -58,7 +59,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def runner_of(programs: Path, logs: Path, name: str) -> TrialRunner:
-    request = {"target": f"settled:{name}", "kind": "callable", "import_path": str(programs)}
+    request = RecordRequest(f"settled:{name}", "callable", import_path=str(programs))
     return TrialRunner(request, logs, {ONEDNN: "0"})
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graphlens.children.messages import RecordRequest
 from graphlens.ir.analysis import Finding, Fix, Proof, Saving
 from graphlens.prove import Plan, TrialRunner, prove
 from graphlens.prove.runner import GoneError, NotOpenedError, RefusedError, TrialError
@@ -135,7 +136,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def runner_of(planted: Path, logs: Path, target: str, kind: str, **request: Any) -> TrialRunner:
-    asked = {"target": target, "kind": kind, "import_path": str(planted), **request}
+    asked = RecordRequest(target, kind, import_path=str(planted), **request)
     return TrialRunner(asked, logs, {"PYTHONPATH": os.pathsep.join([str(planted), str(ROOT)])})
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from end_to_end import REPOSITORY, run_python
 
+from graphlens.children.messages import RecordRequest
 from graphlens.prove import TrialRunner
 from graphlens.prove.runner import TrialError
 
@@ -68,7 +69,7 @@ def about_xla(programs: Path, program: str) -> dict[str, Any]:
 @pytest.fixture
 def runner(programs: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[TrialRunner]:
     """The program that the test names, open."""
-    target = {"target": f"programs:{request.param}", "kind": "callable", "import_path": str(programs)}
+    target = RecordRequest(f"programs:{request.param}", "callable", import_path=str(programs))
     made = TrialRunner(target, tmp_path, {"PYTHONPATH": os.pathsep.join([str(programs), str(REPOSITORY)])})
     made.open(LIMIT_S)
     yield made

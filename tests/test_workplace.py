@@ -1,16 +1,18 @@
-"""The folder in which a model is written: it goes with the work, also with work that was killed."""
+"""The folders in which work is done: they go with it, also where it was killed."""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from graphlens.pipeline import workplace
+from graphlens import workplace
 
 pytest.importorskip("fcntl", reason="without locks nobody can tell whose folder it is")
 
@@ -18,9 +20,9 @@ ROOT = Path(__file__).parents[1]
 HELD = """
 import sys, time
 from pathlib import Path
-from graphlens.pipeline import workplace
+from graphlens import workplace
 
-with workplace.beside(Path(sys.argv[1])) as folder:
+with workplace.beside(Path(sys.argv[1])) if sys.argv[1:] else workplace.temporary() as folder:
     (folder / "half").write_text("written")
     print(folder, flush=True)
     time.sleep(60)
@@ -55,15 +57,65 @@ def test_what_a_killed_run_left_goes_with_the_next_and_what_a_living_one_holds_d
         assert list(tmp_path.iterdir()) == [folder]
 
 
+def abandoned(folder: Path) -> Path:
+    """A folder as a killed run leaves it."""
+    folder.mkdir()
+    (folder / ".graphlens-lock").touch()
+    return folder
+
+
 def test_only_folders_of_the_same_target_are_removed(tmp_path: Path) -> None:
     kept = [".other.graphlens-1", "model", ".model"]
     for name in kept:
-        (tmp_path / name).mkdir()
+        abandoned(tmp_path / name)
     (tmp_path / ".model.graphlens-file").write_text("no folder")
     (tmp_path / ".model.graphlens-link").symlink_to(tmp_path / "model")
-    (tmp_path / ".model.graphlens-old").mkdir()
+    abandoned(tmp_path / ".model.graphlens-old")
     workplace.remove_abandoned(tmp_path / "model")
     assert {one.name for one in tmp_path.iterdir()} == {*kept, ".model.graphlens-file", ".model.graphlens-link"}
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return tmp_path
+
+
+def test_temporary_files_of_a_killed_run_go_with_the_next_and_those_of_a_living_one_do_not(temporary: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", HELD], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert other.stdout is not None
+    held = Path(other.stdout.readline().strip())
+    with workplace.temporary() as folder:
+        assert {folder, held} == set(temporary.iterdir())
+    other.send_signal(signal.SIGKILL)
+    other.communicate()
+    assert list(temporary.iterdir()) == [held]
+    with workplace.temporary() as folder:
+        assert list(temporary.iterdir()) == [folder]
+    assert list(temporary.iterdir()) == []
+
+
+def test_what_only_bears_the_name_is_not_removed(temporary: Path) -> None:
+    """A folder of the user's own, and links that lead out of the folder for temporary files."""
+    elsewhere = abandoned(temporary / "elsewhere")
+    (temporary / "graphlens-results").mkdir()
+    (temporary / "graphlens-link").symlink_to(elsewhere)
+    (temporary / "graphlens-trap").mkdir()
+    (temporary / "graphlens-trap" / ".graphlens-lock").symlink_to(elsewhere / ".graphlens-lock")
+    before = set(temporary.iterdir())
+    with workplace.temporary():
+        pass
+    assert set(temporary.iterdir()) == before
+    assert (elsewhere / ".graphlens-lock").exists()
+
+
+def test_what_another_user_left_is_not_removed(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = abandoned(temporary / "graphlens-old")
+    monkeypatch.setattr(os, "geteuid", lambda: left.stat().st_uid + 1)
+    with workplace.temporary():
+        assert left.exists()
 
 
 def test_a_long_name_makes_no_longer_one(tmp_path: Path) -> None:

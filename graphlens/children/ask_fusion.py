@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from graphlens.children.codec import to_data
+from graphlens.children.start import Child, start
 from graphlens.ir.fusion import (
     CHANGES_THE_MODEL,
     COMPILE,
@@ -21,8 +21,6 @@ from graphlens.ir.fusion import (
     FusionAnswer,
     Obstacle,
     answer_for,
-    answer_from_json,
-    chain_to_json,
     plain_names,
     renamed,
 )
@@ -42,10 +40,10 @@ class _Setting:
     answers: Mapping[str, FusionAnswer]
 
 
-def probe(chains: Sequence[Chain], time_limit_s: float = DEFAULT_TIME_LIMIT_S) -> dict[str, FusionAnswer]:
+def probe(chains: Sequence[Chain], folder: Path, time_limit_s: float = DEFAULT_TIME_LIMIT_S) -> dict[str, FusionAnswer]:
     """Find out why each of ``chains`` is not fused, or whether XLA compiles it; answers by the chains' keys.
 
-    A chain that time did not allow for has no answer.
+    A chain that time did not allow for has no answer.  The children leave their logs in ``folder``.
 
     Two processes run at the same time: one as TensorFlow is set up here, one with oneDNN on.  Where oneDNN is off here
     and the second one fuses a chain, oneDNN is the first change that its answer names.
@@ -55,15 +53,14 @@ def probe(chains: Sequence[Chain], time_limit_s: float = DEFAULT_TIME_LIMIT_S) -
     alike = _alike(chains)
     asked = [group[0] for group in alike]
     fusions = [chain for chain in asked if chain.kind != COMPILE]
-    children = [_start(asked, {}, time_limit_s)]
+    children = [_start(asked, folder / "as-set-up", {}, time_limit_s)]
     if fusions and os.environ.get(ONEDNN_SETTING) != "1":
-        children.append(_start(fusions, {ONEDNN_SETTING: "1"}, time_limit_s))
+        children.append(_start(fusions, folder / "with-onednn", {ONEDNN_SETTING: "1"}, time_limit_s))
     try:
         here, *others = [_finish(child, time_limit_s + _GRACE_S) for child in children]
     finally:
         for child in children:  # an interrupted parent leaves none behind
-            child.kill()
-            child.wait()
+            child.cancel()
     found = _joined(here, others[0]) if others else here.answers
     return {
         chain.key: answer_for(found[group[0].key], group[0], chain)
@@ -78,10 +75,10 @@ def _alike(chains: Iterable[Chain]) -> list[list[Chain]]:
     groups: dict[str, list[Chain]] = {}
     for chain in chains:
         names = plain_names(chain)
-        plain = chain_to_json(renamed(chain, "", names))
+        plain = to_data(renamed(chain, "", names))
         for op in plain["ops"]:
             op["values"] = None if op["values"] is None else "known"
-            op["spec"] = op["spec"] and [op["spec"][0], _kinds_of_sizes(op["spec"][1])]
+            op["spec"] = op["spec"] and [op["spec"]["dtype"], _kinds_of_sizes(op["spec"]["shape"])]
         plain["sorted"] = [names[name] for name in sorted(names)]
         groups.setdefault(json.dumps(plain, sort_keys=True), []).append(chain)
     return list(groups.values())
@@ -96,52 +93,34 @@ def _kinds_of_sizes(shape: Sequence[int | None] | None) -> list[str] | None:
 # -- the processes -------------------------------------------------------------------------------------------------
 
 
-def _start(chains: Sequence[Chain], setting: Mapping[str, str], time_limit_s: float) -> subprocess.Popen[str]:
-    request = {"chains": [chain_to_json(chain) for chain in chains], "time_limit_s": time_limit_s}
-    process = subprocess.Popen(
-        [sys.executable, "-m", _MODULE],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=_environment(setting),
-        text=True,
-        encoding="utf-8",
-    )
-    assert process.stdin is not None
-    try:
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-    except BrokenPipeError:  # it died while it started: no answers
-        pass
-    return process
+@dataclass(frozen=True, slots=True)
+class ProbeRequest:
+    """Try the chains one after another, as far as time allows."""
+
+    chains: tuple[Chain, ...]
+    time_limit_s: float
 
 
-def _environment(setting: Mapping[str, str]) -> dict[str, str]:
-    home = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))
+@dataclass(frozen=True, slots=True)
+class Onednn:
+    """Whether the process of the experiments has oneDNN; it says so before its first answer."""
+
+    enabled: bool | None
+
+
+def _start(chains: Sequence[Chain], folder: Path, setting: Mapping[str, str], time_limit_s: float) -> Child:
     # The graph optimizer needs no device, and looking for one costs seconds.
-    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": path, **setting}
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", **setting}
+    child = start(folder, _MODULE, environment, answers=(Onednn, FusionAnswer))
+    child.send(ProbeRequest(tuple(chains), time_limit_s))
+    return child
 
 
-def _finish(process: subprocess.Popen[str], limit_s: float) -> _Setting:
+def _finish(child: Child, limit_s: float) -> _Setting:
     """Collect a child's answers; what it did not say in time counts as not asked."""
-    try:
-        text, _ = process.communicate(timeout=limit_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        text, _ = process.communicate()
-    messages = [message for line in text.splitlines() if (message := _read(line)) is not None]
-    onednn = next((message["onednn"] for message in messages if "onednn" in message), None)
-    answers = (answer_from_json(message["answer"]) for message in messages if "answer" in message)
-    return _Setting(onednn, {answer.key: answer for answer in answers})
-
-
-def _read(line: str) -> dict[str, Any] | None:
-    try:
-        message = json.loads(line)
-    except ValueError:
-        return None  # a child that dies while it writes leaves half a line
-    return message if isinstance(message, dict) else None
+    said = child.answers(limit_s)
+    onednn = next((message.enabled for message in said if isinstance(message, Onednn)), None)
+    return _Setting(onednn, {answer.key: answer for answer in said if isinstance(answer, FusionAnswer)})
 
 
 # -- the answers ---------------------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from graphlens.children import start as launch
+from graphlens.children.messages import Failure, PlacedGraph
+from graphlens.children.start import Child, ChildGone, start
 from graphlens.errors import ExecutionError
 
 _MODULE: Final = "graphlens.tf.probe.placement_child"
@@ -42,7 +43,7 @@ NO_CHANGE: Final = Change()
 class Optimizer:
     """A child that runs Grappler on one graph, placed in several ways."""
 
-    child: launch.Child
+    child: Child
     graph: Path
     numbers: Iterator[int] = field(default_factory=count)
 
@@ -60,28 +61,28 @@ class Optimizer:
             When TensorFlow cannot do it, or is gone.
         """
         result = self.child.directory / f"optimized_{next(self.numbers)}.pb"
-        request = {
-            "graph": str(self.graph),
-            "devices": dict(devices),
-            "architecture": architecture,
-            "shapes": {name: list(shape) for name, shape in change.shapes.items()},
-            "cut": list(change.cut),
-            "pin_to_host": change.pin_to_host,
-            "result": str(result),
-        }
+        request = PlacedGraph(
+            graph=str(self.graph),
+            result=str(result),
+            devices=devices,
+            architecture=architecture,
+            shapes={name: tuple(shape) for name, shape in change.shapes.items()},
+            cut=tuple(change.cut),
+            pin_to_host=change.pin_to_host,
+        )
         try:
             answer = self.child.ask(request, TIME_LIMIT_S)
-        except launch.ChildGone as error:
+        except ChildGone as error:
             raise ExecutionError(f"Grappler gave no answer: {error}") from error
-        if "failed" in answer:
-            raise ExecutionError(str(answer["failed"]))
+        if isinstance(answer, Failure):
+            raise ExecutionError(answer.why)
         return result.read_bytes()
 
 
 @contextmanager
 def optimizer(graph: bytes, folder: Path) -> Iterator[Optimizer]:
     """Yield a child that answers for ``graph`` (a serialized GraphDef), which it finds in ``folder``."""
-    child = launch.start(folder, _ENVIRONMENT, _MODULE)
+    child = start(folder, _MODULE, _ENVIRONMENT)
     try:
         file = child.directory / "graph.pb"
         file.write_bytes(graph)

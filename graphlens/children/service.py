@@ -1,6 +1,6 @@
 """Record from TensorFlow's profiler service, on one or many machines: every task profiles itself and sends its XPlane.
 
-One JSON request on stdin says what to record.  The service is what a program opens with
+A ``ServiceRequest`` says what to record.  The service is what a program opens with
 ``tf.profiler.experimental.server.start(port)``; it is asked over gRPC, and TensorFlow need not be installed here.
 
 TensorFlow's own client (``tf.profiler.experimental.client.trace``) is not used for it.  With that one, each task writes
@@ -10,18 +10,17 @@ merely logged; and the level of tracing cannot be chosen, so that cheap ops of a
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from graphlens.children.channel import Emit, reserve_stdout
-from graphlens.children.start import RECORDED
-from graphlens.errors import ExecutionError, GraphLensError, MissingDependencyError
+from graphlens.children.channel import carry_out, requests, reserve_stdout
+from graphlens.children.messages import Emit, Progress, ServiceRequest
+from graphlens.errors import ExecutionError, MissingDependencyError
+from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.loaders.hosts import part_of
 from graphlens.loaders.schema import profile_request, profile_response
 
@@ -46,41 +45,28 @@ OnProgress = Callable[[str, int, int], None]
 
 def main(arguments: list[str]) -> int:
     """Serve one request; returns the exit code: 0 done or cancelled, 2 wrong usage, 3 nothing could be recorded."""
-    directory = Path(arguments[0])
     emit = reserve_stdout()
-    line = sys.stdin.readline()
-    if not line.strip():
-        return 0
-    try:
-        record(json.loads(line), directory, lambda what, done, of: emit({"progress": what, "done": done, "of": of}))
-    except GraphLensError as error:
-        return _fail(emit, error)
-    except Exception as error:  # the last line of defence: the parent shows one line, stderr.txt has the rest
-        traceback.print_exc()
-        return _fail(emit, ExecutionError(f"recording failed: {type(error).__name__}: {error}"))
-    emit({"progress": RECORDED, "done": 1, "of": 1})
+    for request in requests(ServiceRequest):
+        return carry_out(lambda: record(request, Path(arguments[0]), emit), emit)  # noqa: B023  # there is one
     return 0
 
 
-def _fail(emit: Emit, error: GraphLensError) -> int:
-    emit({"error": str(error), "exit": error.exit_code})
-    return error.exit_code
-
-
-def record(request: Mapping[str, Any], directory: Path, progress: OnProgress) -> None:
-    """Profile all ``request["services"]`` at once for ``request["duration_s"]``, into a capture in ``directory``."""
-    from graphlens.loaders.capture.writing import CaptureDirectory
-
-    services, duration_s = list(request["services"]), float(request["duration_s"])
-    capture = CaptureDirectory(directory, dict(request["target"]))
+def record(request: ServiceRequest, directory: Path, emit: Emit) -> None:
+    """Profile all services of ``request`` at once, into a capture in ``directory``."""
+    capture = CaptureDirectory(directory, dict(request.target))
     start = time.monotonic()
-    profiles = collect(services, duration_s, directory / SAVED_HERE, progress)
+    profiles = collect(
+        request.services,
+        request.duration_s,
+        directory / SAVED_HERE,
+        lambda what, done, of: emit(Progress(what, done, of)),
+    )
     for service, profile in profiles.items():
         capture.write(part_of(service), profile)
-    capture.content["hosts"] = [{"name": service, "profile": part_of(service)} for service in services]
-    capture.content["environment"] = {"hosts": services}
+    capture.content["hosts"] = [{"name": service, "profile": part_of(service)} for service in request.services]
+    capture.content["environment"] = {"hosts": list(request.services)}
     capture.content["static_reason"] = NOT_EXECUTED
-    capture.content["profiled_s"] = duration_s
+    capture.content["profiled_s"] = request.duration_s
     capture.finish("profile", time.monotonic() - start)
 
 

@@ -1,11 +1,10 @@
-"""The parent's side of recording: start the child, send it the request, watch it, and say how it ended.
+"""The one way to start a child process: start it, send it requests, watch it, and say how it ended.
 
-Standard library only: the parent never imports TensorFlow.
+Standard library only: a parent never imports TensorFlow.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import signal as signals
@@ -13,16 +12,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from graphlens.children.codec import MessageError, from_line, to_line
+from graphlens.children.messages import Done, Failure, Progress
+
 LOG_NAME = "stderr.txt"
 XLA_DUMP = "xla.part"  # the child reads it there and removes it
-TEMPORARY = "temporary.part"  # where the child and the program in it put temporary files: they go with the recording
-RECORDED = "recorded"  # what the child says when all is written
+TEMPORARY = "temporary.part"  # where the child and the program in it put temporary files: they go with the directory
 USAGE_EXIT_CODE = 2
 _POLL_S = 0.2
 _END_GRACE_S = 5.0  # for a child that has closed its channel and is unloading libraries
@@ -30,7 +31,7 @@ _END_GRACE_S = 5.0  # for a child that has closed its channel and is unloading l
 # author chose, in front of everything; PYTHONSAFEPATH would keep it out from Python 3.11 on only.
 _BOOTSTRAP = (
     "import sys; sys.path[:] = filter(None, sys.path); "
-    "from graphlens.children import orphan; orphan.watch(); "
+    "from graphlens.children import orphan; orphan.watch(int(sys.argv.pop(1)), int(sys.argv.pop(1))); "
     "import runpy; runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
 )
 _LOG_TAIL_BYTES = 16 << 10
@@ -49,7 +50,7 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether the recording is complete."""
+        """Whether all that was asked for is done."""
         return self.returncode == 0 and not self.timed_out
 
     @property
@@ -68,19 +69,23 @@ class ChildGone(Exception):
 
 @dataclass(frozen=True)
 class Child:
-    """A running child; ``messages`` receives its progress lines, then ``None``."""
+    """A running child; ``messages`` receives what it says, then ``None``.
+
+    The child and all it started are ended when ``lifeline`` is closed, by whatever ends this process if need be.
+    """
 
     process: subprocess.Popen[str]
     directory: Path
-    messages: queue.SimpleQueue[dict[str, Any] | None]
+    messages: queue.SimpleQueue[Any]
+    lifeline: IO[bytes]
 
-    def send(self, request: Mapping[str, Any]) -> None:
-        """Send the one request; a child that is already gone is reported by ``wait``."""
+    def send(self, request: Any) -> None:
+        """Send a request; a child that is already gone is reported by whoever waits for it."""
         with suppress(OSError):  # BrokenPipeError; on Windows EINVAL
-            _stdin(self).write(json.dumps(dict(request)) + "\n")
-            _stdin(self).close()
+            _stdin(self).write(to_line(request) + "\n")
+            _stdin(self).flush()
 
-    def ask(self, request: Mapping[str, Any], time_limit_s: float) -> dict[str, Any]:
+    def ask(self, request: Any, time_limit_s: float) -> Any:
         """Send one of several requests, and return the one message with which the child answers.
 
         Raises
@@ -89,84 +94,117 @@ class Child:
             If it ends instead, or takes longer than ``time_limit_s``; it is ended then, and all it started.
         """
         deadline_s = time.monotonic() + time_limit_s
-        with suppress(OSError):  # BrokenPipeError; on Windows EINVAL
-            _stdin(self).write(json.dumps(dict(request)) + "\n")
-            _stdin(self).flush()
+        self.send(request)
         answer = next(_received(self, deadline_s), None)
         if answer is not None:
             return answer
         timed_out = time.monotonic() >= deadline_s
         if not timed_out:
             _ended(self.process, _END_GRACE_S)
-        _kill(self.process)
+        self.cancel()
         raise ChildGone(f"it took longer than {time_limit_s:.0f} s" if timed_out else _end_of(self), timed_out)
 
+    def answers(self, time_limit_s: float) -> list[Any]:
+        """Return what the child says until it ends, or the time is up; it is ended then."""
+        try:
+            return list(_received(self, time.monotonic() + time_limit_s))
+        finally:
+            self.cancel()
+
     def cancel(self) -> None:
-        """Tell the child that there is nothing to do, and end it."""
+        """Tell the child that there is nothing (more) to do, and end it with all it started; harmless afterwards."""
         _kill(self.process)
+        self.lifeline.close()
 
     def wait(self, on_progress: OnProgress | None = None, time_limit_s: float | None = None) -> Outcome:
         """Wait for the end, at most ``time_limit_s``; the child and its children never outlive this call."""
         deadline_s = float("inf") if time_limit_s is None else time.monotonic() + time_limit_s
-        last: dict[str, Any] = {}
+        last: Any = None
         try:
             for message in _received(self, deadline_s):
                 last = message
-                if "error" not in message and on_progress is not None:
-                    on_progress(message["progress"], message["done"], message["of"])
+                if isinstance(message, Progress) and on_progress is not None:
+                    on_progress(message.what, message.done, message.of)
             in_time = time.monotonic() < deadline_s
             ended = _ended(self.process, min(_END_GRACE_S, max(0.0, deadline_s - time.monotonic())))
         finally:
-            _kill(self.process)
+            self.cancel()
         if ended:
-            return _outcome(self, last.get("error"))
+            return _outcome(self, last)
         return _unended(self, last, in_time, time_limit_s)
 
 
-def start(directory: Path, env: Mapping[str, str] | None = None, module: str = "graphlens.tf.record.child") -> Child:
-    """Start the child, which imports TensorFlow and then waits for its request.
+def start(
+    directory: Path,
+    module: str,
+    env: Mapping[str, str] | None = None,
+    *,
+    answers: Sequence[type] = (),
+    dumps_xla: bool = False,
+) -> Child:
+    """Start a child, which imports what it needs and then waits for its request.
 
     Parameters
     ----------
     directory
-        Where the capture's parts are written; made if it does not exist.
-    env
-        Additional environment variables.
+        Where it leaves files, its log included; made if it does not exist.
     module
         What the child runs.
+    env
+        Additional environment variables.
+    answers
+        The classes of the messages that it sends, beside ``Progress``, ``Done`` and ``Failure``.
+    dumps_xla
+        Whether XLA writes down what it makes, into ``XLA_DUMP``.
     """
     directory = Path(directory).absolute()
     (directory / TEMPORARY).mkdir(parents=True, exist_ok=True)
+    held, lifeline = os.pipe()
+    command = [sys.executable, "-c", _BOOTSTRAP, str(os.getpid()), str(held), module, str(directory)]
+    environment = {**_environment(directory, dumps_xla), **(env or {})}
+    environment["PYTHONPATH"] = _without_current_folder(environment["PYTHONPATH"])
     with (directory / LOG_NAME).open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", _BOOTSTRAP, module, str(directory)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=_environment(directory, env or {}),
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,  # so that the child and whatever it starts can be ended together
-        )
-    messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,  # so that the child and whatever it starts can be ended together
+                pass_fds=(held,) if os.name == "posix" else (),
+            )
+        finally:
+            os.close(held)
+    messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
     assert process.stdout is not None
-    threading.Thread(target=_read, args=(process.stdout, messages), daemon=True).start()
-    return Child(process, directory, messages)
+    expected = (Progress, Done, Failure, *answers)
+    threading.Thread(target=_read, args=(process.stdout, messages, expected), daemon=True).start()
+    return Child(process, directory, messages, os.fdopen(lifeline, "wb", buffering=0))
 
 
-def _environment(directory: Path, extra: Mapping[str, str]) -> dict[str, str]:
+def _environment(directory: Path, dumps_xla: bool) -> dict[str, str]:
     env = dict(os.environ)
     env.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     env["KERAS_BACKEND"] = "tensorflow"
     # TensorFlow writes what it traced into files and removes them at its end, which a child that is killed never does.
     env["TMPDIR"] = str(directory / TEMPORARY)
-    # An empty entry would stand for the current folder (see `_BOOTSTRAP`); for a callable the request names that.
-    own = env.get("PYTHONPATH", "").split(os.pathsep)
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [_source_checkout(), *own]))
-    dump = f"--xla_dump_to={directory / XLA_DUMP} --xla_dump_hlo_as_text"
-    env["XLA_FLAGS"] = f"{env.get('XLA_FLAGS', '')} {dump}".strip()
-    env.update(extra)
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [_source_checkout(), env.get("PYTHONPATH", "")]))
+    if dumps_xla:
+        dump = f"--xla_dump_to={directory / XLA_DUMP} --xla_dump_hlo_as_text"
+        env["XLA_FLAGS"] = f"{env.get('XLA_FLAGS', '')} {dump}".strip()
     return env
+
+
+def _without_current_folder(path: str) -> str:
+    """Leave out empty entries, which stand for the current folder (see `_BOOTSTRAP`); a request names that if need be.
+
+    >>> _without_current_folder(os.pathsep.join(["", "/mine", ""]))
+    '/mine'
+    """
+    return os.pathsep.join(filter(None, path.split(os.pathsep)))
 
 
 def _source_checkout() -> str | None:
@@ -175,23 +213,23 @@ def _source_checkout() -> str | None:
     return None if home.name in {"site-packages", "dist-packages"} else str(home)
 
 
-def _read(stream: IO[str], messages: queue.SimpleQueue[dict[str, Any] | None]) -> None:
+def _read(stream: IO[str], messages: queue.SimpleQueue[Any], expected: Sequence[type]) -> None:
     for line in stream:
-        try:
-            messages.put(json.loads(line))
-        except ValueError:
-            continue  # a child that dies while it writes leaves half a line
+        with suppress(MessageError):  # a child that dies while it writes leaves half a line
+            messages.put(from_line(line, expected))
     messages.put(None)
 
 
-def _received(child: Child, deadline_s: float) -> Iterator[dict[str, Any]]:
+def _received(child: Child, deadline_s: float) -> Iterator[Any]:
     """Yield messages until the child closes the channel, ends, or the time is up."""
+    has_ended = False
     while time.monotonic() < deadline_s:
         try:
             message = child.messages.get(timeout=min(_POLL_S, max(0.0, deadline_s - time.monotonic())))
         except queue.Empty:
-            if child.process.poll() is not None:
+            if has_ended:
                 return
+            has_ended = child.process.poll() is not None  # its last words may be on their way
             continue
         if message is None:
             return
@@ -226,12 +264,12 @@ def _stdin(child: Child) -> IO[str]:
 # -- how it ended --------------------------------------------------------------------------------------------------
 
 
-def _unended(child: Child, last: Mapping[str, Any], in_time: bool, time_limit_s: float | None) -> Outcome:
+def _unended(child: Child, last: Any, in_time: bool, time_limit_s: float | None) -> Outcome:
     """Say how a child did that had to be ended; one that was done and was only unloading libraries did well."""
-    if last.get("progress") == RECORDED:
+    if isinstance(last, Done):
         return Outcome(0)
-    if "error" in last:
-        return Outcome(last.get("exit", 1), message=last["error"])
+    if isinstance(last, Failure):
+        return Outcome(last.exit_code, message=last.why)
     code = child.process.returncode
     if in_time:
         message = f"the recording process stopped answering: {_last_words(child.directory)}"
@@ -241,7 +279,8 @@ def _unended(child: Child, last: Mapping[str, Any], in_time: bool, time_limit_s:
     return Outcome(code, _signal_name(code), True, message)
 
 
-def _outcome(child: Child, error: str | None) -> Outcome:
+def _outcome(child: Child, last: Any) -> Outcome:
+    error = last.why if isinstance(last, Failure) else None
     code = child.process.returncode
     name = _signal_name(code)
     if name is not None:

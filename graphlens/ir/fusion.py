@@ -1,12 +1,12 @@
 """Chains of ops that one kernel could compute, and what an experiment with the real optimizer said of them.
 
 A :class:`Chain` is a small graph of its own: it can be cut out of a model, sent to a process that has TensorFlow, and
-optimized alone.  A :class:`FusionAnswer` says what that showed.  Both are plain data and have a JSON form.
+optimized alone.  A :class:`FusionAnswer` says what that showed.  Both are plain data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -135,73 +135,3 @@ def answer_for(answer: FusionAnswer, asked: Chain, other: Chain) -> FusionAnswer
     names = {name: back[short] for name, short in plain_names(asked).items()}
     changes = tuple(tuple(replace(item, op=names.get(item.op, item.op)) for item in some) for some in answer.changes)
     return replace(answer, key=other.key, changes=changes)
-
-
-# -- JSON ----------------------------------------------------------------------------------------------------------
-
-
-def chain_to_json(chain: Chain) -> dict[str, Any]:
-    """Return ``chain`` as JSON data."""
-    return {
-        "key": chain.key,
-        "kind": chain.kind,
-        "ops": [_op_to_json(op) for op in chain.ops],
-        "surroundings": [[item.kind, item.at, item.op, item.type] for item in chain.surroundings],
-    }
-
-
-def chain_from_json(data: Mapping[str, Any]) -> Chain:
-    """Read what :func:`chain_to_json` gives."""
-    ops = tuple(_op_from_json(item) for item in data["ops"])
-    return Chain(data["key"], data["kind"], ops, tuple(Surrounding(*item) for item in data["surroundings"]))
-
-
-def answer_to_json(answer: FusionAnswer) -> dict[str, Any]:
-    """Return ``answer`` as JSON data."""
-    return {
-        "key": answer.key,
-        "verdict": answer.verdict,
-        "changes": [[[item.kind, item.op, item.found] for item in some] for some in answer.changes],
-        "became": list(answer.became),
-        "why": answer.why,
-    }
-
-
-def answer_from_json(data: Mapping[str, Any]) -> FusionAnswer:
-    """Read what :func:`answer_to_json` gives."""
-    changes = tuple(tuple(Obstacle(*item) for item in some) for some in data["changes"])
-    return FusionAnswer(data["key"], data["verdict"], changes, tuple(data["became"]), data["why"])
-
-
-def _op_to_json(op: ChainOp) -> dict[str, Any]:
-    return {
-        "name": op.name,
-        "type": op.type,
-        "role": op.role,
-        "inputs": [list(item) for item in op.inputs],
-        "attrs": dict(op.attrs),
-        "spec": None if op.spec is None else [op.spec.dtype, op.spec.shape],
-        "values": op.values,
-        "device": op.device,
-    }
-
-
-def _op_from_json(data: Mapping[str, Any]) -> ChainOp:
-    return ChainOp(
-        name=data["name"],
-        type=data["type"],
-        role=data["role"],
-        inputs=tuple((src, port) for src, port in data["inputs"]),
-        attrs={name: _frozen(value) for name, value in data["attrs"].items()},
-        spec=None if data["spec"] is None else _spec(*data["spec"]),
-        values=None if data["values"] is None else tuple(data["values"]),
-        device=data["device"],
-    )
-
-
-def _spec(dtype: str, shape: Iterable[int | None] | None) -> TensorSpec:
-    return TensorSpec(dtype, None if shape is None else tuple(shape))
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from graphlens import report
+from graphlens import report, workplace
+from graphlens.children.messages import DemoRequest
+from graphlens.children.start import start
 from graphlens.config import Progress, Request, no_progress
 from graphlens.errors import ExecutionError, UsageError
 from graphlens.pipeline.choosing import choose
@@ -127,8 +127,8 @@ def analyze_live(
     from graphlens.loaders.capture import reading
     from graphlens.tf.record import live
 
-    with tempfile.TemporaryDirectory(prefix="graphlens-", ignore_cleanup_errors=True) as folder:
-        live.record_callable(function, inputs, Path(folder), steps=steps, batch=batch, time_budget_s=time_budget_s)
+    with workplace.temporary() as folder:
+        live.record_callable(function, inputs, folder, steps=steps, batch=batch, time_budget_s=time_budget_s)
         return judge(reading.evidence_of(reading.open_capture(folder)), select, ignore)
 
 
@@ -141,22 +141,18 @@ def demo(model: str, steps: int, progress: Progress = no_progress) -> Analysis:
         raise ExecutionError(NO_TENSORFLOW)
     if not os.path.exists(model):
         progress("building the demo model", 0, 0)
-        _build_demo(model)
+        _build_demo(Path(model).absolute())
     return analyze(Request(model, steps=steps), progress)
 
 
-def _build_demo(model: str) -> None:
-    import subprocess
-
-    where = os.path.dirname(os.path.abspath(model))
-    with tempfile.TemporaryDirectory(prefix=".graphlens-", dir=where, ignore_cleanup_errors=True) as folder:
-        path = os.path.join(folder, "model")
-        command = [sys.executable, "-m", "graphlens.tf.demo", path]
-        built = subprocess.run(command, capture_output=True, text=True, check=False)
-        if built.returncode:
-            said = (built.stderr.strip() or "no message").splitlines()[-1]
-            raise ExecutionError(f"the demo model could not be built: {said}")
-        os.replace(path, model)
+def _build_demo(model: Path) -> None:
+    with workplace.beside(model) as folder:
+        child = start(folder, "graphlens.tf.demo")
+        child.send(DemoRequest(str(folder / "model")))
+        outcome = child.wait()
+        if not outcome.ok:
+            raise ExecutionError(f"the demo model could not be built: {outcome.message}")
+        os.replace(folder / "model", model)
 
 
 def check_outputs(paths: Iterable[str]) -> None:

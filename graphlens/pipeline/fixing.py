@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from graphlens import workplace
+from graphlens.children.messages import Comparison, Difference, RecordRequest
 from graphlens.config import Progress, Request
 from graphlens.errors import ExecutionError, TargetError, UsageError
 from graphlens.ir.analysis import Finding, Proof
@@ -15,14 +17,13 @@ from graphlens.ir.settings import graph_edits, lines_of
 from graphlens.loaders import sniff
 from graphlens.loaders.profiles import PROFILE_KINDS
 from graphlens.loaders.signatures import CALL
-from graphlens.pipeline import workplace
 from graphlens.pipeline.gather import Gathered, gather
 from graphlens.pipeline.judge import judge
 from graphlens.pipeline.proofs import explained, with_proofs
 from graphlens.pipeline.result import Analysis
 from graphlens.prove import TrialRunner
 from graphlens.prove.bench import computes_in
-from graphlens.prove.runner import ORIGINAL, Comparison, Difference, TrialError
+from graphlens.prove.runner import ORIGINAL, TrialError
 from graphlens.prove.statistics import Interval, interval, log_ratios, median_ratio
 from graphlens.report.words import printable
 from graphlens.units import UNKNOWN, format_bytes, format_ns
@@ -184,21 +185,21 @@ def _other_signatures(gathered: Gathered) -> tuple[str, ...]:
     """Return the signatures that are written and were not measured."""
     if gathered.loaded is None or gathered.opened_as is None:
         return ()
-    own = gathered.opened_as["signature"]
+    own = gathered.opened_as.signature
     return tuple(one.name for one in gathered.loaded.signatures if one.name not in {own, CALL})
 
 
-def _write(opened_as: Mapping[str, Any], folder: Path, chosen: Sequence[Finding], model: Path) -> tuple[str, ...]:
+def _write(opened_as: RecordRequest, folder: Path, chosen: Sequence[Finding], model: Path) -> tuple[str, ...]:
     edits = [edit for finding in chosen for edit in graph_edits(finding.fix.edits)]
     runner = TrialRunner(opened_as, folder / "write")
     try:
-        return runner.write({opened_as["signature"] or DEFAULT_SIGNATURE: edits}, model, TIME_LIMIT_S)
+        return runner.write({opened_as.signature or DEFAULT_SIGNATURE: edits}, model, TIME_LIMIT_S)
     finally:
         runner.close()
 
 
 def _checked(
-    opened_as: Mapping[str, Any], folder: Path, model: Path, chosen: Sequence[Finding], others: Sequence[str] = ()
+    opened_as: RecordRequest, folder: Path, model: Path, chosen: Sequence[Finding], others: Sequence[str] = ()
 ) -> Fixed:
     """Compare and time what is on disk against the original, in a process that has made neither."""
     runner = TrialRunner(opened_as, folder / "check")
@@ -216,7 +217,7 @@ def _checked(
         difference=max([*differences, *more], key=lambda item: item.max_rel or 0.0),
         wall=_ratio([pair.before_ns for pair in pairs], [pair.after_ns for pair in pairs]),
         cpu=_ratio([pair.before_cpu_ns for pair in pairs], [pair.after_cpu_ns for pair in pairs]),
-        bytes_before=_size(Path(opened_as["target"])),
+        bytes_before=_size(Path(opened_as.target)),
         bytes_after=_size(model) or 0,
         signatures=1 + len(others) - len(notes),
         notes=notes,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Literal
 
-from graphlens.children import start as launch
+from graphlens import workplace
+from graphlens.children.messages import RecordRequest
+from graphlens.children.recorder import start_recorder
+from graphlens.children.start import Child, Outcome
 from graphlens.config import DEFAULT_TIME_BUDGET_S, Progress, Request
 from graphlens.errors import ExecutionError, MissingDependencyError, TargetError, UsageError
 from graphlens.ir import unsafe
@@ -23,7 +25,6 @@ from graphlens.loaders.capture.parts import MANIFEST
 from graphlens.loaders.profiles import PROFILE_KINDS
 from graphlens.loaders.savedmodel import LoadedModel
 from graphlens.pipeline import foreign
-from graphlens.tf.record import dump
 
 # Targets whose graph stands in a file; the others have to be traced by TensorFlow first.
 READABLE: Final = frozenset({"saved_model", "graph_def", "meta_graph"})
@@ -50,7 +51,7 @@ class Gathered:
     evidence: Evidence
     directory: Path | None = None
     loaded: LoadedModel | None = None
-    opened_as: Mapping[str, Any] | None = None
+    opened_as: RecordRequest | None = None
     capture: Path | None = None
 
     @property
@@ -100,17 +101,17 @@ def _gathered(request: Request, identified: sniff.Identified, progress: Progress
     if identified.kind == "capture":
         yield Gathered(reading.evidence_of(reading.open_capture(identified.path)), capture=identified.path)
         return
-    with tempfile.TemporaryDirectory(prefix="graphlens-", ignore_cleanup_errors=True) as folder:
+    with workplace.temporary() as folder:
         if identified.kind in READABLE:
-            yield _from_file(request, identified, Path(folder), progress)
+            yield _from_file(request, identified, folder, progress)
         else:
-            yield _from_program(request, identified, Path(folder), progress)
+            yield _from_program(request, identified, folder, progress)
 
 
 def _check_inputs(request: Request) -> None:
     """Refuse arrays that cannot be read before TensorFlow is started for them."""
     if request.inputs is not None:
-        from graphlens.tf.open.inputs import read_npz
+        from graphlens.loaders.arrays import read_npz
 
         read_npz(Path(request.inputs))
 
@@ -146,11 +147,11 @@ def _from_file(request: Request, identified: sniff.Identified, folder: Path, pro
             child.cancel()
 
 
-def _request_for(loaded: LoadedModel, request: Request, identified: sniff.Identified) -> dict[str, Any]:
+def _request_for(loaded: LoadedModel, request: Request, identified: sniff.Identified) -> RecordRequest:
     """Tell the child what was found out about the file, so that it opens the very same graph."""
     tag = ",".join(loaded.tags) if identified.kind == "saved_model" else None
     asked = child_request(replace(request, signature=loaded.signature, tag=tag), identified, "record")
-    return {**asked, "text": loaded.is_text, "digest": loaded.digest}
+    return replace(asked, text=loaded.is_text, digest=loaded.digest)
 
 
 def _load(request: Request, identified: sniff.Identified) -> LoadedModel:
@@ -181,8 +182,7 @@ def _from_program(request: Request, identified: sniff.Identified, folder: Path, 
         raise MissingDependencyError(f"'{request.target}' has to be traced first: {NO_TENSORFLOW}")
     child = _started(request, folder)
     try:
-        mode = "trace" if request.static else "record"
-        asked = child_request(request, identified, mode)
+        asked = child_request(request, identified, "trace" if request.static else "record")
         outcome = _run(child, asked, progress)
         static = Evidence(Target(request.target, identified.kind, request.signature))
         evidence = _joined(static, folder, outcome)
@@ -198,10 +198,10 @@ def _from_program(request: Request, identified: sniff.Identified, folder: Path, 
 # -- the child ----------------------------------------------------------------------------------------------------
 
 
-def _run(child: launch.Child, asked: Mapping[str, Any], progress: Progress) -> launch.Outcome:
+def _run(child: Child, asked: RecordRequest, progress: Progress) -> Outcome:
     child.send(asked)
     _import_what_comes_next()
-    return child.wait(progress, asked["time_budget_s"])
+    return child.wait(progress, asked.time_budget_s)
 
 
 def _import_what_comes_next() -> None:
@@ -214,8 +214,8 @@ def _import_what_comes_next() -> None:
     rules.all_rules()
 
 
-def _started(request: Request, folder: Path) -> launch.Child:
-    return launch.start(folder, dump.ENVIRONMENT if keeps_unplaced(request) else None)
+def _started(request: Request, folder: Path) -> Child:
+    return start_recorder(folder, keeps_unplaced=keeps_unplaced(request))
 
 
 def keeps_unplaced(request: Request) -> bool:
@@ -223,28 +223,27 @@ def keeps_unplaced(request: Request) -> bool:
     return request.keep_unplaced or request.assume_device is not None
 
 
-def child_request(request: Request, identified: sniff.Identified, mode: str) -> dict[str, Any]:
-    """Return what the child is told, as JSON data."""
-    return {
-        "target": os.fspath(identified.path),
-        "shown_as": request.target,
-        "kind": identified.kind,
-        "signature": request.signature,
-        "tag": request.tag,
-        "inputs": request.inputs,
-        "shapes": {name: list(shape) for name, shape in request.shapes.items()},
-        "batch": request.batch,
-        "steps": request.steps,
-        "time_budget_s": request.time_budget_s or DEFAULT_TIME_BUDGET_S,
-        "trust": request.trust,
-        "mode": mode,
-        "before_placer": keeps_unplaced(request),
-        # A model's file must not pull in whatever lies in the current folder; a callable is looked for there.
-        "import_path": os.getcwd() if identified.kind == "callable" else None,
-    }
+def child_request(request: Request, identified: sniff.Identified, mode: Literal["record", "trace"]) -> RecordRequest:
+    """Return what the child is told."""
+    return RecordRequest(
+        target=os.fspath(identified.path),
+        shown_as=request.target,
+        kind=identified.kind,
+        signature=request.signature,
+        tag=request.tag,
+        inputs=request.inputs,
+        shapes=request.shapes,
+        batch=request.batch,
+        steps=request.steps,
+        time_budget_s=request.time_budget_s or DEFAULT_TIME_BUDGET_S,
+        trust=request.trust,
+        mode=mode,
+        before_placer=keeps_unplaced(request),
+        import_path=os.getcwd() if identified.kind == "callable" else None,
+    )
 
 
-def _joined(static: Evidence, folder: Path, outcome: launch.Outcome) -> Evidence:
+def _joined(static: Evidence, folder: Path, outcome: Outcome) -> Evidence:
     """Join what was read from the file and what the child recorded, however far it came.
 
     Raises

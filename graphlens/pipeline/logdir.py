@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import tempfile
 import time
 from pathlib import Path
 from typing import Final
 
+from graphlens import workplace
 from graphlens.errors import UsageError
 from graphlens.loaders.capture import reading
 from graphlens.loaders.hosts import PROFILE_SUFFIX, file_stem, hostname_of
@@ -51,15 +50,12 @@ def keep(recorded: str | os.PathLike[str], run: Path) -> None:
     capture = reading.open_capture(recorded)
     try:
         run.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".", dir=run.parent))
-        try:
+        with workplace.beside(run) as folder:
+            partial = folder / "run"
+            partial.mkdir()
             for host, part in reading.profile_parts(capture).items():
                 _write(partial, host, capture.part(part))
-            partial.chmod(0o755)
             partial.rename(run)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
     except OSError as error:
         raise UsageError(f"the profile cannot be kept in '{run}': {error.strerror or error}") from error
 

@@ -53,11 +53,12 @@ def explained(request: Request, gathered: Gathered, progress: Progress) -> Evide
     """
     if _reason_not_to(request, gathered) is not None:
         return gathered.evidence
+    assert gathered.directory is not None
     chains = chains_to_probe(Facts(gathered.evidence))
     if not chains:
         return gathered.evidence
     progress(f"asking Grappler about {len(chains)} chains of ops", 0, 0)
-    return replace(gathered.evidence, fusion_answers=ask_fusion.probe(chains))
+    return replace(gathered.evidence, fusion_answers=ask_fusion.probe(chains, gathered.directory / "probes"))
 
 
 def _reason_not_to(request: Request, gathered: Gathered) -> str | None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from graphlens.children import start as launch
+from graphlens import workplace
+from graphlens.children.messages import ServiceRequest
+from graphlens.children.start import start
 from graphlens.config import Progress, Request, no_progress
 from graphlens.errors import ExecutionError, TargetError, UsageError
 from graphlens.ir.run import Profile
@@ -20,6 +21,7 @@ from graphlens.loaders.profiles import PROFILE_KINDS
 from graphlens.loaders.xplane import read_profile
 from graphlens.pipeline.gather import Gathered, gather
 
+_MODULE: Final = "graphlens.children.service"
 _SCHEME: Final = "grpc://"
 _ADDRESS: Final = re.compile(r"^(?P<host>[\w.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]+)$")
 _LAST_PORT: Final = 65_535
@@ -66,8 +68,7 @@ def recorded(
     ExecutionError
         When a service cannot be profiled, or none of the programs ran an op in that time.
     """
-    with tempfile.TemporaryDirectory(prefix="graphlens-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+    with workplace.temporary() as folder:
         if not request.target:
             _profile(folder, request, services, duration_s, progress)
             yield folder
@@ -85,8 +86,8 @@ def _refuse_recording(request: Request) -> None:
 
 
 def _profile(folder: Path, request: Request, services: Sequence[str], duration_s: float, progress: Progress) -> None:
-    child = launch.start(folder, module="graphlens.children.service")
-    child.send({"services": list(services), "duration_s": duration_s, "target": _described(services)})
+    child = start(folder, _MODULE)
+    child.send(ServiceRequest(tuple(services), duration_s, _described(services)))
     limit_s = request.time_budget_s or 2 * duration_s + _LEAST_GRACE_S
     outcome = child.wait(progress, limit_s)
     if not outcome.ok:
@@ -94,7 +95,7 @@ def _profile(folder: Path, request: Request, services: Sequence[str], duration_s
     _note_idle(folder, duration_s)
 
 
-def _described(services: Sequence[str]) -> dict[str, Any]:
+def _described(services: Sequence[str]) -> dict[str, str]:
     return {"path": ",".join(_SCHEME + service for service in services), "kind": "service"}
 
 

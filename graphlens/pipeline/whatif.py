@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Final
 
 import networkx as nx
 
+from graphlens import workplace
 from graphlens.children import ask_placement
 from graphlens.config import Progress, Request
 from graphlens.errors import ExecutionError, UsageError
@@ -113,8 +112,7 @@ def _installed() -> str | None:
 
 @contextmanager
 def _optimizer(dumped: bytes) -> Iterator[ask_placement.Optimizer]:
-    folder = tempfile.TemporaryDirectory(prefix="graphlens-", ignore_cleanup_errors=True)
-    with folder as name, ask_placement.optimizer(dumped, Path(name)) as optimizer:
+    with workplace.temporary() as folder, ask_placement.optimizer(dumped, folder) as optimizer:
         yield optimizer
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from graphlens.children.messages import Comparison, Difference
 from graphlens.ir.analysis import Proof
 from graphlens.ir.settings import SETTING, is_setting
 from graphlens.prove import schedule
@@ -14,8 +15,6 @@ from graphlens.prove.experiment import Budget, Control, Experiment, Plan, Sample
 from graphlens.prove.runner import (
     ORIGINAL,
     Applied,
-    Comparison,
-    Difference,
     Edits,
     GoneError,
     NotOpenedError,

@@ -9,8 +9,9 @@ from itertools import cycle, pairwise
 from statistics import median
 from typing import Final
 
+from graphlens.children.messages import Pair
 from graphlens.prove import statistics
-from graphlens.prove.runner import Pair, Runner
+from graphlens.prove.runner import Runner
 from graphlens.prove.statistics import Interval, hull, interval, log_ratios
 from graphlens.prove.verdict import CPU, WALL, Quantity, judge
 

@@ -7,16 +7,39 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from graphlens.children import start as launch
+from graphlens.children.messages import (
+    Apply,
+    Block,
+    Calls,
+    Compare,
+    Comparison,
+    Compiled,
+    Drop,
+    Failure,
+    Load,
+    Observe,
+    Open,
+    OpenedTarget,
+    Pair,
+    Pairs,
+    RecordRequest,
+    Refusal,
+    TimeBlock,
+    TimePairs,
+    Write,
+    Written,
+)
+from graphlens.children.start import Child, ChildGone, start
 from graphlens.errors import RewriteError
 from graphlens.ir.settings import ONEDNN, Settings, graph_edits, settings_of
 
 CHILD_MODULE: Final = "graphlens.tf.trial.child"
 ORIGINAL: Final = "original"
+ANSWERS: Final = (OpenedTarget, Calls, Comparison, Pairs, Block, Written, Refusal)
 
 Edits = Sequence[Mapping[str, Any]]  # of one fix: applied together or not at all
 
@@ -53,18 +76,6 @@ class Opening:
 
 
 @dataclass(frozen=True, slots=True)
-class Compiled:
-    """What XLA compiled of a changed program: ``ops`` of ``of_ops`` that compute something, to ``fusions`` kernels.
-
-    ``fusions`` is ``None`` where XLA did not write down what it made.
-    """
-
-    ops: int
-    of_ops: int
-    fusions: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Applied:
     """A changed program is ready; the first call includes compiling it, the second shows what a call takes.
 
@@ -80,46 +91,6 @@ class Applied:
     def compile_ns(self) -> int | None:
         """What the first call took longer than the second, where XLA compiled the program in it."""
         return max(0, self.first_call_ns - self.second_call_ns) if self.compiled is not None else None
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """How one output of the changed program differs from the original's, over all inputs tried.
-
-    ``max_rel`` is relative to the largest value of that output.  Where the numbers cannot be compared, for a different
-    shape or a NaN in other places, ``mismatch`` says so and the numbers are ``None``.
-    """
-
-    output: str
-    dtype: str
-    tolerance: float
-    max_abs: float | None = None
-    max_rel: float | None = None
-    mismatch: str | None = None
-
-    @property
-    def agrees(self) -> bool:
-        """Whether the difference is within the tolerance."""
-        return self.mismatch is None and self.max_rel is not None and self.max_rel <= self.tolerance
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """All outputs on ``inputs`` sets of inputs; ``unstable`` are outputs in which the original differs from itself."""
-
-    differences: tuple[Difference, ...]
-    inputs: int
-    unstable: tuple[Difference, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two blocks of calls timed side by side: nanoseconds per call, by the clock and of the CPU (all threads)."""
-
-    before_ns: float
-    after_ns: float
-    before_cpu_ns: float
-    after_cpu_ns: float
 
 
 class Runner(Protocol):
@@ -153,19 +124,19 @@ class TrialRunner:
     Parameters
     ----------
     request
-        What the recording child was asked for: target, kind, signature, tag, inputs, shapes, batch, trust, ….
+        What the recording child was asked for.
     directory
         An empty folder for the children's logs.
     env
         Additional environment variables of the child.
     """
 
-    def __init__(self, request: Mapping[str, Any], directory: Path, env: Mapping[str, str] | None = None) -> None:
-        self._request = dict(request)
+    def __init__(self, request: RecordRequest, directory: Path, env: Mapping[str, str] | None = None) -> None:
+        self._request = request
         self._directory = directory
         self._env = dict(env or {})
-        self._child: launch.Child | None = None
-        self._second: launch.Child | None = None
+        self._child: Child | None = None
+        self._second: Child | None = None
         self._in_second: str | None = None  # the variant that lives there
         self._accelerated = False
         self._started = 0
@@ -175,10 +146,10 @@ class TrialRunner:
         if self._child is None:
             self._child = self._launched({})
 
-    def _launched(self, environment: Mapping[str, str]) -> launch.Child:
+    def _launched(self, environment: Mapping[str, str]) -> Child:
         self._started += 1
         folder = self._directory / f"trial-{self._started}"
-        return launch.start(folder, {**self._env, **environment}, CHILD_MODULE)
+        return start(folder, CHILD_MODULE, {**self._env, **environment}, answers=ANSWERS, dumps_xla=True)
 
     def open(self, time_limit_s: float) -> Opening:
         """Let the child open the target.
@@ -190,11 +161,11 @@ class TrialRunner:
         """
         self.start()
         try:
-            answer = self._ask("open", time_limit_s, request=self._request, threads={})
+            answer = self._ask(Open(self._request), time_limit_s)
         except TrialError as error:
             self.close()
             raise NotOpenedError(str(error)) from error
-        self._accelerated = bool(answer["accelerated"])
+        self._accelerated = bool(answer.accelerated)
         return Opening(self._accelerated)
 
     def apply(self, variant: str, fixes: Sequence[Edits], time_limit_s: float) -> Applied:
@@ -204,9 +175,8 @@ class TrialRunner:
         settings = _settings(fixes)
         where = "" if settings is None else self._open_second(variant, settings, time_limit_s)
         edits = [list(map(dict, graph_edits(edits))) for edits in fixes]
-        answer = self._ask("apply", time_limit_s, of=variant, variant=variant, edits=edits)
-        compiled = Compiled(**answer["compiled"]) if answer["compiled"] else None
-        return Applied(answer["first_call_ns"], answer["second_call_ns"], compiled, where)
+        calls = self._ask(Apply(variant, edits), time_limit_s, of=variant)
+        return Applied(calls.first_ns, calls.second_ns, calls.compiled, where)
 
     def _open_second(self, variant: str, settings: Settings, time_limit_s: float) -> str:
         """Open the target once more, in a child that starts with ``settings``; return in words what came of them."""
@@ -214,66 +184,57 @@ class TrialRunner:
             raise NotOpenedError("a second process would find the accelerator's memory taken by the first")
         self._end_second()
         self._second, self._in_second = self._launched(settings.environment), variant
-        threads = dict(settings.threads)
-        answer = self._ask("open", time_limit_s, of=variant, request=self._request, threads=threads)
-        _check_effect(settings, answer)
-        return ", ".join((*settings.lines(), _found(answer)))
+        opened = self._ask(Open(self._request, settings.threads), time_limit_s, of=variant)
+        _check_effect(settings, opened)
+        return ", ".join((*settings.lines(), _found(opened)))
 
     def compare(self, variant: str, computes_in: str | None, time_limit_s: float) -> Comparison:
         """Compare on the target's own inputs and on random ones."""
         outputs = self._outputs(variant, time_limit_s) if variant == self._in_second else None
-        answer = self._ask("compare", time_limit_s, variant=variant, computes_in=computes_in, outputs=outputs)
-        return Comparison(
-            tuple(Difference(**row) for row in answer["differences"]),
-            answer["inputs"],
-            tuple(Difference(**row) for row in answer["unstable"]),
-        )
+        compared: Comparison = self._ask(Compare(variant, computes_in, outputs), time_limit_s)
+        return compared
 
     def time(self, before: str, after: str, pairs: int, block_ms: float, time_limit_s: float) -> list[Pair]:
         """Time pairs of blocks; of two processes, one is idle while the other one is timed."""
         if after == self._in_second:
             end_s = time.monotonic() + time_limit_s
             return [self._pair_across(before, after, number % 2 == 1, block_ms, end_s) for number in range(pairs)]
-        answer = self._ask("time", time_limit_s, before=before, after=after, pairs=pairs, block_ms=block_ms)
-        return [Pair(*row) for row in answer["pairs"]]
+        return list(self._ask(TimePairs(before, after, pairs, block_ms), time_limit_s).pairs)
 
     def _outputs(self, variant: str, time_limit_s: float) -> str:
         """Have a variant of the second child write its outputs; return the file."""
         file = str(self._directory / f"outputs-{self._started}.npz")
-        self._ask("observe", time_limit_s, of=variant, variant=variant, file=file)
+        self._ask(Observe(variant, file), time_limit_s, of=variant)
         return file
 
     def _pair_across(self, before: str, after: str, swapped: bool, block_ms: float, end_s: float) -> Pair:
         names = (after, before) if swapped else (before, after)
-        found = {
-            name: self._ask("block", end_s - time.monotonic(), of=name, variant=name, block_ms=block_ms)
-            for name in names
-        }
+        found = {name: self._ask(TimeBlock(name, block_ms), end_s - time.monotonic(), of=name) for name in names}
         first, second = found[before], found[after]
-        return Pair(first["wall_ns"], second["wall_ns"], first["cpu_ns"], second["cpu_ns"])
+        return Pair(first.wall_ns, second.wall_ns, first.cpu_ns, second.cpu_ns)
 
     def drop(self, variant: str) -> None:
         """Forget a variant; a child that is gone has forgotten it already."""
         if variant == self._in_second:
             self._end_second()
         elif self._child is not None:
-            self._ask("drop", _DROP_LIMIT_S, variant=variant)
+            self._ask(Drop(variant), _DROP_LIMIT_S)
 
     def write(self, edits: Mapping[str, Edits], directory: Path, time_limit_s: float) -> tuple[str, ...]:
         """Write the target as a SavedModel with ``edits`` by signature; return notes for its user."""
         self.start()
         by_signature = {name: list(map(dict, group)) for name, group in edits.items()}
-        answer = self._ask("write", time_limit_s, request=self._request, edits=by_signature, directory=str(directory))
-        return tuple(answer["notes"])
+        written: Written = self._ask(Write(self._request, by_signature, str(directory)), time_limit_s)
+        return written.notes
 
     def load(self, variant: str, target: Path, time_limit_s: float) -> None:
         """Open the SavedModel at ``target`` as a variant of what is open."""
-        request = {**self._request, "target": str(target), "kind": "saved_model", "tag": None}
-        self._ask("load", time_limit_s, variant=variant, request=request)
+        request = replace(self._request, target=str(target), kind="saved_model", tag=None)
+        self._ask(Load(variant, request), time_limit_s)
 
     def turn_to(self, signature: str, time_limit_s: float) -> None:
         """Open another signature of the target, on inputs made at random; all variants are forgotten."""
-        self._request = {**self._request, "signature": signature, "inputs": None, "shapes": {}}
+        self._request = replace(self._request, signature=signature, inputs=None, shapes={})
         self.open(time_limit_s)
 
     def close(self) -> None:
@@ -288,24 +249,24 @@ class TrialRunner:
             self._second.cancel()
             self._second = self._in_second = None
 
-    def _ask(self, command: str, time_limit_s: float, of: str = ORIGINAL, **arguments: Any) -> dict[str, Any]:
+    def _ask(self, request: Any, time_limit_s: float, of: str = ORIGINAL) -> Any:
         """Ask the child in which the variant ``of`` lives."""
         second = of == self._in_second
         child = self._second if second else self._child
         if child is None:
             raise GoneError("its process is gone")
         try:
-            answer = child.ask({"command": command, **arguments}, time_limit_s)
-        except launch.ChildGone as error:
+            answer = child.ask(request, time_limit_s)
+        except ChildGone as error:
             if second:
                 self._end_second()
             else:
                 self.close()
             raise GoneError(str(error)) from error
-        if "refused" in answer:
-            raise RefusedError(answer["refused"], answer.get("edit"))
-        if "failed" in answer:
-            raise FailedError(answer["failed"])
+        if isinstance(answer, Refusal):
+            raise RefusedError(answer.why, answer.edit)
+        if isinstance(answer, Failure):
+            raise FailedError(answer.why)
         return answer
 
 
@@ -316,17 +277,17 @@ def _settings(fixes: Sequence[Edits]) -> Settings | None:
         raise RefusedError(str(error)) from error
 
 
-def _check_effect(settings: Settings, answer: Mapping[str, Any]) -> None:
+def _check_effect(settings: Settings, opened: OpenedTarget) -> None:
     """Raise if the process does not run as it was told to: the user's own program may set the same."""
     wanted = settings.environment.get(ONEDNN)
-    if wanted is not None and answer["onednn"] not in (None, wanted == "1"):
+    if wanted is not None and opened.onednn not in (None, wanted == "1"):
         raise FailedError(f"{ONEDNN}={wanted} has no effect on this build of TensorFlow")
-    if any(answer["threads"][pool] != size for pool, size in settings.threads.items()):
-        raise FailedError(f"the program sets its threads itself: {answer['threads']}")
+    if any(opened.threads[pool] != size for pool, size in settings.threads.items()):
+        raise FailedError(f"the program sets its threads itself: {dict(opened.threads)}")
 
 
-def _found(answer: Mapping[str, Any]) -> str:
-    return f"oneDNN {'on' if answer['onednn'] else 'off'}, threads {answer['threads']}"
+def _found(opened: OpenedTarget) -> str:
+    return f"oneDNN {'on' if opened.onednn else 'off'}, threads {dict(opened.threads)}"
 
 
 _DROP_LIMIT_S: Final = 10.0

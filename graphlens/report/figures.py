@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from xml.etree import ElementTree
 
 import graphviz
 
+from graphlens.children.tool import ToolError, run_tool
 from graphlens.ir.analysis import Figure, FigureNode
 from graphlens.report.ink import Ink
 from graphlens.report.words import NOT_SEEN, plural, printable, shared_scope, short_device, shorten
@@ -97,9 +97,9 @@ def draw(
         )
     try:
         return _finish(_laid_out_readably(dot, figure, time_limit_s, ink, width_limit), figure, prefix)
-    except subprocess.TimeoutExpired:
-        return Skipped(f"figure skipped: Graphviz did not finish within {time_limit_s:.0f} s")
-    except (OSError, subprocess.CalledProcessError, ElementTree.ParseError) as error:
+    except ToolError as error:
+        return Skipped(f"figure skipped: Graphviz ({dot.name}) {error}")
+    except ElementTree.ParseError as error:
         return Skipped(f"figure skipped: Graphviz ({dot.name}) failed with {type(error).__name__}")
 
 
@@ -146,10 +146,7 @@ def _laid_out_readably(
 
 
 def _layout(dot: Path, source: str, time_limit_s: float) -> ElementTree.Element:
-    done = subprocess.run(
-        [str(dot), "-Tsvg"], input=source.encode(), capture_output=True, timeout=time_limit_s, check=True
-    )
-    return ElementTree.fromstring(done.stdout)
+    return ElementTree.fromstring(run_tool([str(dot), "-Tsvg"], source.encode(), time_limit_s))
 
 
 # -- DOT -----------------------------------------------------------------------------------------------------

@@ -1,13 +1,15 @@
-"""Build the demo model: ``python -m graphlens.tf.demo FOLDER`` writes a small MobileNet-like SavedModel.
+"""The child process that builds the demo model, a small MobileNet-like SavedModel.
 
 Its BatchNorm statistics are random: with the initial ones TensorFlow folds BatchNorm away, which no trained model sees.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
+
+from graphlens.children.channel import carry_out, requests, reserve_stdout
+from graphlens.children.messages import DemoRequest
 
 SEED = 1
 SIDE = 96  # pixels: small enough to run in milliseconds, large enough that convolutions dominate as in real networks
@@ -62,16 +64,13 @@ def _with_statistics(model: Any) -> Any:
     return model
 
 
-def main(arguments: list[str]) -> int:
-    """Write the model into the folder named by the only argument."""
-    if len(arguments) != 1:
-        print("usage: python -m graphlens.tf.demo FOLDER", file=sys.stderr)
-        return 2
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    build().export(arguments[0])
+def main() -> int:
+    """Write the model as the one request says."""
+    emit = reserve_stdout()
+    for request in requests(DemoRequest):
+        return carry_out(lambda: build().export(request.path), emit)  # noqa: B023  # there is one
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

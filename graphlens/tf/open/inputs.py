@@ -5,11 +5,8 @@ Deterministic, and free of TensorFlow except where an image or a serialized exam
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -53,18 +50,6 @@ class Input:
             "shape": list(np.shape(self.value)),
             "origin": self.origin,
         }
-
-
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """Read the arrays of ``--inputs FILE.npz``; pickled objects are refused, because reading one runs code."""
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise UsageError(f"--inputs {path} holds one array without a name: write it with numpy.savez(path, NAME=…)")
-        with archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
-        raise UsageError(f"--inputs {path}: not a readable .npz file of plain arrays ({error})") from error
 
 
 def resolve(

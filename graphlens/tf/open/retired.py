@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from graphlens import workplace
 from graphlens.loaders.savedmodel import BINARY
 from graphlens.tf import private
 
@@ -29,12 +29,12 @@ def loadable(path: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     if not retired:
         yield path, ()
         return
-    with tempfile.TemporaryDirectory(prefix="graphlens-") as folder:
-        (Path(folder) / BINARY).write_bytes(_replaced(content, retired))
+    with workplace.temporary() as folder:
+        (folder / BINARY).write_bytes(_replaced(content, retired))
         for part in Path(path).iterdir():
             if part.name != BINARY:
-                _link(part.absolute(), Path(folder) / part.name)
-        yield folder, tuple(map(_note, retired))
+                _link(part.absolute(), folder / part.name)
+        yield str(folder), tuple(map(_note, retired))
 
 
 def _link(source: Path, target: Path) -> None:

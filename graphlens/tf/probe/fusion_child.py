@@ -1,20 +1,20 @@
 """Why a chain of ops is not fused: cut it out, change one thing at a time, and let the real Grappler decide.
 
-The process reads one JSON request from standard input and writes one JSON line per answer; ``children.ask_fusion`` is
-the parent's side.  Whether oneDNN is used is settled when TensorFlow is imported, so each setting
+The child gets one ``ProbeRequest`` and sends one ``FusionAnswer`` per chain; ``children.ask_fusion`` is the parent's
+side.  Whether oneDNN is used is settled when TensorFlow is imported, so each setting
 needs a process of its own.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from itertools import combinations
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
+from graphlens.children.ask_fusion import Onednn, ProbeRequest
+from graphlens.children.channel import requests, reserve_stdout
 from graphlens.errors import GraphLensError
 from graphlens.ir.fusion import (
     COMPILE,
@@ -22,8 +22,6 @@ from graphlens.ir.fusion import (
     FusionAnswer,
     Obstacle,
     Surrounding,
-    answer_to_json,
-    chain_from_json,
 )
 from graphlens.tf.probe.relax import Relaxed, relaxations
 
@@ -102,34 +100,21 @@ def _fuses(chain: Chain, around: Sequence[Surrounding], run: Run) -> bool:
 
 
 def main() -> int:
-    """Answer the request on standard input, until its time is up."""
-    request = json.loads(sys.stdin.readline())
-    channel = _reserve_stdout()
+    """Answer one request, until its time is up."""
+    emit = reserve_stdout()
     from graphlens.tf import private
     from graphlens.tf.probe.chain_graph import run
     from graphlens.tf.probe.xla_trial import compile_alone
 
-    deadline_s = time.monotonic() + request["time_limit_s"]
-    _write(channel, {"onednn": private.onednn_enabled()})
-    for item in request["chains"]:
-        if time.monotonic() > deadline_s:
-            break
-        chain = chain_from_json(item)
-        answer = compile_alone(chain) if chain.kind == COMPILE else explain(chain, run)
-        _write(channel, {"answer": answer_to_json(answer)})
+    for request in requests(ProbeRequest):
+        deadline_s = time.monotonic() + request.time_limit_s
+        emit(Onednn(private.onednn_enabled()))
+        for chain in request.chains:
+            if time.monotonic() > deadline_s:
+                break
+            emit(compile_alone(chain) if chain.kind == COMPILE else explain(chain, run))
+        break
     return 0
-
-
-def _write(channel: TextIO, message: dict[str, Any]) -> None:
-    channel.write(json.dumps(message) + "\n")
-    channel.flush()
-
-
-def _reserve_stdout() -> TextIO:
-    """Keep standard output for answers; what TensorFlow prints goes to standard error."""
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return channel
 
 
 if __name__ == "__main__":

@@ -1,13 +1,10 @@
 """The child process that shows graphs to Grappler as a machine with a GPU would: it needs neither the model nor a GPU.
 
-``python -m graphlens.tf.probe.placement_child DIRECTORY`` answers requests of one JSON line each, until its input ends:
-``{"graph": FILE, "devices": {op: "GPU"}, "architecture": "8.0", "pin_to_host": false, "shapes": {argument: [8, 128]},
-"cut": [op], "result": FILE}`` writes what becomes of the graph and answers ``{"done": true}`` or ``{"failed": why}``.
+It answers each ``PlacedGraph`` with ``Done`` or ``Failure``; ``children.ask_placement`` is the parent's side.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -15,7 +12,8 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final
 
-from graphlens.children.channel import reserve_stdout
+from graphlens.children.channel import requests, reserve_stdout
+from graphlens.children.messages import Done, Failure, PlacedGraph
 from graphlens.errors import ExecutionError, GraphLensError
 from graphlens.loaders.tensors import STRIPPED_BYTES, STRIPPED_DIGEST, strip_weights
 from graphlens.tf.errors import first_line
@@ -33,35 +31,34 @@ def main() -> int:
     """Answer until there are no more requests."""
     emit = reserve_stdout()
     failure = import_tensorflow()
-    for line in sys.stdin:
+    for request in requests(PlacedGraph):
         if failure is not None:
-            emit({"failed": str(failure)})
+            emit(Failure(str(failure)))
             continue
         try:
-            _serve(json.loads(line))
+            _serve(request)
         except GraphLensError as error:
-            emit({"failed": str(error)})
+            emit(Failure(str(error)))
         except Exception as error:  # whatever TensorFlow throws here, the parent goes on without this answer
             traceback.print_exc()
-            emit({"failed": f"{type(error).__name__}: {first_line(error)}"})
+            emit(Failure(f"{type(error).__name__}: {first_line(error)}"))
         else:
-            emit({"done": True})
+            emit(Done())
     return 0
 
 
-def _serve(request: Mapping[str, Any]) -> None:
+def _serve(request: PlacedGraph) -> None:
     from graphlens.tf.probe import grappler
 
-    graph = _read(Path(request["graph"]))
-    _cut(graph, request.get("cut") or ())
-    arguments = _with_known_shapes(graph, request.get("shapes") or {})
+    graph = _read(Path(request.graph))
+    _cut(graph, request.cut)
+    arguments = _with_known_shapes(graph, request.shapes)
     for node in graph.node:
-        node.device = grappler.GPU if request["devices"].get(node.name) == "GPU" else grappler.CPU
+        node.device = grappler.GPU if request.devices.get(node.name) == "GPU" else grappler.CPU
     fetches = _kept(graph)
-    pin = bool(request.get("pin_to_host"))
-    result = grappler.optimize_placed(graph, fetches, request["architecture"], pin_to_host=pin)
+    result = grappler.optimize_placed(graph, fetches, request.architecture, pin_to_host=request.pin_to_host)
     _restore(result, arguments)
-    Path(request["result"]).write_bytes(strip_weights(result).SerializeToString())
+    Path(request.result).write_bytes(strip_weights(result).SerializeToString())
 
 
 def _read(path: Path) -> Any:
@@ -111,7 +108,7 @@ def _cut(graph: Any, names: Sequence[str]) -> None:
             index += 1
 
 
-def _with_known_shapes(graph: Any, shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+def _with_known_shapes(graph: Any, shapes: Mapping[str, Sequence[int | None]]) -> dict[str, Any]:
     """Put ops with a shape in the place of tensor arguments; returns the arguments by name.
 
     The runtime's Grappler knows an argument's shape by ``_output_shapes``, which Grappler's Python interface erases.
@@ -132,7 +129,7 @@ def _with_known_shapes(graph: Any, shapes: Mapping[str, Sequence[int]]) -> dict[
     return arguments
 
 
-def _set_shape(proto: Any, sizes: Sequence[int]) -> None:
+def _set_shape(proto: Any, sizes: Sequence[int | None]) -> None:
     proto.Clear()
     for size in sizes:
         proto.dim.add(size=size)

@@ -1,26 +1,22 @@
 """The graph that TensorFlow hands to its placer: functions inlined, loops and branches lowered, nothing placed yet.
 
-TensorFlow writes it down itself, with all other stages, for whoever sets its debugging variables.
+TensorFlow writes it down itself, with all other stages, for whoever sets its debugging variables, as
+``children.recorder`` does.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 from graphlens.loaders.capture.parts import BEFORE_PLACER
 from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.loaders.tensors import strip_weights
 
-# TensorFlow reads these once, when it is imported or runs its first function; they have no effect without a folder.
-ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
-    {"TF_DUMP_GRAPH_NAME_FILTER": "*", "TF_DUMP_GRAPH_GROUPS": "main", "TF_DUMP_GRAPH_FMT": "BIN"}
-)
 _FOLDER: Final = "TF_DUMP_GRAPH_PREFIX"
 _STAGE: Final = ".main.before_placer.pb"
 # Some twenty stages are written, each with all constants: beyond this, gigabytes.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from graphlens import workplace
 from graphlens.errors import RewriteError, UsageError
 from graphlens.loaders.signatures import CALL, DEFAULT
 from graphlens.tf.errors import first_line
@@ -177,8 +177,8 @@ def export(programs: Mapping[str, Program], directory: str | Path, owner: Any = 
     functions = {key: _signature(program) for key, program in ready.items()}
     signatures = {name: functions[id(program)] for name, program in programs.items()}
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as folder:
-        made = Path(folder) / directory.name
+    with workplace.beside(directory) as folder:
+        made = folder / directory.name
         _save(root, made, signatures)
         os.replace(made, directory)
     return tuple(dict.fromkeys(note for program in ready.values() for note in program.notes))

@@ -1,42 +1,47 @@
 """The trial child process applies edits and takes times as it is told.
 
-Every line of standard input is a request ``{"command": NAME, ...}`` and gets one line back; what the user's program
-prints goes to stderr.  This side decides nothing.
-
-========  ==========================================================  ===============================================
-command   arguments                                                   answer
-========  ==========================================================  ===============================================
-open      request (as the recording child's), threads (pool -> size)   accelerated, onednn, threads
-apply     variant, edits (groups of edits, applied one after another)  first_call_ns, second_call_ns, compiled
-compare   variant, computes_in, outputs (those of another process)    differences, inputs, unstable
-observe   variant, file (for the outputs, see ``tf.trial.exchange``)        (nothing)
-time      before, after, pairs, block_ms                              pairs of [wall, wall, CPU, CPU] ns per call
-block     variant, block_ms                                           wall_ns, cpu_ns per call
-drop      variant                                                     (nothing)
-load      variant, request (of another target with the same inputs)    (nothing)
-write     request, edits (by signature), directory                    notes
-quit                                                                  (nothing)
-========  ==========================================================  ===============================================
-
-``original`` is the variant as it was opened.  ``{"refused": why, "edit": number}`` says which group of edits cannot be
-applied, ``{"failed": why}`` that TensorFlow failed; the child serves on after both.
+Each request (``children.messages``) gets one answer; what the user's program prints goes to stderr.  This side decides
+nothing.  ``original`` is the variant as it was opened.  A ``Refusal`` says which group of edits cannot be applied, a
+``Failure`` that TensorFlow failed; the child serves on after both.
 """
 
 from __future__ import annotations
 
 import gc
-import json
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from graphlens.children.channel import reserve_stdout
+from graphlens.children.channel import requests, reserve_stdout
+from graphlens.children.messages import (
+    Apply,
+    Block,
+    Calls,
+    Compare,
+    Comparison,
+    Difference,
+    Done,
+    Drop,
+    Failure,
+    Load,
+    Observe,
+    Open,
+    OpenedTarget,
+    Pair,
+    Pairs,
+    RecordRequest,
+    Refusal,
+    TimeBlock,
+    TimePairs,
+    Write,
+    Written,
+)
 from graphlens.children.start import XLA_DUMP
 from graphlens.errors import GraphLensError, RewriteError
 from graphlens.tf.errors import first_line
@@ -53,7 +58,6 @@ WARM_UP_MS: Final = 30.0  # after the first calls, before the calls of a block a
 
 PROBED: Final = ", before its last squashing op"  # after the name of an output
 
-Answer = dict[str, Any]
 Observer = Callable[[Sequence[Any]], dict[str, Any]]
 
 
@@ -95,32 +99,29 @@ def main(arguments: list[str]) -> int:
     session = Session(Path(arguments[0]))
     emit = reserve_stdout()
     failure = import_tensorflow()
-    for line in sys.stdin:
-        request = json.loads(line)
-        command = request.pop("command")
-        if command == "quit":
-            break
-        emit({"failed": str(failure)} if failure is not None else answer(session, command, request))
+    for request in requests(*COMMANDS):
+        emit(Failure(str(failure)) if failure is not None else answer(session, request))
     return 0
 
 
-def answer(session: Session, command: str, request: Mapping[str, Any]) -> Answer:
+def answer(session: Session, request: Any) -> Any:
     """Carry out one request; every failure becomes an answer."""
+    arguments = {field.name: getattr(request, field.name) for field in fields(request)}
     try:
-        return COMMANDS[command](session, **request)
+        return COMMANDS[type(request)](session, **arguments)
     except _Refusal as refusal:
-        return {"refused": str(refusal), "edit": refusal.edit}
+        return Refusal(str(refusal), refusal.edit)
     except GraphLensError as error:
-        return {"failed": str(error)}
+        return Failure(str(error))
     except Exception as error:  # the last line of defence: the parent shows one line, stderr.txt has the rest
         traceback.print_exc()
-        return {"failed": f"{type(error).__name__}: {first_line(error)}"}
+        return Failure(f"{type(error).__name__}: {first_line(error)}")
 
 
 # -- open and apply -------------------------------------------------------------------------------------------------
 
 
-def open_target(session: Session, request: dict[str, Any], threads: Mapping[str, int]) -> Answer:
+def open_target(session: Session, request: RecordRequest, threads: Mapping[str, int]) -> OpenedTarget:
     """Open the target with thread pools of the sizes in ``threads``, make its inputs, and run it once."""
     import tensorflow as tf
 
@@ -130,7 +131,7 @@ def open_target(session: Session, request: dict[str, Any], threads: Mapping[str,
 
     environment.set_threads(threads)
     opened = child.open_requested(request)
-    capture = CaptureDirectory(session.directory / "opened", {key: request.get(key) for key in ("kind", "signature")})
+    capture = CaptureDirectory(session.directory / "opened", {"kind": request.kind, "signature": request.signature})
     prepared = measure.prepare(opened, child.plan_of(request, session.directory), capture)
     session.prepared, session.owner, session.probe = prepared, opened, None
     session.variants.clear()
@@ -141,7 +142,7 @@ def open_target(session: Session, request: dict[str, Any], threads: Mapping[str,
         _program(session)  # before the first step, which may write its state
     _timed(session.variants[ORIGINAL].step)
     accelerated = bool(tf.config.list_logical_devices("GPU"))
-    return {"accelerated": accelerated, "onednn": private.onednn_enabled(), "threads": environment.threads()}
+    return OpenedTarget(accelerated, private.onednn_enabled(), environment.threads())
 
 
 def shortest_call(traced: Any) -> Callable[[Sequence[Any]], Any]:
@@ -151,7 +152,7 @@ def shortest_call(traced: Any) -> Callable[[Sequence[Any]], Any]:
     return private.flat_call(traced.concrete) or traced.call
 
 
-def apply(session: Session, variant: str, edits: Sequence[Sequence[Mapping[str, Any]]]) -> Answer:
+def apply(session: Session, variant: str, edits: Sequence[Sequence[Mapping[str, Any]]]) -> Calls:
     """Make a variant, and call it twice."""
     from graphlens.tf.record import clock
     from graphlens.tf.trial import compilation
@@ -164,8 +165,7 @@ def apply(session: Session, variant: str, edits: Sequence[Sequence[Mapping[str, 
     compilation.forget(dump)
     first_ns, second_ns = (_timed(made.step)[0] for _ in range(2))
     session.variants[variant] = made
-    compiled = compilation.summary(program, dump)
-    return {"first_call_ns": first_ns, "second_call_ns": second_ns, "compiled": compiled}
+    return Calls(first_ns, second_ns, compilation.summary(program, dump))
 
 
 def _program(session: Session) -> Any:
@@ -204,18 +204,18 @@ def _built(program: Any) -> Any:
         raise _Refusal(str(error), None) from error
 
 
-def drop(session: Session, variant: str) -> Answer:
+def drop(session: Session, variant: str) -> Done:
     """Forget a variant and free what it holds."""
     session.variants.pop(variant, None)
     session.calls.pop(variant, None)
     gc.collect()
-    return {}
+    return Done()
 
 
 # -- compare --------------------------------------------------------------------------------------------------------
 
 
-def compare(session: Session, variant: str, computes_in: str | None, outputs: str | None = None) -> Answer:
+def compare(session: Session, variant: str, computes_in: str | None, outputs: str | None = None) -> Comparison:
     """Compare a variant's outputs with the original's, and the original's with its own, on several inputs.
 
     Every call begins with the same values of the variables that the program writes, and what it wrote counts as
@@ -234,11 +234,11 @@ def compare(session: Session, variant: str, computes_in: str | None, outputs: st
         repeats = MOST_REPEATS if any(map(comparison.disagrees, rows)) else 1
         unstable += _changes(reference, partial(before, tensors), repeats)
         differences += rows
-    return {
-        "differences": comparison.worst(differences),
-        "unstable": comparison.worst(unstable),
-        "inputs": len(sets),
-    }
+    return Comparison(_rows(comparison.worst(differences)), len(sets), _rows(comparison.worst(unstable)))
+
+
+def _rows(rows: Sequence[Mapping[str, Any]]) -> tuple[Difference, ...]:
+    return tuple(Difference(**row) for row in rows)
 
 
 def _changes(reference: Mapping[str, Any], again: Callable[[], Mapping[str, Any]], repeats: int) -> list[Any]:
@@ -305,13 +305,13 @@ def _observers_across(session: Session, outputs: Path) -> tuple[Observer, Observ
     return before, lambda tensors: dict(exchange.outputs_on(tensors, known))
 
 
-def observe(session: Session, variant: str, file: str) -> Answer:
+def observe(session: Session, variant: str, file: str) -> Done:
     """Write a variant's outputs, for the process that compares them."""
     from graphlens.tf.trial import exchange
 
     _, after = _observers(session, variant)
     exchange.write(Path(file), [(tensors, after(tensors)) for tensors in _input_sets(session)])
-    return {}
+    return Done()
 
 
 def _named(call: Callable[..., Any], program: Any, state: State) -> Observer:
@@ -360,39 +360,35 @@ def _leaves(outputs: Any) -> list[Any]:
 # -- time -----------------------------------------------------------------------------------------------------------
 
 
-def time_pairs(session: Session, before: str, after: str, pairs: int, block_ms: float) -> Answer:
-    """Time blocks in the order A B, B A, A B, …; each pair is (wall A, wall B, CPU A, CPU B) per call."""
+def time_pairs(session: Session, before: str, after: str, pairs: int, block_ms: float) -> Pairs:
+    """Time blocks in the order A B, B A, A B, …; always from the same state."""
     from graphlens.tf.record import clock
 
     session.variants[before].state.restore()  # training goes on while it is timed: always from the same place
     with clock.without_garbage_collection():
         first, second = (_block(session, name, block_ms) for name in (before, after))
-        return {"pairs": [_pair(first, second, number % 2 == 1) for number in range(pairs)]}
+        return Pairs(tuple(_pair(first, second, number % 2 == 1) for number in range(pairs)))
 
 
-def time_block(session: Session, variant: str, block_ms: float) -> Answer:
+def time_block(session: Session, variant: str, block_ms: float) -> Block:
     """Time one block, while another process with another variant is idle."""
     from graphlens.tf.record import clock
 
     with clock.without_garbage_collection():
         block = _block(session, variant, block_ms)
         session.variants[variant].step()  # brings back into the caches what the other process has displaced
-        wall_ns, cpu_ns = block()
-    return {"wall_ns": wall_ns, "cpu_ns": cpu_ns}
+        return block()
 
 
-Block = Callable[[], tuple[float, float]]
-
-
-def _pair(first: Block, second: Block, swapped: bool) -> tuple[float, float, float, float]:
+def _pair(before: Callable[[], Block], after: Callable[[], Block], swapped: bool) -> Pair:
     if swapped:
-        (wall_b, cpu_b), (wall_a, cpu_a) = second(), first()
+        second, first = after(), before()
     else:
-        (wall_a, cpu_a), (wall_b, cpu_b) = first(), second()
-    return wall_a, wall_b, cpu_a, cpu_b
+        first, second = before(), after()
+    return Pair(first.wall_ns, second.wall_ns, first.cpu_ns, second.cpu_ns)
 
 
-def _block(session: Session, name: str, block_ms: float) -> Block:
+def _block(session: Session, name: str, block_ms: float) -> Callable[[], Block]:
     """Return what times as many calls as fill a block; they are counted once, when the program is warm."""
     step = session.variants[name].step
     if name not in session.calls:
@@ -400,9 +396,9 @@ def _block(session: Session, name: str, block_ms: float) -> Block:
         session.calls[name] = _repeat_for(step, block_ms)
     count = session.calls[name]
 
-    def block() -> tuple[float, float]:
+    def block() -> Block:
         wall_ns, cpu_ns = _timed(lambda: _repeat(step, count))
-        return wall_ns / count, cpu_ns / count
+        return Block(wall_ns / count, cpu_ns / count)
 
     return block
 
@@ -433,46 +429,46 @@ def _repeat_for(step: Callable[[], Any], duration_ms: float) -> int:
 
 
 def write(
-    _session: Session, request: dict[str, Any], edits: Mapping[str, Sequence[Mapping[str, Any]]], directory: str
-) -> Answer:
+    _session: Session, request: RecordRequest, edits: Mapping[str, Sequence[Mapping[str, Any]]], directory: str
+) -> Written:
     """Write the target as a SavedModel with the edits applied to its signatures."""
     from graphlens.tf import rewrite
 
     try:
         notes = rewrite.write_saved_model(
-            request["target"], edits, directory, kind=request["kind"], tag=request.get("tag"), trust=request["trust"]
+            request.target, edits, directory, kind=request.kind, tag=request.tag, trust=request.trust
         )
     except RewriteError as error:
         raise _Refusal(str(error), None) from error
-    return {"notes": list(notes)}
+    return Written(tuple(notes))
 
 
-def load(session: Session, variant: str, request: dict[str, Any]) -> Answer:
+def load(session: Session, variant: str, request: RecordRequest) -> Done:
     """Open another target as a variant: it is compared and timed on the inputs of the first."""
     from graphlens.loaders.capture.writing import CaptureDirectory
     from graphlens.tf import rewrite
     from graphlens.tf.record import child, clock, measure
 
     opened = child.open_requested(request)
-    capture = CaptureDirectory(session.directory / variant, {key: request.get(key) for key in ("kind", "signature")})
+    capture = CaptureDirectory(session.directory / variant, {"kind": request.kind, "signature": request.signature})
     prepared = measure.prepare(opened, child.plan_of(request, session.directory), capture)
     program = rewrite.extract(replace(opened, trace=lambda _: prepared.traced), prepared.specs)
     call = shortest_call(prepared.traced)
     step = clock.synchronous(lambda: call(session.prepared.tensors))
     session.variants[variant] = Variant(program, call, step, State.of(program))
-    return {}
+    return Done()
 
 
-COMMANDS: Final[Mapping[str, Callable[..., Answer]]] = {
-    "open": open_target,
-    "apply": apply,
-    "compare": compare,
-    "observe": observe,
-    "time": time_pairs,
-    "block": time_block,
-    "drop": drop,
-    "load": load,
-    "write": write,
+COMMANDS: Final[Mapping[type[Any], Callable[..., Any]]] = {
+    Open: open_target,
+    Apply: apply,
+    Compare: compare,
+    Observe: observe,
+    TimePairs: time_pairs,
+    TimeBlock: time_block,
+    Drop: drop,
+    Load: load,
+    Write: write,
 }
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from graphlens.children.messages import Compiled
 from graphlens.tf.record import hlo
 from graphlens.tf.rewrite import nodes
 
@@ -24,7 +25,7 @@ def forget(dump: Path) -> None:
     shutil.rmtree(dump, ignore_errors=True)
 
 
-def summary(program: Any, dump: Path) -> dict[str, Any] | None:
+def summary(program: Any, dump: Path) -> Compiled | None:
     """Return how much of a program XLA compiled since the dump was forgotten, ``None`` when nothing.
 
     The ops of functions count where they are called, those of a loop once.
@@ -35,7 +36,7 @@ def summary(program: Any, dump: Path) -> dict[str, Any] | None:
         return None
     of_ops = _working(program.graph.node, library)
     ops = of_ops if program.compiled else _working(calls, library)
-    return {"ops": ops, "of_ops": of_ops, "fusions": _fusions(dump)}
+    return Compiled(ops, of_ops, _fusions(dump))
 
 
 def _must_compile(node: Any) -> bool:
