@@ -5,11 +5,12 @@ The public names are loaded when they are first used, so that importing the pack
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from graphlens._version import __version__
 
+TYPE_CHECKING = False  # to `python -m graphlens`, `typing` may still be a file in the current folder (see __main__.py)
 if TYPE_CHECKING:
+    from typing import Any
+
     from graphlens.api import Analysis, analyze, load
 
 __all__ = ["Analysis", "__version__", "analyze", "load"]

@@ -1,7 +1,23 @@
-"""``python -m graphlens``: the same as the command ``graphlens``."""
+"""The command ``graphlens``, and ``python -m graphlens``."""
 
 import sys
 
-from graphlens.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """Run the command; returns its exit code.
+
+    Nothing is imported from the current folder, where a model file may lie beside Python files that its author chose:
+    an empty entry of PYTHONPATH would stand for it.  A target ``module:callable`` is looked for there by the process
+    that runs it.
+    """
+    sys.path[:] = filter(None, sys.path)
+    from graphlens import cli
+
+    return cli.main()
+
+
+if __name__ == "__main__":
+    # `python -m` itself puts the current folder in front, unless it is told not to.
+    if __spec__ is not None and __spec__.name == "graphlens.__main__" and not getattr(sys.flags, "safe_path", False):
+        del sys.path[0]
+    sys.exit(main())

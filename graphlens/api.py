@@ -112,12 +112,12 @@ def _refuse_for_live(**options: Any) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> Analysis:
-    """Load an analysis from its ``.json``, or judge a capture; neither needs TensorFlow.
+    """Load an analysis from its ``.json``, or judge a recording or a model as it is; nothing is executed.
 
     Raises
     ------
     TargetError
-        When the file is neither.
+        When the file is none of these.
     """
     from graphlens import pipeline
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,56 @@ def test_imports_point_downwards(path: Path) -> None:
 def test_only_the_tf_package_imports_tensorflow(path: Path) -> None:
     heavy = {name.split(".")[0] for name in imports(path)} & {"tensorflow", "keras", "tf_keras"}
     assert not heavy or module_layer(path) == "tf", f"{path} imports {heavy}"
+
+
+# Whatever makes another process: a module that is for nothing else, or what `os` and `asyncio` offer.
+STARTERS = frozenset({"subprocess", "multiprocessing", "pty", "popen2", "ProcessPoolExecutor"})
+STARTING = re.compile(
+    r"^(exec(l|v)\w*|spawn\w+|posix_spawnp?|fork|forkpty|popen|system|startfile|create_subprocess_\w+)$"
+)
+
+
+def starts_of_processes(source: str) -> set[str]:
+    """What a module uses that starts another process, under whatever name it is imported."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            module = getattr(node, "module", None) or ""
+            names = [part for alias in node.names for part in f"{module}.{alias.name}".split(".")]
+            found |= {name for name in names if name in STARTERS or (module and STARTING.match(name))}
+        elif isinstance(node, ast.Attribute) and (node.attr in STARTERS or STARTING.match(node.attr)):
+            found.add(node.attr)
+        elif isinstance(node, ast.Constant) and node.value in STARTERS - {"popen2", "pty"}:
+            found.add(node.value)  # as in importlib.import_module("subprocess")
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_process_is_started_in_children(path: Path) -> None:
+    """Only there is it seen to that nothing is imported from the current folder, and that children end with parents."""
+    started = starts_of_processes(path.read_text(encoding="utf-8"))
+    assert not started or module_layer(path) == "children", f"{path} starts a process: {started}"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import subprocess",
+        "import subprocess as sp",
+        "from subprocess import run",
+        "from os import execv as e",
+        "import os\nos.fork()",
+        "import os\nos.posix_spawn('a', [], {})",
+        "import os\nos.system('a')",
+        "import multiprocessing.pool",
+        "from concurrent.futures import ProcessPoolExecutor",
+        "from concurrent import futures\nfutures.ProcessPoolExecutor()",
+        "import asyncio\nasyncio.create_subprocess_exec('a')",
+        "import importlib\nimportlib.import_module('subprocess')",
+    ],
+)
+def test_the_start_of_a_process_is_seen(source: str) -> None:
+    assert starts_of_processes(source)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -144,6 +144,45 @@ def test_a_child_does_not_outlive_its_parent(tmp_path: Path, signal: str) -> Non
     assert not runs(child)
 
 
+HOLDS_THE_LOCK = """
+import ctypes, subprocess, sys
+started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(started.pid, file=open(sys.argv[1] + "/started", "w"), flush=True)
+ctypes.PyDLL(None).sleep(60)  # in C, with Python's lock: no thread of Python's gets a turn
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel cannot be told to do it")
+def test_a_child_that_is_busy_in_c_does_not_outlive_its_parent_either_nor_does_what_it_started(tmp_path: Path) -> None:
+    (tmp_path / "stand_in.py").write_text(HOLDS_THE_LOCK)
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "out"), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        started = tmp_path / "out" / "started"
+        while not (started.exists() and started.read_text().strip()):
+            time.sleep(0.01)
+        grandchild = int(started.read_text())
+        assert runs(child)
+        assert runs(grandchild)
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while (runs(child) or runs(grandchild)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not runs(child)
+    assert not runs(grandchild)
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="Windows keeps saying the first parent")
+def test_a_child_whose_parent_was_killed_before_it_watched_ends_at_once(tmp_path: Path) -> None:
+    code = "from graphlens.children import orphan; orphan.watch(1 << 30, 0); print('it goes on')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, capture_output=True, text=True, check=False, timeout=60,
+        start_new_session=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (-signals.SIGKILL, "")
+
+
 def runs(pid: int) -> bool:
     """Whether a process runs; one that nobody has waited for yet does not."""
     status = Path(f"/proc/{pid}/stat")

@@ -1,4 +1,4 @@
-"""The only place that orders the stages: gather evidence, judge it, hand out an analysis."""
+"""The stages of an analysis in their order: gather evidence, judge it, prove; and of a recording alone."""
 
 from __future__ import annotations
 

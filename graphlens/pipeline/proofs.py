@@ -77,7 +77,7 @@ def _without(analysis: Analysis, why: str) -> Analysis:
 
 
 def command_of(request: Request) -> str:
-    """Return the command line that repeats the measurement of ``request``, as a person would type it."""
+    """Return the command line that opens the same target on the same inputs, as a person would type it."""
     options = {
         "--signature": request.signature,
         "--tag": request.tag,
