@@ -40,7 +40,7 @@ class WritesFile(tf.Module):
 for name in ("tiny_cnn", "lstm", "while_if", "jit"):
     models.write(name, out / name)
 models.write("tiny_cnn", out / "tiny.keras", "keras")
-demo.main([str(out / "demo")])
+demo.build().export(str(out / "demo"))
 unsafe = WritesFile()
 tf.saved_model.save(unsafe, str(out / "writes_file"), signatures=unsafe.__call__)
 """

@@ -21,7 +21,6 @@ from end_to_end import CAPTURES, REPOSITORY, Outcome, assert_one_line, assert_re
 from graphlens import cli
 from graphlens.config import MOST_STEPS, Request
 from graphlens.loaders.sniff import Identified
-from graphlens.pipeline import gather
 from graphlens.pipeline.gather import child_request
 
 TINY = CAPTURES / "tiny_cnn.capture"
@@ -184,7 +183,8 @@ def test_a_rule_that_is_left_out_fails_nothing(run: Command) -> None:
 def test_inputs_that_cannot_be_read_are_wrong_usage_before_tensorflow_starts(
     run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
-    monkeypatch.setattr(gather, "start_recorder", lambda *_: pytest.fail("a child was started"))
+    gathering = sys.modules[child_request.__module__]
+    monkeypatch.setattr(gathering, "start_recorder", lambda *_, **__: pytest.fail("a child was started"))
     folder = write_saved_model(tmp_path / "model", [("x", "Placeholder", ()), ("y", "Relu", ("x",))])
     (tmp_path / "in.npz").write_bytes(content)
     before = files_in(tmp_path)

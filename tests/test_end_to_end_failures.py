@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from end_to_end import Outcome, analyze, assert_one_line, files_in, python, run_
 
 from graphlens.children.start import Child
 from graphlens.cli import main
-from graphlens.pipeline import gather
+from graphlens.pipeline.gather import child_request
 
 pytestmark = [
     pytest.mark.tf,
@@ -276,14 +277,15 @@ def test_a_child_killed_on_the_way(
     capsys: pytest.CaptureFixture[str],
     command: str,
 ) -> None:
-    start = gather.start_recorder
+    gathering = sys.modules[child_request.__module__]
+    start = gathering.start_recorder
 
     def start_and_watch(*arguments: Any, **options: Any) -> Child:
         child = start(*arguments, **options)
         threading.Thread(target=kill_when_traced, args=(child,), daemon=True).start()
         return child
 
-    monkeypatch.setattr(gather, "start_recorder", start_and_watch)
+    monkeypatch.setattr(gathering, "start_recorder", start_and_watch)
     monkeypatch.chdir(tmp_path)
     outputs = ["-o", "r.json", "-o", "r.html"] if command == "analyze" else ["-o", "out.capture"]
     code = main([command, str(small_models / "lstm"), *outputs])
