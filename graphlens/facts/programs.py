@@ -101,13 +101,14 @@ def programs_of(profile: Profile | None, wanted: str | None = None) -> Programs:
     if profile is None or not found:
         return Programs(profile=profile)
     first, others = found[0], found[1:]
-    if first.role not in WORK and wanted is None:
+    works = first.role in WORK or wanted is not None
+    if profile.kernels_on_device or profile.copies:  # a function returns before the kernels that it launched have run
+        return Programs(tuple(found), first if works else None, profile)
+    if not works:
         return Programs(tuple(found), None, profile, (NO_FUNCTION,))
     if _is_our_own(profile):
         called_by_us = replace(first, period_ns=None)
         return Programs((called_by_us, *others), called_by_us, profile)
-    if profile.kernels_on_device or profile.copies:  # a function returns before the kernels that it launched have run
-        return Programs(tuple(found), first, profile)
     judged = replace(first, steps=_windows(profile, first, wanted is not None))
     return Programs((judged, *others), judged, _of_program(profile, judged, others), tuple(_notes(profile, judged)))
 
