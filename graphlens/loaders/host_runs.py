@@ -209,7 +209,7 @@ def _add_captured(table: RunTable, seen: Seen) -> None:
 
 def _add_launched(table: RunTable, seen: Seen) -> None:
     """Add what was launched by nobody that is seen: by another language, or by a call that the profile cut off."""
-    cut_off = bool(table.runs)
+    cut_off = bool(seen.functions or seen.sessions)
     for launch in sorted(seen.launches, key=lambda span: span.start_ns):
         known = table.at(launch.step_id, launch.start_ns)
         if known == NO_RUN or not _may_still_run(table.runs[known], launch, seen):
@@ -228,7 +228,8 @@ def _may_still_run(run: Run, launch: Span, seen: Seen) -> bool:
 
 def _add_executed(table: RunTable, seen: Seen) -> None:
     """Give every executor its run, adding those that began before the profile, and let runs last until their end."""
-    whole = not table.runs  # where nothing at all is known of calls, it is no sign of having been cut off
+    # Where nothing is known of calls and launches, it is no sign of having been cut off.
+    whole = not (seen.functions or seen.sessions or seen.launches)
     ends_ns: dict[int, int] = {}
     for index, span in enumerate(seen.executors):
         if span.step_id in (GRAPH_RUNNER, 0):
