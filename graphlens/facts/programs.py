@@ -31,6 +31,8 @@ NO_FUNCTION: Final = (
     "initializations are programs here"
 )
 
+_Nodes = Mapping[int, frozenset[str]]  # run -> its ops, as `node:type`
+
 # Runs without a name are of one program when they share this part of their ops.  Branches of a condition and ops that
 # the profiler dropped make less of a difference; two functions share hardly any name.
 _SAME_OPS: Final = 0.5
@@ -97,8 +99,11 @@ def programs_of(profile: Profile | None, wanted: str | None = None) -> Programs:
 
     Profiles that show no runs come back as they are, with no program.
     """
-    found = _ordered(_programs(profile), wanted) if profile else []
-    if profile is None or not found:
+    if profile is None or not profile.runs:
+        return Programs(profile=profile)
+    nodes = _nodes_by_run(profile)
+    found = _ordered(_programs(profile, nodes), wanted)
+    if not found:
         return Programs(profile=profile)
     first, others = found[0], found[1:]
     works = first.role in WORK or wanted is not None
@@ -110,7 +115,9 @@ def programs_of(profile: Profile | None, wanted: str | None = None) -> Programs:
         called_by_us = replace(first, period_ns=None)
         return Programs((called_by_us, *others), called_by_us, profile)
     judged = replace(first, steps=_windows(profile, first, wanted is not None))
-    return Programs((judged, *others), judged, _of_program(profile, judged, others), tuple(_notes(profile, judged)))
+    return Programs(
+        (judged, *others), judged, _of_program(profile, judged, others), tuple(_notes(profile, judged, nodes))
+    )
 
 
 def _is_our_own(profile: Profile) -> bool:
@@ -121,9 +128,8 @@ def _is_our_own(profile: Profile) -> bool:
 # -- which programs there are --------------------------------------------------------------------------------------
 
 
-def _programs(profile: Profile) -> list[ProgramRuns]:
+def _programs(profile: Profile, nodes: _Nodes) -> list[ProgramRuns]:
     """Return the programs; those of several hosts that run the same one are joined."""
-    nodes = _nodes_by_run(profile)
     compiled = {kernel.run for kernel in profile.kernels}
     extent_ns = _extent_ns(profile)
     groups: dict[tuple[str, Role, int], list[tuple[str, list[int]]]] = defaultdict(list)
@@ -151,9 +157,7 @@ def _runs_by_host(profile: Profile) -> Mapping[int, Sequence[int]]:
     return hosts
 
 
-def _by_name(
-    profile: Profile, positions: Iterable[int], nodes: Mapping[int, frozenset[str]]
-) -> Mapping[str, list[int]]:
+def _by_name(profile: Profile, positions: Iterable[int], nodes: _Nodes) -> Mapping[str, list[int]]:
     """Return the runs by program; those without a name are of one program when they run mostly the same ops."""
     named: dict[str, list[int]] = defaultdict(list)
     nameless: list[tuple[frozenset[str], list[int]]] = []
@@ -178,7 +182,7 @@ def _called_after(ops: frozenset[str]) -> str:
     return f"a function without a name ({len(ops)} ops, {min(ops).rpartition(':')[0]} among them)"
 
 
-def _nodes_by_run(profile: Profile) -> Mapping[int, frozenset[str]]:
+def _nodes_by_run(profile: Profile) -> _Nodes:
     """Return run -> its ops as ``node:type``; of a program's runs the first few tell enough."""
     found: dict[int, set[str]] = defaultdict(set)
     for event in profile.ops:
@@ -197,7 +201,7 @@ def base_name(name: str) -> str:
     return match["base"] if match else name
 
 
-def _role(name: str, runs: Sequence[int], nodes: Mapping[int, frozenset[str]], compiled: bool) -> Role:
+def _role(name: str, runs: Sequence[int], nodes: _Nodes, compiled: bool) -> Role:
     base = base_name(name)
     if _STAGE.match(name):
         return "dataset"
@@ -327,19 +331,18 @@ def _of_program(profile: Profile, judged: ProgramRuns, others: Sequence[ProgramR
     )
 
 
-def _notes(profile: Profile, program: ProgramRuns) -> Iterator[str]:
+def _notes(profile: Profile, program: ProgramRuns, nodes: _Nodes) -> Iterator[str]:
     if program.traces and program.steps:
         first = format_ns(program.traces[0].ns)
         yield f"the call in which the function was traced or compiled ({first}) is told apart from the steps"
-    cut_off = _cut_off(profile, program)
+    cut_off = _cut_off(profile, program, nodes)
     if cut_off:
         which = "run" if cut_off == 1 else "runs"
         yield f"{cut_off} more {which} of it began before the profile or ended after it, and count as no step"
 
 
-def _cut_off(profile: Profile, program: ProgramRuns) -> int:
+def _cut_off(profile: Profile, program: ProgramRuns, nodes: _Nodes) -> int:
     """Return how many runs of the program the profile shows without their call."""
-    nodes = _nodes_by_run(profile)
     own = frozenset().union(*(nodes.get(run, frozenset()) for run in program.runs))
     unnamed = [nodes[position] for position, run in enumerate(profile.runs) if not run.whole and position in nodes]
     return sum(len(ops & own) > _SAME_OPS * len(ops) for ops in unnamed)
