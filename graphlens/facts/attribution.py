@@ -16,7 +16,7 @@ from graphlens.facts.cycle import ALL_ALIKE, Cycle, cycle_of
 from graphlens.facts.division import STATES, Division, divide
 from graphlens.facts.flat import canonical_name
 from graphlens.facts.names import Names, device_name, kernel_name, kernels_as_ops
-from graphlens.facts.steps import length_ns, steps_of, typical
+from graphlens.facts.steps import Steps, length_ns, steps_of, typical
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.ops import TRANSFERS
 from graphlens.ir.run import NO_RUN, DeviceEvent, OpEvent, OpTiming, Profile, ReplayRecord, Span
@@ -106,7 +106,7 @@ def attribute(
     names = Names(graph, loosely)
     events = _Events.of(profile, steps.windows)
     lengths_ns = tuple(map(length_ns, steps.windows))
-    cycle = cycle_of(events.ops, lengths_ns) if len(steps.by_host) == 1 else ALL_ALIKE
+    cycle = cycle_of(events.ops, lengths_ns) if _hold_their_own_ops(steps) else ALL_ALIKE
     # What runs in some steps only would be lost among typical ones: then all of them are divided.
     division = divide(profile, steps.windows if cycle.kinds else typical(steps), names)
     timings = _timings(profile, events, names, division)
@@ -125,6 +125,15 @@ def attribute(
         steps_marked=steps.marked,
         notes=steps.notes,
     )
+
+
+def _hold_their_own_ops(steps: Steps) -> bool:
+    """Whether it is known which ops belong to which step.
+
+    Iterations of one run overlap: ops of the next one run before the last has ended.  Steps of several hosts do, too.
+    """
+    runs = [window.run for window in steps.windows if window.run != NO_RUN]
+    return len(steps.by_host) == 1 and len(set(runs)) == len(runs)
 
 
 @dataclass(frozen=True, slots=True)
