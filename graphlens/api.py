@@ -32,6 +32,7 @@ def analyze(
     ignore: Sequence[str] = (),
     assume_device: str | None = None,
     profile: str | os.PathLike[str] | None = None,
+    program: str | None = None,
 ) -> Analysis:
     """Measure a model and say where its step's time goes.
 
@@ -52,6 +53,9 @@ def analyze(
     profile
         A profile of the target that was recorded elsewhere (XPlane, its folder, RunMetadata, timeline): the target is
         judged with it and not executed.  A profile may be the target itself, too.  For paths only.
+    program
+        The program to judge, of several that ran: the ``id`` or the ``name`` of one in ``document.programs``, or a part
+        of it that only one has.  ``None``: the one with most time.  For paths only.
     static, trust
         Never execute; execute although the graph touches files, network or Python.  For paths only.
 
@@ -60,13 +64,17 @@ def analyze(
     TargetError
         When the target cannot be read.
     UsageError
-        When an input cannot be made from what is known; the message names it.
+        When an input cannot be made from what is known; the message names it.  When no program, or more than one, is
+        called ``program``; the message lists those that ran.
 
     Examples
     --------
     >>> import graphlens
     >>> analysis = graphlens.analyze("exported_model", batch=8)  # doctest: +SKIP
     >>> analysis.save("report.html")  # doctest: +SKIP
+    >>> [row.id for row in graphlens.analyze("logdir").document.programs]  # doctest: +SKIP
+    ['train_step', 'test_step']
+    >>> graphlens.analyze("logdir", program="test_step").step.median_ns  # doctest: +SKIP
     """
     from graphlens import pipeline
 
@@ -74,7 +82,13 @@ def analyze(
         raise UsageError(f"steps must be from 1 to {MOST_STEPS}: beyond that the profiler drops cheap ops")
     if not isinstance(target, (str, os.PathLike)):
         _refuse_for_live(
-            signature=signature, tag=tag, shapes=shapes, static=static, assume_device=assume_device, profile=profile
+            signature=signature,
+            tag=tag,
+            shapes=shapes,
+            static=static,
+            assume_device=assume_device,
+            profile=profile,
+            program=program,
         )
         return pipeline.analyze_live(
             target,
@@ -100,6 +114,7 @@ def analyze(
         ignore=tuple(ignore),
         assume_device=assume_device,
         profile=os.fspath(profile) if profile is not None else None,
+        program=program,
     )
     return _with_inputs(request, inputs)
 
@@ -111,21 +126,30 @@ def _refuse_for_live(**options: Any) -> None:
             raise UsageError(f"{name} is for paths only; pass inputs=... to a live callable, or analyze a saved model")
 
 
-def load(path: str | os.PathLike[str]) -> Analysis:
+def load(path: str | os.PathLike[str], *, program: str | None = None) -> Analysis:
     """Load an analysis from its ``.json``, or judge a recording or a model as it is; nothing is executed.
+
+    Parameters
+    ----------
+    program
+        The program of a capture to judge, as in ``analyze``.
 
     Raises
     ------
     TargetError
         When the file is none of these.
+    UsageError
+        When ``program`` names none, or is given with an analysis, which is of one program.
     """
     from graphlens import pipeline
 
     if os.fspath(path).endswith(".json"):
+        if program is not None:
+            raise UsageError("an analysis is of the program that was judged; load its capture to judge another one")
         from graphlens.loaders.files import read_bytes
 
         return Analysis(_document(read_bytes(Path(path)).decode("utf-8", "replace")))
-    return pipeline.analyze(Request(os.fspath(path), static=True))
+    return pipeline.analyze(Request(os.fspath(path), static=True, program=program))
 
 
 def _document(text: str) -> Any:

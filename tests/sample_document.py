@@ -14,6 +14,8 @@ from graphlens.ir.analysis import (
     Fix,
     GraphSize,
     OpRow,
+    ProgramRow,
+    ProgramTrace,
     Proof,
     Quality,
     RuleStatus,
@@ -325,6 +327,9 @@ def hostile() -> Document:
         rules=tuple(RuleStatus(name, name, "error", name, name) for name in HOSTILE_NAMES),
         errors=tuple(AnalysisError(name, name) for name in HOSTILE_NAMES),
         joint_proof=_hostile_proof(bad, "proven"),
+        programs=tuple(
+            ProgramRow(name, name, "step", 1, 2, STEP, 0.5, traces=(ProgramTrace(name, 5),)) for name in HOSTILE_NAMES
+        ),
         **sample_devices.hostile_parts(HOSTILE_NAMES),
     )
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from graphlens.facts.programs import ProgramRuns, base_name
+from graphlens.facts.programs import ProgramRuns, base_name, short_name
 from graphlens.facts.steps import length_ns
 from graphlens.ir.analysis import GraphSize, ProgramRow, ProgramTrace, StepTime
 from graphlens.ir.program import Program
@@ -60,9 +60,11 @@ def _graphs_only(program: Program, sizes: Mapping[str, GraphSize]) -> ProgramRow
 
 
 def ids_of(programs: Sequence[ProgramRuns]) -> Mapping[str, str]:
-    """Return name -> id: the name as it was written in Python where only one program has it."""
+    """Return name -> id: the name as it was written in Python, with its number where several have the same one."""
     shared = Counter(base_name(one.name) for one in programs)
-    return {one.name: base_name(one.name) if shared[base_name(one.name)] == 1 else one.name for one in programs}
+    return {
+        one.name: base_name(one.name) if shared[base_name(one.name)] == 1 else short_name(one.name) for one in programs
+    }
 
 
 def _row(identity: str, one: ProgramRuns, step: StepTime | None, graphs: Mapping[str, GraphSize]) -> ProgramRow:

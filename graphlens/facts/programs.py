@@ -201,6 +201,15 @@ def base_name(name: str) -> str:
     return match["base"] if match else name
 
 
+def short_name(name: str) -> str:
+    """Return the name of a function with its number, without the prefix that all functions have.
+
+    >>> short_name("__inference_train_step_946"), short_name("__backward_f_12")
+    ('train_step_946', '__backward_f_12')
+    """
+    return name.removeprefix("__inference_")
+
+
 def _role(name: str, runs: Sequence[int], nodes: _Nodes, compiled: bool) -> Role:
     base = base_name(name)
     if _STAGE.match(name):
@@ -281,7 +290,7 @@ def _ordered(programs: Iterable[ProgramRuns], wanted: str | None) -> list[Progra
 
 def named(programs: Sequence[ProgramRuns], wanted: str) -> ProgramRuns | None:
     """Return the program of that name: the whole one, or the only one that it is a part of."""
-    exact = [one for one in programs if wanted in (one.name, base_name(one.name))]
+    exact = [one for one in programs if wanted in (one.name, base_name(one.name), short_name(one.name))]
     alike = exact or [one for one in programs if wanted in one.name]
     return alike[0] if len(alike) == 1 else None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from graphlens.ir.devices import Copy, DeviceRow, Distribution, Memory, Placement, Roofline
 from graphlens.ir.program import Role
@@ -174,6 +174,10 @@ class RuleStatus:
     status: Literal["found", "passed", "not-applicable", "error"]
     why: str
     summary: str = ""
+
+
+# The stage of the error that says what of a measurement cannot be: nothing that rests on it is in the document.
+CONTRADICTION: Final = "measure"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from graphlens.facts.core import Facts
 from graphlens.facts.flat import inline
 from graphlens.facts.impossible import why_impossible
 from graphlens.facts.program_rows import program_rows
-from graphlens.ir.analysis import AnalysisError, Document, GraphSize
+from graphlens.ir.analysis import CONTRADICTION, AnalysisError, Document, GraphSize
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Graph
 from graphlens.pipeline.result import Analysis
@@ -61,7 +61,7 @@ def trusted(evidence: Evidence) -> Facts:
     why = why_impossible(facts)
     if why is None:
         return facts
-    error = AnalysisError("measure", why)
+    error = AnalysisError(CONTRADICTION, why)
     graphs_alone = replace(
         evidence, profile=None, unprofiled_ns=(), replay={}, static_reason=why, errors=(*evidence.errors, error)
     )

@@ -22,8 +22,8 @@ from graphlens.report.ink import DeviceKey, Ink, ink_of
 from graphlens.report.view import view_of
 from graphlens.report.words import printable
 
-# A name may wrap after a slash, dot, comma or underscore, but no line need be shorter than this: each place to wrap
-# costs the page five bytes.
+# A name may wrap after a slash, dot, comma, underscore or two colons, but no line need be shorter than this: each place
+# to wrap costs the page five bytes.
 LEAST_LINE = 10
 
 ASSETS = Path(__file__).parent / "assets"
@@ -146,11 +146,11 @@ def _finalize(value: Any) -> Any:
 
 
 def breakable(name: str, least: int = LEAST_LINE) -> Markup:
-    """Escape ``name`` and let it wrap after slashes, dots, commas and underscores, in lines of ``least`` or more."""
+    """Escape ``name`` and let it wrap after ``/``, ``.``, ``,``, ``_`` and ``::``, in lines of ``least`` or more."""
     # What escaping inserts holds none of these characters, so a break never lands inside an entity.
     return Markup(_breaks(least).sub(r"\1<wbr>", str(escape(printable(name)))))
 
 
 @cache
 def _breaks(least: int) -> re.Pattern[str]:
-    return re.compile(rf"(\S{{{least},}}?[/_.,])(?=\S)")
+    return re.compile(rf"(\S{{{least},}}?(?:[/_.,]|::))(?=\S)")

@@ -16,6 +16,7 @@ from rich.text import Text
 from graphlens.ir.analysis import Document
 from graphlens.report.view import View, view_of
 from graphlens.report.view_findings import FindingView
+from graphlens.report.view_programs import CHOOSE, ProgramsView
 from graphlens.report.words import plural, printable, shared_scope, shorten
 
 WIDTH = 80
@@ -85,6 +86,7 @@ def _trimmed(text: str) -> str:
 def _summary(view: View, outputs: Sequence[str], glyphs: _Glyphs) -> Group:
     parts = [
         _header(view, glyphs),
+        *_programs(view),
         *_ledger(view, glyphs),
         *_findings(view),
         *_ops(view),
@@ -99,7 +101,11 @@ def _header(view: View, glyphs: _Glyphs) -> RenderableType:
     about = f" {glyphs.dot} ".join(_about(label, value) for label, value in view.about if label != "digest")
     title = Text.assemble((printable(view.path), "bold"), no_wrap=False, overflow="fold")
     grid = _grid(10)
+    if view.alarm:
+        grid.add_row(Text("ALARM", "bold red"), _plain(view.alarm, "bold red"))
     grid.add_row(Text("Step", "bold"), _plain(f"{view.step}   {view.step_detail}"))
+    for words in filter(None, (view.rhythm, view.kinds.words if view.kinds else "")):
+        grid.add_row("", _plain(words))
     grid.add_row(Text("Quality", "bold"), _quality(view, glyphs))
     for tile in view.tiles[3:]:
         grid.add_row(Text(_SHORT_LABELS.get(tile.label, tile.label), "bold"), _plain(f"{tile.value}, {tile.detail}"))
@@ -129,7 +135,7 @@ def _machine(view: View) -> Iterable[tuple[str, str]]:
 
 
 def _about(label: str, value: str) -> str:
-    return f"{label} {value}" if label == "TensorFlow" else value
+    return f"{label} {value}" if label in ("TensorFlow", "program") else value
 
 
 def _quality(view: View, glyphs: _Glyphs) -> Text:
@@ -138,6 +144,32 @@ def _quality(view: View, glyphs: _Glyphs) -> Text:
     for reason in view.quality.reasons:
         text.append(f"\n{glyphs.bullet} {printable(reason)}", "default")
     return text
+
+
+def _programs(view: View) -> Iterable[RenderableType]:
+    """Say which programs ran, where there are several: the judged one, the longest others, and how to choose."""
+    programs = view.programs
+    if programs is None:
+        return
+    yield _heading(f"Programs: {programs.summary}")
+    yield Padding(_program_table(programs), (0, 0, 0, 2))
+    apart = [f"{row.name}: {row.apart} that traced or compiled it, told apart" for row in programs.shown if row.apart]
+    more = [f"and {programs.more}"] if programs.more else []
+    for line in (*apart, "; ".join([*more, CHOOSE])):
+        yield Padding(_plain(line, "dim"), (0, 0, 0, 2))
+
+
+def _program_table(programs: ProgramsView) -> Table:
+    labels = ["Program", "Role", "Runs", *(["Steps"] if programs.loops else []), "Step", "Busy"]
+    table = Table.grid(padding=(0, 1, 0, 0))
+    for label in labels:
+        table.add_column(justify="left" if label in ("Program", "Role") else "right", no_wrap=True)
+    table.add_row(*(Text(label, "dim") for label in labels))
+    room = NAME_CHARACTERS - 6 * programs.loops
+    for row in programs.shown:
+        name = Text(shorten(printable(row.name), room), "bold" if row.judged else "")
+        table.add_row(name, row.role, row.runs, *([row.steps] if programs.loops else []), row.step, row.share)
+    return table
 
 
 def _ledger(view: View, glyphs: _Glyphs) -> Iterable[RenderableType]:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from graphlens.ir.analysis import SEVERITIES, Document, Quality, RuleStatus, StepTime
+from graphlens.ir.analysis import CONTRADICTION, SEVERITIES, Document, RuleStatus
 from graphlens.report.evidence import Cell, cells_of
 from graphlens.report.view_copies import CopiesView, copies_view
 from graphlens.report.view_devices import DevicesView, devices_view
@@ -18,12 +18,12 @@ from graphlens.report.view_findings import FindingView, finding_views
 from graphlens.report.view_machine import MemoryView, RooflineView, memory_view, roofline_view
 from graphlens.report.view_ops import OpTable, PathView, op_table, path_view
 from graphlens.report.view_placement import PlacementView, placement_view
+from graphlens.report.view_programs import ProgramsView, judged_of, programs_view
 from graphlens.report.view_proofs import ProofView, joint_view, total_view
 from graphlens.report.view_quality import GradeView, quality_view
-from graphlens.report.words import GRADES, KINDS, LEDGER_KINDS, RULE_STATUSES, plural, short_device
+from graphlens.report.view_steps import KindsView, kinds_view, rhythm_words, step_words
+from graphlens.report.words import KINDS, LEDGER_KINDS, RULE_STATUSES, plural, short_device
 from graphlens.units import UNKNOWN, format_count, format_ns, format_share
-
-NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,11 @@ class RuleView:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Everything a report shows, in this order."""
+    """Everything a report shows, in this order.
+
+    ``alarm`` says in words what of the measurement cannot be; then no number is shown that rests on it.  ``untimed``
+    says why there are no times, ``rhythm`` how often the step is called, ``kinds`` how steps differ.
+    """
 
     version: str
     name: str
@@ -82,8 +86,13 @@ class View:
     about: tuple[tuple[str, str], ...]
     environment: tuple[tuple[str, Cell], ...]
     measured: bool
+    alarm: str
+    untimed: str
     step: str
     step_detail: str
+    rhythm: str
+    kinds: KindsView | None
+    programs: ProgramsView | None
     tiles: tuple[Tile, ...]
     quality: GradeView
     ledger: LedgerView | None
@@ -112,18 +121,27 @@ def view_of(document: Document) -> View:
         for severity in SEVERITIES
         if (count := sum(finding.severity == severity for finding in document.findings))
     )
-    step, step_detail = _step(document.step)
+    alarm = next((error.message for error in document.errors if error.stage == CONTRADICTION), "")
+    quality = quality_view(document.quality, alarm)
+    programs = programs_view(document)
+    step, step_detail = step_words(document.step, alarm)
+    rhythm = rhythm_words(document.step, judged_of(document))
     return View(
         version=document.graphlens_version,
         name=_name(document.target.path),
         path=document.target.path,
-        about=_about(document),
+        about=_about(document, programs),
         environment=cells_of(document.environment),
         measured=document.step is not None,
+        alarm=alarm,
+        untimed="" if document.step else _untimed(alarm),
         step=step,
         step_detail=step_detail,
-        tiles=_tiles(document, severities),
-        quality=quality_view(document.quality),
+        rhythm=rhythm,
+        kinds=kinds_view(document.step),
+        programs=programs,
+        tiles=(_step_tile(step, step_detail, rhythm, programs), *_tiles(document, quality, severities)),
+        quality=quality,
         ledger=_ledger(document),
         findings=findings,
         total=total_view(document),
@@ -139,7 +157,7 @@ def view_of(document: Document) -> View:
         ops=op_table(document, findings),
         rules=tuple(_rule(status) for status in document.rules),
         rule_counts=_rule_counts(document.rules),
-        errors=tuple((error.stage, error.message) for error in document.errors),
+        errors=tuple((error.stage, error.message) for error in document.errors if error.stage != CONTRADICTION),
     )
 
 
@@ -151,13 +169,18 @@ def _name(path: str) -> str:
     return parts[-1] if parts else path
 
 
-def _about(document: Document) -> tuple[tuple[str, str], ...]:
+def _untimed(alarm: str) -> str:
+    return "the measurement contradicts itself" if alarm else "nothing was measured"
+
+
+def _about(document: Document, programs: ProgramsView | None) -> tuple[tuple[str, str], ...]:
     target, environment = document.target, document.environment
     tensorflow = environment.get("tensorflow")
     devices = environment.get("devices")
     pairs = (
         ("kind", KINDS.get(target.kind, target.kind)),
         ("signature", target.signature),
+        ("program", f"{programs.judged} ({programs.role})" if programs and programs.judged else None),
         ("TensorFlow", str(tensorflow) if tensorflow else None),
         ("processor", str(environment["cpu"]) if environment.get("cpu") else None),
         ("devices", _devices(devices) if isinstance(devices, (list, tuple)) else None),
@@ -170,16 +193,13 @@ def _devices(devices: list[object] | tuple[object, ...]) -> str | None:
     return ", ".join(short_device(device) if isinstance(device, str) else str(device) for device in devices)
 
 
-def _step(step: StepTime | None) -> tuple[str, str]:
-    if step is None:
-        return NOT_MEASURED, "no step was executed"
-    spread = f"{format_ns(step.p10_ns)} – {format_ns(step.p90_ns)} (p10 – p90), " if step.n > 1 else ""
-    return format_ns(step.median_ns), f"{spread}{plural(step.n, 'step')}, {step.origin}"
+def _step_tile(step: str, detail: str, rhythm: str, programs: ProgramsView | None) -> Tile:
+    label = f"Step of {programs.judged}" if programs and programs.judged else "Step time"
+    return Tile(label, step, f"{detail}; {rhythm}" if rhythm else detail, "time")
 
 
-def _tiles(document: Document, severities: tuple[tuple[str, int], ...]) -> tuple[Tile, ...]:
-    step, detail = _step(document.step)
-    tiles = [Tile("Step time", step, detail, "time"), _quality_tile(document.quality)]
+def _tiles(document: Document, quality: GradeView, severities: tuple[tuple[str, int], ...]) -> tuple[Tile, ...]:
+    tiles = [_quality_tile(quality)]
     counts = ", ".join(f"{count} {severity}" for severity, count in severities)
     tiles.append(Tile("Findings", format_count(len(document.findings)), counts or "nothing found", "findings"))
     tiles += _proven_tile(document)
@@ -189,9 +209,9 @@ def _tiles(document: Document, severities: tuple[tuple[str, int], ...]) -> tuple
     return tuple(tiles)
 
 
-def _quality_tile(quality: Quality) -> Tile:
+def _quality_tile(quality: GradeView) -> Tile:
     detail = quality.reasons[0] if quality.reasons else f"grade {quality.grade}"
-    return Tile("Measurement", GRADES[quality.grade], detail, "quality", f"grade-{quality.grade}")
+    return Tile("Measurement", quality.words, detail, "quality", f"grade-{quality.grade}")
 
 
 def _proven_tile(document: Document) -> list[Tile]:
@@ -207,9 +227,7 @@ def _proven_tile(document: Document) -> list[Tile]:
 def _path_tile(document: Document) -> Tile:
     path, step = document.critical_path, document.step
     assert path is not None
-    # The ops of the path were timed while the profiler ran, so its length is compared with the steps of that time.
-    whole_ns = (step.profiled_median_ns or step.median_ns) if step else 0
-    share = f"{format_share(path.ns / whole_ns)} of the profiled step, " if whole_ns else ""
+    share = f"{format_share(path.ns / step.median_ns)} of the step, " if step and step.median_ns else ""
     return Tile("Critical path", format_ns(path.ns), f"{share}{plural(len(path.ops), 'op')}", "path")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphlens.ir.analysis import Quality
-from graphlens.report.words import GRADES
+from graphlens.report.words import CONTRADICTS, GRADES
 from graphlens.units import UNKNOWN, format_count, format_share
 
 
@@ -30,8 +30,8 @@ class GradeView:
     unknown: str
 
 
-def quality_view(quality: Quality) -> GradeView:
-    """Return the verdict with its numbers, each with its meaning."""
+def quality_view(quality: Quality, alarm: str = "") -> GradeView:
+    """Return the verdict with its numbers, each with its meaning; what the ``alarm`` says is not said again."""
     numbers = (
         Number(
             "Joined op time",
@@ -45,17 +45,21 @@ def quality_view(quality: Quality) -> GradeView:
         ),
         Number("Inside ops", format_share(quality.op_share), "of the step at least one named op was running."),
         Number("Coverage", format_share(quality.coverage), _coverage_meaning(quality)),
-        Number(
-            "Spread",
-            format_share(quality.stability),
-            "between the 10th and the 90th percentile of the step without profiler, over its median.",
-        ),
+        Number("Spread", format_share(quality.stability), _spread_meaning(quality)),
         Number("Profiler overhead", _signed_share(quality.profiler_overhead), _overhead_meaning(quality)),
         Number("Profiled steps", format_count(quality.steps), "were recorded with the profiler on."),
     )
     known = tuple(number for number in numbers if number.value != UNKNOWN)
     unknown = tuple(number.label.lower() for number in numbers if number.value == UNKNOWN)
-    return GradeView(quality.grade, GRADES[quality.grade], quality.reasons, quality.notes, known, ", ".join(unknown))
+    words = CONTRADICTS if alarm else GRADES[quality.grade]
+    reasons = tuple(reason for reason in quality.reasons if not alarm or alarm not in reason)
+    return GradeView(quality.grade, words, reasons, quality.notes, known, ", ".join(unknown))
+
+
+def _spread_meaning(quality: Quality) -> str:
+    """Say of which steps: those without the profiler, where such were measured beside those with it."""
+    which = "the step" if quality.profiler_overhead is None else "the step without profiler"
+    return f"between the 10th and the 90th percentile of {which}, over its median."
 
 
 def _coverage_meaning(quality: Quality) -> str:

@@ -25,6 +25,9 @@ GRADES: Mapping[str, str] = {
     "none": "Nothing was measured",
 }
 
+# What is said instead of a grade's words where the numbers of a measurement exclude each other.
+CONTRADICTS = "Contradicts itself"
+
 SAVING_ORIGINS: Mapping[str, str] = {
     "measured": "measured",
     "modelled": "modelled",
