@@ -45,6 +45,12 @@ def test_analyze_and_load_judge_a_capture_the_same(tiny: graphlens.Analysis) -> 
     assert graphlens.analyze(str(TINY)).to_json() == tiny.to_json()
 
 
+def test_the_program_that_ran_can_be_named(tiny: graphlens.Analysis) -> None:
+    (program,) = tiny.document.programs
+    for name in (program.id, program.name, program.id[:-3]):
+        assert graphlens.load(TINY, program=name).step == graphlens.analyze(TINY, program=name).step == tiny.step
+
+
 def test_an_analysis_shows_itself_in_a_notebook(tiny: graphlens.Analysis) -> None:
     frame = tiny._repr_html_()
     assert frame.startswith('<iframe sandbox="allow-scripts allow-downloads" srcdoc=')
@@ -74,6 +80,18 @@ def test_rules_are_selected(tiny: graphlens.Analysis) -> None:
         (lambda: graphlens.analyze(TINY, steps=0), UsageError, f"from 1 to {MOST_STEPS}"),
         (lambda: graphlens.analyze(TINY, steps=MOST_STEPS + 1), UsageError, f"from 1 to {MOST_STEPS}"),
         (lambda: graphlens.analyze(TINY, select=["GL999"]), UsageError, "no rule is called 'GL999'"),
+        (
+            lambda: graphlens.analyze(TINY, program="nope"),
+            UsageError,
+            "--program nope is no program that ran; there are: ",
+        ),
+        (
+            lambda: graphlens.load(TINY, program="nope"),
+            UsageError,
+            "--program nope is no program that ran; there are: ",
+        ),
+        (lambda: graphlens.load("r.json", program="f"), UsageError, "load its capture to judge another one"),
+        (lambda: graphlens.analyze(len, program="f"), UsageError, "program is for paths only"),
         (lambda: graphlens.analyze(TINY, inputs=3), UsageError, "must be a mapping of names to arrays"),
         (lambda: graphlens.load(TINY).findings_at_or_above("severe"), UsageError, "'severe' is no severity"),
         (lambda: graphlens.load(TINY).save("report.docx"), UsageError, "end the file's name in"),

@@ -138,6 +138,16 @@ def test_rows_beyond_the_limit_are_counted(monkeypatch):
     assert "43.0 us of self time together (1 op of them not seen)" in table.note
 
 
+def test_the_stops_of_the_critical_path_are_parts_of_the_step_as_its_length_is():
+    ops = tuple(replace(RICH.ops[0], name=name, layer=name, self_ns=ns) for name, ns in (("a", 30_000), ("b", 10_000)))
+    path = replace(RICH.critical_path, ns=20_000, ops=("a", "b"))
+    shown = view_of(replace(RICH, ops=ops, critical_path=path)).path_view
+    assert [(segment.time, segment.share) for segment in shown.segments] == [("15.0 us", "75 %"), ("5.00 us", "25 %")]
+    assert shown.scale.startswith("Ops are timed with the profiler on")
+    alike = replace(RICH.step, profiled_median_ns=RICH.step.median_ns)
+    assert view_of(replace(RICH, ops=ops, critical_path=path, step=alike)).path_view.scale == ""
+
+
 def test_the_strip_merges_slivers_but_the_list_keeps_them():
     names = tuple(f"layer{index}/op" for index in range(10))
     ops = tuple(

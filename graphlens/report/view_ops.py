@@ -113,7 +113,10 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class PathView:
-    """The critical path: ``strip`` merges slivers, ``longest`` ranks, ``segments`` lists the runs in order."""
+    """The critical path: ``strip`` merges slivers, ``longest`` ranks, ``segments`` lists the runs in order.
+
+    Its times are parts of the step, as its length is; ``scale`` says so where ops were timed with the profiler only.
+    """
 
     time: str
     ops: str
@@ -122,6 +125,7 @@ class PathView:
     longest: tuple[Segment, ...]
     segments: tuple[Segment, ...]
     note: str
+    scale: str
 
 
 # -- ops -----------------------------------------------------------------------------------------------------
@@ -218,16 +222,19 @@ def path_view(document: Document) -> PathView | None:
     rows = {row.name: row for row in document.ops}
     runs = _runs(path.ops, rows)
     whole_ns = sum(run.ns for run in runs)
-    segments = _segments(runs, whole_ns)
+    segments = _segments(runs, whole_ns, path.ns)
     hidden = len(segments) - SEGMENT_LIMIT
+    step = document.step
+    rescaled = step is not None and step.profiled_median_ns not in (None, step.median_ns)
     return PathView(
         time=format_ns(path.ns),
         ops=plural(len(path.ops), "op"),
         stops=plural(len(runs), "stop"),
-        strip=_segments(_merged(runs, whole_ns), whole_ns) if whole_ns else (),
+        strip=_segments(_merged(runs, whole_ns), whole_ns, path.ns) if whole_ns else (),
         longest=tuple(sorted(segments, key=lambda segment: -segment.width)[:LONGEST_SHOWN]) if whole_ns else (),
         segments=segments[:SEGMENT_LIMIT],
         note=f"and {plural(hidden, 'more run')}, listed in the JSON report" if hidden > 0 else "",
+        scale="Ops are timed with the profiler on; these are their parts of the step without it." if rescaled else "",
     )
 
 
@@ -256,7 +263,7 @@ def _merged(runs: Sequence[_Run], whole_ns: int) -> list[_Run]:
     return merged
 
 
-def _segments(runs: Sequence[_Run], whole_ns: int) -> tuple[Segment, ...]:
+def _segments(runs: Sequence[_Run], whole_ns: int, path_ns: int) -> tuple[Segment, ...]:
     longest_ns = max((run.ns for run in runs), default=0)
     segments, start_ns = [], 0
     for run in runs:
@@ -264,7 +271,7 @@ def _segments(runs: Sequence[_Run], whole_ns: int) -> tuple[Segment, ...]:
             Segment(
                 label=run.label,
                 ops=run.ops[0] if len(run.ops) == 1 else plural(len(run.ops), "op"),
-                time=format_ns(run.ns),
+                time=format_ns(round(path_ns * run.ns / whole_ns)) if whole_ns else format_ns(run.ns),
                 share=format_share(run.ns / whole_ns) if whole_ns else UNKNOWN,
                 start=round(1000 * start_ns / whole_ns, 2) if whole_ns else 0.0,
                 width=round(1000 * run.ns / whole_ns, 2) if whole_ns else 0.0,

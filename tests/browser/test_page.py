@@ -7,7 +7,7 @@ import pytest
 
 from graphlens import report
 from graphlens.pipeline.result import Analysis
-from tests import sample_document, sample_proofs
+from tests import sample_document, sample_programs, sample_proofs
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 AXE = os.environ.get("GRAPHLENS_AXE")
@@ -38,6 +38,9 @@ def pages(tmp_path_factory):
         "static": sample_document.STATIC,
         "hostile": sample_document.hostile(),
         "proofs": sample_proofs.TOGETHER,
+        "programs": sample_programs.SEVERAL,
+        "kinds": sample_programs.BY_TURNS,
+        "alarm": sample_programs.ALARM,
     }
     for name, document in samples.items():
         report.write(document, folder / f"{name}.html")
@@ -67,7 +70,7 @@ def visit(browser, pages):
     assert [url for url in requests if url.partition("#")[0] not in pages.values()] == []
 
 
-@pytest.mark.parametrize("name", ["rich", "static", "hostile", "proofs"])
+@pytest.mark.parametrize("name", ["rich", "static", "hostile", "proofs", "programs", "kinds", "alarm"])
 def test_the_page_runs_without_error_or_request(visit, name):
     page = visit(name)
     page.wait_for_selector("html[data-ready]")
@@ -181,6 +184,21 @@ def test_lanes_are_wide_enough_to_be_read(visit, width):
     assert min(box["width"] for box in boxes) >= 150
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_numbers_of_a_program_are_seen_without_scrolling(visit, width):
+    page = visit("programs", viewport={"width": width, "height": 800}, java_script_enabled=False)
+    boxes = [cell.bounding_box() for cell in page.locator("#programs tbody").first.locator("td.n:visible").all()]
+    assert len(boxes) >= 3 * 5
+    assert max(box["x"] + box["width"] for box in boxes) <= width
+    assert page.locator("#programs details tbody tr").count() == 2
+
+
+def test_an_alarm_is_seen_before_everything_else(visit):
+    page = visit("alarm", viewport={"width": 390, "height": 800}, java_script_enabled=False)
+    alarm, title = (page.locator(place).bounding_box() for place in (".alarm", "h1"))
+    assert alarm["y"] + alarm["height"] <= title["y"] <= 400
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_both_sides_of_a_copy_differ_in_colour_shape_and_words(visit, scheme):
     page = visit("rich", color_scheme=scheme)
@@ -221,8 +239,8 @@ def test_the_analysis_can_be_saved_from_the_page(visit, tmp_path):
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["rich", "static", "hostile", "proofs"])
-@pytest.mark.parametrize("width", [420, 1280])
+@pytest.mark.parametrize("name", ["rich", "static", "hostile", "proofs", "programs", "kinds", "alarm"])
+@pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_sticks_out_sideways(visit, name, width):
     page = visit(name, viewport={"width": width, "height": 800})
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
@@ -253,7 +271,7 @@ def test_printing_shows_what_is_folded(visit):
 
 @pytest.mark.skipif(AXE is None, reason="GRAPHLENS_AXE names no axe.min.js")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["rich", "static", "proofs"])
+@pytest.mark.parametrize("name", ["rich", "static", "proofs", "programs", "kinds", "alarm"])
 def test_accessible_by_wcag(browser, pages, name, scheme):
     context = browser.new_context(offline=True, color_scheme=scheme, bypass_csp=True)
     page = context.new_page()
