@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from graphlens.facts.program_rows import ids_of
+from graphlens.facts.core import Facts
+from graphlens.facts.program_rows import ids_of, program_rows
 from graphlens.facts.programs import ProgramRuns, named
+from graphlens.ir.analysis import Target
+from graphlens.ir.evidence import Evidence
+from graphlens.ir.run import OpEvent, Profile, Run
 
 NAMES = (
     "__inference_multi_step_on_iterator_95",
@@ -37,3 +41,14 @@ def test_every_name_that_is_shown_chooses_its_program(program: ProgramRuns) -> N
 def test_a_name_that_several_have_chooses_none() -> None:
     assert named(PROGRAMS, "multi_step_on_iterator") is None
     assert named(PROGRAMS, "Map") is PROGRAMS[4]
+
+
+def test_where_no_function_was_called_no_program_has_the_step_of_the_analysis() -> None:
+    runs = tuple(Run("Iterator::Root::Map", start_ns, start_ns + 10, 0) for start_ns in (0, 100, 200))
+    ops = tuple(OpEvent("Mul", "Mul", run.start_ns, run.end_ns, 10, 0, position) for position, run in enumerate(runs))
+    facts = Facts(Evidence(Target("p", "xplane"), profile=Profile(runs=runs, ops=ops)))
+    (row,) = program_rows(facts, {}, {})
+    assert facts.step is not None
+    assert facts.step.median_ns == 210
+    assert row.step is not None
+    assert row.step.median_ns == 10

@@ -93,6 +93,7 @@ def test_where_no_program_is_judged_none_is_named() -> None:
     """All that ran was called op by op; the functions of the dataset are no step of the user's."""
     none = replace(SEVERAL, step=RICH.step, programs=PROGRAMS[2:4])
     assert "Programs: 2 ran; none of them is judged" in render(none)
+    assert "--program NAME judges one of them" in render(none)
     assert view_of(none).tiles[0].label == "Step time"
     assert "none of them is judged" in page_of(none).words
 

@@ -22,7 +22,7 @@ _ONLY: Final = "main"  # the id of the one program whose name nobody says
 def program_rows(
     facts: Facts, sizes: Mapping[str, GraphSize], others: Mapping[str, Mapping[str, GraphSize]]
 ) -> tuple[ProgramRow, ...]:
-    """Return one row per program, the judged one first.
+    """Return one row per program, the judged one first; where none is judged, no row has the step of the analysis.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def program_rows(
     known = {program.name: program.id for program in facts.evidence.programs if program.name}
     rows = []
     for one in ran:
-        judged = one is ran[0]
+        judged = one is facts.programs.judged
         graphs = sizes if judged else others.get(known.get(one.name, ""), {})
         rows.append(_row(ids[one.name], one, facts.step if judged else _step(one), graphs))
     return tuple(rows)

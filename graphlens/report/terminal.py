@@ -155,7 +155,7 @@ def _programs(view: View) -> Iterable[RenderableType]:
     yield Padding(_program_table(programs), (0, 0, 0, 2))
     apart = [f"{row.name}: {row.apart} that traced or compiled it, told apart" for row in programs.shown if row.apart]
     more = [f"and {programs.more}"] if programs.more else []
-    for line in (*apart, "; ".join([*more, CHOOSE])):
+    for line in (*apart, "; ".join([*more, f"{CHOOSE} {programs.choice}"])):
         yield Padding(_plain(line, "dim"), (0, 0, 0, 2))
 
 

@@ -24,7 +24,7 @@ ROLES: dict[Role, str] = {
     "cluster": "compiled by XLA",
 }
 
-CHOOSE = "--program NAME judges another one"
+CHOOSE = "--program NAME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +51,14 @@ class ProgramView:
 class ProgramsView:
     """The programs, the judged one first; ``shown`` are the first ones, ``folded`` others, ``more`` counts those.
 
-    ``judged`` and ``role`` are of the one that is judged: empty where no program is.
+    ``judged`` and ``role`` are of the one that is judged, empty where none is; ``choice`` says what ``CHOOSE`` does.
     """
 
     counted: str
     summary: str
     judged: str
     role: str
+    choice: str
     shown: tuple[ProgramView, ...]
     folded: tuple[ProgramView, ...]
     more: str
@@ -87,6 +88,7 @@ def programs_view(document: Document) -> ProgramsView | None:
         summary=f"{counted}; {f'{judged.id} is judged' if judged else 'none of them is judged'}",
         judged=judged.id if judged else "",
         role=ROLES[judged.role] if judged else "",
+        choice="judges another one" if judged else "judges one of them",
         shown=tuple(views[id(row)] for row in shown),
         folded=tuple(views[id(row)] for row in rest[:FOLDED_LIMIT]),
         more=_more(rest),
