@@ -6,8 +6,10 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "graphlens"
@@ -30,6 +32,17 @@ FORBIDDEN |= {("facts", "children"), ("rules", "children"), ("report", "facts"),
 LEVEL = {layer: level for level, layers in enumerate(LAYERS) for layer in layers}
 LAYER_OF = {part: layer for layers in LAYERS for layer, parts in layers.items() for part in parts}
 
+# The rooms of a folder, from the bottom up as well; a room is a file or a folder of files, which may import each other.
+ROOMS: dict[str, list[set[str]]] = {
+    "children": [
+        {"codec", "messages", "orphan", "tool"},
+        {"channel", "start"},
+        {"ask_fusion", "ask_placement", "recorder", "service"},
+    ],
+    "loaders/capture": [{"parts"}, {"manifest", "writing"}, {"reading"}, {"packing"}],
+    "tf": [{"errors", "importing", "private"}, {"demo", "open", "probe"}, {"record"}, {"rewrite"}, {"trial"}],
+}
+
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -40,7 +53,7 @@ def module_layer(path: Path) -> str:
 
 
 def imports(path: Path) -> set[str]:
-    """Every module that a file imports at run time, at the top or within a function."""
+    """Every module that a file imports: at the top, within a function, or for its types only."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -66,6 +79,59 @@ def test_imports_point_downwards(path: Path) -> None:
     for other in internal(path) - {layer}:
         assert LEVEL[other] < LEVEL[layer], f"{path.name} ({layer}) imports {other}"
         assert (layer, other) not in FORBIDDEN, f"{path.name} ({layer}) imports {other}"
+
+
+def dotted(path: Path) -> str:
+    """The name by which a file is imported."""
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def import_graph(sources: Mapping[str, str]) -> nx.DiGraph:
+    """Who imports whom, of modules with their sources; ``from package import name`` may be of ``package.name``."""
+    graph = nx.DiGraph()
+    for module, source in sources.items():
+        for node in ast.walk(ast.parse(source)):
+            named = {alias.name for alias in node.names} if isinstance(node, (ast.Import, ast.ImportFrom)) else set()
+            if isinstance(node, ast.ImportFrom):
+                full = {f"{node.module}.{name}" for name in named}
+                named = {name if name in sources else str(node.module) for name in full}
+            graph.add_edges_from((module, name) for name in named & sources.keys() - {module})
+    return graph
+
+
+def circles(graph: nx.DiGraph) -> list[list[str]]:
+    return [sorted(found) for found in nx.strongly_connected_components(graph) if len(found) > 1]
+
+
+def test_no_two_modules_import_each_other_in_however_many_steps() -> None:
+    """Neither within functions, nor for types only: what is read together is no two modules."""
+    assert circles(import_graph({dotted(path): path.read_text(encoding="utf-8") for path in MODULES})) == []
+
+
+def test_a_circle_is_seen() -> None:
+    sources = {
+        "p.a": "import p.b",
+        "p.b": "def later():\n    from p.q import c",
+        "p.q": "",
+        "p.q.c": "if TYPE_CHECKING:\n    from p.a import Name",
+        "p.d": "from p.a import Name",
+    }
+    assert circles(import_graph(sources)) == [["p.a", "p.b", "p.q.c"]]
+
+
+@pytest.mark.parametrize("folder", ROOMS)
+def test_rooms_use_those_below_them_only(folder: str) -> None:
+    level = {room: number for number, rooms in enumerate(ROOMS[folder]) for room in rooms}
+    package = f"graphlens.{folder.replace('/', '.')}."
+    for path in sorted((PACKAGE / folder).rglob("*.py")):
+        room = path.relative_to(PACKAGE / folder).parts[0].removesuffix(".py")
+        if room == "__init__":
+            assert not {name for name in imports(path) if name.startswith(package)}, f"{path} imports its own rooms"
+            continue
+        assert room in level, f"{folder}: no line of ROOMS holds {room}"
+        used = {name.removeprefix(package).split(".")[0] for name in imports(path) if name.startswith(package)} - {room}
+        above = {other for other in used & set(level) if level[other] >= level[room]}
+        assert not above, f"{path.name} ({room}) imports {above}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

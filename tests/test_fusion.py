@@ -10,7 +10,7 @@ import pytest
 from graphlens.children import ask_fusion
 from graphlens.children.codec import from_line, to_line
 from graphlens.facts.core import Facts
-from graphlens.facts.fusion import chains_to_probe
+from graphlens.facts.experiments import chains_to_probe
 from graphlens.ir.analysis import Finding
 from graphlens.ir.fusion import (
     COMPILE,

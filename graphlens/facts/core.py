@@ -1,10 +1,12 @@
-"""The one object that rules see: every derived fact of one piece of evidence, computed once when first asked."""
+"""The one object that rules see: the derived facts of one piece of evidence, each computed when it is first asked for.
+
+Functions that take the facts may derive more from them, in files above this one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Literal
 
 import networkx as nx
 
@@ -30,6 +32,7 @@ from graphlens.facts import (
     syncs,
     transfers,
 )
+from graphlens.facts.asked import Stage
 from graphlens.facts.crossing import Kernels
 from graphlens.facts.dataflow import dataflow_of
 from graphlens.ir.analysis import CriticalPath, Figure, OpRow, Quality, Saving, StepTime
@@ -37,8 +40,6 @@ from graphlens.ir.devices import Copy, DeviceRow, Distribution, Memory, Roofline
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Op, op_of, topological_order
 from graphlens.ir.run import LedgerRow, OpTiming, Profile
-
-Stage = Literal["executed", "traced"]
 
 
 class Facts:
@@ -284,7 +285,7 @@ class Facts:
     @cached_property
     def syncs(self) -> tuple[syncs.Sync, ...]:
         """The copies to the host for which an accelerator waits within the step."""
-        return syncs.syncs(self)
+        return syncs.syncs(self, self.transfers)
 
     @cached_property
     def device_uses(self) -> tuple[device_time.DeviceUse, ...]:

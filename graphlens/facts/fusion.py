@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from graphlens.facts import xla
 from graphlens.facts.chains import chains, label_of
 from graphlens.facts.cutting import chain_of
 from graphlens.facts.dataflow import Dataflow
@@ -16,7 +15,7 @@ from graphlens.ir.fusion import Chain, FusionAnswer
 from graphlens.ir.ops import UNTRACED
 
 if TYPE_CHECKING:
-    from graphlens.facts.core import Facts
+    from graphlens.facts.asked import Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +67,6 @@ def unfused(facts: Facts) -> tuple[Unfused, ...]:
         return ()
     found = (_unfused(facts, flow, candidate, answers.get(candidate.key)) for candidate in facts.fusion_candidates)
     return tuple(item for item in found if item is not None)
-
-
-def chains_to_probe(facts: Facts) -> tuple[Chain, ...]:
-    """Return what experiments can find out: chains that did not run as one op or never ran, and XLA's blockers."""
-    flow = facts.dataflow
-    if flow is None:
-        return ()
-    if facts.stage == "executed":
-        found = [item.chain for item in facts.unfused if not facts.training]
-    else:
-        found = [chain_of(flow, candidate, {}) for candidate in facts.fusion_candidates if not facts.training]
-    return (*(chain for chain in found if chain is not None), *xla.trials(facts))
 
 
 # -- against what ran ----------------------------------------------------------------------------------------------

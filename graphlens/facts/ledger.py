@@ -16,7 +16,7 @@ from graphlens.ir.ops import family
 from graphlens.ir.run import LedgerRow, stat_of
 
 if TYPE_CHECKING:
-    from graphlens.facts.core import Facts
+    from graphlens.facts.asked import Facts
 
 # Rows of the ledger that are no op's time.  The hand-off between threads (a function runs, but neither an op nor the
 # executor is active on any thread) has no known cause: it is the unattributed rest.

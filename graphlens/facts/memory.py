@@ -20,7 +20,7 @@ from graphlens.ir.ops import CONSTANTS, runtime_type
 from graphlens.ir.run import Profile
 
 if TYPE_CHECKING:
-    from graphlens.facts.core import Facts
+    from graphlens.facts.asked import Facts
 
 HOST: Final = "CPU"  # one memory for all logical processors of a machine
 LISTED_TENSORS: Final = 40  # of those alive at the peak, the largest

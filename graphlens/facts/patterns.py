@@ -22,7 +22,7 @@ from graphlens.ir.graph import (
 from graphlens.ir.ops import CONSTANTS, VARIABLE_READS, runtime_type
 
 if TYPE_CHECKING:
-    from graphlens.facts.core import Facts
+    from graphlens.facts.asked import Facts
 
 # Layers whose weights a per-channel scale and shift can be folded into; the weights are always input 1.
 _BASES: Final = frozenset(

@@ -12,7 +12,7 @@ from graphlens.ir.run import stat_of
 from graphlens.units import format_share
 
 if TYPE_CHECKING:
-    from graphlens.facts.core import Facts
+    from graphlens.facts.asked import Facts
 
 # Bounds of a good measurement; below POOR_* it should not be trusted.  The join and attribution bounds are what real
 # models reach (0.97 and 0.85); a spread above a quarter of the median hides differences of that size.

@@ -11,7 +11,7 @@ from graphlens.ir.graph import Op, input_specs
 from graphlens.ir.run import OpTiming
 
 if TYPE_CHECKING:
-    from graphlens.facts.core import Facts
+    from graphlens.facts.asked import Facts
 
 _NS_PER_S: Final = 1e9
 

@@ -16,7 +16,7 @@ from graphlens.ir.ops import CONSTANTS, family
 from graphlens.ir.run import OpTiming
 
 if TYPE_CHECKING:
-    from graphlens.facts.core import Facts
+    from graphlens.facts.asked import Facts
 
 FIGURE_HOPS: Final = 2
 FIGURE_OPS_LIMIT: Final = 28  # what a reader takes in at once, and what dot lays out in under 0.1 s

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from graphlens.facts.device_time import Busy, Windows
+from graphlens.facts.transfers import Transfer
 from graphlens.ir.devices import Copy
 from graphlens.ir.graph import op_of
 from graphlens.ir.run import CopyEvent, Profile
 
 if TYPE_CHECKING:
-    from graphlens.facts.core import Facts
+    from graphlens.facts.asked import Facts
 
 # Kernels that were launched ahead follow each other faster: of the 663 gaps within a BERT step on a V100, 98 % are
 # shorter.  A gap of this length after a copy to the host means that nothing was waiting to run.
@@ -55,15 +56,15 @@ class Sync:
     idle_ns: int | None = None
 
 
-def syncs(facts: Facts) -> tuple[Sync, ...]:
+def syncs(facts: Facts, transfers: Sequence[Transfer]) -> tuple[Sync, ...]:
     """Return the copies to the host that stop a device within the step, by falling idle time."""
     profile = facts.evidence.profile or Profile()
-    found = list(_found(facts, _idle_after(facts, profile)))
+    found = list(_found(facts, transfers, _idle_after(facts, profile)))
     return tuple(sorted(found, key=lambda sync: (-(sync.idle_ns or 0), sync.copy.src)))
 
 
-def _found(facts: Facts, idle: Mapping[CopyEvent, int]) -> Iterator[Sync]:
-    for copy, events, _ in facts.transfers:
+def _found(facts: Facts, transfers: Sequence[Transfer], idle: Mapping[CopyEvent, int]) -> Iterator[Sync]:
+    for copy, events, _ in transfers:
         if copy.kind != "device-to-host" or copy.calls_per_step == 0:
             continue
         decides = _decider(facts, copy)

@@ -24,7 +24,7 @@ from graphlens.ir.graph import Op, op_of
 from graphlens.ir.run import CopyEvent, Profile, ProfiledDevice
 
 if TYPE_CHECKING:
-    from graphlens.facts.core import Facts
+    from graphlens.facts.asked import Facts
     from graphlens.ir.evidence import Evidence
 
 _HOST: Final = "CPU:0"  # the host's end of a copy of which only the device tells

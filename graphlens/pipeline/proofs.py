@@ -10,7 +10,7 @@ from typing import Final
 from graphlens.children import ask_fusion
 from graphlens.config import DEFAULT_PROOF_BUDGET_S, Progress, Request
 from graphlens.facts.core import Facts
-from graphlens.facts.fusion import chains_to_probe
+from graphlens.facts.experiments import chains_to_probe
 from graphlens.ir.analysis import Proof
 from graphlens.ir.evidence import Evidence
 from graphlens.pipeline.gather import Gathered

@@ -98,6 +98,10 @@ def _is_rate(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
+def _is_duration(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
+
+
 _FIELDS: Final[Mapping[str, Check]] = {
     "target": _is_target,
     "environment": _is_mapping,
@@ -106,6 +110,9 @@ _FIELDS: Final[Mapping[str, Check]] = {
     "inputs": _list_of(_is_mapping),
     "hosts": _list_of(_is_mapping),
     "unprofiled_ns": _list_of(_is_integer),
+    "empty_call_ns": _is_integer,
+    "profiled_s": _is_duration,
+    "stage_seconds": _mapping_of(_is_duration),
     "profiled_steps": _is_integer,
     "roof": _is_roof,
     "executed": _list_of(_is_text),

@@ -1,0 +1,20 @@
+"""What experiments in processes with TensorFlow can find out about a model."""
+
+from __future__ import annotations
+
+from graphlens.facts import xla
+from graphlens.facts.core import Facts
+from graphlens.facts.cutting import chain_of
+from graphlens.ir.fusion import Chain
+
+
+def chains_to_probe(facts: Facts) -> tuple[Chain, ...]:
+    """Return what experiments can find out: chains that did not run as one op or never ran, and XLA's blockers."""
+    flow = facts.dataflow
+    if flow is None:
+        return ()
+    if facts.stage == "executed":
+        found = [item.chain for item in facts.unfused if not facts.training]
+    else:
+        found = [chain_of(flow, candidate, {}) for candidate in facts.fusion_candidates if not facts.training]
+    return (*(chain for chain in found if chain is not None), *xla.trials(facts))
