@@ -298,6 +298,11 @@ class Facts:
         return device_time.busy_of(self.evidence.profile or Profile())
 
     @cached_property
+    def device_running(self) -> Mapping[int, device_time.Busy]:
+        """When each device of the profile was within a kernel, be it one that waits; absent when it ran none."""
+        return device_time.running_of(self.evidence.profile or Profile())
+
+    @cached_property
     def device_windows(self) -> Mapping[int, device_time.Windows]:
         """The steps of each device of the profile, by its number."""
         return device_time.windows_of(self.evidence.profile or Profile())

@@ -5,12 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
 
 from graphlens.facts.devices import merged
 from graphlens.facts.steps import length_ns, steps_of
+from graphlens.ir.instructions import is_wait
 from graphlens.ir.run import CopyEvent, DeviceEvent, Profile, Span
 
 
@@ -84,8 +85,20 @@ class Busy:
 
 
 def busy_of(profile: Profile) -> Mapping[int, Busy]:
-    """Return when each device of the profile computed, by its number; absent when it ran no kernel."""
-    return {device: Busy(stretches) for device, stretches in _stretches(profile.kernels_on_device).items()}
+    """Return when each device of the profile computed, by its number; absent when it ran no kernel.
+
+    Waiting for a copy is no computing, although it is an instruction of the device.
+    """
+    return _busy(kernel for kernel in profile.kernels_on_device if not is_wait(kernel.category))
+
+
+def running_of(profile: Profile) -> Mapping[int, Busy]:
+    """Return when each device of the profile was within a kernel, be it to wait; absent when it ran none."""
+    return _busy(profile.kernels_on_device)
+
+
+def _busy(kernels: Iterable[DeviceEvent]) -> Mapping[int, Busy]:
+    return {device: Busy(stretches) for device, stretches in _stretches(kernels).items()}
 
 
 def _stretches(events: Iterable[DeviceEvent | CopyEvent]) -> Mapping[int, list[tuple[int, int]]]:
@@ -106,7 +119,9 @@ class DeviceUse:
     step_ns, busy_ns, copy_ns
         Mean length of a step, mean time in which it computed, and in which it only copied.
     kernels, kernel_ns
-        Kernels per step, and their median length.
+        Kernels per step that compute, and their median length.
+    waiting_ns
+        Mean time in which an instruction of its own program waited for a copy.
     """
 
     device: int
@@ -115,18 +130,28 @@ class DeviceUse:
     copy_ns: int
     kernels: float
     kernel_ns: int
+    waiting_ns: int = 0
 
     @property
     def busy_share(self) -> float:
         """Share of the step in which the device computed."""
         return self.busy_ns / self.step_ns if self.step_ns else 0.0
 
+    @property
+    def running_share(self) -> float:
+        """Share of the step in which the device computed or waited for a copy, as its program told it to."""
+        return (self.busy_ns + self.waiting_ns) / self.step_ns if self.step_ns else 0.0
+
 
 def device_uses(profile: Profile, busy: Mapping[int, Busy], windows: Mapping[int, Windows]) -> tuple[DeviceUse, ...]:
     """Return what the devices that ran kernels did within their steps; none where no step is marked."""
-    kernels, copies = _stretches(profile.kernels_on_device), _stretches(profile.copies)
+    kernels = _stretches(kernel for kernel in profile.kernels_on_device if not is_wait(kernel.category))
+    running, copies = running_of(profile), _stretches(profile.copies)
     return tuple(
-        _use(device, busy[device], kernels[device], copies.get(device, []), windows[device].spans)
+        replace(
+            _use(device, busy[device], kernels[device], copies.get(device, []), windows[device].spans),
+            waiting_ns=_mean_ns(running[device], windows[device].spans) - _mean_ns(busy[device], windows[device].spans),
+        )
         for device in sorted(busy)
         if device in windows and windows[device].marked
     )
@@ -143,14 +168,22 @@ def _use(
     return DeviceUse(
         device=device,
         step_ns=round(sum(map(length_ns, spans)) / len(spans)),
-        busy_ns=round(sum(busy.within_ns(span.start_ns, span.end_ns) for span in spans) / len(spans)),
-        copy_ns=round(_only_copying_ns(busy, Busy(copies), spans) / len(spans)),
+        busy_ns=_mean_ns(busy, spans),
+        copy_ns=only_copying_ns(busy, copies, spans),
         kernels=len(inside) / len(spans),
         kernel_ns=round(median(inside)) if inside else 0,
     )
 
 
-def _only_copying_ns(busy: Busy, copying: Busy, spans: Sequence[Span]) -> int:
-    """Return for how long of the steps the device copied and did not compute."""
+def _mean_ns(times: Busy, spans: Sequence[Span]) -> int:
+    return round(sum(times.within_ns(span.start_ns, span.end_ns) for span in spans) / len(spans))
+
+
+def only_copying_ns(busy: Busy, copies: Iterable[tuple[int, int]], spans: Sequence[Span]) -> int:
+    """Return for how long of a step, in the mean of ``spans``, a device copied and did not compute.
+
+    Copies may overlap each other: what two of them take together counts once.
+    """
+    copying = Busy(copies)
     pieces = (piece for span in spans for piece in copying.pieces(span.start_ns, span.end_ns))
-    return sum(end_ns - start_ns - busy.within_ns(start_ns, end_ns) for start_ns, end_ns in pieces)
+    return round(sum(end_ns - start_ns - busy.within_ns(start_ns, end_ns) for start_ns, end_ns in pieces) / len(spans))

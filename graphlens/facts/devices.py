@@ -12,6 +12,7 @@ from typing import Final, Literal
 from graphlens.facts.names import device_name, replica_of
 from graphlens.facts.steps import length_ns
 from graphlens.ir.devices import LANE_BINS, DeviceRow, Distribution, HostRow, Lane, ReplicaRow
+from graphlens.ir.instructions import is_wait
 from graphlens.ir.ops import family
 from graphlens.ir.run import CopyEvent, DeviceEvent, Profile, ProfiledDevice, Span, host_of_thread
 
@@ -39,6 +40,11 @@ class _Work:
 
     kernels: list[DeviceEvent] = field(default_factory=list)
     copies: list[CopyEvent] = field(default_factory=list)
+
+    @property
+    def computing(self) -> Iterator[DeviceEvent]:
+        """The kernels that do more than wait for a copy."""
+        return (kernel for kernel in self.kernels if not is_wait(kernel.category))
 
     def stretches(self) -> list[Stretch]:
         return [(event.start_ns, event.end_ns) for events in (self.kernels, self.copies) for event in events]
@@ -86,7 +92,7 @@ def _row(device: ProfiledDevice, work: _Work, replica: int | None, whole: Stretc
         kind=device.kind,
         kernels=len(work.kernels),
         kernel_ns=sum(kernel.end_ns - kernel.start_ns for kernel in work.kernels),
-        busy_ns=covered_ns((kernel.start_ns, kernel.end_ns) for kernel in work.kernels),
+        busy_ns=covered_ns((kernel.start_ns, kernel.end_ns) for kernel in work.computing),
         span_ns=max(end for _, end in own) - min(start for start, _ in own) if own else None,
         steps=len(device.steps) or None,
         step_ns=_median_ns(device.steps),
@@ -96,7 +102,21 @@ def _row(device: ProfiledDevice, work: _Work, replica: int | None, whole: Stretc
         replica=replica,
         properties=device.properties,
         lanes=tuple(_lanes(work, whole)),
+        wait_ns=_waiting_ns(work.kernels),
+        flops=_known_sum(kernel.flops for kernel in work.kernels),
     )
+
+
+def _waiting_ns(kernels: Sequence[DeviceEvent]) -> int | None:
+    """Return how long instructions waited for copies; ``None`` where no kernel says what kind it is."""
+    if not any(kernel.category for kernel in kernels):
+        return None
+    return sum(kernel.end_ns - kernel.start_ns for kernel in kernels if is_wait(kernel.category))
+
+
+def _known_sum(amounts: Iterable[int | None]) -> int | None:
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if known else None
 
 
 def _median_ns(steps: Sequence[Span]) -> int | None:
@@ -109,7 +129,7 @@ def _median_ns(steps: Sequence[Span]) -> int | None:
 def _lanes(work: _Work, whole: Stretch) -> Iterator[Lane]:
     """Yield the lanes that hold anything; copies of which nobody knows the way are in none."""
     by_lane: dict[LaneKind | None, list[Stretch]] = defaultdict(list)
-    for kernel in work.kernels:
+    for kernel in work.computing:
         by_lane["collective" if _is_collective(kernel) else "compute"].append((kernel.start_ns, kernel.end_ns))
     for copy in work.copies:
         by_lane[_LANE_OF_COPY.get(copy.kind)].append((copy.start_ns, copy.end_ns))
@@ -119,7 +139,7 @@ def _lanes(work: _Work, whole: Stretch) -> Iterator[Lane]:
 
 
 def _is_collective(kernel: DeviceEvent) -> bool:
-    return family(kernel.op) == "collective" or bool(_COLLECTIVE_KERNEL.search(kernel.name))
+    return "collective" in (family(kernel.op), family(kernel.category)) or bool(_COLLECTIVE_KERNEL.search(kernel.name))
 
 
 def binned(stretches: Iterable[Stretch], whole: Stretch, bins: int = LANE_BINS) -> tuple[float, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from graphlens.facts.names import Names, kernel_name, kernels_as_ops
+from graphlens.ir.instructions import is_wait
 from graphlens.ir.ops import ASYNCHRONOUS
 from graphlens.ir.run import OpEvent, Profile, Span
 
@@ -48,13 +49,10 @@ class Division(NamedTuple):
 def divide(profile: Profile, windows: Sequence[Span], names: Names) -> Division:
     """Give every instant of every window to what was running in it, else to the most specific known state.
 
-    An accelerator's kernels come first: what else happens while one runs costs no time.  Then the copies between
-    memories, during which the device waits; then the host.
+    An accelerator's kernels come first: what else happens while one runs costs no time.  Then the instructions that
+    only wait for a copy, and the copies between memories, during which the device waits; then the host.
     """
-    kernels = [
-        Interval(kernel.start_ns, kernel.end_ns, names.key(*kernel_name(kernel)))
-        for kernel in profile.kernels_on_device
-    ]
+    waiting, kernels = _kernels(profile, names)
     copies = [Interval(copy.start_ns, copy.end_ns, COPY) for copy in profile.copies]
     ops = [Interval(start, end, names.key(e.node, e.op)) for e, start, end in _own_pieces(profile)]
     waits = [
@@ -67,7 +65,7 @@ def divide(profile: Profile, windows: Sequence[Span], names: Names) -> Division:
     # What lies between a marker that the program set and the function it runs is the program's; between steps that were
     # found on a device, or not at all, it may be anything.
     outside = DISPATCH if profile.steps else HANDOFF
-    active_ns = _sweep(windows, (kernels, copies, ops, waits, executors, functions), outside)
+    active_ns = _sweep(windows, (kernels, waiting, copies, ops, waits, executors, functions), outside)
     return Division(active_ns, _covered_ns(windows), len(windows))
 
 
@@ -78,6 +76,15 @@ def _covered_ns(windows: Sequence[Span]) -> int:
         total_ns += max(0, window.end_ns - max(window.start_ns, until_ns))
         until_ns = max(until_ns, window.end_ns)
     return total_ns
+
+
+def _kernels(profile: Profile, names: Names) -> tuple[list[Interval], list[Interval]]:
+    """Return the kernels that only wait for a copy, and those that compute."""
+    found: tuple[list[Interval], list[Interval]] = [], []
+    for kernel in profile.kernels_on_device:
+        interval = Interval(kernel.start_ns, kernel.end_ns, names.key(*kernel_name(kernel)))
+        found[not is_wait(kernel.category)].append(interval)
+    return found
 
 
 def _own_pieces(profile: Profile) -> Iterator[tuple[OpEvent, int, int]]:

@@ -1,10 +1,13 @@
-"""A profile of several machines host by host: their programs need not be in step, and their clocks differ."""
+"""A profile of several machines one by one: their programs need not be in step, and their clocks differ.
+
+So do the devices of one machine that run their programs by themselves, as TPUs do: each has steps of its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from graphlens.ir.run import Profile, Span, host_of_thread
 
@@ -12,43 +15,73 @@ _ON_THREADS: Final = ("ops", "steps", "executors", "functions", "waits", "kernel
 _ON_DEVICES: Final = ("kernels_on_device", "copies")
 
 
+class _Places(NamedTuple):
+    """The parts of a profile that have steps of their own, and to which of them a host or a device belongs."""
+
+    names: Sequence[str]
+    of_host: Mapping[int, int]
+    of_device: Sequence[int]
+
+
+def has_own_steps(profile: Profile) -> bool:
+    """Tell whether the steps are those of single devices: they report the runs of their programs, the host no steps."""
+    return not profile.steps and any(run.device is not None for run in profile.runs)
+
+
 def each(profile: Profile) -> tuple[Profile, ...]:
-    """Return one profile per host; devices keep their numbers, those of other hosts show nothing."""
-    if len(profile.hosts) < 2:
+    """Return one profile per host, or per device where those have steps of their own.
+
+    Devices keep their numbers; those of other profiles show nothing.
+    """
+    places = _places(profile)
+    if len(places.names) < 2:
         return (profile,)
-    return tuple(_of_host(profile, position) for position in range(len(profile.hosts)))
+    return tuple(_of_place(profile, places, position) for position in range(len(places.names)))
 
 
-def _of_host(profile: Profile, position: int) -> Profile:
-    device_hosts = _device_hosts(profile)
+def _places(profile: Profile) -> _Places:
+    hosts = _device_hosts(profile)
+    if not has_own_steps(profile):
+        return _Places(profile.hosts, {position: position for position in range(len(profile.hosts))}, hosts)
+    several = len(profile.hosts) > 1
+    names = [f"{device.host} {device.name}" if several else device.name for device in profile.devices]
+    first = {host: hosts.index(host) for host in hosts}  # what the host itself did is seen with its first device
+    return _Places(names, {host: first.get(host, 0) for host in range(len(profile.hosts))}, range(len(names)))
+
+
+def _of_place(profile: Profile, places: _Places, position: int) -> Profile:
     own: dict[str, Any] = {
-        name: tuple(event for event in getattr(profile, name) if host_of_thread(event.thread) == position)
+        name: tuple(event for event in getattr(profile, name) if _of_thread(places, event) == position)
         for name in _ON_THREADS
     }
     for name in _ON_DEVICES:
-        own[name] = tuple(event for event in getattr(profile, name) if device_hosts[event.device] == position)
+        own[name] = tuple(event for event in getattr(profile, name) if places.of_device[event.device] == position)
     devices = [
-        device if host == position else replace(device, steps=())
-        for device, host in zip(profile.devices, device_hosts, strict=True)
+        device if place == position else replace(device, steps=())
+        for device, place in zip(profile.devices, places.of_device, strict=True)
     ]
-    return replace(profile, **own, devices=tuple(devices), hosts=(profile.hosts[position],))
+    return replace(profile, **own, devices=tuple(devices), hosts=(places.names[position],))
+
+
+def _of_thread(places: _Places, event: Any) -> int:
+    return places.of_host.get(host_of_thread(event.thread), 0)
 
 
 def in_turn(profile: Profile) -> Profile:
-    """Return the profile with its hosts laid one after the other in time: no step of one overlaps one of another."""
-    if len(profile.hosts) < 2:
+    """Return the profile with its parts (as ``each``) laid one after the other in time: no steps of two overlap."""
+    places = _places(profile)
+    if len(places.names) < 2:
         return profile
     length_ns = _length_ns(profile)
-    device_hosts = _device_hosts(profile)
     moved: dict[str, Any] = {
-        name: [_later(event, host_of_thread(event.thread) * length_ns) for event in getattr(profile, name)]
+        name: [_later(event, _of_thread(places, event) * length_ns) for event in getattr(profile, name)]
         for name in _ON_THREADS
     }
     for name in _ON_DEVICES:
-        moved[name] = [_later(event, device_hosts[event.device] * length_ns) for event in getattr(profile, name)]
+        moved[name] = [_later(event, places.of_device[event.device] * length_ns) for event in getattr(profile, name)]
     devices = [
-        replace(device, steps=tuple(_later(step, host * length_ns) for step in device.steps))
-        for device, host in zip(profile.devices, device_hosts, strict=True)
+        replace(device, steps=tuple(_later(step, place * length_ns) for step in device.steps))
+        for device, place in zip(profile.devices, places.of_device, strict=True)
     ]
     ordered: dict[str, Any] = {
         name: tuple(sorted(events, key=lambda event: event.start_ns)) for name, events in moved.items()

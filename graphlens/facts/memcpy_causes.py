@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import PurePath
 from typing import Final, NamedTuple
 
 import networkx as nx
@@ -13,9 +14,13 @@ import networkx as nx
 from graphlens.facts.crossing import UNKNOWN, Cause, Crossing, End, Kernels, Memory, Side, cause_of
 from graphlens.facts.names import Names
 from graphlens.facts.placement.netlist import slots_of
+from graphlens.ir.devices import CopyReason
 from graphlens.ir.graph import Op, op_of
+from graphlens.ir.instructions import COPY_START
 from graphlens.ir.ops import TRANSFERS
-from graphlens.ir.run import CopyEvent
+from graphlens.ir.run import CopyEvent, Instruction
+
+OFFLOADED: Final[CopyReason] = "kept in host memory"
 
 # TensorFlow names the tensor of a send `edge_12_PRODUCER`, or `memtype_12_PRODUCER` between the memories of one device.
 _EDGE: Final = re.compile(r"^(?P<kind>edge|memtype)_\d+_(?P<src>.+)$")
@@ -41,6 +46,8 @@ def ends_of(event: CopyEvent) -> tuple[str, str]:
     """
     edge = _EDGE.match(event.edge)
     src, dst = event.src or (edge["src"] if edge else ""), event.dst
+    if event.op == COPY_START:
+        return src, dst
     if event.node and event.op not in TRANSFERS:
         # The op's own code copies: into the device for its kernel, or back from what the kernel wrote.
         # Of a call on another device, the argument is copied for it, as `arg_0`.
@@ -71,6 +78,8 @@ class Known:
         Ops of the graph whose value is computed of shapes alone.
     requested
         Returns the device that the program asks for, for an op of the graph.
+    instructions
+        What is known of the instructions of compiled programs.
     """
 
     graph: nx.MultiDiGraph
@@ -78,6 +87,7 @@ class Known:
     types: Mapping[str, str]
     shapes: frozenset[str]
     requested: Callable[[str], str]
+    instructions: Mapping[str, Instruction] = field(default_factory=dict)
 
     @cached_property
     def fetched(self) -> frozenset[str]:
@@ -120,6 +130,8 @@ def cause_of_event(event: CopyEvent, device: str, known: Known, kernels: Kernels
 
 def _by_its_words(event: CopyEvent, known: Known) -> Cause | None:
     """Return the cause that the event itself tells: code that copies outside of sends and receives, and fetches."""
+    if event.op == COPY_START:
+        return _of_program(event, known)
     src = ends_of(event)[0]
     call = _CALL_EDGE.match(event.edge)
     if event.kind == "host-to-device" and event.op in _UPLOADS:
@@ -131,6 +143,29 @@ def _by_its_words(event: CopyEvent, known: Known) -> Cause | None:
     if event.node and event.op not in TRANSFERS:
         return Cause(None, f"{event.node} ({event.op}) {_OWN_COPY[event.kind or '']}", event.node)
     return None
+
+
+def _of_program(event: CopyEvent, known: Known) -> Cause:
+    """Return the cause of a copy that a compiled program makes itself: the memory in which it was told to keep a value.
+
+    XLA lays out arguments, results and what lies between in host memory only where the program asks for it.
+    """
+    if event.kind == "host-to-device":
+        reader = f"; {_written(event.dst, known)} reads it on the device" if event.dst else ""
+        return Cause(
+            OFFLOADED, f"{event.src or 'a value'} is kept in host memory{reader}", event.dst or event.src or None
+        )
+    if event.kind == "device-to-host":
+        return Cause(OFFLOADED, f"what {_written(event.src, known)} makes is kept in host memory", event.src or None)
+    return Cause(None, "the compiled program moves it between memories of the device", event.src or None)
+
+
+def _written(name: str, known: Known) -> str:
+    """Name an instruction with the op that it was made of, and the line that wrote that, where they are known."""
+    told = known.instructions.get(name, Instruction())
+    file, _, line = told.source.rpartition(":")
+    where = ", ".join(filter(None, (told.op_name, f"{PurePath(file).name}:{line}" if file else "")))
+    return f"{name or 'the program'} ({where})" if where else name or "the program"
 
 
 def _by_its_ends(event: CopyEvent, device: str, known: Known, kernels: Kernels | None) -> Cause:

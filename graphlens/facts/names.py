@@ -11,7 +11,8 @@ import networkx as nx
 
 from graphlens.facts import origins
 from graphlens.facts.flat import canonical_name
-from graphlens.ir.ops import TRANSFERS
+from graphlens.ir.instructions import fusion_kernel, instruction_type, library_family
+from graphlens.ir.ops import TRANSFERS, is_instruction
 from graphlens.ir.run import DeviceEvent, OpEvent, Profile
 
 XLA_KERNEL: Final = "XlaKernel"
@@ -46,8 +47,22 @@ def device_name(profile: Profile, position: int) -> str:
 
 
 def kernel_name(kernel: DeviceEvent) -> tuple[str, str]:
-    """Return the op that a kernel belongs to with its type, else the kernel itself."""
-    return (kernel.node, kernel.op) if kernel.node else (kernel.name, KERNEL)
+    """Return the op that a kernel belongs to with its type, else the kernel itself.
+
+    An instruction of XLA has the type that its compiler, or its name, tells; a kernel of which nobody says what
+    launched it has that of the library or the fusion that it is called after, where it is.
+    """
+    if not kernel.node:
+        return kernel.name, _known_by_name(kernel.name)
+    if kernel.op != XLA_KERNEL:
+        return kernel.node, kernel.op
+    instruction = kernel.node.rpartition("/")[2]
+    return kernel.node, instruction_type(instruction, kernel.name, kernel.category, kernel.made_of)
+
+
+def _known_by_name(kernel: str) -> str:
+    library = library_family(kernel)
+    return f"{KERNEL} ({library})" if library else fusion_kernel(kernel) or KERNEL
 
 
 def kernels_as_ops(profile: Profile) -> list[OpEvent]:
@@ -101,6 +116,8 @@ class Names:
     def key(self, name: str, op: str) -> str:
         """Return the op of the graph, or the event's own name for one that is in no graph."""
         found = self.find(name, op) or name
+        if is_instruction(op):
+            self.types[found] = op  # its opcode, which the graph has, says less
         self.types.setdefault(found, op)
         return found
 

@@ -48,7 +48,8 @@ def steps_of(profile: Profile) -> Steps:
     marked = {host: spans for host, one in profiles.items() if (spans := _marked(one))}
     if marked:
         by_host = {host: _without_slow_first(spans) for host, spans in marked.items()}
-        return Steps(by_host, notes=(*_unmarked(profiles, marked), *_apart_in_time(by_host)))
+        what = "devices" if hosts.has_own_steps(profile) else "hosts"
+        return Steps(by_host, notes=(*_unmarked(profiles, marked), *_apart_in_time(by_host, what)))
     wholes = {host: (whole,) for host, one in profiles.items() if (whole := _whole(one))}
     length = format_ns(max((length_ns(whole) for (whole,) in wholes.values()), default=0))
     note = f"the profile marks no steps: all of it ({length}) counts as one"
@@ -65,13 +66,13 @@ def _unmarked(profiles: Mapping[str, Profile], marked: Mapping[str, Sequence[Spa
             yield f"the profile marks no steps on {host}: what it did is in no step"
 
 
-def _apart_in_time(by_host: Mapping[str, Sequence[Span]]) -> Iterator[str]:
-    """Say so when the step of one host is longer than that of another."""
+def _apart_in_time(by_host: Mapping[str, Sequence[Span]], what: str) -> Iterator[str]:
+    """Say so when the step of one host (or device) is longer than that of another."""
     medians = {host: median(map(length_ns, spans)) for host, spans in by_host.items()}
     least, most = (choose(medians, key=lambda host: medians[host]) for choose in (min, max))
     if medians[most] > ALIKE * medians[least]:
         yield (
-            f"the step is that of {len(medians)} hosts together; its median is {format_ns(round(medians[least]))} on "
+            f"the step is that of {len(medians)} {what} together; its median is {format_ns(round(medians[least]))} on "
             f"{least} and {format_ns(round(medians[most]))} on {most}"
         )
 

@@ -89,11 +89,12 @@ def _idle_after(facts: Facts, profile: Profile) -> Mapping[CopyEvent, int]:
 
     Of several copies in one gap the last one counts; the gap after the last kernel of a step is the step's end.
     """
-    busy, windows = facts.device_busy, facts.device_windows
+    # An instruction that waits for a copy was launched before: the host is not what the device waits for.
+    running, windows = facts.device_running, facts.device_windows
     found: dict[CopyEvent, int] = {}
     for device, events in _downloads(profile).items():
-        if device in windows and device in busy:
-            found.update(_gaps(events, busy[device], windows[device]))
+        if device in windows and device in running:
+            found.update(_gaps(events, running[device], windows[device]))
     return found
 
 
@@ -105,10 +106,10 @@ def _downloads(profile: Profile) -> Mapping[int, list[CopyEvent]]:
     return events
 
 
-def _gaps(events: Sequence[CopyEvent], busy: Busy, windows: Windows) -> Iterator[tuple[CopyEvent, int]]:
+def _gaps(events: Sequence[CopyEvent], running: Busy, windows: Windows) -> Iterator[tuple[CopyEvent, int]]:
     last_in_gap: dict[int, CopyEvent] = {}
     for event in sorted(events, key=lambda event: event.end_ns):
-        resumes_ns, step = busy.next_start_ns(event.end_ns), windows.around(event.end_ns)
+        resumes_ns, step = running.next_start_ns(event.end_ns), windows.around(event.end_ns)
         if resumes_ns is not None and step is not None and resumes_ns < step.end_ns:
             last_in_gap[resumes_ns] = event
     for resumes_ns, event in last_in_gap.items():

@@ -21,7 +21,7 @@ from graphlens.facts.placement.kernels import table_for, versions
 from graphlens.facts.placement.registry import GpuKernels
 from graphlens.ir.devices import Copy
 from graphlens.ir.graph import Op, op_of
-from graphlens.ir.run import CopyEvent, Profile, ProfiledDevice
+from graphlens.ir.run import CopyEvent, Instruction, Profile, ProfiledDevice
 
 if TYPE_CHECKING:
     from graphlens.facts.asked import Facts
@@ -107,7 +107,8 @@ class _Run:
         graph = self.facts.graph
         types = {**launched, **seen, **{name: op.type for name, op in graph.nodes(data="op")}}
         shapes = self.shapes if self.facts.executed is not None else shape_ops(graph)
-        return Known(graph, Names(graph, self.facts.joined_loosely), types, shapes, self.requested)
+        names = Names(graph, self.facts.joined_loosely)
+        return Known(graph, names, types, shapes, self.requested, self.profile.instructions)
 
     def requested(self, name: str) -> str:
         """Return the device that the program asks for, for one of the traced ops that ``name`` stands for."""
@@ -197,6 +198,7 @@ def _alone(run: _Run, events: Sequence[CopyEvent]) -> Copy:
         kind=first.kind,
         detail=cause.detail,
         at_fault=cause.at_fault,
+        tensor=run.profile.instructions.get(first.node, Instruction()).output or None,
     )
     return _as_reported(run, copy, events)
 

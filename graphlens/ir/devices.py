@@ -26,6 +26,7 @@ CopyReason = Literal[
     "feed",
     "fetch",
     "cross-replica",
+    "kept in host memory",
 ]
 
 LANE_BINS: Final = 240  # resolution of a lane: what a report's width can show
@@ -97,7 +98,11 @@ class DeviceRow:
     name, host, kind
         ``GPU:4``, the machine that it belongs to (empty when the profile names none), and ``CPU``, ``GPU``, ``TPU``, ….
     kernels, kernel_ns, busy_ns
-        Executions of kernels in the profile, their summed time, and the time during which at least one ran.
+        Executions of kernels in the profile, their summed time, and the time during which at least one computed.
+    wait_ns
+        The part of ``kernel_ns`` in which an instruction of the device's own program only waited for a copy.
+    flops
+        Floating-point operations of all executions, as far as the profile tells those of a kernel.
     span_ns
         From the first event of the device to its last one.
     steps, step_ns
@@ -125,6 +130,8 @@ class DeviceRow:
     replica: int | None = None
     properties: Mapping[str, Any] = field(default_factory=dict)
     lanes: tuple[Lane, ...] = ()
+    wait_ns: int | None = None
+    flops: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from functools import cache
 
+from graphlens.ir.instructions import ELEMENTWISE, family_of
+
 # The runtime never emits an event for these (executor.cc: `IsExpensive()` is false, or they are no kernels at all).
 UNTRACED = frozenset(
     """_Arg _Retval _DeviceArg _DeviceRetval Const HostConst NoOp Switch RefSwitch _SwitchN Merge RefMerge Enter
@@ -82,8 +84,24 @@ _FAMILIES: tuple[tuple[str, re.Pattern[str]], ...] = (
 
 @cache
 def family(op_type: str) -> str:
-    """Return the family that an op type's time is booked under; what no pattern knows is ``elementwise and other``."""
-    return next((name for name, pattern in _FAMILIES if pattern.search(op_type)), "elementwise and other")
+    """Return the family that an op type's time is booked under; what no pattern knows is ``elementwise and other``.
+
+    TensorFlow begins its types with a capital letter, XLA writes its words small.
+
+    >>> family("FusedBatchNormV3"), family("cudnn-conv"), family("custom-call (matmul)"), family("Kernel (matmul)")
+    ('normalization', 'convolution', 'matmul', 'matmul')
+    """
+    told = next((name for name, pattern in _FAMILIES if pattern.search(op_type)), ELEMENTWISE)
+    return family_of(op_type) if told == ELEMENTWISE and is_instruction(op_type) else told
+
+
+def is_instruction(op_type: str) -> bool:
+    """Tell whether a type is that of an instruction of XLA, or of a kernel that is known by its own name alone.
+
+    >>> is_instruction("loop fusion"), is_instruction("Kernel (matmul)"), is_instruction("MatMul")
+    (True, True, False)
+    """
+    return op_type[:1].islower() or op_type.startswith("Kernel (")
 
 
 @cache

@@ -128,7 +128,8 @@ class DeviceEvent(NamedTuple):
     ``node`` and ``op`` name the TensorFlow op that launched it, empty where the profile does not say.  ``device`` is
     the position in ``Profile.devices``, ``run`` that in ``Profile.runs``.  ``category`` is the compiler's word for the
     instruction (``loop fusion``, ``all-reduce``), ``flops`` and ``nbytes`` what it says of the work of one execution;
-    both ``None`` where the profile does not say.
+    both ``None`` where the profile does not say.  ``made_of`` is the type of the op behind the instruction (``MatMul``,
+    ``dot_general``).
     """
 
     name: str
@@ -142,6 +143,19 @@ class DeviceEvent(NamedTuple):
     category: str = ""
     flops: int | None = None
     nbytes: int | None = None
+    made_of: str = ""
+
+
+class Instruction(NamedTuple):
+    """What a profile tells of one instruction of a compiled program, however often it ran.
+
+    ``op_name`` is the op that it was made of (``jit(f)/jit(main)/add``), ``source`` the line that wrote that op,
+    ``output`` data type and shape of the result; each is empty where the profile does not say.
+    """
+
+    op_name: str = ""
+    source: str = ""
+    output: str = ""
 
 
 class CopyEvent(NamedTuple):
@@ -187,6 +201,7 @@ class Profile:
     ``kernels_on_device`` and ``copies`` what ran on their streams.  ``hosts`` are the machines of the profile where it
     names them; threads are numbered apart for each.  ``notes`` say what was found out about the file itself.  ``runs``
     are the executions of all programs, in the order in which they were read: events name them by their position.
+    ``instructions`` are those of compiled programs, by the ``node`` of their kernels (``module/instruction``).
     """
 
     ops: tuple[OpEvent, ...] = ()
@@ -203,6 +218,7 @@ class Profile:
     hosts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     runs: tuple[Run, ...] = ()
+    instructions: Mapping[str, Instruction] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

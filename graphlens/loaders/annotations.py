@@ -36,8 +36,20 @@ def split_op(name: str, display: str = "") -> tuple[str, str]:
     return node, op
 
 
+def made_of(tf_op: str) -> str:
+    """Return the type of the op that an instruction of XLA was made of; JAX leaves the type to the end of the name.
+
+    >>> made_of("net/a:MatMul"), made_of("jit(f)/jit(main)/dot_general:"), made_of("")
+    ('MatMul', 'dot_general', '')
+    """
+    return split_op(tf_op)[1] or tf_op.rstrip(":").rpartition("/")[2]
+
+
 class Cause(NamedTuple):
-    """What an annotation says: the op that was running, and where the tensor came from and went."""
+    """What an annotation says: the op that was running, and where the tensor came from and went.
+
+    ``made_of`` is the type of the op behind an instruction of XLA, where ``op`` only says that it is one.
+    """
 
     node: str = ""
     op: str = ""
@@ -46,6 +58,7 @@ class Cause(NamedTuple):
     edge: str = ""
     hlo_op: str = ""
     hlo_module: str = ""
+    made_of: str = ""
 
 
 @lru_cache(maxsize=65_536)

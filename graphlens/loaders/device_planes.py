@@ -1,7 +1,7 @@
-"""Device planes of an XPlane to kernels and copies: streams of NVIDIA and AMD GPUs, instructions of TPUs.
+"""Device planes of an XPlane to kernels and copies: the streams of NVIDIA and AMD GPUs, and a TPU by its own reader.
 
-A device plane holds lines of two kinds: what the device reported (streams, a TPU's instructions), and lines that the
-profiler derived from them (``TensorFlow Ops``, ``TensorFlow Name Scope``, ``Steps``, …), which are the same time again.
+A device plane holds lines of two kinds: what the device reported (streams), and lines that the profiler derived from
+them (``TensorFlow Ops``, ``TensorFlow Name Scope``, ``Steps``, …), which are the same time again.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
-from itertools import zip_longest
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from graphlens.ir.run import CopyEvent, DeviceEvent, ProfiledDevice, Span
 from graphlens.loaders.annotations import (
@@ -19,22 +19,24 @@ from graphlens.loaders.annotations import (
     copied_bytes,
     copy_direction,
     is_copy,
+    made_of,
     names_something,
     parse_annotation,
 )
 from graphlens.loaders.events import Events
+from graphlens.loaders.planes import XLA_KERNEL, Place, stat_names, values
+from graphlens.loaders.tpu_plane import is_tpu, read_tpu
 
 _DEVICE_PLANE = re.compile(r"^/device:(?P<kind>[A-Za-z_]+):(?P<number>\d+)$")
 _STEP_LINE: Final = "Steps"
-_INSTRUCTIONS_LINE: Final = "XLA Ops"
 _OPS_LINES: Final = frozenset({"TensorFlow Ops", "Framework Ops"})
 
 # Lines that are computed from others, or that hold no work of the device itself.
 _DERIVED_LINES: Final = frozenset(
     {
         _STEP_LINE,
-        _INSTRUCTIONS_LINE,
         *_OPS_LINES,
+        "XLA Ops",
         "TensorFlow Name Scope",
         "Framework Name Scope",
         "XLA Modules",
@@ -65,8 +67,6 @@ _LEVEL = re.compile(r"^level (\d+)$")
 _COPY, _KERNEL, _IDLE = "copy", "kernel", "idle"
 _DETAILS: Final = "memcpy_details"
 _TELLING: Final = frozenset({"annotation", "tf_op", "hlo_op", "hlo_module", "from", "to", "edge_name", _DETAILS})
-PS_PER_NS: Final = 1000
-XLA_KERNEL: Final = "XlaKernel"  # the type of an instruction, which is called after its module
 
 
 def is_device_plane(name: str) -> bool:
@@ -83,27 +83,14 @@ def read_device(plane: Any, host: str, into: Events) -> None:
     """Add the device of ``plane`` with its kernels, copies and steps; a device without any event is added as well."""
     match = _DEVICE_PLANE.match(plane.name)
     assert match is not None
+    name, properties = f"{match['kind']}:{match['number']}", dict(values(plane.stats, stat_names(plane)))
+    device = ProfiledDevice(name, host, match["kind"], properties)
+    if is_tpu(plane):
+        read_tpu(plane, device, into)
+        return
     reader = _DeviceReader(plane, len(into.devices), into.shift_ns)
-    into.devices.append(
-        ProfiledDevice(
-            name=f"{match['kind']}:{match['number']}",
-            host=host,
-            kind=match["kind"],
-            properties=dict(reader.properties()),
-            steps=tuple(reader.steps()),
-        )
-    )
+    into.devices.append(replace(device, steps=tuple(reader.steps())))
     reader.read(into)
-
-
-class _Place(NamedTuple):
-    """Where the events of a line lie: what their times count from, and what the line is called."""
-
-    origin_ns: int
-    stream: str
-
-    def ns(self, ps: int) -> int:
-        return self.origin_ns + ps // PS_PER_NS
 
 
 class _DeviceReader:
@@ -115,7 +102,7 @@ class _DeviceReader:
 
     def __init__(self, plane: Any, device: int, shift_ns: int) -> None:
         self.plane, self.device, self.shift_ns = plane, device, shift_ns
-        self.stat_names: Mapping[int, str] = {key: meta.name for key, meta in plane.stat_metadata.items()}
+        self.stat_names = stat_names(plane)
         self.names = {key: _shown(meta) for key, meta in plane.event_metadata.items()}
         self.telling = {key: name for key, name in self.stat_names.items() if name in _TELLING or _LEVEL.match(name)}
         self.shared = {key: self._texts(meta.stats) for key, meta in plane.event_metadata.items()}
@@ -123,37 +110,24 @@ class _DeviceReader:
         self.enough = None if "hlo_op" in self.telling.values() else "annotation"
         self.causes: dict[tuple[tuple[str, str], ...], Cause] = {}
 
-    def properties(self) -> Iterator[tuple[str, Any]]:
-        """Yield what the plane says of the device."""
-        for stat in self.plane.stats:
-            kind = stat.WhichOneof("value")
-            if kind is not None and kind != "bytes_value":
-                value = getattr(stat, kind)
-                text = self.stat_names.get(value, "") if kind == "ref_value" else value
-                yield self.stat_names.get(stat.metadata_id, ""), text
-
     def steps(self) -> Iterator[Span]:
         for line in self.plane.lines:
             if line.name == _STEP_LINE:
                 place = self._place(line)
                 for event in line.events:
                     name = self.names.get(event.metadata_id, "")
-                    start_ps = event.offset_ps
-                    start_ns, end_ns = place.ns(start_ps), place.ns(start_ps + event.duration_ps)
+                    start_ns, end_ns = place.span_ns(event)
                     yield Span(name, start_ns, end_ns, line.id, int(name) if name.isdecimal() else 0)
 
     def read(self, into: Events) -> None:
-        streams = [line for line in self.plane.lines if not _is_derived(line)]
-        for line in streams:
-            self._stream(self._place(line), line.events, into)
-        for line in self.plane.lines if not streams else ():
-            if line.name == _INSTRUCTIONS_LINE:
-                self._stream(self._place(line), _innermost(line.events), into)
+        for line in self.plane.lines:
+            if not _is_derived(line):
+                self._stream(self._place(line), line.events, into)
 
-    def _place(self, line: Any) -> _Place:
-        return _Place(line.timestamp_ns + self.shift_ns, line.name)
+    def _place(self, line: Any) -> Place:
+        return Place(line.timestamp_ns + self.shift_ns, line.name)
 
-    def _stream(self, place: _Place, events: Iterable[Any], into: Events) -> None:
+    def _stream(self, place: Place, events: Iterable[Any], into: Events) -> None:
         kinds: dict[int, str] = {}
         for event in events:
             key = event.metadata_id
@@ -172,24 +146,23 @@ class _DeviceReader:
             return _COPY
         return _IDLE if _BOOKKEEPING.match(name) else _KERNEL
 
-    def _kernel(self, place: _Place, event: Any, name: str) -> DeviceEvent:
+    def _kernel(self, place: Place, event: Any, name: str) -> DeviceEvent:
         cause = self._cause(self._told(event, self.enough))
-        start_ps = event.offset_ps
-        start_ns, end_ns = place.ns(start_ps), place.ns(start_ps + event.duration_ps)
+        start_ns, end_ns = place.span_ns(event)
         if not cause.op:
             cause = parse_annotation(self.ops.at(start_ns))
-        return DeviceEvent(name, cause.node, cause.op, start_ns, end_ns, self.device, place.stream)
+        return DeviceEvent(
+            name, cause.node, cause.op, start_ns, end_ns, self.device, place.stream, made_of=cause.made_of
+        )
 
-    def _copy(self, place: _Place, event: Any, name: str) -> CopyEvent:
+    def _copy(self, place: Place, event: Any, name: str) -> CopyEvent:
         told = self._told(event, None)
         cause, details = self._cause(told), told.get(_DETAILS, "")
-        start_ps = event.offset_ps
         return CopyEvent(
             copy_direction(name, details),
             cause.node,
             cause.op,
-            place.ns(start_ps),
-            place.ns(start_ps + event.duration_ps),
+            *place.span_ns(event),
             self.device,
             place.stream,
             copied_bytes(details),
@@ -249,7 +222,8 @@ def _cause_of(told: Mapping[str, str]) -> Cause:
     )
     if "hlo_op" in told or said.hlo_op:
         module, instruction = told.get("hlo_module", said.hlo_module), told.get("hlo_op", said.hlo_op)
-        return said._replace(node=f"{module}/{instruction}", op=XLA_KERNEL)
+        behind = said.op if said.node else made_of(told.get("tf_op", ""))
+        return said._replace(node=f"{module}/{instruction}", op=XLA_KERNEL, made_of=behind)
     return said
 
 
@@ -265,12 +239,9 @@ class _OpsLine:
     It is made from kernels, so it tells nothing about copies, which may run at the same time as somebody else's kernel.
     """
 
-    def __init__(self, names: Mapping[int, str], lines: Iterable[tuple[_Place, Any]]) -> None:
+    def __init__(self, names: Mapping[int, str], lines: Iterable[tuple[Place, Any]]) -> None:
         self.spans = sorted(
-            (place.ns(start_ps), place.ns(start_ps + event.duration_ps), names.get(event.metadata_id, ""))
-            for place, line in lines
-            for event in line.events
-            for start_ps in (event.offset_ps,)
+            (*place.span_ns(event), names.get(event.metadata_id, "")) for place, line in lines for event in line.events
         )
         self.starts = [start for start, _, _ in self.spans]
 
@@ -292,11 +263,3 @@ def _deepest_level(told: Mapping[str, str]) -> str:
     """Return the innermost of ``level 0``, ``level 1``, …: how older profilers wrote a stack of annotations."""
     levels = [(int(match[1]), text) for name, text in told.items() if text and (match := _LEVEL.match(name))]
     return max(levels, default=(0, ""))[1]
-
-
-def _innermost(events: Iterable[Any]) -> Iterator[Any]:
-    """Yield the events that contain no other: a loop's instruction lasts as long as those of its body."""
-    ordered = sorted(events, key=lambda event: (event.offset_ps, -event.duration_ps))
-    for event, following in zip_longest(ordered, ordered[1:]):
-        if following is None or following.offset_ps >= event.offset_ps + event.duration_ps or not event.duration_ps:
-            yield event

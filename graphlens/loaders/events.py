@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
-from graphlens.ir.run import CopyEvent, DeviceEvent, KernelEvent, OpEvent, Profile, ProfiledDevice, Run, Span
+from graphlens.ir.run import (
+    CopyEvent,
+    DeviceEvent,
+    Instruction,
+    KernelEvent,
+    OpEvent,
+    Profile,
+    ProfiledDevice,
+    Run,
+    Span,
+)
 
 
 @dataclass(slots=True)
@@ -32,6 +42,7 @@ class Events:
     hosts: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
+    instructions: dict[str, Instruction] = field(default_factory=dict)
     dropped: int = 0
     first_thread: int = 0
     shift_ns: int = 0
@@ -55,6 +66,7 @@ class Events:
             hosts=tuple(self.hosts),
             notes=tuple(dict.fromkeys(self.notes)),
             runs=tuple(self.runs),
+            instructions=self.instructions,
         )
 
 

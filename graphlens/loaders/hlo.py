@@ -14,7 +14,7 @@ from graphlens.loaders.sources import is_framework
 
 _MODULE = re.compile(r"^HloModule\s+([^\s,]+)", re.MULTILINE)
 _HEADER = re.compile(r"^(?P<entry>ENTRY\s+)?%?(?P<name>[^\s(]+)\s*\(.*->.*\{\s*$")
-_INSTRUCTION = re.compile(r"^\s+(?P<root>ROOT\s+)?%?(?P<name>[^\s=]+)\s+=\s+(?P<rest>.+)$")
+_INSTRUCTION = re.compile(r"^\s*(?P<root>ROOT\s+)?%?(?P<name>[^\s=]+)\s+=\s+(?P<rest>.+)$")
 _ARRAY = re.compile(r"([a-z]\w*)\[([^\]]*)\]")
 _OPCODE = re.compile(r"^\s*([a-z][\w-]*)\(")
 _OPERAND = re.compile(r"%([^\s,()=]+)")
@@ -35,6 +35,27 @@ _DTYPES: Final = MappingProxyType(
 _ROLES: Mapping[str, str] = MappingProxyType(
     {"condition": "cond", "body": "body", "true_computation": "then", "false_computation": "else", "to_apply": "apply"}
 )
+
+
+class Written(NamedTuple):
+    """The parts of an instruction as XLA writes it: ``%name = shape opcode(inside)tail``."""
+
+    name: str
+    shape: str
+    opcode: str
+    inside: str
+    tail: str
+    is_root: bool = False
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        """The names of the instructions that it reads."""
+        return () if self.opcode in ("constant", "parameter") else _operands(self.inside)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Its results."""
+        return specs(self.shape)
 
 
 class _Instruction(NamedTuple):
@@ -99,8 +120,14 @@ def _function(name: str, lines: list[str], notes: list[str]) -> Function:
     return Function(name, graph, inputs, tuple(item.op.name for item in instructions if item.is_root))
 
 
-def _instruction(written: str) -> _Instruction | None:
-    found = _INSTRUCTION.match(written)
+def split_instruction(text: str) -> Written | None:
+    """Return the parts of one line of HLO text, ``None`` for a line that is no instruction.
+
+    >>> written = split_instruction("%add.1 = f32[8]{0} add(f32[8]{0} %x, f32[8]{0} %y), metadata={}")
+    >>> written.name, written.opcode, written.operands, [str(output) for output in written.outputs]
+    ('add.1', 'add', ('x', 'y'), ['float32[8]'])
+    """
+    found = _INSTRUCTION.match(text)
     if found is None:
         return None
     shape, rest = _split_shape(found["rest"])
@@ -108,13 +135,19 @@ def _instruction(written: str) -> _Instruction | None:
     if opcode is None:
         return None
     inside, tail = _balanced(rest[opcode.end() - 1 :])
-    attrs = _attrs(opcode[1], inside, tail)
+    return Written(found["name"], shape, opcode[1], inside, tail, bool(found["root"]))
+
+
+def _instruction(text: str) -> _Instruction | None:
+    written = split_instruction(text)
+    if written is None:
+        return None
+    attrs = _attrs(written.opcode, written.inside, written.tail)
     file, line = attrs.pop("source_file", ""), attrs.pop("source_line", 0)
     source = f"{file}:{line}" if file and not is_framework(str(file)) else None
-    operands = () if opcode[1] in ("constant", "parameter") else _operands(inside)
-    outputs = tuple(_spec(*array) for array in _ARRAY.findall(shape))
-    op = Op(found["name"], opcode[1], "", outputs, attrs, _calls(opcode[1], tail), None, source)
-    return _Instruction(op, operands, bool(found["root"]))
+    calls = _calls(written.opcode, written.tail)
+    op = Op(written.name, written.opcode, "", written.outputs, attrs, calls, None, source)
+    return _Instruction(op, written.operands, written.is_root)
 
 
 def _split_shape(rest: str) -> tuple[str, str]:
@@ -133,6 +166,11 @@ def _balanced(text: str) -> tuple[str, str]:
         if depth == 0:
             return text[1:position], text[position + 1 :]
     return text[1:], ""
+
+
+def specs(shape: str) -> tuple[TensorSpec, ...]:
+    """Return data type and shape of the arrays in a shape as XLA writes it, a tuple's in their order."""
+    return tuple(_spec(*array) for array in _ARRAY.findall(shape))
 
 
 def _spec(dtype: str, dims: str) -> TensorSpec:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from graphlens.facts.core import Facts
+from graphlens.facts.device_time import Busy, only_copying_ns
 from graphlens.facts.pairs import short_device
 from graphlens.facts.transfers import Transfer
 from graphlens.ir.analysis import Saving
 from graphlens.ir.devices import Copy
+from graphlens.ir.run import CopyEvent
 from graphlens.rules.phrases import known_sum
 from graphlens.units import format_bytes
 
@@ -126,15 +128,23 @@ def saving_of(facts: Facts, transfers: Sequence[Transfer]) -> Saving:
     if any(copy.origin == "modelled" for copy in copies):
         ns = known_sum(copy.ns for copy in copies)
         return Saving() if ns is None else Saving(ns, None, "modelled")
-    reported = [copy for copy in copies if copy.events]
-    if not reported:
+    events = [event for transfer in transfers for event in transfer.events]
+    if not events:
         return facts.saving(name for transfer in transfers for name in transfer.ops)
-    exposed_ns: dict[str, float] = defaultdict(float)
-    for copy in reported:
-        if copy.ns is not None:
-            device = copy.dst_device if copy.kind == "host-to-device" else copy.src_device
-            exposed_ns[device] += copy.ns * (1 - (copy.overlap_share or 0.0))
-    if facts.step is None or not exposed_ns:
+    exposed_ns = max(exposed_by_device_ns(facts, events).values(), default=None)
+    if facts.step is None or exposed_ns is None:
         return Saving()
-    share = min(1.0, max(exposed_ns.values()) / (facts.step.profiled_median_ns or facts.step.median_ns))
+    share = min(1.0, exposed_ns / (facts.step.profiled_median_ns or facts.step.median_ns))
     return Saving(round(share * facts.step.median_ns), share, "modelled")
+
+
+def exposed_by_device_ns(facts: Facts, events: Iterable[CopyEvent]) -> Mapping[int, int]:
+    """Return for how long of a step each device copied and did not compute, by its number."""
+    by_device: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for event in events:
+        by_device[event.device].append((event.start_ns, event.end_ns))
+    return {
+        device: only_copying_ns(facts.device_busy.get(device, Busy(())), copies, facts.device_windows[device].spans)
+        for device, copies in by_device.items()
+        if device in facts.device_windows
+    }

@@ -32,6 +32,11 @@ _FIXES: Final[Mapping[CopyReason | None, tuple[str, str | None]]] = {
     "explicit device": ("Drop the tf.device around the ops named", None),
     "fetch": ("Return fewer or smaller results, or keep them on the device until they are needed", None),
     "cross-replica": ("Reduce over replicas with a collective instead of through the host", None),
+    "kept in host memory": (
+        "Keep in device memory what fits there, offload less or in half precision, or give the device more to compute "
+        "per byte, so that the copies overlap with it",
+        None,
+    ),
     None: ("Find the code that copies: record again with the graph, or profile a single step", None),
 }
 

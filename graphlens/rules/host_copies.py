@@ -142,6 +142,7 @@ _CAUSES: Final[Mapping[CopyReason | None, str]] = {
     "constant on the host": "constants on the host",
     "fetch": "results for the caller",
     "cross-replica": "replicas on different devices",
+    "kept in host memory": "kept in host memory",
     None: "cause unknown",
 }
 

@@ -206,13 +206,14 @@ def idle_accelerator(facts: Facts) -> Iterator[Finding]:
 
     ## Source
 
-    The kernels and copies that the devices report, within the steps that are marked. The saving is a bound: with the
-    device always busy, the step would take as long as its kernels.
+    The kernels and copies that the devices report, within the steps that are marked. A device whose own program waits
+    for a copy is not idle: `host-device-copy` tells of that. The saving is a bound: with the device always busy, the
+    step would take as long as its kernels.
     """
     profile = facts.evidence.profile
     assert profile is not None  # `DEVICE_STEPS` is met by a profile alone
     for use in facts.device_uses:
-        if use.busy_share < IDLE_SHARE:
+        if use.running_share < IDLE_SHARE:
             yield _idle(facts, use, device_name(profile, use.device))
     working_hosts = {row.host for row in facts.devices if row.kernels}
     beside = [(number, row) for number, row in enumerate(facts.devices) if row.host in working_hosts]
@@ -222,7 +223,7 @@ def idle_accelerator(facts: Facts) -> Iterator[Finding]:
 
 
 def _idle(facts: Facts, use: DeviceUse, name: str) -> Finding:
-    idle_ns = use.step_ns - use.busy_ns
+    idle_ns = use.step_ns - use.busy_ns - use.waiting_ns
     return found(
         title=f"{name} computes in {format_share(use.busy_share)} of the step",
         nodes=(),

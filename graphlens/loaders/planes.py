@@ -1,0 +1,38 @@
+"""What all readers of device planes share: places in time, and the values of statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+PS_PER_NS: Final = 1000
+XLA_KERNEL: Final = "XlaKernel"  # the type of an instruction, which is called after its module
+
+
+class Place(NamedTuple):
+    """Where the events of a line lie: what their times count from, and what the line is called."""
+
+    origin_ns: int
+    stream: str
+
+    def ns(self, ps: int) -> int:
+        """Return the time of an offset within the line."""
+        return self.origin_ns + ps // PS_PER_NS
+
+    def span_ns(self, event: Any) -> tuple[int, int]:
+        """Return when an event of the line begins and ends."""
+        return self.ns(event.offset_ps), self.ns(event.offset_ps + event.duration_ps)
+
+
+def stat_names(plane: Any) -> Mapping[int, str]:
+    """Return the names of a plane's statistics by their numbers."""
+    return {key: meta.name for key, meta in plane.stat_metadata.items()}
+
+
+def values(stats: Iterable[Any], names: Mapping[int, str]) -> Iterator[tuple[str, Any]]:
+    """Yield name and value of statistics, bytes left out; a text may be the name of another statistic."""
+    for stat in stats:
+        kind = stat.WhichOneof("value")
+        if kind is not None and kind != "bytes_value":
+            value = getattr(stat, kind)
+            yield names.get(stat.metadata_id, ""), names.get(value, "") if kind == "ref_value" else value

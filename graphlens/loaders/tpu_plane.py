@@ -1,0 +1,288 @@
+"""The plane of a TPU: programs and their runs, instructions with their work, and copies that run beside them.
+
+A TPU reports what XLA compiled: ``XLA Modules`` holds one event for each run of a program, ``XLA Ops`` one for each
+instruction in it.  A copy is an instruction that starts it, ``copy-start``, and one that waits for it, ``copy-done``;
+``Async XLA Ops`` shows both as one event, on some devices of a profile only.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import zip_longest
+from typing import Any, Final
+
+from graphlens.ir.graph import TensorSpec
+from graphlens.ir.instructions import COPY_DONE, COPY_START, is_wait
+from graphlens.ir.run import NO_RUN, CopyDirection, CopyEvent, DeviceEvent, Instruction, ProfiledDevice, Run, Span
+from graphlens.loaders.annotations import made_of, split_op
+from graphlens.loaders.events import Events
+from graphlens.loaders.hlo import Written, specs, split_instruction
+from graphlens.loaders.planes import XLA_KERNEL, Place, stat_names, values
+
+_STEPS: Final = "Steps"
+_RUNS: Final = "XLA Modules"
+_INSTRUCTIONS: Final = "XLA Ops"
+_COPIES: Final = "Async XLA Ops"
+
+_TPU_PLANE = re.compile(r"^/device:TPU:\d+$")
+_FINGERPRINT = re.compile(r"\(\d+\)$")  # behind the name of a module
+_LAYOUT = re.compile(r"[a-z]\w*\[[^\]]*\](\{[^}]*\})?")  # behind data type and shape of an array
+_MEMORY = re.compile(r"S\((\d+)\)")  # in a layout: the memory of an array; none is that of the device
+_HOST_MEMORY: Final = "5"  # as XLA numbers them (Layout::kHostMemorySpace)
+
+
+def is_tpu(plane: Any) -> bool:
+    """Tell whether ``plane`` is that of a TPU."""
+    return bool(_TPU_PLANE.match(plane.name))
+
+
+def read_tpu(plane: Any, device: ProfiledDevice, into: Events) -> None:
+    """Add ``device`` with what ``plane`` shows of it.
+
+    Its steps are those that it marks, else the runs of the program that took most of its time.
+    """
+    reader = _TpuReader(plane, into)
+    into.devices.append(replace(device, steps=tuple(reader.steps())))
+    into.runs += reader.runs
+    into.kernels_on_device += reader.kernels()
+    into.copies += reader.copies()
+    into.instructions.update(reader.told)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What all events of one name share: an instruction of one program.
+
+    ``module`` is the number of its program, ``op`` the name and type of the TensorFlow op that it was made of (empty
+    for another front end), ``text`` the instruction as XLA writes it, where the profile has that.
+    """
+
+    name: str
+    category: str
+    module: str
+    flops: int | None
+    nbytes: int | None
+    op: tuple[str, str]
+    made_of: str
+    told: Instruction
+    text: Written | None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What the instruction is known by: names are those of one program."""
+        return self.module, self.name
+
+
+class _TpuReader:
+    """Reads one plane; the tables of names and the runs are needed at every turn."""
+
+    def __init__(self, plane: Any, into: Events) -> None:
+        self.plane, self.shift_ns = plane, into.shift_ns
+        self.device, self.first_run = len(into.devices), len(into.runs)
+        self.stat_names = stat_names(plane)
+        self.lines = {line.name: line for line in plane.lines}
+        self.kinds = {key: _kind(meta, self.stat_names) for key, meta in plane.event_metadata.items()}
+        self.told: dict[str, Instruction] = {}
+
+    def _events(self, line: str) -> Sequence[Any]:
+        return self.lines[line].events if line in self.lines else ()
+
+    def _place(self, line: str) -> Place:
+        return Place(self.lines[line].timestamp_ns + self.shift_ns, line)
+
+    # -- programs and steps ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """The runs of all programs, by their start."""
+        runs = []
+        for event in self._events(_RUNS):
+            name = self.plane.event_metadata[event.metadata_id].name
+            number = dict(values(event.stats, self.stat_names)).get("run_id", 0)
+            runs.append(Run(name, *self._place(_RUNS).span_ns(event), 0, int(number), device=self.device))
+        return sorted(runs, key=lambda run: run.start_ns)
+
+    @cached_property
+    def _run_starts_ns(self) -> list[int]:
+        return [run.start_ns for run in self.runs]
+
+    def _run_at(self, time_ns: int) -> int:
+        """Return the position among ``runs`` of the one that goes on at ``time_ns``."""
+        index = bisect_right(self._run_starts_ns, time_ns) - 1
+        return index if index >= 0 and time_ns <= self.runs[index].end_ns else NO_RUN
+
+    @cached_property
+    def _modules(self) -> Mapping[str, str]:
+        """The name of each program in front of its instructions: without its fingerprint where that is one program."""
+        names = {run.program for run in self.runs}
+        count = Counter(_FINGERPRINT.sub("", name) for name in names)
+        return {name: short if count[short := _FINGERPRINT.sub("", name)] == 1 else name for name in names}
+
+    def steps(self) -> Iterator[Span]:
+        """Yield the device's own steps, else the runs of the program that it spends most time in."""
+        for event in self._events(_STEPS):
+            name = self.plane.event_metadata[event.metadata_id].name
+            yield Span(name, *self._place(_STEPS).span_ns(event), 0, int(name) if name.isdecimal() else 0)
+        if self._events(_STEPS) or not self.runs:
+            return
+        spent_ns: dict[str, int] = defaultdict(int)
+        for run in self.runs:
+            spent_ns[run.program] += run.end_ns - run.start_ns
+        main = max(spent_ns, key=lambda program: spent_ns[program])
+        for number, run in enumerate(run for run in self.runs if run.program == main):
+            yield Span(self._modules[main], run.start_ns, run.end_ns, 0, number)
+
+    # -- instructions ---------------------------------------------------------------------------------------------
+
+    def kernels(self) -> Iterator[DeviceEvent]:
+        """Yield the executed instructions; one that contains others (a loop) is what runs in it."""
+        for event in _innermost(self._events(_INSTRUCTIONS)):
+            kind = self.kinds[event.metadata_id]
+            start_ns, end_ns = self._place(_INSTRUCTIONS).span_ns(event)
+            run = self._run_at(start_ns)
+            instruction = self._named(kind.name, run)
+            node, op = kind.op if kind.op[1] and not is_wait(kind.category) else (instruction, XLA_KERNEL)
+            self.told.setdefault(node, kind.told)
+            yield DeviceEvent(
+                kind.name, node, op, start_ns, end_ns, self.device, _INSTRUCTIONS,
+                run if run == NO_RUN else self.first_run + run,
+                kind.category, kind.flops, kind.nbytes, kind.made_of,
+            )  # fmt: skip
+
+    def _named(self, instruction: str, run: int) -> str:
+        """Return the name of an instruction within its program."""
+        return f"{self._modules[self.runs[run].program]}/{instruction}" if run != NO_RUN else instruction
+
+    # -- copies ---------------------------------------------------------------------------------------------------
+
+    def copies(self) -> Iterator[CopyEvent]:
+        """Yield the copies: from the line that shows them, else each from its start to the end of the wait for it."""
+        shown = [event for event in self._events(_COPIES) if self._is(COPY_START, event)]
+        if shown:
+            place = self._place(_COPIES)
+            yield from (self._copy(self.kinds[event.metadata_id], *place.span_ns(event), _COPIES) for event in shown)
+        elif self._events(_INSTRUCTIONS):
+            yield from self._paired()
+
+    def _is(self, category: str, event: Any) -> bool:
+        return self.kinds[event.metadata_id].category == category
+
+    def _paired(self) -> Iterator[CopyEvent]:
+        """Yield a copy for each wait; of one whose start is not in the profile the wait is all that is known."""
+        place = self._place(_INSTRUCTIONS)
+        by_key = {kind.key: kind for kind in self.kinds.values()}
+        started_ns: dict[tuple[str, str], int] = {}
+        # By the device's clock a copy may begin at the very instant at which it is waited for.
+        in_order = sorted(self._events(_INSTRUCTIONS), key=lambda event: (event.offset_ps, self._is(COPY_DONE, event)))
+        for event in in_order:
+            kind = self.kinds[event.metadata_id]
+            start_ns, end_ns = place.span_ns(event)
+            if kind.category == COPY_START:
+                started_ns[kind.key] = start_ns
+            elif kind.category == COPY_DONE:
+                key = kind.module, _source(kind)
+                yield self._copy(by_key.get(key, kind), started_ns.pop(key, start_ns), end_ns, _INSTRUCTIONS)
+
+    def _copy(self, start: _Kind, start_ns: int, end_ns: int, line: str) -> CopyEvent:
+        run = self._run_at(start_ns)
+        node, reader = self._named(start.name, run), self._readers.get(start.key, "")
+        source = _source(start) if start.category == COPY_START else ""
+        arrays, memories = _moved(start)
+        self.told[node] = start.told._replace(output=str(arrays[0]) if arrays else "")
+        return CopyEvent(
+            _direction(memories),
+            node,
+            COPY_START,
+            start_ns,
+            end_ns,
+            self.device,
+            line,
+            arrays[0].nbytes if arrays else None,
+            self._named(source, run) if source else "",
+            self._named(reader, run) if reader else "",
+        )
+
+    @cached_property
+    def _readers(self) -> Mapping[tuple[str, str], str]:
+        """The first instruction that reads what each copy has brought, by the instruction that starts the copy."""
+        written = [kind for kind in self.kinds.values() if kind.text is not None]
+        readers: dict[tuple[str, str], str] = {}
+        for kind in written:
+            for operand in kind.text.operands if kind.text else ():
+                readers.setdefault((kind.module, operand), kind.name)
+        awaited = [(kind.module, _source(kind), kind.key) for kind in written if kind.category == COPY_DONE]
+        return {(module, start): readers[done] for module, start, done in awaited if done in readers}
+
+
+def _kind(meta: Any, names: Mapping[int, str]) -> _Kind:
+    stats = dict(values(meta.stats, names))
+    text = split_instruction(meta.name)
+    written_as = str(stats.get("tf_op", ""))
+    category = stats.get("hlo_category") or (text.opcode if text and is_wait(text.opcode) else "")
+    return _Kind(
+        name=text.name if text else meta.display_name or meta.name,
+        category=str(category),
+        module=str(stats.get("program_id", "")),
+        flops=_amount(stats.get("flops")),
+        nbytes=_amount(stats.get("bytes_accessed")),
+        op=split_op(written_as),
+        made_of=made_of(written_as),
+        told=Instruction(
+            split_op(written_as)[0] or written_as.rstrip(":"), str(stats.get("source", "")), _output(text)
+        ),
+        text=text,
+    )
+
+
+def _amount(value: Any) -> int | None:
+    return int(value) if isinstance(value, (int, float)) else None
+
+
+def _output(text: Written | None) -> str:
+    return ", ".join(map(str, text.outputs)) if text else ""
+
+
+def _source(kind: _Kind) -> str:
+    """Return the first instruction that ``kind`` reads."""
+    return next(iter(kind.text.operands), "") if kind.text else ""
+
+
+def _moved(kind: _Kind) -> tuple[Sequence[TensorSpec], Sequence[str]]:
+    """Return the copy and its original, with the memories that they are in: empty for that of the device.
+
+    A copy's start gives a tuple of both; what waits for it takes that tuple.
+    """
+    if kind.text is None:
+        return (), ()
+    both = kind.text.shape if kind.text.opcode == COPY_START else kind.text.inside
+    memories = [_MEMORY.search(layout) for layout in _LAYOUT.findall(both)]
+    return specs(both)[:2], [found[1] if found else "" for found in memories[:2]]
+
+
+def _direction(memories: Sequence[str]) -> CopyDirection | None:
+    """Return which way a copy goes, given the memories of the copy and of its original."""
+    if len(memories) < 2:
+        return None
+    to_host, from_host = (memory == _HOST_MEMORY for memory in memories)
+    if to_host and from_host:
+        return None
+    return "device-to-host" if to_host else "host-to-device" if from_host else "device-to-device"
+
+
+def _innermost(events: Iterable[Any]) -> Iterator[Any]:
+    """Yield the events that contain no other: a loop's instruction lasts as long as those of its body.
+
+    What takes no time at all is in nothing: the clock of the device was not fine enough for it.
+    """
+    yield from (event for event in events if not event.duration_ps)
+    ordered = sorted(
+        (event for event in events if event.duration_ps), key=lambda event: (event.offset_ps, -event.duration_ps)
+    )
+    for event, following in zip_longest(ordered, ordered[1:]):
+        if following is None or following.offset_ps >= event.offset_ps + event.duration_ps:
+            yield event
