@@ -16,7 +16,7 @@ from graphlens.facts.names import Names
 from graphlens.facts.placement.netlist import slots_of
 from graphlens.ir.devices import CopyReason
 from graphlens.ir.graph import Op, op_of
-from graphlens.ir.instructions import COPY_START
+from graphlens.ir.instructions import COPY_DONE, COPY_START
 from graphlens.ir.ops import TRANSFERS
 from graphlens.ir.run import CopyEvent, Instruction
 
@@ -152,12 +152,34 @@ def _of_program(event: CopyEvent, known: Known) -> Cause:
     """
     if event.kind == "host-to-device":
         reader = f"; {_written(event.dst, known)} reads it on the device" if event.dst else ""
-        return Cause(
-            OFFLOADED, f"{event.src or 'a value'} is kept in host memory{reader}", event.dst or event.src or None
-        )
+        what = _argument(event.src, known)
+        return Cause(OFFLOADED, f"{what} is kept in host memory{reader}", event.dst or event.src or None)
     if event.kind == "device-to-host":
-        return Cause(OFFLOADED, f"what {_written(event.src, known)} makes is kept in host memory", event.src or None)
+        maker = f"; {_written(event.src, known)} makes it on the device" if event.src else ""
+        what = _result(event.node, known)
+        return Cause(OFFLOADED, f"{what} is kept in host memory{maker}", event.src or None)
     return Cause(None, "the compiled program moves it between memories of the device", event.src or None)
+
+
+def _argument(name: str, known: Known) -> str:
+    """Name what is copied: an argument of the program by what its author called it, else the instruction."""
+    op = known.op(name) if name in known.graph else Op(name, "")
+    if op.type != "parameter":
+        return name or "a value"
+    module = name.rpartition("/")[0]
+    return f"argument {op.attrs.get('op_name') or op.attrs.get('parameter_number', '')} of {module}"
+
+
+def _result(start: str, known: Known) -> str:
+    """Name what becomes of a copy: a result of the program by its number, where its graph tells that."""
+    graph = known.graph
+    awaited = (
+        [name for name in graph.successors(start) if op_of(graph, name).type == COPY_DONE] if start in graph else []
+    )
+    for _, reader, edge in graph.out_edges(awaited, data="edge"):
+        if op_of(graph, reader).type == "tuple" and not graph.out_degree(reader):
+            return f"result {edge.dst_port} of {start.rpartition('/')[0]}"
+    return "a result" if start else "a value"
 
 
 def _written(name: str, known: Known) -> str:
@@ -165,7 +187,7 @@ def _written(name: str, known: Known) -> str:
     told = known.instructions.get(name, Instruction())
     file, _, line = told.source.rpartition(":")
     where = ", ".join(filter(None, (told.op_name, f"{PurePath(file).name}:{line}" if file else "")))
-    return f"{name or 'the program'} ({where})" if where else name or "the program"
+    return f"{name.rpartition('/')[2]} ({where})" if where else name
 
 
 def _by_its_ends(event: CopyEvent, device: str, known: Known, kernels: Kernels | None) -> Cause:

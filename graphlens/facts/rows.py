@@ -12,7 +12,7 @@ import networkx as nx
 from graphlens.facts import costs, flat
 from graphlens.ir.analysis import Figure, FigureNode, OpRow
 from graphlens.ir.graph import Op, data_inputs, op_of
-from graphlens.ir.ops import CONSTANTS, family
+from graphlens.ir.ops import CONSTANTS, family, is_instruction
 from graphlens.ir.run import OpTiming
 
 if TYPE_CHECKING:
@@ -55,12 +55,18 @@ def _row(facts: Facts, op: Op) -> OpRow:
         timing=timing.source if timing else None,
         wall_share=timing.wall_share if timing else None,
         layer=facts.layer(op.name),
-        category=family(op.type),
+        category=family(_ran_as(facts, op)),
         slack_ns=facts.slack_ns.get(op.name),
         output=", ".join(map(str, op.outputs)) or None,
         host_ns=timing.host_ns if timing else None,
         roof_share=facts.roof_shares.get(op.name),
     )
+
+
+def _ran_as(facts: Facts, op: Op) -> str:
+    """Return the type of an op; of an instruction of XLA what its events say, since the graph has its opcode alone."""
+    seen = facts.attribution.op_types.get(op.name, "")
+    return seen if is_instruction(seen) else op.type
 
 
 def _in_no_graph(facts: Facts) -> Iterator[tuple[str, OpTiming]]:

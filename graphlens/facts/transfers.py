@@ -21,6 +21,7 @@ from graphlens.facts.placement.kernels import table_for, versions
 from graphlens.facts.placement.registry import GpuKernels
 from graphlens.ir.devices import Copy
 from graphlens.ir.graph import Op, op_of
+from graphlens.ir.instructions import COPY_START
 from graphlens.ir.run import CopyEvent, Instruction, Profile, ProfiledDevice
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ _HOST: Final = "CPU:0"  # the host's end of a copy of which only the device tell
 
 
 class Transfer(NamedTuple):
-    """A copy, the events in which the device reported it, and its send and receive ops where it has them."""
+    """A copy, the events in which the device reported it, and the ops that make it.
+
+    Those are send and receive, or an instruction of a compiled program; none where code outside of any op copies.
+    """
 
     copy: Copy
     events: Sequence[CopyEvent] = ()
@@ -49,7 +53,7 @@ def transfers(facts: Facts) -> tuple[Transfer, ...]:
         Transfer(_of_pair(run, pair, events), events, (pair.send.name, pair.receive.name))
         for pair, events in zip(run.pairs, joined.of_pairs, strict=True)
     ]
-    found += [Transfer(_alone(run, events), events) for events in joined.alone]
+    found += [Transfer(_alone(run, events), events, _instruction_of(events)) for events in joined.alone]
     simulated = map(Transfer, facts.evidence.placement_copies)
     return (*sorted(found, key=_rank), *sorted(simulated, key=_rank))
 
@@ -201,6 +205,11 @@ def _alone(run: _Run, events: Sequence[CopyEvent]) -> Copy:
         tensor=run.profile.instructions.get(first.node, Instruction()).output or None,
     )
     return _as_reported(run, copy, events)
+
+
+def _instruction_of(events: Sequence[CopyEvent]) -> tuple[str, ...]:
+    """Return the instruction that makes the copy, where a compiled program does."""
+    return (events[0].node,) if events[0].op == COPY_START else ()
 
 
 def _place(host: str, device: ProfiledDevice, memory: Memory) -> str:

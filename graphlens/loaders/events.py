@@ -1,12 +1,13 @@
-"""The events of a profile while it is read, from however many planes, hosts and files."""
+"""The events of a profile while it is read, from however many planes, hosts and files; and what then was read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
+from graphlens.ir.graph import Graph
 from graphlens.ir.run import (
     CopyEvent,
     DeviceEvent,
@@ -18,6 +19,17 @@ from graphlens.ir.run import (
     Run,
     Span,
 )
+
+
+class Recorded(NamedTuple):
+    """What a recording holds: the profile, and the graphs that it was recorded with.
+
+    ``partitions`` are ``GraphDef`` messages, ``modules`` the graphs of XLA's modules that ran, by their names.
+    """
+
+    profile: Profile
+    partitions: tuple[Any, ...] = ()
+    modules: Mapping[str, Graph] = {}
 
 
 @dataclass(slots=True)
@@ -43,6 +55,7 @@ class Events:
     notes: list[str] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     instructions: dict[str, Instruction] = field(default_factory=dict)
+    modules: dict[str, Graph] = field(default_factory=dict)
     dropped: int = 0
     first_thread: int = 0
     shift_ns: int = 0

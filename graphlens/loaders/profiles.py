@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Final, Literal
 
 from graphlens.errors import TargetError
-from graphlens.ir.run import Profile
+from graphlens.loaders.events import Recorded
 from graphlens.loaders.files import read_bytes
 from graphlens.loaders.hosts import PROFILE_SUFFIX, by_host
-from graphlens.loaders.step_stats import Recorded, read_run_metadata
+from graphlens.loaders.step_stats import read_run_metadata
 from graphlens.loaders.timeline import read_timeline
-from graphlens.loaders.xplane import read_profile, read_profiles
+from graphlens.loaders.xplane import read_recording, read_recordings
 
 ProfileKind = Literal["xplane", "run_metadata", "timeline"]
 PROFILE_KINDS: Final = frozenset({"xplane", "run_metadata", "timeline"})
@@ -35,7 +35,7 @@ def read_recorded(path: Path, kind: ProfileKind) -> Recorded:
     if path.is_dir():
         return _read_folder(path)
     if kind == "xplane":
-        return Recorded(read_profile(read_bytes(path)))
+        return read_recording(read_bytes(path))
     if kind == "run_metadata":
         return read_run_metadata(read_bytes(path), path)
     return Recorded(read_timeline(read_bytes(path), path))
@@ -49,20 +49,20 @@ def profile_files(folder: Path) -> list[Path]:
 def _read_folder(folder: Path) -> Recorded:
     files, others = _newest_run(profile_files(folder))
     if files[0].name.endswith(PROFILE_SUFFIX):
-        profile = _read_hosts({path.name.removesuffix(PROFILE_SUFFIX): read_bytes(path) for path in files})
+        recorded = _read_hosts({path.name.removesuffix(PROFILE_SUFFIX): read_bytes(path) for path in files})
     elif len(files) == 1:
-        profile = read_timeline(read_bytes(files[0]), files[0])
+        recorded = Recorded(read_timeline(read_bytes(files[0]), files[0]))
     else:
         raise TargetError(f"'{folder}' holds traces of {len(files)} hosts; name one of the *{TRACE_SUFFIX} files")
     if not others:
-        return Recorded(profile)
+        return recorded
     newest = files[0].parent.name
     note = f"'{folder}' holds {len(others) + 1} recordings; read was the newest, {newest}, and not {', '.join(others)}"
-    return Recorded(replace(profile, notes=(note, *profile.notes)))
+    return recorded._replace(profile=replace(recorded.profile, notes=(note, *recorded.profile.notes)))
 
 
-def _read_hosts(profiles: Mapping[str, bytes]) -> Profile:
-    return read_profiles(by_host(profiles)) if len(profiles) > 1 else read_profile(*profiles.values())
+def _read_hosts(profiles: Mapping[str, bytes]) -> Recorded:
+    return read_recordings(by_host(profiles)) if len(profiles) > 1 else read_recording(*profiles.values())
 
 
 def _newest_run(files: Sequence[Path]) -> tuple[list[Path], list[str]]:

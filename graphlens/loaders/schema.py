@@ -66,6 +66,46 @@ XPLANE: Table = {
 }
 _XSTAT_VALUES = ("double_value", "uint64_value", "int64_value", "str_value", "bytes_value", "ref_value")
 
+# What is read of a module of XLA, of some forty fields that an instruction may have.
+HLO: Table = {
+    "HloProto": {"hlo_module": (1, "HloModuleProto")},
+    "HloModuleProto": {
+        "name": (1, "string"),
+        "entry_computation_name": (2, "string"),
+        "computations": (3, "[HloComputationProto]"),
+        "entry_computation_id": (6, "int64"),
+    },
+    "HloComputationProto": {
+        "name": (1, "string"),
+        "instructions": (2, "[HloInstructionProto]"),
+        "id": (5, "int64"),
+        "root_id": (6, "int64"),
+    },
+    "HloInstructionProto": {
+        "name": (1, "string"),
+        "opcode": (2, "string"),
+        "shape": (3, "ShapeProto"),
+        "metadata": (7, "OpMetadata"),
+        "parameter_number": (9, "int64"),
+        "custom_call_target": (28, "string"),
+        "id": (35, "int64"),
+        "operand_ids": (36, "[int64]"),
+        "control_predecessor_ids": (37, "[int64]"),
+        "called_computation_ids": (38, "[int64]"),
+    },
+    "OpMetadata": {
+        "op_type": (1, "string"),
+        "op_name": (2, "string"),
+        "source_file": (3, "string"),
+        "source_line": (4, "int32"),
+    },
+    "ShapeProto": {
+        "element_type": (2, "int32"),
+        "dimensions": (3, "[int64]"),
+        "tuple_shapes": (4, "[ShapeProto]"),
+    },
+}
+
 SAVED_MODEL: Table = {
     "SavedModel": {
         "saved_model_schema_version": (1, "int64"),
@@ -106,6 +146,16 @@ def xspace() -> type[Any]:
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
     return _message_class(pool, "graphlens.xplane.XSpace")
+
+
+@lru_cache(maxsize=1)
+def hlo_proto() -> type[Any]:
+    """Return the message class of a module of XLA, as profiles hold it."""
+    from google.protobuf import descriptor_pool
+
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(_file("graphlens/hlo.proto", "graphlens.hlo", HLO).SerializeToString())
+    return _message_class(pool, "graphlens.hlo.HloProto")
 
 
 @lru_cache(maxsize=1)

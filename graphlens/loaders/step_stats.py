@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from graphlens.errors import TargetError
-from graphlens.ir.run import Profile
 from graphlens.loaders.annotations import Cause, is_copy, parse_annotation
 from graphlens.loaders.device_lists import Record, events_of, place_of
+from graphlens.loaders.events import Recorded
 from graphlens.loaders.files import parse_message
 
 _CALL = re.compile(r"^(?P<node>.*) = (?P<op>[\w>]+)\(.*\)", re.DOTALL)
 NS_PER_US = 1000
-
-
-class Recorded(NamedTuple):
-    """A profile, and the partitions of the graph that it was recorded with, as ``GraphDef`` messages."""
-
-    profile: Profile
-    partitions: tuple[Any, ...] = ()
 
 
 def read_run_metadata(data: bytes, path: Path) -> Recorded:

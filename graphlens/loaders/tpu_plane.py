@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,7 +22,7 @@ from graphlens.ir.run import NO_RUN, CopyDirection, CopyEvent, DeviceEvent, Inst
 from graphlens.loaders.annotations import made_of, split_op
 from graphlens.loaders.events import Events
 from graphlens.loaders.hlo import Written, specs, split_instruction
-from graphlens.loaders.planes import XLA_KERNEL, Place, stat_names, values
+from graphlens.loaders.planes import XLA_KERNEL, Place, module_names, stat_names, values
 
 _STEPS: Final = "Steps"
 _RUNS: Final = "XLA Modules"
@@ -30,7 +30,6 @@ _INSTRUCTIONS: Final = "XLA Ops"
 _COPIES: Final = "Async XLA Ops"
 
 _TPU_PLANE = re.compile(r"^/device:TPU:\d+$")
-_FINGERPRINT = re.compile(r"\(\d+\)$")  # behind the name of a module
 _LAYOUT = re.compile(r"[a-z]\w*\[[^\]]*\](\{[^}]*\})?")  # behind data type and shape of an array
 _MEMORY = re.compile(r"S\((\d+)\)")  # in a layout: the memory of an array; none is that of the device
 _HOST_MEMORY: Final = "5"  # as XLA numbers them (Layout::kHostMemorySpace)
@@ -118,10 +117,8 @@ class _TpuReader:
 
     @cached_property
     def _modules(self) -> Mapping[str, str]:
-        """The name of each program in front of its instructions: without its fingerprint where that is one program."""
-        names = {run.program for run in self.runs}
-        count = Counter(_FINGERPRINT.sub("", name) for name in names)
-        return {name: short if count[short := _FINGERPRINT.sub("", name)] == 1 else name for name in names}
+        """What stands in front of the instructions of each program."""
+        return module_names(run.program for run in self.runs)
 
     def steps(self) -> Iterator[Span]:
         """Yield the device's own steps, else the runs of the program that it spends most time in."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from graphlens.errors import TargetError
-from graphlens.ir.run import THREADS_OF_A_HOST, Profile
+from graphlens.ir.run import THREADS_OF_A_HOST, Profile, Run
 from graphlens.loaders.device_planes import is_device_plane, read_device
-from graphlens.loaders.events import Events
+from graphlens.loaders.events import Events, Recorded
+from graphlens.loaders.hlo_proto import METADATA_PLANE, read_modules
 from graphlens.loaders.host_plane import HOST_PLANE, read_host
 from graphlens.loaders.schema import xspace
 
@@ -28,7 +30,18 @@ START_UNKNOWN: Final = (
 
 
 def read_profile(data: bytes) -> Profile:
-    """Return the events of the profile ``data`` (a serialized ``XSpace``) of one host.
+    """Return the events of the profile ``data``, as ``read_recording``.
+
+    Raises
+    ------
+    TargetError
+        When ``data`` is damaged or is no profile.
+    """
+    return read_recording(data).profile
+
+
+def read_recording(data: bytes) -> Recorded:
+    """Return what ``data`` (a serialized ``XSpace``) of one host holds: events, and the modules of XLA that ran.
 
     Raises
     ------
@@ -39,11 +52,22 @@ def read_profile(data: bytes) -> Profile:
     host = next(iter(space.hostnames), "")
     into = Events(hosts=[host] if host else [])
     _read_space(space, host, into)
-    return into.profile()
+    return Recorded(into.profile(), modules=into.modules)
 
 
 def read_profiles(profiles: Mapping[str, bytes]) -> Profile:
-    """Return one profile of all hosts, given as host -> serialized profile.
+    """Return the events of all hosts in one profile, as ``read_recordings``.
+
+    Raises
+    ------
+    TargetError
+        When a profile is damaged or is none; the message names its host.
+    """
+    return read_recordings(profiles).profile
+
+
+def read_recordings(profiles: Mapping[str, bytes]) -> Recorded:
+    """Return what all hosts recorded in one, given as host -> serialized profile.
 
     Threads are numbered apart (``ir.run.host_of_thread``); times are laid on one clock by the moments at which the
     hosts say they began, which is each one's own clock.
@@ -63,7 +87,7 @@ def read_profiles(profiles: Mapping[str, bytes]) -> Profile:
         _read_space(spaces.pop(host), host, into)
     if len(profiles) > 1:
         into.notes.append((SKEW_UNKNOWN if len(known) == len(started) else START_UNKNOWN).format(count=len(profiles)))
-    return into.profile()
+    return Recorded(into.profile(), modules=into.modules)
 
 
 def _read_space(space: Any, host: str, into: Events) -> None:
@@ -73,6 +97,25 @@ def _read_space(space: Any, host: str, into: Events) -> None:
             read_host(plane, into)
         elif is_device_plane(plane.name):
             read_device(plane, host, into)
+    # The modules come last: which of them ran in a step is known from the devices.
+    programs = _programs(into)
+    for plane in space.planes if programs else ():
+        if plane.name == METADATA_PLANE:
+            into.modules.update(read_modules(plane, programs))
+
+
+def _programs(into: Events) -> Collection[str]:
+    """Return the programs that devices ran within their steps."""
+    steps = {number: sorted(device.steps, key=lambda step: step.start_ns) for number, device in enumerate(into.devices)}
+    starts = {number: [step.start_ns for step in spans] for number, spans in steps.items()}
+
+    def is_in_step(run: Run) -> bool:
+        if run.device is None:
+            return False
+        index = bisect_right(starts[run.device], run.start_ns) - 1
+        return index >= 0 and run.start_ns < steps[run.device][index].end_ns
+
+    return {run.program for run in into.runs if is_in_step(run)}
 
 
 def _parse(data: bytes, host: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,12 +21,13 @@ NOT_RUN: Final = "a profile was given, so the model was not run"
 
 @dataclass(frozen=True, slots=True)
 class ForeignProfile:
-    """A profile, the graph that ran where it holds that, and where it was read from."""
+    """A profile, the graph that ran and the modules of XLA where it holds them, and where it was read from."""
 
     path: str
     kind: str
     profile: Profile
     executed: Graph | None
+    modules: Mapping[str, Graph] = field(default_factory=dict)
 
 
 def read(identified: sniff.Identified, path: str) -> ForeignProfile:
@@ -42,7 +43,7 @@ def read(identified: sniff.Identified, path: str) -> ForeignProfile:
             f"'{path}' is no profile; pass a *.xplane.pb, the folder it lies in, a RunMetadata or a timeline"
         )
     recorded = read_recorded(identified.path, identified.kind)  # type: ignore[arg-type]
-    return ForeignProfile(path, identified.kind, recorded.profile, _executed(recorded.partitions))
+    return ForeignProfile(path, identified.kind, recorded.profile, _executed(recorded.partitions), recorded.modules)
 
 
 def _executed(partitions: tuple[Any, ...]) -> Graph | None:
@@ -66,11 +67,12 @@ def joined(evidence: Evidence, foreign: ForeignProfile) -> Evidence:
         evidence,
         environment={**evidence.environment, **_environment(foreign)},
         executed=foreign.executed or evidence.executed,
+        hlo={**evidence.hlo, **foreign.modules},
         profile=profile,
         profile_path=foreign.path,
         unprofiled_ns=(),
         replay={name: replace(record, durations_ns=()) for name, record in evidence.replay.items()},
-        static_reason=None if foreign.executed or evidence.executed else NOT_RUN,
+        static_reason=None if foreign.executed or evidence.executed or foreign.modules else NOT_RUN,
         notes=tuple(dict.fromkeys((*evidence.notes, *profile.notes))),
     )
 

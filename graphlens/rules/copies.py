@@ -90,10 +90,23 @@ def listed(copies: Sequence[Copy]) -> list[dict[str, Any]]:
     ]
 
 
+def of_one_device(copies: Sequence[Copy]) -> Sequence[Copy]:
+    """Return the copies of one device where all devices copy the same tensors, else all of them."""
+    devices: dict[str, list[Copy]] = defaultdict(list)
+    for copy in copies:
+        devices[_accelerator(copy)].append(copy)
+    tensors = {frozenset((copy.kind, copy.src, copy.dst, copy.bytes) for copy in own) for own in devices.values()}
+    first = next(iter(devices.values()), [])
+    return first if len(tensors) == 1 and len(first) * len(devices) == len(copies) else copies
+
+
+def _accelerator(copy: Copy) -> str:
+    return copy.dst_device if copy.kind == "host-to-device" else copy.src_device
+
+
 def device_of(copies: Iterable[Copy]) -> str:
     """Write the accelerators at one of the ends, as ``GPU:0 and GPU:1``."""
-    ends = (copy.dst_device if copy.kind == "host-to-device" else copy.src_device for copy in copies)
-    names = sorted({short_device(device) for device in ends} - {""})
+    names = sorted({short_device(_accelerator(copy)) for copy in copies} - {""})
     if len(names) > DEVICES_NAMED:
         return f"{len(names)} devices"
     return " and ".join(names) or "the device"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from graphlens.facts.core import Facts
+from graphlens.facts.memcpy_causes import OFFLOADED
 from graphlens.facts.transfers import Transfer
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.devices import Copy, CopyReason
@@ -16,6 +17,7 @@ from graphlens.rules.copies import (
     layers_of,
     listed,
     nodes_of,
+    of_one_device,
     over_the_bus,
     reason_of,
     saving_of,
@@ -24,6 +26,7 @@ from graphlens.rules.copies import (
 )
 from graphlens.rules.copy_fixes import fix_for, simulated_changes
 from graphlens.rules.needs import ACCELERATOR
+from graphlens.rules.offloads import both_ways, waits_for
 from graphlens.rules.phrases import counted
 from graphlens.rules.registry import found, rule
 
@@ -103,6 +106,7 @@ def _cause(facts: Facts, copy: Copy) -> tuple[str, CopyReason | None, str]:
 
 def _copies_of_one_cause(facts: Facts, group: Sequence[Transfer]) -> Finding:
     copies = [item.copy for item in group]
+    waits = waits_for(facts, group) if copies[0].reason == OFFLOADED else None
     return found(
         title=_title(facts, copies),
         nodes=nodes_of(facts, group),
@@ -113,8 +117,9 @@ def _copies_of_one_cause(facts: Facts, group: Sequence[Transfer]) -> Finding:
             "copies": listed(copies),
             "on_critical_path": any(copy.on_critical_path for copy in copies),
             **simulated_changes(facts, copies),
+            **(waits.evidence if waits else {}),
         },
-        reason=reason_of(copies),
+        reason=f"{both_ways(copies)}; {waits.words}" if waits else reason_of(copies),
         saving=saving_of(facts, group),
         fix=fix_for(facts, copies),
         floor="low",
@@ -122,15 +127,19 @@ def _copies_of_one_cause(facts: Facts, group: Sequence[Transfer]) -> Finding:
 
 
 def _title(facts: Facts, copies: Sequence[Copy]) -> str:
-    devices = f"host and {device_of(copies)}"
+    own = of_one_device(copies)
+    several = len(copies) > len(own)
+    device = f"each of {len(copies) // len(own)} devices" if several else device_of(copies)
+    devices = f"host and {device}"
     many = len({copy.kind for copy in copies}) > 1
     way = "between" if many else "from host to" if copies[0].kind == "host-to-device" else "from"
     if not many:
-        devices = device_of(copies) + (" to the host" if copies[0].kind == "device-to-host" else "")
+        devices = device + (" to the host" if copies[0].kind == "device-to-host" else "")
     where = layers_of(facts, copies)
-    verb = "would go" if copies[0].origin == "modelled" else "goes" if len(copies) == 1 else "go"
+    verb = "would go" if copies[0].origin == "modelled" else "goes" if len(own) == 1 else "go"
     cause = _CAUSES[copies[0].reason] + (f" in {where}" if where else "")
-    return f"{counted(len(copies), 'tensor')} {verb} {way} {devices} each step ({sized(copies)}): {cause}"
+    size = sized(own) + (" each" if several else "")
+    return f"{counted(len(own), 'tensor')} {verb} {way} {devices} each step ({size}): {cause}"
 
 
 _CAUSES: Final[Mapping[CopyReason | None, str]] = {
