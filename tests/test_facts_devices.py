@@ -163,7 +163,7 @@ def test_an_op_takes_the_time_of_its_kernels_and_shows_its_launch_apart():
     assert (rows["net/a"].self_ns, rows["net/a"].host_ns, rows["net/a"].timing) == (50, 5, "kernel")
     assert (rows["net/a"].calls_per_step, rows["net/a"].device, rows["net/a"].wall_share) == (1, "GPU:1", 0.55)
     assert (rows["net/b"].self_ns, rows["net/b"].host_ns, rows["net/b"].timing) == (3, None, "profile")
-    assert (rows["gemm"].self_ns, rows["gemm"].op) == (10, "Kernel"), "a kernel of which no op is known"
+    assert (rows["gemm"].self_ns, rows["gemm"].op) == (10, "Kernel (matmul)"), "a kernel of which no op is known"
 
 
 @cache

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from graphlens.facts.core import Facts
-from graphlens.facts.transfers import Transfer
-from graphlens.ir.devices import Copy, CopyCount, Counterfactual
+from graphlens.ir.devices import CopyCount, Counterfactual
+from graphlens.ir.run import CopyEvent, ProfiledDevice
 from graphlens.ir.sketch import sketch
 from graphlens.rules import find
 from graphlens.rules.copies import saving_of
@@ -105,12 +105,33 @@ def test_only_indexes_can_be_of_another_type(dtype: str, advice: str) -> None:
 
 def test_copies_of_several_devices_run_side_by_side() -> None:
     """Two devices lose 30 and 10 us to copies that nothing hides: without them the step is 30 us shorter, not 40."""
-    copy = Copy("a", "b", "CPU:0", "GPU:0", ns=30_000, kind="host-to-device", events=1)
-    other = replace(copy, dst_device="GPU:1", ns=10_000)
-    facts = Facts(sketch("x = Placeholder() float32[8]\ny = Relu(x) float32[8] 100us"))
+    facts = with_copies((0, 10, 40), (1, 10, 20))
     assert facts.step is not None
-    saving = saving_of(facts, [Transfer(copy), Transfer(other)])
-    assert saving.share == pytest.approx(30_000 / facts.step.median_ns)
+    assert len(facts.transfers) == 2
+    assert saving_of(facts, facts.transfers).share == pytest.approx(30_000 / facts.step.median_ns)
+
+
+def test_copies_of_one_device_that_overlap_are_waited_for_once() -> None:
+    """Of a step of 100 us the device copies from 10 to 60, twice at once for a while: no share is above what passed."""
+    facts = with_copies((0, 10, 50), (0, 20, 60))
+    assert facts.step is not None
+    assert saving_of(facts, facts.transfers).share == pytest.approx(50_000 / facts.step.median_ns)
+
+
+def with_copies(*copies: tuple[int, int, int]) -> Facts:
+    """Facts of steps in which no device computes, and devices copy from one microsecond to another."""
+    evidence = sketch("x = Placeholder() float32[8]\ny = Relu(x) float32[8] 100us")
+    assert evidence.profile is not None
+    events = tuple(
+        CopyEvent(
+            "host-to-device", "", "", step.start_ns + 1000 * first, step.start_ns + 1000 * last, device, "copies", 8,
+            f"a{first}",
+        )
+        for step in evidence.profile.steps
+        for device, first, last in copies
+    )  # fmt: skip
+    devices = tuple(ProfiledDevice(f"GPU:{number}", kind="GPU") for number in range(2))
+    return Facts(replace(evidence, profile=replace(evidence.profile, devices=devices, copies=events)))
 
 
 @pytest.mark.parametrize(("other_host", "idle"), [("a", 1), ("b", 0)], ids=["same machine", "another machine"])

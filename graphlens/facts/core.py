@@ -20,6 +20,7 @@ from graphlens.facts import (
     devices,
     flat,
     fusion,
+    kernel_work,
     ledger,
     memory,
     origins,
@@ -39,7 +40,7 @@ from graphlens.ir.analysis import CriticalPath, Figure, OpRow, Quality, Saving, 
 from graphlens.ir.devices import Copy, DeviceRow, Distribution, Memory, Roofline
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Op, op_of, topological_order
-from graphlens.ir.run import LedgerRow, OpTiming, Profile
+from graphlens.ir.run import Instruction, LedgerRow, OpTiming, Profile
 
 
 class Facts:
@@ -211,9 +212,19 @@ class Facts:
         """Return the bytes read and written by one execution of op ``name``; ``None`` where a shape is unknown."""
         return costs.cost_of(self.graph, name).bytes
 
+    def told(self, name: str) -> Instruction:
+        """Return what the profile tells of the instruction ``name`` of a compiled program; empty for any other op."""
+        profile = self.evidence.profile
+        return profile.instructions.get(name, Instruction()) if profile else Instruction()
+
+    @cached_property
+    def kernel_work(self) -> Mapping[str, kernel_work.Work]:
+        """Op -> operations and bytes of one of its kernels, as the profile tells them."""
+        return kernel_work.work_by_op(self.evidence.profile or Profile())
+
     @cached_property
     def roofline(self) -> Roofline | None:
-        """The machine's measured roof and the ops under it; ``None`` where it was not measured."""
+        """What the machine can do at best, and the ops under it; ``None`` where that is not known."""
         return roofline.roofline(self)
 
     @cached_property

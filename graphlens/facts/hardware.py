@@ -1,4 +1,4 @@
-"""What is known of the hardware that ran, or would run, the ops: generation and memory of GPUs, features of the CPU."""
+"""What is known of the hardware that ran, or would run, the ops: GPUs, peaks that a profile states, the CPU."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from graphlens.facts.pairs import short_device
 from graphlens.facts.placement.gpus import GPUS
+from graphlens.ir.devices import Roof
 
 if TYPE_CHECKING:
     from graphlens.facts.core import Facts
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 TENSOR_CORES_SINCE: Final = (7, 0)
 TF32_SINCE: Final = (8, 0)
 AMX: Final = "amx_bf16"  # the processor's own matrix unit for bfloat16, as Linux names it
+
+# What planes of devices call their peaks, and the units.
+_PEAKS: Final = {"peak_teraflops_per_second": 1e12, "peak_hbm_bw_gigabytes_per_second": 1e9}
 
 _CAPABILITY = re.compile(r"(\d+)\D+(\d+)")
 
@@ -89,6 +93,24 @@ def _recorded(facts: Facts) -> Iterator[KnownGpu]:
         capability = _capability(str(said.get("compute_capability", ""))) if isinstance(said, dict) else None
         if name in used and capability:
             yield KnownGpu(name, capability)
+
+
+def stated_roof(facts: Facts) -> Roof | None:
+    """Return the peaks that the profile states of the first device that ran kernels; ``None`` where it states none.
+
+    They are those of the data sheet: of a TPU's matrix unit in bfloat16, and of its memory.  All devices of a profile
+    are of one kind.
+    """
+    profile = facts.evidence.profile
+    for number in sorted({kernel.device for kernel in profile.kernels_on_device}) if profile else ():
+        device = profile.devices[number]  # type: ignore[union-attr]  # it is the profile of the kernels
+        peaks = [device.properties.get(name) for name in _PEAKS]
+        if all(isinstance(peak, (int, float)) and peak > 0 for peak in peaks):
+            flops_per_s, bytes_per_s = (
+                float(str(peak)) * unit for peak, unit in zip(peaks, _PEAKS.values(), strict=True)
+            )
+            return Roof(flops_per_s, bytes_per_s, "bfloat16", origin="static", device=device.name)
+    return None
 
 
 def _capability(text: str) -> tuple[int, int] | None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from graphlens.facts import costs
+from graphlens.facts.hardware import stated_roof
 from graphlens.facts.pairs import short_device
 from graphlens.ir.devices import Roof, Roofline, RoofPoint
 from graphlens.ir.graph import Op, input_specs
+from graphlens.ir.ops import family
 from graphlens.ir.run import OpTiming
 
 if TYPE_CHECKING:
     from graphlens.facts.asked import Facts
+    from graphlens.facts.kernel_work import Work
 
 _NS_PER_S: Final = 1e9
+_OTHER_LIMITS: Final = frozenset({"collective", "copy", "input"})
 
 
 def roofline(facts: Facts) -> Roofline | None:
@@ -21,11 +25,12 @@ def roofline(facts: Facts) -> Roofline | None:
 
     An op can be compared when its operations and bytes are known, when the profile timed it (the replay's times are
     inflated, an accelerator's op takes as long as its kernels), and when it ran on the roof's device in the roof's data
-    type; an op that only moves data has no type.  A profile that was taken elsewhere is compared with no roof.
+    type; an op that only moves data has no type.  A profile that was taken elsewhere is compared with no roof but the
+    peaks that it states itself, and there with the work that it tells.
     """
     roof = facts.evidence.roof
     if roof is None or facts.evidence.profile_path is not None:
-        return None
+        return _stated(facts)
     points = (_point(facts, roof, name, timing) for name, timing in facts.attribution.timings.items())
     return Roofline(roof, tuple(sorted((point for point in points if point), key=lambda point: -point.ns)))
 
@@ -43,6 +48,28 @@ def _point(facts: Facts, roof: Roof, name: str, timing: OpTiming) -> RoofPoint |
         return None
     flops, nbytes = (round(amount * timing.calls_per_step) for amount in (cost.flops, cost.bytes))
     return RoofPoint(name, op.type, flops, nbytes, ns, time_at_roof_ns(roof, flops, nbytes) / ns)
+
+
+def _stated(facts: Facts) -> Roofline | None:
+    roof = stated_roof(facts)
+    if roof is None:
+        return None
+    points = (_told(facts, roof, name, work) for name, work in facts.kernel_work.items())
+    return Roofline(roof, tuple(sorted((point for point in points if point), key=lambda point: -point.ns)))
+
+
+def _told(facts: Facts, roof: Roof, name: str, work: Work) -> RoofPoint | None:
+    """Return the point of an op whose work the profile tells.
+
+    A collective is bound by what lies between devices, of which no peak is stated.  What is faster than the memory
+    kept its tensors on the chip, and is not compared with it.
+    """
+    timing, op_type = facts.timing(name), facts.attribution.op_types.get(name, "")
+    if timing is None or not timing.self_ns or not work.nbytes or family(op_type) in _OTHER_LIMITS:
+        return None
+    flops, nbytes = (round((amount or 0) * timing.calls_per_step) for amount in (work.flops, work.nbytes))
+    share = time_at_roof_ns(roof, flops, nbytes) / timing.self_ns
+    return RoofPoint(name, op_type, flops, nbytes, timing.self_ns, share) if share <= 1 else None
 
 
 def time_at_roof_ns(roof: Roof, flops: int, nbytes: int) -> float:

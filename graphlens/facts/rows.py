@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import networkx as nx
 
 from graphlens.facts import costs, flat
+from graphlens.facts.kernel_work import Work
 from graphlens.ir.analysis import Figure, FigureNode, OpRow
 from graphlens.ir.graph import Op, data_inputs, op_of
 from graphlens.ir.ops import CONSTANTS, family, is_instruction
@@ -38,18 +39,18 @@ def _row(facts: Facts, op: Op) -> OpRow:
     origin = facts.origins.get(op.name, ()) if executed else ()
     written = op_of(facts.traced, origin[-1]) if origin and facts.traced is not None else op
     timing = facts.timing(op.name)
-    cost = costs.cost_of(facts.graph, op.name)
+    cost, work = costs.cost_of(facts.graph, op.name), facts.kernel_work.get(op.name, Work())
     return OpRow(
         name=op.name,
         op=written.type,
         scope=op.scope,
         device=op.device or (timing.device if timing else None),
-        executed_as=op.type if executed else facts.attribution.op_types.get(op.name),
+        executed_as=_ran_as(facts, op) if executed else facts.attribution.op_types.get(op.name),
         self_ns=timing.self_ns if timing else None,
         calls_per_step=timing.calls_per_step if timing else None,
-        flops=cost.flops,
-        bytes=cost.bytes,
-        source=written.source,
+        flops=work.flops if work.flops is not None else cost.flops,
+        bytes=work.nbytes if work.nbytes is not None else cost.bytes,
+        source=written.source or facts.told(op.name).source or None,
         phase=_phase(op.name) if facts.training else None,
         origin=origin,
         timing=timing.source if timing else None,
@@ -78,6 +79,7 @@ def _in_no_graph(facts: Facts) -> Iterator[tuple[str, OpTiming]]:
 def _row_of_profile(facts: Facts, name: str, timing: OpTiming) -> OpRow:
     """Return the row of an op of which only its name and its events are known."""
     kind = facts.attribution.op_types.get(name, "")
+    work, told = facts.kernel_work.get(name, Work()), facts.told(name)
     return OpRow(
         name=name,
         op=kind,
@@ -86,11 +88,16 @@ def _row_of_profile(facts: Facts, name: str, timing: OpTiming) -> OpRow:
         executed_as=kind,
         self_ns=timing.self_ns,
         calls_per_step=timing.calls_per_step,
+        flops=work.flops,
+        bytes=work.nbytes,
+        source=told.source or None,
         timing=timing.source,
         wall_share=timing.wall_share,
         layer=flat.layer_of(name),
         category=family(kind),
+        output=told.output or None,
         host_ns=timing.host_ns,
+        roof_share=facts.roof_shares.get(name),
     )
 
 

@@ -85,11 +85,21 @@ class _TpuReader:
         self.device, self.first_run = len(into.devices), len(into.runs)
         self.stat_names = stat_names(plane)
         self.lines = {line.name: line for line in plane.lines}
-        self.kinds = {key: _kind(meta, self.stat_names) for key, meta in plane.event_metadata.items()}
+        self.kinds = self._kinds()
         self.told: dict[str, Instruction] = {}
 
     def _events(self, line: str) -> Sequence[Any]:
         return self.lines[line].events if line in self.lines else ()
+
+    def _kinds(self) -> Mapping[int, _Kind]:
+        """Return what the events of each name share, by its number; a trace tells it at each of them."""
+        kinds: dict[int, _Kind] = {}
+        for event in (*self._events(_INSTRUCTIONS), *self._events(_COPIES)):
+            key = event.metadata_id
+            if key not in kinds:
+                meta = self.plane.event_metadata[key]
+                kinds[key] = _kind(meta, dict(values((*event.stats, *meta.stats), self.stat_names)))
+        return kinds
 
     def _place(self, line: str) -> Place:
         return Place(self.lines[line].timestamp_ns + self.shift_ns, line)
@@ -102,8 +112,8 @@ class _TpuReader:
         runs = []
         for event in self._events(_RUNS):
             name = self.plane.event_metadata[event.metadata_id].name
-            number = dict(values(event.stats, self.stat_names)).get("run_id", 0)
-            runs.append(Run(name, *self._place(_RUNS).span_ns(event), 0, int(number), device=self.device))
+            number = _amount(dict(values(event.stats, self.stat_names)).get("run_id")) or 0
+            runs.append(Run(name, *self._place(_RUNS).span_ns(event), 0, number, device=self.device))
         return sorted(runs, key=lambda run: run.start_ns)
 
     @cached_property
@@ -216,8 +226,7 @@ class _TpuReader:
         return {(module, start): readers[done] for module, start, done in awaited if done in readers}
 
 
-def _kind(meta: Any, names: Mapping[int, str]) -> _Kind:
-    stats = dict(values(meta.stats, names))
+def _kind(meta: Any, stats: Mapping[str, Any]) -> _Kind:
     text = split_instruction(meta.name)
     written_as = str(stats.get("tf_op", ""))
     category = stats.get("hlo_category") or (text.opcode if text and is_wait(text.opcode) else "")
@@ -237,7 +246,10 @@ def _kind(meta: Any, names: Mapping[int, str]) -> _Kind:
 
 
 def _amount(value: Any) -> int | None:
-    return int(value) if isinstance(value, (int, float)) else None
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def _output(text: Written | None) -> str:

@@ -109,7 +109,8 @@ def roofline_view(document: Document) -> RooflineView | None:
 
 def _basis(roof: Roof) -> str:
     threads = "" if roof.threads is None else f" with {plural(roof.threads, 'thread')}"
-    return f"{roof.dtype}{threads}, {roof.origin}"
+    origin = "as the profile states" if roof.origin == "static" else roof.origin
+    return f"{roof.dtype}{threads}, {origin}"
 
 
 def _drawing(roof: Roof, points: Sequence[RoofPoint], scope: Scope) -> Markup | None:

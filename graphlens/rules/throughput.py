@@ -128,9 +128,10 @@ def _slow_finding(facts: Facts, roof: Roof, kind: str, points: Sequence[RoofPoin
 def _reason(roof: Roof, points: Sequence[RoofPoint], ns: int, at_roof_ns: int) -> str:
     flops, nbytes = sum(point.flops for point in points), sum(point.bytes for point in points)
     rates = f"{format_flop_rate(roof.flops_per_s)} and {format_byte_rate(roof.bytes_per_s)}"
+    known = "were measured on" if roof.origin == "measured" else "the profile states of"
     return (
-        f"{format_flops(flops)} and {format_bytes(nbytes)} would take {format_ns(at_roof_ns)} at the {rates} that were "
-        f"measured on {roof.device or 'this machine'}; they took {format_ns(ns)} per step, which their work does not "
+        f"{format_flops(flops)} and {format_bytes(nbytes)} would take {format_ns(at_roof_ns)} at the {rates} that "
+        f"{known} {roof.device or 'this machine'}; they took {format_ns(ns)} per step, which their work does not "
         "explain"
     )
 
@@ -142,5 +143,5 @@ def _listed(facts: Facts, roof: Roof, point: RoofPoint) -> dict[str, Any]:
         "ns": point.ns,
         "reached_share": point.share,
         "limit": "memory bandwidth" if by_bytes else "arithmetic",
-        "output": ", ".join(map(str, facts.op(point.op).outputs)),
+        "output": ", ".join(map(str, facts.op(point.op).outputs)) if point.op in facts.graph else None,
     }
