@@ -91,7 +91,12 @@ def listed(copies: Sequence[Copy]) -> list[dict[str, Any]]:
 
 
 def of_one_device(copies: Sequence[Copy]) -> Sequence[Copy]:
-    """Return the copies of one device where all devices copy the same tensors, else all of them."""
+    """Return the copies of one device where all devices copy the same tensors, else all of them.
+
+    Copies that name no op at either end may be of any tensor.
+    """
+    if not all(copy.src or copy.dst for copy in copies):
+        return copies
     devices: dict[str, list[Copy]] = defaultdict(list)
     for copy in copies:
         devices[_accelerator(copy)].append(copy)
