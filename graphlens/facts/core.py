@@ -301,7 +301,7 @@ class Facts:
     @cached_property
     def device_uses(self) -> tuple[device_time.DeviceUse, ...]:
         """What the accelerators that ran kernels did in a typical step; none where no step is marked."""
-        return device_time.device_uses(self.evidence.profile or Profile(), self.device_busy, self.device_windows)
+        return device_time.device_uses(self.profile or Profile(), self.device_busy, self.device_windows)
 
     @cached_property
     def device_busy(self) -> Mapping[int, device_time.Busy]:
@@ -316,12 +316,12 @@ class Facts:
     @cached_property
     def device_windows(self) -> Mapping[int, device_time.Windows]:
         """The steps of each device of the profile, by its number."""
-        return device_time.windows_of(self.evidence.profile or Profile())
+        return device_time.windows_of(self.profile or Profile())
 
     @cached_property
     def devices(self) -> tuple[DeviceRow, ...]:
         """The accelerators of the profile with what each did; the idle ones too."""
-        return devices.device_rows(self.evidence.profile)
+        return devices.device_rows(self.profile)
 
     @cached_property
     def distribution(self) -> Distribution | None:

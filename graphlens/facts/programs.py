@@ -12,6 +12,8 @@ from statistics import median
 from typing import Final, TypeVar
 
 from graphlens.facts.devices import merged
+from graphlens.facts.hosts import has_own_steps
+from graphlens.ir.instructions import module_names
 from graphlens.ir.program import BY_IMPORTANCE, Role
 from graphlens.ir.run import NO_RUN, STEP_MARKER, KernelEvent, OpEvent, Profile, Run, Span, host_of_thread
 from graphlens.units import format_ns
@@ -102,18 +104,22 @@ def programs_of(profile: Profile | None, wanted: str | None = None) -> Programs:
     if profile is None or not profile.runs:
         return Programs(profile=profile)
     nodes = _nodes_by_run(profile)
-    found = _ordered(_programs(profile, nodes), wanted)
+    found = _ordered([*_programs(profile, nodes), *_on_devices(profile)], wanted)
+    if wanted is None and has_own_steps(profile):
+        found.sort(key=lambda one: not _runs_in_steps(profile, one))
     if not found:
         return Programs(profile=profile)
     first, others = found[0], found[1:]
+    if _is_our_own(profile):
+        first = replace(first, period_ns=None)
     works = first.role in WORK or wanted is not None
     if profile.kernels_on_device or profile.copies:  # a function returns before the kernels that it launched have run
-        return Programs(tuple(found), first if works else None, profile)
+        shown = profile if wanted is None else _with_steps_of(profile, first)
+        return Programs((first, *others), first if works else None, shown)
     if not works:
         return Programs(tuple(found), None, profile, (NO_FUNCTION,))
     if _is_our_own(profile):
-        called_by_us = replace(first, period_ns=None)
-        return Programs((called_by_us, *others), called_by_us, profile)
+        return Programs((first, *others), first, profile)
     judged = replace(first, steps=_windows(profile, first, wanted is not None))
     return Programs(
         (judged, *others), judged, _of_program(profile, judged, others), tuple(_notes(profile, judged, nodes))
@@ -143,6 +149,41 @@ def _programs(profile: Profile, nodes: _Nodes) -> list[ProgramRuns]:
         _program(profile, members[0][0], role, sorted(run for _, runs in members for run in runs), extent_ns)
         for (_, role, _), members in groups.items()
     ]
+
+
+def _on_devices(profile: Profile) -> Iterator[ProgramRuns]:
+    """Yield the programs that devices report themselves; one that several of them run is one program."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for position, run in enumerate(profile.runs):
+        if run.device is not None:
+            groups[run.program].append(position)
+    names = module_names(groups)
+    for program, runs in groups.items():
+        role: Role = "step" if any(_is_in_a_step(profile, profile.runs[position]) for position in runs) else "cluster"
+        yield _program(profile, names[program], role, runs, _extent_ns(profile))
+
+
+def _is_in_a_step(profile: Profile, run: Run) -> bool:
+    steps = profile.devices[run.device].steps if run.device is not None else ()
+    return any(step.start_ns <= run.start_ns < step.end_ns for step in steps)
+
+
+def _runs_in_steps(profile: Profile, program: ProgramRuns) -> bool:
+    return _is_in_a_step(profile, profile.runs[program.runs[0]])
+
+
+def _with_steps_of(profile: Profile, program: ProgramRuns) -> Profile:
+    """Return the profile with the runs of ``program`` as the steps of its devices; as it is where a host ran it."""
+    steps: dict[int, list[Span]] = defaultdict(list)
+    for position in program.runs:
+        run = profile.runs[position]
+        if run.device is not None:
+            own = steps[run.device]
+            own.append(Span(program.name, run.start_ns, run.end_ns, run.thread, len(own), run=position))
+    if not steps:
+        return profile
+    devices = [replace(device, steps=tuple(steps[number])) for number, device in enumerate(profile.devices)]
+    return replace(profile, devices=tuple(devices))
 
 
 def _runs_by_host(profile: Profile) -> Mapping[int, Sequence[int]]:
@@ -261,10 +302,10 @@ def _steps_of(profile: Profile, positions: Iterable[int]) -> tuple[list[Span], i
 
 def _period_ns(runs: Sequence[Run]) -> int | None:
     """Return the usual time between two calls on one thread: what lies between them is the program's around it."""
-    threads: dict[int, list[int]] = defaultdict(list)
+    threads: dict[tuple[int, int | None], list[int]] = defaultdict(list)
     for run in runs:
         if not run.traced and run.elements != 0:
-            threads[run.thread].append(run.start_ns)
+            threads[run.thread, run.device].append(run.start_ns)
     between = [later - earlier for starts in threads.values() for earlier, later in pairwise(starts)]
     return round(median(between)) if between else None
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Final
 
@@ -15,6 +17,7 @@ WAITS: Final = frozenset({COPY_START, COPY_DONE})
 ELEMENTWISE: Final = "elementwise and other"
 CUSTOM_CALL: Final = "custom call"
 
+_FINGERPRINT = re.compile(r"\(\d+\)$")  # behind the name of a module
 # Numbers and marks that XLA's passes put behind the name of an instruction, and its backends behind that of a kernel.
 _MARKS = re.compile(r"(\.(clone|remat\d*|\d+)|_\d+)+$")
 # Kernels of libraries, and of the collectives: XLA calls them from instructions whose names may tell nothing.
@@ -139,3 +142,14 @@ def is_wait(category: str) -> bool:
     (True, False)
     """
     return category in WAITS
+
+
+def module_names(programs: Iterable[str]) -> Mapping[str, str]:
+    """Return what to put in front of the instructions of each program: its name, with the fingerprint where it must be.
+
+    >>> dict(module_names(["jit_f(17)", "jit_g(18)", "jit_g(19)"]))
+    {'jit_f(17)': 'jit_f', 'jit_g(18)': 'jit_g(18)', 'jit_g(19)': 'jit_g(19)'}
+    """
+    short = {program: _FINGERPRINT.sub("", program) for program in programs}
+    count = Counter(short.values())
+    return {program: name if count[name] == 1 else program for program, name in short.items()}

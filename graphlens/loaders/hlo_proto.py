@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 from graphlens.ir.graph import Call, Function, Graph, Op, TensorSpec
+from graphlens.ir.instructions import module_names
 from graphlens.loaders.linking import Linker
-from graphlens.loaders.planes import bytes_of, module_names, stat_names
+from graphlens.loaders.planes import bytes_of, stat_names
 from graphlens.loaders.schema import hlo_proto
 from graphlens.loaders.sources import is_framework
 

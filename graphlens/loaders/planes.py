@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 PS_PER_NS: Final = 1000
 XLA_KERNEL: Final = "XlaKernel"  # the type of an instruction, which is called after its module
-
-_FINGERPRINT = re.compile(r"\(\d+\)$")  # behind the name of a module of XLA
 
 
 class Place(NamedTuple):
@@ -47,14 +43,3 @@ def bytes_of(stats: Iterable[Any], names: Mapping[int, str], name: str) -> Itera
     for stat in stats:
         if names.get(stat.metadata_id) == name and stat.bytes_value:
             yield stat.bytes_value
-
-
-def module_names(programs: Iterable[str]) -> Mapping[str, str]:
-    """Return what to put in front of the instructions of each program: its name, with the fingerprint where it must be.
-
-    >>> dict(module_names(["jit_f(17)", "jit_g(18)", "jit_g(19)"]))
-    {'jit_f(17)': 'jit_f', 'jit_g(18)': 'jit_g(18)', 'jit_g(19)': 'jit_g(19)'}
-    """
-    short = {program: _FINGERPRINT.sub("", program) for program in programs}
-    count = Counter(short.values())
-    return {program: name if count[name] == 1 else program for program, name in short.items()}

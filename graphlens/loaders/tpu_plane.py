@@ -17,12 +17,12 @@ from itertools import zip_longest
 from typing import Any, Final
 
 from graphlens.ir.graph import TensorSpec
-from graphlens.ir.instructions import COPY_DONE, COPY_START, is_wait
+from graphlens.ir.instructions import COPY_DONE, COPY_START, is_wait, module_names
 from graphlens.ir.run import NO_RUN, CopyDirection, CopyEvent, DeviceEvent, Instruction, ProfiledDevice, Run, Span
 from graphlens.loaders.annotations import made_of, split_op
 from graphlens.loaders.events import Events
 from graphlens.loaders.hlo import Written, specs, split_instruction
-from graphlens.loaders.planes import XLA_KERNEL, Place, module_names, stat_names, values
+from graphlens.loaders.planes import XLA_KERNEL, Place, stat_names, values
 
 _STEPS: Final = "Steps"
 _RUNS: Final = "XLA Modules"

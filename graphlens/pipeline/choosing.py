@@ -24,6 +24,8 @@ def choose(evidence: Evidence, wanted: str | None = None) -> Evidence:
     if wanted is not None and named(ran, wanted) is None and _by_id(evidence, wanted) is None:
         raise UsageError(_none_such(wanted, ran, evidence.programs))
     judged = named(ran, wanted) if wanted is not None else next(iter(ran), None)
+    if wanted is not None and judged is not None:
+        evidence = _with_its_module(evidence, judged)
     known = _by_id(evidence, wanted) if wanted is not None else None
     graphs = known or next((one for one in evidence.programs if judged and one.name == judged.name), None)
     return _with_graphs(replace(evidence, program=graphs.name if graphs and graphs.name else wanted), graphs)
@@ -45,6 +47,14 @@ def _with_graphs(evidence: Evidence, program: Program | None) -> Evidence:
         training=program.training,
         target=replace(evidence.target, signature=program.signature or evidence.target.signature),
     )
+
+
+def _with_its_module(evidence: Evidence, program: ProgramRuns) -> Evidence:
+    """Return the evidence of a program that devices report themselves without the graphs of the other ones."""
+    runs = evidence.profile.runs if evidence.profile else ()
+    if any(runs[position].device is None for position in program.runs):
+        return evidence
+    return replace(evidence, hlo={name: graph for name, graph in evidence.hlo.items() if name == program.name})
 
 
 def _none_such(wanted: str, ran: tuple[ProgramRuns, ...], known: tuple[Program, ...]) -> str:
