@@ -203,8 +203,25 @@ def _event(
 ) -> tuple[str, int, int, dict[str, object]]:
     fields = dict(walk(event))
     start = (only(line, 3) or [0])[0] * 1000 + signed(fields.get(2, 0))
-    stats = {}
-    for stat in only(event, 4):
+    stats = _statistics(only(event, 4), stat_names)
+    return names.get(fields.get(1, 0), ""), start, start + fields.get(3, 0), stats
+
+
+def statistics_of_names(profile: bytes) -> dict[str, dict[str, dict[str, object]]]:
+    """Return plane -> name of events -> the statistics that all of them share."""
+    found: dict[str, dict[str, dict[str, object]]] = {}
+    for plane in only(profile, 1):
+        stat_names = _names(plane, 5)
+        metas = [only(entry, 2)[0] for entry in only(plane, 4)]
+        found[b"".join(only(plane, 2)).decode()] = {
+            b"".join(only(meta, 2)).decode("utf-8", "replace"): _statistics(only(meta, 5), stat_names) for meta in metas
+        }
+    return found
+
+
+def _statistics(stats: list[bytes], stat_names: dict[int, str]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for stat in stats:
         parts = dict(walk(stat))
         if 7 in parts:
             value: object = stat_names[parts[7]]
@@ -212,5 +229,5 @@ def _event(
             value = parts[5].decode()
         else:
             value = parts.get(4, parts.get(3, parts.get(2)))
-        stats[stat_names[parts.get(1, 0)]] = value
-    return names.get(fields.get(1, 0), ""), start, start + fields.get(3, 0), stats
+        found[stat_names[parts.get(1, 0)]] = value
+    return found

@@ -152,26 +152,6 @@ def test_a_copy_that_does_not_say_its_way_or_its_size_is_kept_as_unknown():
     assert (copy.kind, copy.nbytes) == (None, None)
 
 
-def test_a_tpus_instructions_are_its_kernels_and_a_loop_is_what_runs_in_it():
-    profile = (
-        Device("/device:TPU:0")
-        .event("XLA Modules", "jit_step", 0, 100)
-        .event("XLA Ops", "while.1", 0, 60)
-        .event("XLA Ops", "fusion.1", 0, 20, of_name={"tf_op": "body/a:MatMul"})
-        .event("XLA Ops", "fusion.1", 20, 40)
-        .event("XLA Ops", "copy.3", 60, 70)
-        .event("Async XLA Ops", "copy-start", 0, 90)
-        .event("Steps", "3", 0, 100)
-        .read()
-    )
-    assert [(kernel.name, kernel.node) for kernel in profile.kernels_on_device] == [
-        ("fusion.1", "body/a"),
-        ("fusion.1", "body/a"),
-        ("copy.3", ""),
-    ]
-    assert profile.devices[0].name == "TPU:0"
-
-
 def test_a_device_without_events_is_listed_with_what_is_known_of_it():
     space = xspace()(hostnames=["worker-3"])
     Device("/device:GPU:0", space, clock_rate=1_530_000)

@@ -172,14 +172,21 @@ def _argument(name: str, known: Known) -> str:
 
 def _result(start: str, known: Known) -> str:
     """Name what becomes of a copy: a result of the program by its number, where its graph tells that."""
-    graph = known.graph
-    awaited = (
-        [name for name in graph.successors(start) if op_of(graph, name).type == COPY_DONE] if start in graph else []
-    )
+    wire = result_of(start, known.graph)
+    return f"result {wire.dst_port} of {start.rpartition('/')[0]}" if wire else "a result"
+
+
+def result_of(start: str, graph: nx.MultiDiGraph) -> Wire | None:
+    """Return by which way a copy becomes a result of its program; ``None`` where it does not, or no graph tells."""
+    awaited = [name for name in (graph.successors(start) if start in graph else ()) if _type(graph, name) == COPY_DONE]
     for _, reader, edge in graph.out_edges(awaited, data="edge"):
-        if op_of(graph, reader).type == "tuple" and not graph.out_degree(reader):
-            return f"result {edge.dst_port} of {start.rpartition('/')[0]}"
-    return "a result" if start else "a value"
+        if _type(graph, reader) == "tuple" and not graph.out_degree(reader):
+            return Wire(reader, edge.src_port, edge.dst_port)
+    return None
+
+
+def _type(graph: nx.MultiDiGraph, name: str) -> str:
+    return op_of(graph, name).type
 
 
 def _written(name: str, known: Known) -> str:

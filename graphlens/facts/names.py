@@ -62,7 +62,7 @@ def kernel_name(kernel: DeviceEvent) -> tuple[str, str]:
 
 def _known_by_name(kernel: str) -> str:
     library = library_family(kernel)
-    return f"{KERNEL} ({library})" if library else fusion_kernel(kernel) or KERNEL
+    return fusion_kernel(kernel) or (f"{KERNEL} ({library})" if library else KERNEL)
 
 
 def kernels_as_ops(profile: Profile) -> list[OpEvent]:

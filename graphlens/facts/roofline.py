@@ -9,6 +9,7 @@ from graphlens.facts.hardware import stated_roof
 from graphlens.facts.pairs import short_device
 from graphlens.ir.devices import Roof, Roofline, RoofPoint
 from graphlens.ir.graph import Op, input_specs
+from graphlens.ir.instructions import HOST_COPY
 from graphlens.ir.ops import family
 from graphlens.ir.run import OpTiming
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from graphlens.facts.kernel_work import Work
 
 _NS_PER_S: Final = 1e9
-_OTHER_LIMITS: Final = frozenset({"collective", "copy", "input"})
+_OTHER_LIMITS: Final = frozenset({"collective", "copy", HOST_COPY, "input"})
 
 
 def roofline(facts: Facts) -> Roofline | None:

@@ -13,7 +13,7 @@ import networkx as nx
 from graphlens.errors import UsageError
 from graphlens.facts.crossing import UNKNOWN, Cause, Crossing, End, Kernels, Memory, cause_of, is_accelerator, shape_ops
 from graphlens.facts.device_time import Busy
-from graphlens.facts.memcpy_causes import Known, cause_of_event, ends_of, memories_of
+from graphlens.facts.memcpy_causes import Known, cause_of_event, ends_of, memories_of, result_of
 from graphlens.facts.memcpys import join
 from graphlens.facts.names import Names
 from graphlens.facts.pairs import Pair, memory_of, pairs_of, short_device
@@ -191,6 +191,10 @@ def _alone(run: _Run, events: Sequence[CopyEvent]) -> Copy:
     device = run.profile.devices[first.device]
     cause = cause_of_event(first, device.name, run.known, run.facts.kernels)
     src, dst = ends_of(first)
+    is_in_program = first.op == COPY_START
+    if is_in_program and not dst:
+        result = result_of(first.node, run.graph)
+        dst = result.reader if result else ""
     host = f"{device.host}/" if device.host and len(run.profile.hosts) > 1 else ""
     places = [_place(host, device, memory) if first.kind else "" for memory in memories_of(first)]
     copy = Copy(
@@ -203,6 +207,7 @@ def _alone(run: _Run, events: Sequence[CopyEvent]) -> Copy:
         detail=cause.detail,
         at_fault=cause.at_fault,
         tensor=run.profile.instructions.get(first.node, Instruction()).output or None,
+        on_critical_path=first.node in run.on_path if is_in_program and run.on_path is not None else None,
     )
     return _as_reported(run, copy, events)
 

@@ -16,6 +16,7 @@ WAITS: Final = frozenset({COPY_START, COPY_DONE})
 
 ELEMENTWISE: Final = "elementwise and other"
 CUSTOM_CALL: Final = "custom call"
+HOST_COPY: Final = "copy between host and device"
 
 _FINGERPRINT = re.compile(r"\(\d+\)$")  # behind the name of a module
 # Numbers and marks that XLA's passes put behind the name of an instruction, and its backends behind that of a kernel.
@@ -36,7 +37,8 @@ _FUSION_KERNEL = re.compile(r"^(loop|input|gemm|triton|wrapped|fused|cudnn|cubla
 # the names that its passes give to fusions (after what they compute last) and to the calls of libraries.
 _FAMILIES: Final = (
     ("collective", r"all[-_]?reduce|all[-_]?gather|reduce[-_]?scatter|all[-_]?to[-_]?all|collective|nccl|rccl|psum"),
-    ("copy", r"^copy-(start|done)|^(host )?(send|recv)(-done)?$|memcpy"),
+    (HOST_COPY, r"^to (device|host)$"),
+    ("copy", r"^within the device$|^copy-(start|done)|^(host )?(send|recv)(-done)?$|memcpy"),
     ("input", r"infeed|outfeed"),
     ("convolution", r"conv(olution)?(?![a-z])|cudnn-conv"),
     ("matmul", r"(?<![a-z])dot(?![a-z])|gemm|matmul|cublas|einsum|fmha|ragged-dot"),
@@ -55,8 +57,10 @@ _FAMILIES: Final = (
 )
 _PATTERNS: Final = tuple((name, re.compile(pattern)) for name, pattern in _FAMILIES)
 
-# They say that something was compiled, and not what.
-_OPEN = re.compile(r"^(custom-call|custom fusion|output fusion|fusion|async-(start|done)|call|triton_kernel)")
+# They say that something was compiled or copied, and not what.
+_OPEN = re.compile(
+    r"^(copy-(start|done)|custom-call|custom fusion|output fusion|fusion|async-(start|done)|call|triton_kernel)"
+)
 # A TPU has no unit for matrix products but that of convolutions: XLA calls both by one word.
 _CONVOLUTION = re.compile(r"^convolution")
 
@@ -65,6 +69,8 @@ _CONVOLUTION = re.compile(r"^convolution")
 def family_of(word: str) -> str:
     """Return the family of an instruction, by its opcode, its category or its name; a word in brackets decides.
 
+    >>> family_of("copy-done (to host)"), family_of("copy-done (within the device)")
+    ('copy between host and device', 'copy')
     >>> family_of("loop fusion"), family_of("cudnn-conv-bw-filter"), family_of("all-reduce"), family_of("copy-done")
     ('elementwise and other', 'convolution', 'collective', 'copy')
     >>> family_of("gemm_fusion_dot"), family_of("input_reduce_fusion"), family_of("loop_transpose_fusion")
@@ -103,6 +109,8 @@ def instruction_type(instruction: str, kernel: str, category: str = "", made_of:
     'custom-call (matmul)'
     >>> instruction_type("fusion.3", "fusion_3", "convolution fusion", "dot_general")
     'convolution fusion (dot_general)'
+    >>> instruction_type("copy-done.2", "copy-done.2", "copy-done", "to device")
+    'copy-done (to device)'
     >>> instruction_type("loop_add_fusion.4", "loop_add_fusion_4", made_of="AddV2")
     'loop_add_fusion'
     """

@@ -129,7 +129,7 @@ class DeviceEvent(NamedTuple):
     the position in ``Profile.devices``, ``run`` that in ``Profile.runs``.  ``category`` is the compiler's word for the
     instruction (``loop fusion``, ``all-reduce``), ``flops`` and ``nbytes`` what it says of the work of one execution;
     both ``None`` where the profile does not say.  ``made_of`` is the type of the op behind the instruction (``MatMul``,
-    ``dot_general``).
+    ``dot_general``), or the way that a copy goes which it starts or awaits.
     """
 
     name: str

@@ -32,6 +32,11 @@ _COPIES: Final = "Async XLA Ops"
 _TPU_PLANE = re.compile(r"^/device:TPU:\d+$")
 _LAYOUT = re.compile(r"[a-z]\w*\[[^\]]*\](\{[^}]*\})?")  # behind data type and shape of an array
 _MEMORY = re.compile(r"S\((\d+)\)")  # in a layout: the memory of an array; none is that of the device
+_WAYS: Final[Mapping[CopyDirection | None, str]] = {
+    "host-to-device": "to device",
+    "device-to-host": "to host",
+    "device-to-device": "within the device",
+}
 _HOST_MEMORY: Final = "5"  # as XLA numbers them (Layout::kHostMemorySpace)
 
 
@@ -58,7 +63,8 @@ class _Kind:
     """What all events of one name share: an instruction of one program.
 
     ``module`` is the number of its program, ``op`` the name and type of the TensorFlow op that it was made of (empty
-    for another front end), ``text`` the instruction as XLA writes it, where the profile has that.
+    for another front end), ``made_of`` that type for every front end (of a copy the way it goes), ``text`` the
+    instruction as XLA writes it, where the profile has that.
     """
 
     name: str
@@ -199,7 +205,7 @@ class _TpuReader:
         run = self._run_at(start_ns)
         node, reader = self._named(start.name, run), self._readers.get(start.key, "")
         source = _source(start) if start.category == COPY_START else ""
-        arrays, memories = _moved(start)
+        arrays, memories = _moved(start.text)
         self.told[node] = start.told._replace(output=str(arrays[0]) if arrays else "")
         return CopyEvent(
             _direction(memories),
@@ -237,7 +243,7 @@ def _kind(meta: Any, stats: Mapping[str, Any]) -> _Kind:
         flops=_amount(stats.get("flops")),
         nbytes=_amount(stats.get("bytes_accessed")),
         op=split_op(written_as),
-        made_of=made_of(written_as),
+        made_of=_WAYS.get(_direction(_moved(text)[1]), "") if is_wait(str(category)) else made_of(written_as),
         told=Instruction(
             split_op(written_as)[0] or written_as.rstrip(":"), str(stats.get("source", "")), _output(text)
         ),
@@ -261,14 +267,14 @@ def _source(kind: _Kind) -> str:
     return next(iter(kind.text.operands), "") if kind.text else ""
 
 
-def _moved(kind: _Kind) -> tuple[Sequence[TensorSpec], Sequence[str]]:
+def _moved(text: Written | None) -> tuple[Sequence[TensorSpec], Sequence[str]]:
     """Return the copy and its original, with the memories that they are in: empty for that of the device.
 
     A copy's start gives a tuple of both; what waits for it takes that tuple.
     """
-    if kind.text is None:
+    if text is None:
         return (), ()
-    both = kind.text.shape if kind.text.opcode == COPY_START else kind.text.inside
+    both = text.shape if text.opcode == COPY_START else text.inside
     memories = [_MEMORY.search(layout) for layout in _LAYOUT.findall(both)]
     return specs(both)[:2], [found[1] if found else "" for found in memories[:2]]
 

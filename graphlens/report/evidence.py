@@ -6,7 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from graphlens.units import UNKNOWN, format_bytes, format_count, format_flops, format_ns, format_share
+from graphlens.units import (
+    UNKNOWN,
+    format_byte_rate,
+    format_bytes,
+    format_count,
+    format_flop_rate,
+    format_flops,
+    format_ns,
+    format_share,
+)
 
 Format = Callable[[Any], str]
 
@@ -74,6 +83,10 @@ def _format_for(key: str) -> Format:
     for suffix, format_unit in _UNITS.items():
         if key == suffix[1:] or key.endswith(suffix):
             return _rounded(format_unit)
+    if key.endswith("bytes_per_s"):
+        return _rounded(format_byte_rate)
+    if key.endswith("flops_per_s"):
+        return _rounded(format_flop_rate)
     if key.startswith("bytes_per_"):
         return _rounded(format_bytes)
     words = key.split("_")

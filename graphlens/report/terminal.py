@@ -26,6 +26,7 @@ FINDINGS_SHOWN = 8
 OPS_SHOWN = 10
 BAR_CELLS = 20
 NAME_CHARACTERS = 40
+OP_CHARACTERS = 22  # with a name, a time and a share beside it, 80 columns
 
 _SEVERITY_STYLES = {"high": "bold red", "medium": "bold yellow", "low": "cyan", "info": "dim"}
 _GRADE_STYLES = {"good": "green", "fair": "yellow", "poor": "bold red", "none": "dim"}
@@ -247,7 +248,7 @@ def _ops(view: View) -> Iterable[RenderableType]:
     for row in shown:
         cells = dict(zip(keys, row.cells, strict=True))
         share = cells["wall_share"].text if "wall_share" in cells else ""
-        table.add_row(cells["self_ns"].text, share, _short(row.op, 20), _short(row.name[shared:], 40))
+        table.add_row(cells["self_ns"].text, share, _short(row.op, OP_CHARACTERS), _short(row.name[shared:], 40))
     yield Padding(table, (0, 0, 0, 2))
     if view.ops.total > OPS_SHOWN:
         yield Text(f"  of {plural(view.ops.total, 'op')}", "dim")

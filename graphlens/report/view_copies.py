@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from graphlens.ir.analysis import Document, Figure, FigureNode, OpRow
+from graphlens.ir.analysis import Document, Figure, FigureNode, OpRow, StepTime
 from graphlens.ir.devices import Copy
 from graphlens.ir.run import Origin
 from graphlens.report.ink import crossing, source_memory, target_memory
@@ -104,7 +104,9 @@ def copies_view(document: Document) -> CopiesView | None:
     scope = scope_of(name for copy in copies for name in (copy.src, copy.dst))
     return CopiesView(
         summary=_summary(copies),
-        groups=tuple(_group(members, rows, index < FIGURE_LIMIT) for index, members in enumerate(groups)),
+        groups=tuple(
+            _group(members, rows, index < FIGURE_LIMIT, document.step) for index, members in enumerate(groups)
+        ),
         events=any(copy.events for copy in copies),
         overlap=any(copy.overlap_share is not None for copy in copies),
         critical=any(copy.on_critical_path is not None for copy in copies),
@@ -192,7 +194,7 @@ def _weight(group: Sequence[Copy]) -> tuple[bool, int, int, int]:
     return (modelled, -ns, -size, -len(group))
 
 
-def _group(copies: Sequence[Copy], rows: Mapping[str, OpRow], drawn: bool) -> CopyGroup:
+def _group(copies: Sequence[Copy], rows: Mapping[str, OpRow], drawn: bool, step: StepTime | None) -> CopyGroup:
     critical = sum(copy.on_critical_path is True for copy in copies)
     unknown = sum(copy.on_critical_path is None for copy in copies)
     arrows = _figured(copies)
@@ -203,13 +205,19 @@ def _group(copies: Sequence[Copy], rows: Mapping[str, OpRow], drawn: bool) -> Co
         count=format_count(len(copies)),
         events=format_count(sum(copy.events for copy in copies)),
         size=_sum_of([_step_bytes(copy) for copy in copies], format_bytes, UNKNOWN),
-        time=_sum_of([copy.ns for copy in copies], format_ns, _time(None, copies[0].origin)),
+        time=_sum_of([copy.ns for copy in copies], format_ns, _time(None, copies[0].origin))
+        + _overlapping(copies, step),
         critical=UNKNOWN if unknown == len(copies) else format_count(critical),
         modelled=copies[0].origin == "modelled",
         figure=_figure(arrows, hidden, rows) if drawn else None,
         sizes={ends: crossing(members) for ends, members in arrows.items()},
         note=f"{plural(hidden, 'more copy')} of this group not drawn." if hidden else "",
     )
+
+
+def _overlapping(copies: Sequence[Copy], step: StepTime | None) -> str:
+    """Say that copies ran beside each other, where their times sum to more than the step."""
+    return " in sum" if step is not None and sum(copy.ns or 0 for copy in copies) > step.median_ns else ""
 
 
 def _step_bytes(copy: Copy) -> int | None:

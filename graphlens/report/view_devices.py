@@ -18,6 +18,8 @@ from graphlens.units import format_byte_rate, format_bytes, format_count, format
 # A pod of hundreds of devices is in the JSON; a reader needs those that did something first.
 DEVICE_LIMIT = 64
 BUSIEST = 3
+# Below this share of the time of kernels, waiting for copies is not what a device does.
+WAITS_SHOWN = 0.01
 # The order from top to bottom, and the words of a lane.
 LANES = {
     "compute": "compute",
@@ -122,7 +124,10 @@ def _first_of(host: str, rows: Sequence[DeviceRow]) -> int:
 def _summary(rows: Sequence[DeviceRow]) -> str:
     empty = sum(map(is_empty, rows))
     said = plural(len(rows), "device")
-    return f"{said}, {empty} of them empty: nothing ran there" if empty else said
+    said = f"{said}, {empty} of them empty: nothing ran there" if empty else said
+    waits_ns, ran_ns = sum(row.wait_ns or 0 for row in rows), sum(row.kernel_ns or 0 for row in rows)
+    waiting = waits_ns >= WAITS_SHOWN * ran_ns > 0
+    return f"{said}; waiting for copies in {format_share(waits_ns / ran_ns)} of what they ran" if waiting else said
 
 
 def _hardware(rows: Sequence[DeviceRow]) -> tuple[tuple[str, tuple[tuple[str, Cell], ...]], ...]:

@@ -114,7 +114,7 @@ def _copies_of_one_cause(facts: Facts, group: Sequence[Transfer]) -> Finding:
             "bytes_per_step": bytes_per_step(copies),
             "reason": copies[0].reason,
             "origin": copies[0].origin,
-            "copies": listed(copies),
+            "copies": listed(of_one_device(copies)),
             "on_critical_path": any(copy.on_critical_path for copy in copies),
             **simulated_changes(facts, copies),
             **(waits.evidence if waits else {}),

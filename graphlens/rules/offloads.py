@@ -40,7 +40,7 @@ class Waits:
             "bytes_per_device": self.nbytes,
             "waiting_ns": self.waiting_ns,
             "copying_ns": self.copying_ns,
-            "bytes_per_s": self.bytes_per_s,
+            "link_bytes_per_s": self.bytes_per_s,
         }
 
     @property
