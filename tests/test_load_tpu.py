@@ -292,6 +292,12 @@ def test_a_program_that_ran_outside_of_the_steps_is_not_judged_with_them():
     assert list(modules) == ["jit_step"]
 
 
+def test_what_tensorflow_compiled_is_joined_to_its_own_graph():
+    recorded = with_modules(Tpu().run(0, 100).op("fusion.1", 0, 90, tf_op="body/a:MatMul"), PROGRAM)
+    assert recorded.modules == {}
+    assert [kernel.node for kernel in recorded.profile.kernels_on_device] == ["body/a"]
+
+
 def test_a_damaged_module_leaves_the_events():
     recorded = with_modules(Tpu().offloading(), PROGRAM, damaged=True)
     assert recorded.modules == {}

@@ -11,6 +11,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Final, TypeVar
 
+from graphlens.facts.device_time import Windows
 from graphlens.facts.devices import merged
 from graphlens.facts.hosts import has_own_steps
 from graphlens.ir.instructions import module_names
@@ -106,7 +107,8 @@ def programs_of(profile: Profile | None, wanted: str | None = None) -> Programs:
     nodes = _nodes_by_run(profile)
     found = _ordered([*_programs(profile, nodes), *_on_devices(profile)], wanted)
     if wanted is None and has_own_steps(profile):
-        found.sort(key=lambda one: not _runs_in_steps(profile, one))
+        in_steps = _in_device_steps(profile)
+        found.sort(key=lambda one: in_steps.isdisjoint(one.runs))
     if not found:
         return Programs(profile=profile)
     first, others = found[0], found[1:]
@@ -157,19 +159,20 @@ def _on_devices(profile: Profile) -> Iterator[ProgramRuns]:
     for position, run in enumerate(profile.runs):
         if run.device is not None:
             groups[run.program].append(position)
-    names = module_names(groups)
+    names, extent_ns, in_steps = module_names(groups), _extent_ns(profile), _in_device_steps(profile)
     for program, runs in groups.items():
-        role: Role = "step" if any(_is_in_a_step(profile, profile.runs[position]) for position in runs) else "cluster"
-        yield _program(profile, names[program], role, runs, _extent_ns(profile))
+        role: Role = "step" if in_steps.intersection(runs) else "cluster"
+        yield _program(profile, names[program], role, runs, extent_ns)
 
 
-def _is_in_a_step(profile: Profile, run: Run) -> bool:
-    steps = profile.devices[run.device].steps if run.device is not None else ()
-    return any(step.start_ns <= run.start_ns < step.end_ns for step in steps)
-
-
-def _runs_in_steps(profile: Profile, program: ProgramRuns) -> bool:
-    return _is_in_a_step(profile, profile.runs[program.runs[0]])
+def _in_device_steps(profile: Profile) -> frozenset[int]:
+    """Return the runs of devices that begin within one of their steps."""
+    windows = {number: Windows(device.steps) for number, device in enumerate(profile.devices) if device.steps}
+    return frozenset(
+        position
+        for position, run in enumerate(profile.runs)
+        if run.device in windows and windows[run.device].around(run.start_ns) is not None
+    )
 
 
 def _with_steps_of(profile: Profile, program: ProgramRuns) -> Profile:

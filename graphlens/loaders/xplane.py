@@ -13,6 +13,7 @@ from graphlens.loaders.device_planes import is_device_plane, read_device
 from graphlens.loaders.events import Events, Recorded
 from graphlens.loaders.hlo_proto import METADATA_PLANE, read_modules
 from graphlens.loaders.host_plane import HOST_PLANE, read_host
+from graphlens.loaders.planes import XLA_KERNEL
 from graphlens.loaders.schema import xspace
 
 _DROPPED = re.compile(r"(\d+)\D{0,40}(?:dropped|lost)|(?:dropped|lost)\D{0,40}(\d+)", re.IGNORECASE)
@@ -105,7 +106,12 @@ def _read_space(space: Any, host: str, into: Events) -> None:
 
 
 def _programs(into: Events) -> Collection[str]:
-    """Return the programs that devices ran within their steps."""
+    """Return the programs that devices ran within their steps, as far as their events are called after instructions.
+
+    TensorFlow's are called after its ops where these are known: they are joined to its graphs, and not to XLA's.
+    """
+    if any(kernel.op != XLA_KERNEL for kernel in into.kernels_on_device):
+        return ()
     steps = {number: sorted(device.steps, key=lambda step: step.start_ns) for number, device in enumerate(into.devices)}
     starts = {number: [step.start_ns for step in spans] for number, spans in steps.items()}
 

@@ -48,8 +48,9 @@ def host_device_copy(facts: Facts) -> Iterator[Finding]:
 
     Copies from the host to the device and back within the step, one finding for each cause in each kind of layer:
     arguments that a kernel keeps in host memory, shape arithmetic, tables and strings, Python, an explicit device. A
-    copy whose cause is not known is named as such. Inputs belong to `host-fed-input`, ops without a kernel to
-    `cpu-fallback`. With `--assume-device` the copies are those of a simulated placement.
+    copy whose cause is not known is named as such. Of a program that XLA compiled for a TPU: the arguments and results
+    that it was told to keep in host memory, with the op and the line that use them. Inputs belong to `host-fed-input`,
+    ops without a kernel to `cpu-fallback`. With `--assume-device` the copies are those of a simulated placement.
 
     ## Why it costs
 
@@ -83,7 +84,8 @@ def host_device_copy(facts: Facts) -> Iterator[Finding]:
     By cause. Shape arithmetic: give the batch and other sizes fixed values, so that shapes are constants. Arguments in
     host memory: keep index tensors int64, which stay on the device, or let Grappler pin small integer ops to the host
     (`pin_to_host_optimization`). Tables, strings and Python: move them out of the model into the input pipeline. An
-    explicit device: drop the `tf.device`.
+    explicit device: drop the `tf.device`. Arrays kept in host memory: keep on the device what fits there, or give it
+    more to compute for each byte that is copied.
 
     ## When it is fine
 
@@ -91,8 +93,9 @@ def host_device_copy(facts: Facts) -> Iterator[Finding]:
 
     ## Source
 
-    Pairs of `_Send` and `_Recv` of the executed partitions, and the device's own memcpy events; the reason follows from
-    TensorFlow's kernel registry and from the program's own device requests. The saving is the time of the copies during
+    Pairs of `_Send` and `_Recv` of the executed partitions, the device's own memcpy events, and the instructions of XLA
+    that start and await a copy, with the memory that their layouts name; the reason follows from TensorFlow's kernel
+    registry and from the program's own device requests. The saving is the time of the copies during
     which the device did not compute; of a simulated placement, the modelled time of the copies.
     """
     transfers = [item for item in over_the_bus(facts) if item.copy.reason not in _OTHER_RULES]

@@ -82,8 +82,9 @@ def slow_op(facts: Facts) -> Iterator[Finding]:
 
     FLOPs and bytes from the shapes, times from the profile (an op that ran beside others counts with its part of the
     processor), the roof from products of large matrices and a sum of large tensors that were timed after the model, in
-    the same process and threads. The saving is a bound: the time above the roof. An op can also be above it: its
-    tensors came from a cache, or its algorithm needs fewer operations (Winograd convolution).
+    the same process and threads; of a TPU, work and peaks as its profile states them. The saving is a bound: the time
+    above the roof. An op can also be above it: its tensors came from a cache, or its algorithm needs fewer operations
+    (Winograd convolution).
     """
     roofline = facts.roofline
     assert roofline is not None  # its need is met

@@ -17,9 +17,10 @@ from graphlens.ir.analysis import AnalysisError, Target
 from graphlens.ir.devices import Roof
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import ARGUMENT, Graph, TensorSpec, Variable, op_of
-from graphlens.ir.run import Profile, ReplayRecord
+from graphlens.ir.run import ReplayRecord
 from graphlens.loaders.capture.manifest import read_manifest
 from graphlens.loaders.capture.parts import HLO_FOLDER, MANIFEST, OPTIMIZED, PROFILE, REPLAY, TRACED
+from graphlens.loaders.events import Recorded
 from graphlens.loaders.files import MESSAGE_LIMIT_BYTES
 
 Part = TypeVar("Part")
@@ -130,7 +131,8 @@ def evidence_of(capture: Capture) -> Evidence:
     traced = salvage.take("traced graph", lambda: _traced(capture), None)
     optimized = salvage.take("optimized graph", lambda: _graph(capture, OPTIMIZED), None)
     executed = salvage.take("executed graph", lambda: _executed(capture), None)
-    profile = salvage.take("profile", lambda: _profile(capture), None)
+    recording = salvage.take("profile", lambda: _recording(capture), None)
+    profile = recording.profile if recording else None
     no_replay: dict[str, ReplayRecord] = {}
     replay = salvage.take("replay", lambda: _replay(capture), no_replay)
     recorded = tuple(
@@ -148,7 +150,7 @@ def evidence_of(capture: Capture) -> Evidence:
         unprofiled_ns=tuple(ns for ns in manifest.get("unprofiled_ns") or () if ns > 0),
         empty_call_ns=manifest.get("empty_call_ns"),
         replay=replay,
-        hlo=_modules(salvage),
+        hlo={**(recording.modules if recording else {}), **_modules(salvage)},
         training=manifest.get("training"),
         static_reason=_static_reason(manifest, executed, recorded),
         notes=(*_notes(manifest, (traced, executed)), *(profile.notes if profile else ())),
@@ -258,13 +260,13 @@ def _variable(entry: Mapping[str, Any]) -> Variable:
     return Variable(str(entry.get("name", "")), spec, entry.get("trainable"))
 
 
-def _profile(capture: Capture) -> Profile | None:
+def _recording(capture: Capture) -> Recorded | None:
     from graphlens.loaders import xplane
 
     parts = profile_parts(capture)
     if PROFILE in parts.values():
-        return xplane.read_profile(capture.part(PROFILE))
-    return xplane.read_profiles({host: capture.part(part) for host, part in parts.items()}) if parts else None
+        return xplane.read_recording(capture.part(PROFILE))
+    return xplane.read_recordings({host: capture.part(part) for host, part in parts.items()}) if parts else None
 
 
 def profile_parts(capture: Capture) -> dict[str, str]:
