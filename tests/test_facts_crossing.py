@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 
 from graphlens.facts.crossing import UNKNOWN, Crossing, End, Memory, cause_of, device_kind, shape_ops
+from graphlens.facts.memcpy_causes import OFFLOADED
 from graphlens.facts.placement.kernels import Kernel, KernelTable
 from graphlens.facts.placement.registry import GpuKernels
 from graphlens.ir.devices import CopyReason
@@ -77,7 +78,8 @@ def test_a_reason_and_the_op_at_fault(title: str) -> None:
 
 
 def test_there_is_a_case_for_every_reason() -> None:
-    assert {title.partition(":")[0] for title in CASES} == set(get_args(CopyReason))
+    # What a compiled program keeps in host memory is no edge between two ops: its own tests are those of TPUs.
+    assert {title.partition(":")[0] for title in CASES} == set(get_args(CopyReason)) - {OFFLOADED}
 
 
 def test_a_missing_kernel_is_named_with_the_types_that_have_one() -> None:
