@@ -369,6 +369,16 @@ def test_devices_out_of_step_are_divided_one_by_one():
     assert title.startswith("2 tensors go between host and each of 2 devices each step (8.00 KiB each)")
 
 
+@pytest.mark.parametrize(("gap_ms", "told"), [(0, False), (100, True)])
+def test_time_between_the_runs_of_a_device_is_told(gap_ms, told):
+    tpu = Tpu()
+    for step in range(6):
+        tpu.offloading(step * (100 + gap_ms) * MS)
+    notes = facts_of(tpu.read()).quality.notes
+    assert any("run the program in 56 % of the time" in note for note in notes) is told
+    assert facts_of(tpu.read()).step.median_ns == 100 * MS
+
+
 def test_instructions_are_compared_with_the_peaks_that_the_plane_states():
     tpu = Tpu(peak_teraflops_per_second=918.0, peak_hbm_bw_gigabytes_per_second=1638.0)
     for at in range(0, 600 * MS, 100 * MS):

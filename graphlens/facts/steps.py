@@ -10,7 +10,7 @@ from typing import Final
 
 from graphlens.facts import hosts
 from graphlens.ir.run import Profile, Span
-from graphlens.units import format_ns
+from graphlens.units import format_ns, format_share
 
 # The first profiled step was up to 2.5 times slower than the rest; it is left out when enough others remain.
 FEWEST_STEPS_TO_DROP_FIRST: Final = 4
@@ -21,6 +21,9 @@ FEWEST_STEPS_TO_TRIM: Final = 8
 
 # Hosts whose median steps differ by less are in step: one and the same program varies by as much.
 ALIKE: Final = 1.10
+
+# Devices that run one program after the other have next to nothing between two runs.
+MOSTLY: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +51,9 @@ def steps_of(profile: Profile) -> Steps:
     marked = {host: spans for host, one in profiles.items() if (spans := _marked(one))}
     if marked:
         by_host = {host: _without_slow_first(spans) for host, spans in marked.items()}
-        what = "devices" if hosts.has_own_steps(profile) else "hosts"
-        return Steps(by_host, notes=(*_unmarked(profiles, marked), *_apart_in_time(by_host, what)))
+        own = hosts.has_own_steps(profile)
+        apart = _apart_in_time(by_host, "devices" if own else "hosts")
+        return Steps(by_host, notes=(*_unmarked(profiles, marked), *apart, *(_between(by_host) if own else ())))
     wholes = {host: (whole,) for host, one in profiles.items() if (whole := _whole(one))}
     length = format_ns(max((length_ns(whole) for (whole,) in wholes.values()), default=0))
     note = f"the profile marks no steps: all of it ({length}) counts as one"
@@ -74,6 +78,17 @@ def _apart_in_time(by_host: Mapping[str, Sequence[Span]], what: str) -> Iterator
         yield (
             f"the step is that of {len(medians)} {what} together; its median is {format_ns(round(medians[least]))} on "
             f"{least} and {format_ns(round(medians[most]))} on {most}"
+        )
+
+
+def _between(by_device: Mapping[str, Sequence[Span]]) -> Iterator[str]:
+    """Say so when devices have much time between their steps: they are the runs of a program, and hold no idle time."""
+    in_steps_ns = sum(length_ns(span) for spans in by_device.values() for span in spans)
+    in_all_ns = sum(spans[-1].end_ns - spans[0].start_ns for spans in by_device.values())
+    if in_steps_ns < MOSTLY * in_all_ns:
+        yield (
+            f"the devices run the program in {format_share(in_steps_ns / in_all_ns)} of the time from its first step "
+            "to its last: what lies between is in no step"
         )
 
 

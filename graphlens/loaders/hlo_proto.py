@@ -48,9 +48,10 @@ def _read(data: bytes) -> Graph | None:
     from google.protobuf.message import DecodeError
 
     try:
-        return _graph(hlo_proto().FromString(data).hlo_module)
+        graph = _graph(hlo_proto().FromString(data).hlo_module)
     except DecodeError:
         return None
+    return graph if graph.root in graph.functions else None
 
 
 def _graph(module: Any) -> Graph:
