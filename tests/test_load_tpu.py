@@ -23,6 +23,7 @@ from graphlens.loaders.schema import hlo_proto, xspace
 from graphlens.loaders.xplane import read_profile, read_recording
 from graphlens.pipeline import foreign
 from graphlens.pipeline.judge import judge
+from graphlens.report.view_copies import copies_view
 
 MS = 1_000_000
 PROGRAM = "jit_step(17)"
@@ -377,6 +378,18 @@ def test_time_between_the_runs_of_a_device_is_told(gap_ms, told):
     notes = facts_of(tpu.read()).quality.notes
     assert any("run the program in 56 % of the time" in note for note in notes) is told
     assert facts_of(tpu.read()).step.median_ns == 100 * MS
+
+
+def test_the_figure_of_copies_shows_the_time_of_an_op_on_each_device():
+    tpu = offloading()
+    second = Tpu(1, tpu.space)
+    for step in range(6):
+        second.offloading(step * 100 * MS)
+    groups = copies_view(judge(facts_of(second.read()).evidence).document).groups
+    (group,) = (group for group in groups if group.kind == "host to device")
+    assert {node.name: node.self_ns for node in group.figure.nodes if node.role == "context"} == {
+        "jit_step/add_fusion.2 (TPU:0)": 10 * MS, "jit_step/add_fusion.2 (TPU:1)": 10 * MS,
+    }  # fmt: skip
 
 
 def test_instructions_are_compared_with_the_peaks_that_the_plane_states():

@@ -283,6 +283,7 @@ def _type(row: OpRow | None) -> str:
 
 def _time_on(device: str, row: OpRow | None) -> int | None:
     """Return the time of an op, unless it ran on another device than a simulated placement puts it on."""
-    if row is None or row.device is None or short_device(row.device) != short_device(device):
+    if row is None or row.device is None:
         return None
-    return row.self_ns
+    ran_on = {short_device(name) for name in row.device.split(", ")}  # the same op of a program runs on several
+    return row.self_ns if short_device(device) in ran_on else None
