@@ -12,11 +12,12 @@ from graphlens.facts.crossing import Kernels
 from graphlens.facts.dataflow import Dataflow
 from graphlens.facts.decomposed import Candidate
 from graphlens.facts.device_time import Busy, Windows
+from graphlens.facts.kernel_work import Work
 from graphlens.facts.programs import Programs
 from graphlens.ir.analysis import CriticalPath, StepTime
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Op
-from graphlens.ir.run import LedgerRow, OpTiming, Profile
+from graphlens.ir.run import Instruction, LedgerRow, OpTiming, Profile
 
 Stage = Literal["executed", "traced"]
 
@@ -75,10 +76,15 @@ class Facts(Protocol):
     @property
     def device_busy(self) -> Mapping[int, Busy]: ...
     @property
+    def device_running(self) -> Mapping[int, Busy]: ...
+    @property
+    def kernel_work(self) -> Mapping[str, Work]: ...
+    @property
     def device_windows(self) -> Mapping[int, Windows]: ...
     @property
     def training(self) -> bool: ...
 
     def op(self, name: str) -> Op: ...
+    def told(self, name: str) -> Instruction: ...
     def timing(self, name: str) -> OpTiming | None: ...
     def layer(self, name: str) -> str | None: ...

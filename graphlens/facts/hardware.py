@@ -12,7 +12,7 @@ from graphlens.facts.placement.gpus import GPUS
 from graphlens.ir.devices import Roof
 
 if TYPE_CHECKING:
-    from graphlens.facts.core import Facts
+    from graphlens.facts.asked import Facts
 
 # From this compute capability on NVIDIA's GPUs have tensor cores (Volta), and from that one on they use them for
 # float32 as well, as TensorFloat-32 (Ampere), which TensorFlow allows unless it is told not to.
