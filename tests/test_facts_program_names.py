@@ -9,7 +9,7 @@ from graphlens.facts.program_rows import ids_of, program_rows
 from graphlens.facts.programs import ProgramRuns, named
 from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.run import OpEvent, Profile, Run
+from graphlens.ir.run import OpEvent, Profile, Run, Span
 
 NAMES = (
     "__inference_multi_step_on_iterator_95",
@@ -46,9 +46,9 @@ def test_a_name_that_several_have_chooses_none() -> None:
 def test_where_no_function_was_called_no_program_has_the_step_of_the_analysis() -> None:
     runs = tuple(Run("Iterator::Root::Map", start_ns, start_ns + 10, 0) for start_ns in (0, 100, 200))
     ops = tuple(OpEvent("Mul", "Mul", run.start_ns, run.end_ns, 10, 0, position) for position, run in enumerate(runs))
-    facts = Facts(Evidence(Target("p", "xplane"), profile=Profile(runs=runs, ops=ops)))
-    (row,) = program_rows(facts, {}, {})
-    assert facts.step is not None
-    assert facts.step.median_ns == 210
-    assert row.step is not None
-    assert row.step.median_ns == 10
+    for marks, step_ns in (((Span("epoch", 0, 210, 0, 1),), 210), ((), None)):
+        facts = Facts(Evidence(Target("p", "xplane"), profile=Profile(runs=runs, ops=ops, steps=marks)))
+        (row,) = program_rows(facts, {}, {})
+        assert (facts.step.median_ns if facts.step else None) == step_ns
+        assert row.step is not None
+        assert row.step.median_ns == 10

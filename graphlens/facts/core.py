@@ -144,7 +144,7 @@ class Facts:
     def step(self) -> StepTime | None:
         """The step's wall time, ``None`` when nothing ran."""
         judged = self.programs.judged
-        return ledger.step_time(self.evidence, self.attribution, judged.period_ns if judged else None)
+        return ledger.step_time(self.evidence, self.attribution, judged)
 
     @cached_property
     def step_times_ns(self) -> Mapping[str, tuple[int, ...]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from graphlens.facts.attribution import Attribution
 from graphlens.facts.division import COPY, DISPATCH, EXECUTOR, HANDOFF, STATES
 from graphlens.facts.paths import length_ns
+from graphlens.facts.programs import ProgramRuns, possible_period
 from graphlens.ir.analysis import Saving, StepKind, StepTime
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.ops import family
@@ -28,7 +29,7 @@ UNATTRIBUTED: Final = "unattributed"
 COPIES: Final = family("Memcpy")  # between memories, while no kernel ran
 
 
-def step_time(evidence: Evidence, attribution: Attribution, period_ns: int | None = None) -> StepTime | None:
+def step_time(evidence: Evidence, attribution: Attribution, judged: ProgramRuns | None = None) -> StepTime | None:
     """Return the step's time: without the profiler where that was measured, else with it."""
     profiled = stat_of(attribution.wall_ns)
     plain = stat_of(evidence.unprofiled_ns) or profiled
@@ -46,7 +47,7 @@ def step_time(evidence: Evidence, attribution: Attribution, period_ns: int | Non
         mean_ns=cycle.mean_ns,
         cycle=cycle.length,
         kinds=tuple(StepKind(kind.count, kind.median_ns, kind.ops) for kind in cycle.kinds),
-        period_ns=period_ns,
+        period_ns=possible_period(judged, plain.median_ns) if judged else None,
     )
 
 

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from graphlens.facts.programs import ProgramRuns, base_name, short_name
-from graphlens.facts.steps import length_ns
+from graphlens.facts.programs import ProgramRuns, base_name, possible_period, short_name
+from graphlens.facts.steps import length_ns, without_slow_first
 from graphlens.ir.analysis import GraphSize, ProgramRow, ProgramTrace, StepTime
 from graphlens.ir.program import Program
 from graphlens.ir.run import stat_of
@@ -51,7 +51,7 @@ def _without_runs(
     evidence = facts.evidence
     name = evidence.target.signature or (evidence.traced.root if evidence.traced else "")
     rows = [ProgramRow(name or _ONLY, name, "step", step=facts.step, graphs=sizes)] if sizes or facts.step else []
-    listed = [program for program in evidence.programs if program.id in others]
+    listed = [one for one in evidence.programs if one.id in others and one.executed is not evidence.executed]
     return rows + [_graphs_only(program, others[program.id]) for program in listed]
 
 
@@ -73,7 +73,7 @@ def _row(identity: str, one: ProgramRuns, step: StepTime | None, graphs: Mapping
 
 
 def _step(one: ProgramRuns) -> StepTime | None:
-    stat = stat_of([length_ns(step) for step in one.steps])
+    stat = stat_of([length_ns(step) for step in without_slow_first(one.steps)])
     if stat is None:
         return None
-    return StepTime(stat.median_ns, stat.p10_ns, stat.p90_ns, stat.n, period_ns=one.period_ns)
+    return StepTime(stat.median_ns, stat.p10_ns, stat.p90_ns, stat.n, period_ns=possible_period(one, stat.median_ns))

@@ -16,7 +16,7 @@ from graphlens.facts.devices import merged
 from graphlens.facts.hosts import has_own_steps
 from graphlens.ir.instructions import module_names
 from graphlens.ir.program import BY_IMPORTANCE, Role
-from graphlens.ir.run import NO_RUN, STEP_MARKER, KernelEvent, OpEvent, Profile, Run, Span, host_of_thread
+from graphlens.ir.run import NO_RUN, STEP_MARKER, KernelEvent, OpEvent, Profile, Run, Span, Window, host_of_thread
 from graphlens.units import format_ns
 
 _FUNCTION_NAME = re.compile(r"^__(?:inference|forward|backward)_(?P<base>.*)_\d+$")
@@ -29,6 +29,10 @@ _PREDICT = re.compile(r"predict|one_step_on_data|multi_step_on_data|signature_wr
 _TRAINS = re.compile(r"gradient_tape/|(^|/)gradients/|:(\w*Grad|\w*Backprop\w*|(Resource)?(Sparse)?Apply[A-Z]\w*)$")
 
 WORK: Final[frozenset[Role]] = frozenset({"step", "predict", "eval"})
+EVEN: Final = (
+    "the iterations of a call overlap, or cannot be told apart: each is taken to last as long as their mean, and how "
+    "far steps spread is not known"
+)
 NO_FUNCTION: Final = (
     "no function was called while this was recorded: what ran was called op by op, and only datasets and "
     "initializations are programs here"
@@ -88,7 +92,8 @@ class ProgramRuns:
 class Programs:
     """The programs of a profile, the judged one first, and the profile of that one alone.
 
-    Where no function was called there is none to judge: ``profile`` is all that was recorded.
+    Where no function was called there is none to judge: ``profile`` is all that was recorded if it marks steps, and
+    ``None`` if not.
     """
 
     all: tuple[ProgramRuns, ...] = ()
@@ -118,8 +123,8 @@ def programs_of(profile: Profile | None, wanted: str | None = None) -> Programs:
     if profile.kernels_on_device or profile.copies:  # a function returns before the kernels that it launched have run
         shown = profile if wanted is None else _with_steps_of(profile, first)
         return Programs((first, *others), first if works else None, shown)
-    if not works:
-        return Programs(tuple(found), None, profile, (NO_FUNCTION,))
+    if not works:  # without marks, nothing tells where a step of what was called op by op begins
+        return Programs(tuple(found), None, profile if profile.steps else None, (NO_FUNCTION,))
     if _is_our_own(profile):
         return Programs((first, *others), first, profile)
     judged = replace(first, steps=_windows(profile, first, wanted is not None))
@@ -280,7 +285,7 @@ def _program(profile: Profile, name: str, role: Role, positions: Sequence[int], 
         count=len(windows) + told_apart,
         traces=tuple(Traced(run.end_ns - run.start_ns) for run in runs if run.traced),
         busy_ns=busy_ns,
-        share=min(1.0, busy_ns / extent_ns) if extent_ns else 0.0,
+        share=busy_ns / extent_ns if extent_ns else 0.0,
         period_ns=_period_ns(runs),
     )
 
@@ -311,6 +316,11 @@ def _period_ns(runs: Sequence[Run]) -> int | None:
             threads[run.thread, run.device].append(run.start_ns)
     between = [later - earlier for starts in threads.values() for earlier, later in pairwise(starts)]
     return round(median(between)) if between else None
+
+
+def possible_period(program: ProgramRuns, step_ns: int) -> int | None:
+    """Return the period beside a step of that length; on a machine that slows down, medians of both may contradict."""
+    return program.period_ns if program.period_ns and program.period_ns >= step_ns else None
 
 
 def _extent_ns(profile: Profile) -> int:
@@ -388,10 +398,18 @@ def _notes(profile: Profile, program: ProgramRuns, nodes: _Nodes) -> Iterator[st
     if program.traces and program.steps:
         first = format_ns(program.traces[0].ns)
         yield f"the call in which the function was traced or compiled ({first}) is told apart from the steps"
+    if any(_is_even(profile.runs[position].iterations) for position in program.runs):
+        yield EVEN
     cut_off = _cut_off(profile, program, nodes)
     if cut_off:
         which = "run" if cut_off == 1 else "runs"
         yield f"{cut_off} more {which} of it began before the profile or ended after it, and count as no step"
+
+
+def _is_even(windows: Sequence[Window]) -> bool:
+    """Whether a run was divided evenly: measured iterations are never equal to the nanosecond."""
+    lengths_ns = {end - start for start, end in windows}
+    return len(windows) > 2 and max(lengths_ns) - min(lengths_ns) <= 1
 
 
 def _cut_off(profile: Profile, program: ProgramRuns, nodes: _Nodes) -> int:

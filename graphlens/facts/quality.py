@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
+from graphlens.facts.programs import NO_FUNCTION
 from graphlens.ir.analysis import Quality
 from graphlens.ir.ops import UNTRACED, UNTRACED_INSTRUCTIONS
 from graphlens.ir.run import stat_of
@@ -40,7 +41,8 @@ def judge(facts: Facts) -> Quality:
     notes = (*facts.evidence.notes, *facts.programs.notes, *facts.attribution.notes)
     step = facts.step
     if step is None:
-        why = facts.evidence.static_reason or "nothing was executed"
+        nobody = NO_FUNCTION if NO_FUNCTION in facts.programs.notes else None
+        why = nobody or facts.evidence.static_reason or "nothing was executed"
         return Quality("none", reasons=(f"no measurement: {why}",), notes=notes)
     found = facts.attribution
     seen, replayed, expected = _coverage(facts)

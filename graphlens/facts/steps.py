@@ -50,7 +50,7 @@ def steps_of(profile: Profile) -> Steps:
     profiles = {next(iter(one.hosts), ""): one for one in hosts.each(profile)}
     marked = {host: spans for host, one in profiles.items() if (spans := _marked(one))}
     if marked:
-        by_host = {host: _without_slow_first(spans) for host, spans in marked.items()}
+        by_host = {host: without_slow_first(spans) for host, spans in marked.items()}
         own = hosts.has_own_steps(profile)
         apart = _apart_in_time(by_host, "devices" if own else "hosts")
         return Steps(by_host, notes=(*_unmarked(profiles, marked), *apart, *(_between(by_host) if own else ())))
@@ -60,7 +60,8 @@ def steps_of(profile: Profile) -> Steps:
     return Steps(wholes, False, (note,)) if wholes else Steps()
 
 
-def _without_slow_first(spans: Sequence[Span]) -> tuple[Span, ...]:
+def without_slow_first(spans: Sequence[Span]) -> tuple[Span, ...]:
+    """Return the steps without the first one, where enough are left."""
     return tuple(spans[1:] if len(spans) >= FEWEST_STEPS_TO_DROP_FIRST else spans)
 
 
