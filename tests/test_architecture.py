@@ -39,7 +39,7 @@ ROOMS: dict[str, list[set[str]]] = {
         {"channel", "start"},
         {"ask_fusion", "ask_placement", "recorder", "service"},
     ],
-    "loaders/capture": [{"parts"}, {"manifest", "writing"}, {"reading"}, {"packing"}],
+    "loaders/capture": [{"parts"}, {"manifest"}, {"reading", "writing"}, {"packing"}],
     "tf": [{"errors", "importing", "private"}, {"demo", "open", "probe"}, {"record"}, {"rewrite"}, {"trial"}],
 }
 

@@ -17,11 +17,15 @@ from typing import Any
 
 import grpc
 import pytest
+import two_programs
 from end_to_end import CAPTURES, Outcome, assert_one_line, files_in, write_saved_model
+from two_programs import CALLED, Called
 
 import graphlens
+from graphlens import pipeline
 from graphlens.children import service
 from graphlens.cli import main
+from graphlens.config import Request
 from graphlens.errors import UsageError
 from graphlens.loaders.capture import packing, reading
 from graphlens.loaders.schema import PROFILER_SERVICE, profile_request, profile_response, xspace
@@ -144,6 +148,23 @@ def test_the_targets_graph_is_stored_and_joined(run: Run, serve: Callable[[Answe
     assert set(evidence.traced.main.graph) == {"x", "y"}
     assert evidence.profile is not None
     assert (evidence.profile.hosts, evidence.profile_path) == ((address,), address)
+
+
+@pytest.mark.parametrize(("called", "with_graph"), [(CALLED[0], 0), (CALLED[1], 1)], ids=["most time", "less time"])
+def test_the_targets_graph_is_that_of_the_program_that_runs_it(
+    run: Run, serve: Callable[[Answer], str], tmp_path: Path, called: Called, with_graph: int
+) -> None:
+    """Which one that is, its ops tell; the one with most time is judged all the same, with no graph of another."""
+    write_saved_model(tmp_path / "model", [("x", "Placeholder", ()), (called.node, called.op, ("x",))])
+    assert run("model", "--service", serve(sends(two_programs.profile())), "--duration", "0.1").code == 0
+    analysis = graphlens.load(tmp_path / "m.capture")
+    assert [row.name for row in analysis.document.programs] == [one.name for one in CALLED]
+    assert [bool(row.graphs) for row in analysis.document.programs] == [with_graph == 0, with_graph == 1]
+    assert (analysis.quality.join_rate == 1.0) == (with_graph == 0)
+    note = f"the graph that was given is not of what took most time, but of {called.name}: --program {called.name}"
+    assert (note in analysis.quality.notes) == (with_graph == 1)
+    named = pipeline.analyze(Request(str(tmp_path / "m.capture"), static=True, program=called.name))
+    assert (named.document.programs[0].name, named.quality.join_rate) == (called.name, 1.0)
 
 
 def test_an_idle_program_among_busy_ones_is_noted(run: Run, serve: Callable[[Answer], str], tmp_path: Path) -> None:

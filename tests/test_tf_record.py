@@ -23,6 +23,7 @@ from tensorboard.compat.proto import graph_pb2
 from graphlens.children.messages import Failure, RecordRequest
 from graphlens.children.recorder import start_recorder
 from graphlens.facts.core import Facts
+from graphlens.facts.programs import programs_of
 from graphlens.loaders.capture.reading import evidence_of, open_capture
 
 pytestmark = pytest.mark.tf
@@ -132,6 +133,17 @@ def test_a_saved_model_is_measured_completely(record: Recorder) -> None:
     assert recording.manifest["target"]["signature"] == "serving_default"
     # The runtime inlines the signature's call, so its names are the call's path and the names in the file.
     assert recording.executed["StatefulPartitionedCall/tiny_1/conv_1/convolution"].endswith("Conv2D")
+
+
+@pytest.mark.parametrize(("kind", "model"), [("saved_model", "tiny_cnn"), ("keras", "tiny.keras")])
+def test_the_function_is_listed_under_the_name_that_the_profile_shows(record: Recorder, kind: str, model: str) -> None:
+    """By it alone its runs are found among those of other programs."""
+    recording = record(kind, model)
+    (main,) = recording.manifest["programs"]
+    assert (main["id"], main["main"]) == ("main", True)
+    assert main["name"].startswith("__inference_")
+    profile = evidence_of(open_capture(recording.path)).profile
+    assert [program.name for program in programs_of(profile).all] == [main["name"]]
 
 
 def test_the_roof_of_the_machine_is_measured_beside_the_model(record: Recorder) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from graphlens.facts.programs import ProgramRuns, base_name, possible_period, short_name
@@ -35,13 +36,25 @@ def program_rows(
     if not ran:
         return tuple(_without_runs(facts, sizes, others))
     ids = ids_of(ran)
-    known = {program.name: program.id for program in facts.evidence.programs if program.name}
+    known = {program.name: program for program in facts.evidence.programs if program.name}
     rows = []
     for one in ran:
-        judged = one is facts.programs.judged
-        graphs = sizes if judged else others.get(known.get(one.name, ""), {})
-        rows.append(_row(ids[one.name], one, facts.step if judged else _step(one), graphs))
-    return tuple(rows)
+        judged, program = one is facts.programs.judged, known.get(one.name)
+        graphs = sizes if judged else others.get(program.id, {}) if program else {}
+        row = _row(ids[one.name], one, facts.step if judged else _step(one), graphs)
+        rows.append(replace(row, role=program.role) if program and program.role else row)
+    return (*rows, *_not_seen(facts.evidence.programs, others, rows))
+
+
+def _not_seen(
+    programs: Iterable[Program], others: Mapping[str, Mapping[str, GraphSize]], seen: Sequence[ProgramRow]
+) -> Iterator[ProgramRow]:
+    """Yield the rows of programs whose graphs are known, and of which the profile shows no run."""
+    names, ids = {row.name for row in seen}, {row.id for row in seen}
+    for program in programs:
+        if program.id in others and program.name not in names:
+            row = _graphs_only(program, others[program.id])
+            yield replace(row, id=program.name or program.id) if program.id in ids else row
 
 
 def _without_runs(

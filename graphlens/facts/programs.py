@@ -117,7 +117,7 @@ def programs_of(profile: Profile | None, wanted: str | None = None) -> Programs:
     if not found:
         return Programs(profile=profile)
     first, others = found[0], found[1:]
-    if _is_our_own(profile):
+    if is_our_own(profile):
         first = replace(first, period_ns=None)
     works = first.role in WORK or wanted is not None
     if profile.kernels_on_device or profile.copies:  # a function returns before the kernels that it launched have run
@@ -125,7 +125,7 @@ def programs_of(profile: Profile | None, wanted: str | None = None) -> Programs:
         return Programs((first, *others), first if works else None, shown)
     if not works:  # without marks, nothing tells where a step of what was called op by op begins
         return Programs(tuple(found), None, profile if profile.steps else None, (NO_FUNCTION,))
-    if _is_our_own(profile):
+    if is_our_own(profile):
         return Programs((first, *others), first, profile)
     judged = replace(first, steps=_windows(profile, first, wanted is not None))
     return Programs(
@@ -133,7 +133,7 @@ def programs_of(profile: Profile | None, wanted: str | None = None) -> Programs:
     )
 
 
-def _is_our_own(profile: Profile) -> bool:
+def is_our_own(profile: Profile) -> bool:
     """Whether GraphLens called the program itself: then its marks are the steps, and all that ran is the program's."""
     return any(mark.name == STEP_MARKER for mark in profile.steps)
 

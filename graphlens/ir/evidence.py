@@ -9,7 +9,7 @@ from typing import Any
 from graphlens.ir.analysis import AnalysisError, Target
 from graphlens.ir.devices import Copy, Placement, Roof
 from graphlens.ir.fusion import FusionAnswer
-from graphlens.ir.graph import Graph
+from graphlens.ir.graph import Graph, TensorSpec
 from graphlens.ir.program import Program
 from graphlens.ir.run import Profile, ReplayRecord
 
@@ -48,6 +48,10 @@ class Evidence:
         The name of the program to judge, or a part of it; ``None``: the one with most time.
     programs
         The programs whose graphs are known; those of the judged one are ``traced``, ``optimized`` and ``executed``.
+    inputs
+        What the caller of the judged program handed over, in order; empty where nothing is known of it.
+    judged
+        The id of the judged one among ``programs``; ``None`` where its graphs are not known, or there are none.
     static_reason
         Why nothing was executed (``--static`` was given, unsafe ops, an error), ``None`` when it was executed.
     """
@@ -73,3 +77,10 @@ class Evidence:
     placement_copies: tuple[Copy, ...] = ()
     program: str | None = None
     programs: tuple[Program, ...] = ()
+    inputs: tuple[TensorSpec, ...] = ()
+    judged: str | None = None
+
+    @property
+    def is_about_main(self) -> bool:
+        """Whether the judged program is the one of which the recording was made, if it was made of one."""
+        return not self.programs or any(one.main and one.id == self.judged for one in self.programs)

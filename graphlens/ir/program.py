@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from graphlens.ir.graph import Graph
+from graphlens.ir.graph import Graph, TensorSpec
 
 Role = Literal["step", "eval", "predict", "dataset", "initialization", "cluster"]
 
@@ -31,6 +32,12 @@ class Program:
         Its graph at each stage, where known.
     training
         Whether it trains (``None``: not known).
+    main
+        Whether the recording was made of it: it alone was timed without the profiler and replayed.
+    hlo
+        What XLA compiled of it, as graphs named by module.
+    inputs
+        What its caller handed over, in order, where known.
     """
 
     id: str
@@ -41,3 +48,6 @@ class Program:
     optimized: Graph | None = None
     executed: Graph | None = None
     training: bool | None = None
+    main: bool = False
+    hlo: Mapping[str, Graph] = field(default_factory=dict)
+    inputs: tuple[TensorSpec, ...] = ()

@@ -2,62 +2,172 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Final
 
 from graphlens.errors import UsageError
-from graphlens.facts.programs import ProgramRuns, named, programs_of
+from graphlens.facts.program_graphs import matched
+from graphlens.facts.programs import ProgramRuns, Programs, base_name, is_our_own, named, programs_of, short_name
 from graphlens.ir.evidence import Evidence
+from graphlens.ir.graph import Graph
 from graphlens.ir.program import Program
+
+DID_NOT_RUN: Final = "the profile shows no run of this program"
 
 
 def choose(evidence: Evidence, wanted: str | None = None) -> Evidence:
-    """Return ``evidence`` with the graphs of the program that is to be judged.
+    """Return ``evidence`` about the program that is to be judged: with its graphs, and nothing measured of another.
 
     Raises
     ------
     UsageError
         When no program, or more than one, is called ``wanted``; the message lists those that ran.
     """
-    if wanted is None and not evidence.programs:
+    if wanted is None and (not evidence.programs or (len(evidence.programs) == 1 and _is_our_own(evidence))):
         return evidence
-    ran = programs_of(evidence.profile).all
-    if wanted is not None and named(ran, wanted) is None and _by_id(evidence, wanted) is None:
+    shown = programs_of(evidence.profile)
+    ran = shown.all
+    if not evidence.programs:
+        return evidence if wanted is None else _of_profile(evidence, ran, wanted)
+    told = replace(evidence, programs=_told(evidence, ran))
+    return _of_most_time(told, shown) if wanted is None else _of_name(told, ran, wanted)
+
+
+def _of_profile(evidence: Evidence, ran: Sequence[ProgramRuns], wanted: str) -> Evidence:
+    """Return the evidence about a program of a recording that does not tell whose its graphs are."""
+    judged = named(ran, wanted)
+    if judged is None:
+        raise UsageError(_none_such(wanted, ran, ()))
+    return _with_its_module(replace(evidence, program=wanted), judged)
+
+
+def _told(evidence: Evidence, ran: Sequence[ProgramRuns]) -> tuple[Program, ...]:
+    """Return the programs whose graphs are known, called as they ran; what we called ourselves is the main one."""
+    programs = matched(evidence.programs, ran, evidence.profile)
+    if not ran or not _is_our_own(evidence) or _of(programs, ran[0]) is not None:
+        return programs
+    return tuple(replace(one, name=ran[0].name) if one.main and not _has_run(one, ran) else one for one in programs)
+
+
+def _is_our_own(evidence: Evidence) -> bool:
+    return evidence.profile is not None and is_our_own(evidence.profile)
+
+
+def _has_run(program: Program, ran: Sequence[ProgramRuns]) -> bool:
+    return any(one.name == program.name for one in ran)
+
+
+def _of(programs: Sequence[Program], judged: ProgramRuns) -> Program | None:
+    return next((one for one in programs if one.name == judged.name), None)
+
+
+def _of_most_time(evidence: Evidence, shown: Programs) -> Evidence:
+    if shown.judged is None or _is_our_own(evidence):
+        return evidence  # it is about the main program already
+    program = _graphs_of(evidence, shown.judged, shown.all)
+    told_apart = () if program is not None else tuple(_of_others(evidence.programs))
+    about = _about(evidence, program, shown.judged)
+    return replace(about, program=None, notes=(*about.notes, *told_apart))
+
+
+def _of_others(programs: Sequence[Program]) -> Iterator[str]:
+    """Say whose the main program's graph is when what took most time is another one."""
+    for one in programs:
+        if one.main and one.traced is not None:
+            yield f"the graph that was given is not of what took most time, but of {one.name}: --program {one.name}"
+
+
+def _graphs_of(evidence: Evidence, judged: ProgramRuns, ran: Sequence[ProgramRuns]) -> Program | None:
+    """Return the program that ran as ``judged``; the main one where nobody can tell as what that ran."""
+    untold = (one for one in evidence.programs if one.main and not _has_run(one, ran))
+    return _of(evidence.programs, judged) or next(untold, None)
+
+
+def _of_name(evidence: Evidence, ran: Sequence[ProgramRuns], wanted: str) -> Evidence:
+    program = _called(evidence.programs, wanted)
+    if program is not None and program.main and not ran:
+        return _with_graphs(evidence, program)
+    if program is not None:
+        return _about(evidence, program, _runs_of(evidence, program, ran))
+    judged = named(ran, wanted)
+    if judged is None:
         raise UsageError(_none_such(wanted, ran, evidence.programs))
-    judged = named(ran, wanted) if wanted is not None else next(iter(ran), None)
-    if wanted is not None and judged is not None:
-        evidence = _with_its_module(evidence, judged)
-    known = _by_id(evidence, wanted) if wanted is not None else None
-    graphs = known or next((one for one in evidence.programs if judged and one.name == judged.name), None)
-    return _with_graphs(replace(evidence, program=graphs.name if graphs and graphs.name else wanted), graphs)
+    return _with_its_module(_about(evidence, _graphs_of(evidence, judged, ran), judged), judged)
 
 
-def _by_id(evidence: Evidence, wanted: str) -> Program | None:
-    return next((one for one in evidence.programs if wanted in (one.id, one.name)), None)
+def _called(programs: Sequence[Program], wanted: str) -> Program | None:
+    """Return the program that is named, whose graphs are known: by its name first, then by its id or its signature."""
+    by_name = [one for one in programs if one.name and wanted in (one.name, base_name(one.name), short_name(one.name))]
+    otherwise = [one for one in programs if one.id == wanted] or [one for one in programs if one.signature == wanted]
+    return next((found[0] for found in (by_name, otherwise) if len(found) == 1), None)
+
+
+def _runs_of(evidence: Evidence, program: Program, ran: Sequence[ProgramRuns]) -> ProgramRuns | None:
+    """Return as what ``program`` ran: where nobody can tell of the main one, what took most time and is no other."""
+    own = next((one for one in ran if one.name == program.name), None)
+    unclaimed = ran[0] if program.main and ran and _of(evidence.programs, ran[0]) is None else None
+    return own or unclaimed
+
+
+# -- what is known of one program ----------------------------------------------------------------------------------
+
+
+def _about(evidence: Evidence, program: Program | None, judged: ProgramRuns | None) -> Evidence:
+    """Return the evidence about ``program``, which ran as ``judged``; ``None``: the one or the other is not known."""
+    about = _with_graphs(evidence, program)
+    profile = evidence.profile
+    if profile is None or (program is not None and program.main and is_our_own(profile)):
+        return about
+    if judged is None:
+        return replace(about, profile=None, static_reason=DID_NOT_RUN)
+    # Our marks are around the main program: of another one they are no steps.
+    marks = () if is_our_own(profile) else profile.steps
+    return replace(about, profile=replace(profile, steps=marks), program=judged.name)
 
 
 def _with_graphs(evidence: Evidence, program: Program | None) -> Evidence:
     """Return the evidence with the graphs of ``program``; those of another one explain nothing of what it ran."""
-    if program is None:
-        return replace(evidence, traced=None, optimized=None, executed=None) if evidence.programs else evidence
+    known = program or Program("")
+    about = replace(
+        evidence,
+        traced=known.traced,
+        optimized=known.optimized,
+        executed=known.executed,
+        hlo={**_of_no_program(evidence), **known.hlo},
+        training=known.training,
+        inputs=known.inputs,
+        judged=program.id if program is not None else None,
+        target=replace(evidence.target, signature=known.signature),
+    )
+    return about if known.main else _without_times_of_main(about)
+
+
+def _of_no_program(evidence: Evidence) -> dict[str, Graph]:
+    """Return the modules that the profile itself holds."""
+    own = {name for program in evidence.programs for name in program.hlo}
+    return {name: module for name, module in evidence.hlo.items() if name not in own}
+
+
+def _with_its_module(evidence: Evidence, judged: ProgramRuns) -> Evidence:
+    """Return the evidence of a program that devices report themselves without the graphs of the other ones."""
+    runs = evidence.profile.runs if evidence.profile else ()
+    if any(runs[position].device is None for position in judged.runs):
+        return evidence
+    return replace(evidence, hlo={name: graph for name, graph in evidence.hlo.items() if name == judged.name})
+
+
+def _without_times_of_main(evidence: Evidence) -> Evidence:
+    """Leave out what was measured of the main program alone: its calls without the profiler, and its replay."""
     return replace(
         evidence,
-        traced=program.traced,
-        optimized=program.optimized,
-        executed=program.executed,
-        training=program.training,
-        target=replace(evidence.target, signature=program.signature or evidence.target.signature),
+        unprofiled_ns=(),
+        replay={},
+        static_reason=None if evidence.executed is not None else evidence.static_reason,
     )
 
 
-def _with_its_module(evidence: Evidence, program: ProgramRuns) -> Evidence:
-    """Return the evidence of a program that devices report themselves without the graphs of the other ones."""
-    runs = evidence.profile.runs if evidence.profile else ()
-    if any(runs[position].device is None for position in program.runs):
-        return evidence
-    return replace(evidence, hlo={name: graph for name, graph in evidence.hlo.items() if name == program.name})
-
-
-def _none_such(wanted: str, ran: tuple[ProgramRuns, ...], known: tuple[Program, ...]) -> str:
+def _none_such(wanted: str, ran: Sequence[ProgramRuns], known: Sequence[Program]) -> str:
     names = dict.fromkeys([*(one.name for one in ran), *(one.name or one.id for one in known)])
     alike = [name for name in names if wanted in name]
     if not names:

@@ -60,9 +60,11 @@ class Gathered:
         return (self.directory or self.capture) if self.evidence.profile else None
 
     def part(self, name: str) -> bytes | None:
-        """Return an optional part of what was recorded, ``None`` where there is none."""
+        """Return an optional part of what was recorded of the main program, ``None`` where there is none."""
         place = self.capture or self.directory
-        if place is None or (self.capture is None and not (place / MANIFEST).exists()):
+        if place is None or not self.evidence.is_about_main:
+            return None
+        if self.capture is None and not (place / MANIFEST).exists():
             return None
         capture = reading.open_capture(place)
         return capture.part(name) if name in capture.names else None

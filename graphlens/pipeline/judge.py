@@ -69,7 +69,7 @@ def trusted(evidence: Evidence) -> Facts:
 
 
 def _sizes_of_others(evidence: Evidence) -> dict[str, dict[str, GraphSize]]:
-    """Return the sizes of the graphs of every program, by its id."""
+    """Return the sizes of the graphs of every other program than the judged one, by its id."""
     return {
         program.id: {
             stage: _size(inline(graph), [graph])
@@ -81,6 +81,7 @@ def _sizes_of_others(evidence: Evidence) -> dict[str, dict[str, GraphSize]]:
             if graph is not None
         }
         for program in evidence.programs
+        if program.id != evidence.judged
     }
 
 

@@ -21,6 +21,7 @@ NOT_ASKED: Final = "--no-prove was given"
 NO_MODEL: Final = "a capture holds no weights; analyze the model itself to have its fixes proven"
 OTHER_RUN: Final = "the profile is of another run; analyze the model without it to have its fixes proven"
 NOT_EXECUTED: Final = "the model was not executed"
+OTHER_PROGRAM: Final = "fixes are applied to the target itself, and another program was judged"
 
 
 def with_proofs(request: Request, gathered: Gathered, analysis: Analysis, progress: Progress) -> Analysis:
@@ -68,6 +69,8 @@ def _reason_not_to(request: Request, gathered: Gathered) -> str | None:
         return OTHER_RUN
     if gathered.evidence.profile is None:
         return NOT_EXECUTED
+    if not gathered.evidence.is_about_main:
+        return OTHER_PROGRAM
     return NO_MODEL if gathered.opened_as is None else None
 
 

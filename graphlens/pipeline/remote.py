@@ -128,7 +128,7 @@ def _add_target(folder: Path, gathered: Gathered) -> None:
     target, loaded = gathered.evidence.target, gathered.loaded
     if loaded is not None:
         packing.add_traced(folder, loaded.graph_def, loaded.traced_root, loaded.graph.main.captures)
+        packing.name_main(folder, loaded.traced_root, loaded.signature)
     elif gathered.directory is not None:
         packing.take_traced(folder, gathered.directory)
-    described = {"path": target.path, "kind": target.kind, "signature": target.signature, "digest": target.digest}
-    packing.amend(folder, target=described, notes=list(gathered.evidence.notes))
+    packing.amend(folder, target=target, notes=gathered.evidence.notes)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import Any, Final
+from typing import Final
 
 import networkx as nx
 
@@ -25,7 +24,7 @@ from graphlens.ir import unsafe
 from graphlens.ir.devices import Copy, Counterfactual, Placement
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Function, Graph, TensorSpec, op_of, ops_of
-from graphlens.loaders.capture.parts import BEFORE_PLACER, MANIFEST
+from graphlens.loaders.capture.parts import BEFORE_PLACER
 from graphlens.loaders.graphdef import build_graph, parse_graph_def
 from graphlens.pipeline.gather import Gathered
 
@@ -59,7 +58,7 @@ def with_placement(request: Request, gathered: Gathered, evidence: Evidence, pro
     kernels = placement.table_for(_version(evidence))
     progress(f"placing the ops on a {gpu.name}", 0, 0)
     dumped = gathered.part(BEFORE_PLACER)
-    whatif = _WhatIf(evidence, Facts(evidence).traced, _inputs(gathered), gpu, kernels, None, progress)
+    whatif = _WhatIf(evidence, Facts(evidence).traced, evidence.inputs, gpu, kernels, None, progress)
     if dumped is None:
         return whatif.of_traced()
     lowered = build_graph(parse_graph_def(dumped, BEFORE_PLACER))
@@ -86,19 +85,6 @@ def _version(evidence: Evidence) -> str:
     """Return the TensorFlow that ran the graph; where nothing was run the one that would, or the newest known."""
     recorded = evidence.environment.get("tensorflow")
     return str(recorded or _installed() or placement.versions()[-1])
-
-
-def _inputs(gathered: Gathered) -> tuple[TensorSpec, ...]:
-    """Return what the caller handed over in the run, in order; nothing when there was none."""
-    manifest = gathered.part(MANIFEST)
-    listed = json.loads(manifest).get("inputs") if manifest is not None else None
-    return tuple(_spec(item) for item in listed or ())
-
-
-def _spec(item: Mapping[str, Any]) -> TensorSpec:
-    shape = item.get("shape")
-    is_known = isinstance(shape, list) and all(isinstance(size, int) for size in shape)
-    return TensorSpec(str(item.get("dtype")), tuple(shape) if is_known and shape is not None else None)
 
 
 def _installed() -> str | None:

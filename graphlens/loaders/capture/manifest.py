@@ -1,20 +1,33 @@
-"""``capture.json``: read, brought to the current version, and refused where a field is not what it has to be."""
+"""``capture.json``: read and brought to the current version, written, and refused where a value is a wrong one."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
 from graphlens.errors import TargetError
-from graphlens.loaders.capture.parts import MANIFEST, SCHEMA_VERSION
+from graphlens.ir import codec
+from graphlens.ir.capture import CAPTURE_VERSION, Manifest
+from graphlens.ir.codec import MismatchError, Upgrade
+from graphlens.loaders.capture.parts import MANIFEST
 
-# version -> what turns a manifest of that version into one of the next.  None is needed yet.
-UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+SCHEMA_ID: Final = f"graphlens/capture.v{CAPTURE_VERSION}.json"
 
 
-def read_manifest(raw: bytes, path: Path) -> dict[str, Any]:
+def _with_programs(data: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 knew one program, whose fields stay where they are; a field could be null for being absent."""
+    known = {name: value for name, value in data.items() if value is not None}
+    return {**known, "schema_version": 2}
+
+
+# version -> what turns a manifest of that version into one of the next.
+UPGRADES: Final[Mapping[int, Upgrade]] = {1: _with_programs}
+
+
+def read_manifest(raw: bytes, path: Path) -> Manifest:
     """Return the manifest in ``raw``; ``path`` names the capture in errors.
 
     Raises
@@ -23,104 +36,59 @@ def read_manifest(raw: bytes, path: Path) -> dict[str, Any]:
         When it is damaged, was written by a newer GraphLens, or has a field of another kind than recorders write.
     """
     try:
-        manifest = json.loads(raw)
-        version = manifest["schema_version"]
+        return codec.decode(Manifest, upgraded(raw, path))
+    except MismatchError as error:
+        where = f"'{error.place}' in its {MANIFEST}" if error.place else f"its {MANIFEST}"
+        raise TargetError(f"'{path}' is damaged: {where} {error}; record it again") from error
+
+
+def upgraded(raw: bytes, path: Path) -> dict[str, Any]:
+    """Return the manifest in ``raw`` as data of the current version; its values are not looked at.
+
+    Raises
+    ------
+    TargetError
+        When it is no manifest, or was written by a newer GraphLens.
+    """
+    try:
+        data = json.loads(raw)
+        version = data["schema_version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise TargetError(f"'{path}' is no capture: its {MANIFEST} cannot be read ({error})") from error
-    if not _is_integer(version) or version < 1:
-        raise TargetError(f"'{path}' is no capture: its schema_version is {version!r}")
-    if version > SCHEMA_VERSION:
+    if type(version) is not int or version < 1:
+        raise TargetError(f"'{path}' is no capture: its schema_version is {codec.briefly(version)}")
+    if version > CAPTURE_VERSION:
         raise TargetError(
-            f"'{path}' was written by a newer GraphLens (schema {version}, this one reads {SCHEMA_VERSION}); "
+            f"'{path}' was written by a newer GraphLens (schema {version}, this one reads {CAPTURE_VERSION}); "
             "update graphlens-tf"
         )
-    for old in range(version, SCHEMA_VERSION):
-        manifest = UPGRADES[old](manifest)
-    _refuse_odd_fields(manifest, path)
-    return manifest  # type: ignore[no-any-return]
+    for old in range(version, CAPTURE_VERSION):
+        data = UPGRADES[old](data)
+    return data  # type: ignore[no-any-return]
 
 
-def _refuse_odd_fields(manifest: Mapping[str, Any], path: Path) -> None:
-    for name, fits in _FIELDS.items():
-        value = manifest.get(name)
-        if value is not None and not fits(value):
-            raise TargetError(f"'{path}' is damaged: '{name}' in its {MANIFEST} is not what a recording leaves")
+def to_bytes(manifest: Manifest) -> bytes:
+    """Return ``manifest`` as the content of ``capture.json``."""
+    return json.dumps(codec.encode(manifest), indent=1).encode()
 
 
-# -- kinds of fields ----------------------------------------------------------------------------------------------
+def checked(content: Mapping[str, Any]) -> Manifest:
+    """Return what a recorder has put together as a manifest.
 
-Check = Callable[[Any], bool]
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_truth(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_mapping(value: Any) -> bool:
-    return isinstance(value, dict)
+    Raises
+    ------
+    TypeError
+        When it holds a field that no reader knows, or a value that a reader would refuse.
+    """
+    unknown = content.keys() - {known.name for known in fields(Manifest)}
+    if unknown:
+        raise TypeError(f"a capture's manifest has no field {', '.join(sorted(unknown))}")
+    try:
+        return codec.decode(Manifest, json.loads(json.dumps(content)))
+    except MismatchError as error:
+        raise TypeError(f"a capture's manifest: {error.place} {error}") from error
 
 
-def _list_of(fits: Check) -> Check:
-    return lambda value: isinstance(value, list) and all(map(fits, value))
-
-
-def _mapping_of(fits: Check) -> Check:
-    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
-
-
-def _is_target(value: Any) -> bool:
-    return _is_mapping(value) and all(item is None or _is_text(item) for item in value.values())
-
-
-def _is_variable(value: Any) -> bool:
-    shape = value.get("shape") if _is_mapping(value) else ()
-    return shape is None or (isinstance(shape, list) and all(size is None or _is_integer(size) for size in shape))
-
-
-def _is_roof(value: Any) -> bool:
-    return (
-        _is_mapping(value)
-        and all(_is_rate(value.get(name)) for name in ("flops_per_s", "bytes_per_s"))
-        and all(_is_text(value.get(name, "")) for name in ("dtype", "device"))
-        and (value.get("threads") is None or _is_integer(value["threads"]))
-    )
-
-
-def _is_rate(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
-
-
-def _is_duration(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
-
-
-_FIELDS: Final[Mapping[str, Check]] = {
-    "target": _is_target,
-    "environment": _is_mapping,
-    "traced_root": _is_text,
-    "variables": _mapping_of(_is_variable),
-    "inputs": _list_of(_is_mapping),
-    "hosts": _list_of(_is_mapping),
-    "unprofiled_ns": _list_of(_is_integer),
-    "empty_call_ns": _is_integer,
-    "profiled_s": _is_duration,
-    "stage_seconds": _mapping_of(_is_duration),
-    "profiled_steps": _is_integer,
-    "roof": _is_roof,
-    "executed": _list_of(_is_text),
-    "executed_root_arguments": _mapping_of(_is_variable),
-    "static_reason": _is_text,
-    "training": _is_truth,
-    "trust": _is_truth,
-    "notes": _list_of(_is_text),
-    "errors": _list_of(_is_mapping),
-    "stages_done": _list_of(_is_text),
-}
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of the manifest, derived from its dataclasses."""
+    return codec.schema(Manifest, SCHEMA_ID, "GraphLens capture", CAPTURE_VERSION)

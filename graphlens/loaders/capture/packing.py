@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from graphlens.errors import TargetError
+from graphlens.ir.analysis import Target
+from graphlens.ir.capture import MAIN, CapturedProgram, CapturedTarget, CapturedVariable, new_id
 from graphlens.ir.graph import Variable
+from graphlens.loaders.capture.manifest import to_bytes
 from graphlens.loaders.capture.parts import MANIFEST, TRACED
 from graphlens.loaders.capture.reading import open_capture, readable
 from graphlens.loaders.files import MESSAGE_LIMIT_BYTES
 
 # What a capture holds; a recorder's log and compiler dumps stay behind, since they may show paths or weights.
 _PART: Final = re.compile(
-    r"^(capture\.json|(traced|optimized|before_placer|profile\.xplane|executed/\d+)\.pb|profiles/[^/]+\.xplane\.pb|replay\.json"
-    r"|hlo/[^/]+\.txt)$"
+    r"^(capture\.json|replay\.json|profile\.xplane\.pb|profiles/[^/]+\.xplane\.pb"
+    r"|(programs/[^/]+/)?((traced|optimized|before_placer|executed/\d+)\.pb|hlo/[^/]+\.txt))$"
 )
 
 # The same parts give the same bytes: no clock, no user, no machine.
@@ -79,35 +82,42 @@ def add_traced(
     """
     (Path(directory) / TRACED).write_bytes(graph_def)
     variables = {name: _described(variable) for name, variable in captures.items()}
-    _write_manifest(directory, {"traced_root": traced_root, "variables": variables})
+    _change(directory, traced_root=traced_root, variables=variables)
 
 
 def take_traced(directory: str | os.PathLike[str], other: str | os.PathLike[str]) -> None:
-    """Put the traced graph of the capture ``other`` into the capture folder ``directory``."""
+    """Put the traced graph of the capture ``other``, and what it says of its main program, into ``directory``."""
     source = open_capture(other)
     (Path(directory) / TRACED).write_bytes(source.part(TRACED))
-    _write_manifest(directory, {name: source.manifest.get(name) for name in ("traced_root", "variables", "training")})
+    said = source.manifest
+    _change(directory, traced_root=said.traced_root, variables=said.variables, training=said.training)
+    if said.main is not None:
+        name_main(directory, said.main.name, said.main.signature)
 
 
-def amend(
-    directory: str | os.PathLike[str], target: Mapping[str, Any] | None = None, notes: Sequence[str] = ()
-) -> None:
+def name_main(directory: str | os.PathLike[str], name: str, signature: str | None) -> None:
+    """Say in the capture folder ``directory`` which function the main program is, as its graph is named."""
+    listed = open_capture(directory).manifest.programs
+    others = [program for program in listed if not program.main]
+    identity = new_id(MAIN, [program.id for program in others])
+    _change(directory, programs=(CapturedProgram(identity, name, main=True, signature=signature), *others))
+
+
+def amend(directory: str | os.PathLike[str], target: Target | None = None, notes: Sequence[str] = ()) -> None:
     """Say in the capture folder ``directory`` which target it is about, and add notes."""
     known = open_capture(directory).manifest
-    said = [*(known.get("notes") or ()), *notes]
-    _write_manifest(directory, {"target": dict(target or known["target"]), "notes": list(dict.fromkeys(said))})
+    said = tuple(dict.fromkeys([*known.notes, *notes]))
+    _change(directory, target=known.target if target is None else _target(target), notes=said)
 
 
-def _write_manifest(directory: str | os.PathLike[str], changed: Mapping[str, Any]) -> None:
-    manifest = {**open_capture(directory).manifest, **changed}
-    (Path(directory) / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+def _change(directory: str | os.PathLike[str], **fields: Any) -> None:
+    manifest = replace(open_capture(directory).manifest, **fields)
+    (Path(directory) / MANIFEST).write_bytes(to_bytes(manifest))
 
 
-def _described(variable: Variable) -> dict[str, Any]:
-    shape = variable.spec.shape
-    return {
-        "name": variable.name,
-        "dtype": variable.spec.dtype,
-        "shape": None if shape is None else list(shape),
-        "trainable": variable.trainable,
-    }
+def _target(target: Target) -> CapturedTarget:
+    return CapturedTarget(target.path, target.kind, target.signature, target.digest)
+
+
+def _described(variable: Variable) -> CapturedVariable:
+    return CapturedVariable(variable.name, variable.spec.dtype, variable.spec.shape, variable.trainable)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-SCHEMA_VERSION: Final = 1
 MANIFEST: Final = "capture.json"
 TRACED: Final = "traced.pb"
 OPTIMIZED: Final = "optimized.pb"
@@ -14,3 +13,13 @@ PROFILES_FOLDER: Final = "profiles/"  # one profile per host, in place of PROFIL
 REPLAY: Final = "replay.json"
 EXECUTED_FOLDER: Final = "executed/"
 HLO_FOLDER: Final = "hlo/"
+PROGRAMS_FOLDER: Final = "programs/"  # of all programs but the main one, whose graphs lie at the top
+
+
+def folder_of(program: str) -> str:
+    """Return where the parts of the program with that id lie, with the names that the main program's have at the top.
+
+    >>> folder_of("eval") + TRACED
+    'programs/eval/traced.pb'
+    """
+    return f"{PROGRAMS_FOLDER}{program}/"

@@ -10,16 +10,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from graphlens.errors import TargetError
 from graphlens.ir.analysis import AnalysisError, Target
+from graphlens.ir.capture import MAIN, CapturedInput, CapturedProgram, CapturedRoof, CapturedVariable, Manifest, new_id
 from graphlens.ir.devices import Roof
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import ARGUMENT, Graph, TensorSpec, Variable, op_of
+from graphlens.ir.program import Program
 from graphlens.ir.run import ReplayRecord
 from graphlens.loaders.capture.manifest import read_manifest
-from graphlens.loaders.capture.parts import HLO_FOLDER, MANIFEST, OPTIMIZED, PROFILE, REPLAY, TRACED
+from graphlens.loaders.capture.parts import HLO_FOLDER, MANIFEST, OPTIMIZED, PROFILE, REPLAY, TRACED, folder_of
 from graphlens.loaders.events import Recorded
 from graphlens.loaders.files import MESSAGE_LIMIT_BYTES
 
@@ -34,7 +36,7 @@ class Capture:
     """
 
     path: Path
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     names: frozenset[str]
 
     def part(self, name: str) -> bytes:
@@ -128,81 +130,115 @@ class _Salvage:
 def evidence_of(capture: Capture) -> Evidence:
     """Return what ``capture`` says; parts that cannot be read are missing, with an error that says why."""
     salvage, manifest = _Salvage(capture), capture.manifest
-    traced = salvage.take("traced graph", lambda: _traced(capture), None)
-    optimized = salvage.take("optimized graph", lambda: _graph(capture, OPTIMIZED), None)
-    executed = salvage.take("executed graph", lambda: _executed(capture), None)
+    main = _main_program(salvage)
+    others = tuple(_program(salvage, listed) for listed in manifest.programs if not listed.main)
     recording = salvage.take("profile", lambda: _recording(capture), None)
     profile = recording.profile if recording else None
     no_replay: dict[str, ReplayRecord] = {}
     replay = salvage.take("replay", lambda: _replay(capture), no_replay)
-    recorded = tuple(
-        AnalysisError(str(item.get("stage")), str(item.get("message"))) for item in _dicts(manifest, "errors")
-    )
     return Evidence(
         target=_target(capture),
-        environment=dict(manifest.get("environment") or {}),
-        traced=traced,
-        optimized=optimized,
-        executed=executed,
+        environment=manifest.environment,
+        traced=main.traced,
+        optimized=main.optimized,
+        executed=main.executed,
         profile=profile,
         profile_path=_recorded_elsewhere(manifest),
         # A clock that stood still has timed nothing.
-        unprofiled_ns=tuple(ns for ns in manifest.get("unprofiled_ns") or () if ns > 0),
-        empty_call_ns=manifest.get("empty_call_ns"),
+        unprofiled_ns=tuple(ns for ns in manifest.unprofiled_ns if ns > 0),
+        empty_call_ns=manifest.empty_call_ns,
         replay=replay,
-        hlo={**(recording.modules if recording else {}), **_modules(salvage)},
-        training=manifest.get("training"),
-        static_reason=_static_reason(manifest, executed, recorded),
-        notes=(*_notes(manifest, (traced, executed)), *(profile.notes if profile else ())),
-        errors=(*recorded, *salvage.errors),
-        roof=_roof(manifest.get("roof")),
+        hlo={**(recording.modules if recording else {}), **main.hlo},
+        training=manifest.training,
+        static_reason=_static_reason(manifest, main.executed),
+        notes=(*_notes(manifest, (main.traced, main.executed)), *(profile.notes if profile else ())),
+        errors=(*manifest.errors, *salvage.errors),
+        roof=_roof(manifest.roof),
+        programs=(main, *others) if manifest.programs else (),
+        inputs=main.inputs,
+        judged=main.id if manifest.programs else None,
     )
 
 
-def _recorded_elsewhere(manifest: Mapping[str, Any]) -> str | None:
+def _recorded_elsewhere(manifest: Manifest) -> str | None:
     """Return where the profile comes from when it was not recorded together with the graphs."""
-    return ", ".join(str(item.get("name")) for item in _dicts(manifest, "hosts")) or None
+    return ", ".join(host.name for host in manifest.hosts) or None
 
 
 def _target(capture: Capture) -> Target:
-    target = capture.manifest.get("target") or {}
-    path = str(target.get("path") or capture.path)
-    return Target(path, str(target.get("kind") or "capture"), target.get("signature"), target.get("digest"))
+    target = capture.manifest.target
+    return Target(target.path or str(capture.path), target.kind or "capture", target.signature, target.digest)
 
 
-def _static_reason(manifest: Mapping[str, Any], executed: Graph | None, errors: Sequence[AnalysisError]) -> str | None:
+def _static_reason(manifest: Manifest, executed: Graph | None) -> str | None:
     if executed is not None:
         return None
-    return manifest.get("static_reason") or (errors[0].message if errors else "the capture holds no executed graph")
+    failed = next((error.message for error in manifest.errors), "the capture holds no executed graph")
+    return manifest.static_reason or failed
 
 
-def _notes(manifest: Mapping[str, Any], graphs: Sequence[Graph | None]) -> tuple[str, ...]:
+def _notes(manifest: Manifest, graphs: Sequence[Graph | None]) -> tuple[str, ...]:
     read = [note for graph in graphs if graph is not None for note in graph.notes]
-    return tuple(dict.fromkeys([*map(str, manifest.get("notes") or ()), *read]))
+    return tuple(dict.fromkeys([*manifest.notes, *read]))
 
 
-def _roof(measured: Mapping[str, Any] | None) -> Roof | None:
+def _roof(measured: CapturedRoof | None) -> Roof | None:
     """Return the machine's roof; captures of before it was measured have none."""
     if measured is None:
         return None
     return Roof(
-        flops_per_s=float(measured["flops_per_s"]),
-        bytes_per_s=float(measured["bytes_per_s"]),
-        dtype=measured.get("dtype", "float32"),
-        threads=measured.get("threads"),
-        device=measured.get("device", ""),
+        flops_per_s=measured.flops_per_s,
+        bytes_per_s=measured.bytes_per_s,
+        dtype=measured.dtype,
+        threads=measured.threads,
+        device=measured.device,
     )
 
 
-def _dicts(manifest: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    return [item for item in manifest.get(name) or () if isinstance(item, Mapping)]
+# -- programs -----------------------------------------------------------------------------------------------------
 
 
-def _traced(capture: Capture) -> Graph | None:
-    if TRACED not in capture.names:
+def _main_program(salvage: _Salvage) -> Program:
+    """Return the program whose parts lie at the top; its fields stand at the top of the manifest."""
+    manifest = salvage.capture.manifest
+    listed = manifest.main or CapturedProgram(new_id(MAIN, [one.id for one in manifest.programs]), main=True)
+    described = replace(
+        listed,
+        signature=listed.signature or manifest.target.signature,
+        training=manifest.training,
+        traced_root=manifest.traced_root,
+        variables=manifest.variables,
+        executed=manifest.executed,
+        executed_root_arguments=manifest.executed_root_arguments,
+        inputs=manifest.inputs,
+    )
+    return _program(salvage, described)
+
+
+def _program(salvage: _Salvage, listed: CapturedProgram) -> Program:
+    """Return one program; a damaged part costs that part of that program."""
+    capture, folder = salvage.capture, "" if listed.main else folder_of(listed.id)
+    of_it = "" if listed.main else f" of program {listed.id}"
+    return Program(
+        id=listed.id,
+        name=listed.name,
+        role=listed.role,
+        signature=listed.signature,
+        traced=salvage.take(f"traced graph{of_it}", lambda: _traced(capture, folder, listed), None),
+        optimized=salvage.take(f"optimized graph{of_it}", lambda: _graph(capture, folder + OPTIMIZED), None),
+        executed=salvage.take(f"executed graph{of_it}", lambda: _executed(capture, listed), None),
+        training=listed.training,
+        main=listed.main,
+        hlo=_modules(salvage, folder),
+        inputs=tuple(TensorSpec(fed.dtype, fed.shape) for fed in listed.inputs),
+    )
+
+
+def _traced(capture: Capture, folder: str, program: CapturedProgram) -> Graph | None:
+    if folder + TRACED not in capture.names:
         return None
-    graph = _reachable(capture, TRACED, str(capture.manifest.get("traced_root") or ""))
-    return _with_captures(graph, capture.manifest.get("variables"))
+    graph = _reachable(capture, folder + TRACED, program.traced_root)
+    return _with_captures(graph, program.variables)
 
 
 def _graph(capture: Capture, name: str) -> Graph | None:
@@ -215,49 +251,48 @@ def _reachable(capture: Capture, name: str, root: str) -> Graph:
     return build_reachable(parse_graph_def(capture.part(name), name), root)
 
 
-def _executed(capture: Capture) -> Graph | None:
+def _executed(capture: Capture, program: CapturedProgram) -> Graph | None:
     from graphlens.loaders.graphdef import parse_graph_def
     from graphlens.loaders.partitions import merge_partitions
 
-    names = [str(name) for name in capture.manifest.get("executed") or ()]
-    if not names:
+    if not program.executed:
         return None
-    graph = merge_partitions([parse_graph_def(capture.part(name), name) for name in names])
-    fed = _with_inputs(graph, _dicts(capture.manifest, "inputs"))
-    return _with_captures(fed, capture.manifest.get("executed_root_arguments"))
+    graph = merge_partitions([parse_graph_def(capture.part(name), name) for name in program.executed])
+    return _with_captures(_with_inputs(graph, program.inputs), program.executed_root_arguments)
 
 
-def _with_inputs(graph: Graph, inputs: Sequence[Mapping[str, Any]]) -> Graph:
+def _with_inputs(graph: Graph, inputs: Sequence[CapturedInput]) -> Graph:
     """Give the root's arguments, whose batch a model leaves open, the shapes that the recorder fed."""
     for fed in inputs:
-        name, shape = str(fed.get("name")), fed.get("shape")
-        if name not in graph.main.graph or not isinstance(shape, list):
+        if fed.name not in graph.main.graph or fed.shape is None:
             continue
-        op = op_of(graph.main.graph, name)
-        if op.type == ARGUMENT and op.outputs and _may_be(op.outputs[0], fed.get("dtype"), shape):
-            graph.main.graph.nodes[name]["op"] = replace(op, outputs=(TensorSpec(op.outputs[0].dtype, tuple(shape)),))
+        op = op_of(graph.main.graph, fed.name)
+        if op.type == ARGUMENT and op.outputs and _may_be(op.outputs[0], fed.dtype, fed.shape):
+            shaped = TensorSpec(op.outputs[0].dtype, fed.shape)
+            graph.main.graph.nodes[fed.name]["op"] = replace(op, outputs=(shaped,))
     return graph
 
 
-def _may_be(spec: TensorSpec, dtype: object, shape: Sequence[int]) -> bool:
+def _may_be(spec: TensorSpec, dtype: str, shape: Sequence[int | None]) -> bool:
     if spec.dtype != dtype or (spec.shape is not None and len(spec.shape) != len(shape)):
         return False
     return all(known in (None, size) for known, size in zip(spec.shape or shape, shape, strict=True))
 
 
-def _with_captures(graph: Graph, described: Any) -> Graph:
+def _with_captures(graph: Graph, described: Mapping[str, CapturedVariable]) -> Graph:
     """Bind the root's arguments to the variables that the recorder found behind them."""
-    if not isinstance(described, Mapping):
-        return graph
     bound = {name: _variable(entry) for name, entry in described.items() if name in graph.main.graph}
+    if not bound:
+        return graph
     main = replace(graph.main, captures={**graph.main.captures, **bound})
     return replace(graph, functions={**graph.functions, graph.root: main})
 
 
-def _variable(entry: Mapping[str, Any]) -> Variable:
-    shape = entry.get("shape")
-    spec = TensorSpec(str(entry.get("dtype", "unknown")), None if shape is None else tuple(shape))
-    return Variable(str(entry.get("name", "")), spec, entry.get("trainable"))
+def _variable(entry: CapturedVariable) -> Variable:
+    return Variable(entry.name, TensorSpec(entry.dtype, entry.shape), entry.trainable)
+
+
+# -- what was measured ----------------------------------------------------------------------------------------------
 
 
 def _recording(capture: Capture) -> Recorded | None:
@@ -273,7 +308,7 @@ def profile_parts(capture: Capture) -> dict[str, str]:
     """Return host -> part of the capture's profiles; the host of a local recording is empty."""
     if PROFILE in capture.names:
         return {"": PROFILE}
-    return {str(item.get("name")): str(item.get("profile")) for item in _dicts(capture.manifest, "hosts")}
+    return {host.name: host.profile for host in capture.manifest.hosts}
 
 
 def _replay(capture: Capture) -> dict[str, ReplayRecord]:
@@ -284,9 +319,9 @@ def _replay(capture: Capture) -> dict[str, ReplayRecord]:
     return read_replay(capture.part(REPLAY))
 
 
-def _modules(salvage: _Salvage) -> dict[str, Graph]:
+def _modules(salvage: _Salvage, folder: str) -> dict[str, Graph]:
     modules: dict[str, Graph] = {}
-    for name in sorted(name for name in salvage.capture.names if name.startswith(HLO_FOLDER)):
+    for name in sorted(name for name in salvage.capture.names if name.startswith(folder + HLO_FOLDER)):
         nothing: dict[str, Graph] = {}
         modules.update(salvage.take(name, partial(_hlo, salvage.capture, name), nothing))
     return modules

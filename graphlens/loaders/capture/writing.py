@@ -5,13 +5,30 @@ A child that is killed leaves what it had: every file is written under a tempora
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from graphlens._version import __version__
-from graphlens.loaders.capture.parts import MANIFEST, SCHEMA_VERSION
+from graphlens.ir import codec
+from graphlens.ir.capture import CAPTURE_VERSION, CapturedProgram, new_id
+from graphlens.loaders.capture.manifest import checked, to_bytes
+from graphlens.loaders.capture.parts import EXECUTED_FOLDER, HLO_FOLDER, MANIFEST, OPTIMIZED, TRACED, folder_of
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramParts:
+    """The graphs of one program, serialized: one executed graph per device, the text of HLO modules."""
+
+    traced: bytes | None = None
+    optimized: bytes | None = None
+    executed: Sequence[bytes] = ()
+    hlo: Sequence[str] = ()
+
+
+NO_PARTS: Final = ProgramParts()
 
 
 class CaptureDirectory:
@@ -20,7 +37,7 @@ class CaptureDirectory:
     def __init__(self, path: Path, target: dict[str, Any], trust: bool = False) -> None:
         self.path = path
         self.content: dict[str, Any] = {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": CAPTURE_VERSION,
             "graphlens_version": __version__,
             "target": target,
             "environment": {},
@@ -36,6 +53,7 @@ class CaptureDirectory:
             "errors": [],
             "stages_done": [],
             "stage_seconds": {},
+            "programs": [],
         }
         path.mkdir(parents=True, exist_ok=True)
         self.save()
@@ -55,9 +73,46 @@ class CaptureDirectory:
         self.content["stage_seconds"][stage] = round(seconds, 3)
         self.save()
 
+    def id_for(self, name: str) -> str:
+        """Return an id for one more program, which reads like its ``name``."""
+        return new_id(name, [listed["id"] for listed in self.content["programs"]])
+
+    def write_program(self, program: CapturedProgram, parts: ProgramParts = NO_PARTS) -> None:
+        """Write one program's parts and what is known of it, in place of what was said of it before.
+
+        Of the main program only that it is one of the programs: its parts are written at the top.
+        """
+        listed = program if program.main else self._written(program, parts)
+        others = [one for one in self.content["programs"] if one["id"] != program.id]
+        self.content["programs"] = [*others, codec.encode(listed)]
+        self.save()
+
+    def _written(self, program: CapturedProgram, parts: ProgramParts) -> CapturedProgram:
+        folder = folder_of(program.id)
+        for name, graph in ((TRACED, parts.traced), (OPTIMIZED, parts.optimized)):
+            if graph is not None:
+                self.write(folder + name, graph)
+        self._write_all(folder + HLO_FOLDER, ".txt", (module.encode() for module in parts.hlo))
+        executed = self._write_all(folder + EXECUTED_FOLDER, ".pb", parts.executed)
+        return replace(program, executed=executed or program.executed)
+
+    def _write_all(self, folder: str, suffix: str, contents: Iterable[bytes]) -> tuple[str, ...]:
+        """Write parts that are numbered; returns their names."""
+        names = []
+        for number, content in enumerate(contents):
+            names.append(f"{folder}{number}{suffix}")
+            self.write(names[-1], content)
+        return tuple(names)
+
     def save(self) -> None:
-        """Write ``capture.json``."""
-        self.write(MANIFEST, json.dumps(self.content, indent=1).encode())
+        """Write ``capture.json``.
+
+        Raises
+        ------
+        TypeError
+            When it would hold what no reader could read: a mistake of whoever put it there.
+        """
+        self.write(MANIFEST, to_bytes(checked(self.content)))
 
     def write(self, name: str, data: bytes) -> None:
         """Write one part; readers never see half of it."""

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from graphlens.config import DEFAULT_STEPS
 from graphlens.errors import ExecutionError, UsageError
+from graphlens.ir.capture import MAIN, CapturedProgram
 from graphlens.ir.run import STEP_MARKER
 from graphlens.loaders.capture.parts import PROFILE
 from graphlens.loaders.capture.writing import CaptureDirectory
@@ -78,6 +79,8 @@ def trace(opened: Opened, plan: Plan, capture: CaptureDirectory) -> tuple[Traced
             raise UsageError("--batch does not change the target's own example arguments: use --shape NAME=… instead")
         specs = inputs.resolve(opened.specs, plan.shapes, plan.batch, {**examples, **plan.arrays})
         traced = _traced(opened, specs)
+        name = private.function_name(traced.concrete)
+        capture.write_program(CapturedProgram(MAIN, name, main=True, signature=opened.signature))
         graph_def = traced.concrete.graph.as_graph_def(add_shapes=True)
         if opened.kind != "saved_model":  # the parent reads that one from its file, where nothing was renamed
             graphs.write_traced(capture, traced.concrete, graph_def)

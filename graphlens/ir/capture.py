@@ -1,0 +1,197 @@
+"""The manifest of a capture (``capture.json``): what was recorded, how far it came, and which programs it holds.
+
+Field names are stable: they may be added to, never renamed (``schema/capture.v2.json`` is derived from this module).
+The parts of the main program lie at the top of a capture and its fields at the top of the manifest; those of further
+programs in ``programs/<id>/`` and in ``programs``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any, Final
+
+from graphlens.ir.analysis import AnalysisError
+from graphlens.ir.program import Role
+
+CAPTURE_VERSION: Final = 2
+MAIN: Final = "main"  # the id of the main program, unless another one has it
+
+# An id is a part of file names: valid on every system, and never a way out of the folder (no `..`, no separators).
+_ID: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_LONGEST_ID: Final = 100  # characters; file systems take 255 bytes, with what is put around it
+_IN_NO_ID: Final = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedTarget:
+    """What was recorded, as in the analysis; every field is absent where it is not known."""
+
+    path: str | None = None
+    kind: str | None = None
+    signature: str | None = None
+    digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedInput:
+    """What one argument was fed; ``origin`` says where the value came from (``example``, ``given``, ``made``)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...] | None = None
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedVariable:
+    """The variable behind an argument; sizes that it leaves open are ``None``, and so is a shape of unknown rank."""
+
+    name: str = ""
+    dtype: str = "unknown"
+    shape: tuple[int | None, ...] | None = None
+    trainable: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedRoof:
+    """What the machine can do at best, as measured beside the model; see ``ir.devices.Roof``."""
+
+    flops_per_s: float
+    bytes_per_s: float
+    dtype: str = "float32"
+    threads: int | None = None
+    device: str = ""
+
+    def __post_init__(self) -> None:
+        if not all(isfinite(rate) and rate > 0 for rate in (self.flops_per_s, self.bytes_per_s)):
+            raise ValueError("holds a rate that is not above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedHost:
+    """A host of a recording from several, and the part that holds its profile."""
+
+    name: str
+    profile: str
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedProgram:
+    """One program of a capture.
+
+    Attributes
+    ----------
+    id
+        What its folder is called, and how it may be named on the command line; unique, whatever the case of letters.
+    name
+        The function's own name with its number, as in the profile; empty where it is not known.
+    main
+        Whether it is the one whose parts and fields stand at the top: then only ``name``, ``role`` and ``signature``
+        are said here.
+    role, signature, training
+        As in ``ir.program.Program``.
+    traced_root, variables
+        The root of the traced graph (empty: its main graph), and the variables behind the root's arguments.
+    executed, executed_root_arguments
+        The parts that hold the executed graph, one per device, and the variables behind its arguments.
+    renamed
+        As in ``Manifest``.
+    inputs
+        What the arguments were fed.
+    """
+
+    id: str
+    name: str = ""
+    main: bool = False
+    role: Role | None = None
+    signature: str | None = None
+    training: bool | None = None
+    traced_root: str = ""
+    variables: Mapping[str, CapturedVariable] = field(default_factory=dict)
+    executed: tuple[str, ...] = ()
+    executed_root_arguments: Mapping[str, CapturedVariable] = field(default_factory=dict)
+    renamed: Mapping[str, str] | None = None
+    inputs: tuple[CapturedInput, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.id) > _LONGEST_ID or not _ID.fullmatch(self.id):
+            raise ValueError("has an id that cannot be the name of a folder")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a recorder says about what it left; the fields of a program are those of the main one.
+
+    Attributes
+    ----------
+    unprofiled_ns, empty_call_ns
+        Wall times of single steps without the profiler, and of a call that computes nothing.
+    profiled_steps, profiled_s
+        How many steps were profiled, or for how long.
+    renamed
+        Runtime name -> name in the traced graph of the root's ops that the runtime calls otherwise.
+    hosts
+        Where the profile is of several hosts: each with its part.
+    static_reason
+        Why nothing was executed.
+    stages_done, stage_seconds
+        How far the recorder came, and what each stage took.
+    programs
+        Further programs; the main one too where its name or role is known.
+    """
+
+    schema_version: int = CAPTURE_VERSION
+    graphlens_version: str = ""
+    target: CapturedTarget = CapturedTarget()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    traced_root: str = ""
+    variables: Mapping[str, CapturedVariable] = field(default_factory=dict)
+    inputs: tuple[CapturedInput, ...] = ()
+    executed: tuple[str, ...] = ()
+    executed_root_arguments: Mapping[str, CapturedVariable] = field(default_factory=dict)
+    renamed: Mapping[str, str] | None = None
+    training: bool | None = None
+    hosts: tuple[CapturedHost, ...] = ()
+    unprofiled_ns: tuple[int, ...] = ()
+    empty_call_ns: int | None = None
+    profiled_steps: int = 0
+    profiled_s: float | None = None
+    roof: CapturedRoof | None = None
+    static_reason: str | None = None
+    trust: bool = False
+    notes: tuple[str, ...] = ()
+    errors: tuple[AnalysisError, ...] = ()
+    stages_done: tuple[str, ...] = ()
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    programs: tuple[CapturedProgram, ...] = ()
+
+    def __post_init__(self) -> None:
+        ids = [program.id.casefold() for program in self.programs]
+        if len(set(ids)) < len(ids):
+            raise ValueError("lists two programs with one id")
+        if sum(program.main for program in self.programs) > 1:
+            raise ValueError("lists two main programs")
+        if any(seconds < 0 for seconds in (self.profiled_s or 0, *self.stage_seconds.values())):
+            raise ValueError("holds a duration below 0")
+
+    @property
+    def main(self) -> CapturedProgram | None:
+        """The main program as it is listed, ``None`` where it is not."""
+        return next((program for program in self.programs if program.main), None)
+
+
+def new_id(name: str, taken: Collection[str] = ()) -> str:
+    """Return an id that reads like ``name`` and is not ``taken``, whatever the case of letters.
+
+    >>> new_id("Iterator::Prefetch"), new_id("../../etc"), new_id("step", {"Step", "step-2"}), new_id("")
+    ('Iterator_Prefetch', 'etc', 'step-3', 'program')
+    """
+    stem = _IN_NO_ID.sub("_", name).strip("_")[: _LONGEST_ID - 10] or "program"
+    used = {one.casefold() for one in taken}
+    found, number = stem, 2
+    while found.casefold() in used:
+        found, number = f"{stem}-{number}", number + 1
+    return found
