@@ -24,18 +24,18 @@ def choose(evidence: Evidence, wanted: str | None = None) -> Evidence:
     UsageError
         When no program, or more than one, is called ``wanted``; the message lists those that ran.
     """
-    if wanted is None and (not evidence.programs or (len(evidence.programs) == 1 and _is_our_own(evidence))):
+    if not evidence.programs:
+        return evidence if wanted is None else _of_profile(evidence, wanted)
+    if wanted is None and len(evidence.programs) == 1 and _is_our_own(evidence):
         return evidence
     shown = programs_of(evidence.profile)
-    ran = shown.all
-    if not evidence.programs:
-        return evidence if wanted is None else _of_profile(evidence, ran, wanted)
-    told = replace(evidence, programs=_told(evidence, ran))
-    return _of_most_time(told, shown) if wanted is None else _of_name(told, ran, wanted)
+    told = replace(evidence, programs=_told(evidence, shown.all))
+    return _of_most_time(told, shown) if wanted is None else _of_name(told, shown.all, wanted)
 
 
-def _of_profile(evidence: Evidence, ran: Sequence[ProgramRuns], wanted: str) -> Evidence:
+def _of_profile(evidence: Evidence, wanted: str) -> Evidence:
     """Return the evidence about a program of a recording that does not tell whose its graphs are."""
+    ran = programs_of(evidence.profile).all
     judged = named(ran, wanted)
     if judged is None:
         raise UsageError(_none_such(wanted, ran, ()))
