@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
+from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, TypeVar
 
 import networkx as nx
@@ -83,6 +84,7 @@ def attribute(
     graph: nx.MultiDiGraph | None,
     origins: Mapping[str, tuple[str, ...]] | None = None,
     loosely: bool = False,
+    renamed: Mapping[str, str | None] = MappingProxyType({}),
 ) -> Attribution:
     """Join ``profile`` to the ops of ``graph``; empty when there is no profile.
 
@@ -97,13 +99,15 @@ def attribute(
         Executed op -> the traced ops that it stands for; ``None`` when only one of the two graphs is known.
     loosely
         The profile is not of this very graph: names are translated (see ``facts.names``).
+    renamed
+        The ops that do not run under their own names (``facts.renames``).
     """
     profile = hosts.in_turn(profile) if profile else None
     replay = _replay_timings(evidence.replay, graph)
     steps = steps_of(profile) if profile else None
     if profile is None or steps is None or not steps.windows:
         return Attribution(timings=replay)
-    names = Names(graph, loosely)
+    names = Names(graph, loosely, renamed)
     events = _Events.of(profile, steps.windows)
     lengths_ns = tuple(map(length_ns, steps.windows))
     cycle = cycle_of(events.ops, lengths_ns) if _hold_their_own_ops(steps) else ALL_ALIKE

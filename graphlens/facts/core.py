@@ -28,6 +28,7 @@ from graphlens.facts import (
     patterns,
     programs,
     quality,
+    renames,
     roofline,
     rows,
     syncs,
@@ -106,7 +107,12 @@ class Facts:
         """Executed op -> the traced ops that it stands for (empty tuple: none could be resolved; never a guess)."""
         if self.executed is None or self.traced is None:
             return {}
-        return origins.resolve(self.executed, self.traced)
+        return origins.resolve(self.executed, self.traced, self.renamed)
+
+    @cached_property
+    def renamed(self) -> Mapping[str, str | None]:
+        """Runtime name -> name as written of the ops that do not run under their own names."""
+        return renames.renamed_ops(self.evidence)
 
     @cached_property
     def executed_by(self) -> Mapping[str, str]:
@@ -121,7 +127,7 @@ class Facts:
         """
         graph = self.executed if self.executed is not None else self.traced
         known = self.origins if self.executed is not None and self.traced is not None else None
-        return attribution.attribute(self.evidence, self.profile, graph, known, self.joined_loosely)
+        return attribution.attribute(self.evidence, self.profile, graph, known, self.joined_loosely, self.renamed)
 
     @property
     def joined_loosely(self) -> bool:

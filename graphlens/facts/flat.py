@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final
 
 import networkx as nx
 
 from graphlens.errors import TargetError
+from graphlens.facts.renames import as_written, renamed_ops
 from graphlens.facts.shapes import fill_elementwise
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import (
@@ -285,23 +287,28 @@ def layer_of(name: str, ops: Container[str] = ()) -> str | None:
 
 
 def with_shapes(
-    executed: nx.MultiDiGraph, traced: nx.MultiDiGraph | None, replay: Mapping[str, ReplayRecord]
+    executed: nx.MultiDiGraph,
+    traced: nx.MultiDiGraph | None,
+    replay: Mapping[str, ReplayRecord],
+    renamed: Mapping[str, str | None] = MappingProxyType({}),
 ) -> nx.MultiDiGraph:
     """Give ``executed`` its output shapes: observed by the replay first, else as far as traced."""
     observed = {canonical_name(name): record for name, record in replay.items()}
     static = {canonical_name(name): op for name, op in traced.nodes(data="op")} if traced is not None else {}
     for name, data in executed.nodes(data=True):
-        outputs = _known_outputs(canonical_name(name), observed, static)
+        outputs = _known_outputs(canonical_name(name), observed, static, renamed)
         if outputs and not _complete(data["op"].outputs):
             data["op"] = replace(data["op"], outputs=outputs)
     return executed
 
 
-def _known_outputs(name: str, observed: Mapping[str, ReplayRecord], static: Mapping[str, Op]) -> tuple[TensorSpec, ...]:
+def _known_outputs(
+    name: str, observed: Mapping[str, ReplayRecord], static: Mapping[str, Op], renamed: Mapping[str, str | None]
+) -> tuple[TensorSpec, ...]:
     record = observed.get(name)
     if record and record.outputs:
         return tuple(TensorSpec(dtype, shape) for dtype, shape in record.outputs)
-    return static[name].outputs if name in static else ()
+    return next((static[written].outputs for written in as_written(name, renamed) if written in static), ())
 
 
 def _complete(outputs: tuple[TensorSpec, ...]) -> bool:
@@ -329,7 +336,7 @@ def executed_graph(evidence: Evidence, traced: nx.MultiDiGraph | None) -> nx.Mul
         for name, op in instructions.nodes(data="op"):
             flat.add_node(names[name], op=replace(op, name=names[name], attrs=_with_origins(op, graph)))
         flat.add_edges_from((names[a], names[b], {"edge": edge}) for a, b, edge in instructions.edges(data="edge"))
-    return fill_elementwise(with_shapes(flat, traced, evidence.replay))
+    return fill_elementwise(with_shapes(flat, traced, evidence.replay, renamed_ops(evidence)))
 
 
 def _with_origins(op: Op, module: Graph) -> Mapping[str, Any]:

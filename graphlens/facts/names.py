@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import networkx as nx
 
 from graphlens.facts import origins
 from graphlens.facts.flat import canonical_name
+from graphlens.facts.renames import as_written
 from graphlens.ir.instructions import fusion_kernel, instruction_type, library_family
 from graphlens.ir.ops import TRANSFERS, is_instruction
 from graphlens.ir.run import DeviceEvent, OpEvent, Profile
@@ -83,11 +85,19 @@ class Names:
     loosely
         The profile was not recorded with this graph: replicas, counters and the names that Grappler's rewrites give are
         translated, and the types are those that the events show.
+    renamed
+        The ops that do not run under their own names (``facts.renames``); of use where names are translated.
     """
 
-    def __init__(self, graph: nx.MultiDiGraph | None, loosely: bool = False) -> None:
+    def __init__(
+        self,
+        graph: nx.MultiDiGraph | None,
+        loosely: bool = False,
+        renamed: Mapping[str, str | None] = MappingProxyType({}),
+    ) -> None:
         self.types: dict[str, str] = {}
         self.loosely = loosely
+        self._renamed = renamed if loosely else {}
         self._known: set[str] = set(graph) if graph is not None else set()
         self._unique_tails = _unique_tails(self._known)
         self._canonical = {canonical_name(name): name for name in self._known} if loosely else {}
@@ -98,7 +108,8 @@ class Names:
     def find(self, name: str, op: str = "") -> str | None:
         """Return the op of the graph, or ``None``."""
         if name in self._known:
-            return name
+            # A function calls two ops by such a name, its own and another one; which way it was run is not known.
+            return None if name in self._renamed else name
         if (name, op) not in self._found:
             self._found[name, op] = self._unique_tails.get(name) or self._rewritten(name, op)
         return self._found[name, op]
@@ -107,7 +118,8 @@ class Names:
         # A send is named after what it sends, whose time is another.
         if not self.loosely or op in TRANSFERS:
             return None
-        return next((self._canonical[found] for found in _spellings(name) if found in self._canonical), None)
+        spellings = (written for ran in _spellings(name) for written in as_written(ran, self._renamed))
+        return next((self._canonical[found] for found in spellings if found in self._canonical), None)
 
     def explains(self, name: str, op: str) -> bool:
         """Tell whether an event is known to belong to this graph: as an op of it, or as a transfer of its tensors."""

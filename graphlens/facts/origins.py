@@ -7,12 +7,14 @@ from that op until an op is met that runs on its own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 import networkx as nx
 
 from graphlens.facts.constants import constant_ops
 from graphlens.facts.flat import HLO_ORIGINS, canonical_name, is_compiled
+from graphlens.facts.renames import as_written
 from graphlens.ir.graph import data_inputs, op_of
 from graphlens.ir.ops import CONTROL_FLOW
 
@@ -26,41 +28,46 @@ _COMPOSED = re.compile(r"/unary_ops_composition$")  # several elementwise ops as
 _ORIGIN_LIMIT = 64  # ops; a walk that meets more has left the fused chain, so only the named op is given
 
 
-def resolve(executed: nx.MultiDiGraph, traced: nx.MultiDiGraph) -> Mapping[str, tuple[str, ...]]:
+def resolve(
+    executed: nx.MultiDiGraph, traced: nx.MultiDiGraph, renamed: Mapping[str, str | None] = MappingProxyType({})
+) -> Mapping[str, tuple[str, ...]]:
     """Map every executed op to its traced ops in topological order, the op that gave the name last.
 
-    An executed op that no traced op explains maps to the empty tuple.
+    An executed op that no traced op explains maps to the empty tuple.  ``renamed`` are the ops that do not run under
+    their own names (``facts.renames``).
     """
     names = {canonical_name(name): name for name in traced.nodes}
-    compiled = _compiled(executed, names)
-    heads = {name: _head(name, names) for name in executed if name not in compiled}
+    compiled = _compiled(executed, names, renamed)
+    heads = {name: _head(name, names, renamed) for name in executed if name not in compiled}
     running = {head for head in heads.values() if head} | {name for found in compiled.values() for name in found}
     constant = constant_ops(traced)
     plain = {name: _with_absorbed(head, traced, running, constant) for name, head in heads.items()}
     return {**plain, **compiled}
 
 
-def _compiled(executed: nx.MultiDiGraph, names: Mapping[str, str]) -> Mapping[str, tuple[str, ...]]:
+def _compiled(
+    executed: nx.MultiDiGraph, names: Mapping[str, str], renamed: Mapping[str, str | None]
+) -> Mapping[str, tuple[str, ...]]:
     """Map XLA's instructions to traced ops: they carry the ops' names within the compiled function."""
     prefixes = [*(f"{canonical_name(name)}/" for name, op in executed.nodes(data="op") if is_compiled(op)), ""]
     return {
         name: tuple(
             found
             for origin in op.attrs[HLO_ORIGINS]
-            if (found := _first_known((prefix + origin for prefix in prefixes), names))
+            if (found := _first_known((prefix + origin for prefix in prefixes), names, renamed))
         )
         for name, op in executed.nodes(data="op")
         if HLO_ORIGINS in op.attrs
     }
 
 
-def _first_known(candidates: Iterator[str], names: Mapping[str, str]) -> str | None:
-    return next((names[found] for found in candidates if found in names), None)
+def _first_known(found: Iterable[str], names: Mapping[str, str], renamed: Mapping[str, str | None]) -> str | None:
+    return next((names[name] for ran in found for name in as_written(ran, renamed) if name in names), None)
 
 
-def _head(name: str, names: Mapping[str, str]) -> str | None:
+def _head(name: str, names: Mapping[str, str], renamed: Mapping[str, str | None]) -> str | None:
     """Return the traced op that gave the executed op its name, or ``None``."""
-    return _first_known(candidates(name), names)
+    return _first_known(candidates(name), names, renamed)
 
 
 def candidates(name: str) -> Iterator[str]:

@@ -111,7 +111,7 @@ class _Run:
         graph = self.facts.graph
         types = {**launched, **seen, **{name: op.type for name, op in graph.nodes(data="op")}}
         shapes = self.shapes if self.facts.executed is not None else shape_ops(graph)
-        names = Names(graph, self.facts.joined_loosely)
+        names = Names(graph, self.facts.joined_loosely, self.facts.renamed)
         return Known(graph, names, types, shapes, self.requested, self.profile.instructions)
 
     def requested(self, name: str) -> str:

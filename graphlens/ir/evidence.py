@@ -32,6 +32,9 @@ class Evidence:
         Wall time of calling a function that computes nothing, in the same process.
     replay
         What the second route saw, by the op's name in the executed graph (runtime name).
+    renamed
+        Runtime name -> name in the traced graph of the root's ops that the runtime calls otherwise; ``None`` where the
+        recorder did not say.
     hlo
         The optimized HLO modules of XLA-compiled functions, as graphs named by module.
     training
@@ -66,6 +69,7 @@ class Evidence:
     unprofiled_ns: tuple[int, ...] = ()
     empty_call_ns: int | None = None
     replay: Mapping[str, ReplayRecord] = field(default_factory=dict)
+    renamed: Mapping[str, str] | None = None
     hlo: Mapping[str, Graph] = field(default_factory=dict)
     training: bool | None = None
     static_reason: str | None = None

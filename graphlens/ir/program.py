@@ -38,6 +38,8 @@ class Program:
         What XLA compiled of it, as graphs named by module.
     inputs
         What its caller handed over, in order, where known.
+    renamed
+        As in ``ir.evidence.Evidence``.
     """
 
     id: str
@@ -51,3 +53,4 @@ class Program:
     main: bool = False
     hlo: Mapping[str, Graph] = field(default_factory=dict)
     inputs: tuple[TensorSpec, ...] = ()
+    renamed: Mapping[str, str] | None = None

@@ -134,6 +134,7 @@ def _with_graphs(evidence: Evidence, program: Program | None) -> Evidence:
         traced=known.traced,
         optimized=known.optimized,
         executed=known.executed,
+        renamed=known.renamed,
         hlo={**_of_no_program(evidence), **known.hlo},
         training=known.training,
         inputs=known.inputs,

@@ -148,6 +148,7 @@ def evidence_of(capture: Capture) -> Evidence:
         unprofiled_ns=tuple(ns for ns in manifest.unprofiled_ns if ns > 0),
         empty_call_ns=manifest.empty_call_ns,
         replay=replay,
+        renamed=main.renamed,
         hlo={**(recording.modules if recording else {}), **main.hlo},
         training=manifest.training,
         static_reason=_static_reason(manifest, main.executed),
@@ -210,6 +211,7 @@ def _main_program(salvage: _Salvage) -> Program:
         variables=manifest.variables,
         executed=manifest.executed,
         executed_root_arguments=manifest.executed_root_arguments,
+        renamed=manifest.renamed,
         inputs=manifest.inputs,
     )
     return _program(salvage, described)
@@ -230,6 +232,7 @@ def _program(salvage: _Salvage, listed: CapturedProgram) -> Program:
         training=listed.training,
         main=listed.main,
         hlo=_modules(salvage, folder),
+        renamed=listed.renamed,
         inputs=tuple(TensorSpec(fed.dtype, fed.shape) for fed in listed.inputs),
     )
 

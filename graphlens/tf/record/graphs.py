@@ -65,6 +65,32 @@ def write_executed(capture: CaptureDirectory, concrete: Any, call: Callable[[], 
     return list(ran.partition_graphs)
 
 
+def write_renamed(capture: CaptureDirectory, concrete: Any) -> None:
+    """Write which ops of the function run under another name than the one in its graph."""
+    capture.content["renamed"] = renamed_ops(concrete)
+    if capture.content["renamed"] is None:
+        capture.note("TensorFlow does not say under which names it runs the ops: some may not be joined.")
+
+
+def renamed_ops(concrete: Any) -> dict[str, str] | None:
+    """Return runtime name -> name in the function's graph of every op for which they differ.
+
+    A function is made from a graph by ``graph_to_functiondef.cc``: its arguments and results come first and take the
+    names of their ops, in lower case and with ``_`` for what is no letter or digit; an op whose name is then taken gets
+    a number.  So the op that gives a result and is called ``output`` runs as ``output_0``.  ``None`` where the two do
+    not list the same ops in the same order, which is how they are paired.
+    """
+    definition = concrete.function_def
+    arguments = [tensor.op for tensor in concrete.inputs]
+    others = set(arguments)
+    body = [operation for operation in concrete.graph.get_operations() if operation not in others]
+    if [node.op for node in definition.node_def] != [operation.type for operation in body]:
+        return None
+    ran = [*definition.signature.input_arg, *definition.node_def]
+    pairs = zip(ran, [*arguments, *body], strict=True)
+    return {entry.name: operation.name for entry, operation in pairs if entry.name != operation.name}
+
+
 def _root(collected: list[Any], concrete: Any) -> Any | None:
     """Pick the function's own graphs among those of small eager ops that ran along with it."""
     wanted = {operation.name for operation in concrete.graph.get_operations()}

@@ -172,6 +172,7 @@ def _note_placement(capture: CaptureDirectory, graph_def: Any) -> None:
 
 def _first_step(capture: CaptureDirectory, prepared: Prepared, plan: Plan) -> list[Any]:
     concrete = prepared.traced.concrete
+    graphs.write_renamed(capture, concrete)
 
     def step() -> list[Any]:
         return graphs.write_executed(capture, concrete, prepared.step)

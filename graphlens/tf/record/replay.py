@@ -35,7 +35,8 @@ def write(
         capture.note(f"The function was not replayed, so loops and shapes are unknown: {reason}.")
         return
     if partitions:
-        seen = alignment.align(seen, partitions)
+        runs_as = {written: ran for ran, written in (capture.content.get("renamed") or {}).items()}
+        seen = alignment.align({runs_as.get(name, name): record for name, record in seen.items()}, partitions)
     capture.write(REPLAY, json.dumps(seen, sort_keys=True).encode())
 
 
