@@ -29,6 +29,9 @@ WARM_UP_CALLS = 2
 # After some 90 executions the runtime drops an op that it found to be cheap from the profile.  All calls up to the
 # end of the profile stay below this, with a margin for ops that run twice a step.
 CALLS_BEFORE_OPS_VANISH = 50
+# An event is recorded when it ends, and threads end theirs a moment after the result of the last step is there; on a
+# busy machine they wait for a processor first.
+SETTLING_S = 0.05
 ROOF_SHARE = 0.25  # of the time left that measuring the machine itself may use
 RESERVED_SHARE = 0.5  # of the time left that profiled and unprofiled steps may use; replay and writing need the rest
 
@@ -237,6 +240,7 @@ def _profile(step: Callable[[], Any], count: int, capture: CaptureDirectory, pro
             with tf.profiler.experimental.Trace(STEP_MARKER, step_num=number, _r=1):
                 step()
             progress("profiling", number + 1, count)
+        time.sleep(SETTLING_S)
     finally:
         tf.profiler.experimental.stop()
     for found in folder.rglob("*.xplane.pb"):
