@@ -72,9 +72,10 @@ def test_instructions_of_xla_carry_the_names_within_their_function() -> None:
     traced = dag("call/MatMul = MatMul()\ncall/Relu = Relu(call/MatMul)\nMatMul = MatMul()")
     executed = nx.MultiDiGraph()
     executed.add_node("call", op=Op("call", "PartitionedCall", attrs={"_XlaMustCompile": True}))
-    executed.add_node("m/fusion", op=Op("m/fusion", "fusion", attrs={"hlo_origins": ("MatMul", "Relu", "unheard_of")}))
-    # The function's own ops come before an op of the same name elsewhere.
-    assert resolve(executed, traced)["m/fusion"] == ("call/MatMul", "call/Relu")
+    attrs = {"hlo_origins": ("MatMul", "Relu", "unheard_of"), "hlo_call": "call"}
+    executed.add_node("call/fusion", op=Op("call/fusion", "fusion", attrs=attrs))
+    # They are the ops of the function that is called, never those of the same name elsewhere.
+    assert resolve(executed, traced)["call/fusion"] == ("call/MatMul", "call/Relu")
 
 
 def test_grappler_names_are_undone() -> None:

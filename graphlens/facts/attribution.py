@@ -19,7 +19,7 @@ from graphlens.facts.flat import canonical_name
 from graphlens.facts.names import Names, device_name, kernel_name, kernels_as_ops
 from graphlens.facts.steps import Steps, length_ns, steps_of, typical
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.ops import TRANSFERS
+from graphlens.ir.ops import COMPOSITE, TRANSFERS
 from graphlens.ir.run import NO_RUN, DeviceEvent, OpEvent, OpTiming, Profile, ReplayRecord, Span
 
 # A loop op of which the profile saw fewer of the replayed executions than this share is timed by the replay.
@@ -54,6 +54,8 @@ class Attribution:
         *and* on to a traced op where both graphs are known.
     unjoined
         What was not joined, by falling time, per step.
+    instructions
+        Module that XLA compiled for the host -> the ops that its thunks are booked under.
     threads
         How many threads and streams ran those events.
     cycle
@@ -72,6 +74,7 @@ class Attribution:
     event_ns: int = 0
     joined_ns: int = 0
     unjoined: tuple[Unjoined, ...] = ()
+    instructions: Mapping[str, frozenset[str]] = field(default_factory=dict)
     threads: int = 0
     cycle: Cycle = ALL_ALIKE
     steps_marked: bool = True
@@ -83,6 +86,7 @@ def attribute(
     profile: Profile | None,
     graph: nx.MultiDiGraph | None,
     origins: Mapping[str, tuple[str, ...]] | None = None,
+    *,
     loosely: bool = False,
     renamed: Mapping[str, str | None] = MappingProxyType({}),
 ) -> Attribution:
@@ -107,13 +111,14 @@ def attribute(
     steps = steps_of(profile) if profile else None
     if profile is None or steps is None or not steps.windows:
         return Attribution(timings=replay)
-    names = Names(graph, loosely, renamed)
-    events = _Events.of(profile, steps.windows)
+    names = Names(graph, loosely, renamed, profile.modules)
+    events = _Events.of(profile, steps.windows, names)
     lengths_ns = tuple(map(length_ns, steps.windows))
     cycle = cycle_of(events.ops, lengths_ns) if _hold_their_own_ops(steps) else ALL_ALIKE
     # What runs in some steps only would be lost among typical ones: then all of them are divided.
     division = divide(profile, steps.windows if cycle.kinds else typical(steps), names)
-    timings = _timings(profile, events, names, division)
+    instructions = _instructions(profile, names)
+    timings = _timings(profile, events, names, division, frozenset().union(*instructions.values()))
     event_ns, joined_ns, unjoined = _join_totals(events, names, origins)
     return Attribution(
         timings=_prefer_replay_in_loops(timings, replay),
@@ -124,6 +129,7 @@ def attribute(
         event_ns=event_ns,
         joined_ns=joined_ns,
         unjoined=unjoined,
+        instructions=instructions,
         threads=_threads(events),
         cycle=cycle,
         steps_marked=steps.marked,
@@ -148,9 +154,10 @@ class _Events:
     kernels: Sequence[Sequence[DeviceEvent]]
 
     @staticmethod
-    def of(profile: Profile, windows: Sequence[Span]) -> _Events:
+    def of(profile: Profile, windows: Sequence[Span], names: Names) -> _Events:
         return _Events(
-            _by_step([*profile.ops, *kernels_as_ops(profile)], windows), _by_step(profile.kernels_on_device, windows)
+            _by_step([*profile.ops, *kernels_as_ops(profile, names)], windows),
+            _by_step(profile.kernels_on_device, windows),
         )
 
 
@@ -179,12 +186,16 @@ def _by_step(events: Iterable[Event], windows: Sequence[Span]) -> list[list[Even
 _PerOp = Mapping[str, Sequence[tuple[int, int]]]
 
 
-def _timings(profile: Profile, events: _Events, names: Names, division: Division) -> dict[str, OpTiming]:
-    """Return the time of every op: of its kernels where it has any, else of its own events on the host."""
-    thunks = {event.node for event in kernels_as_ops(profile)}
-    on_host = _self_times(([(e.node, e.op, e.self_ns) for e in step] for step in events.ops), names)
+def _timings(
+    profile: Profile, events: _Events, names: Names, division: Division, thunks: frozenset[str]
+) -> dict[str, OpTiming]:
+    """Return the time of every op: of its kernels where it has any, else of its own events on the host.
+
+    ``thunks`` are the ops whose events there are those of compiled instructions.
+    """
+    on_host = _self_times(([(e.node, e.op, e.self_ns, not e.resumed) for e in step] for step in events.ops), names)
     on_device = _self_times(
-        ([(*kernel_name(k), k.end_ns - k.start_ns) for k in step] for step in events.kernels), names
+        ([(*kernel_name(k), k.end_ns - k.start_ns, True) for k in step] for step in events.kernels), names
     )
     n = len(events.ops)
     timings = {
@@ -201,14 +212,22 @@ def _timings(profile: Profile, events: _Events, names: Names, division: Division
     return timings
 
 
-def _self_times(steps: Iterable[Iterable[tuple[str, str, int]]], names: Names) -> _PerOp:
+def _instructions(profile: Profile, names: Names) -> Mapping[str, frozenset[str]]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for kernel in profile.kernels:
+        found[kernel.hlo_module].add(names.key(*names.instruction(kernel)))
+    return {module: frozenset(ops) for module, ops in found.items()}
+
+
+def _self_times(steps: Iterable[Iterable[tuple[str, str, int, bool]]], names: Names) -> _PerOp:
+    """Return the time and the executions of every op, by its events: name, type, self time, whether one begins."""
     per_op: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for events in steps:
         totals: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-        for node, op, self_ns in events:
+        for node, op, self_ns, begins in events:
             total = totals[names.key(node, op)]
             total[0] += self_ns
-            total[1] += 1
+            total[1] += begins
         for name, (self_ns, calls) in totals.items():
             per_op[name].append((self_ns, calls))
     return per_op
@@ -277,12 +296,13 @@ def _is_joined(name: str, op: str, names: Names, origins: Mapping[str, tuple[str
 
 
 def _replay_timings(replay: Mapping[str, ReplayRecord], executed: nx.MultiDiGraph | None) -> dict[str, OpTiming]:
+    """Return the times of ops; those of calls are the times of what they call, and are left out."""
     if executed is None:
         return {}
     records = {canonical_name(name): record for name, record in replay.items()}
     timings = {}
-    for name in executed.nodes:
-        record = records.get(canonical_name(name))
+    for name, op in executed.nodes(data="op"):
+        record = records.get(canonical_name(name)) if op.type not in COMPOSITE else None
         if record and record.durations_ns:
             timings[name] = OpTiming(round(median(record.durations_ns)), float(record.calls), None, "replay")
     return timings

@@ -18,6 +18,7 @@ from graphlens.facts import (
     decomposed,
     device_time,
     devices,
+    executed,
     flat,
     fusion,
     kernel_work,
@@ -65,7 +66,7 @@ class Facts:
     @cached_property
     def executed(self) -> nx.MultiDiGraph | None:
         """The graph that ran (all devices), flat; ``None`` when nothing was executed."""
-        return flat.executed_graph(self.evidence, self.traced)
+        return executed.executed_graph(self.evidence, self.traced)
 
     @property
     def stage(self) -> Stage:
@@ -127,7 +128,9 @@ class Facts:
         """
         graph = self.executed if self.executed is not None else self.traced
         known = self.origins if self.executed is not None and self.traced is not None else None
-        return attribution.attribute(self.evidence, self.profile, graph, known, self.joined_loosely, self.renamed)
+        return attribution.attribute(
+            self.evidence, self.profile, graph, known, loosely=self.joined_loosely, renamed=self.renamed
+        )
 
     @property
     def joined_loosely(self) -> bool:

@@ -15,8 +15,9 @@ from typing import Final
 
 import networkx as nx
 
+from graphlens.facts.executed import HLO_FLOPS
 from graphlens.ir.graph import Op, TensorSpec, input_specs, op_of
-from graphlens.ir.ops import runtime_type
+from graphlens.ir.ops import UNTRACED_INSTRUCTIONS, runtime_type
 
 Specs = Sequence[TensorSpec | None]
 Formula = Callable[[Op, Specs], int | None]
@@ -83,6 +84,9 @@ def cost_of(graph: nx.MultiDiGraph, name: str) -> Cost:
 
 
 def _flops(op: Op, inputs: Specs) -> int | None:
+    if HLO_FLOPS in op.attrs:
+        flops: int | None = op.attrs[HLO_FLOPS]
+        return flops
     kind = runtime_type(op.type)
     if kind in _NO_FLOPS:
         return 0
@@ -92,7 +96,7 @@ def _flops(op: Op, inputs: Specs) -> int | None:
 
 def _bytes(op: Op, inputs: Specs) -> int | None:
     kind = runtime_type(op.type)
-    if kind in _NO_BYTES:
+    if kind in _NO_BYTES or kind in UNTRACED_INSTRUCTIONS:
         return 0
     if not op.outputs:
         return None

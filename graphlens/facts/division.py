@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from graphlens.facts.names import Names, kernel_name, kernels_as_ops
 from graphlens.ir.instructions import is_wait
-from graphlens.ir.ops import ASYNCHRONOUS
+from graphlens.ir.ops import ASYNCHRONOUS, COMPOSITE
 from graphlens.ir.run import OpEvent, Profile, Span
 
 # The states of an instant in which no op runs.  No op can be called that: names never begin with a zero byte.  A
@@ -18,12 +18,6 @@ EXECUTOR: Final = "\0executor"
 HANDOFF: Final = "\0hand-off"
 DISPATCH: Final = "\0dispatch"
 STATES: Final = frozenset({COPY, EXECUTOR, HANDOFF, DISPATCH})
-
-# Composite calls complete when their callee does: their waiting is their callee's work, and is no wait of its own.
-_COMPOSITE = frozenset(
-    """PartitionedCall StatefulPartitionedCall RemoteCall If While Case StatelessIf StatelessWhile StatelessCase
-    MapDefun""".split()
-)
 
 
 class Interval(NamedTuple):
@@ -54,13 +48,13 @@ def divide(profile: Profile, windows: Sequence[Span], names: Names) -> Division:
     """
     waiting, kernels = _kernels(profile, names)
     copies = [Interval(copy.start_ns, copy.end_ns, COPY) for copy in profile.copies]
-    ops = [Interval(start, end, names.key(e.node, e.op)) for e, start, end in _own_pieces(profile)]
+    ops = [Interval(start, end, names.key(e.node, e.op)) for e, start, end in _own_pieces(profile, names)]
     waits = [
         Interval(span.start_ns, span.end_ns, names.key(*_wait_name(span, names)))
         for span in profile.waits
         if _is_real_wait(span, names)
     ]
-    executors = [Interval(s.start_ns, s.end_ns, EXECUTOR) for s in profile.executors]
+    executors = [Interval(s.start_ns, s.end_ns, EXECUTOR) for s in (*profile.executors, *profile.executions)]
     functions = [Interval(s.start_ns, s.end_ns, HANDOFF) for s in profile.functions]
     # What lies between a marker that the program set and the function it runs is the program's; between steps that were
     # found on a device, or not at all, it may be anything.
@@ -87,14 +81,15 @@ def _kernels(profile: Profile, names: Names) -> tuple[list[Interval], list[Inter
     return found
 
 
-def _own_pieces(profile: Profile) -> Iterator[tuple[OpEvent, int, int]]:
+def _own_pieces(profile: Profile, names: Names) -> Iterator[tuple[OpEvent, int, int]]:
     """Yield the stretches in which an op itself ran, without what ran nested in it on the same thread.
 
     A ``_Send`` runs its receiver, and whatever that makes ready, before it returns.
     """
     threads: dict[int, list[OpEvent | Span]] = defaultdict(list)
     # An executor that lasts exactly as long as its only op contains it, so it has to come first.
-    running: list[OpEvent | Span] = [*profile.executors, *profile.ops, *kernels_as_ops(profile)]
+    running: list[OpEvent | Span] = [*profile.executors, *profile.ops, *profile.executions]
+    running += kernels_as_ops(profile, names)
     for item in running:
         threads[item.thread].append(item)
     for items in threads.values():
@@ -128,7 +123,7 @@ def _wait_name(span: Span, names: Names) -> tuple[str, str]:
 def _is_real_wait(span: Span, names: Names) -> bool:
     name, op = _wait_name(span, names)
     op = names.types.get(names.find(name) or "", op)
-    return op in ASYNCHRONOUS and op not in _COMPOSITE
+    return op in ASYNCHRONOUS and op not in COMPOSITE
 
 
 def _sweep(windows: Sequence[Span], layers: Sequence[Sequence[Interval]], outside: str) -> dict[str, float]:

@@ -6,14 +6,12 @@ import re
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import networkx as nx
 
 from graphlens.errors import TargetError
-from graphlens.facts.renames import as_written, renamed_ops
-from graphlens.facts.shapes import fill_elementwise
-from graphlens.ir.evidence import Evidence
+from graphlens.facts.renames import as_written
 from graphlens.ir.graph import (
     ARGUMENT,
     CONTROL,
@@ -33,8 +31,6 @@ from graphlens.ir.run import ReplayRecord
 FLAT_OPS_LIMIT: Final = 3_000_000
 FLAT_CALLS_LIMIT: Final = 300_000
 DEPTH_LIMIT: Final = 100
-
-HLO_ORIGINS: Final = "hlo_origins"  # the attribute that names the TensorFlow ops behind an HLO instruction
 
 # Call sites that disappear when inlined; conditionals and loops stay as nodes beside their inlined bodies.
 _PLAIN_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall", "RemoteCall"})
@@ -320,31 +316,6 @@ def is_training(graph: nx.MultiDiGraph, declared: bool | None) -> bool:
     if declared is not None:
         return declared
     return any("Apply" in op.type and is_variable_write(op.type) for _, op in graph.nodes(data="op"))
-
-
-def executed_graph(evidence: Evidence, traced: nx.MultiDiGraph | None) -> nx.MultiDiGraph | None:
-    """Return what ran as one flat graph: the partitions of all devices and the instructions of XLA modules.
-
-    Instructions are named ``module/instruction``; they are not joined to the op that launched the module.
-    """
-    if evidence.executed is None and not evidence.hlo:
-        return None
-    flat = inline(evidence.executed, is_compiled).copy() if evidence.executed else nx.MultiDiGraph()
-    for module, graph in evidence.hlo.items():
-        instructions = inline(graph)
-        names = {name: f"{module}/{name}" for name in instructions}
-        for name, op in instructions.nodes(data="op"):
-            flat.add_node(names[name], op=replace(op, name=names[name], attrs=_with_origins(op, graph)))
-        flat.add_edges_from((names[a], names[b], {"edge": edge}) for a, b, edge in instructions.edges(data="edge"))
-    return fill_elementwise(with_shapes(flat, traced, evidence.replay, renamed_ops(evidence)))
-
-
-def _with_origins(op: Op, module: Graph) -> Mapping[str, Any]:
-    """Add the names of the TensorFlow ops that an instruction was made from, those of a fusion's body included."""
-    bodies = [module.functions[call.function].graph for call in op.calls if call.function in module.functions]
-    parts = [part.attrs.get("op_name") for body in bodies for _, part in body.nodes(data="op")]
-    named = [str(name) for name in (*parts, op.attrs.get("op_name")) if name]
-    return {**op.attrs, HLO_ORIGINS: tuple(dict.fromkeys(named))} if named else op.attrs
 
 
 def is_compiled(op: Op) -> bool:

@@ -10,7 +10,7 @@ from graphlens.facts.chains import chains, label_of
 from graphlens.facts.cutting import chain_of
 from graphlens.facts.dataflow import Dataflow
 from graphlens.facts.decomposed import Candidate, activations, attentions, layer_norms
-from graphlens.facts.flat import HLO_ORIGINS
+from graphlens.facts.executed import HLO_MODULE
 from graphlens.ir.fusion import Chain, FusionAnswer
 from graphlens.ir.ops import UNTRACED
 
@@ -106,7 +106,7 @@ def _runs_as_far_as_kernels_go(facts: Facts, candidate: Candidate) -> bool:
 def _executed_ops(facts: Facts, candidate: Candidate) -> tuple[str, ...]:
     """Return the ops that ran a candidate; none where XLA compiled it, or a part did not run at all."""
     found = dict.fromkeys(op for name in candidate.core if (op := facts.executed_by.get(name)))
-    if facts.executed_by.get(candidate.base) is None or any(HLO_ORIGINS in facts.op(op).attrs for op in found):
+    if facts.executed_by.get(candidate.base) is None or any(HLO_MODULE in facts.op(op).attrs for op in found):
         return ()
     position = facts.order
     return tuple(sorted((op for op in found if facts.op(op).type not in UNTRACED), key=lambda op: position.get(op, 0)))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import networkx as nx
 
+from graphlens.facts.executed import HLO_MODULE
 from graphlens.facts.pairs import short_device
 from graphlens.facts.steps import steps_of
 from graphlens.ir.devices import LANE_BINS, LiveTensor, Memory
@@ -270,9 +271,9 @@ def _order(facts: Facts) -> list[str]:
         sources = facts.graph.predecessors(name)
         before = max((when[source] for source in sources if source in when), default=float("-inf"))
         when[name] = max(starts.get(name, before), before)
-    modules = tuple(f"{module}/" for module in facts.evidence.hlo)
     return sorted(
-        (name for name in when if not name.startswith(modules)), key=lambda name: (when[name], facts.order[name])
+        (name for name in when if HLO_MODULE not in facts.op(name).attrs),
+        key=lambda name: (when[name], facts.order[name]),
     )
 
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 import networkx as nx
 
 from graphlens.facts import origins
+from graphlens.facts.executed import HLO_CALL, HLO_INSTRUCTION, HLO_MODULE, HLO_PARTS, HLO_STANDS_FOR
 from graphlens.facts.flat import canonical_name
+from graphlens.facts.instruction_work import stands_for
 from graphlens.facts.renames import as_written
+from graphlens.ir.graph import Graph, op_of
 from graphlens.ir.instructions import fusion_kernel, instruction_type, library_family
 from graphlens.ir.ops import TRANSFERS, is_instruction
-from graphlens.ir.run import DeviceEvent, OpEvent, Profile
+from graphlens.ir.run import DeviceEvent, KernelEvent, OpEvent, Profile
 
 XLA_KERNEL: Final = "XlaKernel"
+ANY_CALL: Final = "*"  # in the place of the op that called a function, which is named so by no graph
 KERNEL: Final = "Kernel"  # the type of a kernel of which the profile does not say which op launched it
 
 _REPLICA = re.compile(r"(^|/)replica_(\d+)/")
@@ -67,12 +71,31 @@ def _known_by_name(kernel: str) -> str:
     return fusion_kernel(kernel) or (f"{KERNEL} ({library})" if library else KERNEL)
 
 
-def kernels_as_ops(profile: Profile) -> list[OpEvent]:
-    """Return the thunks that XLA ran on the host as ops, named as the executed graph names its instructions."""
-    return [
-        OpEvent(f"{k.hlo_module}/{k.hlo_op}", XLA_KERNEL, k.start_ns, k.end_ns, k.end_ns - k.start_ns, k.thread)
-        for k in profile.kernels
-    ]
+class _Told(NamedTuple):
+    """What a module says of an instruction: the type of the op that it stands for, and the name of one behind it."""
+
+    kind: str
+    origin: str
+
+
+class _Module:
+    """Looks up the instructions of one module."""
+
+    def __init__(self, module: Graph) -> None:
+        self.module = module
+        self._functions = {name: function for function in module.functions.values() for name in function.graph}
+        self._told: dict[str, _Told] = {}
+
+    def instruction(self, name: str) -> _Told | None:
+        """Return what is said of an instruction, ``None`` for one that is not in the module."""
+        function = self._functions.get(name)
+        if function is None:
+            return None
+        if name not in self._told:
+            op = op_of(function.graph, name)
+            origin = str(op.attrs.get("op_name", ""))
+            self._told[name] = _Told(stands_for(op, function, self.module), origin)
+        return self._told[name]
 
 
 class Names:
@@ -87,6 +110,8 @@ class Names:
         translated, and the types are those that the events show.
     renamed
         The ops that do not run under their own names (``facts.renames``); of use where names are translated.
+    modules
+        What the profile says of the functions that XLA compiled for the host; of use where the graph says nothing.
     """
 
     def __init__(
@@ -94,6 +119,7 @@ class Names:
         graph: nx.MultiDiGraph | None,
         loosely: bool = False,
         renamed: Mapping[str, str | None] = MappingProxyType({}),
+        modules: Mapping[str, Graph] = MappingProxyType({}),
     ) -> None:
         self.types: dict[str, str] = {}
         self.loosely = loosely
@@ -102,8 +128,10 @@ class Names:
         self._unique_tails = _unique_tails(self._known)
         self._canonical = {canonical_name(name): name for name in self._known} if loosely else {}
         self._found: dict[tuple[str, str], str | None] = {}
+        self._instructions = _instructions(graph) if graph is not None else {}
+        self._modules = {name: _Module(module) for name, module in modules.items()}
         if not loosely and graph is not None:
-            self.types.update((name, op.type) for name, op in graph.nodes(data="op"))
+            self.types.update((name, str(op.attrs.get(HLO_STANDS_FOR, op.type))) for name, op in graph.nodes(data="op"))
 
     def find(self, name: str, op: str = "") -> str | None:
         """Return the op of the graph, or ``None``."""
@@ -121,6 +149,24 @@ class Names:
         spellings = (written for ran in _spellings(name) for written in as_written(ran, self._renamed))
         return next((self._canonical[found] for found in spellings if found in self._canonical), None)
 
+    def instruction(self, kernel: KernelEvent) -> tuple[str, str]:
+        """Return the instruction of the graph that a thunk executes, and its type.
+
+        Without one it is the op that the instruction was made of, where the graph has that, else the instruction's own
+        name after its call or module.
+        """
+        places = ((kernel.call, kernel.hlo_module, kernel.hlo_op), (ANY_CALL, kernel.hlo_module, kernel.hlo_op))
+        found = next((self._instructions[place] for place in places if place in self._instructions), None)
+        if found is not None:
+            return found, XLA_KERNEL
+        own_name = f"{kernel.call or kernel.hlo_module}/{kernel.hlo_op}"
+        module = self._modules.get(kernel.hlo_module)
+        told = module.instruction(kernel.hlo_op) if module is not None else None
+        if told is None:
+            return own_name, instruction_type(kernel.hlo_op, kernel.name)
+        written = f"{kernel.call}/{told.origin}" if kernel.call else told.origin
+        return (self.find(written) if told.origin else None) or own_name, told.kind
+
     def explains(self, name: str, op: str) -> bool:
         """Tell whether an event is known to belong to this graph: as an op of it, or as a transfer of its tensors."""
         return self.find(name, op) is not None or (op in TRANSFERS and self.find(name) is not None)
@@ -132,6 +178,28 @@ class Names:
             self.types[found] = op  # its opcode, which the graph has, says less
         self.types.setdefault(found, op)
         return found
+
+
+def kernels_as_ops(profile: Profile, names: Names) -> list[OpEvent]:
+    """Return the thunks that XLA ran on the host as ops, named as the graph names its instructions."""
+    return [
+        OpEvent(*names.instruction(k), k.start_ns, k.end_ns, k.end_ns - k.start_ns, k.thread, k.run, k.resumed)
+        for k in profile.kernels
+    ]
+
+
+def _instructions(graph: nx.MultiDiGraph) -> Mapping[tuple[str, str, str], str]:
+    """Return (call, module, instruction) -> op of the graph; (``ANY_CALL``, …) where a module is called once."""
+    found: dict[tuple[str, str, str], str] = {}
+    calls: dict[str, set[str]] = defaultdict(set)
+    for name, op in graph.nodes(data="op"):
+        if HLO_MODULE in op.attrs:
+            call, module = op.attrs[HLO_CALL], op.attrs[HLO_MODULE]
+            calls[module].add(call)
+            for part in (op.attrs[HLO_INSTRUCTION], *op.attrs[HLO_PARTS]):
+                found.setdefault((call, module, part), name)
+    alone = {(ANY_CALL, *place[1:]): name for place, name in found.items() if len(calls[place[1]]) == 1}
+    return {**alone, **found}
 
 
 def _unique_tails(names: set[str]) -> dict[str, str]:

@@ -13,9 +13,10 @@ from types import MappingProxyType
 import networkx as nx
 
 from graphlens.facts.constants import constant_ops
-from graphlens.facts.flat import HLO_ORIGINS, canonical_name, is_compiled
+from graphlens.facts.executed import HLO_CALL, HLO_ORIGINS
+from graphlens.facts.flat import canonical_name
 from graphlens.facts.renames import as_written
-from graphlens.ir.graph import data_inputs, op_of
+from graphlens.ir.graph import Op, data_inputs, op_of
 from graphlens.ir.ops import CONTROL_FLOW
 
 # `scope/ArithmeticOptimizer/Stage_name`: a node that Grappler's arithmetic stage made out of `scope/name`.
@@ -48,17 +49,21 @@ def resolve(
 def _compiled(
     executed: nx.MultiDiGraph, names: Mapping[str, str], renamed: Mapping[str, str | None]
 ) -> Mapping[str, tuple[str, ...]]:
-    """Map XLA's instructions to traced ops: they carry the ops' names within the compiled function."""
-    prefixes = [*(f"{canonical_name(name)}/" for name, op in executed.nodes(data="op") if is_compiled(op)), ""]
+    """Map XLA's instructions to traced ops: they carry the ops' names within the function that their call runs."""
     return {
         name: tuple(
             found
             for origin in op.attrs[HLO_ORIGINS]
-            if (found := _first_known((prefix + origin for prefix in prefixes), names, renamed))
+            if (found := _first_known((f"{_prefix(op)}{origin}",), names, renamed))
         )
         for name, op in executed.nodes(data="op")
         if HLO_ORIGINS in op.attrs
     }
+
+
+def _prefix(instruction: Op) -> str:
+    call = str(instruction.attrs.get(HLO_CALL, ""))
+    return f"{canonical_name(call)}/" if call else ""
 
 
 def _first_known(found: Iterable[str], names: Mapping[str, str], renamed: Mapping[str, str | None]) -> str | None:

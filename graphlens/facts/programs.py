@@ -391,6 +391,7 @@ def _of_program(profile: Profile, judged: ProgramRuns, others: Sequence[ProgramR
         functions=kept(profile.functions),
         waits=kept(profile.waits),
         kernels=kept(profile.kernels),
+        executions=kept(profile.executions),
     )
 
 

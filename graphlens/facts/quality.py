@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
+from graphlens.facts import compiled
 from graphlens.facts.programs import NO_FUNCTION
 from graphlens.ir.analysis import Quality
-from graphlens.ir.ops import UNTRACED, UNTRACED_INSTRUCTIONS
+from graphlens.ir.ops import COMPOSITE, UNTRACED, UNTRACED_INSTRUCTIONS
 from graphlens.ir.run import stat_of
 from graphlens.units import format_share
 
@@ -31,6 +32,9 @@ POOR_OVERHEAD: Final = 0.50
 GOOD_STEPS: Final = 20  # the sampling error of an op's median is then 3 to 7 %
 POOR_STEPS: Final = 5
 
+# Ops that leave no event, and those whose time is that of what they call.
+_NEVER_TIMED: Final = UNTRACED | UNTRACED_INSTRUCTIONS | COMPOSITE
+
 NO_STEPS: Final = "the profile marks no steps, so that how much of it one step takes is not known"
 DROPPED: Final = "the profiler lost {count} events: what ran in them is missing everywhere"
 NO_GRAPH: Final = "no graph was given: ops are known by the names in the profile alone"
@@ -38,7 +42,7 @@ NO_GRAPH: Final = "no graph was given: ops are known by the names in the profile
 
 def judge(facts: Facts) -> Quality:
     """Return the quality of the measurement with its grade and the reasons for it in words."""
-    notes = (*facts.evidence.notes, *facts.programs.notes, *facts.attribution.notes)
+    notes = (*facts.evidence.notes, *facts.programs.notes, *facts.attribution.notes, *compiled.notes(facts))
     step = facts.step
     if step is None:
         nobody = NO_FUNCTION if NO_FUNCTION in facts.programs.notes else None
@@ -89,7 +93,7 @@ def _coverage(facts: Facts) -> tuple[int, int, int]:
     """Count the executed ops that the profile saw, that only the replay saw, and that a profiler can see at all."""
     if facts.executed is None or not facts.attribution.wall_ns:
         return 0, 0, 0
-    expected = [name for name, op in facts.executed.nodes(data="op") if op.type not in UNTRACED | UNTRACED_INSTRUCTIONS]
+    expected = [name for name, op in facts.executed.nodes(data="op") if op.type not in _NEVER_TIMED]
     timings = facts.attribution.timings
     seen = sum(1 for name in expected if name in timings and timings[name].wall_share is not None)
     return seen, sum(1 for name in expected if name in timings) - seen, len(expected)

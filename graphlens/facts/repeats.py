@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import networkx as nx
 
 from graphlens.facts.constants import is_pure
-from graphlens.facts.flat import HLO_ORIGINS
+from graphlens.facts.executed import HLO_MODULE
 from graphlens.ir.graph import Op, in_edges, op_of
 from graphlens.ir.ops import CONSTANTS, UNTRACED, VARIABLE_READS
 
@@ -64,7 +64,7 @@ def _key(facts: Facts, name: str, op: Op, values: Mapping[str, object]) -> objec
         return (op.type, spec, known) if known and known != (None, None) else None
     inputs = tuple((values[src], edge.src_port) for src, edge in in_edges(facts.graph, name))
     is_frozen_read = op.type == "ReadVariableOp" and name in facts.frozen_ops
-    if not inputs or HLO_ORIGINS in op.attrs or not (is_frozen_read or is_pure(op)):
+    if not inputs or HLO_MODULE in op.attrs or not (is_frozen_read or is_pure(op)):
         return None
     attrs = tuple(sorted((key, repr(value)) for key, value in op.attrs.items() if not key.startswith("_")))
     return (op.type, op.device, attrs, inputs)

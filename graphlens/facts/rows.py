@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import networkx as nx
 
 from graphlens.facts import costs, flat
+from graphlens.facts.executed import HLO_MODULE, HLO_STANDS_FOR
 from graphlens.facts.kernel_work import Work
 from graphlens.ir.analysis import Figure, FigureNode, OpRow
 from graphlens.ir.graph import Op, data_inputs, op_of
@@ -45,7 +46,7 @@ def _row(facts: Facts, op: Op) -> OpRow:
         op=written.type,
         scope=op.scope,
         device=op.device or (timing.device if timing else None),
-        executed_as=_ran_as(facts, op) if executed else facts.attribution.op_types.get(op.name),
+        executed_as=_executed_as(facts, op) if executed else facts.attribution.op_types.get(op.name),
         self_ns=timing.self_ns if timing else None,
         calls_per_step=timing.calls_per_step if timing else None,
         flops=work.flops if work.flops is not None else cost.flops,
@@ -67,7 +68,17 @@ def _row(facts: Facts, op: Op) -> OpRow:
 def _ran_as(facts: Facts, op: Op) -> str:
     """Return the type of an op; of an instruction of XLA what its events say, since the graph has its opcode alone."""
     seen = facts.attribution.op_types.get(op.name, "")
-    return seen if is_instruction(seen) else op.type
+    return seen if is_instruction(seen) else str(op.attrs.get(HLO_STANDS_FOR, op.type))
+
+
+def _executed_as(facts: Facts, op: Op) -> str:
+    """Return the type that an op ran as; an instruction, and the call of a compiled function, say that they are XLA's.
+
+    An instruction of a processor has its opcode: what it was made of is another column.
+    """
+    if HLO_MODULE in op.attrs and not is_instruction(facts.attribution.op_types.get(op.name, "")):
+        return f"XLA {op.type}"
+    return f"{op.type} (XLA)" if flat.is_compiled(op) else _ran_as(facts, op)
 
 
 def _in_no_graph(facts: Facts) -> Iterator[tuple[str, OpTiming]]:

@@ -30,6 +30,12 @@ ASYNCHRONOUS = frozenset(
     _XlaRun""".split()
 )
 
+# These complete when what they call does: its time is theirs, and they have none of their own.
+COMPOSITE = frozenset(
+    """PartitionedCall StatefulPartitionedCall RemoteCall If While Case StatelessIf StatelessWhile StatelessCase
+    MapDefun XlaLaunch XlaRun _XlaRun""".split()
+)
+
 # What the partitioner puts in where a tensor changes its device; each is named after the op that makes the tensor.
 TRANSFERS = frozenset("_Send _Recv _HostSend _HostRecv Send Recv".split())
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Final, Literal, NamedTuple
 
+from graphlens.ir.graph import Graph
+
 Origin = Literal["measured", "modelled", "static", "unknown"]
 CopyDirection = Literal["host-to-device", "device-to-host", "device-to-device"]
 
@@ -69,6 +71,7 @@ class OpEvent(NamedTuple):
 
     ``self_ns`` is the duration less the durations of events nested in it (a ``_Send`` contains its receiver).
     ``run`` is the position in ``Profile.runs`` of the run that it is part of, ``NO_RUN`` where none is known.
+    ``resumed`` is true for a later stretch of an execution that other events show already.
     """
 
     node: str
@@ -78,6 +81,7 @@ class OpEvent(NamedTuple):
     self_ns: int
     thread: int
     run: int = NO_RUN
+    resumed: bool = False
 
 
 class Span(NamedTuple):
@@ -111,7 +115,12 @@ def host_of_thread(thread: int) -> int:
 
 
 class KernelEvent(NamedTuple):
-    """One XLA thunk on a processor, with the HLO instruction it belongs to, and its run (as ``OpEvent.run``)."""
+    """A stretch of time in which one XLA thunk ran on a processor, without those that it called.
+
+    ``hlo_op`` is the instruction of ``hlo_module`` that it executes, ``call`` the op that called the compiled function:
+    empty for one that was called by no op, and where the profile does not say.  ``resumed`` is true for a later stretch
+    of the same execution of the instruction.  ``run`` is as in ``OpEvent``.
+    """
 
     name: str
     hlo_op: str
@@ -120,6 +129,8 @@ class KernelEvent(NamedTuple):
     end_ns: int
     thread: int
     run: int = NO_RUN
+    call: str = ""
+    resumed: bool = False
 
 
 class DeviceEvent(NamedTuple):
@@ -198,7 +209,9 @@ class Profile:
     function runs, ``waits`` the asynchronous ops from their start to their completion, named ``node:Op`` where the
     profile has the type and ``node`` where it has not.  ``traces`` are the spans of Python-side function tracing
     (retraces).  ``dropped`` counts events that the file says were lost.  ``devices`` are the accelerators,
-    ``kernels_on_device`` and ``copies`` what ran on their streams.  ``hosts`` are the machines of the profile where it
+    ``executions`` are the executions of functions that XLA compiled for the host, named after the op that called each,
+    ``modules`` their instructions where the profile has them, ``kernels_on_device`` and ``copies`` what ran on their
+    streams.  ``hosts`` are the machines of the profile where it
     names them; threads are numbered apart for each.  ``notes`` say what was found out about the file itself.  ``runs``
     are the executions of all programs, in the order in which they were read: events name them by their position.
     ``instructions`` are those of compiled programs, by the ``node`` of their kernels (``module/instruction``).
@@ -219,6 +232,8 @@ class Profile:
     notes: tuple[str, ...] = ()
     runs: tuple[Run, ...] = ()
     instructions: Mapping[str, Instruction] = field(default_factory=dict)
+    executions: tuple[Span, ...] = ()
+    modules: Mapping[str, Graph] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,8 @@ class Events:
     runs: list[Run] = field(default_factory=list)
     instructions: dict[str, Instruction] = field(default_factory=dict)
     modules: dict[str, Graph] = field(default_factory=dict)
+    executions: list[Span] = field(default_factory=list)
+    host_modules: dict[str, Graph] = field(default_factory=dict)
     dropped: int = 0
     first_thread: int = 0
     shift_ns: int = 0
@@ -80,6 +82,8 @@ class Events:
             notes=tuple(dict.fromkeys(self.notes)),
             runs=tuple(self.runs),
             instructions=self.instructions,
+            executions=_by_start(self.executions),
+            modules=self.host_modules,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from graphlens.errors import TargetError
 from graphlens.ir.graph import Call, Function, Graph, Op, TensorSpec
@@ -23,6 +23,13 @@ _METADATA = re.compile(r"metadata=\{((?:[^{}\"]|\"[^\"]*\")*)\}")
 _TEXT_FIELD = re.compile(r"(op_type|op_name|source_file)=\"([^\"]*)\"|(source_line)=(\d+)")
 _CALLEE = re.compile(r"\b(calls|to_apply|condition|body|true_computation|false_computation)=%?([^\s,{}()]+)")
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
+_SIZES: Final = MappingProxyType(
+    {
+        "lhs_contracting_dims": re.compile(r"\blhs_contracting_dims=\{([\d,]*)\}"),
+        "window": re.compile(r"\bwindow=\{size=([\dx]+)"),
+    }
+)
+_KERNEL_LABELS = re.compile(r"\bdim_labels=[^_,]+_([\w?]+)->")
 _COMMENT = re.compile(r"/\*.*?\*/")
 
 _DTYPES: Final = MappingProxyType(
@@ -183,13 +190,18 @@ def _operands(inside: str) -> tuple[str, ...]:
     return tuple(_OPERAND.findall(inside)) or tuple(_BARE_OPERAND.findall(inside))
 
 
-def _attrs(opcode: str, inside: str, tail: str) -> dict[str, str | int]:
-    attrs: dict[str, str | int] = {}
+def _attrs(opcode: str, inside: str, tail: str) -> dict[str, Any]:
+    attrs: dict[str, Any] = {}
     metadata = _METADATA.search(tail)
     for text_name, text, number_name, number in _TEXT_FIELD.findall(metadata[1] if metadata else ""):
         attrs[text_name or number_name] = text if text_name else int(number)
     if opcode == "parameter" and inside.strip().isdecimal():
         attrs["parameter_number"] = int(inside)
+    for name, pattern in _SIZES.items():
+        if (found := pattern.search(tail)) is not None:
+            attrs[name] = tuple(int(size) for size in re.findall(r"\d+", found[1]))
+    if (labels := _KERNEL_LABELS.search(tail)) is not None:
+        attrs["kernel_output_dim"] = labels[1].find("o")
     return attrs
 
 

@@ -44,6 +44,22 @@ def read_modules(plane: Any, programs: Collection[str]) -> Mapping[str, Graph]:
     return found
 
 
+def read_modules_of_host(plane: Any, ran: Collection[str]) -> Mapping[str, Graph]:
+    """Return the modules of a metadata plane that ran on the host, by the names that their thunks give them.
+
+    Of several that share a name, made for several shapes, one is as good as the other: their ops are the same.
+    """
+    names = stat_names(plane)
+    found: dict[str, Graph] = {}
+    for meta in plane.event_metadata.values():
+        module = meta.name.rpartition("(")[0] or meta.name
+        for data in bytes_of(meta.stats, names, _PROTO) if module in ran and module not in found else ():
+            graph = _read(data)
+            if graph is not None:
+                found[module] = graph
+    return found
+
+
 def _read(data: bytes) -> Graph | None:
     from google.protobuf.message import DecodeError
 
@@ -87,6 +103,12 @@ def _op(instruction: Any, name: str, computations: Mapping[int, str]) -> Op:
     attrs: dict[str, Any] = {key: text for key in ("op_type", "op_name") if (text := getattr(told, key))}
     if instruction.opcode == "parameter":
         attrs["parameter_number"] = instruction.parameter_number
+    if instruction.HasField("window"):
+        attrs["window"] = tuple(dimension.size for dimension in instruction.window.dimensions)
+    if instruction.HasField("convolution_dimension_numbers"):
+        attrs["kernel_output_dim"] = instruction.convolution_dimension_numbers.kernel_output_feature_dimension
+    if instruction.HasField("dot_dimension_numbers"):
+        attrs["lhs_contracting_dims"] = tuple(instruction.dot_dimension_numbers.lhs_contracting_dimensions)
     if instruction.custom_call_target:
         attrs["custom_call_target"] = instruction.custom_call_target
     is_users = told.source_file and not is_framework(told.source_file)

@@ -12,6 +12,7 @@ from graphlens.ir.run import NO_RUN, STEP_MARKER, KernelEvent, OpEvent, Span
 from graphlens.loaders import host_runs
 from graphlens.loaders.annotations import split_op
 from graphlens.loaders.events import Events
+from graphlens.loaders.host_executions import END_OF_THUNK, EXECUTION, Compiled, Thunk, assemble
 from graphlens.loaders.host_runs import Element, LoopOp, Seen
 
 HOST_PLANE: Final = "/host:CPU"
@@ -48,10 +49,11 @@ _KINDS: Final = (
     (re.compile(r"::CompileCpuExecutable$|::BuildExecutable$|^XlaCompil"), _COMPILED),
     # A function that XLA compiled as a whole is run like an op of its own name; its time is that of a function.
     (re.compile(r"^(__inference_\w+):\1$"), _COMPILED_FUNCTION),
-    (re.compile(r"^ThreadpoolListener|^end: "), ""),
+    (re.compile(rf"^{END_OF_THUNK}"), END_OF_THUNK),
+    (re.compile(r"^ThreadpoolListener"), ""),
 )
 _OWN_KINDS = frozenset(
-    {_EXECUTOR, _ASYNC_START, _ASYNC_DONE, _FUNCTION, _SESSION, _EAGER, _REDUCTION, _ROOT, STEP_MARKER}
+    {_EXECUTOR, _ASYNC_START, _ASYNC_DONE, _FUNCTION, _SESSION, _EAGER, _REDUCTION, _ROOT, STEP_MARKER, EXECUTION}
 )
 
 
@@ -114,7 +116,7 @@ class _PlaneReader:
         self.roots: list[Span] = []
         self.requests: list[Span] = []
         self.waits: list[Span] = []
-        self.kernels: list[KernelEvent] = []
+        self.compiled = Compiled()
         self.starts: dict[int, Span] = {}
         self.ends_ns: dict[int, int] = {}
         self.handlers: Mapping[str, Callable[[_Place, Any], None]] = {
@@ -130,6 +132,8 @@ class _PlaneReader:
             _ASYNC_START: self._async_start,
             _ASYNC_DONE: self._async_done,
             STEP_MARKER: self._step,
+            EXECUTION: self._execution,
+            END_OF_THUNK: self._end_of_thunk,
             _OTHER: self._other,
         }
 
@@ -145,20 +149,21 @@ class _PlaneReader:
         first = len(self.into.runs)
         run_of = [NO_RUN if span.run == NO_RUN else span.run + first for span in self.seen.executors]
         in_loops: dict[int, list[LoopOp]] = {position: [] for position in host_runs.loops_of(table)}
+        ops: list[OpEvent] = []
         for place, nesting in lines:
             for op, executor in _op_events(place, nesting, run_of):
-                self.into.ops.append(op)
+                ops.append(op)
                 if op.run - first in in_loops:
                     iteration = self.seen.executors[executor].iteration
                     in_loops[op.run - first].append(LoopOp(op.node, iteration, op.start_ns, op.end_ns))
         host_runs.split_loops(table, in_loops)
-        self._hand_out(table, first, run_of)
+        self._hand_out(table, first, run_of, ops)
 
     def _place(self, line: Any) -> _Place:
         return _Place(line.timestamp_ns + self.into.shift_ns, line.id + self.into.first_thread)
 
-    def _hand_out(self, table: host_runs.RunTable, first: int, run_of: Sequence[int]) -> None:
-        """Add the runs, and what belongs to them besides ops."""
+    def _hand_out(self, table: host_runs.RunTable, first: int, run_of: Sequence[int], ops: Sequence[OpEvent]) -> None:
+        """Add the runs, and what belongs to them."""
 
         def run_at(step_id: int, time_ns: int) -> int:
             position = table.at(step_id, time_ns)
@@ -169,11 +174,18 @@ class _PlaneReader:
         into.executors.extend(span._replace(run=run) for span, run in zip(seen.executors, run_of, strict=True))
         into.functions.extend(span._replace(run=run_at(span.step_id, span.start_ns)) for span in seen.launches)
         self._pair_waits()
-        into.waits.extend(span._replace(run=run_at(span.step_id, span.start_ns)) for span in self.waits)
+        waits = [span._replace(run=run_at(span.step_id, span.start_ns)) for span in self.waits]
         around = host_runs.Around(table.runs)
-        for kernel in self.kernels:
-            position = around.only(kernel.start_ns)
-            into.kernels.append(kernel if position == NO_RUN else kernel._replace(run=position + first))
+
+        def run_around(time_ns: int) -> int:
+            position = around.only(time_ns)
+            return NO_RUN if position == NO_RUN else position + first
+
+        executions, kernels = assemble(self.compiled, [*ops, *waits], run_around)
+        into.ops.extend(ops)
+        into.waits.extend(waits)
+        into.executions.extend(executions)
+        into.kernels.extend(kernels)
 
     def _line(self, place: _Place, line: Any) -> list[_Nested]:
         """Hand the spans of a line out, and return what may be nested in each other."""
@@ -186,7 +198,7 @@ class _PlaneReader:
             if name is None:
                 continue
             kind = name.kind
-            if kind in (_OP, _ASYNC_DONE, _EXECUTOR):
+            if kind in (_OP, _ASYNC_DONE, _EXECUTOR, EXECUTION):
                 start_ps = event.offset_ps
                 number = len(executors) if kind == _EXECUTOR else _NO_EXECUTOR
                 nesting.append((start_ps, -start_ps - event.duration_ps, name, number))
@@ -294,7 +306,7 @@ class _PlaneReader:
             module = str(stats.get("hlo_module", ""))
             span = _span(place, event, name)
             kernel = KernelEvent(name, str(stats["hlo_op"]), module, span.start_ns, span.end_ns, span.thread)
-            self.kernels.append(kernel)
+            self.compiled.thunks.append(Thunk(kernel, _int(stats["_p"]) if "_p" in stats else None))
         elif "step_num" in stats:
             self.into.other_steps.append(_span(place, event, name, stats["step_num"]))
         elif "tf_function_call" in stats:
@@ -304,6 +316,14 @@ class _PlaneReader:
         self.seen.calls.append(_span(place, event, how))
         if how.startswith(host_runs.TRACED):
             self.into.traces.append(_span(place, event, name))
+
+    def _execution(self, place: _Place, event: Any) -> None:
+        self.compiled.executions.append(_span(place, event, EXECUTION))
+
+    def _end_of_thunk(self, place: _Place, event: Any) -> None:
+        link = self._stats(event).get("_c")
+        if link is not None:
+            self.compiled.ends_ns[_int(link)] = place.ns(event.offset_ps)
 
     def _pair_waits(self) -> None:
         for link, start in self.starts.items():
@@ -322,6 +342,7 @@ def _op_events(place: _Place, nesting: list[_Nested], run_of: Sequence[int]) -> 
     """Yield the op events of one thread, each with the executor that it ran in.
 
     Self time is without what nested ops and completions took; an executor that runs within an op takes no time itself.
+    What a compiled function took is that of its instructions.
     """
     nesting.sort()
     inner_ps = [0] * len(nesting)

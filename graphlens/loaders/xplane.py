@@ -11,7 +11,7 @@ from graphlens.errors import TargetError
 from graphlens.ir.run import THREADS_OF_A_HOST, Profile, Run
 from graphlens.loaders.device_planes import is_device_plane, read_device
 from graphlens.loaders.events import Events, Recorded
-from graphlens.loaders.hlo_proto import METADATA_PLANE, read_modules
+from graphlens.loaders.hlo_proto import METADATA_PLANE, read_modules, read_modules_of_host
 from graphlens.loaders.host_plane import HOST_PLANE, read_host
 from graphlens.loaders.planes import XLA_KERNEL
 from graphlens.loaders.schema import xspace
@@ -98,11 +98,12 @@ def _read_space(space: Any, host: str, into: Events) -> None:
             read_host(plane, into)
         elif is_device_plane(plane.name):
             read_device(plane, host, into)
-    # The modules come last: which of them ran in a step is known from the devices.
-    programs = _programs(into)
-    for plane in space.planes if programs else ():
+    # The modules come last: which of them ran is known from the events.
+    programs, on_host = _programs(into), {kernel.hlo_module for kernel in into.kernels}
+    for plane in space.planes if programs or on_host else ():
         if plane.name == METADATA_PLANE:
             into.modules.update(read_modules(plane, programs))
+            into.host_modules.update(read_modules_of_host(plane, on_host))
 
 
 def _programs(into: Events) -> Collection[str]:

@@ -1,0 +1,253 @@
+"""Steps that XLA compiled in part or as a whole, end to end on TensorFlow: where their time goes, and what it is.
+
+One child process builds, records and profiles everything, and times the same calls with a clock of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from end_to_end import python
+
+import graphlens
+from graphlens.facts.core import Facts
+from graphlens.loaders import savedmodel, sniff
+from graphlens.loaders.capture.reading import evidence_of, open_capture
+from graphlens.pipeline import foreign
+
+pytestmark = pytest.mark.tf
+
+STEPS = 8
+
+BUILD = """
+import json, sys, time
+from pathlib import Path
+import keras
+import numpy as np
+import tensorflow as tf
+from graphlens.children.messages import RecordRequest
+from graphlens.tf.record import child
+
+folder, steps = Path(sys.argv[1]), int(sys.argv[2])
+clock = {}
+
+def timed(name, call):
+    call()
+    clock[name] = []
+    for _ in range(steps):
+        start = time.perf_counter()
+        call()
+        clock[name].append((time.perf_counter() - start) * 1e9)
+
+def record(name, **asked):
+    request = RecordRequest(str(folder / name), "saved_model", steps=steps, **asked)
+    assert child.serve(request, folder / f"{name}.parts", lambda message: None) == 0, name
+
+class Twice(tf.Module):
+    "Calls one compiled function at two places."
+
+    def __init__(self):
+        super().__init__()
+        self.first = tf.Variable(tf.random.normal((256, 256)) / 16)
+        self.second = tf.Variable(tf.random.normal((256, 256)) / 16)
+
+    @tf.function(jit_compile=True)
+    def dense(self, x, kernel):
+        return tf.nn.gelu(x @ kernel)
+
+    @tf.function(input_signature=[tf.TensorSpec((512, 256), tf.float32, name="x")])
+    def __call__(self, x):
+        return {"y": tf.reduce_sum(self.dense(tf.nn.softmax(self.dense(x, self.first)), self.second), 1)}
+
+class Whole(tf.Module):
+    "Is compiled as a whole."
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = tf.Variable(tf.random.normal((512, 512)) / 23)
+
+    @tf.function(jit_compile=True)
+    def __call__(self, x):
+        for _ in range(3):
+            x = tf.tanh(x @ self.kernel)
+        return x
+
+twice = Twice()
+tf.saved_model.save(twice, str(folder / "twice"), signatures=twice.__call__)
+record("twice")
+
+keras.utils.set_random_seed(0)
+layers = keras.layers
+grouped = keras.Sequential([
+    keras.Input((34, 34, 32)),
+    layers.Conv2D(48, 3, groups=4, activation="relu", name="first"),
+    layers.Conv2D(48, 3, groups=4, activation="relu", name="second"),
+    layers.GlobalAveragePooling2D(),
+    layers.Dense(10),
+])
+grouped.export(str(folder / "grouped"), verbose=False)
+record("grouped", batch=24)
+
+images = np.random.default_rng(0).random((24 * steps, 34, 34, 32)).astype(np.float32)
+grouped.predict(images[:24], batch_size=24, verbose=0)
+tf.profiler.experimental.start(str(folder / "predict"))
+grouped.predict(images, batch_size=24, verbose=0)
+tf.profiler.experimental.stop()
+
+whole = Whole()
+batch = tf.random.normal((256, 512))
+whole(batch)
+tf.profiler.experimental.start(str(folder / "whole"))
+timed("whole profiled", lambda: whole(batch).numpy())
+tf.profiler.experimental.stop()
+
+(folder / "clock.json").write_text(json.dumps(clock))
+"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the child left captures, profiles and its clock."""
+    folder = tmp_path_factory.mktemp("compiled")
+    python("-c", BUILD, str(folder), str(STEPS))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def facts_of(built: Path) -> Any:
+    """The facts of a recording or a profile."""
+    return cache(lambda name: facts_in(built / name))
+
+
+def facts_in(path: Path) -> Facts:
+    if path.suffix != ".parts":
+        return Facts(foreign.alone(foreign.read(sniff.identify(str(path)), str(path))))
+    evidence = evidence_of(open_capture(path))
+    return Facts(replace(evidence, traced=savedmodel.load_saved_model(path.with_suffix("")).graph))
+
+
+@pytest.fixture(scope="module")
+def clock_ns(built: Path) -> dict[str, list[float]]:
+    """The child's own clock around each of its calls, in nanoseconds."""
+    return json.loads((built / "clock.json").read_text())
+
+
+def shares(facts: Facts) -> dict[str, float]:
+    """Category of the ledger -> share of the step; rows of overhead go by their first word."""
+    total = sum(row.ns for row in facts.ledger)
+    return {row.category.partition(":")[0]: row.ns / total for row in facts.ledger}
+
+
+# -- two calls of one function -------------------------------------------------------------------------------------
+
+
+def test_two_calls_of_one_function_are_two_kernels_at_two_call_sites(facts_of):
+    facts = facts_of("twice.parts")
+    products = [row for row in facts.op_rows if row.timing == "kernel" and row.category == "matmul"]
+    assert [row.calls_per_step for row in products] == [1.0, 1.0]
+    assert {facts.op(row.name).attrs["hlo_call"] for row in products} == {row.scope for row in products}
+    assert len({row.scope for row in products}) == 2
+
+
+def test_calls_of_compiled_functions_have_no_time(facts_of):
+    for name in ("twice.parts", "grouped.parts"):
+        calls = [row for row in facts_of(name).op_rows if (row.executed_as or "").endswith("(XLA)")]
+        assert len(calls) == 2
+        assert [row.self_ns for row in calls] == [None, None]
+
+
+def test_no_op_takes_longer_than_the_step(facts_of):
+    for name in ("twice.parts", "grouped.parts", "predict", "whole"):
+        facts = facts_of(name)
+        longest = max(row.self_ns for row in facts.op_rows if row.self_ns)
+        assert longest <= (facts.step.profiled_median_ns or facts.step.median_ns)
+
+
+def test_the_flops_of_a_compiled_product_are_those_of_its_shapes(facts_of):
+    products = [row for row in facts_of("twice.parts").op_rows if row.executed_as == "XLA dot"]
+    assert [row.flops for row in products] == [2 * 512 * 256 * 256] * 2
+
+
+def test_each_instruction_stands_for_ops_of_its_own_call(facts_of):
+    facts = facts_of("twice.parts")
+    compiled = [row for row in facts.op_rows if row.timing == "kernel"]
+    assert compiled
+    for row in compiled:
+        assert row.origin
+        assert all(name.startswith(f"{row.scope}/") for name in row.origin)
+    assert facts.quality.join_rate >= 0.99
+
+
+def test_the_critical_path_of_a_partly_compiled_step_leads_through_both_calls(facts_of):
+    """One reads what the other gives: nothing of it can run side by side."""
+    facts = facts_of("twice.parts")
+    on_path = {facts.op(name).attrs.get("hlo_call") for name in facts.critical_path.ops}
+    assert len(on_path - {None}) == 2
+
+
+# -- grouped convolutions -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["grouped.parts", "predict"])
+def test_grouped_convolutions_are_convolutions(facts_of, name):
+    found = shares(facts_of(name))
+    assert found["convolution"] >= 0.6
+    assert found.get("executor", 0.0) <= 0.15
+
+
+def test_the_flops_of_a_grouped_convolution_count_the_channels_of_a_group(facts_of):
+    rows = [row for row in facts_of("grouped.parts").op_rows if row.executed_as == "XLA convolution"]
+    first, second = 2 * (24 * 32 * 32 * 48) * (3 * 3 * 32 // 4), 2 * (24 * 30 * 30 * 48) * (3 * 3 * 48 // 4)
+    assert sorted(row.flops for row in rows) == [first, second]
+
+
+def test_each_grouped_convolution_is_joined_to_its_own_layer(facts_of):
+    rows = [row for row in facts_of("grouped.parts").op_rows if row.executed_as == "XLA convolution"]
+    layers = {row.flops: row.layer.rpartition("/")[2].removesuffix("_1") for row in rows}
+    assert [layers[flops] for flops in sorted(layers)] == ["first", "second"]
+    assert all(row.op == "Conv2D" for row in rows)
+
+
+@pytest.mark.parametrize("name", ["grouped.parts", "predict"])
+def test_a_reader_sees_that_keras_compiled_the_convolutions(facts_of, name):
+    notes = " ".join(facts_of(name).quality.notes)
+    assert "compiled by XLA, and timed by their instructions: _conv_xla (2 calls" in notes
+    assert "Keras' own" in notes
+
+
+# -- compiled as a whole ---------------------------------------------------------------------------------------------
+
+
+def test_a_function_that_is_compiled_as_a_whole_goes_to_its_products(facts_of):
+    """Beside the executor: on a busy machine it waits between two thunks for a thread of the pool."""
+    facts = facts_of("whole")
+    ops = {row.category: row.ns for row in facts.ledger if row.kind == "op"}
+    assert ops["matmul"] >= 0.7 * sum(ops.values())
+
+
+def test_the_instructions_of_a_compiled_function_take_what_the_call_takes(facts_of, clock_ns):
+    """Never more than that call, and most of one that was not held up; those on other threads are among them."""
+    profile = facts_of("whole").profile
+    taken = [
+        sum(k.end_ns - k.start_ns for k in profile.kernels if span.start_ns <= k.start_ns < span.end_ns)
+        for span in profile.executions[-STEPS:]
+    ]
+    calls_ns = clock_ns["whole profiled"]
+    assert all(inside <= call for inside, call in zip(taken, calls_ns, strict=True))
+    assert max(inside / call for inside, call in zip(taken, calls_ns, strict=True)) >= 0.6
+
+
+def test_each_instruction_of_a_compiled_function_runs_once_a_call(facts_of):
+    kernels = [row for row in facts_of("whole").op_rows if row.timing == "kernel"]
+    assert [row.calls_per_step for row in kernels] == [1.0] * len(kernels)
+    assert sum(row.category == "matmul" for row in kernels) == 3
+
+
+def test_a_document_says_the_same(built):
+    analysis = graphlens.load(built / "grouped.parts")
+    assert any("_conv_xla" in note for note in analysis.document.quality.notes)
