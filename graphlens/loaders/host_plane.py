@@ -9,11 +9,12 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from graphlens.ir.run import NO_RUN, STEP_MARKER, KernelEvent, OpEvent, Span
-from graphlens.loaders import host_runs
+from graphlens.loaders import host_loops, host_runs
 from graphlens.loaders.annotations import split_op
 from graphlens.loaders.events import Events
 from graphlens.loaders.host_executions import END_OF_THUNK, EXECUTION, Compiled, Thunk, assemble
-from graphlens.loaders.host_runs import Element, LoopOp, Seen
+from graphlens.loaders.host_loops import Element, LoopOp
+from graphlens.loaders.host_runs import Seen
 
 HOST_PLANE: Final = "/host:CPU"
 PS_PER_NS: Final = 1000
@@ -145,10 +146,10 @@ class _PlaneReader:
     def read(self) -> None:
         lines = [(place, self._line(place, line)) for line in self.plane.lines for place in (self._place(line),)]
         table = host_runs.assemble(self.seen)
-        host_runs.count_elements(table, self._elements())
+        host_loops.count_elements(table, self._elements())
         first = len(self.into.runs)
         run_of = [NO_RUN if span.run == NO_RUN else span.run + first for span in self.seen.executors]
-        in_loops: dict[int, list[LoopOp]] = {position: [] for position in host_runs.loops_of(table)}
+        in_loops: dict[int, list[LoopOp]] = {position: [] for position in host_loops.loops_of(table)}
         ops: list[OpEvent] = []
         for place, nesting in lines:
             for op, executor in _op_events(place, nesting, run_of):
@@ -156,7 +157,7 @@ class _PlaneReader:
                 if op.run - first in in_loops:
                     iteration = self.seen.executors[executor].iteration
                     in_loops[op.run - first].append(LoopOp(op.node, iteration, op.start_ns, op.end_ns))
-        host_runs.split_loops(table, in_loops)
+        host_loops.split_loops(table, in_loops)
         self._hand_out(table, first, run_of, ops)
 
     def _place(self, line: Any) -> _Place:
