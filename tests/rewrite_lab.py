@@ -103,6 +103,8 @@ def trace(function: Callable[..., Any], *examples: Any) -> Traced:
 def ran_as(built: Any, examples: Sequence[Any]) -> Counter[str]:
     """Return the op types that Grappler leaves to execute."""
     private.forget_warm_kernels()
-    graphs, _ = private.call_collecting_graphs(lambda: built.call(examples))
+    private.start_collecting_graphs()
+    built.call(examples)
+    graphs = private.stop_collecting_graphs()
     (ran,) = graphs
     return Counter(node.op for node in ran.post_optimization_graph.node)

@@ -39,8 +39,8 @@ ROOMS: dict[str, list[set[str]]] = {
         {"channel", "start"},
         {"ask_fusion", "ask_placement", "recorder", "service"},
     ],
-    "loaders/capture": [{"parts"}, {"manifest"}, {"reading", "writing"}, {"packing"}],
-    "tf": [{"errors", "importing", "private"}, {"demo", "open", "probe"}, {"record"}, {"rewrite"}, {"trial"}],
+    "loaders/capture": [{"parts"}, {"manifest"}, {"reading", "writing"}, {"collecting", "packing"}],
+    "tf": [{"importing", "private"}, {"demo", "open", "probe"}, {"record"}, {"rewrite"}, {"trial"}],
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -24,10 +24,12 @@ from two_programs import CALLED, Called
 import graphlens
 from graphlens import pipeline
 from graphlens.children import service
+from graphlens.children.messages import ServiceRequest
 from graphlens.cli import main
 from graphlens.config import Request
 from graphlens.errors import UsageError
 from graphlens.loaders.capture import packing, reading
+from graphlens.loaders.hosts import part_of
 from graphlens.loaders.schema import PROFILER_SERVICE, profile_request, profile_response, xspace
 from graphlens.loaders.xplane import read_profile, read_profiles
 from graphlens.pipeline import remote
@@ -117,11 +119,17 @@ def test_two_services_are_profiled_at_once_into_one_capture(
     assert files_in(tmp_path) == {"m.capture"}
 
 
+def recorded(address: str, duration_s: float, folder: Path) -> bytes:
+    """The profile that one service handed over."""
+    service.record(ServiceRequest((address,), duration_s, {"path": address, "kind": "service"}), folder, lambda _: None)
+    return (folder / part_of(address)).read_bytes()
+
+
 def test_all_ops_are_asked_for_and_no_weights(serve: Callable[[Answer], str], tmp_path: Path) -> None:
     """Level 3 has the ops that a warm function hides; HLO would bring constants along."""
     asked: list[Any] = []
     address = serve(sends(PROFILE, asked))
-    assert service.collect([address], 0.25, tmp_path, lambda *_: None) == {address: PROFILE}
+    assert recorded(address, 0.25, tmp_path) == PROFILE
     (request,) = asked
     assert (request.duration_ms, request.emit_xspace, request.host_name) == (250, True, address)
     assert (request.opts.version, request.opts.host_tracer_level, request.opts.enable_hlo_proto) == (1, 3, False)
@@ -135,7 +143,7 @@ def test_a_service_too_old_to_send_saves_where_both_can_read(serve: Callable[[An
         return profile_response()()
 
     address = serve(saves)
-    assert service.collect([address], 0.1, tmp_path / "saved", lambda *_: None) == {address: PROFILE}
+    assert recorded(address, 0.1, tmp_path) == PROFILE
 
 
 def test_the_targets_graph_is_stored_and_joined(run: Run, serve: Callable[[Answer], str], tmp_path: Path) -> None:

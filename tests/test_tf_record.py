@@ -24,6 +24,7 @@ from graphlens.children.messages import Failure, RecordRequest
 from graphlens.children.recorder import start_recorder
 from graphlens.facts.core import Facts
 from graphlens.facts.programs import programs_of
+from graphlens.ir.graph import ops_of
 from graphlens.loaders.capture.reading import evidence_of, open_capture
 
 pytestmark = pytest.mark.tf
@@ -337,6 +338,48 @@ def test_what_cannot_be_done_is_one_clear_line(
     assert recording.code == code
     assert "\n" not in recording.error
     assert re.search(message, recording.error)
+
+
+# -- a program that somebody else runs -----------------------------------------------------------------------------
+
+
+def test_a_running_program_is_recorded_under_the_same_collectors(tmp_path: Path) -> None:
+    """A loop that knows nothing of GraphLens, once instantiated before and once within."""
+    import tensorflow as tf
+
+    from graphlens.loaders.capture.collecting import Context, collecting
+    from graphlens.loaders.capture.writing import CaptureDirectory
+    from graphlens.tf.record.collectors.executed import ExecutedGraphs
+    from graphlens.tf.record.collectors.profile import Profile
+
+    step = tf.function(lambda x: tf.nn.relu(x @ x))
+    argument = tf.ones((64, 64))
+    concrete = step.get_concrete_function(argument)
+    step(argument)
+    context = Context(CaptureDirectory(tmp_path, {"path": "a loop", "kind": "callable"}))
+    with collecting(context, [ExecutedGraphs(concrete), Profile()]):
+        for _ in range(3):
+            step(argument)
+    context.capture.save()
+    evidence = evidence_of(open_capture(tmp_path))
+    assert evidence.profile is not None
+    assert {event.op for event in evidence.profile.ops} & {"MatMul", "_FusedMatMul", "_MklMatMul", "_MklFusedMatMul"}
+    assert evidence.executed is not None
+    assert any("MatMul" in op.type for op in ops_of(evidence.executed.main.graph))
+
+
+def test_a_profiler_that_does_not_start_leaves_the_times(record: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    def refuse(_: str) -> None:
+        raise tf.errors.AlreadyExistsError(None, None, "another profiler is running")
+
+    monkeypatch.setattr(tf.profiler.experimental, "start", refuse)
+    recording = record("saved_model", "tiny_cnn")
+    assert recording.code == 0
+    assert recording.manifest["profiled_steps"] == 0
+    assert len(recording.manifest["unprofiled_ns"]) == STEPS
+    assert [error["stage"] for error in recording.manifest["errors"]] == ["profile"]
 
 
 # -- processes of their own -------------------------------------------------------------------------------------------

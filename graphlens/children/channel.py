@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from graphlens.children.codec import Message, from_line, to_line
 from graphlens.children.messages import Done, Emit, Failure
-from graphlens.errors import ExecutionError, GraphLensError
+from graphlens.errors import ExecutionError, GraphLensError, first_line
 
 
 def reserve_stdout() -> Emit:
@@ -38,7 +38,7 @@ def carry_out(work: Callable[[], None], emit: Emit) -> int:
         return fail(error, emit)
     except Exception as error:  # the last line of defence: the parent shows one line, the log has the rest
         traceback.print_exc()
-        return fail(ExecutionError(f"recording failed: {type(error).__name__}: {error}"), emit)
+        return fail(ExecutionError(f"recording failed: {type(error).__name__}: {first_line(error)}"), emit)
     emit(Done())
     return 0
 

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from graphlens.children.channel import carry_out, requests, reserve_stdout
 from graphlens.children.messages import Emit, Progress, ServiceRequest
 from graphlens.errors import ExecutionError, MissingDependencyError
+from graphlens.loaders.capture.collecting import Context, collecting
 from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.loaders.hosts import part_of
 from graphlens.loaders.schema import profile_request, profile_response
@@ -40,8 +40,6 @@ SAVED_HERE: Final = "service.part"  # where a task that cannot send its profile 
 
 NOT_EXECUTED: Final = "the programs were profiled where they run, and nothing was executed here"
 
-OnProgress = Callable[[str, int, int], None]
-
 
 def main(arguments: list[str]) -> int:
     """Serve one request; returns the exit code: 0 done or cancelled, 2 wrong usage, 3 nothing could be recorded."""
@@ -52,50 +50,73 @@ def main(arguments: list[str]) -> int:
 
 
 def record(request: ServiceRequest, directory: Path, emit: Emit) -> None:
-    """Profile all services of ``request`` at once, into a capture in ``directory``."""
-    capture = CaptureDirectory(directory, dict(request.target))
-    start = time.monotonic()
-    profiles = collect(
-        request.services,
-        request.duration_s,
-        directory / SAVED_HERE,
-        lambda what, done, of: emit(Progress(what, done, of)),
-    )
-    for service, profile in profiles.items():
-        capture.write(part_of(service), profile)
-    capture.content["hosts"] = [{"name": service, "profile": part_of(service)} for service in request.services]
-    capture.content["environment"] = {"hosts": list(request.services)}
-    capture.content["static_reason"] = NOT_EXECUTED
-    capture.content["profiled_s"] = request.duration_s
-    capture.finish("profile", time.monotonic() - start)
-
-
-def collect(services: Sequence[str], duration_s: float, saved: Path, progress: OnProgress) -> dict[str, bytes]:
-    """Return service (``host:port``) -> its serialized ``XSpace``; all are profiled in the same stretch of time.
+    """Profile all services of ``request`` at once, into a capture in ``directory``.
 
     Raises
     ------
     ExecutionError
         When one of them cannot be reached, refuses, or does not hand over its profile; the message names it.
     """
-    with _channels(services) as channels:
-        limit_s = duration_s + max(LEAST_GRACE_S, duration_s)
-        calls = {
-            service: channel.unary_unary(METHOD, _serialized, profile_response().FromString).future(
-                _request(service, duration_s, saved), timeout=limit_s
-            )
-            for service, channel in channels.items()
-        }
-        try:
-            answers = _answers(calls, duration_s, progress)
-        finally:
-            for call in calls.values():
-                call.cancel()
-    return {service: _profile(service, answer, saved) for service, answer in answers.items()}
+    capture = CaptureDirectory(directory, dict(request.target))
+    capture.content["environment"] = {"hosts": list(request.services)}
+    capture.content["static_reason"] = NOT_EXECUTED
+    capture.content["profiled_s"] = request.duration_s
+    context = Context(capture, lambda what, done, of: emit(Progress(what, done, of)))
+    profiles = ServiceProfiles(request.services, request.duration_s)
+    with capture.stage("profile"), collecting(context, [profiles]):
+        profiles.wait(context)  # the programs run where they are
 
 
-@contextmanager
-def _channels(services: Sequence[str]) -> Iterator[dict[str, Any]]:
+class ServiceProfiles:
+    """Writes the profile of each service (``host:port``), all of the same stretch of time."""
+
+    stage = None
+
+    def __init__(self, services: Sequence[str], duration_s: float) -> None:
+        self._services = services
+        self._duration_s = duration_s
+        self._channels: dict[str, Any] = {}
+        self._calls: dict[str, Any] = {}
+        self._answers: dict[str, Any] = {}
+
+    def start(self, context: Context) -> None:
+        self._channels = _channels(self._services)
+        limit_s = self._duration_s + max(LEAST_GRACE_S, self._duration_s)
+        saved = context.capture.path / SAVED_HERE
+        for service, channel in self._channels.items():
+            profile = channel.unary_unary(METHOD, _serialized, profile_response().FromString)
+            self._calls[service] = profile.future(_request(service, self._duration_s, saved), timeout=limit_s)
+
+    def wait(self, context: Context) -> None:
+        """Wait for all; the first failure ends the waiting."""
+        start_s = time.monotonic()
+        while len(self._answers) < len(self._calls):
+            for service, call in self._calls.items():
+                if service not in self._answers and call.done():
+                    self._answers[service] = _result(service, call)
+            passed_s = time.monotonic() - start_s
+            if passed_s < self._duration_s:
+                context.progress("profiling", int(passed_s), round(self._duration_s))
+            else:
+                context.progress("collecting profiles", len(self._answers), len(self._calls))
+            time.sleep(POLL_S)
+
+    def stop(self, context: Context) -> bool:
+        self.cancel()
+        for service in self._services:
+            profile = _profile(service, self._answers[service], context.capture.path / SAVED_HERE)
+            context.capture.write(part_of(service), profile)
+        context.capture.content["hosts"] = [{"name": name, "profile": part_of(name)} for name in self._services]
+        return True
+
+    def cancel(self) -> None:
+        for call in self._calls.values():
+            call.cancel()
+        for channel in self._channels.values():
+            channel.close()
+
+
+def _channels(services: Sequence[str]) -> dict[str, Any]:
     try:
         import grpc
     except ImportError as error:
@@ -107,12 +128,7 @@ def _channels(services: Sequence[str]) -> Iterator[dict[str, Any]]:
         ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_MS),  # bounds the first attempt, too
         ("grpc.enable_http_proxy", 0),
     ]
-    channels = {service: grpc.insecure_channel(service, options) for service in services}
-    try:
-        yield channels
-    finally:
-        for channel in channels.values():
-            channel.close()
+    return {service: grpc.insecure_channel(service, options) for service in services}
 
 
 def _serialized(request: Any) -> bytes:
@@ -135,22 +151,6 @@ def _request(service: str, duration_s: float, saved: Path) -> Any:
     options.device_tracer_level = DEVICE_TRACER_LEVEL
     options.duration_ms = request.duration_ms
     return request
-
-
-def _answers(calls: Mapping[str, Any], duration_s: float, progress: OnProgress) -> dict[str, Any]:
-    """Wait for all; the first failure ends the waiting."""
-    start, answers = time.monotonic(), dict[str, Any]()
-    while len(answers) < len(calls):
-        for service, call in calls.items():
-            if service not in answers and call.done():
-                answers[service] = _result(service, call)
-        passed_s = time.monotonic() - start
-        if passed_s < duration_s:
-            progress("profiling", int(passed_s), round(duration_s))
-        else:
-            progress("collecting profiles", len(answers), len(calls))
-        time.sleep(POLL_S)
-    return {service: answers[service] for service in calls}
 
 
 def _result(service: str, call: Any) -> Any:

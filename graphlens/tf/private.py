@@ -43,26 +43,31 @@ def forget_warm_kernels() -> tuple[str, ...]:
     return ()
 
 
-def call_collecting_graphs(call: Callable[[], object]) -> tuple[list[Any], tuple[str, ...]]:
-    """Run ``call`` once and return the ``FunctionGraphs`` of every function it instantiated, and notes."""
+def start_collecting_graphs() -> tuple[str, ...]:
+    """Have TensorFlow keep the graphs of every function that it instantiates from now on; returns notes."""
     context = _eager_context()
-    if not all(hasattr(context, name) for name in ("enable_run_metadata", "export_run_metadata")):
-        call()
-        return [], (NO_GRAPHS,)
+    if not _hands_out_graphs(context):
+        return (NO_GRAPHS,)
     context.enable_run_metadata()
+    context.export_run_metadata()  # drops what was collected before
+    return ()
+
+
+def stop_collecting_graphs() -> list[Any]:
+    """Return the ``FunctionGraphs`` that were kept, and leave the process as it was."""
+    context = _eager_context()
+    if not _hands_out_graphs(context):
+        return []
     try:
-        context.export_run_metadata()  # drops what was collected before
-        call()
-        return list(context.export_run_metadata().function_graphs), ()
+        return list(context.export_run_metadata().function_graphs)
     finally:
-        _stop_collecting_graphs(context)
+        context.disable_run_metadata()  # alone it goes on collecting every graph (TensorFlow 2.21)
+        if hasattr(context, "disable_graph_collection"):
+            context.disable_graph_collection()
 
 
-def _stop_collecting_graphs(context: Any) -> None:
-    """Leave the process as it was: ``disable_run_metadata`` alone goes on collecting every graph (TensorFlow 2.21)."""
-    context.disable_run_metadata()
-    if hasattr(context, "disable_graph_collection"):
-        context.disable_graph_collection()
+def _hands_out_graphs(context: Any) -> bool:
+    return all(hasattr(context, name) for name in ("enable_run_metadata", "export_run_metadata"))
 
 
 def captures(concrete: Any) -> list[tuple[Any, Any]]:

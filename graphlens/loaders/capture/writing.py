@@ -6,7 +6,9 @@ A child that is killed leaves what it had: every file is written under a tempora
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -66,6 +68,13 @@ class CaptureDirectory:
         """Record that a stage could not be done, and why."""
         self.content["errors"].append({"stage": stage, "message": message})
         self.save()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Record that what is done within is done, and how long it took; nothing when it fails."""
+        start_s = time.monotonic()
+        yield
+        self.finish(name, time.monotonic() - start_s)
 
     def finish(self, stage: str, seconds: float) -> None:
         """Record that a stage is done, and save."""

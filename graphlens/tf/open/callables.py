@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from graphlens.errors import ExecutionError, TargetError, UsageError
-from graphlens.tf.errors import first_line
+from graphlens.errors import ExecutionError, TargetError, UsageError, first_line
 from graphlens.tf.open.inputs import InputSpec
 from graphlens.tf.open.keras_models import from_keras
 from graphlens.tf.open.opened import Opened, Traced, dims, fill, from_concrete, is_array

@@ -7,8 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from graphlens.errors import ExecutionError, TargetError
-from graphlens.tf.errors import first_line
+from graphlens.errors import ExecutionError, TargetError, first_line
 from graphlens.tf.open.opened import LOAD_FAILURES, Opened, from_placeholders
 
 

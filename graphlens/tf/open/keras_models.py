@@ -9,9 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from graphlens.errors import ExecutionError, UsageError
+from graphlens.errors import ExecutionError, UsageError, first_line
 from graphlens.tf import private
-from graphlens.tf.errors import first_line
 from graphlens.tf.open.inputs import InputSpec
 from graphlens.tf.open.opened import LOAD_FAILURES, Opened, Traced
 

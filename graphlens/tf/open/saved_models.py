@@ -10,11 +10,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from graphlens.errors import ExecutionError, UsageError
+from graphlens.errors import ExecutionError, UsageError, first_line
 from graphlens.loaders.savedmodel import BINARY
 from graphlens.loaders.signatures import CALL, DEFAULT
 from graphlens.tf import private
-from graphlens.tf.errors import first_line
 from graphlens.tf.open import retired
 from graphlens.tf.open.opened import LOAD_FAILURES, Opened, from_concrete
 

@@ -14,9 +14,8 @@ from typing import Any, Final
 
 from graphlens.children.channel import requests, reserve_stdout
 from graphlens.children.messages import Done, Failure, PlacedGraph
-from graphlens.errors import ExecutionError, GraphLensError
+from graphlens.errors import ExecutionError, GraphLensError, first_line
 from graphlens.loaders.tensors import STRIPPED_BYTES, STRIPPED_DIGEST, strip_weights
-from graphlens.tf.errors import first_line
 from graphlens.tf.importing import import_tensorflow
 
 _SEED: Final = 0

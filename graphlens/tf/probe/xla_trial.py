@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from graphlens.errors import first_line
 from graphlens.ir.fusion import Chain, ChainOp, FusionAnswer
-from graphlens.tf.errors import first_line
 from graphlens.tf.probe.chain_graph import node_of
 
 # What the compiler says of an op that it has no kernel for, as opposed to inputs that the trial made wrongly.

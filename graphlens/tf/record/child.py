@@ -17,10 +17,9 @@ from graphlens.children.channel import carry_out, fail, requests, reserve_stdout
 from graphlens.children.messages import Emit, Progress, RecordRequest
 from graphlens.children.start import XLA_DUMP
 from graphlens.config import DEFAULT_STEPS
-from graphlens.errors import ExecutionError, GraphLensError
+from graphlens.errors import ExecutionError, GraphLensError, first_line
 from graphlens.loaders.arrays import read_npz
 from graphlens.loaders.capture.writing import CaptureDirectory
-from graphlens.tf.errors import first_line
 from graphlens.tf.importing import import_tensorflow
 
 # The parent ends the child when the budget is spent; the child plans to be done earlier than that.
@@ -63,15 +62,14 @@ def _recorded(request: RecordRequest, capture: CaptureDirectory, emit: Emit) -> 
 
 
 def _run(request: RecordRequest, capture: CaptureDirectory, emit: Emit) -> None:
-    from graphlens.tf.record import measure
+    from graphlens.tf.record import measure, preparing
 
     plan = plan_of(request, capture.path)
     emit(Progress("loading"))
-    start = time.monotonic()
-    opened = open_requested(request)
-    capture.finish("load", time.monotonic() - start)
+    with capture.stage("load"):
+        opened = open_requested(request)
     if request.mode == "trace":
-        measure.trace(opened, plan, capture)
+        preparing.trace(opened, plan, capture)
     else:
         measure.record(opened, plan, capture, lambda what, done, of: emit(Progress(what, done, of)))
     capture.save()
@@ -90,10 +88,10 @@ def open_requested(request: RecordRequest) -> Any:
 
 def plan_of(request: RecordRequest, directory: Path) -> Any:
     """Return the measurement that a request asks for."""
-    from graphlens.tf.record import measure
+    from graphlens.tf.record import preparing
 
     budget_s = request.time_budget_s
-    return measure.Plan(
+    return preparing.Plan(
         steps=request.steps or DEFAULT_STEPS,
         shapes=request.shapes,
         batch=request.batch,

@@ -11,6 +11,7 @@ from graphlens.errors import GraphLensError
 from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.tf.open import callables
 from graphlens.tf.record import measure
+from graphlens.tf.record.preparing import Plan
 
 
 def record_callable(
@@ -47,7 +48,7 @@ def record_callable(
     target = {"path": name or _label(function), "kind": "callable", "signature": None, "digest": None}
     capture = CaptureDirectory(Path(directory), target)
     deadline_s = None if time_budget_s is None else time.monotonic() + time_budget_s
-    plan = measure.Plan(steps=steps, batch=batch, deadline_s=deadline_s)
+    plan = Plan(steps=steps, batch=batch, deadline_s=deadline_s)
     try:
         measure.record(callables.open_object(function, inputs), plan, capture, _silent)
     except GraphLensError as error:

@@ -1,93 +1,37 @@
-"""The measurement of one opened target, stage by stage, into a capture directory."""
+"""The measurement of one opened target: its step is called a number of times under the collectors."""
 
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-from graphlens.config import DEFAULT_STEPS
-from graphlens.errors import ExecutionError, UsageError
-from graphlens.ir.capture import MAIN, CapturedProgram
+from graphlens.errors import ExecutionError, first_line
 from graphlens.ir.run import STEP_MARKER
-from graphlens.loaders.capture.parts import PROFILE
+from graphlens.loaders.capture.collecting import Collector, Context, Progress, collecting
 from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.tf import private
-from graphlens.tf.errors import first_line
-from graphlens.tf.open import consumers, inputs
-from graphlens.tf.open.opened import Opened, Traced
-from graphlens.tf.record import dump, environment, graphs, hlo
-from graphlens.tf.record.clock import empty_call_ns, synchronous, timed, timed_steps, without_garbage_collection
+from graphlens.tf.open.opened import Opened
+from graphlens.tf.record import environment
+from graphlens.tf.record.clock import empty_call_ns, timed, without_garbage_collection
+from graphlens.tf.record.collectors.executed import ExecutedGraphs
+from graphlens.tf.record.collectors.hlo import Hlo
+from graphlens.tf.record.collectors.profile import Profile
+from graphlens.tf.record.collectors.replay import Replay
+from graphlens.tf.record.collectors.roof import Roof
+from graphlens.tf.record.collectors.steps import StepTimes
+from graphlens.tf.record.collectors.unplaced import UnplacedGraph
+from graphlens.tf.record.preparing import Plan, Prepared, prepare
 
 WARM_UP_CALLS = 2
 # After some 90 executions the runtime drops an op that it found to be cheap from the profile.  All calls up to the
 # end of the profile stay below this, with a margin for ops that run twice a step.
 CALLS_BEFORE_OPS_VANISH = 50
-# An event is recorded when it ends, and threads end theirs a moment after the result of the last step is there; on a
-# busy machine they wait for a processor first.
-SETTLING_S = 0.05
-ROOF_SHARE = 0.25  # of the time left that measuring the machine itself may use
 RESERVED_SHARE = 0.5  # of the time left that profiled and unprofiled steps may use; replay and writing need the rest
 
-Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the user asked for; ``before_placer``: to keep the graph as it is before placement, too."""
-
-    steps: int = DEFAULT_STEPS
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    batch: int | None = None
-    arrays: Mapping[str, Any] = field(default_factory=dict)
-    deadline_s: float | None = None  # on the clock of time.monotonic
-    refuse: Callable[[Any], str | None] = lambda _: None  # why a traced graph must not be executed, if so
-    xla_dump: Path | None = None
-    before_placer: bool = False
-
-    def seconds_left(self) -> float:
-        """Return how long optional work may still take."""
-        return float("inf") if self.deadline_s is None else self.deadline_s - time.monotonic()
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A traced function with its inputs made; ``step`` runs it once and returns when its outputs are complete.
-
-    ``random_tensors`` makes other inputs of the same shapes from a seed.
-    """
-
-    traced: Traced
-    graph_def: Any
-    specs: Sequence[inputs.InputSpec]
-    tensors: Sequence[Any]
-    step: Callable[[], Any]
-    random_tensors: Callable[[int], Sequence[Any]]
-
-
-def trace(opened: Opened, plan: Plan, capture: CaptureDirectory) -> tuple[Traced, Any, tuple[inputs.InputSpec, ...]]:
-    """Trace the target for its inputs' shapes and write the traced graph; nothing is executed."""
-    with _stage(capture, "trace"):
-        capture.note(*opened.notes)
-        capture.content["training"] = opened.training
-        capture.content["target"]["signature"] = opened.signature
-        examples = {name: value for name, value in opened.examples.items() if name not in plan.shapes}
-        if plan.batch is not None and examples:
-            raise UsageError("--batch does not change the target's own example arguments: use --shape NAME=… instead")
-        specs = inputs.resolve(opened.specs, plan.shapes, plan.batch, {**examples, **plan.arrays})
-        traced = _traced(opened, specs)
-        name = private.function_name(traced.concrete)
-        capture.write_program(CapturedProgram(MAIN, name, main=True, signature=opened.signature))
-        graph_def = traced.concrete.graph.as_graph_def(add_shapes=True)
-        if opened.kind != "saved_model":  # the parent reads that one from its file, where nothing was renamed
-            graphs.write_traced(capture, traced.concrete, graph_def)
-    return traced, graph_def, _placed(specs, traced)
+Step = Callable[[], Any]
 
 
 def record(opened: Opened, plan: Plan, capture: CaptureDirectory, progress: Progress) -> None:
@@ -101,92 +45,44 @@ def record(opened: Opened, plan: Plan, capture: CaptureDirectory, progress: Prog
         If the function cannot be traced or run, or must not be.
     """
     try:
-        _record(prepare(opened, plan, capture), plan, capture, progress)
+        _record(prepare(opened, plan, capture), plan, Context(capture, progress, plan.seconds_left))
     finally:
         if plan.xla_dump is not None:
             shutil.rmtree(plan.xla_dump, ignore_errors=True)
 
 
-def _record(prepared: Prepared, plan: Plan, capture: CaptureDirectory, progress: Progress) -> None:
-    with _stage(capture, "graphs"):
-        progress("first step", 0, 1)
-        partitions = _first_step(capture, prepared, plan)
-        capture.content["environment"] = environment.describe()
-    _measure_steps(prepared, plan, capture, progress)
-    if partitions:
-        progress("measuring the machine", 0, 1)
-        _optional(capture, plan, "roof", lambda: _roof(capture, plan, partitions))
-    _optional(
-        capture, plan, "hlo", lambda: hlo.write(capture, prepared.traced.concrete, prepared.tensors, plan.xla_dump)
-    )
-    if private.is_jit_compiled(prepared.traced.concrete):
-        return  # replayed op by op it would show ops that never ran as such
-    progress("replaying", 0, 1)
-    _optional(capture, plan, "replay", lambda: _replay(capture, prepared, partitions))
+def _record(prepared: Prepared, plan: Plan, context: Context) -> None:
+    executed = ExecutedGraphs(prepared.traced.concrete)
+    with collecting(context, _around_all(prepared, plan, executed)):
+        with context.capture.stage("graphs"):
+            context.progress("first step", 0, 1)
+            _first_step(prepared, plan, context, executed)
+            context.capture.content["environment"] = environment.describe()
+        _measured_steps(prepared.step, plan, context)
 
 
-def prepare(opened: Opened, plan: Plan, capture: CaptureDirectory) -> Prepared:
-    """Trace the target and make its inputs."""
-    traced, graph_def, specs = trace(opened, plan, capture)
-    refusal = plan.refuse(graph_def)
-    if refusal is not None:
-        raise ExecutionError(refusal)
-    _note_placement(capture, graph_def)
-    followed = consumers.graph_of(graph_def, graphs.captured_shapes(traced.concrete))
-    made = inputs.make(specs, plan.arrays, followed, opened.examples)
-    capture.content["inputs"] = [one.as_json() for one in made]
-    tensors = [_tensor(one) for one in made]
-
-    def random_tensors(seed: int) -> list[Any]:
-        return [_tensor(one) for one in inputs.make(specs, {}, followed, seed=seed)]
-
-    return Prepared(traced, graph_def, specs, tensors, synchronous(lambda: traced.call(tensors)), random_tensors)
-
-
-def _traced(opened: Opened, specs: Sequence[inputs.InputSpec]) -> Traced:
-    try:
-        return opened.trace(specs)
-    except Exception as error:  # tracing runs the user's own code
-        raise ExecutionError(f"tracing the function failed: {first_line(error)}") from error
-
-
-def _placed(specs: Sequence[inputs.InputSpec], traced: Traced) -> tuple[inputs.InputSpec, ...]:
-    names = [tensor.op.name for tensor in private.arguments(traced.concrete)]
-    if len(names) != len(specs):  # a composite tensor is one input and several placeholders
-        return tuple(specs)
-    return tuple(replace(spec, placeholder=name) for spec, name in zip(specs, names, strict=True))
-
-
-def _tensor(made: inputs.Input) -> Any:
-    if made.spec.dtype == "bfloat16":
-        return tf.cast(made.value, tf.bfloat16)
-    return tf.convert_to_tensor(made.value, dtype=made.spec.dtype)
-
-
-def _note_placement(capture: CaptureDirectory, graph_def: Any) -> None:
-    functions = (node for function in graph_def.library.function for node in function.node_def)
-    asked = {node.device for nodes in (graph_def.node, functions) for node in nodes if "GPU" in node.device.upper()}
-    if asked and not tf.config.list_physical_devices("GPU"):
-        capture.note("The graph asks for a GPU: its GPU placement was not honoured, since this machine has no GPU.")
+def _around_all(prepared: Prepared, plan: Plan, executed: ExecutedGraphs) -> list[Collector]:
+    """Return the collectors that have their turn when all steps are done, the last one first."""
+    concrete, tensors = prepared.traced.concrete, prepared.tensors
+    after: list[Collector] = [Hlo(concrete, tensors, plan.xla_dump), Roof(executed)]
+    if private.is_jit_compiled(concrete):
+        return after  # replayed op by op it would show ops that never ran as such
+    return [Replay(concrete, tensors, prepared.graph_def, executed), *after]
 
 
 # -- steps ---------------------------------------------------------------------------------------------------------
 
 
-def _first_step(capture: CaptureDirectory, prepared: Prepared, plan: Plan) -> list[Any]:
-    concrete = prepared.traced.concrete
-    graphs.write_renamed(capture, concrete)
-
-    def step() -> list[Any]:
-        return graphs.write_executed(capture, concrete, prepared.step)
-
+def _first_step(prepared: Prepared, plan: Plan, context: Context, executed: ExecutedGraphs) -> None:
+    concrete, capture = prepared.traced.concrete, context.capture
+    unplaced = [UnplacedGraph(concrete, prepared.graph_def)] if plan.before_placer else []
     try:
-        partitions = dump.recorded(capture, concrete, prepared.graph_def, step) if plan.before_placer else step()
+        with collecting(context, [*unplaced, executed]):
+            prepared.step()
     except tf.errors.OpError as error:
         raise ExecutionError(f"the model failed on its first step: {first_line(error)}; {_advice(error)}") from error
-    if not capture.content["executed"] and private.is_jit_compiled(concrete):
+    if not executed.partitions and private.is_jit_compiled(concrete):
         capture.note("The whole function is compiled by XLA: there is no executed TensorFlow graph, only HLO.")
-    return partitions
 
 
 def _advice(error: Exception) -> str:
@@ -201,17 +97,19 @@ def _advice(error: Exception) -> str:
     return "if its inputs are at fault, give real ones with --inputs FILE.npz"
 
 
-def _measure_steps(prepared: Prepared, plan: Plan, capture: CaptureDirectory, progress: Progress) -> None:
-    with _stage(capture, "profile"), without_garbage_collection():
-        warm_ns = [timed(prepared.step) for _ in range(WARM_UP_CALLS)]
-        steps, before, profiled = _counts(plan, warm_ns[-1], capture)
-        unprofiled = timed_steps(prepared.step, before)
-        capture.content["unprofiled_ns"] = unprofiled
-        capture.content["profiled_steps"] = _profile(prepared.step, profiled, capture, progress)
-    with _stage(capture, "timing"), without_garbage_collection():
-        progress("timing", before, steps)
-        unprofiled += timed_steps(prepared.step, steps - before)
-        capture.content["empty_call_ns"] = empty_call_ns()
+def _measured_steps(step: Step, plan: Plan, context: Context) -> None:
+    """Time steps before and after those that are profiled, all warm."""
+    capture, times = context.capture, StepTimes()
+    with collecting(context, [times]):
+        with capture.stage("profile"), without_garbage_collection():
+            warm_ns = [timed(step) for _ in range(WARM_UP_CALLS)]
+            steps, before, profiled = _counts(plan, warm_ns[-1], capture)
+            times.time(step, before)
+            capture.content["profiled_steps"] = _profiled_steps(step, profiled, context)
+        with capture.stage("timing"), without_garbage_collection():
+            context.progress("timing", before, steps)
+            times.time(step, steps - before)
+            capture.content["empty_call_ns"] = empty_call_ns()
 
 
 def _counts(plan: Plan, step_ns: int, capture: CaptureDirectory) -> tuple[int, int, int]:
@@ -227,62 +125,14 @@ def _counts(plan: Plan, step_ns: int, capture: CaptureDirectory) -> tuple[int, i
     return steps, min(steps // 3, room - profiled), profiled
 
 
-def _profile(step: Callable[[], Any], count: int, capture: CaptureDirectory, progress: Progress) -> int:
+def _profiled_steps(step: Step, count: int, context: Context) -> int:
     """Profile ``count`` steps; returns how many were, 0 when the profiler is not available."""
-    folder = capture.path / "profile.part"
-    try:
-        tf.profiler.experimental.start(str(folder))
-    except (tf.errors.OpError, ImportError, AttributeError) as error:
-        capture.fail("profile", f"TensorFlow's profiler did not start: {first_line(error)}")
-        return 0
-    try:
+    profile = Profile()
+    with collecting(context, [profile]):
+        if not profile.is_running:
+            return 0
         for number in range(count):
             with tf.profiler.experimental.Trace(STEP_MARKER, step_num=number, _r=1):
                 step()
-            progress("profiling", number + 1, count)
-        time.sleep(SETTLING_S)
-    finally:
-        tf.profiler.experimental.stop()
-    for found in folder.rglob("*.xplane.pb"):
-        # The profiler writes down where it wrote; dots of the same length keep the message valid and say less.
-        own_name = str(folder).encode()
-        capture.write(PROFILE, found.read_bytes().replace(own_name, b"." * len(own_name)))
-    shutil.rmtree(folder, ignore_errors=True)
+            context.progress("profiling", number + 1, count)
     return count
-
-
-def _replay(capture: CaptureDirectory, prepared: Prepared, partitions: Sequence[Any]) -> None:
-    from graphlens.tf.record import replay
-
-    replay.write(capture, prepared.traced.concrete, prepared.tensors, prepared.graph_def, partitions)
-
-
-def _roof(capture: CaptureDirectory, plan: Plan, partitions: Sequence[Any]) -> None:
-    from graphlens.tf.record import roofline
-
-    if ROOF_SHARE * plan.seconds_left() < roofline.SECONDS:
-        capture.note("The time budget was too short to measure what this machine can do at best.")
-        return
-    roofline.write(capture, partitions)
-
-
-# -- stages --------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _stage(capture: CaptureDirectory, name: str) -> Iterator[None]:
-    start = time.monotonic()
-    yield
-    capture.finish(name, time.monotonic() - start)
-
-
-def _optional(capture: CaptureDirectory, plan: Plan, name: str, work: Callable[[], None]) -> None:
-    """Do a stage that the report can live without, unless the time is spent; its failure is noted, not fatal."""
-    if plan.seconds_left() <= 0:
-        capture.note(f"The time budget was spent before the stage '{name}'.")
-        return
-    try:
-        with _stage(capture, name):
-            work()
-    except Exception as error:  # whatever TensorFlow throws here, the measurement is already complete
-        capture.fail(name, f"the stage '{name}' failed: {first_line(error)}")

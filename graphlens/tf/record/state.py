@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
+from graphlens.errors import first_line
 from graphlens.tf import private
-from graphlens.tf.errors import first_line
 
 v1 = tf.compat.v1
 

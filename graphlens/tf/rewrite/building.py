@@ -9,9 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from graphlens.errors import RewriteError
+from graphlens.errors import RewriteError, first_line
 from graphlens.tf import private
-from graphlens.tf.errors import first_line
 from graphlens.tf.open.opened import LOAD_FAILURES, Traced
 from graphlens.tf.rewrite import flatten, nodes
 from graphlens.tf.rewrite.program import Binding, Program, repacked

@@ -20,9 +20,8 @@ import numpy as np
 import tensorflow as tf
 
 from graphlens import workplace
-from graphlens.errors import RewriteError, UsageError
+from graphlens.errors import RewriteError, UsageError, first_line
 from graphlens.loaders.signatures import CALL, DEFAULT
-from graphlens.tf.errors import first_line
 from graphlens.tf.open import saved_models, targets
 from graphlens.tf.open.opened import LOAD_FAILURES
 from graphlens.tf.rewrite import building, flatten, leftovers, nodes

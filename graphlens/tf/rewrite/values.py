@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from graphlens.errors import RewriteError
-from graphlens.tf.errors import first_line
+from graphlens.errors import RewriteError, first_line
 from graphlens.tf.rewrite import nodes
 from graphlens.tf.rewrite.draft import Draft
 

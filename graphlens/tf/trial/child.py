@@ -43,8 +43,7 @@ from graphlens.children.messages import (
     Written,
 )
 from graphlens.children.start import XLA_DUMP
-from graphlens.errors import GraphLensError, RewriteError
-from graphlens.tf.errors import first_line
+from graphlens.errors import GraphLensError, RewriteError, first_line
 from graphlens.tf.importing import import_tensorflow
 from graphlens.tf.trial.written import State
 
@@ -127,12 +126,12 @@ def open_target(session: Session, request: RecordRequest, threads: Mapping[str, 
 
     from graphlens.loaders.capture.writing import CaptureDirectory
     from graphlens.tf import private
-    from graphlens.tf.record import child, clock, environment, measure
+    from graphlens.tf.record import child, clock, environment, preparing
 
     environment.set_threads(threads)
     opened = child.open_requested(request)
     capture = CaptureDirectory(session.directory / "opened", {"kind": request.kind, "signature": request.signature})
-    prepared = measure.prepare(opened, child.plan_of(request, session.directory), capture)
+    prepared = preparing.prepare(opened, child.plan_of(request, session.directory), capture)
     session.prepared, session.owner, session.probe = prepared, opened, None
     session.variants.clear()
     session.calls.clear()
@@ -447,11 +446,11 @@ def load(session: Session, variant: str, request: RecordRequest) -> Done:
     """Open another target as a variant: it is compared and timed on the inputs of the first."""
     from graphlens.loaders.capture.writing import CaptureDirectory
     from graphlens.tf import rewrite
-    from graphlens.tf.record import child, clock, measure
+    from graphlens.tf.record import child, clock, preparing
 
     opened = child.open_requested(request)
     capture = CaptureDirectory(session.directory / variant, {"kind": request.kind, "signature": request.signature})
-    prepared = measure.prepare(opened, child.plan_of(request, session.directory), capture)
+    prepared = preparing.prepare(opened, child.plan_of(request, session.directory), capture)
     program = rewrite.extract(replace(opened, trace=lambda _: prepared.traced), prepared.specs)
     call = shortest_call(prepared.traced)
     step = clock.synchronous(lambda: call(session.prepared.tensors))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from graphlens.children.messages import Compiled
-from graphlens.tf.record import hlo
+from graphlens.tf.record.collectors import hlo
 from graphlens.tf.rewrite import nodes
 
 _MUST_COMPILE: Final = "_XlaMustCompile"

@@ -13,10 +13,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from graphlens.loaders.capture.collecting import Context
 from graphlens.loaders.capture.parts import REPLAY
-from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.tf import private
 from graphlens.tf.record import alignment, state
+from graphlens.tf.record.collectors.executed import ExecutedGraphs
 
 v1 = tf.compat.v1
 
@@ -25,19 +26,37 @@ SHAPE_RUNS = 1  # without loops it is only asked for shapes and ops too cheap fo
 LOOPS = frozenset({"While", "StatelessWhile", "LoopCond", "MapDefun"})
 
 
-def write(
-    capture: CaptureDirectory, concrete: Any, tensors: Sequence[Any], graph_def: Any, partitions: Sequence[Any]
-) -> None:
-    """Write ``replay.json``, under the names of the executed graph; what cannot be replayed leaves a note instead."""
-    try:
-        seen = replay(concrete, tensors, graph_def, LOOP_RUNS if _has_loops(graph_def) else SHAPE_RUNS)
-    except state.NotReplayable as reason:
-        capture.note(f"The function was not replayed, so loops and shapes are unknown: {reason}.")
-        return
-    if partitions:
-        runs_as = {written: ran for ran, written in (capture.content.get("renamed") or {}).items()}
-        seen = alignment.align({runs_as.get(name, name): record for name, record in seen.items()}, partitions)
-    capture.write(REPLAY, json.dumps(seen, sort_keys=True).encode())
+class Replay:
+    """Writes ``replay.json``, under the names of the executed graph; what cannot be replayed leaves a note instead."""
+
+    stage = "replay"
+
+    def __init__(self, concrete: Any, tensors: Sequence[Any], graph_def: Any, executed: ExecutedGraphs) -> None:
+        self._concrete = concrete
+        self._tensors = tensors
+        self._graph_def = graph_def
+        self._executed = executed
+
+    def start(self, context: Context) -> None:
+        """The function is run again when all else is recorded."""
+
+    def stop(self, context: Context) -> bool:
+        context.progress("replaying", 0, 1)
+        runs = LOOP_RUNS if _has_loops(self._graph_def) else SHAPE_RUNS
+        try:
+            seen = replay(self._concrete, self._tensors, self._graph_def, runs)
+        except state.NotReplayable as reason:
+            context.capture.note(f"The function was not replayed, so loops and shapes are unknown: {reason}.")
+            return True
+        if self._executed.partitions:
+            runs_as = {written: ran for ran, written in (context.capture.content.get("renamed") or {}).items()}
+            named = {runs_as.get(name, name): record for name, record in seen.items()}
+            seen = alignment.align(named, self._executed.partitions)
+        context.capture.write(REPLAY, json.dumps(seen, sort_keys=True).encode())
+        return True
+
+    def cancel(self) -> None:
+        """Nothing has to be ended."""
 
 
 def replay(concrete: Any, tensors: Sequence[Any], graph_def: Any, runs: int) -> dict[str, dict[str, Any]]:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from graphlens.loaders.capture.collecting import Context
 from graphlens.loaders.capture.parts import BEFORE_PLACER
-from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.loaders.tensors import strip_weights
 
 _FOLDER: Final = "TF_DUMP_GRAPH_PREFIX"
@@ -26,39 +24,52 @@ TOO_LARGE: Final = "Its constants are too large for TensorFlow to write the grap
 NOT_WRITTEN: Final = "TensorFlow did not write down the graph before it was placed."
 
 
-def recorded(capture: CaptureDirectory, concrete: Any, graph_def: Any, run: Callable[[], Any]) -> Any:
-    """Call ``run``, which instantiates the function anew, and keep the graph before placement as a part of ``capture``.
+class UnplacedGraph:
+    """Writes the graph before placement of the function that the step instantiates anew meanwhile.
 
-    Returns what ``run`` does.  A graph that cannot be had leaves a note.
+    A graph that cannot be had leaves a note.
     """
-    if graph_def.ByteSize() > MOST_BYTES:
-        capture.note(TOO_LARGE)
-        return run()
-    folder = capture.path / "dump.part"
-    try:
-        with _written_to(folder):
-            result = run()
-        graph = _before_placer(folder, concrete)
-        if graph is None:
-            capture.note(NOT_WRITTEN)
-        else:
-            capture.write(BEFORE_PLACER, strip_weights(graph).SerializeToString())
-        return result
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
+    stage = None
 
-@contextmanager
-def _written_to(folder: Path) -> Iterator[None]:
-    before = os.environ.get(_FOLDER)
-    os.environ[_FOLDER] = str(folder)
-    try:
-        yield
-    finally:
-        if before is None:
+    def __init__(self, concrete: Any, graph_def: Any) -> None:
+        self._concrete = concrete
+        self._is_small = graph_def.ByteSize() <= MOST_BYTES
+        self._folder = Path()
+        self._before: str | None = None
+
+    def start(self, context: Context) -> None:
+        if not self._is_small:
+            context.capture.note(TOO_LARGE)
+            return
+        self._folder = context.capture.path / "dump.part"
+        self._before = os.environ.get(_FOLDER)
+        os.environ[_FOLDER] = str(self._folder)
+
+    def stop(self, context: Context) -> bool:
+        if not self._is_small:
+            return False
+        try:
+            self._no_longer()
+            graph = _before_placer(self._folder, self._concrete)
+            if graph is None:
+                context.capture.note(NOT_WRITTEN)
+                return False
+            context.capture.write(BEFORE_PLACER, strip_weights(graph).SerializeToString())
+            return True
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def cancel(self) -> None:
+        if self._is_small:
+            self._no_longer()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _no_longer(self) -> None:
+        if self._before is None:
             del os.environ[_FOLDER]
         else:
-            os.environ[_FOLDER] = before
+            os.environ[_FOLDER] = self._before
 
 
 def _before_placer(folder: Path, concrete: Any) -> Any | None:

@@ -10,8 +10,10 @@ from typing import Any, Final, NamedTuple
 
 import tensorflow as tf
 
+from graphlens.loaders.capture.collecting import Context
 from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.tf.record.clock import synchronous
+from graphlens.tf.record.collectors.executed import ExecutedGraphs
 from graphlens.tf.record.environment import usable_cores
 
 DTYPE: Final = "float32"
@@ -28,6 +30,7 @@ STREAM_S: Final = 0.2
 ROUNDS: Final = 2
 UNDISTURBED_SHARE: Final = 0.9
 SECONDS: Final = 2.0  # what both rounds take on two busy cores, tracing included
+SHARE_OF_TIME: Final = 0.25  # of the time left that all this may use
 # The two tensors of the stream are together four times as large as all caches, so that nearly nothing is found in them.
 CACHE_MULTIPLE: Final = 4
 SMALLEST_STREAM_BYTES: Final = 64 << 20
@@ -37,9 +40,33 @@ _CACHES: Final = "/sys/devices/system/cpu/cpu*/cache/index*"
 _SIZE_UNITS: Final = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
-def write(capture: CaptureDirectory, partitions: Sequence[Any]) -> None:
-    """Measure the roof of the device on which the ops of ``partitions`` ran, and put it into the manifest."""
-    measured = measure(_main_device(partitions))
+class Roof:
+    """Measures, after the program, the roof of the device on which most of it ran; nothing where that is not known."""
+
+    stage = "roof"
+
+    def __init__(self, executed: ExecutedGraphs) -> None:
+        self._executed = executed
+
+    def start(self, context: Context) -> None:
+        """The program has the machine for itself."""
+
+    def stop(self, context: Context) -> bool:
+        if not self._executed.partitions:
+            return False
+        context.progress("measuring the machine", 0, 1)
+        if SHARE_OF_TIME * context.seconds_left() < SECONDS:
+            context.capture.note("The time budget was too short to measure what this machine can do at best.")
+        else:
+            _write(context.capture, _main_device(self._executed.partitions))
+        return True
+
+    def cancel(self) -> None:
+        """Nothing has to be ended."""
+
+
+def _write(capture: CaptureDirectory, device: str) -> None:
+    measured = measure(device)
     capture.content["roof"] = measured.roof
     if measured.undisturbed is not None and measured.undisturbed < UNDISTURBED_SHARE:
         capture.note(

@@ -1,0 +1,71 @@
+"""What TensorFlow makes of a function when it is instantiated: optimized, and one part per device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from graphlens.loaders.capture.collecting import Context
+from graphlens.loaders.capture.parts import EXECUTED_FOLDER, OPTIMIZED
+from graphlens.loaders.tensors import strip_weights
+from graphlens.tf import private
+from graphlens.tf.record.graphs import described, write_renamed
+
+
+class ExecutedGraphs:
+    """Has the function instantiated anew by the step that runs meanwhile, and writes the graphs that ran.
+
+    ``partitions`` are these afterwards, none where TensorFlow does not hand them out.
+    """
+
+    stage = None
+
+    def __init__(self, concrete: Any) -> None:
+        self.partitions: list[Any] = []
+        self._concrete = concrete
+
+    def start(self, context: Context) -> None:
+        write_renamed(context.capture, self._concrete)
+        context.capture.note(*private.forget_warm_kernels())
+        context.capture.note(*private.start_collecting_graphs())
+
+    def stop(self, context: Context) -> bool:
+        ran = _root(private.stop_collecting_graphs(), self._concrete)
+        if ran is None:
+            return False
+        capture = context.capture
+        capture.write(OPTIMIZED, strip_weights(ran.post_optimization_graph).SerializeToString())
+        for index, partition in enumerate(ran.partition_graphs):
+            name = f"{EXECUTED_FOLDER}{index}.pb"
+            capture.write(name, strip_weights(partition).SerializeToString())
+            capture.content["executed"].append(name)
+        capture.content["executed_root_arguments"] = _root_arguments(ran, self._concrete)
+        self.partitions = list(ran.partition_graphs)
+        return True
+
+    def cancel(self) -> None:
+        private.stop_collecting_graphs()
+
+
+def _root(collected: list[Any], concrete: Any) -> Any | None:
+    """Pick the function's own graphs among those of small eager ops that ran along with it."""
+    wanted = {operation.name for operation in concrete.graph.get_operations()}
+
+    def common(graphs: Any) -> int:
+        return sum(node.name in wanted for node in graphs.pre_optimization_graph.node)
+
+    best = max(collected, key=common, default=None)
+    return best if best is not None and common(best) > 0 else None
+
+
+def _root_arguments(ran: Any, concrete: Any) -> Mapping[str, dict[str, Any]]:
+    """Return ``_Arg`` name -> variable, matched by the argument's position in the whole function."""
+    variables = private.variables_by_handle(concrete)
+    pairs = private.captures(concrete)
+    first = len(concrete.inputs) - len(pairs)
+    found = {}
+    for node in ran.pre_optimization_graph.node:
+        position = node.attr["index"].i - first
+        if node.op == "_Arg" and 0 <= position < len(pairs) and id(pairs[position][0]) in variables:
+            found[node.name] = described(variables[id(pairs[position][0])])
+    return found

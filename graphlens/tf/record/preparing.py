@@ -1,0 +1,118 @@
+"""From an opened target to a step that can be called: traced for its inputs' shapes, with inputs made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from graphlens.config import DEFAULT_STEPS
+from graphlens.errors import ExecutionError, UsageError, first_line
+from graphlens.ir.capture import MAIN, CapturedProgram
+from graphlens.loaders.capture.writing import CaptureDirectory
+from graphlens.tf import private
+from graphlens.tf.open import consumers, inputs
+from graphlens.tf.open.opened import Opened, Traced
+from graphlens.tf.record import graphs
+from graphlens.tf.record.clock import synchronous
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the user asked for; ``before_placer``: to keep the graph as it is before placement, too."""
+
+    steps: int = DEFAULT_STEPS
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    batch: int | None = None
+    arrays: Mapping[str, Any] = field(default_factory=dict)
+    deadline_s: float | None = None  # on the clock of time.monotonic
+    refuse: Callable[[Any], str | None] = lambda _: None  # why a traced graph must not be executed, if so
+    xla_dump: Path | None = None
+    before_placer: bool = False
+
+    def seconds_left(self) -> float:
+        """Return how long optional work may still take."""
+        return float("inf") if self.deadline_s is None else self.deadline_s - time.monotonic()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A traced function with its inputs made; ``step`` runs it once and returns when its outputs are complete.
+
+    ``random_tensors`` makes other inputs of the same shapes from a seed.
+    """
+
+    traced: Traced
+    graph_def: Any
+    specs: Sequence[inputs.InputSpec]
+    tensors: Sequence[Any]
+    step: Callable[[], Any]
+    random_tensors: Callable[[int], Sequence[Any]]
+
+
+def trace(opened: Opened, plan: Plan, capture: CaptureDirectory) -> tuple[Traced, Any, tuple[inputs.InputSpec, ...]]:
+    """Trace the target for its inputs' shapes and write the traced graph; nothing is executed."""
+    with capture.stage("trace"):
+        capture.note(*opened.notes)
+        capture.content["training"] = opened.training
+        capture.content["target"]["signature"] = opened.signature
+        examples = {name: value for name, value in opened.examples.items() if name not in plan.shapes}
+        if plan.batch is not None and examples:
+            raise UsageError("--batch does not change the target's own example arguments: use --shape NAME=… instead")
+        specs = inputs.resolve(opened.specs, plan.shapes, plan.batch, {**examples, **plan.arrays})
+        traced = _traced(opened, specs)
+        name = private.function_name(traced.concrete)
+        capture.write_program(CapturedProgram(MAIN, name, main=True, signature=opened.signature))
+        graph_def = traced.concrete.graph.as_graph_def(add_shapes=True)
+        if opened.kind != "saved_model":  # the parent reads that one from its file, where nothing was renamed
+            graphs.write_traced(capture, traced.concrete, graph_def)
+    return traced, graph_def, _placed(specs, traced)
+
+
+def prepare(opened: Opened, plan: Plan, capture: CaptureDirectory) -> Prepared:
+    """Trace the target and make its inputs."""
+    traced, graph_def, specs = trace(opened, plan, capture)
+    refusal = plan.refuse(graph_def)
+    if refusal is not None:
+        raise ExecutionError(refusal)
+    _note_placement(capture, graph_def)
+    followed = consumers.graph_of(graph_def, graphs.captured_shapes(traced.concrete))
+    made = inputs.make(specs, plan.arrays, followed, opened.examples)
+    capture.content["inputs"] = [one.as_json() for one in made]
+    tensors = [_tensor(one) for one in made]
+
+    def random_tensors(seed: int) -> list[Any]:
+        return [_tensor(one) for one in inputs.make(specs, {}, followed, seed=seed)]
+
+    return Prepared(traced, graph_def, specs, tensors, synchronous(lambda: traced.call(tensors)), random_tensors)
+
+
+def _traced(opened: Opened, specs: Sequence[inputs.InputSpec]) -> Traced:
+    try:
+        return opened.trace(specs)
+    except Exception as error:  # tracing runs the user's own code
+        raise ExecutionError(f"tracing the function failed: {first_line(error)}") from error
+
+
+def _placed(specs: Sequence[inputs.InputSpec], traced: Traced) -> tuple[inputs.InputSpec, ...]:
+    names = [tensor.op.name for tensor in private.arguments(traced.concrete)]
+    if len(names) != len(specs):  # a composite tensor is one input and several placeholders
+        return tuple(specs)
+    return tuple(replace(spec, placeholder=name) for spec, name in zip(specs, names, strict=True))
+
+
+def _tensor(made: inputs.Input) -> Any:
+    if made.spec.dtype == "bfloat16":
+        return tf.cast(made.value, tf.bfloat16)
+    return tf.convert_to_tensor(made.value, dtype=made.spec.dtype)
+
+
+def _note_placement(capture: CaptureDirectory, graph_def: Any) -> None:
+    functions = (node for function in graph_def.library.function for node in function.node_def)
+    asked = {node.device for nodes in (graph_def.node, functions) for node in nodes if "GPU" in node.device.upper()}
+    if asked and not tf.config.list_physical_devices("GPU"):
+        capture.note("The graph asks for a GPU: its GPU placement was not honoured, since this machine has no GPU.")
