@@ -15,7 +15,7 @@ from graphlens.facts.device_time import Windows
 from graphlens.facts.devices import merged
 from graphlens.facts.hosts import has_own_steps
 from graphlens.ir.instructions import module_names
-from graphlens.ir.program import BY_IMPORTANCE, Role
+from graphlens.ir.roles import BY_IMPORTANCE, Role
 from graphlens.ir.run import NO_RUN, STEP_MARKER, KernelEvent, OpEvent, Profile, Run, Span, Window, host_of_thread
 from graphlens.units import format_ns
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from graphlens.ir.devices import Copy, DeviceRow, Distribution, Memory, Placement, Roofline
-from graphlens.ir.program import Role
+from graphlens.ir.roles import Role
 from graphlens.ir.run import LedgerRow, Origin
 
 SCHEMA_VERSION = 1

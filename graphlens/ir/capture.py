@@ -14,7 +14,7 @@ from math import isfinite
 from typing import Any, Final
 
 from graphlens.ir.analysis import AnalysisError
-from graphlens.ir.program import Role
+from graphlens.ir.roles import Role
 
 CAPTURE_VERSION: Final = 2
 MAIN: Final = "main"  # the id of the main program, unless another one has it

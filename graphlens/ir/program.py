@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
 
 from graphlens.ir.graph import Graph, TensorSpec
-
-Role = Literal["step", "eval", "predict", "dataset", "initialization", "cluster"]
-
-# What a user means by the program first: the work itself comes before what feeds it or sets it up.
-BY_IMPORTANCE: Final[tuple[Role, ...]] = ("step", "predict", "eval", "cluster", "dataset", "initialization")
+from graphlens.ir.roles import Role
 
 
 @dataclass(frozen=True, slots=True)

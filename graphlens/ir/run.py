@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from graphlens.ir.graph import Graph
+if TYPE_CHECKING:  # whoever reads times only, as proofs do, needs no networkx
+    from graphlens.ir.graph import Graph
 
 Origin = Literal["measured", "modelled", "static", "unknown"]
 CopyDirection = Literal["host-to-device", "device-to-host", "device-to-device"]

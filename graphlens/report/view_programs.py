@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphlens.ir.analysis import Document, ProgramRow, ProgramTrace, StepTime
-from graphlens.ir.program import Role
+from graphlens.ir.roles import Role
 from graphlens.report.words import plural
 from graphlens.units import UNKNOWN, format_count, format_ns, format_share
 
