@@ -1,7 +1,8 @@
 """Graphs with a planted reason for not being fused, each built by TensorFlow, and what became of them.
 
 ``python tests/fusion_corpus.py`` builds every pattern, looks for its chain in the graph as written, runs the
-experiments on it, and prints one JSON line per pattern.  ``test_tf_fusion_corpus.py`` runs it with oneDNN on and off.
+experiments on it, calls whatever they say is one kernel, and prints one JSON line per pattern.
+``test_tf_fusion_corpus.py`` runs it with oneDNN on and off.
 """
 
 from __future__ import annotations
@@ -179,13 +180,13 @@ def rows() -> list[Row]:
         row(f"conv+bn+{label}", lambda x, f=activation: f(norm(conv(x))), FUSED, FUSED)
         dense(f"matmul+bias+{label}", lambda x, f=activation: f(bias(product(x), 16)), FUSED, FUSED)
     for label, activation, conv_on, norm_on, product_on in (
-        ("tanh", tf.tanh, "activation", FUSED, FUSED),
+        ("tanh", tf.tanh, "activation", "activation", FUSED),
         ("sigmoid", tf.sigmoid, "activation", "activation", FUSED),
         ("swish", swish, FUSED, FUSED, "activation"),
         ("gelu exact", gelu, "activation", "activation", FUSED),
         ("gelu tanh", gelu_tanh, "activation", "activation", FUSED),
         ("hard swish", hard_swish, FUSED, "activation", "activation"),
-        ("mish", mish, FUSED, FUSED, "activation"),
+        ("mish", mish, FUSED, "activation", "activation"),
         ("selu", tf.nn.selu, "activation", "activation", "activation"),
     ):
         row(f"conv+bias+{label}", lambda x, f=activation: f(bias(conv(x))), "activation", conv_on)
@@ -209,6 +210,8 @@ def rows() -> list[Row]:
     row("conv+bn", lambda x: norm(conv(x)), FUSED, FUSED)
     row("pad+conv+bias+relu", lambda x: relu(bias(conv(tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])))), FUSED, FUSED)
     row("conv+AddV2(vector)+relu", lambda x: relu(conv(x) + numbers(8)), "addition", FUSED)
+    added = lambda x: relu(tf.nn.conv2d(x, weights, 1, "SAME") + vectors[0])  # noqa: E731
+    row("conv+AddV2(variable)+relu", added, "addition", FUSED)
     row("conv+AddV2(1,1,1,C)+relu", lambda x: relu(conv(x) + numbers(1, 1, 1, 8)), "addition", FUSED)
     row("conv+bias+add+relu", lambda x: relu(bias(conv(x)) + tf.exp(x)), UNSUPPORTED, "residual")
     row("conv+bias+add", lambda x: bias(conv(x)) + tf.exp(x), UNSUPPORTED, "residual")
@@ -216,6 +219,9 @@ def rows() -> list[Row]:
     row("depthwise+bias", lambda x: bias(depthwise(x)), UNSUPPORTED, FUSED)
     row("depthwise+bias+relu6", lambda x: tf.nn.relu6(bias(depthwise(x))), UNSUPPORTED, FUSED)
     row("depthwise+bn+relu6", lambda x: tf.nn.relu6(norm(depthwise(x))), UNSUPPORTED, UNSUPPORTED)
+    around = [[0, 0], [1, 2], [1, 2], [0, 0]]
+    depthwise_padded = lambda x: tf.nn.depthwise_conv2d(x, numbers(3, 3, 8, 1), [1, 1, 1, 1], around)  # noqa: E731
+    row("depthwise with explicit padding+bias", lambda x: bias(depthwise_padded(x)), UNSUPPORTED, UNSUPPORTED)
     volume = {"x": ((1, 8, 8, 8, 4), "float32")}
     row(
         "conv3d+bias+relu",
@@ -239,6 +245,8 @@ def rows() -> list[Row]:
     )
     dense("matmul+bias", lambda x: bias(product(x), 16), FUSED, FUSED)
     dense("matmul+AddV2(vector)+relu", lambda x: relu(product(x) + numbers(16)), "addition", FUSED)
+    matrix = tf.Variable(numbers(32, 8))
+    dense("matmul+AddV2(variable)+relu", lambda x: relu(tf.matmul(x, matrix) + vectors[0]), "addition", FUSED)
     dense("matmul+bias+add", lambda x: bias(product(x), 16) + tf.exp(x[:, :16]), UNSUPPORTED, "residual")
     dense(
         "tensordot+bias+relu", lambda x: relu(bias(tf.tensordot(x, numbers(32, 16), 1), 16)), "bridge", "bridge", TOKENS
@@ -317,7 +325,9 @@ def rows() -> list[Row]:
     )
     row("dilated", lambda x: relu(bias(conv(x, dilations=2))), FUSED, FUSED)
     grouped = lambda x: tf.nn.conv2d(x, numbers(3, 3, 4, 8), 1, "SAME")  # noqa: E731
-    row("grouped", lambda x: relu(bias(grouped(x))), FUSED, FUSED)
+    row("grouped", lambda x: relu(bias(grouped(x))), UNSUPPORTED, FUSED)
+    row("grouped+bn+relu", lambda x: relu(norm(grouped(x))), UNSUPPORTED, FUSED)
+    row("grouped+AddV2+relu", lambda x: relu(grouped(x) + numbers(8)), UNSUPPORTED, FUSED)
     row("dropout of inference between", lambda x: relu(tf.identity(bias(conv(x)))), FUSED, FUSED)
 
     # -- two at once
@@ -378,10 +388,73 @@ def answer_of(row: Row) -> dict[str, Any]:
     assert chain is not None
     if row.device is not None:
         chain = replace(chain, ops=tuple(replace(op, device=row.device) for op in chain.ops))
-    answer = fusion_child.explain(chain, chain_graph.run)
+    calls = Calls()
+
+    def run(chain: Any, surroundings: Any) -> Any:
+        became = chain_graph.run(chain, surroundings)
+        if became.fused:
+            calls.check(*chain_graph.graph_of(chain, surroundings), became.types)
+        return became
+
+    answer = fusion_child.explain(chain, run)
     changes = [[[item.kind, item.op, item.found] for item in some] for some in answer.changes]
-    said = {**to_data(answer), "changes": changes}
-    return {"name": row.name, "candidate": found[0].name, "core": found[0].core, **said}
+    return {
+        "name": row.name,
+        "candidate": found[0].name,
+        "core": found[0].core,
+        "called": calls.made,
+        "without_kernel": calls.failed,
+        **to_data(answer),
+        "changes": changes,
+    }
+
+
+class Calls:
+    """What became of calling the graphs that are said to be one kernel, in a session of TensorFlow."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.failed: list[str] = []
+
+    def check(self, graph_def: Any, fetches: list[str], became: tuple[str, ...]) -> None:
+        """Call a graph as it is, and if that works, as Grappler changes it."""
+        if self._error(graph_def, fetches, optimized=False) is None:
+            self.made += 1
+            error = self._error(graph_def, fetches, optimized=True)
+            self.failed += [] if error is None else [f"{'+'.join(became)}: {error}"]
+
+    @staticmethod
+    def _error(graph_def: Any, fetches: list[str], *, optimized: bool) -> str | None:
+        import numpy as np
+        import tensorflow as tf
+
+        config = tf.compat.v1.ConfigProto()
+        config.graph_options.rewrite_options.disable_meta_optimizer = not optimized
+        config.graph_options.rewrite_options.min_graph_nodes = -1
+        with tf.Graph().as_default() as graph:
+            for node in graph_def.node:
+                node.device = ""
+            try:
+                tf.import_graph_def(graph_def, name="")
+            except ValueError as error:  # a chain need not be whole for Grappler: a statistic may have no numbers
+                return str(error)
+            inputs = [op.outputs[0] for op in graph.get_operations() if op.type == "Placeholder"]
+            feeds = {one: np.ones([size or 4 for size in one.shape], one.dtype.as_numpy_dtype) for one in inputs}
+            variables = [op for op in graph.get_operations() if op.type == "VarHandleOp"]
+            initial = [tf.raw_ops.AssignVariableOp(resource=op.outputs[0], value=_ones(op)) for op in variables]
+            with tf.compat.v1.Session(config=config) as session:
+                session.run(initial)
+                try:
+                    session.run([graph.get_operation_by_name(name) for name in fetches], feeds)
+                except tf.errors.OpError as error:
+                    return str(error.message)
+        return None
+
+
+def _ones(variable: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.ones([size.size for size in variable.get_attr("shape").dim], variable.get_attr("dtype"))
 
 
 def main() -> None:

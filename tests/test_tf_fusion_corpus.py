@@ -59,6 +59,14 @@ def test_the_planted_reason_comes_back(setting: str) -> None:
 
 
 @each_setting
+def test_tensorflow_can_call_whatever_is_said_to_be_one_kernel(setting: str) -> None:
+    """Grappler also makes kernels that TensorFlow does not have: what the model's author would change would fail."""
+    failed = {answer["name"]: answer["without_kernel"] for answer in answers(setting) if answer.get("without_kernel")}
+    assert failed == {}
+    assert sum(answer.get("called", 0) for answer in answers(setting)) >= 50
+
+
+@each_setting
 def test_an_obstacle_names_the_op_that_was_planted(setting: str) -> None:
     by_name = {answer["name"]: answer for answer in answers(setting)}
 

@@ -21,6 +21,7 @@ from graphlens.ir.fusion import (
     FusionAnswer,
     Obstacle,
     answer_for,
+    is_grouped,
     plain_names,
     renamed,
 )
@@ -71,7 +72,7 @@ def probe(chains: Sequence[Chain], folder: Path, time_limit_s: float = DEFAULT_T
 
 
 def _alike(chains: Iterable[Chain]) -> list[list[Chain]]:
-    """Group chains that the optimizer treats alike: names in the same order, and axes of other lengths only."""
+    """Group chains that TensorFlow treats alike: names in the same order, and axes of other lengths only."""
     groups: dict[str, list[Chain]] = {}
     for chain in chains:
         names = plain_names(chain)
@@ -80,6 +81,7 @@ def _alike(chains: Iterable[Chain]) -> list[list[Chain]]:
             op["values"] = None if op["values"] is None else "known"
             op["spec"] = op["spec"] and [op["spec"]["dtype"], _kinds_of_sizes(op["spec"]["shape"])]
         plain["sorted"] = [names[name] for name in sorted(names)]
+        plain["grouped"] = is_grouped(chain)
         groups.setdefault(json.dumps(plain, sort_keys=True), []).append(chain)
     return list(groups.values())
 

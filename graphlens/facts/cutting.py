@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from graphlens.facts.dataflow import Dataflow, Tensor
 from graphlens.facts.decomposed import Candidate
-from graphlens.ir.fusion import Chain, ChainOp, Role, Surrounding
+from graphlens.ir.fusion import VARIABLE_READ, Chain, ChainOp, Role, Surrounding
 from graphlens.ir.ops import CONSTANTS
 
 
@@ -68,7 +68,9 @@ class _Cut:
         spec = self.flow.spec(tensor)
         op = self.flow.op(tensor.op)
         if tensor.op not in self.flow.constants:
-            return ChainOp(name, "Placeholder", "boundary", spec=spec)
+            # With oneDNN, Grappler takes a sum for a bias where it is sure of its shape: a variable's, and no feed's.
+            kind = VARIABLE_READ if op.type == VARIABLE_READ and spec is not None else "Placeholder"
+            return ChainOp(name, kind, "boundary", spec=spec)
         values = op.constant.values if op.type in CONSTANTS and op.constant else None
         return ChainOp(name, "Const", "constant", spec=spec, values=values)
 

@@ -17,6 +17,9 @@ from graphlens.ir.graph import TensorSpec
 Role = Literal["boundary", "constant", "base", "bridge", "bias", "norm", "scale", "residual", "activation", "part"]
 OUTSIDE: frozenset[str] = frozenset({"boundary", "constant"})
 
+# The type of a boundary that is a variable; every other one is fed by a Placeholder.
+VARIABLE_READ = "ReadVariableOp"
+
 # The kind of a chain of one op that is to be compiled by XLA instead of optimized by Grappler.
 COMPILE = "xla"
 
@@ -70,6 +73,22 @@ class Chain:
     def result(self) -> str:
         """The op whose output is the chain's."""
         return self.ops[-1].name
+
+
+def is_grouped(chain: Chain) -> bool:
+    """Tell whether a chain starts with a convolution each of whose outputs reads only a part of the input's channels.
+
+    Where the number of channels is not known, it is taken for an ordinary one.
+    """
+    base = next((op for op in chain.ops if op.role == "base"), None)
+    if base is None or base.type != "Conv2D":
+        return False
+    known = {op.name: op.spec for op in chain.ops}
+    image, weights = (known[src] for src, _ in base.inputs[:2])
+    if image is None or not image.shape or weights is None or not weights.shape:
+        return False
+    channels = image.shape[1 if base.attrs.get("data_format") == "NCHW" else -1]
+    return None not in (channels, weights.shape[-2]) and channels != weights.shape[-2]
 
 
 @dataclass(frozen=True, slots=True)

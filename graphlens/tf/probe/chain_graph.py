@@ -1,4 +1,4 @@
-"""Turn a chain of ops (``ir.fusion``) into a GraphDef of its own, and tell whether Grappler makes one kernel of it."""
+"""Turn a chain of ops (``ir.fusion``) into a GraphDef of its own, and tell whether TensorFlow has one kernel for it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from functools import cache
 from typing import Any, Final
 
 from graphlens.errors import ExecutionError
-from graphlens.ir.fusion import Chain, ChainOp, Surrounding
+from graphlens.ir.fusion import VARIABLE_READ, Chain, ChainOp, Surrounding, is_grouped
 from graphlens.ir.graph import TensorSpec
+from graphlens.tf import private
 from graphlens.tf.probe import grappler
 
 RESULT: Final = "result_of_the_chain"
 _SEED: Final = 7
 # What Grappler leaves beside the kernel: not computation, or computed once.
-_TRIVIAL: Final = frozenset({"Placeholder", "Const", "Identity", "NoOp"})
+_TRIVIAL: Final = frozenset({"Placeholder", "Const", "Identity", "NoOp", "VarHandleOp", VARIABLE_READ})
 # Readers that look at a tensor's shape alone; Grappler treats them in a way of its own, so they are kept as they are.
 _SHAPE_READERS: Final = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 _EXTRA: Final = "beside_the_chain"
+# Grappler of TensorFlow 2.21 puts these into a convolution, and no kernel computes them: the call fails.
+_NOT_IMPLEMENTED: Final = frozenset({("FusedBatchNorm", "Tanh"), ("FusedBatchNorm", "Mish")})
 
 
 @dataclass(frozen=True, slots=True)
 class Optimized:
-    """A chain as Grappler left it: whether one kernel does it all, and the op types of what is left."""
+    """A chain as Grappler left it: whether one kernel can do it all, and the op types of what is left."""
 
     fused: bool
     types: tuple[str, ...]
@@ -38,6 +41,8 @@ def run(chain: Chain, surroundings: Sequence[Surrounding] = ()) -> Optimized:
     ExecutionError
         When Grappler refuses the graph, or an op is unknown to this TensorFlow.
     """
+    if _ends_the_process(chain):
+        return Optimized(False, tuple(op.type for op in chain.core))
     graph_def, fetches = graph_of(chain, surroundings)
     beside = {op.name for op in chain.ops if op.role == "bridge"}
     left = [
@@ -45,11 +50,30 @@ def run(chain: Chain, surroundings: Sequence[Surrounding] = ()) -> Optimized:
         for node in grappler.optimize(graph_def, fetches).node
         if node.op not in _TRIVIAL and node.name not in beside and not node.name.startswith(_EXTRA)
     ]
-    return Optimized(len(left) <= 1, tuple(_described(node) for node in left))
+    fused = len(left) <= 1 and all(_has_a_kernel(chain, node) for node in left)
+    return Optimized(fused, tuple(_described(node) for node in left))
+
+
+def _ends_the_process(chain: Chain) -> bool:
+    """Whether TensorFlow 2.21 with oneDNN aborts as soon as Grappler puts a bias into the convolution of ``chain``."""
+    return any(op.type == "DepthwiseConv2dNative" and op.attrs.get("padding") == "EXPLICIT" for op in chain.core)
+
+
+def _has_a_kernel(chain: Chain, node: Any) -> bool:
+    """Whether TensorFlow 2.21 can run, on a processor, what Grappler made of ``chain``: Grappler does not ask."""
+    if node.op != "_FusedConv2D" or "GPU" in node.device:
+        return True
+    # Without oneDNN: "Fused conv implementation does not support grouped convolutions for now".
+    takes_groups = private.onednn_enabled() is not False
+    return _fused_ops(node) not in _NOT_IMPLEMENTED and (takes_groups or not is_grouped(chain))
+
+
+def _fused_ops(node: Any) -> tuple[str, ...]:
+    return tuple(name.decode() for name in node.attr["fused_ops"].list.s) if "fused_ops" in node.attr else ()
 
 
 def _described(node: Any) -> str:
-    fused = [name.decode() for name in node.attr["fused_ops"].list.s] if "fused_ops" in node.attr else []
+    fused = _fused_ops(node)
     return f"{node.op}[{'+'.join(fused)}]" if fused else str(node.op)
 
 
@@ -63,7 +87,7 @@ def graph_of(chain: Chain, surroundings: Sequence[Surrounding] = ()) -> tuple[An
     graph = graph_pb2.GraphDef()
     graph.versions.producer = 1987  # a producer of this age has all attributes that are written here
     for op in chain.ops:
-        graph.node.append(node_of(op))
+        graph.node.extend(_variable(op) if op.type == VARIABLE_READ else [node_of(op)])
     graph.node.add(name=RESULT, op="Identity", input=[chain.result]).attr["T"].type = _dtype_of_result(chain)
     fetches = [RESULT]
     for index, item in enumerate(surroundings):
@@ -103,6 +127,20 @@ def _placeholder(op: ChainOp) -> Any:
     node.attr["dtype"].type = _enum(spec.dtype)
     _set_shape(node.attr["shape"].shape, spec.shape)
     return node
+
+
+def _variable(op: ChainOp) -> Sequence[Any]:
+    """Return a variable and the op that reads it."""
+    from tensorflow.core.framework import node_def_pb2
+
+    assert op.spec is not None
+    handle = node_def_pb2.NodeDef(name=f"{op.name}/handle", op="VarHandleOp")
+    read = node_def_pb2.NodeDef(name=op.name, op=VARIABLE_READ, input=[handle.name])
+    for node in (handle, read):
+        node.attr["dtype"].type = _enum(op.spec.dtype)
+    handle.attr["shared_name"].s = handle.name.encode()
+    _set_shape(handle.attr["shape"].shape, op.spec.shape)
+    return handle, read
 
 
 def _constant(op: ChainOp) -> Any:
