@@ -25,6 +25,7 @@ from graphlens.children.recorder import start_recorder
 from graphlens.facts.core import Facts
 from graphlens.facts.programs import programs_of
 from graphlens.ir.graph import ops_of
+from graphlens.ir.settings import ONEDNN
 from graphlens.loaders.capture.reading import evidence_of, open_capture
 
 pytestmark = pytest.mark.tf
@@ -240,32 +241,6 @@ def live(tmp_path: Path, function: Any, inputs: Any) -> Recording:
     return Recording(tmp_path / "live", 0, [])
 
 
-def test_live_tensors_are_those_that_the_allocator_handed_out(tmp_path: Path) -> None:
-    """oneDNN's allocator reports what is larger than 256 KiB; at the peak of this function that is everything."""
-    import tensorflow as tf
-
-    wide, narrow = tf.Variable(tf.ones((512, 1024))), tf.Variable(tf.ones((1024, 512)))
-
-    @tf.function
-    def function(x: Any) -> Any:
-        for _ in range(3):
-            hidden = tf.nn.softmax(tf.tanh(tf.matmul(x, wide)))  # written over the product
-            halves = tf.reshape(hidden, (2, 256, 1024))  # a view
-            x = x + tf.matmul(tf.reshape(tf.transpose(halves, (1, 0, 2)), (512, 1024)), narrow)
-        return tf.concat([x, x * 2.0], axis=1)
-
-    recording = live(tmp_path, function, (tf.ones((512, 512)),))
-    peaks = oracles.allocated_peaks((recording.path / "profile.xplane.pb").read_bytes(), "graphlens_step")
-    if not any(peak for peak, _ in peaks):
-        pytest.skip("this TensorFlow's allocator reports nothing")
-    memory = Facts(evidence_of(open_capture(recording.path))).memory
-    assert memory is not None
-    fed_bytes = 512 * 512 * 4  # the caller's, so it is not allocated within the step
-    assert statistics.median(peak for peak, _ in peaks) == memory.peak_bytes - fed_bytes
-    assert memory.weights_bytes == pytest.approx(2 * 512 * 1024 * 4, abs=100)  # and the constants of the ops
-    assert memory.unknown == 0
-
-
 def test_a_plain_function_keeps_its_defaults(tmp_path: Path) -> None:
     recording = live(tmp_path, lambda x, factor=3.0: x * factor, {"x": np.ones((2, 3), np.float32)})
     assert [(one["name"], one["shape"], one["origin"]) for one in recording.manifest["inputs"]] == [
@@ -405,6 +380,38 @@ def test_two_devices_leave_two_partitions_and_the_copy_between(tmp_path: Path) -
     assert len(parts) == 2
     assert ["_Send" in part for part in parts] == [True, False]
     assert ["_Recv" in part for part in parts] == [False, True]
+
+
+LARGE_TENSORS = """
+import tensorflow as tf
+
+wide, narrow = tf.Variable(tf.ones((512, 1024))), tf.Variable(tf.ones((1024, 512)))
+
+@tf.function
+def step(x):
+    for _ in range(3):
+        hidden = tf.nn.softmax(tf.tanh(tf.matmul(x, wide)))  # written over the product
+        halves = tf.reshape(hidden, (2, 256, 1024))  # a view
+        x = x + tf.matmul(tf.reshape(tf.transpose(halves, (1, 0, 2)), (512, 1024)), narrow)
+    return tf.concat([x, x * 2.0], axis=1)
+
+def large_tensors():
+    return step, (tf.ones((512, 512)),)
+"""
+
+
+def test_live_tensors_are_those_that_the_allocator_handed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only oneDNN's allocator reports, what is larger than 256 KiB; at the peak of this function that is everything."""
+    (tmp_path / "large.py").write_text(LARGE_TENSORS)
+    monkeypatch.setenv(ONEDNN, "1")
+    recording = in_child(tmp_path, "callable", "large:large_tensors", import_path=str(tmp_path))
+    peaks = oracles.allocated_peaks((recording.path / "profile.xplane.pb").read_bytes(), "graphlens_step")
+    memory = Facts(evidence_of(open_capture(recording.path))).memory
+    assert memory is not None
+    fed_bytes = 512 * 512 * 4  # the caller's, so it is not allocated within the step
+    assert statistics.median(peak for peak, _ in peaks) == memory.peak_bytes - fed_bytes
+    assert memory.weights_bytes == pytest.approx(2 * 512 * 1024 * 4, abs=100)  # and the constants of the ops
+    assert memory.unknown == 0
 
 
 def test_what_xla_compiled_is_kept_as_hlo(models: Path, tmp_path: Path) -> None:
