@@ -5,20 +5,26 @@ Importing this imports TensorFlow, so tests get it by the fixture ``lab``.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from graphlens.ir.settings import ONEDNN
 from graphlens.tf import private, rewrite
 from graphlens.tf.rewrite.program import of_function
 
 __all__ = ["of_function", "rewrite"]
 
 RANDOM = np.random.default_rng(11)
+SECOND_RUN = "GRAPHLENS_TEST_WITH_THE_OTHER_KERNELS"
 KEPT: list[Any] = []  # functions refer to their variables weakly
 
 
@@ -108,3 +114,24 @@ def ran_as(built: Any, examples: Sequence[Any]) -> Counter[str]:
     graphs = private.stop_collecting_graphs()
     (ran,) = graphs
     return Counter(node.op for node in ran.post_optimization_graph.node)
+
+
+def assert_holds_with_the_other_kernels(test_file: str) -> None:
+    """Run a file of tests once more: with oneDNN if it is off here, and without it if it is on."""
+    if SECOND_RUN in os.environ:
+        return  # this is that run
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test_file],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[1],
+        env={
+            **os.environ,
+            ONEDNN: "0" if private.onednn_enabled() else "1",
+            SECOND_RUN: "1",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        },
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stdout[-3000:]

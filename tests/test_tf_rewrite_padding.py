@@ -6,21 +6,15 @@ a process of its own, since that is settled when TensorFlow is imported.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from graphlens.errors import RewriteError
-from graphlens.ir.settings import ONEDNN
 
 pytestmark = pytest.mark.tf
-SECOND_RUN = "GRAPHLENS_TEST_WITH_THE_OTHER_KERNELS"
 FOLD = {"edit": "fold-padding", "ops": ["pad"]}
 NORM = {"edit": "fold-affine"}
 KINDS = ("depthwise", "conv", "conv3d")
@@ -281,16 +275,5 @@ def test_an_edit_applied_to_an_edited_program_is_no_error(lab: Any, tf: Any) -> 
 # -- with the other kernels -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(os.environ.get(SECOND_RUN) is not None, reason="this is the run with the other kernels")
 def test_all_of_this_holds_with_the_other_kernels(lab: Any) -> None:
-    other = "0" if lab.private.onednn_enabled() else "1"
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[1],
-        env={**os.environ, ONEDNN: other, SECOND_RUN: "1", "TF_CPP_MIN_LOG_LEVEL": "3"},
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stdout[-3000:]
+    lab.assert_holds_with_the_other_kernels(__file__)

@@ -26,6 +26,7 @@ from graphlens.tf.rewrite import (
     transposes,
 )
 from graphlens.tf.rewrite.draft import Draft, named
+from graphlens.tf.rewrite.kernels import missing_kernels
 from graphlens.tf.rewrite.program import Program
 
 Rewrite = Callable[[Draft, Mapping[str, Any]], None]
@@ -81,9 +82,11 @@ def apply(program: Program, edits: Sequence[Mapping[str, Any]]) -> Program:
     Raises
     ------
     RewriteError
-        If one does not fit the graph or would change what it computes; the message says why.
+        If one does not fit the graph or would change what it computes, or if all together leave what TensorFlow cannot
+        run here; the message says why.
     """
     draft = Draft(program)
+    missing = missing_kernels(draft)
     for edit in edits:
         rewrite = _rewrite_of(edit)
         try:
@@ -91,6 +94,11 @@ def apply(program: Program, edits: Sequence[Mapping[str, Any]]) -> Program:
         except RewriteError:
             if not draft.is_done(named(edit)):  # an edit before it may have done its work already
                 raise
+    for name in sorted(missing_kernels(draft) - missing):
+        raise RewriteError(
+            f"TensorFlow would fuse '{name}' into the grouped convolution before it, and has no kernel for that "
+            "without oneDNN (TF_ENABLE_ONEDNN_OPTS=1)"
+        )
     return draft.finished()
 
 
