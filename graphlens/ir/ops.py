@@ -116,13 +116,14 @@ def runtime_type(op_type: str) -> str:
 
     >>> runtime_type("_MklNativeConv2D"), runtime_type("_MklMatMul"), runtime_type("_FusedConv2D"), runtime_type("Relu")
     ('Conv2D', 'MatMul', '_FusedConv2D', 'Relu')
-    >>> runtime_type("_MklNativeFusedConv2D")
-    '_FusedConv2D'
+    >>> runtime_type("_MklNativeFusedConv2D"), runtime_type("_MklNativeFusedBatchNormV3")
+    ('_FusedConv2D', 'FusedBatchNormV3')
     """
     bare = re.sub(r"^_Mkl(Native)?", "", op_type)
     if bare == op_type:
         return op_type
-    return f"_{bare}" if bare.startswith("Fused") else bare
+    # A normalization is called fused as it is written; what Grappler has fused has an underscore.
+    return f"_{bare}" if re.match(r"Fused(?!BatchNorm(Grad)?(V\d)?$)", bare) else bare
 
 
 def is_convolution(op_type: str) -> bool:
