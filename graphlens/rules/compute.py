@@ -264,7 +264,7 @@ def _uses_batch_statistics(facts: Facts, name: str) -> bool:
 def _normalizes_rows(facts: Facts, inputs: Sequence[str]) -> bool:
     """Tell whether this is layer or instance normalization: a reshaped input, scale and offset left at 1 and 0."""
     scale_is_fixed = all(src in facts.constant_ops or facts.op(src).type == "Fill" for src in inputs[1:3])
-    return scale_is_fixed and facts.op(inputs[0]).type in ("Reshape", "Transpose", "ExpandDims")
+    return scale_is_fixed and runtime_type(facts.op(inputs[0]).type) in ("Reshape", "Transpose", "ExpandDims")
 
 
 def _norm_finding(facts: Facts, norms: Sequence[str]) -> Finding:

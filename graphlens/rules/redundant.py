@@ -291,7 +291,7 @@ def _round_trip(facts: Facts, last: str, types: tuple[str, str]) -> _Casts | Non
     graph = facts.graph
     between: list[str] = []
     name = data_inputs(graph, last)[0]
-    while op_of(graph, name).type in _CAST_AGNOSTIC and data_inputs(graph, name):
+    while runtime_type(op_of(graph, name).type) in _CAST_AGNOSTIC and data_inputs(graph, name):
         between.append(name)
         name = data_inputs(graph, name)[0]
     first = _cast_types(facts, name) if op_of(graph, name).type == "Cast" else None

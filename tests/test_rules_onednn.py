@@ -1,0 +1,69 @@
+"""Rules say of oneDNN's kernels what they say of TensorFlow's own: which ones run depends on the processor alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from test_rules_cases import Case, cases
+
+from graphlens.facts.core import Facts
+from graphlens.ir.evidence import Evidence
+from graphlens.ir.graph import Function
+from graphlens.ir.ops import runtime_type
+from graphlens.ir.sketch import sketch
+from graphlens.rules import find, judge
+
+# As TensorFlow 2.21 was seen to call them.
+NATIVE = """AvgPool MaxPool Conv2D Conv3D DepthwiseConv2dNative FusedBatchNorm FusedBatchNormV3 FusedBatchNormGradV3
+    Conv2DBackpropFilter Conv2DBackpropInput""".split()
+FUSED = "FusedConv2D FusedMatMul FusedDepthwiseConv2dNative FusedBatchNormEx".split()
+OTHERS = "BatchMatMulV2 ConjugateTranspose Einsum MatMul Softmax Transpose".split()
+KERNELS = {
+    **{name: f"_MklNative{name}" for name in NATIVE},
+    **{f"_{name}": f"_MklNative{name}" for name in FUSED},
+    **{name: f"_Mkl{name}" for name in OTHERS},
+}
+
+
+def with_onednn(evidence: Evidence) -> Evidence:
+    """Let oneDNN have run what it has kernels for; the graph as written stays."""
+    if evidence.executed is None or evidence.profile is None:
+        return evidence
+    functions = {name: of_onednn(function) for name, function in evidence.executed.functions.items()}
+    by_name = {name: op.type for function in functions.values() for name, op in function.graph.nodes(data="op")}
+    events = tuple(event._replace(op=by_name.get(event.node, event.op)) for event in evidence.profile.ops)
+    return replace(
+        evidence,
+        executed=replace(evidence.executed, functions=functions),
+        profile=replace(evidence.profile, ops=events),
+    )
+
+
+def of_onednn(function: Function) -> Function:
+    graph = function.graph.copy()
+    for name, op in list(graph.nodes(data="op")):
+        if "GPU" not in op.device:
+            graph.nodes[name]["op"] = replace(op, type=KERNELS.get(op.type, op.type))
+    return replace(function, graph=graph)
+
+
+def said(evidence: Evidence, code: str) -> tuple[str, list[list[str]]]:
+    findings, (status,) = judge(Facts(evidence), [find(code)])
+    return status.status, [sorted(finding.nodes) for finding in findings]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_kernel_of_onednn_is_called_as_the_op_that_it_computes(kernel: str) -> None:
+    assert runtime_type(KERNELS[kernel]) == kernel
+
+
+@pytest.mark.parametrize("case", list(cases()), ids=lambda case: f"{case.code}: {case.title}")
+def test_a_rule_says_the_same(case: Case) -> None:
+    evidence = sketch(case.sketch)
+    assert said(with_onednn(evidence), case.code) == said(evidence, case.code)
+
+
+def test_cases_have_such_kernels() -> None:
+    changed = [case for case in cases() if any(f"= {kernel}(" in case.sketch for kernel in KERNELS)]
+    assert len(changed) > 90
