@@ -198,6 +198,22 @@ def refusal(lab: Any, function: Any, *examples: Any, edit: dict[str, Any] | None
     return str(caught.value)
 
 
+def test_a_sum_in_front_that_the_layer_was_joined_to_is_no_step(lab: Any) -> None:
+    """Grappler removes the sum of zero that Keras' ``Rescaling`` ends in; what ran as the layer stands for both."""
+    import tensorflow as tf
+
+    weights, norm = lab.variable(3, 3, 4, 8), keras_norm(lab, 8)
+
+    def rescaled(x: Any) -> Any:
+        inputs = tf.add(x * 0.5, 0.0, name="rescaled")
+        return tf.nn.relu(norm(tf.nn.conv2d(inputs, weights, 1, "SAME", name="layer")))
+
+    edited = lab.trace(rescaled, lab.random(2, 6, 6, 4)).edited({**FOLD, "traced": ["rescaled", "layer"]})
+    assert edited.difference < TOLERANCE
+    assert edited.types["BiasAdd"] == 1
+    assert edited.types["AddV2"] == edited.types["Mul"] == 1
+
+
 def test_an_op_that_reads_the_layer_as_well_stops_it(lab: Any) -> None:
     import tensorflow as tf
 

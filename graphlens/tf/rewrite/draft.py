@@ -124,6 +124,10 @@ class Draft:
         """Whether the outputs or effects need ``name``, as things stand."""
         return name in _needed(self._nodes.values(), self.outputs, self.effects)
 
+    def before(self, name: str) -> set[str]:
+        """Return the nodes that ``name`` is computed from, or waits for."""
+        return _needed(self._nodes.values(), [name], ()) - {name}
+
     def only_reader(self, name: str) -> str | None:
         """Return the one op that reads the node's first output, if nothing else has anything to do with the node."""
         readers = self.readers(name)
