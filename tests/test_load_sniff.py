@@ -147,6 +147,12 @@ def test_a_folder_of_profiles_is_one(tmp_path):
     assert identify(tmp_path) == ("xplane", tmp_path)
 
 
+def test_a_log_folder_without_a_profile_says_that_it_has_none(tmp_path):
+    (tmp_path / "plugins" / "profile" / "2026_01_01_00_00_00").mkdir(parents=True)
+    with pytest.raises(TargetError, match=r"no saved_model\.pb and no profile \(\*\.xplane\.pb\)"):
+        identify(tmp_path)
+
+
 TOOL_FILES = {
     "overview_page.pb": ("overview_page_pb2", "OverviewPage"),
     "input_pipeline.pb": ("input_pipeline_pb2", "InputPipelineAnalysisResult"),

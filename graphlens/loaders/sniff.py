@@ -115,7 +115,7 @@ def _why_no_model(path: Path, entries: list[Path]) -> str:
     readable = _readable(entries)
     if readable:
         return f"'{path}' holds no {savedmodel.BINARY}; name a file in it: {', '.join(readable)}"
-    return f"'{path}' holds no {savedmodel.BINARY}; GraphLens reads {READS}"
+    return f"'{path}' holds no {savedmodel.BINARY} and no profile (*{PROFILE_SUFFIX}); GraphLens reads {READS}"
 
 
 _FILES_TRIED: Final = 20  # a hint is not worth a look into each of thousands of files

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from graphlens.errors import UsageError
 from graphlens.facts.program_graphs import matched
+from graphlens.facts.program_rows import ids_of
 from graphlens.facts.programs import ProgramRuns, Programs, base_name, is_our_own, named, programs_of, short_name
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Graph
@@ -169,9 +170,15 @@ def _without_times_of_main(evidence: Evidence) -> Evidence:
 
 
 def _none_such(wanted: str, ran: Sequence[ProgramRuns], known: Sequence[Program]) -> str:
-    names = dict.fromkeys([*(one.name for one in ran), *(one.name or one.id for one in known)])
-    alike = [name for name in names if wanted in name]
+    names = _as_shown(ran, known)
+    alike = [shown for name, shown in names.items() if wanted in name]
     if not names:
         return f"--program {wanted}: nothing that was recorded tells one program from another"
     which = f"is a part of {len(alike)} names" if alike else "is no program that ran"
-    return f"--program {wanted} {which}; there are: {', '.join(alike or names)}"
+    return f"--program {wanted} {which}; there are: {', '.join(alike or names.values())}"
+
+
+def _as_shown(ran: Sequence[ProgramRuns], known: Sequence[Program]) -> Mapping[str, str]:
+    """Return name -> what reports call the program, which ``--program`` takes."""
+    others = {one.name or one.id: one.name or one.id for one in known}
+    return {**others, **ids_of(ran)}

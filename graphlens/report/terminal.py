@@ -239,7 +239,7 @@ def _ops(view: View) -> Iterable[RenderableType]:
     keys = [column.key for column in view.ops.columns]
     if "self_ns" not in keys:
         return
-    yield _heading("Slowest ops")
+    yield _heading("Slowest ops: self time; share of the step, in which overlaps are divided")
     table = Table.grid(padding=(0, 1, 0, 0))
     for justify in ("right", "right", "left", "left"):
         table.add_column(justify=justify, no_wrap=True)

@@ -9,8 +9,9 @@ from graphlens.facts.core import Facts
 
 
 def with_stage(facts: Facts, cause: str) -> str:
-    """Add to a reason what it means that nothing was executed, where that is so."""
-    return cause if facts.stage == "executed" else f"{cause}; nothing was executed, so the saving is unknown"
+    """Add to a reason what it means that nothing was measured, where that is so."""
+    measured = facts.stage == "executed" or facts.profile is not None
+    return cause if measured else f"{cause}; nothing was executed, so the saving is unknown"
 
 
 def by_cause(causes: Iterable[str]) -> str:
