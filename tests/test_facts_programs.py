@@ -298,3 +298,12 @@ def test_the_programs_of_an_analysis_are_in_its_document() -> None:
     assert (train["step"]["median_ns"], test["step"]["median_ns"]) == (40, 10)
     assert train["graphs"]["executed"]["nodes"] == 3
     assert test["graphs"]["executed"]["nodes"] == 2
+
+
+@pytest.mark.parametrize(("end_ns", "is_told"), [(30, False), (100, True)])
+def test_what_a_call_does_outside_of_its_loop_is_told_where_it_is_much(end_ns: int, is_told: bool) -> None:
+    loop = Run("__inference_loop_1", 0, end_ns, 0, iterations=((0, 10), (10, 18), (18, 30)))
+    ops = tuple(OpEvent("m", "MatMul", start_ns, start_ns + 8, 10, 0, 0) for start_ns in (0, 10, 18))
+    notes = programs_of(Profile(runs=(loop,), ops=ops)).notes
+    told = "70 ns of 100 ns of the call lie before, between or after the iterations of its loop"
+    assert notes == ((told,) if is_told else ())

@@ -44,6 +44,10 @@ _Nodes = Mapping[int, frozenset[str]]  # run -> its ops, as `node:type`
 # the profiler dropped make less of a difference; two functions share hardly any name.
 _SAME_OPS: Final = 0.5
 
+# What a call does before its loop (opening a dataset, filling a shuffle buffer) and after it is worth a word where it
+# is as much as a reader would miss when multiplying the step by its count.
+OUTSIDE_STEPS: Final = 0.25
+
 
 @dataclass(frozen=True, slots=True)
 class Traced:
@@ -399,12 +403,25 @@ def _notes(profile: Profile, program: ProgramRuns, nodes: _Nodes) -> Iterator[st
     if program.traces and program.steps:
         first = format_ns(program.traces[0].ns)
         yield f"the call in which the function was traced or compiled ({first}) is told apart from the steps"
+    yield from _around(profile, program)
     if any(_is_even(profile.runs[position].iterations) for position in program.runs):
         yield EVEN
     cut_off = _cut_off(profile, program, nodes)
     if cut_off:
         which = "run" if cut_off == 1 else "runs"
         yield f"{cut_off} more {which} of it began before the profile or ended after it, and count as no step"
+
+
+def _around(profile: Profile, program: ProgramRuns) -> Iterator[str]:
+    """Say how much of the calls with a loop in them is in none of its iterations, where that is much."""
+    own = (profile.runs[position] for position in program.runs)
+    runs = [run for run in own if run.iterations and run.whole and not run.traced]
+    whole_ns = sum(run.end_ns - run.start_ns for run in runs)
+    in_steps_ns = sum(end - start for run in runs for start, end in run.iterations)
+    if whole_ns - in_steps_ns > OUTSIDE_STEPS * whole_ns:
+        calls = "the call" if len(runs) == 1 else f"{len(runs)} calls"
+        outside = format_ns(whole_ns - in_steps_ns)
+        yield f"{outside} of {format_ns(whole_ns)} of {calls} lie before, between or after the iterations of its loop"
 
 
 def _is_even(windows: Sequence[Window]) -> bool:
