@@ -89,6 +89,13 @@ def test_an_analysis_of_one_program_speaks_of_no_programs() -> None:
     assert page_of(one).words == page_of(RICH).words
 
 
+@pytest.mark.parametrize("kind", ["service", "xplane"])
+def test_the_only_program_of_a_recording_is_named_as_nothing_else_says_what_ran(kind: str) -> None:
+    recorded = replace(RICH, target=replace(RICH.target, kind=kind), programs=(replace(PROGRAMS[0], step=RICH.step),))
+    assert f"program {PROGRAMS[0].id}" in render(recorded)
+    assert "--program NAME" not in render(recorded)
+
+
 def test_where_no_program_is_judged_none_is_named() -> None:
     """All that ran was called op by op; the functions of the dataset are no step of the user's."""
     none = replace(SEVERAL, step=RICH.step, programs=PROGRAMS[2:4])

@@ -22,7 +22,7 @@ from graphlens.report.view_programs import ProgramsView, judged_of, programs_vie
 from graphlens.report.view_proofs import ProofView, joint_view, total_view
 from graphlens.report.view_quality import GradeView, quality_view
 from graphlens.report.view_steps import KindsView, kinds_view, rhythm_words, step_words
-from graphlens.report.words import KINDS, LEDGER_KINDS, RULE_STATUSES, plural, short_device
+from graphlens.report.words import KINDS, LEDGER_KINDS, RECORDINGS, RULE_STATUSES, plural, short_device
 from graphlens.units import UNKNOWN, format_count, format_ns, format_share
 
 
@@ -180,7 +180,7 @@ def _about(document: Document, programs: ProgramsView | None) -> tuple[tuple[str
     pairs = (
         ("kind", KINDS.get(target.kind, target.kind)),
         ("signature", target.signature),
-        ("program", f"{programs.judged} ({programs.role})" if programs and programs.judged else None),
+        ("program", _judged_words(document, programs)),
         ("TensorFlow", str(tensorflow) if tensorflow else None),
         ("processor", str(environment["cpu"]) if environment.get("cpu") else None),
         ("devices", _devices(devices) if isinstance(devices, (list, tuple)) else None),
@@ -191,6 +191,15 @@ def _about(document: Document, programs: ProgramsView | None) -> tuple[tuple[str
 
 def _devices(devices: list[object] | tuple[object, ...]) -> str | None:
     return ", ".join(short_device(device) if isinstance(device, str) else str(device) for device in devices)
+
+
+def _judged_words(document: Document, programs: ProgramsView | None) -> str | None:
+    """Return which program is judged: of several, or the only one that a recording shows, which nothing else names."""
+    if programs is not None:
+        return f"{programs.judged} ({programs.role})" if programs.judged else None
+    judged = judged_of(document)
+    shown = judged is not None and judged.step is not None and judged.runs and document.target.kind in RECORDINGS
+    return judged.id if judged and shown else None
 
 
 def _step_tile(step: str, detail: str, rhythm: str, programs: ProgramsView | None) -> Tile:

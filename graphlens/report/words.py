@@ -18,6 +18,9 @@ KINDS: Mapping[str, str] = {
     "timeline": "profile (timeline)",
 }
 
+# Kinds of targets that do not say which program they are about.
+RECORDINGS: frozenset[str] = frozenset({"service", "xplane", "run_metadata", "timeline"})
+
 GRADES: Mapping[str, str] = {
     "good": "Trustworthy",
     "fair": "Usable with care",
