@@ -214,6 +214,15 @@ def test_iterations_that_run_at_the_same_time_take_their_mean():
     assert max(lengths) - min(lengths) <= 1
 
 
+def test_an_iteration_that_ends_before_the_one_before_it_is_still_a_step():
+    host = looping(8)
+    for number in range(8):
+        start_ns, end_ns = 10 + 100 * number, 110 + 100 * number
+        start_ns, end_ns = (250, 300) if number == 3 else (start_ns, end_ns)
+        host.executed(start_ns, end_ns, 4, "while/a:MatMul", thread=10 + number, iteration=number)
+    assert len(windows(host.read())) == 8
+
+
 def test_a_loop_that_is_left_early_was_handed_more_than_it_used():
     host = looping(3, elements=4)
     for number in range(3):

@@ -123,16 +123,18 @@ def _between_ends(once: Sequence[Sequence[LoopOp]], run: Run) -> tuple[Window, .
     """Return the iterations of a loop that the executor ran: each lasts from the end of the one before to its own.
 
     An iteration ends with the last of the ops that run ``once`` in each; empty where there is no such op, or where one
-    iteration does its work while another still does: then only what they take on average means anything.
+    iteration does its work while another still does, or ends before it: then only what they take on average means
+    anything.
     """
     if not once:
         return ()
     ends_ns = list(accumulate((max(op.end_ns for op in iteration) for iteration in zip(*once, strict=True)), max))
     heaviest = max(once, key=lambda items: sum(op.end_ns - op.start_ns for op in items))
     early = sum(op.start_ns < end_ns for op, end_ns in zip(heaviest[1:], ends_ns, strict=False))
-    if early > len(ends_ns) * _OVERLAPPING:
+    windows = tuple(Window(start, end) for start, end in pairwise([run.start_ns, *ends_ns]))
+    if early > len(ends_ns) * _OVERLAPPING or any(window.end_ns <= window.start_ns for window in windows):
         return ()
-    return tuple(Window(start, end) for start, end in pairwise([run.start_ns, *ends_ns]) if end > start)
+    return windows
 
 
 def _once_in_each(ops: Iterable[LoopOp], count: int) -> list[list[LoopOp]]:
