@@ -185,6 +185,11 @@ def test_overlapping_runs_of_two_threads_keep_their_own_ops() -> None:
     assert sum(row.ns for row in analysis.ledger) == 100
 
 
+def test_steps_of_several_threads_are_in_order_of_time() -> None:
+    runs = (Run(TRAIN, 0, 10, 1), Run(TRAIN, 40, 50, 1), Run(TRAIN, 20, 30, 2))
+    assert steps(recorded(*runs)) == [(0, 10), (20, 30), (40, 50)]
+
+
 # -- cycles --------------------------------------------------------------------------------------------------------
 
 

@@ -157,7 +157,7 @@ def _programs(profile: Profile, nodes: _Nodes) -> list[ProgramRuns]:
             groups[key[0], key[1], seen[key]].append((name, runs))
             seen[key] += 1
     return [
-        _program(profile, members[0][0], role, sorted(run for _, runs in members for run in runs), extent_ns)
+        _program(profile, members[0][0], role, [run for _, runs in members for run in runs], extent_ns)
         for (_, role, _), members in groups.items()
     ]
 
@@ -236,7 +236,7 @@ def _called_after(ops: frozenset[str]) -> str:
 
 
 def _nodes_by_run(profile: Profile) -> _Nodes:
-    """Return run -> its ops as ``node:type``; of a program's runs the first few tell enough."""
+    """Return run -> its ops as ``node:type``."""
     found: dict[int, set[str]] = defaultdict(set)
     for event in profile.ops:
         if event.run != NO_RUN:
@@ -277,7 +277,8 @@ def _role(name: str, runs: Sequence[int], nodes: _Nodes, compiled: bool) -> Role
     return next((role for pattern, role in by_name if pattern.search(base)), "step")
 
 
-def _program(profile: Profile, name: str, role: Role, positions: Sequence[int], extent_ns: int) -> ProgramRuns:
+def _program(profile: Profile, name: str, role: Role, unordered: Iterable[int], extent_ns: int) -> ProgramRuns:
+    positions = sorted(unordered, key=lambda position: profile.runs[position].start_ns)  # profiles go by threads
     runs = [profile.runs[position] for position in positions]
     windows, told_apart = _steps_of(profile, positions)
     busy_ns = sum(end - start for start, end in merged((run.start_ns, run.end_ns) for run in runs))
