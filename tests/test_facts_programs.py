@@ -126,7 +126,18 @@ def test_runs_are_steps_but_for_those_that_traced_were_cut_off_or_found_the_end_
 
 
 def test_the_only_call_is_a_step_although_it_was_traced() -> None:
-    assert steps(recorded(Run(TRAIN, 0, 90, 1, traced=True))) == [(0, 90)]
+    profile = recorded(Run(TRAIN, 0, 90, 1, traced=True))
+    assert steps(profile) == [(0, 90)]
+    assert programs_of(profile).notes == (
+        "the call in which the function was traced or compiled (90 ns) counts as a step: no other was seen",
+    )
+
+
+def test_the_call_in_which_the_function_was_traced_is_told_apart() -> None:
+    profile = recorded(Run(TRAIN, 0, 90, 1, traced=True), Run(TRAIN, 100, 110, 1))
+    assert programs_of(profile).notes == (
+        "the call in which the function was traced or compiled (90 ns) is told apart from the steps",
+    )
 
 
 def test_the_iterations_of_a_run_are_its_steps() -> None:

@@ -401,9 +401,14 @@ def _of_program(profile: Profile, judged: ProgramRuns, others: Sequence[ProgramR
 
 
 def _notes(profile: Profile, program: ProgramRuns, nodes: _Nodes) -> Iterator[str]:
-    if program.traces and program.steps:
+    if program.traces:
         first = format_ns(program.traces[0].ns)
-        yield f"the call in which the function was traced or compiled ({first}) is told apart from the steps"
+        counts = (
+            "is told apart from the steps"
+            if _is_told_apart(profile, program)
+            else "counts as a step: no other was seen"
+        )
+        yield f"the call in which the function was traced or compiled ({first}) {counts}"
     yield from _around(profile, program)
     if any(_is_even(profile.runs[position].iterations) for position in program.runs):
         yield EVEN
@@ -423,6 +428,12 @@ def _around(profile: Profile, program: ProgramRuns) -> Iterator[str]:
         calls = "the call" if len(runs) == 1 else f"{len(runs)} calls"
         outside = format_ns(whole_ns - in_steps_ns)
         yield f"{outside} of {format_ns(whole_ns)} of {calls} lie before, between or after the iterations of its loop"
+
+
+def _is_told_apart(profile: Profile, program: ProgramRuns) -> bool:
+    """Whether no step is one in which the function was traced: they all are, where there are no others."""
+    traced_ns = [profile.runs[run].start_ns for run in program.runs if profile.runs[run].traced]
+    return not any(_begins_in(traced_ns, step) for step in program.steps)
 
 
 def _is_even(windows: Sequence[Window]) -> bool:
