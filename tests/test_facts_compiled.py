@@ -15,7 +15,7 @@ from graphlens.facts.core import Facts
 from graphlens.facts.executed import is_module_of
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Call, Graph, Op
-from graphlens.ir.run import KernelEvent, OpEvent, Profile, Span
+from graphlens.ir.run import KernelEvent, OpEvent, Profile, Run, Span
 from graphlens.ir.sketch import sketch
 from graphlens.loaders.hlo import read_hlo
 
@@ -191,6 +191,22 @@ def test_a_module_that_nobody_is_known_to_call_is_joined_to_no_op():
 def test_the_call_that_the_profile_saw_is_believed_where_names_say_nothing():
     facts = Facts(evidence("cluster_0"))
     assert facts.origins["a/call/dot.2"] == ("a/call/MatMul",)
+
+
+def test_what_another_program_ran_is_not_in_the_graph_of_this_one():
+    told = evidence()
+    other = "a_inference_g_9__.1"
+    thunk = told.profile.kernels[0]._replace(hlo_module=other, run=1)
+    shown = replace(
+        told.profile,
+        kernels=(*(kernel._replace(run=0) for kernel in told.profile.kernels), thunk),
+        modules={other: told.hlo[MODULE]},
+        runs=(Run("__inference_step_1", 0, 100_000, 1), Run("__inference_test_2", 0, 90_000, 2)),
+        steps=(),
+    )
+    facts = Facts(replace(told, profile=shown))
+    assert "a/call/dot.2" in facts.executed
+    assert not [name for name in facts.executed if other in name]
 
 
 def test_the_part_that_a_called_computation_runs_is_the_calls():

@@ -66,7 +66,7 @@ class Facts:
     @cached_property
     def executed(self) -> nx.MultiDiGraph | None:
         """The graph that ran (all devices), flat; ``None`` when nothing was executed."""
-        return executed.executed_graph(self.evidence, self.traced)
+        return executed.executed_graph(self.evidence, self.traced, self.profile)
 
     @property
     def stage(self) -> Stage:

@@ -28,21 +28,31 @@ HLO_FLOPS: Final = "hlo_flops"
 HLO_STANDS_FOR: Final = "hlo_stands_for"  # the type of the op that most of its work belongs to
 
 
-def executed_graph(evidence: Evidence, traced: nx.MultiDiGraph | None) -> nx.MultiDiGraph | None:
+def executed_graph(
+    evidence: Evidence, traced: nx.MultiDiGraph | None, profile: Profile | None
+) -> nx.MultiDiGraph | None:
     """Return what ran as one flat graph: the partitions of all devices and the instructions of XLA modules.
 
     Every call of a compiled function has instructions of its own, named ``call/instruction``; what the call waits for
     comes before them, and what waits for it after.  Those of a function that is compiled as a whole, and of a module of
     which nobody says who calls it, are named ``module/instruction``.  Modules are those that were recorded, and of
     those in the profile the ones that are called.
+
+    Parameters
+    ----------
+    traced
+        The graph as written, flat.
+    profile
+        That of the program that is judged: what another one ran is no part of this graph, even where ops of both that
+        call compiled functions have one name.
     """
     if evidence.executed is None and not evidence.hlo:
         return None
     flat = inline(evidence.executed, is_compiled).copy() if evidence.executed else nx.MultiDiGraph()
     is_whole = not flat
-    profiled = evidence.profile.modules if evidence.profile is not None else {}
+    profiled = profile.modules if profile is not None else {}
     modules = {**profiled, **evidence.hlo}
-    calls = _calls(flat, modules, evidence.profile)
+    calls = _calls(flat, modules, profile)
     several = Counter(call for found in calls.values() for call in found)
     for module, graph in modules.items():
         if module not in evidence.hlo and not calls[module]:
