@@ -105,6 +105,16 @@ def test_a_session_runs_under_the_id_that_it_names():
     assert [op.run for op in profile.ops] == [0]
 
 
+def test_a_function_that_is_compiled_as_a_whole_is_part_of_its_run():
+    host = Host().call("__inference_f_9", 0, 100).event("__inference_f_9:__inference_f_9", 10, 90)
+    assert [span.run for span in host.read().functions] == [0]
+
+
+def test_a_compiled_function_that_no_op_called_is_part_of_the_session_around_it():
+    host = Host().event("SessionRun", 0, 100, id=-44).event("CpuExecutable::ExecuteAsyncOnStream", 10, 90)
+    assert [span.run for span in host.read().executions] == [0]
+
+
 def test_what_the_profile_cut_off_is_not_whole():
     host = Host().executed(0, 30, 4, "a:Relu")  # its call began before the profile
     host.call("__inference_f_9", 40, 100).launch(45, 5).executed(50, 90, 5, "a:Relu")

@@ -118,6 +118,7 @@ class _PlaneReader:
         self.requests: list[Span] = []
         self.waits: list[Span] = []
         self.compiled = Compiled()
+        self.compiled_functions: list[Span] = []
         self.starts: dict[int, Span] = {}
         self.ends_ns: dict[int, int] = {}
         self.handlers: Mapping[str, Callable[[_Place, Any], None]] = {
@@ -182,6 +183,7 @@ class _PlaneReader:
             position = around.only(time_ns)
             return NO_RUN if position == NO_RUN else position + first
 
+        into.functions.extend(span._replace(run=run_around(span.start_ns)) for span in self.compiled_functions)
         executions, kernels = assemble(self.compiled, [*ops, *waits], run_around)
         into.ops.extend(ops)
         into.waits.extend(waits)
@@ -238,7 +240,7 @@ class _PlaneReader:
         self.seen.launches.append(_span(place, event, _FUNCTION, self._stats(event).get("id")))
 
     def _compiled_function(self, place: _Place, event: Any) -> None:
-        self.into.functions.append(_span(place, event, _FUNCTION))
+        self.compiled_functions.append(_span(place, event, _FUNCTION))
 
     def _session(self, place: _Place, event: Any) -> None:
         self.seen.sessions.append(_span(place, event, _SESSION, self._stats(event).get("id")))

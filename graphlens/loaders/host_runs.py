@@ -207,8 +207,13 @@ def _add_executed(table: RunTable, seen: Seen) -> None:
         ends_ns[position] = max(ends_ns.get(position, span.end_ns), span.end_ns)
     for position, end_ns in ends_ns.items():
         run = table.runs[position]
-        if run.step_id and run.program != SESSION:  # those that were called last as long as the call
+        if not _is_called(run):
             table.runs[position] = run._replace(end_ns=max(run.end_ns, end_ns))
+
+
+def _is_called(run: Run) -> bool:
+    """Whether a call is seen around the run, which then lasts as long: of a function, or of a session (by its id)."""
+    return not run.step_id or run.program == SESSION
 
 
 # -- functions of datasets -----------------------------------------------------------------------------------------
@@ -238,10 +243,10 @@ def named_after_stages(calls: Iterable[Span], stages: Iterable[Span]) -> Iterato
 
 
 class Around:
-    """Finds the one run of a function or session that a moment lies in."""
+    """Finds the one run with a call around it, of a function or session, that a moment lies in."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        called = [(run.start_ns, run.end_ns, position) for position, run in enumerate(runs) if not run.step_id]
+        called = [(run.start_ns, run.end_ns, position) for position, run in enumerate(runs) if _is_called(run)]
         self.runs = sorted(called)
         self.starts_ns = [start_ns for start_ns, _, _ in self.runs]
         self.longest_ns = max((end_ns - start_ns for start_ns, end_ns, _ in self.runs), default=0)
