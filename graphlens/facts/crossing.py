@@ -288,12 +288,6 @@ def _host_argument(crossing: Crossing, kernels: Kernels | None) -> Cause | None:
     return None
 
 
-def _argument_on_host(end: End, side: Side, kernels: Kernels | None) -> str | None:
-    if kernels is None or end.port is None:
-        return None
-    return kernels.host_argument(_as_written(end.op), side, end.port)
-
-
 def _is_int32_variable(crossing: Crossing, end: End) -> bool:
     return end.op.type in VARIABLE_READS and crossing.tensor is not None and crossing.tensor.dtype == "int32"
 

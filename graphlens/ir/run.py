@@ -318,10 +318,3 @@ class LedgerRow:
     category: str
     ns: int
     kind: Literal["op", "overhead", "unattributed"] = "op"
-
-
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """Where the run took place: versions, processor, devices, thread settings."""
-
-    values: Mapping[str, object] = field(default_factory=dict)

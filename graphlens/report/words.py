@@ -68,12 +68,6 @@ RULE_STATUSES: Mapping[str, str] = {
     "error": "error",
 }
 
-TIMINGS: Mapping[str, str] = {
-    "profile": "profile",
-    "replay": "replay",
-    "kernel": "kernel",
-}
-
 NOT_SEEN = "not seen"
 
 # The runtime's full device name ends in the part that tells devices apart on one machine.

@@ -77,10 +77,6 @@ class KernelTable:
         """Whether the registry holds any kernel for this type of op: it holds none of ops from other libraries."""
         return op.type in self.ops
 
-    def has_any(self, op: Op, device: DeviceType) -> bool:
-        """Whether there is a kernel for this type of op on ``device``, whatever the dtype."""
-        return any(row.device in (device, DEFAULT) for row in self.ops.get(op.type, ()))
-
     def refused(self, op: Op, device: DeviceType) -> str | None:
         """Return ``attribute=dtype`` for which ``device`` has no kernel, where a dtype is what it fails for."""
         rows = [row for row in self.ops.get(op.type, ()) if row.device in (device, DEFAULT)]
