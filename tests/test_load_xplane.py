@@ -74,7 +74,6 @@ def test_executors_functions_steps_and_traces():
     assert [(step.name, step.step_id) for step in profile.steps] == [("graphlens_step", 3)]
     assert [function.step_id for function in profile.functions] == [-9]
     assert [(span.step_id, span.iteration) for span in profile.executors] == [(-9, 2)]
-    assert [(trace.name, trace.start_ns) for trace in profile.traces] == [("f", 1070)]
     assert [(kernel.hlo_op, kernel.hlo_module) for kernel in profile.kernels] == [("dot.1", "m")]
 
 
@@ -205,7 +204,7 @@ def recorded(tmp_path_factory):
 def test_a_recorded_profile_agrees_with_the_oracle(recorded):
     profile = agrees_with_the_oracle(recorded)
     assert [step.step_id for step in profile.steps] == list(range(6))
-    assert len(profile.traces) == 1, "the call with another shape"
+    assert [run.traced for run in profile.runs].count(True) == 1, "the call with another shape"
     assert {runtime_type(op.op) for op in profile.ops} >= {"MatMul", "_Send"}
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from graphlens.ir.run import Profile, Span, host_of_thread
 
-_ON_THREADS: Final = ("ops", "steps", "executors", "functions", "waits", "kernels", "traces", "executions")
+_ON_THREADS: Final = ("ops", "steps", "executors", "functions", "waits", "kernels", "executions")
 _ON_DEVICES: Final = ("kernels_on_device", "copies")
 
 

@@ -208,14 +208,14 @@ class Profile:
 
     ``steps`` are the step markers of the host, ``executors`` the ``ExecutorState::Process`` spans, ``functions`` the
     function runs, ``waits`` the asynchronous ops from their start to their completion, named ``node:Op`` where the
-    profile has the type and ``node`` where it has not.  ``traces`` are the spans of Python-side function tracing
-    (retraces).  ``dropped`` counts events that the file says were lost.  ``devices`` are the accelerators,
-    ``executions`` are the executions of functions that XLA compiled for the host, named after the op that called each,
-    ``modules`` their instructions where the profile has them, ``kernels_on_device`` and ``copies`` what ran on their
-    streams.  ``hosts`` are the machines of the profile where it
-    names them; threads are numbered apart for each.  ``notes`` say what was found out about the file itself.  ``runs``
-    are the executions of all programs, in the order in which they were read: events name them by their position.
-    ``instructions`` are those of compiled programs, by the ``node`` of their kernels (``module/instruction``).
+    profile has the type and ``node`` where it has not.  ``dropped`` counts events that the file says were lost.
+    ``devices`` are the accelerators, ``kernels_on_device`` and ``copies`` what ran on their streams.  ``executions``
+    are those of functions that XLA compiled for the host, named after the op that called each, ``kernels`` their
+    thunks, and ``modules`` their instructions where the profile has them.  ``hosts`` are the machines of the profile
+    where it names them; threads are numbered apart for each.  ``notes`` say what was found out about the file itself.
+    ``runs`` are the executions of all programs, in the order in which they were read: events name them by their
+    position.  ``instructions`` are those of compiled programs, by the ``node`` of their kernels
+    (``module/instruction``).
     """
 
     ops: tuple[OpEvent, ...] = ()
@@ -224,7 +224,6 @@ class Profile:
     functions: tuple[Span, ...] = ()
     waits: tuple[Span, ...] = ()
     kernels: tuple[KernelEvent, ...] = ()
-    traces: tuple[Span, ...] = ()
     dropped: int = 0
     devices: tuple[ProfiledDevice, ...] = ()
     kernels_on_device: tuple[DeviceEvent, ...] = ()

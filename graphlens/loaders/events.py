@@ -47,7 +47,6 @@ class Events:
     functions: list[Span] = field(default_factory=list)
     waits: list[Span] = field(default_factory=list)
     kernels: list[KernelEvent] = field(default_factory=list)
-    traces: list[Span] = field(default_factory=list)
     devices: list[ProfiledDevice] = field(default_factory=list)
     kernels_on_device: list[DeviceEvent] = field(default_factory=list)
     copies: list[CopyEvent] = field(default_factory=list)
@@ -73,7 +72,6 @@ class Events:
             functions=_by_start(self.functions),
             waits=_by_start(self.waits),
             kernels=_by_start(self.kernels),
-            traces=_by_start(self.traces),
             dropped=self.dropped,
             devices=tuple(self.devices),
             kernels_on_device=_by_start(self.kernels_on_device),

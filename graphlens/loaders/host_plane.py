@@ -313,12 +313,7 @@ class _PlaneReader:
         elif "step_num" in stats:
             self.into.other_steps.append(_span(place, event, name, stats["step_num"]))
         elif "tf_function_call" in stats:
-            self._python_call(place, event, name, str(stats["tf_function_call"]))
-
-    def _python_call(self, place: _Place, event: Any, name: str, how: str) -> None:
-        self.seen.calls.append(_span(place, event, how))
-        if how.startswith(host_runs.TRACED):
-            self.into.traces.append(_span(place, event, name))
+            self.seen.calls.append(_span(place, event, str(stats["tf_function_call"])))
 
     def _execution(self, place: _Place, event: Any) -> None:
         self.compiled.executions.append(_span(place, event, EXECUTION))
