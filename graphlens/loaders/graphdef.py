@@ -80,7 +80,10 @@ def build_each(graph_def: Any, roots: Iterable[str]) -> list[Graph]:
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Pause the garbage collector: it would walk all the new objects again and again, for half of the loading time."""
+    """Pause the garbage collector: graphs are millions of small objects and hardly a cycle.
+
+    It would walk them again and again, for half of the time of loading and judging.
+    """
     if not gc.isenabled():
         yield
         return

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from graphlens.children.messages import DemoRequest
 from graphlens.children.start import start
 from graphlens.config import Progress, Request, no_progress
 from graphlens.errors import ExecutionError, UsageError
+from graphlens.loaders.graphdef import collector_paused
 from graphlens.pipeline.choosing import choose
 from graphlens.pipeline.gather import NO_TENSORFLOW, gather, has_tensorflow
 from graphlens.pipeline.judge import judge
@@ -36,25 +35,13 @@ def analyze(request: Request, progress: Progress = no_progress) -> Analysis:
         When there is nothing to judge.
     """
     check_device(request)
-    with _collector_paused(), gather(request, progress) as found:
+    with collector_paused(), gather(request, progress) as found:
         _keep_run(request, found.profiled)
         progress("judging", 0, 0)
         gathered = replace(found, evidence=choose(found.evidence, request.program))
         evidence = with_placement(request, gathered, explained(request, gathered, progress), progress)
         analysis = judge(evidence, request.select, request.ignore)
         return with_proofs(request, gathered, analysis, progress)
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Graphs are millions of small objects and hardly a cycle: walking them again and again doubles the run time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def record(request: Request, output: str, progress: Progress = no_progress) -> None:
