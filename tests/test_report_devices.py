@@ -113,10 +113,10 @@ def test_the_memories_of_one_device_are_two_sides():
     copy = Copy("Shape", "Concat", "/gpu:0", "/gpu:0", 16, 10, kind="device-to-host", calls_per_step=1.0)
     document = replace(sample_document.STATIC, copies=(copy,))
     (row,), (group,) = view_of(document).copies.rows, view_of(document).copies.groups
-    assert (row.src_device, row.dst_device) == ("gpu:0", "gpu:0 host memory")
+    assert (row.src_device, row.dst_device) == ("GPU:0", "GPU:0 host memory")
     assert [(key.device, key.tone) for key in ink_of(document).keys(group.figure)] == [
-        ("gpu:0 host memory", 0),
-        ("gpu:0", 1),
+        ("GPU:0 host memory", 0),
+        ("GPU:0", 1),
     ]
 
 
@@ -126,10 +126,10 @@ def test_replicas_with_ops_of_one_name_are_drawn_apart():
         for index in range(3)
     )
     (group,) = of(copies=copies).copies.groups
-    assert [node.name for node in group.figure.nodes] == ["RemoteCall (gpu:0)", "RemoteCall (gpu:1)", "Identity"]
+    assert [node.name for node in group.figure.nodes] == ["RemoteCall (GPU:0)", "RemoteCall (GPU:1)", "Identity"]
     assert group.sizes == {
-        ("RemoteCall (gpu:0)", "Identity"): "2 copies",
-        ("RemoteCall (gpu:1)", "Identity"): "8 B",
+        ("RemoteCall (GPU:0)", "Identity"): "2 copies",
+        ("RemoteCall (GPU:1)", "Identity"): "8 B",
     }
 
 

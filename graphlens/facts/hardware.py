@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from graphlens.facts.pairs import short_device
 from graphlens.facts.placement.gpus import GPUS
-from graphlens.ir.devices import Roof
+from graphlens.ir.devices import Roof, short_device
 
 if TYPE_CHECKING:
     from graphlens.facts.asked import Facts

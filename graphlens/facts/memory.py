@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import networkx as nx
 
 from graphlens.facts.executed import HLO_MODULE
-from graphlens.facts.pairs import short_device
 from graphlens.facts.steps import steps_of
-from graphlens.ir.devices import LANE_BINS, LiveTensor, Memory
+from graphlens.ir.devices import LANE_BINS, LiveTensor, Memory, short_device
 from graphlens.ir.graph import Op, TensorSpec, in_edges, op_of
 from graphlens.ir.ops import CONSTANTS, runtime_type
 from graphlens.ir.run import Profile

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import networkx as nx
 
 from graphlens.facts.crossing import Memory, is_accelerator
-from graphlens.ir.devices import CopyKind
+from graphlens.ir.devices import CopyKind, short_device
 from graphlens.ir.graph import Op, TensorSpec, in_edges, op_of
 
 
@@ -62,15 +62,6 @@ def pairs_of(graph: nx.MultiDiGraph) -> tuple[Pair, ...]:
         for send, receive, edge in graph.edges(data="edge")
         if edge.kind == "transfer"
     )
-
-
-def short_device(device: str) -> str:
-    """Write a device as ``CPU:1``.
-
-    >>> short_device("/job:localhost/replica:0/task:0/device:CPU:1"), short_device("/gpu:0"), short_device("GPU:2")
-    ('CPU:1', 'GPU:0', 'GPU:2')
-    """
-    return device.rpartition("/")[2].removeprefix("device:").upper()
 
 
 def memory_of(transfer: Op) -> Memory:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from graphlens.facts import costs
 from graphlens.facts.hardware import stated_roof
-from graphlens.facts.pairs import short_device
-from graphlens.ir.devices import Roof, Roofline, RoofPoint
+from graphlens.ir.devices import Roof, Roofline, RoofPoint, short_device
 from graphlens.ir.graph import Op, input_specs
 from graphlens.ir.instructions import HOST_COPY
 from graphlens.ir.ops import family

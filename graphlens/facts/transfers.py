@@ -16,10 +16,10 @@ from graphlens.facts.device_time import Busy
 from graphlens.facts.memcpy_causes import Known, cause_of_event, ends_of, memories_of, result_of
 from graphlens.facts.memcpys import join
 from graphlens.facts.names import Names
-from graphlens.facts.pairs import Pair, memory_of, pairs_of, short_device
+from graphlens.facts.pairs import Pair, memory_of, pairs_of
 from graphlens.facts.placement.kernels import table_for, versions
 from graphlens.facts.placement.registry import GpuKernels
-from graphlens.ir.devices import Copy
+from graphlens.ir.devices import Copy, short_device
 from graphlens.ir.graph import Op, op_of
 from graphlens.ir.instructions import COPY_START
 from graphlens.ir.run import CopyEvent, Instruction, Profile, ProfiledDevice

@@ -6,6 +6,7 @@ means unknown, never zero.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -30,6 +31,21 @@ CopyReason = Literal[
 ]
 
 LANE_BINS: Final = 240  # resolution of a lane: what a report's width can show
+
+# The runtime's full device name ends in the part that tells devices apart on one machine.
+_DEVICE = re.compile(r"(?:device:)?([A-Za-z_]+:\d+)$")
+
+
+def short_device(device: str) -> str:
+    """Return ``CPU:0`` of ``/job:localhost/replica:0/task:0/device:CPU:0``; text that names no device stays as it is.
+
+    Programs may write a device in small letters; it is the same one.
+
+    >>> short_device("/job:localhost/replica:0/task:0/device:GPU:1"), short_device("/gpu:0"), short_device("x")
+    ('GPU:1', 'GPU:0', 'x')
+    """
+    match = _DEVICE.search(device)
+    return match[1].upper() if match else device
 
 
 @dataclass(frozen=True, slots=True)

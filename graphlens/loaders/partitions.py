@@ -8,6 +8,7 @@ from typing import Any
 
 import networkx as nx
 
+from graphlens.ir.devices import short_device
 from graphlens.ir.graph import Edge, Function, Graph, Op
 from graphlens.loaders.acyclic import break_cycles
 from graphlens.loaders.graphdef import MAIN, build_reachable
@@ -53,21 +54,12 @@ def _add(merged: nx.MultiDiGraph, part: Function) -> dict[str, str]:
 def _free_name(merged: nx.MultiDiGraph, op: Op) -> str:
     if op.name not in merged:
         return op.name
-    name = f"{op.name}@{short_device(op.device)}"
+    device = short_device(op.device) or "other"
+    name = f"{op.name}@{device}"
     number = 2
     while name in merged:
-        name, number = f"{op.name}@{short_device(op.device)}#{number}", number + 1
+        name, number = f"{op.name}@{device}#{number}", number + 1
     return name
-
-
-def short_device(device: str) -> str:
-    """Return the last part of a device name.
-
-    >>> short_device("/job:localhost/replica:0/task:0/device:CPU:1"), short_device("/gpu:0"), short_device("")
-    ('CPU:1', 'gpu:0', 'other')
-    """
-    last = device.rpartition("/")[2]
-    return last.removeprefix("device:") or "other"
 
 
 def _join_transfers(merged: nx.MultiDiGraph) -> Iterator[str]:

@@ -23,8 +23,9 @@ import graphviz
 
 from graphlens.children.tool import ToolError, run_tool
 from graphlens.ir.analysis import Figure, FigureNode
+from graphlens.ir.devices import short_device
 from graphlens.report.ink import Ink
-from graphlens.report.words import NOT_SEEN, plural, printable, shared_scope, short_device, shorten
+from graphlens.report.words import NOT_SEEN, plural, printable, shared_scope, shorten
 from graphlens.units import format_ns
 
 DOT_VARIABLE = "GRAPHLENS_DOT"

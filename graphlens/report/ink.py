@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graphlens.ir.analysis import Document, Figure
-from graphlens.ir.devices import Copy
-from graphlens.report.words import plural, short_device
+from graphlens.ir.devices import Copy, short_device
+from graphlens.report.words import plural
 from graphlens.units import format_bytes
 
 ON_HOST = " host memory"

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from graphlens.ir.analysis import CONTRADICTION, SEVERITIES, Document, RuleStatus
+from graphlens.ir.devices import short_device
 from graphlens.report.evidence import Cell, cells_of
 from graphlens.report.view_copies import CopiesView, copies_view
 from graphlens.report.view_devices import DevicesView, devices_view
@@ -22,7 +23,7 @@ from graphlens.report.view_programs import ProgramsView, judged_of, programs_vie
 from graphlens.report.view_proofs import ProofView, joint_view, total_view
 from graphlens.report.view_quality import GradeView, quality_view
 from graphlens.report.view_steps import KindsView, kinds_view, rhythm_words, step_words
-from graphlens.report.words import KINDS, LEDGER_KINDS, RECORDINGS, RULE_STATUSES, plural, short_device
+from graphlens.report.words import KINDS, LEDGER_KINDS, RECORDINGS, RULE_STATUSES, plural
 from graphlens.units import UNKNOWN, format_count, format_ns, format_share
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from graphlens.ir.analysis import Document, Figure, FigureNode, OpRow, StepTime
-from graphlens.ir.devices import Copy
+from graphlens.ir.devices import Copy, short_device
 from graphlens.ir.run import Origin
 from graphlens.report.ink import crossing, source_memory, target_memory
 from graphlens.report.scopes import Scope, scope_of
-from graphlens.report.words import NOT_SEEN, plural, short_device
+from graphlens.report.words import NOT_SEEN, plural
 from graphlens.units import UNKNOWN, format_bytes, format_count, format_ns, format_share
 
 # What a person reads in a table of copies; the JSON has all.

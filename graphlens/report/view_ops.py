@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from graphlens.ir.analysis import Document, OpRow
+from graphlens.ir.devices import short_device
 from graphlens.report.scopes import Scope, scope_of
 from graphlens.report.view_findings import FindingView
-from graphlens.report.words import NOT_SEEN, plural, short_device
+from graphlens.report.words import NOT_SEEN, plural
 from graphlens.units import (
     UNKNOWN,
     format_bytes,

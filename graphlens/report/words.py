@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 
@@ -69,19 +68,6 @@ RULE_STATUSES: Mapping[str, str] = {
 }
 
 NOT_SEEN = "not seen"
-
-# The runtime's full device name ends in the part that tells devices apart on one machine.
-_DEVICE = re.compile(r"(?:device:)?([A-Za-z_]+:\d+)$")
-
-
-def short_device(device: str) -> str:
-    """Return ``CPU:0`` of ``/job:localhost/replica:0/task:0/device:CPU:0``; other text stays as it is.
-
-    >>> short_device("/job:localhost/replica:0/task:0/device:GPU:1"), short_device("/gpu:0"), short_device("x")
-    ('GPU:1', 'gpu:0', 'x')
-    """
-    match = _DEVICE.search(device)
-    return match.group(1) if match else device
 
 
 def shorten(name: str, length: int, gap: str = "...") -> str:

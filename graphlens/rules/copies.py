@@ -9,10 +9,9 @@ from typing import Any, Final
 
 from graphlens.facts.core import Facts
 from graphlens.facts.device_time import Busy, only_copying_ns
-from graphlens.facts.pairs import short_device
 from graphlens.facts.transfers import Transfer
 from graphlens.ir.analysis import Saving
-from graphlens.ir.devices import Copy
+from graphlens.ir.devices import Copy, short_device
 from graphlens.ir.run import CopyEvent
 from graphlens.rules.phrases import known_sum
 from graphlens.units import format_bytes

@@ -12,8 +12,8 @@ from graphlens.facts import hardware
 from graphlens.facts.core import Facts
 from graphlens.facts.hardware import KnownGpu
 from graphlens.facts.names import without_replica
-from graphlens.facts.pairs import short_device
 from graphlens.ir.analysis import Finding, Fix, Saving
+from graphlens.ir.devices import short_device
 from graphlens.ir.graph import Op, TensorSpec, input_specs
 from graphlens.ir.ops import family
 from graphlens.rules.needs import GRAPH, Need
