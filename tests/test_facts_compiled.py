@@ -193,6 +193,16 @@ def test_the_call_that_the_profile_saw_is_believed_where_names_say_nothing():
     assert facts.origins["a/call/dot.2"] == ("a/call/MatMul",)
 
 
+def test_a_function_that_ran_for_several_shapes_has_the_modules_that_ran_and_not_the_recorded_one_beside_them():
+    told = evidence()
+    first, second = told.profile.kernels
+    ran = (first._replace(hlo_module=f"{MODULE}(0)"), second._replace(hlo_module=f"{MODULE}(1)"))
+    modules = {kernel.hlo_module: told.hlo[MODULE] for kernel in ran}
+    facts = Facts(replace(told, profile=replace(told.profile, kernels=ran, modules=modules)))
+    instructions = [name for name, op in facts.executed.nodes(data="op") if op.attrs.get("hlo_instruction") == "dot.2"]
+    assert sorted(instructions) == ["a/call/dot.2", "b/call/dot.2"]
+
+
 def test_what_another_program_ran_is_not_in_the_graph_of_this_one():
     told = evidence()
     other = "a_inference_g_9__.1"

@@ -152,3 +152,18 @@ def test_thunks_without_an_execution_are_kept_as_they_are():
     plane = Compiled()
     plane.thunk("dot.1", us(20), us(90), done_ns=us(500))
     assert stretches(plane.read()) == [("", "dot.1", 20, 90)]
+
+
+def test_modules_of_one_name_that_were_made_for_several_shapes_are_told_apart():
+    plane = Compiled()
+    for number, program in enumerate((0, 1, 0)):
+        start_ns = us(1000 * number)
+        plane.execution(start_ns, start_ns + us(900))
+        plane.event("dot.1", start_ns + us(10), start_ns + us(800), hlo_op="dot.1", hlo_module="m", program_id=program)
+    assert [kernel.hlo_module for kernel in plane.read().kernels] == ["m(0)", "m(1)", "m(0)"]
+
+
+def test_a_module_that_is_the_only_one_of_its_name_has_no_number():
+    plane = Compiled()
+    plane.event("dot.1", us(10), us(800), hlo_op="dot.1", hlo_module="m", program_id=7)
+    assert [kernel.hlo_module for kernel in plane.read().kernels] == ["m"]

@@ -16,6 +16,7 @@ from graphlens.facts.renames import renamed_ops
 from graphlens.facts.shapes import fill_elementwise
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import CONTROL, Edge, Function, Graph, Op, op_of, ops_of
+from graphlens.ir.instructions import without_fingerprint
 from graphlens.ir.run import Profile
 
 # What the nodes of instructions say of themselves.
@@ -51,7 +52,9 @@ def executed_graph(
     flat = inline(evidence.executed, is_compiled).copy() if evidence.executed else nx.MultiDiGraph()
     is_whole = not flat
     profiled = profile.modules if profile is not None else {}
-    modules = {**profiled, **evidence.hlo}
+    # One that was compiled for several shapes has several modules in the profile, and one name where it was recorded.
+    apart = {name for numbered in profiled if (name := without_fingerprint(numbered)) != numbered}
+    modules = {**profiled, **{name: module for name, module in evidence.hlo.items() if name not in apart}}
     calls = _calls(flat, modules, profile)
     several = Counter(call for found in calls.values() for call in found)
     for module, graph in modules.items():
@@ -67,19 +70,24 @@ def executed_graph(
 
 
 def _calls(flat: nx.MultiDiGraph, modules: Mapping[str, Graph], profile: Profile | None) -> Mapping[str, Sequence[str]]:
-    """Return module -> the ops that call it: those that name its function, and those in which it was seen to run."""
+    """Return module -> the ops that call it: those that name its function, and those in which it was seen to run.
+
+    Of several modules for one function, made for several shapes, each is called only where it was seen to run.
+    """
     found: dict[str, dict[str, None]] = {module: {} for module in modules}
     by_function: dict[str, list[str]] = defaultdict(list)
     for name, op in flat.nodes(data="op"):
         for call in op.calls if is_compiled(op) else ():
             by_function[call.function].append(name)
-    for module in modules:
-        for function, names in by_function.items():
-            if is_module_of(module, function):
-                found[module].update(dict.fromkeys(names))
     for kernel in profile.kernels if profile else ():
         if kernel.call in flat and kernel.hlo_module in found:
             found[kernel.hlo_module][kernel.call] = None
+    for module in modules:
+        if found[module] and without_fingerprint(module) != module:
+            continue
+        for function, names in by_function.items():
+            if is_module_of(module, function):
+                found[module].update(dict.fromkeys(names))
     return {module: tuple(names) for module, names in found.items()}
 
 

@@ -152,12 +152,21 @@ def is_wait(category: str) -> bool:
     return category in WAITS
 
 
+def without_fingerprint(program: str) -> str:
+    """Return the name of a module without the number behind it, which tells apart those of one name.
+
+    >>> without_fingerprint("jit_f(17)"), without_fingerprint("a_inference_f_28__.1")
+    ('jit_f', 'a_inference_f_28__.1')
+    """
+    return _FINGERPRINT.sub("", program)
+
+
 def module_names(programs: Iterable[str]) -> Mapping[str, str]:
     """Return what to put in front of the instructions of each program: its name, with the fingerprint where it must be.
 
     >>> dict(module_names(["jit_f(17)", "jit_g(18)", "jit_g(19)"]))
     {'jit_f(17)': 'jit_f', 'jit_g(18)': 'jit_g(18)', 'jit_g(19)': 'jit_g(19)'}
     """
-    short = {program: _FINGERPRINT.sub("", program) for program in programs}
+    short = {program: without_fingerprint(program) for program in programs}
     count = Counter(short.values())
     return {program: name if count[name] == 1 else program for program, name in short.items()}

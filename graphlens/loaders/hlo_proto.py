@@ -47,12 +47,13 @@ def read_modules(plane: Any, programs: Collection[str]) -> Mapping[str, Graph]:
 def read_modules_of_host(plane: Any, ran: Collection[str]) -> Mapping[str, Graph]:
     """Return the modules of a metadata plane that ran on the host, by the names that their thunks give them.
 
-    Of several that share a name, made for several shapes, one is as good as the other: their ops are the same.
+    Of several that share a name, made for several shapes, thunks give the number as well.  Where they do not, one is as
+    good as the other: their ops are the same.
     """
     names = stat_names(plane)
     found: dict[str, Graph] = {}
     for meta in plane.event_metadata.values():
-        module = meta.name.rpartition("(")[0] or meta.name
+        module = meta.name if meta.name in ran else meta.name.rpartition("(")[0] or meta.name
         for data in bytes_of(meta.stats, names, _PROTO) if module in ran and module not in found else ():
             graph = _read(data)
             if graph is not None:

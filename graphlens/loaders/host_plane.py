@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+from graphlens.ir.instructions import module_names
 from graphlens.ir.run import NO_RUN, STEP_MARKER, KernelEvent, OpEvent, Span
 from graphlens.loaders import host_loops, host_runs
 from graphlens.loaders.annotations import split_op
@@ -184,11 +185,20 @@ class _PlaneReader:
             return NO_RUN if position == NO_RUN else position + first
 
         into.functions.extend(span._replace(run=run_around(span.start_ns)) for span in self.compiled_functions)
+        self._name_modules()
         executions, kernels = assemble(self.compiled, [*ops, *waits], run_around)
         into.ops.extend(ops)
         into.waits.extend(waits)
         into.executions.extend(executions)
         into.kernels.extend(kernels)
+
+    def _name_modules(self) -> None:
+        """Leave the numbers behind the names of modules where several have one name: made for several shapes."""
+        thunks = self.compiled.thunks
+        names = module_names({thunk.event.hlo_module for thunk in thunks})
+        self.compiled.thunks = [
+            thunk._replace(event=thunk.event._replace(hlo_module=names[thunk.event.hlo_module])) for thunk in thunks
+        ]
 
     def _line(self, place: _Place, line: Any) -> list[_Nested]:
         """Hand the spans of a line out, and return what may be nested in each other."""
@@ -306,7 +316,8 @@ class _PlaneReader:
         stats = self._stats(event)
         name = self.plane.event_metadata[event.metadata_id].name
         if "hlo_op" in stats:
-            module = str(stats.get("hlo_module", ""))
+            program = stats.get("program_id")
+            module = str(stats.get("hlo_module", "")) + (f"({program})" if program is not None else "")
             span = _span(place, event, name)
             kernel = KernelEvent(name, str(stats["hlo_op"]), module, span.start_ns, span.end_ns, span.thread)
             self.compiled.thunks.append(Thunk(kernel, _int(stats["_p"]) if "_p" in stats else None))
