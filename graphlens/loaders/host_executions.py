@@ -7,7 +7,7 @@ on a thread of the pool, while the caller waits.  So thunks belong to an executi
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,6 +91,9 @@ class _Around:
         self.by_thread: dict[int, list[OpEvent | Span]] = defaultdict(list)
         for call in sorted(calls, key=lambda call: (call.start_ns, -call.end_ns)):
             self.by_thread[call.thread].append(call)
+        self.longest_ns = {
+            thread: max(call.end_ns - call.start_ns for call in found) for thread, found in self.by_thread.items()
+        }
 
     def placed(self, execution: Span, run_at: Callable[[int], int]) -> Span:
         """Return the execution under the name of the op and in its run; no name where it was called by none."""
@@ -101,12 +104,11 @@ class _Around:
         return execution._replace(name=name, run=call.run if call.run != NO_RUN else run_at(execution.start_ns))
 
     def _call(self, execution: Span) -> OpEvent | Span | None:
-        calls = self.by_thread.get(execution.thread, [])
-        first = bisect_right(calls, execution.start_ns, key=lambda call: call.start_ns)
-        for call in reversed(calls[:first]):
-            if call.end_ns >= execution.end_ns:
-                return call
-        return None
+        calls, longest_ns = self.by_thread.get(execution.thread, []), self.longest_ns.get(execution.thread, 0)
+        begun = bisect_right(calls, execution.start_ns, key=lambda call: call.start_ns)
+        too_early = bisect_left(calls, execution.end_ns - longest_ns, key=lambda call: call.start_ns)
+        around = (calls[index] for index in range(begun - 1, too_early - 1, -1))
+        return next((call for call in around if call.end_ns >= execution.end_ns), None)
 
 
 def _grouped(executions: Sequence[Span], thunks: Sequence[_Running]) -> Mapping[int | None, list[_Running]]:
