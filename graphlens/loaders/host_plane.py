@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -286,13 +285,11 @@ class _PlaneReader:
 
     def _elements(self) -> Iterator[Element]:
         """Yield the requests for elements, each with the iterator that answered it."""
-        roots = defaultdict(list)
-        for root in self.roots:
-            roots[root.thread].append(root)
+        roots = host_runs.by_thread(self.roots)
         # Releases of TensorFlow that do not write down how large an element was do not say whether there was one.
         sized = any(request.name == _GOT for request in self.requests)
         for request in self.requests:
-            inner = (r.step_id for r in roots[request.thread] if request.start_ns <= r.start_ns < request.end_ns)
+            inner = (root.step_id for root in host_runs.within(roots.get(request.thread, ()), request))
             yield Element(request.start_ns, request.step_id, next(inner, 0), not sized or request.name == _GOT)
 
     def _step(self, place: _Place, event: Any) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Final
 
 from graphlens.ir.run import NO_RUN, Run, Span
@@ -70,8 +71,7 @@ class RunTable:
 
     def executes(self, position: int, step_id: int, start_ns: int) -> None:
         """Note that a run executes under ``step_id`` from a moment on."""
-        self.begun[step_id].append((start_ns, position))
-        self.begun[step_id].sort()
+        insort(self.begun[step_id], (start_ns, position))
 
     def at(self, step_id: int, time_ns: int) -> int:
         """Return the run that ``step_id`` means at a time, ``NO_RUN`` where none does."""
@@ -99,12 +99,12 @@ def assemble(seen: Seen) -> RunTable:
 
 def _add_called(table: RunTable, seen: Seen) -> None:
     """Add the executions of functions, and tell by the launches within them under which ids they execute."""
-    launches = _by_thread(seen.launches)
+    launches = by_thread(seen.launches)
     compiled = sorted(span.start_ns for span in seen.compilations)
     for function, call in _with_calls(seen.calls, seen.functions):
         traced = call.name.startswith(TRACED) or _any_within(compiled, call)
         position = table.add(Run(function.name, call.start_ns, call.end_ns, call.thread, traced=traced))
-        for launch in _within(launches.get(function.thread, ()), function):
+        for launch in within(launches.get(function.thread, ()), function):
             table.executes(position, launch.step_id, launch.start_ns)
 
 
@@ -149,9 +149,10 @@ def _add_sessions(table: RunTable, seen: Seen) -> None:
 
 def _add_loops(table: RunTable, seen: Seen) -> None:
     """Note what tf.data executes as the body of a loop: the outermost stage of a reduction that calls a function."""
+    in_order = sorted(filter(_is_of_a_reduction, seen.captured), key=lambda span: span.start_ns)
     for reduction in seen.reductions:
         position = table.at(reduction.step_id, reduction.start_ns)
-        called = [span for span in seen.captured if _is_of_a_reduction(span) and _overlaps(reduction, span)]
+        called = list(within(in_order, reduction))
         outermost = min((span.name.count(_LEVEL) for span in called), default=0)
         for span in called:
             if position != NO_RUN and span.name.count(_LEVEL) == outermost:
@@ -265,26 +266,21 @@ class Around:
 # -- spans ---------------------------------------------------------------------------------------------------------
 
 
-def _by_thread(spans: Iterable[Span]) -> Mapping[int, Sequence[Span]]:
+def by_thread(spans: Iterable[Span]) -> Mapping[int, Sequence[Span]]:
+    """Return the spans of each thread, sorted by start."""
     threads: dict[int, list[Span]] = defaultdict(list)
     for span in sorted(spans, key=lambda span: span.start_ns):
         threads[span.thread].append(span)
     return threads
 
 
-def _within(spans: Sequence[Span], outer: Span) -> Iterator[Span]:
+def within(spans: Sequence[Span], outer: Span) -> Iterator[Span]:
     """Yield those of ``spans``, sorted by start, that begin in ``outer``."""
     first = bisect_left(spans, outer.start_ns, key=lambda span: span.start_ns)
-    for span in spans[first:]:
-        if span.start_ns >= outer.end_ns:
-            return
-        yield span
+    following = (spans[index] for index in range(first, len(spans)))  # a slice would copy the rest each time
+    yield from takewhile(lambda span: span.start_ns < outer.end_ns, following)
 
 
 def _any_within(starts_ns: Sequence[int], span: Span) -> bool:
     index = bisect_left(starts_ns, span.start_ns)
     return index < len(starts_ns) and starts_ns[index] < span.end_ns
-
-
-def _overlaps(outer: Span, span: Span) -> bool:
-    return outer.start_ns <= span.start_ns < outer.end_ns
