@@ -415,6 +415,14 @@ def test_what_is_faster_than_the_memory_is_not_compared_with_it():
     assert facts_of(tpu.read()).roofline.points == ()
 
 
+@pytest.mark.parametrize(("told", "compared"), [({}, False), ({"flops": 8}, True)])
+def test_an_instruction_of_which_no_operations_are_told_is_not_compared(told, compared):
+    tpu = Tpu(peak_teraflops_per_second=1.0, peak_hbm_bw_gigabytes_per_second=1.0)
+    for at in range(0, 400 * MS, 100 * MS):
+        tpu.run(at, at + 100 * MS).op("fusion.1", at, at + 100 * MS, bytes_accessed=1000, **told)
+    assert bool(facts_of(tpu.read()).roofline.points) is compared
+
+
 def test_a_plane_that_states_no_peaks_has_no_roof():
     assert facts_of(offloading().read()).roofline is None
 

@@ -59,15 +59,17 @@ def _stated(facts: Facts) -> Roofline | None:
 
 
 def _told(facts: Facts, roof: Roof, name: str, work: Work) -> RoofPoint | None:
-    """Return the point of an op whose work the profile tells.
+    """Return the point of an op whose work the profile tells, operations and bytes.
 
     A collective is bound by what lies between devices, of which no peak is stated.  What is faster than the memory
     kept its tensors on the chip, and is not compared with it.
     """
     timing, op_type = facts.timing(name), facts.attribution.op_types.get(name, "")
-    if timing is None or not timing.self_ns or not work.nbytes or family(op_type) in _OTHER_LIMITS:
+    if timing is None or not timing.self_ns or family(op_type) in _OTHER_LIMITS:
         return None
-    flops, nbytes = (round((amount or 0) * timing.calls_per_step) for amount in (work.flops, work.nbytes))
+    if work.flops is None or not work.nbytes:
+        return None
+    flops, nbytes = (round(amount * timing.calls_per_step) for amount in (work.flops, work.nbytes))
     share = time_at_roof_ns(roof, flops, nbytes) / timing.self_ns
     return RoofPoint(name, op_type, flops, nbytes, timing.self_ns, share) if share <= 1 else None
 
