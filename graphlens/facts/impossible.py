@@ -10,7 +10,8 @@ from graphlens.units import format_ns
 if TYPE_CHECKING:
     from graphlens.facts.core import Facts
 
-# Medians of ops need not add up to the median of the steps; on whole steps the difference was never above this.
+# Medians of ops need not add up to the median of the steps, and an op may end after the step in which it began; on
+# whole steps the difference was never above this.
 MEDIANS_DIFFER: Final = 1.05
 
 

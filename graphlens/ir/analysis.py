@@ -251,11 +251,12 @@ class StepTime:
     Attributes
     ----------
     mean_ns
-        The mean over whole cycles, where steps of several kinds follow each other; ``None`` where all are alike.
+        The mean of the profiled steps over whole cycles, where steps of several kinds follow each other; ``None`` where
+        all are alike.
     cycle
         After how many steps the kinds repeat; ``None`` where no order is seen.
     kinds
-        The kinds of steps, the most frequent first.
+        The kinds of the profiled steps, the most frequent first.
     period_ns
         From the start of one call to that of the next, where somebody else called: the step and what is around it.
     """

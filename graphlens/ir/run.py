@@ -52,7 +52,8 @@ class Run(NamedTuple):
     elements
         How many elements of a dataset it was handed; ``None`` where it asked for none, or the profile does not say.
     iterations
-        Where it loops over a dataset: its steps, without the setting up.  Empty where it is one step itself.
+        Where it loops over a dataset: its steps.  The first one holds the setting up where the executor loops, and is
+        without it where tf.data does.  Empty where the run is one step itself.
     """
 
     program: str
@@ -287,7 +288,7 @@ class OpTiming:
     Attributes
     ----------
     self_ns
-        Median over the steps of the summed self time per step.
+        Median of the summed self time per step, over the steps in which it was seen.
     calls_per_step
         Mean number of executions per step; of its kernels, where the host's events show none.
     wall_share
