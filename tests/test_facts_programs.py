@@ -217,6 +217,33 @@ def test_an_optimizer_in_every_fourth_step_makes_a_cycle() -> None:
     assert [(kind.count, kind.median_ns, kind.ops) for kind in cycle.kinds] == [(12, 100, 5), (4, 200, 10)]
 
 
+def test_a_heavy_optimizer_in_every_fourth_step_contradicts_nothing() -> None:
+    """Ops of 100 ns run in every step, three of 40 ns that wait for each other in every fourth."""
+    chain = sketch(
+        """
+        executed:
+            x = _Arg() float32[8,4]
+            forward = Relu(x) float32[8,4] 10us
+            a = Tanh(forward) float32[8,4] 10us
+            b = Tanh(a) float32[8,4] 10us
+            c = Tanh(b) float32[8,4] 10us
+        """
+    )
+    starts_ns = [1000 * number for number in range(16)]
+    ops = [op("forward:Relu", number, start, start + 100) for number, start in enumerate(starts_ns)]
+    for number, start in list(enumerate(starts_ns))[3::4]:
+        ops += [op(f"{n}:Tanh", number, start + 100 + 40 * k, start + 140 + 40 * k) for k, n in enumerate("abc")]
+    runs = [Run(TRAIN, start, start + (220 if number % 4 == 3 else 100), 1) for number, start in enumerate(starts_ns)]
+    profile = Profile(ops=tuple(ops), runs=tuple(runs))
+    analysis = judge(replace(chain, profile=profile, unprofiled_ns=()))
+    step, path = analysis.step, analysis.document.critical_path
+    assert step is not None
+    assert path is not None
+    assert (step.median_ns, step.mean_ns, step.cycle) == (100, 130, 4)
+    assert analysis.quality.grade != "none"
+    assert path.ns <= step.median_ns
+
+
 def test_the_mean_is_over_whole_cycles() -> None:
     ran, lengths_ns = in_turn(*["fo", "f"] * 3, "fo", lengths_ns={"f": 100, "fo": 200})
     assert cycle_of(ran, lengths_ns).mean_ns == 150

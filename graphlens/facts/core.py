@@ -174,7 +174,7 @@ class Facts:
     @cached_property
     def path_weights_ns(self) -> Mapping[str, int]:
         """Op -> the time that counts along a path (profiled self time; never the replay's)."""
-        return paths.weights_ns(self.attribution.timings)
+        return paths.weights_ns(self.attribution.timings, by_turns=bool(self.attribution.cycle.kinds))
 
     @cached_property
     def critical_path(self) -> CriticalPath | None:

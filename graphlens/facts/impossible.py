@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import fmean
 from typing import TYPE_CHECKING, Final
 
 from graphlens.units import format_ns
@@ -18,10 +19,11 @@ MEDIANS_DIFFER: Final = 1.05
 def why_impossible(facts: Facts) -> str | None:
     """Return in words what of the measurement cannot be; ``None`` when nothing is wrong."""
     step = facts.step
-    profiled_ns = step and (step.profiled_median_ns or step.median_ns)
-    if not profiled_ns or not facts.attribution.wall_ns:
+    if not step or not step.profiled_ns or not facts.attribution.wall_ns:
         return None
-    why = next(_contradictions(facts, profiled_ns), None)
+    # Of steps that do different work by turns, ops are timed over all of them, be these whole cycles or not.
+    mean_ns = round(fmean(facts.attribution.wall_ns)) if facts.attribution.cycle.kinds else 0
+    why = next(_contradictions(facts, max(step.profiled_ns, mean_ns)), None)
     return why and f"{why}: what was taken for the steps of this profile is not one, so no time is shown"
 
 

@@ -135,10 +135,9 @@ def saving_at(facts: Facts, remaining: Mapping[str, float]) -> Saving:
     seen = {name: share for name in remaining if name in timings and (share := timings[name].wall_share) is not None}
     if step is None or not seen:
         return Saving()
-    profiled_ns = step.profiled_median_ns or step.median_ns
     shortest_ns = length_ns(facts.graph, _shortened(facts, remaining))
     saved = sum(share * (1 - remaining[name]) for name, share in seen.items())
-    share = min(saved, max(0.0, 1 - shortest_ns / profiled_ns))
+    share = min(saved, max(0.0, 1 - shortest_ns / step.profiled_ns))
     return Saving(round(share * step.median_ns), share, "modelled")
 
 

@@ -12,12 +12,21 @@ from graphlens.ir.graph import topological_order
 from graphlens.ir.run import OpTiming
 
 
-def weights_ns(timings: Mapping[str, OpTiming]) -> Mapping[str, int]:
+def weights_ns(timings: Mapping[str, OpTiming], by_turns: bool = False) -> Mapping[str, int]:
     """Return the op times that may be added up along a path: those of the profile, never those of the replay.
 
     Loop timings of the replay are inflated several times; a path that added them would be longer than the step.
+
+    Parameters
+    ----------
+    by_turns
+        Steps do different work by turns: an op counts for the part of them in which it runs, and the path is that of
+        the mean step.  An optimizer that runs in every fourth would make it longer than most of the steps.
     """
-    return {name: timing.self_ns for name, timing in timings.items() if timing.source != "replay"}
+    known = {name: timing for name, timing in timings.items() if timing.source != "replay"}
+    if not by_turns:
+        return {name: timing.self_ns for name, timing in known.items()}
+    return {name: round(timing.self_ns * min(1.0, timing.calls_per_step)) for name, timing in known.items()}
 
 
 def critical_path(graph: nx.MultiDiGraph, weights: Mapping[str, int]) -> CriticalPath | None:
@@ -39,7 +48,7 @@ def on_scale(path: CriticalPath | None, step: StepTime | None) -> CriticalPath |
     """Return the path as a part of the step that is shown: ops are timed with the profiler, the step without it."""
     if path is None or step is None or not step.profiled_median_ns:
         return path
-    share = min(1.0, path.ns / step.profiled_median_ns)
+    share = min(1.0, path.ns / step.profiled_ns)
     return replace(path, ns=round(share * step.median_ns))
 
 

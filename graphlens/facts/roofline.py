@@ -114,5 +114,4 @@ def _own_ns(facts: Facts, timing: OpTiming) -> int:
     """
     if facts.step is None or timing.wall_share is None:
         return timing.self_ns
-    step_ns = facts.step.profiled_median_ns or facts.step.median_ns
-    return min(timing.self_ns, round(timing.wall_share * step_ns))
+    return min(timing.self_ns, round(timing.wall_share * facts.step.profiled_ns))

@@ -273,6 +273,11 @@ class StepTime:
     kinds: tuple[StepKind, ...] = ()
     period_ns: int | None = None
 
+    @property
+    def profiled_ns(self) -> int:
+        """The step that the times of ops are parts of: with the profiler, and the mean where steps differ by turns."""
+        return self.mean_ns or self.profiled_median_ns or self.median_ns
+
 
 @dataclass(frozen=True, slots=True)
 class GraphSize:
