@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Quantizing a Keras model to int8 makes it several times slower on a CPU, and does not shrink its products.
+# Quantizing a Keras model to int8 makes it several times slower on a CPU.
 #
 # One would guess: model.quantize("int8") makes dense layers faster, or at worst no faster.
 #
-# What happens: the product of int8 operands becomes a BatchMatMulV3 (int8, int8 -> int32), for which TensorFlow's CPU
-# has only a generic kernel without vector instructions of that kind; the float32 layer had a fused one. Around it
-# come the ops that scale and round the input in each call.
+# What happens: the product of int8 operands becomes a BatchMatMulV3 (int8, int8 -> int32), which is slower than the
+# float32 product that it replaces and takes no part in its fusion with bias and activation. Around it come the ops
+# that scale and round the input in each call.
 #
 # Why it matters: fewer bytes and narrower numbers, and the step takes four to five times as long; a model of
-# cost by bytes or by FLOPs predicts the opposite. The kernel's type is the same for both, only T tells.
+# cost by bytes or by FLOPs predicts the opposite.
 #
 # TensorFlow 2.21.0, Keras 3.15.1; the same with TF_ENABLE_ONEDNN_OPTS=0 and 1.
 #
