@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A tf.function called with 2 and then with 2.0 (or with 1 and then True) answers with the trace of the first.
+# A tf.function called with 2 and then with 2.0 answers with the trace of the first.
 #
 # One would guess: Python arguments of a tf.function are part of the signature with their type; another type means
 # another trace.

@@ -62,7 +62,7 @@ def record(number, **levels):
 
 x = tf.random.normal([64, 64])
 step(x)
-settings = [{}, {"host_tracer_level": 0}, {"host_tracer_level": 1}, {"host_tracer_level": 3}, {"python_tracer_level": 1},
+settings = [{}, *[{"host_tracer_level": level} for level in (0, 1, 3)], {"python_tracer_level": 1},
             {"device_tracer_level": 0}]
 seen = [record(number, **levels) for number, levels in enumerate(settings)]
 for levels, (events, python) in zip(settings, seen):
