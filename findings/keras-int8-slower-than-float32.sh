@@ -7,13 +7,13 @@
 # float32 product that it replaces and takes no part in its fusion with bias and activation. Around it come the ops
 # that scale and round the input in each call.
 #
-# Why it matters: fewer bytes and narrower numbers, and the step takes four to five times as long; a model of
-# cost by bytes or by FLOPs predicts the opposite.
+# Why it matters: fewer bytes and narrower numbers, and the step takes four times as long and more (up to 17 on a
+# busy machine); a model of cost by bytes or by FLOPs predicts the opposite.
 #
 # TensorFlow 2.21.0, Keras 3.15.1; the same with TF_ENABLE_ONEDNN_OPTS=0 and 1.
 #
 # Seen on 2026-11-28 (Linux x86-64, 2 cores, Python 3.11):
-#   float32 6.4 ms, int8 108.8 ms: 17.1 times as long; products [('BatchMatMulV3', 'int8', 'int8'), ('BatchMatMulV3', 'int8', 'int8')]
+#   float32 5.8 ms, int8 26.8 ms: 4.6 times as long; products [('BatchMatMulV3', 'int8', 'int8'), ('BatchMatMulV3', 'int8', 'int8')]
 set -euo pipefail
 
 work=$(mktemp -d)
