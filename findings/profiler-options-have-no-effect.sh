@@ -4,8 +4,8 @@
 # One would guess: ProfilerOptions(host_tracer_level=0) records no events of the host, level 1 fewer than level 3, and
 # python_tracer_level=1 adds the calls of Python functions, as the documentation of the class says.
 #
-# What happens: on a CPU the profile of the same program has the same events (but for one or two), with each level of each
-# tracer; no Python function is in it.
+# What happens: on a CPU the profile of the same program has the same events (but for one or two), with each level of
+# each tracer; no Python function is in it.
 #
 # Why it matters: a recording cannot be made lighter, or richer by Python frames, this way: who needs Python lines has
 # to record them by other means, and "recorded with the Python tracer" is no promise.
