@@ -184,6 +184,6 @@ def test_the_ledger_of_a_real_gpu_profile_sums_to_its_step():
     facts = bert()
     assert sum(row.ns for row in facts.ledger) == facts.step.median_ns
     assert facts.quality.join_rate is None
-    assert facts.quality.reasons[0].startswith("no graph was given")
+    assert any(reason.startswith("no graph was given") for reason in facts.quality.reasons)
     kernels = sum(row.self_ns for row in facts.op_rows if row.timing == "kernel")
     assert kernels == sum(device.kernel_ns for device in facts.devices), "all kernels lie in the one step"

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from graphlens.facts.device_time import Windows
 from graphlens.facts.devices import merged
 from graphlens.facts.hosts import has_own_steps
+from graphlens.facts.steps import FEWEST_STEPS_TO_DROP_FIRST, length_ns
 from graphlens.ir.instructions import module_names
 from graphlens.ir.roles import BY_IMPORTANCE, Role
 from graphlens.ir.run import NO_RUN, STEP_MARKER, KernelEvent, OpEvent, Profile, Run, Span, Window, host_of_thread
@@ -409,6 +410,9 @@ def _notes(profile: Profile, program: ProgramRuns, nodes: _Nodes) -> Iterator[st
             else "counts as a step: no other was seen"
         )
         yield f"the call in which the function was traced or compiled ({first}) {counts}"
+    if len(program.steps) >= FEWEST_STEPS_TO_DROP_FIRST:
+        first = format_ns(length_ns(program.steps[0]))
+        yield f"of {len(program.steps)} steps the first ({first}) is left out: first ones are often slower"
     yield from _around(profile, program)
     if any(_is_even(profile.runs[position].iterations) for position in program.runs):
         yield EVEN

@@ -117,7 +117,8 @@ def _graded(numbers: Quality, missing: Sequence[str]) -> Quality:
     grade: Literal["good", "fair", "poor"] = (
         "poor" if any(poor for poor, _ in verdicts) else "fair" if verdicts else "good"
     )
-    reasons = tuple(words for _, words in verdicts) or ("every check of the measurement passed",)
+    weightiest_first = sorted(verdicts, key=lambda verdict: not verdict[0])
+    reasons = tuple(words for _, words in weightiest_first) or ("every check of the measurement passed",)
     return replace(numbers, grade=grade, reasons=reasons)
 
 
