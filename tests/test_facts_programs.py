@@ -15,7 +15,7 @@ from graphlens.ir.document import to_json
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Graph
 from graphlens.ir.program import Program
-from graphlens.ir.run import STEP_MARKER, OpEvent, Profile, Run, Span, Window
+from graphlens.ir.run import SESSION, STEP_MARKER, OpEvent, Profile, Run, Span, Window
 from graphlens.ir.sketch import sketch
 from graphlens.pipeline.choosing import choose
 from graphlens.pipeline.judge import judge
@@ -91,7 +91,9 @@ def test_roles_are_told_by_name_and_by_what_ran() -> None:
         "__inference_signature_wrapper___call___69": "predict",
         "__inference_initialize_variables_3": "initialization",
         "__inference_my_step_3": "step",
+        "__inference_one_step_on_data_10346": "eval",  # `test_on_batch`; that which predicts is never called by itself
         "Iterator::Root::Map": "dataset",
+        "Iterator": "dataset",
         TEST: "eval",
     }
     for name, role in names.items():
@@ -104,6 +106,22 @@ def test_runs_without_a_name_are_of_one_program_when_they_run_the_same_ops() -> 
     ops = [op(f"{scope}/{name}:Relu", run, 0, 10) for run, scope in enumerate("aab") for name in "xyz"]
     found = programs_of(Profile(ops=tuple(ops), runs=tuple(Run("", 10 * n, 10 * n + 9, 1) for n in range(3)))).all
     assert sorted(len(one.runs) for one in found) == [1, 2]
+
+
+def test_what_a_session_fetches_for_different_ends_are_different_programs() -> None:
+    """A session trains in one thread, and fills its queue in another."""
+    runs = tuple(Run(SESSION, 10 * n, 10 * n + 9, n % 2) for n in range(6))
+    ops = [op(f"{'enqueue' if n % 2 else name}:Op", n, 10 * n, 10 * n + 9) for n in range(6) for name in ("a", "b")]
+    found = programs_of(Profile(ops=tuple(ops), runs=runs)).all
+    assert [(one.name, len(one.runs)) for one in found] == [
+        ("Session.run (2 ops, a among them)", 3),
+        ("Session.run (1 ops, enqueue among them)", 3),
+    ]
+    unseen = Run(SESSION, 60, 69, 0)  # all that it ran was too cheap to be written down
+    (alone,) = programs_of(Profile(ops=(op("a:Op", 0, 0, 9),), runs=(runs[0], unseen))).all
+    assert (alone.name, len(alone.runs)) == (SESSION, 2)
+    (alone,) = programs_of(Profile(ops=tuple(event for event in ops if not event.run % 2), runs=runs[:1])).all
+    assert alone.name == SESSION
 
 
 def test_a_name_in_python_has_neither_prefix_nor_number() -> None:
@@ -140,6 +158,16 @@ def test_the_call_in_which_the_function_was_traced_is_told_apart() -> None:
     )
 
 
+def test_a_program_that_was_only_traced_gives_way_to_one_that_ran_again() -> None:
+    retraced = recorded(Run("__inference_f_1", 0, 90, 1, traced=True), Run("__inference_f_2", 90, 99, 1))
+    assert steps(retraced) == [(90, 99)]
+
+
+def test_nothing_is_told_apart_from_steps_that_were_all_traced() -> None:
+    (note,) = programs_of(recorded(Run(TRAIN, 0, 90, 1, traced=True))).notes
+    assert "apart" not in note
+
+
 def test_the_iterations_of_a_run_are_its_steps() -> None:
     loop = Run(TRAIN, 0, 100, 1, elements=2, iterations=(Window(10, 50), Window(50, 90)))
     assert steps(recorded(loop)) == [(10, 50), (50, 90)]
@@ -158,6 +186,33 @@ def test_a_mark_around_a_call_is_the_step() -> None:
 def test_a_mark_around_several_steps_is_none() -> None:
     loop = Run(TRAIN, 5, 95, 1, elements=2, iterations=(Window(5, 50), Window(50, 95)))
     assert steps(recorded(loop, steps=(Span("Profiled batch", 0, 100, 1),))) == [(5, 50), (50, 95)]
+
+
+def test_calls_that_are_marked_together_are_one_step() -> None:
+    marks = (Span("train", 0, 95, 1, 1),)
+    judged = programs_of(replace(trained_and_tested(), steps=marks)).judged
+    assert judged is not None
+    assert (len(judged.steps), judged.count) == (1, 1)
+
+
+def test_of_marks_within_marks_those_that_hold_one_step_count() -> None:
+    runs = [Run(TRAIN, 10 * n, 10 * n + 8, 1) for n in range(4)]
+    inner = [Span("batch", 10 * n, 10 * n + 9, 1, n) for n in range(4)]
+    epochs = [Span("epoch", 0, 20, 1, 0), Span("epoch", 20, 40, 1, 1)]
+    assert steps(recorded(*runs, steps=(*inner, *epochs))) == [(0, 9), (10, 19), (20, 29), (30, 39)]
+
+
+def test_a_mark_within_the_mark_of_one_step_is_a_part_of_it() -> None:
+    parts = [Span("forward", 10 * n + 1, 10 * n + 5, 1, n) for n in range(2)]
+    whole = [Span("train", 10 * n, 10 * n + 9, 1, n) for n in range(2)]
+    runs = [Run(TRAIN, 10 * n + 2, 10 * n + 8, 1) for n in range(2)]
+    assert steps(recorded(*runs, steps=(*parts, *whole))) == [(0, 9), (10, 19)]
+
+
+def test_steps_of_validation_that_are_marked_under_another_name_are_none_of_training() -> None:
+    runs = [Run("__inference_f_1", 10 * n, 10 * n + 8, 1) for n in range(4)]
+    marks = [Span(f"{'train' if n < 3 else 'test'} {n}", 10 * n, 10 * n + 9, 1, n) for n in range(4)]
+    assert steps(recorded(*runs, steps=tuple(marks))) == [(0, 9), (10, 19), (20, 29)]
 
 
 def test_what_else_was_called_in_a_mark_is_part_of_the_step() -> None:

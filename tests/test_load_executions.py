@@ -5,9 +5,13 @@ The profiles are written event by event, in the order in which XLA:CPU was seen 
 
 from __future__ import annotations
 
+from collections import Counter
+
 from test_load_xplane import HostPlane
 
-from graphlens.ir.run import Profile
+from graphlens.ir.run import NO_RUN, OpEvent, Profile, Span
+from graphlens.loaders.host_executions import EXECUTION, assemble
+from graphlens.loaders.host_executions import Compiled as Seen
 
 MODULE = "a_inference_f_68__.1"
 POOL = 7  # a thread of the pool, which runs on while the caller waits
@@ -167,3 +171,20 @@ def test_a_module_that_is_the_only_one_of_its_name_has_no_number():
     plane = Compiled()
     plane.event("dot.1", us(10), us(800), hlo_op="dot.1", hlo_module="m", program_id=7)
     assert [kernel.hlo_module for kernel in plane.read().kernels] == ["m"]
+
+
+def test_executions_that_no_op_called_do_not_look_at_all_ops_before_them():
+    """The first op of the thread is long over: whoever looks at all of them again for each execution never ends."""
+    seen = Counter[str]()
+
+    class Op(OpEvent):
+        @property
+        def end_ns(self):
+            seen[self.node] += 1
+            return self[3]
+
+    ops = [Op(f"op{number}", "Relu", 10 * number, 10 * number + 5, 5, 1) for number in range(300)]
+    executions = [Span(EXECUTION, 10 * number + 6, 10 * number + 9, 1) for number in range(300)]
+    placed, _ = assemble(Seen(executions=executions), ops, lambda _: NO_RUN)
+    assert {span.name for span in placed} == {""}
+    assert max(seen.values()) < 10

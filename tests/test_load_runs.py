@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from load_helpers import HostPlane
 
-from graphlens.ir.run import NO_RUN, Profile
+from graphlens.ir.run import NO_RUN, Profile, Run, Span
+from graphlens.loaders.host_runs import Around
 
 ORIGIN_NS = 1000  # what the times of a `HostPlane` count from
 POOL = 7  # a thread of the executor
@@ -88,6 +89,14 @@ def test_python_may_prepare_a_call_by_another_one():
     profile = host.event("EagerExecute", 120, 190, eager_op="__inference_step_7", is_func=1).read()
     assert spans(profile) == [("__inference_initialize_variables_4", 10, 30), ("__inference_step_7", 0, 200)]
     assert [run.traced for run in profile.runs] == [False, True]
+
+
+def test_what_a_server_of_the_same_process_executes_for_a_call_is_part_of_it():
+    host = Host().call("__inference_f_9", 0, 100)  # the coordinator only asks for it
+    host.event("EagerExecute", 20, 80, thread=5, eager_op="__inference_f_9", is_func=1).launch(25, -7, thread=5)
+    profile = host.executed(30, 70, -7, "a:MatMul").read()
+    assert spans(profile) == [("__inference_f_9", 0, 100)]
+    assert programs_of_ops(profile) == ["__inference_f_9"]
 
 
 def test_a_call_in_which_xla_compiles_is_told_apart():
@@ -208,6 +217,26 @@ def test_a_loop_within_an_iteration_divides_nothing():
     assert windows(host.read()) == [(0, 60), (60, 160)]
 
 
+def test_a_loop_within_an_iteration_is_no_reason_to_count_fewer():
+    """Its ops run in iterations of their own numbers: those of the loop that are beyond them did no less."""
+    host = looping(8)
+    for number in range(8):
+        host.executed(10 + 100 * number, 12 + 100 * number, 4, "while/a:Less", iteration=number)
+        for inner in range(5):
+            ops = ("while/inner/b:MatMul", "while/inner/c:Tanh", "while/inner/d:Tanh")
+            start_ns = 12 + 100 * number + 18 * inner
+            host.executed(start_ns, start_ns + 18, 4, *ops, iteration=inner)
+        host.executed(102 + 100 * number, 110 + 100 * number, 4, "while/e:Sum", iteration=number)
+    assert windows(host.read()) == [(0, 110), *((10 + 100 * n, 110 + 100 * n) for n in range(1, 8))]
+
+
+def test_an_inner_loop_that_takes_the_elements_is_divided_by_its_own_ops():
+    host = looping(6)
+    for number in range(6):
+        host.executed(10 + 100 * number, 110 + 100 * number, 4, "while/inner/a:MatMul", iteration=number % 3)
+    assert windows(host.read()) == [(0, 110), *((10 + 100 * n, 110 + 100 * n) for n in range(1, 6))]
+
+
 def test_the_copies_of_an_unrolled_loop_are_told_by_their_numbers():
     host = looping(3)
     for number, suffix in enumerate(("", "_2", "_4")):
@@ -261,3 +290,72 @@ def test_a_loop_that_tf_data_runs_is_divided_where_its_body_begins():
     ]
     assert programs_of_ops(profile) == ["__inference_f_9"] * 3  # the body of the loop is the function's
     assert {run.program for run in mapped} == {"ReduceIterator::Root::Prefetch::Scan::Map"}
+
+
+def test_a_reduction_within_the_pipeline_is_no_loop_of_the_function_around():
+    """The map of the pipeline reduces another dataset for each element, on a thread of its own."""
+    host = Host().call("__inference_f_9", 0, 400).launch(2, 4)
+    host.event("ReduceDatasetOp::DoCompute", 5, 390, thread=3, id=4)
+    for number in range(3):
+        start_ns = 50 + 100 * number
+        host.event("ReduceDatasetOp::DoCompute", start_ns, start_ns + 40, thread=8, id=-70 - number)
+        for inner in range(4):
+            inner_ns = start_ns + 2 + 8 * inner
+            host.event("ReduceIterator::Root", inner_ns, inner_ns + 6, thread=8)
+            host.event("InstantiatedCapturedFunction::Run", inner_ns + 1, inner_ns + 4, thread=8, id=-900 - inner)
+        host.event("ReduceIterator::Root::Prefetch::Scan", start_ns, start_ns + 90, thread=4)
+        host.event("InstantiatedCapturedFunction::Run", start_ns + 20, start_ns + 80, thread=4, id=-60 - number)
+    loop, *reduced = host.read().runs
+    between_ns = [(start - ORIGIN_NS, end - ORIGIN_NS) for start, end in loop.iterations]
+    assert between_ns == [(70, 170), (170, 270), (270, 330)]
+    assert {run.program for run in reduced} == {"ReduceIterator::Root"}
+
+
+def test_a_function_that_an_iterator_calls_while_it_is_made_is_one_of_the_dataset():
+    host = Host().event("InstantiatedCapturedFunction::Run", 5, 40, thread=3, id=-9).executed(6, 39, -9, "py:PyFunc")
+    assert spans(host.read()) == [("Iterator", 5, 40)]
+
+
+def test_a_moment_is_in_a_run_where_no_other_one_is_under_way():
+    around = Around([Run("f", 0, 100, 1), Run("g", 10, 20, 2), Run("g", 20, 30, 2), Run("h", 110, 120, 1)])
+    moments_ns = (-1, 0, 10, 20, 29, 30, 99, 100, 110, 120)
+    assert [around.only(time_ns) for time_ns in moments_ns] == [-1, 0, -1, -1, -1, 0, 0, -1, 3, -1]
+
+
+# -- damaged and large ones ----------------------------------------------------------------------------------------
+
+
+def test_an_event_that_ends_before_it_begins_takes_no_time():
+    host = Host().call("__inference_f_9", 0, 100).launch(5, -77).executed(20, 60, -77, "a:MatMul")
+    profile = host.event("b:Relu", 70, 30, thread=POOL).read()
+    (op,) = [op for op in profile.ops if op.node == "b"]
+    assert (op.end_ns - op.start_ns, op.self_ns) == (0, 0)
+
+
+def test_reading_takes_time_in_proportion_to_the_events(monkeypatch):
+    """Counted in looks at a span, which no busy machine changes: four times the calls are not 16 times the work."""
+
+    def looked_at(calls):
+        host = Host()
+        for number in range(calls):
+            start_ns = 100 * number
+            host.call("__inference_f_9", start_ns, start_ns + 90).launch(start_ns + 5, number + 1)
+            host.element(start_ns + 10, number + 1)
+            host.event("ReduceIterator::Root::Map", start_ns, start_ns + 90, thread=3)
+            host.event("InstantiatedCapturedFunction::Run", start_ns + 20, start_ns + 30, thread=3, id=-number - 2)
+            # What is launched again under the id of a run that is over.
+            host.launch(start_ns + 95, number + 1, thread=4)
+        count = 0
+        plain = Span.start_ns
+
+        def counted(span):
+            nonlocal count
+            count += 1
+            return plain.__get__(span)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Span, "start_ns", property(counted))
+            host.read()
+        return count
+
+    assert looked_at(400) < 6 * looked_at(100)

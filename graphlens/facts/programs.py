@@ -17,16 +17,31 @@ from graphlens.facts.hosts import has_own_steps
 from graphlens.facts.steps import FEWEST_STEPS_TO_DROP_FIRST, length_ns
 from graphlens.ir.instructions import module_names
 from graphlens.ir.roles import BY_IMPORTANCE, Role
-from graphlens.ir.run import NO_RUN, STEP_MARKER, KernelEvent, OpEvent, Profile, Run, Span, Window, host_of_thread
+from graphlens.ir.run import (
+    NO_RUN,
+    SESSION,
+    STEP_MARKER,
+    KernelEvent,
+    OpEvent,
+    Profile,
+    Run,
+    Span,
+    Window,
+    host_of_thread,
+)
 from graphlens.units import format_ns
 
 _FUNCTION_NAME = re.compile(r"^__(?:inference|forward|backward)_(?P<base>.*)_\d+$")
 _STAGE = re.compile(r"^(Reduce)?Iterator\b")
+_NUMBER = re.compile(r"\d+")
 _CLUSTER = re.compile(r"^cluster_\d|^XlaCluster|^jit_")
 _INITIALIZATION = re.compile(r"initializ|restore_variables|_creator$|_destroyer$", re.IGNORECASE)
-# How Keras 3 calls what it runs: train and test are both `multi_step_on_iterator`, and only the ops tell them apart.
-_EVAL = re.compile(r"test|eval|valid|multi_step_on_iterator", re.IGNORECASE)
-_PREDICT = re.compile(r"predict|one_step_on_data|multi_step_on_data|signature_wrapper|restored_function_body")
+# How Keras 3 calls what it runs: train and test are both `multi_step_on_iterator`, or `one_step_on_data` for a single
+# batch, and only the ops tell them apart.
+_EVAL = re.compile(r"test|eval|valid|multi_step_on_iterator|one_step_on_data", re.IGNORECASE)
+_PREDICT = re.compile(
+    r"predict|one_step_on_data_distributed|multi_step_on_data|signature_wrapper|restored_function_body"
+)
 _TRAINS = re.compile(r"gradient_tape/|(^|/)gradients/|:(\w*Grad|\w*Backprop\w*|(Resource)?(Sparse)?Apply[A-Z]\w*)$")
 
 WORK: Final[frozenset[Role]] = frozenset({"step", "predict", "eval"})
@@ -92,6 +107,11 @@ class ProgramRuns:
     share: float
     period_ns: int | None = None
 
+    @property
+    def only_traced(self) -> bool:
+        """Whether there was no other step than those in which it was traced: they are all that is known of it."""
+        return bool(self.traces) and self.count == len(self.steps)
+
 
 @dataclass(frozen=True, slots=True)
 class Programs:
@@ -132,7 +152,7 @@ def programs_of(profile: Profile | None, wanted: str | None = None) -> Programs:
         return Programs(tuple(found), None, profile if profile.steps else None, (NO_FUNCTION,))
     if is_our_own(profile):
         return Programs((first, *others), first, profile)
-    judged = replace(first, steps=_windows(profile, first, wanted is not None))
+    judged = _as_marked(profile, first, wanted is not None)
     return Programs(
         (judged, *others), judged, _of_program(profile, judged, others), tuple(_notes(profile, judged, nodes))
     )
@@ -212,28 +232,48 @@ def _runs_by_host(profile: Profile) -> Mapping[int, Sequence[int]]:
 
 
 def _by_name(profile: Profile, positions: Iterable[int], nodes: _Nodes) -> Mapping[str, list[int]]:
-    """Return the runs by program; those without a name are of one program when they run mostly the same ops."""
+    """Return the runs by program; those without a name of their own are of one when they run mostly the same ops.
+
+    A session that trains also fetches summaries, and fills its queues from other threads.
+    """
     named: dict[str, list[int]] = defaultdict(list)
-    nameless: list[tuple[frozenset[str], list[int]]] = []
+    nameless: list[int] = []
+    sessions: list[int] = []
     for position in positions:
-        run, ops = profile.runs[position], nodes.get(position, frozenset())
-        if run.program:
-            named[run.program].append(position)
-            continue
-        alike = next((runs for known, runs in nameless if _share_ops(known, ops)), None)
-        if alike is None:
-            nameless.append((ops, [position]))
-        else:
-            alike.append(position)
-    return {**named, **{_called_after(ops): runs for ops, runs in nameless if ops}}
+        name = profile.runs[position].program
+        (nameless if not name else sessions if name == SESSION else named[name]).append(position)
+    fetches = _by_ops(sessions, nodes)
+    if len(fetches) > 1:
+        named |= {f"{SESSION} {_by_example(ops)}": runs for ops, runs in fetches}
+    elif sessions:
+        named[SESSION] = sessions
+    others = {f"a function without a name {_by_example(ops)}": runs for ops, runs in _by_ops(nameless, nodes)}
+    return {**named, **others}
+
+
+def _by_ops(positions: Iterable[int], nodes: _Nodes) -> Sequence[tuple[frozenset[str], list[int]]]:
+    """Return runs of mostly the same ops, with the ops of the first one; runs of which no op is seen are left out."""
+    found: list[tuple[frozenset[str], list[int]]] = []
+    running: dict[str, list[int]] = defaultdict(list)  # op -> the groups whose first run has it
+    for position in positions:
+        ops = nodes.get(position, frozenset())
+        sharing = sorted({group for op in ops for group in running[op]})
+        alike = next((group for group in sharing if _share_ops(found[group][0], ops)), None)
+        if alike is not None:
+            found[alike][1].append(position)
+        elif ops:
+            for op in ops:
+                running[op].append(len(found))
+            found.append((ops, [position]))
+    return found
 
 
 def _share_ops(known: frozenset[str], ops: frozenset[str]) -> bool:
     return len(known & ops) >= _SAME_OPS * max(min(len(known), len(ops)), 1)
 
 
-def _called_after(ops: frozenset[str]) -> str:
-    return f"a function without a name ({len(ops)} ops, {min(ops).rpartition(':')[0]} among them)"
+def _by_example(ops: frozenset[str]) -> str:
+    return f"({len(ops)} ops, {min(ops).rpartition(':')[0]} among them)"
 
 
 def _nodes_by_run(profile: Profile) -> _Nodes:
@@ -342,10 +382,17 @@ def _ordered(programs: Iterable[ProgramRuns], wanted: str | None) -> list[Progra
     """Return the programs, the judged one first, then by importance and time."""
     ordered = sorted(programs, key=lambda one: (BY_IMPORTANCE.index(one.role), -one.busy_ns))
     work = [one for one in ordered if one.role in WORK]
-    first = max(work, key=lambda one: one.busy_ns) if work else next(iter(ordered), None)
+    first = _most_time(work) if work else next(iter(ordered), None)
     if wanted is not None:
         first = named(ordered, wanted) or first
     return ordered if first is None else [first, *(one for one in ordered if one is not first)]
+
+
+def _most_time(programs: Sequence[ProgramRuns]) -> ProgramRuns:
+    """Return the program with most time; one of which only the call that traced it was seen gives way to its like."""
+    most = max(programs, key=lambda one: one.busy_ns)
+    alike = [one for one in programs if one.role == most.role]
+    return max(alike, key=lambda one: (not one.only_traced, one.busy_ns))
 
 
 def named(programs: Sequence[ProgramRuns], wanted: str) -> ProgramRuns | None:
@@ -355,18 +402,53 @@ def named(programs: Sequence[ProgramRuns], wanted: str) -> ProgramRuns | None:
     return alike[0] if len(alike) == 1 else None
 
 
-def _windows(profile: Profile, program: ProgramRuns, asked_for: bool) -> tuple[Span, ...]:
-    """Return the steps to judge: as marked in the profile, where a mark holds one run of the program or more."""
+def _as_marked(profile: Profile, program: ProgramRuns, asked_for: bool) -> ProgramRuns:
+    """Return the program with its steps as marked in the profile, where a mark holds one run of it or more."""
     runs = [profile.runs[position] for position in program.runs]
     if not profile.steps or any(run.iterations for run in runs):
-        return program.steps
+        return program
     starts_ns = sorted(run.start_ns for run in runs)
     traced_ns = sorted(run.start_ns for run in runs if run.traced)
-    marked = [mark for mark in profile.steps if _begins_in(starts_ns, mark)]
+    marked = _of_one_kind(_apart([mark for mark in profile.steps if _begins_in(starts_ns, mark)]))
+    if not marked or (asked_for and len(marked) != program.count):
+        return program
     usual = [mark for mark in marked if not _begins_in(traced_ns, mark)]
-    if asked_for and len(marked) != program.count:
-        return program.steps
-    return tuple(usual or marked) or program.steps
+    return replace(program, steps=tuple(usual or marked), count=len(marked))
+
+
+def _apart(marks: Sequence[Span]) -> Sequence[Span]:
+    """Return marks of which none lies within another: one that holds several is no step but, say, an epoch of them."""
+    threads: dict[int, list[Span]] = defaultdict(list)
+    for mark in marks:
+        threads[mark.thread].append(mark)
+    kept = [mark for own in threads.values() for mark in _apart_on_thread(own)]
+    return sorted(kept, key=lambda mark: mark.start_ns)
+
+
+def _apart_on_thread(marks: Iterable[Span]) -> Iterator[Span]:
+    ordered = sorted(marks, key=lambda mark: (mark.start_ns, -mark.end_ns))
+    around: list[int | None] = []
+    opened: list[int] = []
+    for index, mark in enumerate(ordered):
+        while opened and ordered[opened[-1]].end_ns <= mark.start_ns:
+            opened.pop()
+        around.append(opened[-1] if opened else None)
+        opened.append(index)
+    held = Counter(around)
+    is_divided: list[bool] = []
+    for index, outer in enumerate(around):
+        is_apart = outer is None or is_divided[outer]
+        is_divided.append(is_apart and held[index] > 1)
+        if is_apart and held[index] <= 1:
+            yield ordered[index]
+
+
+def _of_one_kind(marks: Sequence[Span]) -> Sequence[Span]:
+    """Return the marks of the name under which most time was spent: training and validation are marked apart."""
+    names: dict[str, list[Span]] = defaultdict(list)
+    for mark in marks:
+        names[_NUMBER.sub("", mark.name)].append(mark)
+    return max(names.values(), key=lambda own: sum(mark.end_ns - mark.start_ns for mark in own), default=[])
 
 
 def _begins_in(starts_ns: Sequence[int], span: Span) -> bool:

@@ -64,7 +64,9 @@ def split_loops(table: RunTable, ops: Mapping[int, Sequence[LoopOp]]) -> None:
             count = _working(_in_bodies(within, bodies), len(bodies))
             windows = _between_starts(bodies[:count], run)
         else:
-            count = _working(within, run.elements or 0)
+            count = run.elements or 0
+            within = _of_the_loop(within, count)
+            count = _working(within, count)
             windows = (
                 _between_ends(_once_in_each(within, count), run)
                 or _between_ends(_once_in_copies(within, count), run)
@@ -102,6 +104,18 @@ def _working(ops: Iterable[LoopOp], count: int) -> int:
             break
         count -= 1
     return count
+
+
+def _of_the_loop(ops: Sequence[LoopOp], count: int) -> Sequence[LoopOp]:
+    """Return the ops of a loop of ``count`` iterations without those of loops within it, which count on their own.
+
+    Those run in an iteration of the same number again and again.  Where what is left does not run in ``count``
+    iterations, it is an inner loop that takes the elements.
+    """
+    ran = Counter((op.node, op.iteration) for op in ops)
+    again = {node for (node, _), times in ran.items() if times > 1}
+    once = [op for op in ops if op.node not in again]
+    return once if len({op.iteration for op in once}) >= count else ops
 
 
 def _in_bodies(ops: Iterable[LoopOp], bodies: Sequence[Span]) -> Iterator[LoopOp]:

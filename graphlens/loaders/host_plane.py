@@ -15,9 +15,9 @@ from graphlens.loaders.events import Events
 from graphlens.loaders.host_executions import END_OF_THUNK, EXECUTION, Compiled, Thunk, assemble
 from graphlens.loaders.host_loops import Element, LoopOp
 from graphlens.loaders.host_runs import Seen
+from graphlens.loaders.planes import PS_PER_NS, end_ps
 
 HOST_PLANE: Final = "/host:CPU"
-PS_PER_NS: Final = 1000
 
 _EXECUTOR = "ExecutorState::Process"
 _ASYNC_START = "ExecutorState::ProcessAsync::Start"
@@ -213,7 +213,7 @@ class _PlaneReader:
             if kind in (_OP, _ASYNC_DONE, _EXECUTOR, EXECUTION):
                 start_ps = event.offset_ps
                 number = len(executors) if kind == _EXECUTOR else _NO_EXECUTOR
-                nesting.append((start_ps, -start_ps - event.duration_ps, name, number))
+                nesting.append((start_ps, -end_ps(event), name, number))
             if kind == _CAPTURED:
                 captured.append(event)
             elif kind != _OP:
@@ -339,9 +339,7 @@ class _PlaneReader:
 
 
 def _span(place: _Place, event: Any, name: str, step_id: Any = 0, iteration: Any = 0) -> Span:
-    start_ps = event.offset_ps
-    end_ps = start_ps + event.duration_ps
-    return Span(name, place.ns(start_ps), place.ns(end_ps), place.thread, _int(step_id), _int(iteration))
+    return Span(name, place.ns(event.offset_ps), place.ns(end_ps(event)), place.thread, _int(step_id), _int(iteration))
 
 
 def _op_events(place: _Place, nesting: list[_Nested], run_of: Sequence[int]) -> Iterator[tuple[OpEvent, int]]:

@@ -7,15 +7,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Final
+from typing import Final, NamedTuple
 
-from graphlens.ir.run import NO_RUN, Run, Span
+from graphlens.ir.run import NO_RUN, SESSION, Run, Span
 
 GRAPH_RUNNER: Final = -1  # the step id under which TensorFlow folds constants and runs graphs of its own: no step
-SESSION: Final = "Session.run"  # what a session executes has no function's name; this is what the user calls
 TRACED: Final = "traced"  # how the text begins by which Python's call of a function says that it was traced
 
 _LOOP_OF_A_REDUCTION: Final = "ReduceIterator::"  # how the stages of a loop over a dataset are called
+_BODY_OF_A_LOOP: Final = "::Scan"  # AutoGraph makes a loop over a dataset a scan, which is then reduced
+_ITERATOR: Final = "Iterator"  # what calls a function while it is made, and is no stage yet
 _LEVEL: Final = "::"
 
 
@@ -101,20 +102,56 @@ def _add_called(table: RunTable, seen: Seen) -> None:
     """Add the executions of functions, and tell by the launches within them under which ids they execute."""
     launches = by_thread(seen.launches)
     compiled = sorted(span.start_ns for span in seen.compilations)
-    for function, call in _with_calls(seen.calls, seen.functions):
+    called = [
+        _Called(function, call, tuple(within(launches.get(function.thread, ()), function)))
+        for function, call in _with_calls(seen.calls, seen.functions)
+    ]
+    for function, call, launched in _without_servers(called):
         traced = call.name.startswith(TRACED) or _any_within(compiled, call)
         position = table.add(Run(function.name, call.start_ns, call.end_ns, call.thread, traced=traced))
-        for launch in within(launches.get(function.thread, ()), function):
+        for launch in launched:
             table.executes(position, launch.step_id, launch.start_ns)
+
+
+class _Called(NamedTuple):
+    """An execution of a function, the call around it, and what it launched."""
+
+    function: Span
+    call: Span
+    launched: tuple[Span, ...]
+
+
+def _without_servers(called: Sequence[_Called]) -> Iterator[_Called]:
+    """Yield the executions; what a server of the same process executed for one of them is part of that one."""
+    served: dict[str, list[_Called]] = defaultdict(list)
+    for one in sorted(called, key=lambda one: one.function.start_ns):
+        if one.launched:
+            served[one.function.name].append(one)
+    asked = {
+        id(one): found for one in called if not one.launched and (found := _served(one, served[one.function.name]))
+    }
+    servers = {id(found) for found in asked.values()}
+    for one in called:
+        if id(one) not in servers:
+            yield one._replace(launched=asked[id(one)].launched) if id(one) in asked else one
+
+
+def _served(one: _Called, others: Sequence[_Called]) -> _Called | None:
+    """Return what another thread executed meanwhile for an execution that launched nothing itself."""
+    index = bisect_left(others, one.function.start_ns, key=lambda other: other.function.start_ns)
+    found = others[index] if index < len(others) else None
+    if found is None or found.function.end_ns > one.function.end_ns or found.function.thread == one.function.thread:
+        return None
+    return found
 
 
 def _with_calls(calls: Iterable[Span], functions: Iterable[Span]) -> Iterator[tuple[Span, Span]]:
     """Yield each execution with Python's call around it; one call may prepare several, of which the last is its own."""
-    by_thread: dict[int, list[tuple[int, int, bool, Span]]] = defaultdict(list)
+    threads: dict[int, list[tuple[int, int, bool, Span]]] = defaultdict(list)
     for is_function, spans in ((False, calls), (True, functions)):
         for span in spans:
-            by_thread[span.thread].append((span.start_ns, -span.end_ns, is_function, span))
-    for items in by_thread.values():
+            threads[span.thread].append((span.start_ns, -span.end_ns, is_function, span))
+    for items in threads.values():
         around = list(_outermost_calls(sorted(items)))
         last = {id(call): index for index, (_, call) in enumerate(around) if call is not None}
         for index, (function, call) in enumerate(around):
@@ -149,19 +186,42 @@ def _add_sessions(table: RunTable, seen: Seen) -> None:
 
 def _add_loops(table: RunTable, seen: Seen) -> None:
     """Note what tf.data executes as the body of a loop: the outermost stage of a reduction that calls a function."""
-    in_order = sorted(filter(_is_of_a_reduction, seen.captured), key=lambda span: span.start_ns)
-    for reduction in seen.reductions:
+    own, elsewhere = _called_by_reductions(seen)
+    for index, reduction in enumerate(seen.reductions):
         position = table.at(reduction.step_id, reduction.start_ns)
-        called = list(within(in_order, reduction))
+        if position == NO_RUN:
+            continue
+        called = own.get(index) or list(within(elsewhere, reduction))
         outermost = min((span.name.count(_LEVEL) for span in called), default=0)
         for span in called:
-            if position != NO_RUN and span.name.count(_LEVEL) == outermost:
+            if span.name.count(_LEVEL) == outermost:
                 table.loops[position].append(span)
                 table.executes(position, span.step_id, span.start_ns)
 
 
-def _is_of_a_reduction(span: Span) -> bool:
-    return span.name.startswith(_LOOP_OF_A_REDUCTION)
+def _called_by_reductions(seen: Seen) -> tuple[Mapping[int, Sequence[Span]], Sequence[Span]]:
+    """Return what each reduction called on its own thread, and which loop bodies ran on the threads of stages below.
+
+    A pipeline may reduce a dataset for each element: that is done while the loop over the elements runs, and by another
+    thread.
+    """
+    threads: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for index, reduction in enumerate(seen.reductions):
+        threads[reduction.thread].append((reduction.start_ns, index))
+    for begun in threads.values():
+        begun.sort()
+    own: dict[int, list[Span]] = defaultdict(list)
+    elsewhere: list[Span] = []
+    for span in seen.captured:
+        if not span.name.startswith(_LOOP_OF_A_REDUCTION):
+            continue
+        begun = threads.get(span.thread, [])
+        last = bisect_right(begun, (span.start_ns, len(seen.reductions))) - 1
+        if last >= 0 and span.start_ns < seen.reductions[begun[last][1]].end_ns:
+            own[begun[last][1]].append(span)
+        elif span.name.endswith(_BODY_OF_A_LOOP):
+            elsewhere.append(span)
+    return own, sorted(elsewhere, key=lambda span: span.start_ns)
 
 
 def _add_captured(table: RunTable, seen: Seen) -> None:
@@ -176,19 +236,22 @@ def _add_captured(table: RunTable, seen: Seen) -> None:
 def _add_launched(table: RunTable, seen: Seen) -> None:
     """Add what was launched by nobody that is seen: by another language, or by a call that the profile cut off."""
     cut_off = bool(seen.functions or seen.sessions)
+    captured: dict[int, list[Span]] = defaultdict(list)
+    for span in seen.captured:
+        captured[span.step_id].append(span)
     for launch in sorted(seen.launches, key=lambda span: span.start_ns):
         known = table.at(launch.step_id, launch.start_ns)
-        if known == NO_RUN or not _may_still_run(table.runs[known], launch, seen):
+        if known == NO_RUN or not _may_still_run(table.runs[known], launch, captured):
             position = table.add(
                 Run("", launch.start_ns, launch.end_ns, launch.thread, launch.step_id, whole=not cut_off)
             )
             table.executes(position, launch.step_id, launch.start_ns)
 
 
-def _may_still_run(run: Run, launch: Span, seen: Seen) -> bool:
+def _may_still_run(run: Run, launch: Span, captured: Mapping[int, Sequence[Span]]) -> bool:
     """Tell whether a launch is part of a run: a function that another one calls is launched under the same id."""
     return launch.start_ns < run.end_ns or any(
-        span.step_id == launch.step_id and span.start_ns <= launch.start_ns < span.end_ns for span in seen.captured
+        span.start_ns <= launch.start_ns < span.end_ns for span in captured.get(launch.step_id, ())
     )
 
 
@@ -238,29 +301,37 @@ def named_after_stages(calls: Iterable[Span], stages: Iterable[Span]) -> Iterato
             below = opened.pop().name
         if is_call:
             above = below.rpartition(_LEVEL)[0] if below.count(_LEVEL) > 1 else below
-            yield span._replace(name=opened[-1].name if opened else above)
+            yield span._replace(name=(opened[-1].name if opened else above) or _ITERATOR)
         else:
             opened.append(span)
 
 
 class Around:
-    """Finds the one run with a call around it, of a function or session, that a moment lies in."""
+    """Finds the one run with a call around it, of a function or session, that a moment lies in.
+
+    ``since_ns`` are the moments at which that changes; from each on ``running`` holds how many runs are under way, and
+    the sum of their positions, which is that of the run where there is one.
+    """
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        called = [(run.start_ns, run.end_ns, position) for position, run in enumerate(runs) if _is_called(run)]
-        self.runs = sorted(called)
-        self.starts_ns = [start_ns for start_ns, _, _ in self.runs]
-        self.longest_ns = max((end_ns - start_ns for start_ns, end_ns, _ in self.runs), default=0)
+        changes: dict[int, tuple[int, int]] = defaultdict(lambda: (0, 0))
+        for position, run in enumerate(runs):
+            if _is_called(run):
+                for time_ns, sign in ((run.start_ns, 1), (run.end_ns, -1)):
+                    count, positions = changes[time_ns]
+                    changes[time_ns] = count + sign, positions + sign * position
+        self.since_ns = sorted(changes)
+        self.running: list[tuple[int, int]] = []
+        count, positions = 0, 0
+        for time_ns in self.since_ns:
+            count, positions = count + changes[time_ns][0], positions + changes[time_ns][1]
+            self.running.append((count, positions))
 
     def only(self, time_ns: int) -> int:
         """Return its position; ``NO_RUN`` where there is none, or several overlap."""
-        first = bisect_right(self.starts_ns, time_ns - self.longest_ns - 1)
-        found = [
-            position
-            for _, end_ns, position in self.runs[first : bisect_right(self.starts_ns, time_ns)]
-            if end_ns > time_ns
-        ]
-        return found[0] if len(found) == 1 else NO_RUN
+        index = bisect_right(self.since_ns, time_ns) - 1
+        count, position = self.running[index] if index >= 0 else (0, NO_RUN)
+        return position if count == 1 else NO_RUN
 
 
 # -- spans ---------------------------------------------------------------------------------------------------------

@@ -21,7 +21,12 @@ class Place(NamedTuple):
 
     def span_ns(self, event: Any) -> tuple[int, int]:
         """Return when an event of the line begins and ends."""
-        return self.ns(event.offset_ps), self.ns(event.offset_ps + event.duration_ps)
+        return self.ns(event.offset_ps), self.ns(end_ps(event))
+
+
+def end_ps(event: Any) -> int:
+    """Return where an event ends within its line; one of a damaged profile that ends before it begins takes no time."""
+    return int(event.offset_ps) + max(0, int(event.duration_ps))
 
 
 def stat_names(plane: Any) -> Mapping[int, str]:

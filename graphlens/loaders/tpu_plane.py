@@ -22,7 +22,7 @@ from graphlens.ir.run import NO_RUN, CopyDirection, CopyEvent, DeviceEvent, Inst
 from graphlens.loaders.annotations import made_of, split_op
 from graphlens.loaders.events import Events
 from graphlens.loaders.hlo import Written, specs, split_instruction
-from graphlens.loaders.planes import XLA_KERNEL, Place, stat_names, values
+from graphlens.loaders.planes import XLA_KERNEL, Place, end_ps, stat_names, values
 
 _STEPS: Final = "Steps"
 _RUNS: Final = "XLA Modules"
@@ -294,10 +294,9 @@ def _innermost(events: Iterable[Any]) -> Iterator[Any]:
 
     What takes no time at all is in nothing: the clock of the device was not fine enough for it.
     """
-    yield from (event for event in events if not event.duration_ps)
-    ordered = sorted(
-        (event for event in events if event.duration_ps), key=lambda event: (event.offset_ps, -event.duration_ps)
-    )
+    yield from (event for event in events if event.duration_ps <= 0)
+    lasting = (event for event in events if event.duration_ps > 0)
+    ordered = sorted(lasting, key=lambda event: (event.offset_ps, -event.duration_ps))
     for event, following in zip_longest(ordered, ordered[1:]):
-        if following is None or following.offset_ps >= event.offset_ps + event.duration_ps:
+        if following is None or following.offset_ps >= end_ps(event):
             yield event
