@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-import time
+import zipfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from end_to_end import REPOSITORY, python, run_python
 import graphlens
 from graphlens.facts.programs import programs_of
 from graphlens.ir.analysis import Document, ProgramRow
+from graphlens.loaders.schema import xspace
 from graphlens.loaders.xplane import read_profile
 
 pytestmark = pytest.mark.tf
@@ -189,6 +190,16 @@ def test_the_executions_of_several_steps_count_their_batches(of: Of) -> None:
 # -- a server ------------------------------------------------------------------------------------------------------
 
 
+def profiled_from_to(capture: Path) -> tuple[int, int]:
+    """Read off the profile in a capture, by nothing of GraphLens' reading, when it began and ended since 1970."""
+    with zipfile.ZipFile(capture) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".xplane.pb"))
+        space = xspace().FromString(archive.read(name))
+    (plane,) = (plane for plane in space.planes if plane.name == "Task Environment")
+    said = {plane.stat_metadata[stat.metadata_id].name: stat.uint64_value for stat in plane.stats}
+    return said["profile_start_time"], said["profile_stop_time"]
+
+
 def test_a_serving_loop_is_recorded_while_it_runs(tmp_path: Path) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
@@ -201,17 +212,18 @@ def test_a_serving_loop_is_recorded_while_it_runs(tmp_path: Path) -> None:
         assert server.stdout is not None
         assert server.stdout.readline() == "ready\n"
         capture = tmp_path / "served.capture"
-        began_ns = time.time() * 1e9
         python("-m", "graphlens", "record", "--service", f"grpc://localhost:{port}", "-o", str(capture))
-        ended_ns = time.time() * 1e9
         (tmp_path / "stop").touch()
         server.wait(60)
     finally:
         server.kill()
         server.communicate()
     served = json.loads((tmp_path / "served.json").read_text())
-    during_ns = [took for when, took in served if began_ns <= when <= ended_ns]
-    step = graphlens.load(capture).document.step
+    began_ns, ended_ns = profiled_from_to(capture)
+    during_ns = [took for when, took in served if began_ns <= when and when + took <= ended_ns]
+    document = graphlens.load(capture).document
+    assert document.programs[0].steps == pytest.approx(len(during_ns), abs=2)  # those at both ends may be cut off
+    step = document.step
     assert step is not None
     assert step.n > 20
     assert step.median_ns == pytest.approx(median(during_ns), rel=WITHIN)
