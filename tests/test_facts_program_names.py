@@ -6,7 +6,8 @@ import pytest
 
 from graphlens.facts.core import Facts
 from graphlens.facts.program_rows import ids_of, program_rows
-from graphlens.facts.programs import ProgramRuns, named
+from graphlens.facts.program_runs import ProgramRuns
+from graphlens.facts.programs import named
 from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.run import OpEvent, Profile, Run, Span

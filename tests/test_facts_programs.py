@@ -9,7 +9,8 @@ import pytest
 
 from graphlens.errors import UsageError
 from graphlens.facts.cycle import cycle_of
-from graphlens.facts.programs import NO_FUNCTION, base_name, programs_of
+from graphlens.facts.program_names import base_name
+from graphlens.facts.programs import NO_FUNCTION, programs_of
 from graphlens.ir.analysis import Target
 from graphlens.ir.document import to_json
 from graphlens.ir.evidence import Evidence

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from graphlens.facts.attribution import Attribution
 from graphlens.facts.division import COPY, DISPATCH, EXECUTOR, HANDOFF, STATES
 from graphlens.facts.paths import length_ns
-from graphlens.facts.programs import ProgramRuns, possible_period
+from graphlens.facts.program_runs import ProgramRuns, possible_period
 from graphlens.ir.analysis import Saving, StepKind, StepTime
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.ops import family

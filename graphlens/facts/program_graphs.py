@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 
 from graphlens.facts.flat import inline
 from graphlens.facts.names import Names
-from graphlens.facts.programs import ProgramRuns, base_name
+from graphlens.facts.program_names import base_name
+from graphlens.facts.program_runs import ProgramRuns
 from graphlens.ir.program import Program
 from graphlens.ir.run import Profile
 

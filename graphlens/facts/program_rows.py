@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from graphlens.facts.programs import ProgramRuns, base_name, possible_period, short_name
+from graphlens.facts.program_names import base_name, short_name
+from graphlens.facts.program_runs import ProgramRuns, possible_period
 from graphlens.facts.steps import length_ns, without_slow_first
 from graphlens.ir.analysis import GraphSize, ProgramRow, ProgramTrace, StepTime
 from graphlens.ir.program import Program

@@ -1,48 +1,31 @@
-"""The programs of a profile: which ran, how often, what a step of each is; and the profile of the judged one."""
+"""Which of the programs of a profile is judged, and its steps and events alone."""
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from statistics import median
 from typing import Final, TypeVar
 
-from graphlens.facts.device_time import Windows
-from graphlens.facts.devices import merged
 from graphlens.facts.hosts import has_own_steps
+from graphlens.facts.program_names import base_name, short_name
+from graphlens.facts.program_runs import SAME_OPS, Ops, ProgramRuns, in_device_steps, nodes_by_run, on_devices, on_hosts
 from graphlens.facts.steps import FEWEST_STEPS_TO_DROP_FIRST, length_ns
-from graphlens.ir.instructions import module_names
 from graphlens.ir.roles import BY_IMPORTANCE, Role
 from graphlens.ir.run import (
     NO_RUN,
-    SESSION,
     STEP_MARKER,
     KernelEvent,
     OpEvent,
     Profile,
-    Run,
     Span,
     Window,
-    host_of_thread,
 )
 from graphlens.units import format_ns
 
-_FUNCTION_NAME = re.compile(r"^__(?:inference|forward|backward)_(?P<base>.*)_\d+$")
-_STAGE = re.compile(r"^(Reduce)?Iterator\b")
-_NUMBER = re.compile(r"\d+")
-_CLUSTER = re.compile(r"^cluster_\d|^XlaCluster|^jit_")
-_INITIALIZATION = re.compile(r"initializ|restore_variables|_creator$|_destroyer$", re.IGNORECASE)
-# How Keras 3 calls what it runs: train and test are both `multi_step_on_iterator`, or `one_step_on_data` for a single
-# batch, and only the ops tell them apart.
-_EVAL = re.compile(r"test|eval|valid|multi_step_on_iterator|one_step_on_data", re.IGNORECASE)
-_PREDICT = re.compile(
-    r"predict|one_step_on_data_distributed|multi_step_on_data|signature_wrapper|restored_function_body"
-)
-_TRAINS = re.compile(r"gradient_tape/|(^|/)gradients/|:(\w*Grad|\w*Backprop\w*|(Resource)?(Sparse)?Apply[A-Z]\w*)$")
+_NUMBER = re.compile(r"\d+")  # marks of one kind may be numbered: `epoch 3`
 
 WORK: Final[frozenset[Role]] = frozenset({"step", "predict", "eval"})
 EVEN: Final = (
@@ -54,63 +37,9 @@ NO_FUNCTION: Final = (
     "initializations are programs here"
 )
 
-_Nodes = Mapping[int, frozenset[str]]  # run -> its ops, as `node:type`
-
-# Runs without a name are of one program when they share this part of their ops.  Branches of a condition and ops that
-# the profiler dropped make less of a difference; two functions share hardly any name.
-_SAME_OPS: Final = 0.5
-
 # What a call does before its loop (opening a dataset, filling a shuffle buffer) and after it is worth a word where it
 # is as much as a reader would miss when multiplying the step by its count.
 OUTSIDE_STEPS: Final = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Traced:
-    """A run in which Python traced the function or XLA compiled it, and how long that took with the run itself."""
-
-    ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class ProgramRuns:
-    """One program of a profile.
-
-    Attributes
-    ----------
-    name, role
-        The function's own name with its number (several hosts: that on the first), and what it is for.
-    runs
-        The positions of its runs in ``Profile.runs``, in time order.
-    steps
-        Its steps: the runs, or the iterations of the loops in them.  Without what only found the end of the data, was
-        cut off, or was traced or compiled first.
-    count
-        How many steps there were, those told apart included.
-    traces
-        The runs that were traced or compiled.
-    busy_ns
-        For how long at least one of its runs was under way.
-    share
-        The same as a share of the profile's length.
-    period_ns
-        The median time from the start of a run to that of the next; ``None`` for a single one.
-    """
-
-    name: str
-    role: Role
-    runs: tuple[int, ...]
-    steps: tuple[Span, ...]
-    count: int
-    traces: tuple[Traced, ...]
-    busy_ns: int
-    share: float
-    period_ns: int | None = None
-
-    @property
-    def only_traced(self) -> bool:
-        """Whether there was no other step than those in which it was traced: they are all that is known of it."""
-        return bool(self.traces) and self.count == len(self.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +63,10 @@ def programs_of(profile: Profile | None, wanted: str | None = None) -> Programs:
     """
     if profile is None or not profile.runs:
         return Programs(profile=profile)
-    nodes = _nodes_by_run(profile)
-    found = _ordered([*_programs(profile, nodes), *_on_devices(profile)], wanted)
+    nodes = nodes_by_run(profile)
+    found = _ordered([*on_hosts(profile, nodes), *on_devices(profile)], wanted)
     if wanted is None and has_own_steps(profile):
-        in_steps = _in_device_steps(profile)
+        in_steps = in_device_steps(profile)
         found.sort(key=lambda one: in_steps.isdisjoint(one.runs))
     if not found:
         return Programs(profile=profile)
@@ -161,221 +90,6 @@ def programs_of(profile: Profile | None, wanted: str | None = None) -> Programs:
 def is_our_own(profile: Profile) -> bool:
     """Whether GraphLens called the program itself: then its marks are the steps, and all that ran is the program's."""
     return any(mark.name == STEP_MARKER for mark in profile.steps)
-
-
-# -- which programs there are --------------------------------------------------------------------------------------
-
-
-def _programs(profile: Profile, nodes: _Nodes) -> list[ProgramRuns]:
-    """Return the programs; those of several hosts that run the same one are joined."""
-    compiled = {kernel.run for kernel in profile.kernels}
-    extent_ns = _extent_ns(profile)
-    groups: dict[tuple[str, Role, int], list[tuple[str, list[int]]]] = defaultdict(list)
-    for host_runs in _runs_by_host(profile).values():
-        seen: Counter[tuple[str, Role]] = Counter()
-        for name, runs in _by_name(profile, host_runs, nodes).items():
-            key = base_name(name), _role(name, runs, nodes, any(run in compiled for run in runs))
-            groups[key[0], key[1], seen[key]].append((name, runs))
-            seen[key] += 1
-    return [
-        _program(profile, members[0][0], role, [run for _, runs in members for run in runs], extent_ns)
-        for (_, role, _), members in groups.items()
-    ]
-
-
-def _on_devices(profile: Profile) -> Iterator[ProgramRuns]:
-    """Yield the programs that devices report themselves; one that several of them run is one program."""
-    groups: dict[str, list[int]] = defaultdict(list)
-    for position, run in enumerate(profile.runs):
-        if run.device is not None:
-            groups[run.program].append(position)
-    names, extent_ns, in_steps = module_names(groups), _extent_ns(profile), _in_device_steps(profile)
-    for program, runs in groups.items():
-        role: Role = "step" if in_steps.intersection(runs) else "cluster"
-        yield _program(profile, names[program], role, runs, extent_ns)
-
-
-def _in_device_steps(profile: Profile) -> frozenset[int]:
-    """Return the runs of devices that begin within one of their steps."""
-    windows = {number: Windows(device.steps) for number, device in enumerate(profile.devices) if device.steps}
-    return frozenset(
-        position
-        for position, run in enumerate(profile.runs)
-        if run.device in windows and windows[run.device].around(run.start_ns) is not None
-    )
-
-
-def _with_steps_of(profile: Profile, program: ProgramRuns) -> Profile:
-    """Return the profile with the runs of ``program`` as the steps of its devices; as it is where a host ran it."""
-    steps: dict[int, list[Span]] = defaultdict(list)
-    for position in program.runs:
-        run = profile.runs[position]
-        if run.device is not None:
-            own = steps[run.device]
-            own.append(Span(program.name, run.start_ns, run.end_ns, run.thread, len(own), run=position))
-    if not steps:
-        return profile
-    devices = [replace(device, steps=tuple(steps[number])) for number, device in enumerate(profile.devices)]
-    return replace(profile, devices=tuple(devices))
-
-
-def _runs_by_host(profile: Profile) -> Mapping[int, Sequence[int]]:
-    """Return the runs of each host in order of time; of those without a name only where there are no others."""
-    hosts: dict[int, list[int]] = defaultdict(list)
-    for position, run in enumerate(profile.runs):
-        if run.device is None:
-            hosts[host_of_thread(run.thread)].append(position)
-    for positions in hosts.values():
-        named = [position for position in positions if profile.runs[position].whole]
-        positions[:] = sorted(named or positions, key=lambda position: profile.runs[position].start_ns)
-    return hosts
-
-
-def _by_name(profile: Profile, positions: Iterable[int], nodes: _Nodes) -> Mapping[str, list[int]]:
-    """Return the runs by program; those without a name of their own are of one when they run mostly the same ops.
-
-    A session that trains also fetches summaries, and fills its queues from other threads.
-    """
-    named: dict[str, list[int]] = defaultdict(list)
-    nameless: list[int] = []
-    sessions: list[int] = []
-    for position in positions:
-        name = profile.runs[position].program
-        (nameless if not name else sessions if name == SESSION else named[name]).append(position)
-    fetches = _by_ops(sessions, nodes)
-    if len(fetches) > 1:
-        named |= {f"{SESSION} {_by_example(ops)}": runs for ops, runs in fetches}
-    elif sessions:
-        named[SESSION] = sessions
-    others = {f"a function without a name {_by_example(ops)}": runs for ops, runs in _by_ops(nameless, nodes)}
-    return {**named, **others}
-
-
-def _by_ops(positions: Iterable[int], nodes: _Nodes) -> Sequence[tuple[frozenset[str], list[int]]]:
-    """Return runs of mostly the same ops, with the ops of the first one; runs of which no op is seen are left out."""
-    found: list[tuple[frozenset[str], list[int]]] = []
-    running: dict[str, list[int]] = defaultdict(list)  # op -> the groups whose first run has it
-    for position in positions:
-        ops = nodes.get(position, frozenset())
-        sharing = sorted({group for op in ops for group in running[op]})
-        alike = next((group for group in sharing if _share_ops(found[group][0], ops)), None)
-        if alike is not None:
-            found[alike][1].append(position)
-        elif ops:
-            for op in ops:
-                running[op].append(len(found))
-            found.append((ops, [position]))
-    return found
-
-
-def _share_ops(known: frozenset[str], ops: frozenset[str]) -> bool:
-    return len(known & ops) >= _SAME_OPS * max(min(len(known), len(ops)), 1)
-
-
-def _by_example(ops: frozenset[str]) -> str:
-    return f"({len(ops)} ops, {min(ops).rpartition(':')[0]} among them)"
-
-
-def _nodes_by_run(profile: Profile) -> _Nodes:
-    """Return run -> its ops as ``node:type``."""
-    found: dict[int, set[str]] = defaultdict(set)
-    for event in profile.ops:
-        if event.run != NO_RUN:
-            found[event.run].add(f"{event.node}:{event.op}")
-    return {run: frozenset(nodes) for run, nodes in found.items()}
-
-
-def base_name(name: str) -> str:
-    """Return what a function is called in Python: TensorFlow adds a prefix and a number.
-
-    >>> base_name("__inference_train_step_946"), base_name("Session.run")
-    ('train_step', 'Session.run')
-    """
-    match = _FUNCTION_NAME.match(name)
-    return match["base"] if match else name
-
-
-def short_name(name: str) -> str:
-    """Return the name of a function with its number, without the prefix that all functions have.
-
-    >>> short_name("__inference_train_step_946"), short_name("__backward_f_12")
-    ('train_step_946', '__backward_f_12')
-    """
-    return name.removeprefix("__inference_")
-
-
-def _role(name: str, runs: Sequence[int], nodes: _Nodes, compiled: bool) -> Role:
-    base = base_name(name)
-    if _STAGE.match(name):
-        return "dataset"
-    if _INITIALIZATION.search(base):
-        return "initialization"
-    if any(_TRAINS.search(node) for run in runs for node in nodes.get(run, ())):
-        return "step"
-    by_name: Sequence[tuple[re.Pattern[str], Role]] = ((_CLUSTER, "cluster"), (_PREDICT, "predict"))
-    if not compiled:  # of what XLA compiled no op is seen, and so not whether it trains
-        by_name = (*by_name, (_EVAL, "eval"))
-    return next((role for pattern, role in by_name if pattern.search(base)), "step")
-
-
-def _program(profile: Profile, name: str, role: Role, unordered: Iterable[int], extent_ns: int) -> ProgramRuns:
-    positions = sorted(unordered, key=lambda position: profile.runs[position].start_ns)  # profiles go by threads
-    runs = [profile.runs[position] for position in positions]
-    windows, told_apart = _steps_of(profile, positions)
-    busy_ns = sum(end - start for start, end in merged((run.start_ns, run.end_ns) for run in runs))
-    return ProgramRuns(
-        name=name,
-        role=role,
-        runs=tuple(positions),
-        steps=tuple(windows),
-        count=len(windows) + told_apart,
-        traces=tuple(Traced(run.end_ns - run.start_ns) for run in runs if run.traced),
-        busy_ns=busy_ns,
-        share=busy_ns / extent_ns if extent_ns else 0.0,
-        period_ns=_period_ns(runs),
-    )
-
-
-def _steps_of(profile: Profile, positions: Iterable[int]) -> tuple[list[Span], int]:
-    """Return the steps of runs, and how many were told apart: the first one of each run that was traced.
-
-    Where that leaves none, they are all that is known.
-    """
-    steps: list[tuple[Span, bool]] = []
-    for position in positions:
-        run = profile.runs[position]
-        if run.elements == 0:  # it only found the end of the data
-            continue
-        windows = run.iterations or ((run.start_ns, run.end_ns),)
-        for number, (start_ns, end_ns) in enumerate(windows):
-            step = Span("step", start_ns, end_ns, run.thread, step_id=len(steps), run=position)
-            steps.append((step, run.traced and number == 0))
-    usual = [span for span, traced in steps if not traced]
-    return (usual, len(steps) - len(usual)) if usual else ([span for span, _ in steps], 0)
-
-
-def _period_ns(runs: Sequence[Run]) -> int | None:
-    """Return the usual time between two calls on one thread: what lies between them is the program's around it."""
-    threads: dict[tuple[int, int | None], list[int]] = defaultdict(list)
-    for run in runs:
-        if not run.traced and run.elements != 0:
-            threads[run.thread, run.device].append(run.start_ns)
-    between = [later - earlier for starts in threads.values() for earlier, later in pairwise(starts)]
-    return round(median(between)) if between else None
-
-
-def possible_period(program: ProgramRuns, step_ns: int) -> int | None:
-    """Return the period beside a step of that length; on a machine that slows down, medians of both may contradict."""
-    return program.period_ns if program.period_ns and program.period_ns >= step_ns else None
-
-
-def _extent_ns(profile: Profile) -> int:
-    """Return the time from the first run or op of any host to the last."""
-    spans = [(span.start_ns, span.end_ns) for spans in (profile.runs, profile.ops, profile.steps) for span in spans]
-    return max(end for _, end in spans) - min(start for start, _ in spans) if spans else 0
-
-
-# -- which one is judged -------------------------------------------------------------------------------------------
 
 
 def _ordered(programs: Iterable[ProgramRuns], wanted: str | None) -> list[ProgramRuns]:
@@ -483,7 +197,7 @@ def _of_program(profile: Profile, judged: ProgramRuns, others: Sequence[ProgramR
     )
 
 
-def _notes(profile: Profile, program: ProgramRuns, nodes: _Nodes) -> Iterator[str]:
+def _notes(profile: Profile, program: ProgramRuns, nodes: Ops) -> Iterator[str]:
     if program.traces:
         first = format_ns(program.traces[0].ns)
         counts = (
@@ -528,8 +242,22 @@ def _is_even(windows: Sequence[Window]) -> bool:
     return len(windows) > 2 and max(lengths_ns) - min(lengths_ns) <= 1
 
 
-def _cut_off(profile: Profile, program: ProgramRuns, nodes: _Nodes) -> int:
+def _cut_off(profile: Profile, program: ProgramRuns, nodes: Ops) -> int:
     """Return how many runs of the program the profile shows without their call."""
     own = frozenset().union(*(nodes.get(run, frozenset()) for run in program.runs))
     unnamed = [nodes[position] for position, run in enumerate(profile.runs) if not run.whole and position in nodes]
-    return sum(len(ops & own) > _SAME_OPS * len(ops) for ops in unnamed)
+    return sum(len(ops & own) > SAME_OPS * len(ops) for ops in unnamed)
+
+
+def _with_steps_of(profile: Profile, program: ProgramRuns) -> Profile:
+    """Return the profile with the runs of ``program`` as the steps of its devices; as it is where a host ran it."""
+    steps: dict[int, list[Span]] = defaultdict(list)
+    for position in program.runs:
+        run = profile.runs[position]
+        if run.device is not None:
+            own = steps[run.device]
+            own.append(Span(program.name, run.start_ns, run.end_ns, run.thread, len(own), run=position))
+    if not steps:
+        return profile
+    devices = [replace(device, steps=tuple(steps[number])) for number, device in enumerate(profile.devices)]
+    return replace(profile, devices=tuple(devices))

@@ -8,8 +8,10 @@ from typing import Final
 
 from graphlens.errors import UsageError
 from graphlens.facts.program_graphs import matched
+from graphlens.facts.program_names import base_name, short_name
 from graphlens.facts.program_rows import ids_of
-from graphlens.facts.programs import ProgramRuns, Programs, base_name, is_our_own, named, programs_of, short_name
+from graphlens.facts.program_runs import ProgramRuns
+from graphlens.facts.programs import Programs, is_our_own, named, programs_of
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Graph
 from graphlens.ir.program import Program
