@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 
 from graphlens.errors import UsageError
+from graphlens.facts.core import Facts
 from graphlens.facts.cycle import cycle_of
+from graphlens.facts.impossible import why_impossible
 from graphlens.facts.program_names import base_name
 from graphlens.facts.programs import NO_FUNCTION, programs_of
 from graphlens.ir.analysis import Target
@@ -343,6 +345,15 @@ def test_a_step_that_is_shorter_than_what_runs_in_it_is_not_shown() -> None:
     assert all(row.self_ns is None for row in analysis.document.ops)
     assert any(error.stage == "measure" for error in analysis.document.errors)
     assert all(finding.saving.ns is None for finding in analysis.findings)
+
+
+def test_an_op_that_ran_for_longer_than_the_step_is_an_alarm() -> None:
+    facts = Facts(sketch(CHAIN))
+    timings = {name: replace(timing, wall_share=1.2) for name, timing in facts.attribution.timings.items()}
+    facts.__dict__["attribution"] = replace(facts.attribution, timings=timings)
+    why = why_impossible(facts)
+    assert why is not None
+    assert "ran in 120 % of the step" in why
 
 
 def test_the_same_steps_at_full_length_are_shown() -> None:

@@ -107,7 +107,8 @@ def _more_time_than_there_was(document: dict[str, Any], threads: int | None) -> 
         return
     timed = [op for op in ops if op["self_ns"] is not None and op["timing"] != "replay"]
     total_ns = sum(op["self_ns"] * min(1, op["calls_per_step"]) for op in timed)
-    there_was_ns = max(1, threads) * (step["profiled_median_ns"] or step["median_ns"]) if step else 0
+    usual_ns = (step.get("mean_ns") or step["profiled_median_ns"] or step["median_ns"]) if step else 0
+    there_was_ns = max(1, threads) * usual_ns
     if total_ns > MEDIANS_DIFFER * there_was_ns:
         yield f"ops take {total_ns:.0f} ns together, {max(1, threads)} threads had {there_was_ns} ns"
 

@@ -14,7 +14,7 @@ import networkx as nx
 
 from graphlens.facts import hosts
 from graphlens.facts.cycle import ALL_ALIKE, Cycle, cycle_of
-from graphlens.facts.division import STATES, Division, divide
+from graphlens.facts.division import STATES, Division, divide, is_real_wait, wait_name
 from graphlens.facts.flat import canonical_name
 from graphlens.facts.names import Names, device_name, kernel_name, kernels_as_ops
 from graphlens.facts.steps import Steps, length_ns, steps_of, typical
@@ -148,20 +148,22 @@ def _hold_their_own_ops(steps: Steps) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Events:
-    """The op events and the kernels of every step."""
+    """The op events and the kernels of every step, and what ops waited for."""
 
     ops: Sequence[Sequence[OpEvent]]
     kernels: Sequence[Sequence[DeviceEvent]]
+    waits: Sequence[Sequence[Span]]
 
     @staticmethod
     def of(profile: Profile, windows: Sequence[Span], names: Names) -> _Events:
         return _Events(
             _by_step([*profile.ops, *kernels_as_ops(profile, names)], windows),
             _by_step(profile.kernels_on_device, windows),
+            _by_step([wait for wait in profile.waits if is_real_wait(wait, names)], windows),
         )
 
 
-Event = TypeVar("Event", OpEvent, DeviceEvent)
+Event = TypeVar("Event", OpEvent, DeviceEvent, Span)
 
 
 def _by_step(events: Iterable[Event], windows: Sequence[Span]) -> list[list[Event]]:
@@ -206,9 +208,11 @@ def _timings(
     for name, seen in on_device.items():
         own = _timing(seen, n, division.share(name), "kernel")
         timings[name] = _launched(replace(own, device=devices[name]), timings.get(name))
+    waited = Counter(names.key(*wait_name(wait, names)) for step in events.waits for wait in step)
     for name, ns in division.active_ns.items():
         if name not in timings and name not in STATES:
-            timings[name] = OpTiming(round(ns / division.steps), 1.0, division.share(name), "profile")
+            calls = max(1, waited[name]) / n  # one that began before the steps is one all the same
+            timings[name] = OpTiming(round(ns / division.steps), calls, division.share(name), "profile")
     return timings
 
 

@@ -50,9 +50,9 @@ def divide(profile: Profile, windows: Sequence[Span], names: Names) -> Division:
     copies = [Interval(copy.start_ns, copy.end_ns, COPY) for copy in profile.copies]
     ops = [Interval(start, end, names.key(e.node, e.op)) for e, start, end in _own_pieces(profile, names)]
     waits = [
-        Interval(span.start_ns, span.end_ns, names.key(*_wait_name(span, names)))
+        Interval(span.start_ns, span.end_ns, names.key(*wait_name(span, names)))
         for span in profile.waits
-        if _is_real_wait(span, names)
+        if is_real_wait(span, names)
     ]
     executors = [Interval(s.start_ns, s.end_ns, EXECUTOR) for s in (*profile.executors, *profile.executions)]
     functions = [Interval(s.start_ns, s.end_ns, HANDOFF) for s in profile.functions]
@@ -115,13 +115,15 @@ def _innermost(items: Sequence[OpEvent | Span]) -> Iterator[tuple[OpEvent, int, 
         since_ns = item.start_ns
 
 
-def _wait_name(span: Span, names: Names) -> tuple[str, str]:
+def wait_name(span: Span, names: Names) -> tuple[str, str]:
+    """Return the op that a wait is of, and its type."""
     name, _, op = span.name.rpartition(":") if ":" in span.name else (span.name, "", "")
     return name, op or names.types.get(names.find(name) or "", "wait")
 
 
-def _is_real_wait(span: Span, names: Names) -> bool:
-    name, op = _wait_name(span, names)
+def is_real_wait(span: Span, names: Names) -> bool:
+    """Tell whether an op itself waits: a call waits for what it calls."""
+    name, op = wait_name(span, names)
     op = names.types.get(names.find(name) or "", op)
     return op in ASYNCHRONOUS and op not in COMPOSITE
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from statistics import fmean
 from typing import TYPE_CHECKING, Final
 
-from graphlens.units import format_ns
+from graphlens.units import format_ns, format_share
 
 if TYPE_CHECKING:
     from graphlens.facts.core import Facts
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 # Medians of ops need not add up to the median of the steps, and an op may end after the step in which it began; on
 # whole steps the difference was never above this.
 MEDIANS_DIFFER: Final = 1.05
+
+
+_ROUNDING: Final = 1e-9  # what adding up shares of floating point may be off by
 
 
 def why_impossible(facts: Facts) -> str | None:
@@ -40,5 +43,10 @@ def _contradictions(facts: Facts, step_ns: int) -> Iterator[str]:
         yield f"a chain of ops that wait for each other takes {format_ns(path_ns)}, a step {format_ns(step_ns)}"
     if any(row.ns < 0 for row in facts.ledger):
         yield "a part of the step takes less than no time"
-    if any(one.share > 1 for one in facts.programs.all):
-        yield "a program ran for longer than the profile lasts"
+    whole = 1 + _ROUNDING
+    for name, timing in found.timings.items():
+        if timing.wall_share is not None and timing.wall_share > whole:
+            yield f"{name} ran in {format_share(timing.wall_share)} of the step"
+    for program in facts.programs.all:
+        if program.share > whole:
+            yield f"{program.name} ran in {format_share(program.share)} of the profile"
