@@ -104,6 +104,17 @@ def test_a_call_in_which_xla_compiles_is_told_apart():
     assert [run.traced for run in host.call("__inference_f_9", 100, 110).read().runs] == [True, False]
 
 
+def test_what_xla_compiles_for_one_thread_tells_apart_no_call_of_another():
+    host = Host().call("__inference_f_9", 0, 100).event("CpuCompiler::CompileCpuExecutable", 5, 90)
+    assert [run.traced for run in host.call("__inference_g_2", 0, 100, thread=2).read().runs] == [True, False]
+
+
+def test_a_compilation_on_a_thread_of_its_own_belongs_to_the_only_call_meanwhile():
+    host = Host().call("__inference_f_9", 0, 100).call("__inference_f_9", 100, 200)
+    runs = host.event("CpuCompiler::CompileCpuExecutable", 5, 90, thread=8).read().runs
+    assert [run.traced for run in runs] == [True, False]
+
+
 def test_an_op_of_the_eager_runtime_is_no_run():
     assert Host().event("EagerExecute", 0, 10, eager_op="MatMul", is_func=0).read().runs == ()
 

@@ -101,16 +101,27 @@ def assemble(seen: Seen) -> RunTable:
 def _add_called(table: RunTable, seen: Seen) -> None:
     """Add the executions of functions, and tell by the launches within them under which ids they execute."""
     launches = by_thread(seen.launches)
-    compiled = sorted(span.start_ns for span in seen.compilations)
     called = [
         _Called(function, call, tuple(within(launches.get(function.thread, ()), function)))
         for function, call in _with_calls(seen.calls, seen.functions)
     ]
+    compiling = _compiling([call for _, call, _ in called], seen.compilations)
     for function, call, launched in _without_servers(called):
-        traced = call.name.startswith(TRACED) or _any_within(compiled, call)
+        traced = call.name.startswith(TRACED) or id(call) in compiling
         position = table.add(Run(function.name, call.start_ns, call.end_ns, call.thread, traced=traced))
         for launch in launched:
             table.executes(position, launch.step_id, launch.start_ns)
+
+
+def _compiling(calls: Sequence[Span], compilations: Iterable[Span]) -> frozenset[int]:
+    """Return the calls for which XLA compiled, by their identity: those on its thread, else the only one meanwhile."""
+    found: set[int] = set()
+    for compilation in compilations:
+        meanwhile = [call for call in calls if _overlaps(call, compilation)]
+        own = [call for call in meanwhile if call.thread == compilation.thread]
+        if own or len(meanwhile) == 1:
+            found.update(map(id, own or meanwhile))
+    return frozenset(found)
 
 
 class _Called(NamedTuple):
@@ -355,3 +366,7 @@ def within(spans: Sequence[Span], outer: Span) -> Iterator[Span]:
 def _any_within(starts_ns: Sequence[int], span: Span) -> bool:
     index = bisect_left(starts_ns, span.start_ns)
     return index < len(starts_ns) and starts_ns[index] < span.end_ns
+
+
+def _overlaps(outer: Span, span: Span) -> bool:
+    return outer.start_ns <= span.start_ns < outer.end_ns
