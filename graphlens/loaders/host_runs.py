@@ -363,10 +363,5 @@ def within(spans: Sequence[Span], outer: Span) -> Iterator[Span]:
     yield from takewhile(lambda span: span.start_ns < outer.end_ns, following)
 
 
-def _any_within(starts_ns: Sequence[int], span: Span) -> bool:
-    index = bisect_left(starts_ns, span.start_ns)
-    return index < len(starts_ns) and starts_ns[index] < span.end_ns
-
-
 def _overlaps(outer: Span, span: Span) -> bool:
     return outer.start_ns <= span.start_ns < outer.end_ns
