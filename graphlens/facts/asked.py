@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
-import networkx as nx
-
 from graphlens.facts.attribution import Attribution
 from graphlens.facts.crossing import Kernels
 from graphlens.facts.dataflow import Dataflow
@@ -18,6 +16,7 @@ from graphlens.ir.analysis import CriticalPath, StepTime
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Op
 from graphlens.ir.run import Instruction, LedgerRow, OpTiming, Profile
+from graphlens.ir.table import Table
 
 Stage = Literal["executed", "traced"]
 
@@ -28,13 +27,13 @@ class Facts(Protocol):
     evidence: Evidence
 
     @property
-    def traced(self) -> nx.MultiDiGraph | None: ...
+    def traced(self) -> Table | None: ...
     @property
-    def executed(self) -> nx.MultiDiGraph | None: ...
+    def executed(self) -> Table | None: ...
     @property
     def stage(self) -> Stage: ...
     @property
-    def graph(self) -> nx.MultiDiGraph: ...
+    def graph(self) -> Table: ...
     @property
     def order(self) -> Mapping[str, int]: ...
     @property

@@ -10,8 +10,6 @@ from statistics import median
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, TypeVar
 
-import networkx as nx
-
 from graphlens.facts import hosts
 from graphlens.facts.cycle import ALL_ALIKE, Cycle, cycle_of
 from graphlens.facts.division import STATES, Division, divide, is_real_wait, wait_name
@@ -21,6 +19,7 @@ from graphlens.facts.steps import Steps, length_ns, steps_of, typical
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.ops import COMPOSITE, TRANSFERS
 from graphlens.ir.run import NO_RUN, DeviceEvent, OpEvent, OpTiming, Profile, ReplayRecord, Span
+from graphlens.ir.table import Table
 
 # A loop op of which the profile saw fewer of the replayed executions than this share is timed by the replay.
 COMPLETE_SHARE: Final = 0.98
@@ -84,7 +83,7 @@ class Attribution:
 def attribute(
     evidence: Evidence,
     profile: Profile | None,
-    graph: nx.MultiDiGraph | None,
+    graph: Table | None,
     origins: Mapping[str, tuple[str, ...]] | None = None,
     *,
     loosely: bool = False,
@@ -299,13 +298,13 @@ def _is_joined(name: str, op: str, names: Names, origins: Mapping[str, tuple[str
 # -- the second route ---------------------------------------------------------------------------------------------
 
 
-def _replay_timings(replay: Mapping[str, ReplayRecord], executed: nx.MultiDiGraph | None) -> dict[str, OpTiming]:
+def _replay_timings(replay: Mapping[str, ReplayRecord], executed: Table | None) -> dict[str, OpTiming]:
     """Return the times of ops; those of calls are the times of what they call, and are left out."""
     if executed is None:
         return {}
     records = {canonical_name(name): record for name, record in replay.items()}
     timings = {}
-    for name, op in executed.nodes(data="op"):
+    for name, op in executed.items():
         record = records.get(canonical_name(name)) if op.type not in COMPOSITE else None
         if record and record.durations_ns:
             timings[name] = OpTiming(round(median(record.durations_ns)), float(record.calls), None, "replay")

@@ -6,10 +6,9 @@ import re
 from collections.abc import Callable
 from functools import cache
 
-import networkx as nx
-
 from graphlens.ir.graph import Op, data_inputs, op_of, topological_order
 from graphlens.ir.ops import CONSTANTS, CONTROL_FLOW, is_variable_write
+from graphlens.ir.table import Table
 
 # Ops with a state, a side effect or an outside source: their value may differ although their inputs do not.
 _IMPURE = re.compile(
@@ -23,25 +22,25 @@ _OPAQUE_CALL = re.compile(r"Call$|^_?Xla(Launch|Run|Compile)")
 _PASS_THROUGH = frozenset({"Identity", "IdentityN", "Enter", "RefEnter", "StopGradient", "_Arg"})
 
 
-def constant_ops(graph: nx.MultiDiGraph) -> frozenset[str]:
+def constant_ops(graph: Table) -> frozenset[str]:
     """Return the ops whose value depends on ``Const`` ops only."""
     return _closure(graph, lambda name: op_of(graph, name).type in CONSTANTS)
 
 
-def frozen_ops(graph: nx.MultiDiGraph) -> frozenset[str]:
+def frozen_ops(graph: Table) -> frozenset[str]:
     """Return the ops whose value depends on constants and on variables that the graph never writes."""
-    written = {_resource(graph, src) for name, op in graph.nodes(data="op") for src in _may_write(graph, name, op)}
+    written = {_resource(graph, src) for name, op in graph.items() for src in _may_write(graph, name, op)}
     return _closure(graph, lambda name: _is_frozen_source(graph, name, written))
 
 
-def _may_write(graph: nx.MultiDiGraph, name: str, op: Op) -> list[str]:
+def _may_write(graph: Table, name: str, op: Op) -> list[str]:
     """Return the inputs of ``name`` that it may write: of a call that was not inlined, all of them."""
     if is_variable_write(op.type):
         return data_inputs(graph, name)[:1]
     return data_inputs(graph, name) if _OPAQUE_CALL.search(op.type) else []
 
 
-def parameter_ops(graph: nx.MultiDiGraph) -> frozenset[str]:
+def parameter_ops(graph: Table) -> frozenset[str]:
     """Return the ops whose value depends on constants and variables only, whether these are written or not."""
     return _closure(graph, lambda name: op_of(graph, name).type in _PARAMETERS)
 
@@ -51,7 +50,7 @@ def is_pure(op: Op) -> bool:
     return not op.calls and not _is_impure(op.type)
 
 
-def _is_frozen_source(graph: nx.MultiDiGraph, name: str, written: set[str]) -> bool:
+def _is_frozen_source(graph: Table, name: str, written: set[str]) -> bool:
     op = op_of(graph, name)
     if op.type in CONSTANTS:
         return True
@@ -61,7 +60,7 @@ def _is_frozen_source(graph: nx.MultiDiGraph, name: str, written: set[str]) -> b
     return op.type in ("Variable", "VariableV2") and name not in written
 
 
-def _resource(graph: nx.MultiDiGraph, name: str) -> str:
+def _resource(graph: Table, name: str) -> str:
     """Follow a resource handle back to the op that made it."""
     while op_of(graph, name).type in _PASS_THROUGH:
         inputs = data_inputs(graph, name)
@@ -76,7 +75,7 @@ def _is_impure(op_type: str) -> bool:
     return op_type in CONTROL_FLOW or _IMPURE.search(op_type) is not None
 
 
-def _closure(graph: nx.MultiDiGraph, is_source: Callable[[str], bool]) -> frozenset[str]:
+def _closure(graph: Table, is_source: Callable[[str], bool]) -> frozenset[str]:
     found: set[str] = set()
     for name in topological_order(graph):
         if is_source(name) or _follows(graph, name, found):
@@ -84,7 +83,7 @@ def _closure(graph: nx.MultiDiGraph, is_source: Callable[[str], bool]) -> frozen
     return frozenset(found)
 
 
-def _follows(graph: nx.MultiDiGraph, name: str, found: set[str]) -> bool:
+def _follows(graph: Table, name: str, found: set[str]) -> bool:
     op = op_of(graph, name)
     if op.calls or _is_impure(op.type):
         return False

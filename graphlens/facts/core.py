@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 
-import networkx as nx
-
 from graphlens.facts import (
     attribution,
     constants,
@@ -38,11 +36,13 @@ from graphlens.facts import (
 from graphlens.facts.asked import Stage
 from graphlens.facts.crossing import Kernels
 from graphlens.facts.dataflow import dataflow_of
+from graphlens.facts.inlining import inline
 from graphlens.ir.analysis import CriticalPath, Figure, OpRow, Quality, Saving, StepTime
 from graphlens.ir.devices import Copy, DeviceRow, Distribution, Memory, Roofline
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Op, op_of, topological_order
 from graphlens.ir.run import Instruction, LedgerRow, OpTiming, Profile
+from graphlens.ir.table import NO_OPS, Table
 
 
 class Facts:
@@ -50,7 +50,7 @@ class Facts:
 
     Graphs here are *flat*: functions are inlined, so that a node's name is the path of call sites plus the op's name
     (``StatefulPartitionedCall/model/conv/Conv2D``), which is also how the runtime names inlined ops.  They are
-    ``networkx.MultiDiGraph`` objects with ``op`` on nodes and ``edge`` on edges, acyclic, and must not be changed.
+    tables, acyclic and immutable.
     """
 
     def __init__(self, evidence: Evidence) -> None:
@@ -59,12 +59,12 @@ class Facts:
     # -- graphs ---------------------------------------------------------------------------------------------------
 
     @cached_property
-    def traced(self) -> nx.MultiDiGraph | None:
+    def traced(self) -> Table | None:
         """The graph as written, flat; ``None`` where only a profile is known."""
-        return flat.inline(self.evidence.traced) if self.evidence.traced else None
+        return inline(self.evidence.traced) if self.evidence.traced else None
 
     @cached_property
-    def executed(self) -> nx.MultiDiGraph | None:
+    def executed(self) -> Table | None:
         """The graph that ran (all devices), flat; ``None`` when nothing was executed."""
         return executed.executed_graph(self.evidence, self.traced, self.profile)
 
@@ -74,11 +74,11 @@ class Facts:
         return "executed" if self.evidence.executed or self.evidence.hlo else "traced"
 
     @cached_property
-    def graph(self) -> nx.MultiDiGraph:
+    def graph(self) -> Table:
         """The judged graph (see ``stage``); empty when neither is known."""
         if self.executed is not None:
             return self.executed
-        return self.traced if self.traced is not None else nx.MultiDiGraph()
+        return self.traced if self.traced is not None else NO_OPS
 
     def op(self, name: str) -> Op:
         """Return the op ``name`` of the judged graph."""

@@ -13,11 +13,10 @@ from functools import cache
 from math import prod
 from typing import Final
 
-import networkx as nx
-
 from graphlens.facts.executed import HLO_FLOPS
 from graphlens.ir.graph import Op, TensorSpec, input_specs, op_of
 from graphlens.ir.ops import UNTRACED_INSTRUCTIONS, runtime_type
+from graphlens.ir.table import Table
 
 Specs = Sequence[TensorSpec | None]
 Formula = Callable[[Op, Specs], int | None]
@@ -74,7 +73,7 @@ class Cost:
     bytes: int | None
 
 
-def cost_of(graph: nx.MultiDiGraph, name: str) -> Cost:
+def cost_of(graph: Table, name: str) -> Cost:
     """Return the cost of one execution of op ``name``.
 
     The bytes are those of the tensors that it reads and writes; resource handles count as nothing.

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple, Protocol
 
-import networkx as nx
-
 from graphlens.facts.names import replica_of
 from graphlens.ir.devices import CopyKind, CopyReason
 from graphlens.ir.graph import ARGUMENT, DTYPE_BYTES, RETURN, Op, TensorSpec, data_inputs, op_of, topological_order
 from graphlens.ir.ops import CONSTANTS, VARIABLE_READS, family, runtime_type
+from graphlens.ir.table import Table
 
 Memory = Literal["host", "device"]
 Side = Literal["input", "output"]
@@ -118,7 +117,7 @@ def cause_of(crossing: Crossing, kernels: Kernels | None = None) -> Cause:
     return UNKNOWN
 
 
-def shape_ops(graph: nx.MultiDiGraph) -> frozenset[str]:
+def shape_ops(graph: Table) -> frozenset[str]:
     """Return the ops whose value is computed of shapes (and constants) alone."""
     found: set[str] = set()
     known: set[str] = set()  # constants and what is in `found`

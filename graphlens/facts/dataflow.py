@@ -7,12 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any, Final, NamedTuple
-
-import networkx as nx
+from typing import Final, NamedTuple
 
 from graphlens.facts.constants import constant_ops, parameter_ops
 from graphlens.ir.graph import RETURN, Op, TensorSpec, data_inputs, in_edges, topological_order
+from graphlens.ir.table import Table
 
 # These give what they get, and Grappler removes them before it fuses anything.
 PASSES: Final = frozenset({"Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot"})
@@ -48,7 +47,7 @@ class Reader(NamedTuple):
 class Dataflow:
     """Who computes with which tensor, in one flat graph; passes are looked through, dead ops left out."""
 
-    graph: nx.MultiDiGraph
+    graph: Table
 
     @cached_property
     def parameters(self) -> frozenset[str]:
@@ -97,16 +96,14 @@ class Dataflow:
 
     def _roots(self) -> list[str]:
         """Return the ops that a step is run for: results and acts, or all ends of a graph that names no results."""
-        found = [name for name, op in self.graph.nodes(data="op") if _acts(op.type)]
+        found = [name for name, op in self.graph.items() if _acts(op.type)]
         if any(self.op(name).type == RETURN for name in found):
             return found
-        ends = (name for name in self.graph if not self.graph.out_degree(name))
+        ends = (name for name in self.graph if not self.graph.has_readers(name))
         return list(dict.fromkeys([*found, *ends]))
 
     def _waits_for(self, name: str) -> list[str]:
-        # networkx's public views cost several times as much, and this is asked of every op.
-        before = self.graph._pred[name].items()
-        return [src for src, parallel in before if any(data["edge"].kind == "control" for data in parallel.values())]
+        return list(dict.fromkeys(self.graph.control_inputs(name)))
 
     def _through(self, name: str, port: int) -> Tensor:
         """Follow a tensor back through ops that pass it on."""
@@ -131,12 +128,7 @@ class Dataflow:
 
     def op(self, name: str) -> Op:
         """Return the op ``name``."""
-        op: Op = self._ops[name]["op"]
-        return op
-
-    @cached_property
-    def _ops(self) -> Mapping[str, Any]:
-        return dict(self.graph.nodes)
+        return self.graph.op(name)
 
     def readers(self, name: str) -> list[Reader]:
         """Return the live ops that compute with an output of ``name``, results of the function not counted."""
@@ -157,7 +149,7 @@ class Dataflow:
     def controls(self, name: str) -> tuple[list[str], list[str]]:
         """Return the live ops that ``name`` waits for, and those that wait for it, by control edges."""
         before = self._waits_for(name)
-        after = [dst for _, dst, edge in self.graph.out_edges(name, data="edge") if edge.kind == "control"]
+        after = [dst for dst, edge in self.graph.out_edges(name) if edge.kind == "control"]
         return [src for src in before if src in self.inputs], [dst for dst in after if dst in self.inputs]
 
     def with_passes(self, names: Iterable[str]) -> tuple[str, ...]:
@@ -179,6 +171,6 @@ class Dataflow:
         return found
 
 
-def dataflow_of(traced: nx.MultiDiGraph | None) -> Dataflow | None:
+def dataflow_of(traced: Table | None) -> Dataflow | None:
     """Return the data flow of the graph as written, where it is known."""
-    return Dataflow(traced) if traced is not None and traced.number_of_nodes() else None
+    return Dataflow(traced) if traced is not None and len(traced) else None

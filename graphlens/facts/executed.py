@@ -8,16 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-import networkx as nx
-
-from graphlens.facts.flat import inline, is_compiled, with_shapes
+from graphlens.facts.flat import is_compiled, with_shapes
+from graphlens.facts.inlining import inline
 from graphlens.facts.instruction_work import flops_of, stands_for
 from graphlens.facts.renames import renamed_ops
 from graphlens.facts.shapes import fill_elementwise
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import CONTROL, Edge, Function, Graph, Op, op_of, ops_of
+from graphlens.ir.graph import CONTROL, Edge, Function, Graph, Op, Table, op_of, ops_of
 from graphlens.ir.instructions import without_fingerprint
 from graphlens.ir.run import Profile
+from graphlens.ir.table import NO_OPS, TableBuilder
 
 # What the nodes of instructions say of themselves.
 HLO_ORIGINS: Final = "hlo_origins"  # the TensorFlow ops behind it, by their names in the compiled function
@@ -29,9 +29,7 @@ HLO_FLOPS: Final = "hlo_flops"
 HLO_STANDS_FOR: Final = "hlo_stands_for"  # the type of the op that most of its work belongs to
 
 
-def executed_graph(
-    evidence: Evidence, traced: nx.MultiDiGraph | None, profile: Profile | None
-) -> nx.MultiDiGraph | None:
+def executed_graph(evidence: Evidence, traced: Table | None, profile: Profile | None) -> Table | None:
     """Return what ran as one flat graph: the partitions of all devices and the instructions of XLA modules.
 
     Every call of a compiled function has instructions of its own, named ``call/instruction``; what the call waits for
@@ -49,34 +47,35 @@ def executed_graph(
     """
     if evidence.executed is None and not evidence.hlo:
         return None
-    flat = inline(evidence.executed, is_compiled).copy() if evidence.executed else nx.MultiDiGraph()
+    flat = inline(evidence.executed, is_compiled) if evidence.executed else NO_OPS
     is_whole = not flat
     profiled = profile.modules if profile is not None else {}
     # One that was compiled for several shapes has several modules in the profile, and one name where it was recorded.
     apart = {name for numbered in profiled if (name := without_fingerprint(numbered)) != numbered}
     modules = {**profiled, **{name: module for name, module in evidence.hlo.items() if name not in apart}}
     calls = _calls(flat, modules, profile)
+    joined = TableBuilder.of(flat)
     several = Counter(call for found in calls.values() for call in found)
     for module, graph in modules.items():
         if module not in evidence.hlo and not calls[module]:
             continue  # what else the process compiled is no part of this step
         for call in calls[module] or ("",):
             prefix = f"{call}/{module}" if several[call] > 1 and call else call or module
-            _add_instructions(flat, _Placed(module, graph, call, prefix, is_whole or bool(call)))
-    return fill_elementwise(with_shapes(flat, traced, evidence.replay, renamed_ops(evidence)))
+            _add_instructions(joined, flat, _Placed(module, graph, call, prefix, is_whole or bool(call)))
+    return fill_elementwise(with_shapes(joined.table(), traced, evidence.replay, renamed_ops(evidence)))
 
 
 # -- who calls a module --------------------------------------------------------------------------------------------
 
 
-def _calls(flat: nx.MultiDiGraph, modules: Mapping[str, Graph], profile: Profile | None) -> Mapping[str, Sequence[str]]:
+def _calls(flat: Table, modules: Mapping[str, Graph], profile: Profile | None) -> Mapping[str, Sequence[str]]:
     """Return module -> the ops that call it: those that name its function, and those in which it was seen to run.
 
     Of several modules for one function, made for several shapes, each is called only where it was seen to run.
     """
     found: dict[str, dict[str, None]] = {module: {} for module in modules}
     by_function: dict[str, list[str]] = defaultdict(list)
-    for name, op in flat.nodes(data="op"):
+    for name, op in flat.items():
         for call in op.calls if is_compiled(op) else ():
             by_function[call.function].append(name)
     for kernel in profile.kernels if profile else ():
@@ -125,22 +124,24 @@ class _Placed:
         }
 
 
-def _add_instructions(flat: nx.MultiDiGraph, placed: _Placed) -> None:
+def _add_instructions(joined: TableBuilder, flat: Table, placed: _Placed) -> None:
     names, instructions = placed.names, placed.instructions
-    for name, op in instructions.nodes(data="op"):
-        flat.add_node(names[name], op=replace(op, name=names[name], attrs=_described(op, name, placed)))
-    flat.add_edges_from((names[a], names[b], {"edge": edge}) for a, b, edge in instructions.edges(data="edge"))
+    for name, op in instructions.items():
+        joined.add_op(replace(op, name=names[name], attrs=_described(op, name, placed)))
+    for source, name, edge in instructions.edges():
+        joined.add_edge(names[source], names[name], edge)
     if placed.call in flat:
-        flat.add_edges_from((a, b, {"edge": edge}) for a, b, edge in list(_around(flat, placed)))
+        for source, name, edge in _around(flat, placed):
+            joined.add_edge(source, name, edge)
 
 
-def _around(flat: nx.MultiDiGraph, placed: _Placed) -> Iterator[tuple[str, str, Edge]]:
+def _around(flat: Table, placed: _Placed) -> Iterator[tuple[str, str, Edge]]:
     """Yield what orders the instructions after what the call reads, and the call after its instructions."""
-    before = list(flat.predecessors(placed.call))
+    before = flat.predecessors(placed.call)
     for name in placed.instructions:
         if not placed.instructions.in_degree(name):
             yield from ((source, placed.names[name], CONTROL) for source in before)
-        if not placed.instructions.out_degree(name):
+        if not placed.instructions.has_readers(name):
             yield placed.names[name], placed.call, CONTROL
 
 
@@ -170,5 +171,5 @@ def _parts(call: Op, module: Graph) -> Iterator[str]:
 def _origins(op: Op, module: Graph) -> tuple[str, ...]:
     """Return the TensorFlow ops that an instruction was made from, those of a fusion's body included."""
     bodies: list[Function] = [module.functions[call.function] for call in op.calls if call.function in module.functions]
-    parts = [part.attrs.get("op_name") for body in bodies for _, part in body.graph.nodes(data="op")]
+    parts = [part.attrs.get("op_name") for body in bodies for part in body.graph.ops()]
     return tuple(dict.fromkeys(str(name) for name in (*parts, op.attrs.get("op_name")) if name))

@@ -86,7 +86,7 @@ def _recorded(facts: Facts) -> Iterator[KnownGpu]:
     details = facts.evidence.environment.get("device_details")
     if not isinstance(details, dict) or facts.evidence.executed is None:
         return
-    used = {short_device(op.device) for _, op in facts.graph.nodes(data="op")}
+    used = {short_device(op.device) for op in facts.graph.ops()}
     for device, said in details.items():
         name = str(device).rpartition("physical_device:")[2]
         capability = _capability(str(said.get("compute_capability", ""))) if isinstance(said, dict) else None

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import networkx as nx
-
 from graphlens.facts.constants import is_pure
 from graphlens.ir.graph import ARGUMENT, Function, Graph, Op, data_inputs, in_edges, op_of, topological_order
 from graphlens.ir.ops import CONSTANTS, UNTRACED, is_variable_write
+from graphlens.ir.table import Table
 
 if TYPE_CHECKING:
     from graphlens.facts.core import Facts
@@ -35,7 +34,7 @@ def invariant_ops(facts: Facts) -> Iterator[InvariantOps]:
     library = facts.evidence.traced
     if library is None or facts.traced is None:
         return
-    for name, op in facts.traced.nodes(data="op"):
+    for name, op in facts.traced.items():
         body = _body(library, op)
         if body is not None:
             found = tuple(f"{name}/body/{inner}" for inner in _invariant_in(library, body))
@@ -73,12 +72,12 @@ def _writes(library: Graph, function: Function, seen: set[str]) -> bool:
     if function.name in seen:
         return False
     seen.add(function.name)
-    ops = [op for _, op in function.graph.nodes(data="op")]
+    ops = list(function.graph.ops())
     called = (library.functions[call.function] for op in ops for call in op.calls if call.function in library.functions)
     return any(is_variable_write(op.type) for op in ops) or any(_writes(library, item, seen) for item in called)
 
 
-def _closure(graph: nx.MultiDiGraph, fixed: set[str], *, reads: bool) -> list[str]:
+def _closure(graph: Table, fixed: set[str], *, reads: bool) -> list[str]:
     """Return the timed ops that depend on ``fixed`` ones, and otherwise on constants only."""
     known, constant = set(fixed), set()
     found = []
@@ -100,13 +99,13 @@ def _closure(graph: nx.MultiDiGraph, fixed: set[str], *, reads: bool) -> list[st
 # -- loops of TensorFlow 1 -----------------------------------------------------------------------------------------
 
 
-def _in_frames(graph: nx.MultiDiGraph) -> Iterator[InvariantOps]:
+def _in_frames(graph: Table) -> Iterator[InvariantOps]:
     """Yield the same for loops that were written with ``Enter``: what does not change says so itself."""
     frames: dict[str, set[str]] = {}
-    for name, op in graph.nodes(data="op"):
+    for name, op in graph.items():
         if op.type in ("Enter", "RefEnter") and op.attrs.get("is_constant"):
             frames.setdefault(str(op.attrs.get("frame_name", "")), set()).add(name)
-    writes = any(is_variable_write(op.type) for _, op in graph.nodes(data="op"))
+    writes = any(is_variable_write(op.type) for op in graph.ops())
     for frame, fixed in frames.items():
         found = _closure(graph, fixed, reads=not writes)
         if found:

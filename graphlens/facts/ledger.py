@@ -104,7 +104,7 @@ def saving(facts: Facts, nodes: Sequence[str]) -> Saving:
     saved = saving_at(facts, dict.fromkeys(nodes, 0.0))
     if saved.share is None or facts.step is None:
         return saved
-    ran = sum(name in facts.graph for name in nodes) / max(facts.graph.number_of_nodes(), 1)
+    ran = sum(name in facts.graph for name in nodes) / max(len(facts.graph), 1)
     share = min(1.0, saved.share + ran * (_share_of(facts, EXECUTOR) + call_share(facts)))
     return replace(saved, ns=round(share * facts.step.median_ns), share=share)
 

@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import PurePath
 from typing import Final, NamedTuple
 
-import networkx as nx
-
 from graphlens.facts.crossing import UNKNOWN, Cause, Crossing, End, Kernels, Memory, Side, cause_of
 from graphlens.facts.names import Names
 from graphlens.facts.placement.netlist import slots_of
@@ -19,6 +17,7 @@ from graphlens.ir.graph import Op, op_of
 from graphlens.ir.instructions import COPY_DONE, COPY_START
 from graphlens.ir.ops import TRANSFERS
 from graphlens.ir.run import CopyEvent, Instruction
+from graphlens.ir.table import Table
 
 OFFLOADED: Final[CopyReason] = "kept in host memory"
 
@@ -82,7 +81,7 @@ class Known:
         What is known of the instructions of compiled programs.
     """
 
-    graph: nx.MultiDiGraph
+    graph: Table
     names: Names
     types: Mapping[str, str]
     shapes: frozenset[str]
@@ -105,10 +104,9 @@ class Known:
         start, end = self.names.find(src), self.names.find(dst) if dst else None
         if start is None or (dst and end is None):
             return []
-        edges = self.graph.out_edges(start, data="edge")
         return [
             Wire(reader, edge.src_port, edge.dst_port)
-            for _, reader, edge in edges
+            for reader, edge in self.graph.out_edges(start)
             if edge.kind == "data" and end in (None, reader)
         ]
 
@@ -176,16 +174,16 @@ def _result(start: str, known: Known) -> str:
     return f"result {wire.dst_port} of {start.rpartition('/')[0]}" if wire else "a result"
 
 
-def result_of(start: str, graph: nx.MultiDiGraph) -> Wire | None:
+def result_of(start: str, graph: Table) -> Wire | None:
     """Return by which way a copy becomes a result of its program; ``None`` where it does not, or no graph tells."""
     awaited = [name for name in (graph.successors(start) if start in graph else ()) if _type(graph, name) == COPY_DONE]
-    for _, reader, edge in graph.out_edges(awaited, data="edge"):
-        if _type(graph, reader) == "tuple" and not graph.out_degree(reader):
+    for reader, edge in (wire for name in awaited for wire in graph.out_edges(name)):
+        if _type(graph, reader) == "tuple" and not graph.has_readers(reader):
             return Wire(reader, edge.src_port, edge.dst_port)
     return None
 
 
-def _type(graph: nx.MultiDiGraph, name: str) -> str:
+def _type(graph: Table, name: str) -> str:
     return op_of(graph, name).type
 
 

@@ -10,14 +10,13 @@ from itertools import accumulate, pairwise
 from statistics import median
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import networkx as nx
-
 from graphlens.facts.executed import HLO_MODULE
 from graphlens.facts.steps import steps_of
 from graphlens.ir.devices import LANE_BINS, LiveTensor, Memory, short_device
 from graphlens.ir.graph import Op, TensorSpec, in_edges, op_of
 from graphlens.ir.ops import CONSTANTS, runtime_type
 from graphlens.ir.run import Profile
+from graphlens.ir.table import Table
 
 if TYPE_CHECKING:
     from graphlens.facts.asked import Facts
@@ -145,7 +144,7 @@ def _coarse(curve: Sequence[int]) -> tuple[int, ...]:
 def _weights_bytes(facts: Facts, space: str) -> int | None:
     """Return the bytes of the variables and constants that the step reads; ``None`` when none is known."""
     sizes: dict[str, int | None] = {}
-    for name, op in facts.graph.nodes(data="op"):
+    for name, op in facts.graph.items():
         if space_of(op) != space or op.type not in _WEIGHTS:
             continue
         inputs = in_edges(facts.graph, name)
@@ -165,7 +164,7 @@ def lives(facts: Facts) -> Lives:
 class _Walk:
     """One walk along the order; what an op needs to know of the ones before it is kept here."""
 
-    def __init__(self, graph: nx.MultiDiGraph, order: Sequence[str]) -> None:
+    def __init__(self, graph: Table, order: Sequence[str]) -> None:
         self.ops = {name: op_of(graph, name) for name in order}
         self.inputs = {name: _inputs(graph, name) for name in order}
         self.last = len(order) - 1
@@ -255,7 +254,7 @@ class _Walk:
         )
 
 
-def _inputs(graph: nx.MultiDiGraph, name: str) -> tuple[Tensor, ...]:
+def _inputs(graph: Table, name: str) -> tuple[Tensor, ...]:
     return tuple(Tensor(source, edge.src_port or 0) for source, edge in in_edges(graph, name))
 
 

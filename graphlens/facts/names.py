@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-import networkx as nx
-
 from graphlens.facts import origins
 from graphlens.facts.executed import HLO_CALL, HLO_INSTRUCTION, HLO_MODULE, HLO_PARTS, HLO_STANDS_FOR
 from graphlens.facts.flat import canonical_name
@@ -19,6 +17,7 @@ from graphlens.ir.graph import Graph, op_of
 from graphlens.ir.instructions import fusion_kernel, instruction_type, library_family
 from graphlens.ir.ops import TRANSFERS, is_instruction
 from graphlens.ir.run import DeviceEvent, KernelEvent, OpEvent, Profile
+from graphlens.ir.table import Table
 
 XLA_KERNEL: Final = "XlaKernel"
 ANY_CALL: Final = "*"  # in the place of the op that called a function, which is named so by no graph
@@ -116,7 +115,7 @@ class Names:
 
     def __init__(
         self,
-        graph: nx.MultiDiGraph | None,
+        graph: Table | None,
         loosely: bool = False,
         renamed: Mapping[str, str | None] = MappingProxyType({}),
         modules: Mapping[str, Graph] = MappingProxyType({}),
@@ -131,7 +130,7 @@ class Names:
         self._instructions = _instructions(graph) if graph is not None else {}
         self._modules = {name: _Module(module) for name, module in modules.items()}
         if not loosely and graph is not None:
-            self.types.update((name, str(op.attrs.get(HLO_STANDS_FOR, op.type))) for name, op in graph.nodes(data="op"))
+            self.types.update((name, str(op.attrs.get(HLO_STANDS_FOR, op.type))) for name, op in graph.items())
 
     def find(self, name: str, op: str = "") -> str | None:
         """Return the op of the graph, or ``None``."""
@@ -188,11 +187,11 @@ def kernels_as_ops(profile: Profile, names: Names) -> list[OpEvent]:
     ]
 
 
-def _instructions(graph: nx.MultiDiGraph) -> Mapping[tuple[str, str, str], str]:
+def _instructions(graph: Table) -> Mapping[tuple[str, str, str], str]:
     """Return (call, module, instruction) -> op of the graph; (``ANY_CALL``, …) where a module is called once."""
     found: dict[tuple[str, str, str], str] = {}
     calls: dict[str, set[str]] = defaultdict(set)
-    for name, op in graph.nodes(data="op"):
+    for name, op in graph.items():
         if HLO_MODULE in op.attrs:
             call, module = op.attrs[HLO_CALL], op.attrs[HLO_MODULE]
             calls[module].add(call)

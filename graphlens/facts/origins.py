@@ -10,14 +10,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
-import networkx as nx
-
 from graphlens.facts.constants import constant_ops
 from graphlens.facts.executed import HLO_CALL, HLO_ORIGINS
 from graphlens.facts.flat import canonical_name
 from graphlens.facts.renames import as_written
 from graphlens.ir.graph import Op, data_inputs, op_of
 from graphlens.ir.ops import CONTROL_FLOW
+from graphlens.ir.table import Table
 
 # `scope/ArithmeticOptimizer/Stage_name`: a node that Grappler's arithmetic stage made out of `scope/name`.
 _REWRITTEN = re.compile(
@@ -30,14 +29,14 @@ _ORIGIN_LIMIT = 64  # ops; a walk that meets more has left the fused chain, so o
 
 
 def resolve(
-    executed: nx.MultiDiGraph, traced: nx.MultiDiGraph, renamed: Mapping[str, str | None] = MappingProxyType({})
+    executed: Table, traced: Table, renamed: Mapping[str, str | None] = MappingProxyType({})
 ) -> Mapping[str, tuple[str, ...]]:
     """Map every executed op to its traced ops in topological order, the op that gave the name last.
 
     An executed op that no traced op explains maps to the empty tuple.  ``renamed`` are the ops that do not run under
     their own names (``facts.renames``).
     """
-    names = {canonical_name(name): name for name in traced.nodes}
+    names = {canonical_name(name): name for name in traced}
     compiled = _compiled(executed, names, renamed)
     heads = {name: _head(name, names, renamed) for name in executed if name not in compiled}
     running = {head for head in heads.values() if head} | {name for found in compiled.values() for name in found}
@@ -47,7 +46,7 @@ def resolve(
 
 
 def _compiled(
-    executed: nx.MultiDiGraph, names: Mapping[str, str], renamed: Mapping[str, str | None]
+    executed: Table, names: Mapping[str, str], renamed: Mapping[str, str | None]
 ) -> Mapping[str, tuple[str, ...]]:
     """Map XLA's instructions to traced ops: they carry the ops' names within the function that their call runs."""
     return {
@@ -56,7 +55,7 @@ def _compiled(
             for origin in op.attrs[HLO_ORIGINS]
             if (found := _first_known((f"{_prefix(op)}{origin}",), names, renamed))
         )
-        for name, op in executed.nodes(data="op")
+        for name, op in executed.items()
         if HLO_ORIGINS in op.attrs
     }
 
@@ -96,9 +95,7 @@ def _rewritten(scope: str, rest: str) -> Iterator[str]:
             yield scope + "_".join(words[start:end]).partition("-")[0]
 
 
-def _with_absorbed(
-    head: str | None, traced: nx.MultiDiGraph, running: set[str], constant: frozenset[str]
-) -> tuple[str, ...]:
+def _with_absorbed(head: str | None, traced: Table, running: set[str], constant: frozenset[str]) -> tuple[str, ...]:
     if head is None:
         return ()
     absorbed = _walk_back(head, traced, running, constant)
@@ -107,7 +104,7 @@ def _with_absorbed(
     return (*reversed(absorbed), head)
 
 
-def _walk_back(head: str, traced: nx.MultiDiGraph, running: set[str], constant: frozenset[str]) -> list[str]:
+def _walk_back(head: str, traced: Table, running: set[str], constant: frozenset[str]) -> list[str]:
     absorbed: list[str] = []
     pending = data_inputs(traced, head)
     seen = {head}
@@ -121,6 +118,6 @@ def _walk_back(head: str, traced: nx.MultiDiGraph, running: set[str], constant: 
     return absorbed
 
 
-def _is_boundary(traced: nx.MultiDiGraph, name: str) -> bool:
+def _is_boundary(traced: Table, name: str) -> bool:
     op = op_of(traced, name)
     return not traced.in_degree(name) or op.type in CONTROL_FLOW or bool(op.calls)

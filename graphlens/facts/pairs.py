@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import networkx as nx
-
 from graphlens.facts.crossing import Memory, is_accelerator
 from graphlens.ir.devices import CopyKind, short_device
 from graphlens.ir.graph import Op, TensorSpec, in_edges, op_of
+from graphlens.ir.table import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +54,11 @@ class Pair:
         return any(op == reader for reader, _ in self.readers)
 
 
-def pairs_of(graph: nx.MultiDiGraph) -> tuple[Pair, ...]:
+def pairs_of(graph: Table) -> tuple[Pair, ...]:
     """Return the pairs of send and receive of an executed graph, in its order."""
     return tuple(
         _pair(graph, op_of(graph, send), op_of(graph, receive))
-        for send, receive, edge in graph.edges(data="edge")
+        for send, receive, edge in graph.edges()
         if edge.kind == "transfer"
     )
 
@@ -69,7 +68,7 @@ def memory_of(transfer: Op) -> Memory:
     return "device" if is_accelerator(transfer.device) and not transfer.type.startswith("_Host") else "host"
 
 
-def _pair(graph: nx.MultiDiGraph, send: Op, receive: Op) -> Pair:
+def _pair(graph: Table, send: Op, receive: Op) -> Pair:
     src, port = _producer(graph, send.name)
     readers = _readers(graph, receive.name)
     edge = str(send.attrs.get("tensor_name", ""))
@@ -81,25 +80,25 @@ def _pair(graph: nx.MultiDiGraph, send: Op, receive: Op) -> Pair:
     return Pair(send, receive, kind, src, port, readers, edge, _tensor(graph, send, src, port))
 
 
-def _producer(graph: nx.MultiDiGraph, send: str) -> tuple[str, int | None]:
+def _producer(graph: Table, send: str) -> tuple[str, int | None]:
     inputs = in_edges(graph, send)
     return (inputs[0][0], inputs[0][1].src_port) if inputs else (send, None)
 
 
-def _readers(graph: nx.MultiDiGraph, receive: str) -> tuple[tuple[str, int | None], ...]:
-    edges = graph.out_edges(receive, data="edge")
-    return tuple((reader, edge.dst_port) for _, reader, edge in edges if edge.kind != "control")
+def _readers(graph: Table, receive: str) -> tuple[tuple[str, int | None], ...]:
+    edges = graph.out_edges(receive)
+    return tuple((reader, edge.dst_port) for reader, edge in edges if edge.kind != "control")
 
 
-def _awaited(graph: nx.MultiDiGraph, src: str) -> str | None:
+def _awaited(graph: Table, src: str) -> str | None:
     """Return the op that a control dependency waits for: the partitioner sends an empty constant in its place."""
     constant = op_of(graph, src).constant
     if constant is None or constant.nbytes != 0:
         return None
-    return next((before for before, _, edge in graph.in_edges(src, data="edge") if edge.kind == "control"), None)
+    return next(iter(graph.control_inputs(src)), None)
 
 
-def _tensor(graph: nx.MultiDiGraph, send: Op, src: str, port: int | None) -> TensorSpec | None:
+def _tensor(graph: Table, send: Op, src: str, port: int | None) -> TensorSpec | None:
     outputs = op_of(graph, src).outputs
     if port is not None and port < len(outputs):
         return outputs[port]

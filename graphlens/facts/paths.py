@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import networkx as nx
-
 from graphlens.ir.analysis import CriticalPath, StepTime
 from graphlens.ir.graph import topological_order
 from graphlens.ir.run import OpTiming
+from graphlens.ir.table import Table
 
 
 def weights_ns(timings: Mapping[str, OpTiming], by_turns: bool = False) -> Mapping[str, int]:
@@ -29,7 +28,7 @@ def weights_ns(timings: Mapping[str, OpTiming], by_turns: bool = False) -> Mappi
     return {name: round(timing.self_ns * min(1.0, timing.calls_per_step)) for name, timing in known.items()}
 
 
-def critical_path(graph: nx.MultiDiGraph, weights: Mapping[str, int]) -> CriticalPath | None:
+def critical_path(graph: Table, weights: Mapping[str, int]) -> CriticalPath | None:
     """Return the heaviest path of the DAG by node weight; only ops that were seen are members."""
     if not any(name in weights for name in graph):
         return None
@@ -52,13 +51,13 @@ def on_scale(path: CriticalPath | None, step: StepTime | None) -> CriticalPath |
     return replace(path, ns=round(share * step.median_ns))
 
 
-def length_ns(graph: nx.MultiDiGraph, weights: Mapping[str, int]) -> int:
+def length_ns(graph: Table, weights: Mapping[str, int]) -> int:
     """Return the weight of the heaviest path; 0 for a graph without weights."""
     finish_ns, _ = _longest(graph, weights)
     return max(finish_ns.values(), default=0)
 
 
-def slack_ns(graph: nx.MultiDiGraph, weights: Mapping[str, int]) -> Mapping[str, int]:
+def slack_ns(graph: Table, weights: Mapping[str, int]) -> Mapping[str, int]:
     """Return for every op how much longer it could take without lengthening the critical path."""
     finish_ns, _ = _longest(graph, weights)
     total = max(finish_ns.values(), default=0)
@@ -68,7 +67,7 @@ def slack_ns(graph: nx.MultiDiGraph, weights: Mapping[str, int]) -> Mapping[str,
     return {name: total - finish_ns[name] - tail_ns[name] for name in graph}
 
 
-def _longest(graph: nx.MultiDiGraph, weights: Mapping[str, int]) -> tuple[dict[str, int], dict[str, str | None]]:
+def _longest(graph: Table, weights: Mapping[str, int]) -> tuple[dict[str, int], dict[str, str | None]]:
     """Return for every op the weight of the heaviest path that ends with it, and the op before it on that path."""
     finish_ns: dict[str, int] = {}
     predecessor: dict[str, str | None] = {}

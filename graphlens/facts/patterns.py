@@ -7,8 +7,6 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import networkx as nx
-
 from graphlens.ir.graph import (
     Op,
     TensorSpec,
@@ -17,9 +15,9 @@ from graphlens.ir.graph import (
     in_edges,
     input_specs,
     op_of,
-    topological_order,
 )
 from graphlens.ir.ops import CONSTANTS, VARIABLE_READS, runtime_type
+from graphlens.ir.table import Table
 
 if TYPE_CHECKING:
     from graphlens.facts.asked import Facts
@@ -98,7 +96,7 @@ def affine_chains(facts: Facts) -> tuple[AffineChain, ...]:
     graph = facts.graph
     walks = (
         _Walk(facts, name, _channel_count(graph, name, op), _channels_first(op))
-        for name, op in graph.nodes(data="op")
+        for name, op in graph.items()
         if runtime_type(op.type) in _BASES and _is_linear(op)
     )
     found = (walk.run() for walk in walks if _has_frozen_weights(facts, walk.base))
@@ -119,7 +117,7 @@ def _channels_first(op: Op) -> bool:
     return op.attrs.get("data_format") in _CHANNELS_FIRST
 
 
-def _channel_count(graph: nx.MultiDiGraph, name: str, op: Op) -> int | None:
+def _channel_count(graph: Table, name: str, op: Op) -> int | None:
     """Return the number of output channels of a layer, from its weights or else from its output."""
     weights = input_specs(graph, name)[1] if graph.in_degree(name) > 1 else None
     shape = weights.shape if weights else None
@@ -189,7 +187,7 @@ class _Walk:
 
     def _step(self, current: str) -> str | None:
         """Take the only consumer of ``current`` into the chain; return it, or ``None`` at the end of the chain."""
-        edges = [(dst, edge) for _, dst, edge in self.graph.out_edges(current, data="edge") if edge.kind != "control"]
+        edges = [(dst, edge) for dst, edge in self.graph.out_edges(current) if edge.kind != "control"]
         if len(edges) != 1:
             return None
         following, edge = edges[0]
@@ -289,7 +287,7 @@ def _is_inference_norm(op: Op) -> bool:
     return op.attrs.get("is_training", True) is False and not op.attrs.get("num_side_inputs")
 
 
-def _has_rsqrt(graph: nx.MultiDiGraph, name: str, frozen: Collection[str]) -> bool:
+def _has_rsqrt(graph: Table, name: str, frozen: Collection[str]) -> bool:
     """Tell whether a frozen value is computed with an inverse square root: the scale of a batch normalization."""
     pending, seen = [name], {name}
     while pending:
@@ -302,7 +300,7 @@ def _has_rsqrt(graph: nx.MultiDiGraph, name: str, frozen: Collection[str]) -> bo
     return False
 
 
-def exclusive_inputs(graph: nx.MultiDiGraph, nodes: Iterable[str], among: Collection[str] | None = None) -> list[str]:
+def exclusive_inputs(graph: Table, nodes: Iterable[str], among: Collection[str] | None = None) -> list[str]:
     """Return the ops that compute something only for ``nodes``, nearest first: neither ``nodes`` nor constants.
 
     Parameters
@@ -335,16 +333,23 @@ def computed_frozen_groups(facts: Facts, leave_out: Collection[str]) -> Iterator
         for name in facts.frozen_ops
         if name not in leave_out and op_of(facts.graph, name).type not in CONSTANTS | VARIABLE_READS
     }
-    data = nx.Graph()
-    data.add_nodes_from(name for name in facts.graph if name in computed)
-    data.add_edges_from(
-        (src, dst)
-        for src, dst, edge in facts.graph.edges(data="edge")
-        if edge.kind != "control" and src in computed and dst in computed
-    )
-    position = {name: index for index, name in enumerate(topological_order(facts.graph))}
-    for group in nx.connected_components(data):
-        yield tuple(sorted(group, key=position.__getitem__))
+    yield from _connected(facts.graph, [name for name in facts.order if name in computed])
+
+
+def _connected(graph: Table, names: list[str]) -> list[tuple[str, ...]]:
+    """Return the groups of ``names`` that are joined by tensors, each as ordered, by their first in the file."""
+    group_of: dict[str, list[str]] = {}
+    for name in names:
+        groups = [[name], *(group_of[src] for src in data_inputs(graph, name) if src in group_of)]
+        largest = max(groups, key=len)
+        for group in {id(group): group for group in groups if group is not largest}.values():
+            largest.extend(group)
+            group_of.update(dict.fromkeys(group, largest))
+        group_of[name] = largest
+    rank = {name: index for index, name in enumerate(names)}
+    found = {id(group): group for group in group_of.values()}.values()
+    by_file = sorted(found, key=lambda group: min(map(graph.position, group)))
+    return [tuple(sorted(group, key=rank.__getitem__)) for group in by_file]
 
 
 def is_normalization(facts: Facts, chain: AffineChain) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from graphlens.facts.flat import inline
+from graphlens.facts.inlining import inline
 from graphlens.facts.names import Names
 from graphlens.facts.program_names import base_name
 from graphlens.facts.program_runs import ProgramRuns

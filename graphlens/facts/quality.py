@@ -78,7 +78,7 @@ def _missing(facts: Facts) -> list[str]:
 
 
 def _has_graph(facts: Facts) -> bool:
-    return facts.graph.number_of_nodes() > 0
+    return len(facts.graph) > 0
 
 
 def _ledger_share(facts: Facts, kinds: tuple[str, ...]) -> float | None:
@@ -93,7 +93,7 @@ def _coverage(facts: Facts) -> tuple[int, int, int]:
     """Count the executed ops that the profile saw, that only the replay saw, and that a profiler can see at all."""
     if facts.executed is None or not facts.attribution.wall_ns:
         return 0, 0, 0
-    expected = [name for name, op in facts.executed.nodes(data="op") if op.type not in _NEVER_TIMED]
+    expected = [name for name, op in facts.executed.items() if op.type not in _NEVER_TIMED]
     timings = facts.attribution.timings
     seen = sum(1 for name in expected if name in timings and timings[name].wall_share is not None)
     return seen, sum(1 for name in expected if name in timings) - seen, len(expected)

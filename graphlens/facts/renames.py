@@ -12,11 +12,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import count, takewhile
 
-import networkx as nx
-
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Function, Graph
 from graphlens.ir.ops import CONSTANTS
+from graphlens.ir.table import Table
 
 # What is no function yet: the main graph of a file or of a Python function.
 _MAIN = ""
@@ -71,7 +70,7 @@ def _by_rule(traced: Graph) -> Iterator[tuple[str, str | None]]:
 
 
 def _arguments(function: Function) -> tuple[str, ...]:
-    placeholders = (name for name, op in function.graph.nodes(data="op") if op.type in _PLACEHOLDERS)
+    placeholders = (name for name, op in function.graph.items() if op.type in _PLACEHOLDERS)
     return tuple(dict.fromkeys((*function.inputs, *placeholders)))
 
 
@@ -80,9 +79,9 @@ def _results(function: Function) -> tuple[str, ...]:
     return function.outputs or tuple(_sinks(function.graph))
 
 
-def _sinks(graph: nx.MultiDiGraph) -> Iterator[str]:
-    for name, op in graph.nodes(data="op"):
-        if not graph.out_degree(name) and op.type not in _PLACEHOLDERS | CONSTANTS:
+def _sinks(graph: Table) -> Iterator[str]:
+    for name, op in graph.items():
+        if not graph.has_readers(name) and op.type not in _PLACEHOLDERS | CONSTANTS:
             yield name
 
 

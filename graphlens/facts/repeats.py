@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import networkx as nx
-
 from graphlens.facts.constants import is_pure
 from graphlens.facts.executed import HLO_MODULE
 from graphlens.ir.graph import Op, in_edges, op_of
 from graphlens.ir.ops import CONSTANTS, UNTRACED, VARIABLE_READS
+from graphlens.ir.table import Table
 
 if TYPE_CHECKING:
     from graphlens.facts.core import Facts
@@ -70,11 +69,9 @@ def _key(facts: Facts, name: str, op: Op, values: Mapping[str, object]) -> objec
     return (op.type, op.device, attrs, inputs)
 
 
-def _repeat(graph: nx.MultiDiGraph, names: list[str]) -> Repeat:
+def _repeat(graph: Table, names: list[str]) -> Repeat:
     read = [tuple((src, edge.src_port) for src, edge in in_edges(graph, name)) for name in names]
-    waits = [
-        frozenset(src for src, _, edge in graph.in_edges(name, data="edge") if edge.kind == "control") for name in names
-    ]
+    waits = [frozenset(graph.control_inputs(name)) for name in names]
     direct = {src for some in read for src, _ in some if src not in {src for src, _ in read[0]}}
     through = any(op_of(graph, src).type in VARIABLE_READS for src in direct)
     return Repeat(tuple(names), len(set(read)) == 1, len(set(waits)) > 1, through)

@@ -7,8 +7,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
-import networkx as nx
-
 from graphlens.facts import costs, flat
 from graphlens.facts.executed import HLO_MODULE, HLO_STANDS_FOR
 from graphlens.facts.kernel_work import Work
@@ -16,6 +14,7 @@ from graphlens.ir.analysis import Figure, FigureNode, OpRow
 from graphlens.ir.graph import Op, data_inputs, op_of
 from graphlens.ir.ops import CONSTANTS, family, is_instruction
 from graphlens.ir.run import OpTiming
+from graphlens.ir.table import Table
 
 if TYPE_CHECKING:
     from graphlens.facts.asked import Facts
@@ -30,7 +29,7 @@ _HIDDEN = frozenset({"ReadVariableOp", "Identity", "NoOp", "_Arg", "_Retval", "V
 
 def op_rows(facts: Facts) -> tuple[OpRow, ...]:
     """Return one row per op, by falling self time; unseen ops last, in graph order."""
-    rows = [_row(facts, op) for _, op in facts.graph.nodes(data="op")]
+    rows = [_row(facts, op) for op in facts.graph.ops()]
     rows += [_row_of_profile(facts, name, timing) for name, timing in _in_no_graph(facts)]
     return tuple(sorted(rows, key=lambda row: (row.self_ns is None, -(row.self_ns or 0), row.name)))
 
@@ -137,7 +136,7 @@ def figure(facts: Facts, nodes: Sequence[str], stage: Literal["executed", "trace
     )
 
 
-def _first_group(graph: nx.MultiDiGraph, nodes: Sequence[str]) -> list[str]:
+def _first_group(graph: Table, nodes: Sequence[str]) -> list[str]:
     """Return the subjects to draw: those that hang together with the first one, so that the figure is one picture."""
     if not nodes:
         return []
@@ -151,7 +150,7 @@ def _first_group(graph: nx.MultiDiGraph, nodes: Sequence[str]) -> list[str]:
     return group
 
 
-def _neighbourhood(graph: nx.MultiDiGraph, subjects: Sequence[str]) -> list[str]:
+def _neighbourhood(graph: Table, subjects: Sequence[str]) -> list[str]:
     shown = list(subjects)
     frontier = list(subjects)
     for _ in range(FIGURE_HOPS):
@@ -167,24 +166,19 @@ def _neighbourhood(graph: nx.MultiDiGraph, subjects: Sequence[str]) -> list[str]
     return shown
 
 
-def _around(graph: nx.MultiDiGraph, name: str) -> Iterable[str]:
+def _around(graph: Table, name: str) -> Iterable[str]:
     yield from data_inputs(graph, name)
     yield from graph.successors(name)
 
 
-def _edges(graph: nx.MultiDiGraph, shown: Sequence[str]) -> list[tuple[str, str, str]]:
+def _edges(graph: Table, shown: Sequence[str]) -> list[tuple[str, str, str]]:
     inside = set(shown)
     return list(
-        dict.fromkeys(
-            (name, dst, edge.kind)
-            for name in shown
-            for _, dst, edge in graph.out_edges(name, data="edge")
-            if dst in inside
-        )
+        dict.fromkeys((name, dst, edge.kind) for name in shown for dst, edge in graph.out_edges(name) if dst in inside)
     )
 
 
-def _figure_node(facts: Facts, graph: nx.MultiDiGraph, name: str, subject: bool, stage: str) -> FigureNode:
+def _figure_node(facts: Facts, graph: Table, name: str, subject: bool, stage: str) -> FigureNode:
     op = op_of(graph, name)
     timing = facts.timing(name) if stage == facts.stage else None
     return FigureNode(

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-import networkx as nx
-
-from graphlens.ir.graph import Op, TensorSpec, input_specs, op_of, topological_order
+from graphlens.ir.graph import Op, Table, TensorSpec, in_edges, topological_order
 
 # The optimizer makes new ops of these types (`ArithmeticOptimizer/AddOpsRewrite_…`), under names that nothing else has.
 _BROADCASTING: Final = frozenset(
@@ -17,16 +15,22 @@ _BROADCASTING: Final = frozenset(
 )
 
 
-def fill_elementwise(graph: nx.MultiDiGraph) -> nx.MultiDiGraph:
+def fill_elementwise(graph: Table) -> Table:
     """Give the elementwise ops of ``graph`` without a shape the one that their inputs broadcast to."""
-    open_ops = {name for name, op in graph.nodes(data="op") if op.type in _BROADCASTING and not _complete(op)}
+    open_ops = {op.name for op in graph.ops() if op.type in _BROADCASTING and not _complete(op)}
     if not open_ops:
         return graph
+    filled: dict[str, Op] = {}
     for name in topological_order(graph):
         if name in open_ops:
-            op = op_of(graph, name)
-            graph.nodes[name]["op"] = replace(op, outputs=_outputs(op, input_specs(graph, name)))
-    return graph
+            op = graph.op(name)
+            read = [_spec(filled.get(src) or graph.op(src), edge.src_port) for src, edge in in_edges(graph, name)]
+            filled[name] = replace(op, outputs=_outputs(op, read))
+    return graph.with_ops(filled)
+
+
+def _spec(op: Op, port: int | None) -> TensorSpec | None:
+    return None if port is None or port >= len(op.outputs) else op.outputs[port]
 
 
 def _complete(op: Op) -> bool:

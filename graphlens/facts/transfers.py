@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import networkx as nx
-
 from graphlens.errors import UsageError
 from graphlens.facts.crossing import UNKNOWN, Cause, Crossing, End, Kernels, Memory, cause_of, is_accelerator, shape_ops
 from graphlens.facts.device_time import Busy
@@ -23,6 +21,7 @@ from graphlens.ir.devices import Copy, short_device
 from graphlens.ir.graph import Op, op_of
 from graphlens.ir.instructions import COPY_START
 from graphlens.ir.run import CopyEvent, Instruction, Profile, ProfiledDevice
+from graphlens.ir.table import NO_OPS, Table
 
 if TYPE_CHECKING:
     from graphlens.facts.asked import Facts
@@ -62,7 +61,7 @@ def accelerators(facts: Facts) -> tuple[str, ...]:
     """Return the names of the accelerators that took part, or would in a simulated placement; none on a processor."""
     profile, placement = facts.evidence.profile or Profile(), facts.evidence.placement
     profiled = [device.name for device in profile.devices if is_accelerator(device.name)]
-    ran = {op.device for _, op in facts.executed.nodes(data="op")} if facts.executed is not None else ()
+    ran = {op.device for op in facts.executed.ops()} if facts.executed is not None else ()
     named = [short_device(device) for device in sorted(ran) if is_accelerator(device)]
     assumed = [placement.device] if placement else []
     return tuple(dict.fromkeys([*profiled, *named, *assumed]))
@@ -89,8 +88,8 @@ class _Run:
     profile: Profile
 
     @cached_property
-    def graph(self) -> nx.MultiDiGraph:
-        return self.facts.executed if self.facts.executed is not None else nx.MultiDiGraph()
+    def graph(self) -> Table:
+        return self.facts.executed if self.facts.executed is not None else NO_OPS
 
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:
@@ -109,7 +108,7 @@ class _Run:
         launched = {event.node: event.op for event in self.profile.kernels_on_device if event.node}
         seen = {event.node: event.op for event in self.profile.ops}
         graph = self.facts.graph
-        types = {**launched, **seen, **{name: op.type for name, op in graph.nodes(data="op")}}
+        types = {**launched, **seen, **{name: op.type for name, op in graph.items()}}
         shapes = self.shapes if self.facts.executed is not None else shape_ops(graph)
         names = Names(graph, self.facts.joined_loosely, self.facts.renamed)
         return Known(graph, names, types, shapes, self.requested, self.profile.instructions)

@@ -38,8 +38,6 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Final
 
-import networkx as nx
-
 from graphlens.ir.analysis import Target
 from graphlens.ir.devices import Copy
 from graphlens.ir.evidence import Evidence
@@ -60,6 +58,7 @@ from graphlens.ir.ops import ASYNCHRONOUS, CONSTANTS, UNTRACED, VARIABLE_READS, 
 from graphlens.ir.run import OpEvent, Profile, Span
 from graphlens.ir.sketch_devices import MEMCPYS, Timed, Wiring, modelled, placement, reported
 from graphlens.ir.sketch_machine import environment_of, gpu_properties_of, is_machine, roof_of
+from graphlens.ir.table import TableBuilder
 
 STEPS: Final = 5  # few, but enough that the first may be dropped as a slow one
 DEFAULT_OP_NS: Final = 1_000
@@ -118,7 +117,7 @@ def sketch(text: str) -> Evidence:
     ...     x = Placeholder() float32[4]
     ...     y = Relu(x) float32[4] 3us
     ... ''')
-    >>> list(evidence.executed.main.graph.edges()), evidence.profile.ops[0].self_ns
+    >>> [(source, name) for source, name, _ in evidence.executed.main.graph.edges()], evidence.profile.ops[0].self_ns
     ([('x', 'y')], 3000)
     """
     parts = _parse(text)
@@ -296,18 +295,18 @@ def _graph(parts: _Text, stage: str) -> Graph:
 
 
 def _function(name: str, lines: Sequence[_Line]) -> Function:
-    graph = nx.MultiDiGraph()
+    graph = TableBuilder()
     captures = _variables(lines)
     for variable in captures:
-        graph.add_node(variable, op=Op(variable, ARGUMENT, outputs=(TensorSpec("resource", ()),)))
+        graph.add_op(Op(variable, ARGUMENT, outputs=(TensorSpec("resource", ()),)))
     for line in lines:
         if line.op.name in graph:
             raise SketchError(f"{line.op.name!r} is defined twice")
-        graph.add_node(line.op.name, op=line.op)
+        graph.add_op(line.op)
     for line in lines:
         _connect(graph, line)
     arguments = tuple(captures) + _of_type(lines, ARGUMENT)
-    return Function(name, graph, arguments, _of_type(lines, RETURN), captures)
+    return Function(name, graph.table(), arguments, _of_type(lines, RETURN), captures)
 
 
 def _variables(lines: Sequence[_Line]) -> Mapping[str, Variable]:
@@ -323,18 +322,18 @@ def _variables(lines: Sequence[_Line]) -> Mapping[str, Variable]:
     return found
 
 
-def _connect(graph: nx.MultiDiGraph, line: _Line) -> None:
+def _connect(graph: TableBuilder, line: _Line) -> None:
     port = 0
     for written in line.inputs:
         source, _, src_port = written.lstrip("^").partition(":")
         if source not in graph:
             raise SketchError(f"{line.op.name!r} reads {source!r}, which no line defines")
         if written.startswith("^"):
-            graph.add_edge(source, line.op.name, edge=CONTROL)
+            graph.add_edge(source, line.op.name, CONTROL)
             continue
         is_transfer = line.op.type in ("_Recv", "_HostRecv")
         edge = Edge("transfer" if is_transfer else "data", int(src_port or 0), port)
-        graph.add_edge(source, line.op.name, edge=edge)
+        graph.add_edge(source, line.op.name, edge)
         port += 1
 
 
@@ -344,11 +343,12 @@ def _of_type(lines: Iterable[_Line], op_type: str) -> tuple[str, ...]:
 
 def _placed(graph: Graph) -> Graph:
     """Give every op of an executed graph a device, as TensorFlow does."""
-    for function in graph.functions.values():
-        for name, op in function.graph.nodes(data="op"):
-            if not op.device:
-                function.graph.nodes[name]["op"] = replace(op, device=_DEVICE + "CPU:0")
-    return graph
+    return replace(graph, functions={name: _on_host(function) for name, function in graph.functions.items()})
+
+
+def _on_host(function: Function) -> Function:
+    unplaced = {op.name: replace(op, device=_DEVICE + "CPU:0") for op in function.graph.ops() if not op.device}
+    return replace(function, graph=function.graph.with_ops(unplaced))
 
 
 # -- timing -------------------------------------------------------------------------------------------------------

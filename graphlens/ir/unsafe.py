@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-import networkx as nx
-
 from graphlens.ir.graph import ARGUMENT, Function, Graph, Op, in_edges, op_of
+from graphlens.ir.table import Table
 
 READS_FILES: Final = "reads files"
 WRITES_FILES: Final = "writes files"
@@ -117,7 +116,7 @@ def reachable_functions(graph: Graph) -> list[str]:
     return list(_Library.of(graph).reachable)
 
 
-def unsafe_reason(graph: nx.MultiDiGraph, name: str) -> str | None:
+def unsafe_reason(graph: Table, name: str) -> str | None:
     """Say what the op reaches, or ``None`` when it stays inside the graph."""
     alone = _Library("", {"": Function("", graph)}, ("",), {})
     return _reason(alone, "", name, op_of(graph, name))
@@ -141,7 +140,7 @@ class _Library:
         sites: dict[str, list[tuple[str, str]]] = {graph.root: []}
         pending = [graph.root]
         for function in pending:  # grows while it is walked
-            for name, op in graph.functions[function].graph.nodes(data="op"):
+            for name, op in graph.functions[function].graph.items():
                 for called in {op.type, *(call.function for call in op.calls), *_functions_in(op.attrs)}:
                     if called not in graph.functions:
                         continue
@@ -163,7 +162,7 @@ def _functions_in(attrs: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _unsafe_in(library: _Library, function: str) -> Iterator[tuple[str, str]]:
-    for name, op in library.functions[function].graph.nodes(data="op"):
+    for name, op in library.functions[function].graph.items():
         why = _reason(library, function, name, op)
         if why:
             yield name, why
@@ -289,7 +288,7 @@ def _is_plain_call(library: _Library, site: tuple[str, str], function: str) -> b
     return single and called <= {function} and op.type in {*_PLAIN_CALLS, function}
 
 
-def _is_memory_cache(graph: nx.MultiDiGraph, name: str) -> bool:
+def _is_memory_cache(graph: Table, name: str) -> bool:
     """Tell whether the file name of a cache is known to be empty."""
     names = [op_of(graph, src).constant for src, edge in in_edges(graph, name) if edge.dst_port == 1]
     return bool(names) and all(constant is not None and constant.nbytes == 0 for constant in names)

@@ -2,45 +2,45 @@
 
 from __future__ import annotations
 
-import networkx as nx
+from collections.abc import Sequence
 
-from graphlens.ir.graph import Edge, topological_order
+from graphlens.ir.graph import Edge
+from graphlens.ir.table import TableBuilder, topological_positions
 
 # The back edge of a TF1 loop: the only legal cycle of a TensorFlow graph.
 NEXT_ITERATION = frozenset({"NextIteration", "RefNextIteration"})
 MERGE = frozenset({"Merge", "RefMerge"})
 
 
-def break_cycles(graph: nx.MultiDiGraph) -> list[tuple[str, str, Edge]]:
+def break_cycles(graph: TableBuilder) -> list[tuple[str, str, Edge]]:
     """Remove the edges that close a cycle, in a depth-first walk from the first op on, and return them."""
-    if len(topological_order(graph)) == len(graph):
+    following = graph.following()
+    if len(topological_positions(following)) == len(graph):
         return []
-    closing = [(src, dst, key) for src, dst in _closing_pairs(graph) for key in graph[src][dst]]
-    removed = [(src, dst, graph.edges[src, dst, key]["edge"]) for src, dst, key in closing]
-    graph.remove_edges_from(closing)
-    return removed
+    removed = graph.remove_edges(_closing_pairs(following))
+    return [(graph.op_at(src).name, graph.op_at(dst).name, edge) for src, dst, edge in removed]
 
 
-def _closing_pairs(graph: nx.MultiDiGraph) -> list[tuple[str, str]]:
+def _closing_pairs(following: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
     """Pairs ``(src, dst)`` where ``dst`` is an ancestor of ``src`` on the walk; without recursion, graphs are deep."""
-    done: set[str] = set()
-    on_path: set[str] = set()
+    done: set[int] = set()
+    on_path: set[int] = set()
     closing = []
-    for start in graph:
+    for start in range(len(following)):
         if start in done:
             continue
         on_path.add(start)
-        stack = [(start, iter(list(graph.adj[start])))]
+        stack = [(start, iter(following[start]))]
         while stack:
             node, successors = stack[-1]
-            following = next(successors, None)
-            if following is None:
+            reader = next(successors, None)
+            if reader is None:
                 stack.pop()
                 on_path.discard(node)
                 done.add(node)
-            elif following in on_path:
-                closing.append((node, following))
-            elif following not in done:
-                on_path.add(following)
-                stack.append((following, iter(list(graph.adj[following]))))
+            elif reader in on_path:
+                closing.append((node, reader))
+            elif reader not in done:
+                on_path.add(reader)
+                stack.append((reader, iter(following[reader])))
     return closing

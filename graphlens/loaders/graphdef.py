@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from graphlens.errors import TargetError
-from graphlens.ir.graph import ARGUMENT, RETURN, Function, Graph, Op, TensorSpec
+from graphlens.ir.graph import ARGUMENT, RETURN, Function, Graph, Op, Table, TensorSpec
 from graphlens.loaders import sources
 from graphlens.loaders.attrs import dtype_name
 from graphlens.loaders.files import looks_like_text, parse_message, parse_text, read_bytes
@@ -124,7 +124,7 @@ class _Builder:
         return list(order)
 
     def _callees(self, name: str) -> Iterator[str]:
-        for _, op in self.function(name).graph.nodes(data="op"):
+        for op in self.function(name).graph.ops():
             for call in op.calls:
                 if call.function in self.library:
                     yield call.function
@@ -143,8 +143,8 @@ class _Builder:
         self._add_nodes(linker, self.graph_def.node, MAIN)
         graph = linker.finish()
         self.notes.extend(linker.problems.notes(MAIN_IN_WORDS))
-        arguments = tuple(name for name, op in graph.nodes(data="op") if op.type == ARGUMENT)
-        results = tuple(name for name, op in graph.nodes(data="op") if op.type == RETURN)
+        arguments = tuple(graph.of_types({ARGUMENT}))
+        results = tuple(graph.of_types({RETURN}))
         return Function(
             MAIN,
             graph,
@@ -175,11 +175,11 @@ class _Builder:
             linker.link(node.input, name)
 
 
-def _by_index(graph: Any, names: tuple[str, ...]) -> tuple[str, ...]:
+def _by_index(graph: Table, names: tuple[str, ...]) -> tuple[str, ...]:
     """Arguments and results of a runtime graph carry their position as an attribute."""
 
     def position(name: str) -> int:
-        index = graph.nodes[name]["op"].attrs.get("index")
+        index = graph.op(name).attrs.get("index")
         return index if isinstance(index, int) else 0
 
     return tuple(sorted(names, key=position))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
-from graphlens.ir.graph import ARGUMENT, Graph, Op, op_of
+from graphlens.ir.graph import ARGUMENT, Graph, Op
 from graphlens.ir.unsafe import OWN_FILE, WRITTEN_VALUE, unsafe_ops
 from graphlens.loaders import objects
 from graphlens.loaders.graphdef import build_each, build_graph, build_reachable
@@ -114,11 +114,10 @@ def _written_argument(op: Op) -> str | None:
 
 def _marked(graph: Graph, mark: Callable[[Op], str | None]) -> Graph:
     """Return a copy of ``graph`` in which the root's inputs say where their value comes from."""
-    main = graph.main.graph.copy()
-    for name, op in graph.main.graph.nodes(data="op"):
-        kind = mark(op)
-        if kind is not None:
-            main.nodes[name]["op"] = replace(op, type=kind, constant=None)
+    marks = ((op, mark(op)) for op in graph.main.graph.ops())
+    main = graph.main.graph.with_ops(
+        {op.name: replace(op, type=kind, constant=None) for op, kind in marks if kind is not None}
+    )
     return replace(graph, functions={**graph.functions, graph.root: replace(graph.main, graph=main)})
 
 
@@ -140,12 +139,8 @@ def _part_of_main(meta_graph: Any, fetched: Sequence[str], fed: Collection[str])
     needed = upstream(fetched, {node.name: node for node in whole.node})
     part = type(whole)(library=whole.library, node=[node for node in whole.node if node.name in needed])
     graph = build_reachable(part)
-    main = graph.main.graph
-    for name in filter(main.has_node, map(op_name, fed)):
-        op = op_of(main, name)
-        if op.type in _FEEDABLE:
-            main.nodes[name]["op"] = replace(op, type=OWN_FILE, constant=None)
-    return graph
+    given = {op_name(tensor) for tensor in fed}
+    return _marked(graph, lambda op: OWN_FILE if op.name in given and op.type in _FEEDABLE else None)
 
 
 def _main_ops(meta_graph: Any) -> Iterator[str]:

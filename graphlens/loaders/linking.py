@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-import networkx as nx
-
-from graphlens.ir.graph import CONTROL, Edge, Op
+from graphlens.ir.graph import CONTROL, Edge, Op, Table
+from graphlens.ir.table import TableBuilder
 from graphlens.loaders.acyclic import MERGE, NEXT_ITERATION, break_cycles
 
 
@@ -44,75 +43,75 @@ class Linker:
     edges by which a loop's next iteration begins, which are left out of the graph.
     """
 
-    graph: nx.MultiDiGraph = field(default_factory=nx.MultiDiGraph)
+    graph: TableBuilder = field(default_factory=TableBuilder)
     problems: Problems = field(default_factory=Problems)
-    offsets: dict[str, Mapping[str, int] | None] = field(default_factory=dict)
+    offsets: list[Mapping[str, int] | None] = field(default_factory=list)
     back_edges: list[tuple[str, str, Edge]] = field(default_factory=list)
-    _order: dict[str, int] = field(default_factory=dict)
-    _types: dict[str, str] = field(default_factory=dict)
     _sorted: bool = True
 
     def free_name(self, name: str) -> str:
         """Return ``name``, or a changed one when an op of that name exists (TensorFlow refuses such graphs)."""
-        if name not in self._order:
+        if name not in self.graph:
             return name
         self.problems.add("ops share their name with another op and were renamed", name)
         number = 2
-        while f"{name}#{number}" in self._order:
+        while f"{name}#{number}" in self.graph:
             number += 1
         return f"{name}#{number}"
 
     def add_op(self, op: Op, offsets: Mapping[str, int] | None = None) -> None:
         """Add an op under its name, which must be free."""
-        self._order[op.name] = len(self._order)
-        self._types[op.name] = op.type
-        self.offsets[op.name] = offsets
-        self.graph.add_node(op.name, op=op)
+        self.offsets.append(offsets)
+        self.graph.add_op(op)
 
     def link(self, inputs: Iterable[str], dst: str) -> None:
         """Add the edges of op ``dst`` from its inputs, as a ``NodeDef`` writes them."""
         port = 0
+        reader = self.graph.at(dst)
+        merges = self.graph.op_at(reader).type in MERGE
         for written in inputs:
             if written.startswith("^"):
-                self._connect(written[1:], dst, CONTROL)
+                self._connect(self.graph.position(written[1:]), written[1:], reader, CONTROL, merges)
                 continue
-            src, src_port = self.resolve(written)
-            self._connect(src, dst, data_edge(src_port, port))
+            source, name, src_port = self._resolve(written)
+            self._connect(source, name, reader, data_edge(src_port, port), merges)
             port += 1
 
-    def resolve(self, written: str) -> tuple[str, int | None]:
+    def _resolve(self, written: str) -> tuple[int | None, str, int | None]:
         """Split ``a``, ``a:1`` or, in function bodies, ``a:output:1`` into the op and the number of its output."""
-        if written in self._order:
-            return written, 0
+        whole = self.graph.position(written)
+        if whole is not None:
+            return whole, written, 0
         parts = written.rsplit(":", 2)
-        if len(parts) == 3 and parts[0] in self._order:
-            return parts[0], self._port(parts[0], parts[1], parts[2])
+        if len(parts) == 3 and (position := self.graph.position(parts[0])) is not None:
+            return position, parts[0], self._port(position, parts[1], parts[2])
         name, _, port = written.rpartition(":")
-        return (name, int(port)) if name and port.isdecimal() else (written, 0)
+        if name and port.isdecimal():
+            return self.graph.position(name), name, int(port)
+        return None, written, 0
 
-    def _port(self, name: str, output: str, index: str) -> int | None:
-        offsets = self.offsets[name]
+    def _port(self, position: int, output: str, index: str) -> int | None:
+        offsets = self.offsets[position]
         number = int(index) if index.isdecimal() else 0
         if offsets is not None and output in offsets:
             return offsets[output] + number
         # Of an op that nobody registered, the number is only certain when there is a single output.
-        return 0 if len(self.graph.nodes[name]["op"].outputs) == 1 else None
+        return 0 if len(self.graph.op_at(position).outputs) == 1 else None
 
-    def _connect(self, src: str, dst: str, kind: Edge) -> None:
-        position = self._order.get(src)
-        if position is None:
-            self.problems.add("inputs name ops that do not exist", f"'{src}' read by '{dst}'")
-            return
-        if self._types[dst] in MERGE and self._types[src] in NEXT_ITERATION:
-            self.back_edges.append((src, dst, kind))
-            return
-        if position >= self._order[dst]:
-            self._sorted = False
-        self.graph.add_edge(src, dst, edge=kind)
+    def _connect(self, source: int | None, name: str, reader: int, edge: Edge, merges: bool) -> None:
+        if source is None:
+            self.problems.add(
+                "inputs name ops that do not exist", f"'{name}' read by '{self.graph.op_at(reader).name}'"
+            )
+        elif merges and self.graph.op_at(source).type in NEXT_ITERATION:
+            self.back_edges.append((name, self.graph.op_at(reader).name, edge))
+        else:
+            self._sorted = self._sorted and source < reader
+            self.graph.connect(source, reader, edge)
 
-    def finish(self) -> nx.MultiDiGraph:
+    def finish(self) -> Table:
         """Return the graph as a DAG."""
         if not self._sorted:
             for src, dst, _ in break_cycles(self.graph):
                 self.problems.add("edges close a cycle and were left out", f"'{src}' to '{dst}'")
-        return self.graph
+        return self.graph.table()

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-import networkx as nx
-
 from graphlens.ir.devices import short_device
 from graphlens.ir.graph import Edge, Function, Graph, Op
+from graphlens.ir.table import TableBuilder
 from graphlens.loaders.acyclic import break_cycles
 from graphlens.loaders.graphdef import MAIN, build_reachable
 
@@ -26,7 +25,7 @@ def merge_partitions(partitions: Sequence[Any]) -> Graph:
     device appended, as in ``add@CPU:1``.
     """
     graphs = [build_reachable(partition) for partition in partitions]
-    merged = nx.MultiDiGraph()
+    merged = TableBuilder()
     inputs: list[str] = []
     outputs: list[str] = []
     for graph in graphs:
@@ -36,22 +35,22 @@ def merge_partitions(partitions: Sequence[Any]) -> Graph:
     notes = [note for graph in graphs for note in graph.notes]
     notes.extend(_join_transfers(merged))
     functions = {name: function for graph in graphs for name, function in graph.functions.items() if name != MAIN}
-    main = Function(MAIN, merged, tuple(inputs), tuple(outputs))
+    main = Function(MAIN, merged.table(), tuple(inputs), tuple(outputs))
     return Graph(MAIN, {MAIN: main, **functions}, tuple(dict.fromkeys(notes)))
 
 
-def _add(merged: nx.MultiDiGraph, part: Function) -> dict[str, str]:
+def _add(merged: TableBuilder, part: Function) -> dict[str, str]:
     """Add one partition and return the name that each of its ops got."""
     names: dict[str, str] = {}
-    for name, op in part.graph.nodes(data="op"):
+    for name, op in part.graph.items():
         names[name] = _free_name(merged, op)
-        merged.add_node(names[name], op=op if names[name] == name else replace(op, name=names[name]))
-    for src, dst, edge in part.graph.edges(data="edge"):
-        merged.add_edge(names[src], names[dst], edge=edge)
+        merged.add_op(op if names[name] == name else replace(op, name=names[name]))
+    for src, dst, edge in part.graph.edges():
+        merged.add_edge(names[src], names[dst], edge)
     return names
 
 
-def _free_name(merged: nx.MultiDiGraph, op: Op) -> str:
+def _free_name(merged: TableBuilder, op: Op) -> str:
     if op.name not in merged:
         return op.name
     device = short_device(op.device) or "other"
@@ -62,13 +61,13 @@ def _free_name(merged: nx.MultiDiGraph, op: Op) -> str:
     return name
 
 
-def _join_transfers(merged: nx.MultiDiGraph) -> Iterator[str]:
+def _join_transfers(merged: TableBuilder) -> Iterator[str]:
     """Add the transfer edges; yield a note per receiver without a sender."""
     sends = {key: op.name for key, op in _transfers(merged, SENDS)}
     alone = []
     for key, op in list(_transfers(merged, RECVS)):
         if key in sends:
-            merged.add_edge(sends[key], op.name, edge=TRANSFER)
+            merged.add_edge(sends[key], op.name, TRANSFER)
         else:
             alone.append(op.name)
     if alone:
@@ -78,7 +77,7 @@ def _join_transfers(merged: nx.MultiDiGraph) -> Iterator[str]:
         yield f"{len(removed)} edges between the devices close a cycle and were left out ({removed[0][0]})"
 
 
-def _transfers(merged: nx.MultiDiGraph, types: frozenset[str]) -> Iterator[tuple[tuple[str, ...], Op]]:
-    for _, op in merged.nodes(data="op"):
+def _transfers(merged: TableBuilder, types: frozenset[str]) -> Iterator[tuple[tuple[str, ...], Op]]:
+    for op in merged.ops():
         if op.type in types:
             yield tuple(str(op.attrs.get(name, "")) for name in _RENDEZVOUS), op

@@ -275,12 +275,11 @@ def _bind(graph: Graph, object_graph: Any) -> Graph:
 
 
 def _pruned(graph: Graph, needed: set[str], signature: Signature) -> Graph:
-    """Keep of the main graph what ``signature`` runs; the graph was built for this, so it may be changed."""
-    main = graph.main.graph
-    main.remove_nodes_from([name for name in main if name not in needed])
+    """Keep of the main graph what ``signature`` runs."""
+    main = graph.main.graph.only(needed.__contains__)
     inputs = _names(main, (name for tensor in signature.inputs for name in tensor.tensors))
     outputs = _names(main, (name for tensor in signature.outputs for name in tensor.tensors))
-    functions = {**graph.functions, MAIN: replace(graph.main, inputs=inputs, outputs=outputs)}
+    functions = {**graph.functions, MAIN: replace(graph.main, graph=main, inputs=inputs, outputs=outputs)}
     reached = _reached(functions)
     missing = () if outputs else (f"signature '{signature.name}' names outputs that are not in the graph",)
     return Graph(MAIN, {name: functions[name] for name in functions if name in reached}, (*graph.notes, *missing))
@@ -294,7 +293,7 @@ def _reached(functions: Mapping[str, Function]) -> set[str]:
     reached, pending = {MAIN}, [MAIN]
     while pending:
         graph = functions[pending.pop()].graph
-        called = {call.function for _, op in graph.nodes(data="op") for call in op.calls if call.function in functions}
+        called = {call.function for op in graph.ops() for call in op.calls if call.function in functions}
         pending.extend(called - reached)
         reached |= called
     return reached

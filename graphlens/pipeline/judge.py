@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import networkx as nx
-
 from graphlens import rules
 from graphlens._version import __version__
 from graphlens.facts.core import Facts
-from graphlens.facts.flat import inline
 from graphlens.facts.impossible import why_impossible
+from graphlens.facts.inlining import inline
 from graphlens.facts.program_rows import program_rows
 from graphlens.ir.analysis import CONTRADICTION, AnalysisError, Document, GraphSize
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Graph
+from graphlens.ir.table import Table
 from graphlens.pipeline.result import Analysis
 
 
@@ -89,7 +88,7 @@ def _sizes(facts: Facts) -> dict[str, GraphSize]:
     """Count each stage; what XLA ran counts as executed although it is in no TensorFlow graph."""
     evidence = facts.evidence
     optimized = inline(evidence.optimized) if evidence.optimized else None
-    stages: list[tuple[str, nx.MultiDiGraph | None, Sequence[Graph]]] = [
+    stages: list[tuple[str, Table | None, Sequence[Graph]]] = [
         ("traced", facts.traced, [evidence.traced] if evidence.traced else []),
         ("optimized", optimized, [evidence.optimized] if evidence.optimized else []),
         ("executed", facts.executed, [*([evidence.executed] if evidence.executed else []), *evidence.hlo.values()]),
@@ -97,6 +96,6 @@ def _sizes(facts: Facts) -> dict[str, GraphSize]:
     return {stage: _size(flat, parts) for stage, flat, parts in stages if flat is not None}
 
 
-def _size(flat: nx.MultiDiGraph, parts: Sequence[Graph]) -> GraphSize:
+def _size(flat: Table, parts: Sequence[Graph]) -> GraphSize:
     functions = sum(len(graph.functions) - 1 for graph in parts)
-    return GraphSize(flat.number_of_nodes(), flat.number_of_edges(), functions)
+    return GraphSize(len(flat), flat.number_of_edges, functions)

@@ -14,10 +14,11 @@ import networkx as nx
 from graphlens.errors import UsageError
 from graphlens.facts import costs
 from graphlens.facts.core import Facts
-from graphlens.facts.flat import inline
+from graphlens.facts.inlining import inline
 from graphlens.ir.analysis import SEVERITIES, Document, Finding, Quality, StepTime
 from graphlens.ir.graph import Op
 from graphlens.ir.run import LedgerRow
+from graphlens.ir.table import Table
 
 GraphStage = Literal["traced", "optimized", "executed"]
 
@@ -100,13 +101,13 @@ class Analysis:
         graph = self._stage(stage)
         annotate = _Annotator(self.facts, stage, graph, self.findings) if self.facts else None
         plain = nx.MultiDiGraph()
-        for name, op in graph.nodes(data="op"):
+        for name, op in graph.items():
             plain.add_node(name, **(annotate.node(name, op) if annotate else {}))
-        for src, dst, edge in graph.edges(data="edge"):
+        for src, dst, edge in graph.edges():
             plain.add_edge(src, dst, kind=edge.kind, src_port=edge.src_port, dst_port=edge.dst_port)
         return plain
 
-    def _stage(self, stage: GraphStage) -> nx.MultiDiGraph:
+    def _stage(self, stage: GraphStage) -> Table:
         if self.facts is None:
             raise UsageError("an analysis read from JSON has no graphs; analyze the target or its capture again")
         evidence = self.facts.evidence
@@ -132,7 +133,7 @@ class Analysis:
 class _Annotator:
     """What the attributes of a node are made of; built once per graph."""
 
-    def __init__(self, facts: Facts, stage: GraphStage, graph: nx.MultiDiGraph, findings: tuple[Finding, ...]) -> None:
+    def __init__(self, facts: Facts, stage: GraphStage, graph: Table, findings: tuple[Finding, ...]) -> None:
         self.facts = facts
         self.judged = stage == facts.stage
         self.traced = stage == "traced"

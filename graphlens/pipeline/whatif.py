@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Final
 
-import networkx as nx
-
 from graphlens import workplace
 from graphlens.children import ask_placement
 from graphlens.config import Progress, Request
@@ -23,7 +21,8 @@ from graphlens.facts.placement.prediction import Simulated
 from graphlens.ir import unsafe
 from graphlens.ir.devices import Copy, Counterfactual, Placement
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import Function, Graph, TensorSpec, op_of, ops_of
+from graphlens.ir.graph import Function, Graph, TensorSpec, ops_of
+from graphlens.ir.table import Table
 from graphlens.loaders.capture.parts import BEFORE_PLACER
 from graphlens.loaders.graphdef import build_graph, parse_graph_def
 from graphlens.pipeline.gather import Gathered
@@ -107,7 +106,7 @@ class _WhatIf:
     """What one prediction needs at every turn."""
 
     evidence: Evidence
-    traced: nx.MultiDiGraph | None
+    traced: Table | None
     inputs: tuple[TensorSpec, ...]
     gpu: Gpu
     kernels: placement.KernelTable
@@ -185,11 +184,10 @@ class _WhatIf:
         found = placement.devices_of(after)
         return function, pinning.with_pinned_constants(after, found, self.kernels) if change.pin_to_host else found
 
-    def _with_shapes(self, graph: nx.MultiDiGraph) -> nx.MultiDiGraph:
-        shaped = with_shapes(graph.copy(), self.traced, self.evidence.replay)
-        for name, spec in placement.fed_with(ops_of(shaped), self.inputs).items():
-            shaped.nodes[name]["op"] = replace(op_of(shaped, name), outputs=(spec,))
-        return shaped
+    def _with_shapes(self, graph: Table) -> Table:
+        shaped = with_shapes(graph, self.traced, self.evidence.replay)
+        fed = placement.fed_with(ops_of(shaped), self.inputs)
+        return shaped.with_ops({name: replace(shaped.op(name), outputs=(spec,)) for name, spec in fed.items()})
 
     def _tried(self, simulated: Simulated, found: tuple[Copy, ...]) -> Iterator[Counterfactual]:
         """Try each change that applies on a copy of the graph."""

@@ -80,7 +80,7 @@ def op_overhead_bound(facts: Facts) -> Iterator[Finding]:
     for name, timing in cheap.items():
         types[facts.op(name).type if name in facts.graph else "unknown"] += round(timing.calls_per_step)
     cheap_nodes = [name for name in cheap if name in facts.graph]
-    bound = min(1.0, share + facts.call_share * len(cheap_nodes) / max(facts.graph.number_of_nodes(), 1))
+    bound = min(1.0, share + facts.call_share * len(cheap_nodes) / max(len(facts.graph), 1))
     yield found(
         title=f"{format_count(round(calls))} executions per step of ops below {format_ns(CHEAP_OP_NS)} "
         f"and their dispatch take {format_share(share)} of the step",

@@ -39,7 +39,7 @@ def _not_compared(facts: Facts) -> str:
     return f"no op of known work ran on {facts.roofline.roof.device} in {facts.roofline.roof.dtype}"
 
 
-GRAPH = Need("a graph", lambda facts: facts.graph.number_of_nodes() > 0, lambda _: "no graph is known")
+GRAPH = Need("a graph", lambda facts: len(facts.graph) > 0, lambda _: "no graph is known")
 TRACED = Need("the traced graph", lambda facts: facts.traced is not None, lambda _: "the graph as written is not known")
 EXECUTED = Need("the executed graph", lambda facts: facts.stage == "executed", _not_executed)
 TIMING = Need("step times", lambda facts: facts.step is not None, _not_executed)

@@ -225,10 +225,10 @@ def _placed(facts: Facts, devices: Sequence[str]) -> Iterator[tuple[str, Op]]:
     placement = facts.evidence.placement
     if placement is not None and placement.device in devices:
         on_host = {one.name for one in placement.ops if one.device.startswith("CPU")}
-        products = ((name, op) for name, op in facts.graph.nodes(data="op") if _is_product(op.type))
+        products = ((name, op) for name, op in facts.graph.items() if _is_product(op.type))
         yield from ((name, op) for name, op in products if name not in on_host)
     elif facts.stage == "executed":
-        for name, op in facts.graph.nodes(data="op"):
+        for name, op in facts.graph.items():
             device = short_device(op.device)
             if _is_product(op.type) and (device in devices or device.partition(":")[0] in devices):
                 yield name, op

@@ -116,7 +116,7 @@ def redundant_transpose(facts: Facts) -> Iterator[Finding]:
 
 def _cancelling_transposes(facts: Facts) -> Iterator[_Cancelling]:
     claimed: set[str] = set()
-    for name, op in facts.graph.nodes(data="op"):
+    for name, op in facts.graph.items():
         permutation = _permutation(facts, name) if _is_transpose(op.type) else None
         if permutation is None:
             continue
@@ -268,7 +268,7 @@ def redundant_cast(facts: Facts) -> Iterator[Finding]:
 def _redundant_casts(facts: Facts) -> Iterator[_Casts]:
     graph = facts.graph
     repeated: dict[tuple[str, int | None, str], list[str]] = defaultdict(list)
-    for name, op in graph.nodes(data="op"):
+    for name, op in graph.items():
         types = _cast_types(facts, name) if op.type == "Cast" else None
         if types is None:
             continue

@@ -11,7 +11,6 @@ from typing import Final
 
 from graphlens.facts.core import Facts
 from graphlens.ir.analysis import SEVERITIES, Figure, Finding, RuleStatus, Severity, severity_of
-from graphlens.ir.graph import op_of
 from graphlens.ir.ops import runtime_type
 from graphlens.ir.ranking import ranked
 from graphlens.rules.registry import Rule
@@ -87,8 +86,8 @@ def _fingerprint(facts: Facts, rule: Rule, finding: Finding, stage: str) -> str:
     Findings of one rule about like ops of like scopes share a fingerprint.
     """
     graph = facts.graph if stage == facts.stage else facts.traced
-    present = [name for name in finding.nodes if graph is not None and name in graph]
-    types = sorted({runtime_type(op_of(graph, name).type) for name in present})
+    present = [op for name in finding.nodes if graph is not None and (op := graph.get(name)) is not None]
+    types = sorted({runtime_type(op.type) for op in present})
     scope = _UID.sub("", "/".join(_common_scope(finding.nodes)))
     return sha256("\n".join((rule.code, scope, *types)).encode()).hexdigest()[:16]
 

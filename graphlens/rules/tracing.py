@@ -81,7 +81,7 @@ def debug_op(facts: Facts) -> Iterator[Finding]:
     Op types of the judged graph. The saving is the time of these ops and of those whose results only they read.
     """
     kinds: dict[str, list[str]] = defaultdict(list)
-    for name, op in facts.graph.nodes(data="op"):
+    for name, op in facts.graph.items():
         for kind, (types, _, _) in _KINDS.items():
             if types.match(op.type):
                 kinds[kind].append(name)
@@ -106,4 +106,4 @@ def _finding(facts: Facts, kind: str, names: Sequence[str]) -> Finding:
 
 
 def _hands_on(facts: Facts, names: Sequence[str]) -> bool:
-    return any(edge.kind != "control" for name in names for _, _, edge in facts.graph.out_edges(name, data="edge"))
+    return any(edge.kind != "control" for name in names for _, edge in facts.graph.out_edges(name))

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal, NamedTuple
 
-import networkx as nx
-
 from graphlens.ir.graph import Edge, Function, Op
 from graphlens.ir.optable import Argument, dtypes_of, table
+from graphlens.ir.table import Table
 
 RESOURCE: Final = "resource"
 VARIANT: Final = "variant"
@@ -90,16 +89,14 @@ class Netlist:
         return slots[wire.src_port] if wire.src_port < len(slots) else UNKNOWN_SLOT
 
 
-def netlist_of(graph: nx.MultiDiGraph | Function) -> Netlist:
+def netlist_of(graph: Table | Function) -> Netlist:
     """Return ``graph`` as a netlist; a :class:`Function` brings the back edges of its loops along."""
     back_edges: tuple[tuple[str, str, Edge], ...] = ()
     if isinstance(graph, Function):
-        graph, back_edges = graph.graph, graph.back_edges
-    ops = tuple(op for _, op in graph.nodes(data="op"))
-    index = {op.name: number for number, op in enumerate(ops)}
-    edges = [*graph.edges(data="edge"), *back_edges]
-    wires = [_wire(index[src], index[dst], edge) for src, dst, edge in edges]
-    return Netlist(ops, tuple(sorted(wires, key=_by_destination)))
+        back_edges, graph = graph.back_edges, graph.graph
+    edges = [*graph.edges(), *back_edges]
+    wires = [_wire(graph.position(src), graph.position(dst), edge) for src, dst, edge in edges]
+    return Netlist(tuple(graph.ops()), tuple(sorted(wires, key=_by_destination)))
 
 
 def _wire(src: int, dst: int, edge: Edge) -> Wire:

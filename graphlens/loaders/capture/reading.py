@@ -17,7 +17,7 @@ from graphlens.ir.analysis import AnalysisError, Target
 from graphlens.ir.capture import MAIN, CapturedInput, CapturedProgram, CapturedRoof, CapturedVariable, Manifest, new_id
 from graphlens.ir.devices import Roof
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import ARGUMENT, Graph, TensorSpec, Variable, op_of
+from graphlens.ir.graph import ARGUMENT, Graph, Op, TensorSpec, Variable
 from graphlens.ir.program import Program
 from graphlens.ir.run import ReplayRecord
 from graphlens.loaders.capture.manifest import read_manifest
@@ -266,14 +266,15 @@ def _executed(capture: Capture, program: CapturedProgram) -> Graph | None:
 
 def _with_inputs(graph: Graph, inputs: Sequence[CapturedInput]) -> Graph:
     """Give the root's arguments, whose batch a model leaves open, the shapes that the recorder fed."""
+    shaped: dict[str, Op] = {}
     for fed in inputs:
-        if fed.name not in graph.main.graph or fed.shape is None:
+        op = graph.main.graph.get(fed.name)
+        if op is None or fed.shape is None:
             continue
-        op = op_of(graph.main.graph, fed.name)
         if op.type == ARGUMENT and op.outputs and _may_be(op.outputs[0], fed.dtype, fed.shape):
-            shaped = TensorSpec(op.outputs[0].dtype, fed.shape)
-            graph.main.graph.nodes[fed.name]["op"] = replace(op, outputs=(shaped,))
-    return graph
+            shaped[fed.name] = replace(op, outputs=(TensorSpec(op.outputs[0].dtype, fed.shape),))
+    main = replace(graph.main, graph=graph.main.graph.with_ops(shaped))
+    return replace(graph, functions={**graph.functions, graph.root: main})
 
 
 def _may_be(spec: TensorSpec, dtype: str, shape: Sequence[int | None]) -> bool:

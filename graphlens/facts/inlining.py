@@ -1,0 +1,252 @@
+"""Inline the functions of a graph into one flat DAG, named the way the runtime names inlined ops."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from graphlens.errors import TargetError
+from graphlens.ir.graph import ARGUMENT, CONTROL, RETURN, Edge, Function, Graph, Op, Table
+from graphlens.ir.table import TableBuilder
+
+# A library of a few nested functions can denote exponentially many ops; a flat graph beyond this is refused.
+FLAT_OPS_LIMIT: Final = 3_000_000
+FLAT_CALLS_LIMIT: Final = 300_000
+DEPTH_LIMIT: Final = 100
+
+# Call sites that disappear when inlined; conditionals and loops stay as nodes beside their inlined bodies.
+_PLAIN_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall", "RemoteCall"})
+_BODY_ROLES = re.compile(r"^(then|else|cond|body|branch_\d+)$")
+# The first input of these is the predicate or the index; the branches' arguments start at the second.
+_CONDITIONAL_TYPES = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
+_ABSENT: Final = -1  # where a local op has no op of its own in the flat graph
+
+Callees = Sequence[tuple[str, Function]]
+
+
+@dataclass(slots=True, eq=False)
+class _Frame:
+    """One dynamic instance of a function: where it was called from, and the prefix of its ops' names.
+
+    ``flat`` says for each local position the one in the flat graph; ``called`` holds the frames of an op by role.
+    """
+
+    function: Function
+    prefix: str
+    parent: _Frame | None = None
+    call_site: int = _ABSENT
+    depth: int = 0
+    flat: list[int] = field(default_factory=list)
+    called: dict[tuple[int, str], _Frame] = field(default_factory=dict)
+
+    @property
+    def table(self) -> Table:
+        """The function's ops."""
+        return self.function.graph
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A tensor of one frame, by the position of the op that makes it."""
+
+    frame: _Frame
+    position: int
+    port: int | None
+
+
+def never(_: Op) -> bool:
+    """Keep no call opaque: the default of :func:`inline`."""
+    return False
+
+
+def inline(graph: Graph, opaque: Callable[[Op], bool] = never) -> Table:
+    """Return the flat DAG of ``graph``, starting at its root function; the root's own graph when it calls nothing.
+
+    Parameters
+    ----------
+    opaque
+        Calls for which this is true stay as nodes and are not entered (an XLA cluster in an executed graph).
+
+    Raises
+    ------
+    TargetError
+        When the flat graph would hold more than ``FLAT_OPS_LIMIT`` ops or ``FLAT_CALLS_LIMIT`` calls.
+    """
+    inliner = _Inliner(graph, opaque)
+    return inliner.run() if inliner.callees(graph.main) else graph.main.graph
+
+
+class _Inliner:
+    """The state of one inlining; the walk needs the library, the frames met so far and the result at every turn."""
+
+    def __init__(self, graph: Graph, opaque: Callable[[Op], bool]) -> None:
+        self.library = graph.functions
+        self.opaque = opaque
+        self.root = _Frame(graph.main, "")
+        self.flat = TableBuilder()
+        self.known: dict[str, Mapping[int, Callees]] = {}
+        self.number_of_frames = 1
+
+    def run(self) -> Table:
+        for frame in list(self._walk(self.root)):
+            self._add_edges(frame)
+        return self.flat.table()
+
+    def _walk(self, frame: _Frame) -> Iterator[_Frame]:
+        stack = [frame]
+        while stack:
+            current = stack.pop()
+            yield current
+            self._add_ops(current)
+            stack.extend(self._enter(current))
+
+    def callees(self, function: Function) -> Mapping[int, Callees]:
+        """Return position -> the functions that the op there calls and that are inlined, with their roles."""
+        found = self.known.get(function.name)
+        if found is None:
+            calls = ((position, self._called(op)) for position, op in enumerate(function.graph.ops()))
+            found = self.known[function.name] = {position: called for position, called in calls if called}
+        return found
+
+    def _called(self, op: Op) -> Callees:
+        if not op.calls and op.type not in self.library:
+            return ()
+        if self.opaque(op):
+            return ()
+        if op.type in self.library:  # a TF1 call: the function's name is the op's type
+            return [("call", self.library[op.type])]
+        return [
+            (call.role, self.library[call.function])
+            for call in op.calls
+            if call.function in self.library
+            and ((call.role == "call" and op.type in _PLAIN_CALLS) or _BODY_ROLES.match(call.role))
+        ]
+
+    def _entered(self, frame: _Frame) -> Mapping[int, Callees]:
+        return self.callees(frame.function) if frame.depth < DEPTH_LIMIT else {}
+
+    def _add_ops(self, frame: _Frame) -> None:
+        nested = frame is not self.root
+        absent = {
+            position for position, called in self._entered(frame).items() if any(role == "call" for role, _ in called)
+        }
+        if nested:
+            absent.update(frame.table.positions_of({ARGUMENT, RETURN}))
+        add, prefix = self.flat.add_op, frame.prefix
+        frame.flat = [
+            _ABSENT if position in absent else add(op, prefix + op.name)
+            for position, op in enumerate(frame.table.ops())
+        ]
+        if len(self.flat) > FLAT_OPS_LIMIT or self.number_of_frames > FLAT_CALLS_LIMIT:
+            raise TargetError(
+                f"the graph denotes more than {FLAT_OPS_LIMIT:,} ops or {FLAT_CALLS_LIMIT:,} calls once its functions "
+                "are inlined; analyze a smaller signature"
+            )
+
+    def _enter(self, frame: _Frame) -> Iterator[_Frame]:
+        for position, called in self._entered(frame).items():
+            name = frame.table.names[position]
+            for role, function in called:
+                middle = "" if role == "call" else f"{role}/"
+                child = _Frame(function, f"{frame.prefix}{name}/{middle}", frame, position, frame.depth + 1)
+                frame.called[(position, role)] = child
+                self.number_of_frames += 1
+                yield child
+
+    # -- edges ----------------------------------------------------------------------------------------------------
+
+    def _add_edges(self, frame: _Frame) -> None:
+        table, flat = frame.table, frame.flat
+        first, sources, links = table.first, table.sources, table.links
+        connect = self.flat.connect
+        for position, reader in enumerate(flat):
+            if reader == _ABSENT:
+                self._control_into_call(frame, position)
+                continue
+            for at in range(first[position], first[position + 1]):
+                source = flat[sources[at]]
+                if source != _ABSENT:
+                    connect(source, reader, links[at])
+                else:
+                    self._link(_Source(frame, sources[at], links[at].src_port), reader, links[at])
+        for position, called in self._entered(frame).items():
+            self._close_bodies(frame, position, called)
+
+    def _link(self, source: _Source, reader: int, edge: Edge) -> None:
+        """Join a tensor that comes from another frame to the flat op that reads it."""
+        for found in self._resolve(source):
+            kept = edge if edge is CONTROL or found.port == edge.src_port else replace(edge, src_port=found.port)
+            self._connect(found, reader, kept)
+
+    def _connect(self, source: _Source, reader: int, edge: Edge) -> None:
+        flat = source.frame.flat[source.position]
+        if flat not in (reader, _ABSENT):
+            self.flat.connect(flat, reader, edge)
+
+    def _control_into_call(self, frame: _Frame, call_site: int) -> None:
+        """A call waits for its control inputs: so do the ops of the callee that wait for nothing else."""
+        child = frame.called.get((call_site, "call"))
+        table = frame.table
+        span = range(table.first[call_site], table.first[call_site + 1])
+        awaited = [table.sources[at] for at in span if table.links[at] is CONTROL]
+        if child is None or not awaited:
+            return
+        for position, op in enumerate(child.table.ops()):
+            waits_for_nothing = child.table.first[position] == child.table.first[position + 1]
+            if waits_for_nothing and op.type != "Const" and child.flat[position] != _ABSENT:
+                for source in awaited:
+                    self._link(_Source(frame, source, None), child.flat[position], CONTROL)
+
+    def _close_bodies(self, frame: _Frame, position: int, called: Callees) -> None:
+        """A conditional or loop is done when its bodies are: their results feed the node that stands for it."""
+        for role, function in called:
+            if role == "call":
+                continue
+            child = frame.called[(position, role)]
+            for output in function.outputs:
+                for src, edge in function.graph.inputs_at(function.graph.position(output)):
+                    for source in self._resolve(_Source(child, src, edge.src_port)):
+                        self._connect(source, frame.flat[position], Edge("data", source.port, None))
+
+    def _resolve(self, source: _Source) -> list[_Source]:
+        """Follow a tensor through calls and arguments to the ops of the flat graph that produce it."""
+        pending, found = [source], []
+        seen: set[tuple[int, int, int | None]] = set()
+        while pending:
+            item = pending.pop()
+            key = (id(item.frame), item.position, item.port)
+            if key in seen:
+                continue
+            seen.add(key)
+            if item.frame.flat[item.position] != _ABSENT:
+                found.append(item)
+            elif (item.position, "call") in item.frame.called:
+                pending.extend(self._results(item))
+            else:
+                pending.extend(self._argument(item))
+        return found
+
+    def _argument(self, item: _Source) -> Iterator[_Source]:
+        frame, parent = item.frame, item.frame.parent
+        name = frame.table.names[item.position]
+        if parent is None or name not in frame.function.inputs:
+            return
+        call = parent.table.op_at(frame.call_site)
+        wanted = frame.function.inputs.index(name) + (1 if call.type in _CONDITIONAL_TYPES else 0)
+        for src, edge in parent.table.inputs_at(frame.call_site):
+            if (edge.dst_port or 0) == wanted:
+                yield _Source(parent, src, edge.src_port)
+                return
+
+    def _results(self, item: _Source) -> list[_Source]:
+        """The tensors behind one output of a call, or all of them when the port is not known."""
+        child = item.frame.called[(item.position, "call")]
+        outputs = child.function.outputs
+        chosen = outputs if item.port is None or item.port >= len(outputs) else (outputs[item.port],)
+        return [
+            _Source(child, src, edge.src_port)
+            for output in chosen
+            for src, edge in child.table.inputs_at(child.table.position(output))
+        ]
