@@ -41,7 +41,7 @@ def add_function(message: Any, name: str, nodes: list[tuple[str, str, tuple[str,
 
 def edges(graph: Any) -> set[tuple[str, str, str]]:
     """Return ``(source, destination, kind)`` of all edges."""
-    return {(src, dst, edge.kind) for src, dst, edge in graph.edges(data="edge")}
+    return {(src, dst, edge.kind) for src, dst, edge in graph.edges()}
 
 
 def run_tensorflow(script: str, folder: Path, *arguments: object) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import networkx as nx
-
 from graphlens.facts.placement import (
     ALL_RULES,
     DeviceType,
@@ -26,6 +24,7 @@ from graphlens.facts.placement import (
 )
 from graphlens.ir.graph import CONTROL, Edge, Function, Op, TensorSpec
 from graphlens.ir.optable import dtypes_of, table
+from graphlens.ir.table import TableBuilder
 
 KERNELS = table_for("2.21.0")
 _LINE = re.compile(r"^(?P<name>\S+) = (?P<type>\w+)\((?P<inputs>[^)]*)\)(?P<rest>.*)$")
@@ -33,15 +32,15 @@ _LINE = re.compile(r"^(?P<name>\S+) = (?P<type>\w+)\((?P<inputs>[^)]*)\)(?P<rest
 
 def function_of(text: str) -> Function:
     """Return the graph that ``text`` describes; what leads from a ``NextIteration`` to a ``Merge`` is a back edge."""
-    graph, back = nx.MultiDiGraph(), []
+    graph, back = TableBuilder(), []
     lines = [match for line in text.strip().splitlines() if (match := _LINE.match(line.strip()))]
     for match in lines:
-        graph.add_node(match["name"], op=_op(match))
+        graph.add_op(_op(match))
     for match in lines:
         for edge in _edges(match):
-            closes = match["type"] == "Merge" and graph.nodes[edge[0]]["op"].type == "NextIteration"
-            back.append(edge) if closes else graph.add_edge(edge[0], edge[1], edge=edge[2])
-    return Function("", graph, back_edges=tuple(back))
+            closes = match["type"] == "Merge" and graph.op(edge[0]).type == "NextIteration"
+            back.append(edge) if closes else graph.add_edge(*edge)
+    return Function("", graph.table(), back_edges=tuple(back))
 
 
 def _op(match: re.Match[str]) -> Op:

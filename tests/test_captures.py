@@ -155,5 +155,5 @@ def test_a_capture_holds_no_weights(path: Path) -> None:
     assert analysis.facts is not None
     for graph in (analysis.facts.evidence.traced, analysis.facts.evidence.executed):
         for function in graph.functions.values() if graph else ():
-            for _, op in function.graph.nodes(data="op"):
+            for op in function.graph.ops():
                 assert op.constant is None or op.constant.values is None or len(op.constant.values) <= 64

@@ -92,13 +92,18 @@ WRITTEN = """
 def evidence(function: str = "__inference_f_68") -> Evidence:
     """Two calls of one compiled function, with another op between them and one after."""
     told = sketch(WRITTEN)
-    main = told.executed.main
-    for name in ("a/call", "b/call"):
-        op = main.graph.nodes[name]["op"]
-        attrs = {**op.attrs, "_XlaMustCompile": True}
-        main.graph.nodes[name]["op"] = replace(op, attrs=attrs, calls=(Call("call", function),))
+    calls = {name: compiled_call(told.executed.main.graph.op(name), function) for name in ("a/call", "b/call")}
     _, module = read_hlo(HLO)
-    return replace(told, hlo={MODULE: module}, profile=profile(), unprofiled_ns=())
+    return with_ops(replace(told, hlo={MODULE: module}, profile=profile(), unprofiled_ns=()), calls)
+
+
+def compiled_call(op: Op, function: str) -> Op:
+    return replace(op, attrs={**op.attrs, "_XlaMustCompile": True}, calls=(Call("call", function),))
+
+
+def with_ops(told: Evidence, ops: dict[str, Op]) -> Evidence:
+    main = replace(told.executed.main, graph=told.executed.main.graph.with_ops(ops))
+    return replace(told, executed=replace(told.executed, functions={**told.executed.functions, "": main}))
 
 
 def profile(call: bool = True) -> Profile:
@@ -173,8 +178,7 @@ def test_the_replays_time_of_a_call_is_that_of_what_it_calls(facts):
 
 
 def test_a_module_whose_thunks_say_no_call_is_joined_where_it_is_called_once():
-    told = evidence()
-    told.executed.main.graph.nodes["b/call"]["op"] = Op("b/call", "Identity")
+    told = with_ops(evidence(), {"b/call": Op("b/call", "Identity")})
     facts = Facts(replace(told, profile=profile(call=False)))
     assert facts.timing("a/call/dot.2").calls_per_step == 2.0
     both = Facts(replace(evidence(), profile=profile(call=False)))
@@ -199,7 +203,7 @@ def test_a_function_that_ran_for_several_shapes_has_the_modules_that_ran_and_not
     ran = (first._replace(hlo_module=f"{MODULE}(0)"), second._replace(hlo_module=f"{MODULE}(1)"))
     modules = {kernel.hlo_module: told.hlo[MODULE] for kernel in ran}
     facts = Facts(replace(told, profile=replace(told.profile, kernels=ran, modules=modules)))
-    instructions = [name for name, op in facts.executed.nodes(data="op") if op.attrs.get("hlo_instruction") == "dot.2"]
+    instructions = [name for name, op in facts.executed.items() if op.attrs.get("hlo_instruction") == "dot.2"]
     assert sorted(instructions) == ["a/call/dot.2", "b/call/dot.2"]
 
 

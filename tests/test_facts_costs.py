@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import networkx as nx
 import pytest
 
 from graphlens.facts.costs import cost_of
-from graphlens.ir.graph import Edge, Op, TensorSpec
+from graphlens.ir.graph import Edge, Op, Table, TensorSpec
+from graphlens.ir.table import TableBuilder
 
 
-def op_with(kind: str, inputs: list[TensorSpec], output: TensorSpec, **attrs: object) -> nx.MultiDiGraph:
-    graph = nx.MultiDiGraph()
-    graph.add_node("op", op=Op("op", kind, outputs=(output,), attrs=attrs))
+def op_with(kind: str, inputs: list[TensorSpec], output: TensorSpec, **attrs: object) -> Table:
+    graph = TableBuilder()
+    graph.add_op(Op("op", kind, outputs=(output,), attrs=attrs))
     for port, spec in enumerate(inputs):
-        graph.add_node(f"in{port}", op=Op(f"in{port}", "Placeholder", outputs=(spec,)))
-        graph.add_edge(f"in{port}", "op", edge=Edge("data", 0, port))
-    return graph
+        graph.add_op(Op(f"in{port}", "Placeholder", outputs=(spec,)))
+        graph.add_edge(f"in{port}", "op", Edge("data", 0, port))
+    return graph.table()
 
 
 def f32(*shape: int | None) -> TensorSpec:
     return TensorSpec("float32", shape)
 
 
-def flops_of(graph: nx.MultiDiGraph) -> int | None:
+def flops_of(graph: Table) -> int | None:
     return cost_of(graph, "op").flops
 
 
-def bytes_of(graph: nx.MultiDiGraph) -> int | None:
+def bytes_of(graph: Table) -> int | None:
     return cost_of(graph, "op").bytes
 
 

@@ -6,19 +6,21 @@ import networkx as nx
 import pytest
 
 from graphlens.errors import TargetError
-from graphlens.facts import flat
+from graphlens.facts import flat, inlining
+from graphlens.facts.inlining import inline
 from graphlens.ir.graph import Call, Edge, Function, Graph, Op, data_inputs
+from graphlens.ir.table import TableBuilder
 
 
 def function(name: str, ops: list[Op], edges: list[tuple[str, str, int, int]]) -> Function:
-    graph = nx.MultiDiGraph()
+    graph = TableBuilder()
     for op in ops:
-        graph.add_node(op.name, op=op)
+        graph.add_op(op)
     for src, dst, src_port, dst_port in edges:
-        graph.add_edge(src, dst, edge=Edge("data", src_port, dst_port))
+        graph.add_edge(src, dst, Edge("data", src_port, dst_port))
     inputs = tuple(op.name for op in ops if op.type == "_Arg")
     outputs = tuple(op.name for op in ops if op.type == "_Retval")
-    return Function(name, graph, inputs, outputs)
+    return Function(name, graph.table(), inputs, outputs)
 
 
 def swap() -> Function:
@@ -31,7 +33,7 @@ def test_a_call_vanishes_and_its_ops_carry_its_name() -> None:
     ops = [Op("x", "Placeholder"), Op("y", "Placeholder"), Op("call", "PartitionedCall", calls=(Call("call", "swap"),))]
     ops += [Op("first", "Neg"), Op("second", "Abs")]
     edges = [("x", "call", 0, 0), ("y", "call", 0, 1), ("call", "first", 0, 0), ("call", "second", 1, 0)]
-    graph = flat.inline(Graph("", {"": function("", ops, edges), "swap": swap()}))
+    graph = inline(Graph("", {"": function("", ops, edges), "swap": swap()}))
     assert set(graph) == {"x", "y", "call/relu", "first", "second"}
     assert data_inputs(graph, "first") == ["y"]
     assert data_inputs(graph, "second") == ["call/relu"]
@@ -42,7 +44,7 @@ def test_a_function_called_twice_is_two_instances() -> None:
     calls = [Op(name, "StatefulPartitionedCall", calls=(Call("call", "swap"),)) for name in ("one", "two")]
     ops = [Op("x", "Placeholder"), *calls, Op("out", "Neg")]
     edges = [("x", "one", 0, 0), ("x", "one", 0, 1), ("one", "two", 0, 0), ("one", "two", 1, 1), ("two", "out", 1, 0)]
-    graph = flat.inline(Graph("", {"": function("", ops, edges), "swap": swap()}))
+    graph = inline(Graph("", {"": function("", ops, edges), "swap": swap()}))
     assert {"one/relu", "two/relu"} <= set(graph)
     assert data_inputs(graph, "out") == ["two/relu"]
     assert data_inputs(graph, "two/relu") == ["x"]
@@ -65,11 +67,11 @@ def loop_graph() -> Graph:
 
 
 def test_a_loop_is_a_dag_with_its_bodies_before_it() -> None:
-    graph = flat.inline(loop_graph())
+    graph = inline(loop_graph())
     assert set(graph) == {"x", "while", "while/body/add", "while/cond/less", "out"}
-    assert nx.is_directed_acyclic_graph(graph)
-    assert nx.has_path(graph, "x", "while/body/add")
-    assert nx.has_path(graph, "while/body/add", "while")
+    assert nx.is_directed_acyclic_graph(graph.networkx())
+    assert nx.has_path(graph.networkx(), "x", "while/body/add")
+    assert nx.has_path(graph.networkx(), "while/body/add", "while")
     assert data_inputs(graph, "out") == ["while"]
 
 
@@ -77,7 +79,7 @@ def test_the_branches_of_a_conditional_take_the_inputs_after_the_predicate() -> 
     conditional = Op("cond", "StatelessIf", calls=(Call("then", "swap"), Call("else", "swap")))
     ops = [Op("predicate", "Placeholder"), Op("x", "Placeholder"), Op("y", "Placeholder"), conditional]
     edges = [("predicate", "cond", 0, 0), ("x", "cond", 0, 1), ("y", "cond", 0, 2)]
-    graph = flat.inline(Graph("", {"": function("", ops, edges), "swap": swap()}))
+    graph = inline(Graph("", {"": function("", ops, edges), "swap": swap()}))
     assert data_inputs(graph, "cond/then/relu") == ["x"]
     assert data_inputs(graph, "cond/else/relu") == ["x"]
 
@@ -86,12 +88,12 @@ def test_a_function_that_calls_itself_does_not_hang() -> None:
     again = Op("again", "PartitionedCall", calls=(Call("call", "f"),))
     body = function("f", [Op("a", "_Arg"), again, Op("r", "_Retval")], [("a", "again", 0, 0), ("again", "r", 0, 0)])
     main = function("", [Op("x", "Placeholder"), Op("start", "PartitionedCall", calls=(Call("call", "f"),))], [])
-    graph = flat.inline(Graph("", {"": main, "f": body}))
-    assert nx.is_directed_acyclic_graph(graph)
+    graph = inline(Graph("", {"": main, "f": body}))
+    assert nx.is_directed_acyclic_graph(graph.networkx())
 
 
 def test_exponential_nesting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flat, "FLAT_OPS_LIMIT", 1000)
+    monkeypatch.setattr(inlining, "FLAT_OPS_LIMIT", 1000)
     library = {
         f"f{level}": function(
             f"f{level}",
@@ -102,7 +104,7 @@ def test_exponential_nesting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     }
     library["f20"] = function("f20", [Op("leaf", "Relu")], [])
     with pytest.raises(TargetError, match="smaller signature"):
-        flat.inline(Graph("f0", library))
+        inline(Graph("f0", library))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Function, Graph, Op
 from graphlens.ir.instructions import COPY_DONE, ELEMENTWISE, HOST_COPY, family_of, instruction_type, is_wait
 from graphlens.ir.ops import family
+from graphlens.ir.table import TableBuilder
 from graphlens.loaders.schema import xspace
 from graphlens.loaders.xplane import read_profile
 
@@ -130,12 +131,10 @@ def test_a_kernel_of_a_tensorflow_op_keeps_the_category_of_the_op():
 
 
 def test_what_ran_says_more_of_an_instruction_than_the_opcode_in_its_module():
-    import networkx as nx
-
-    graph = nx.MultiDiGraph()
+    graph = TableBuilder()
     for name, opcode in (("gemm_fusion_dot.1", "fusion"), ("custom-call.2", "custom-call")):
-        graph.add_node(name, op=Op(name, opcode))
-    module = Graph("main", {"main": Function("main", graph)})
+        graph.add_op(Op(name, opcode))
+    module = Graph("main", {"main": Function("main", graph.table())})
     facts = (
         Gpu()
         .kernel("gemm_fusion_dot_1", 10, hlo_module="m", hlo_op="gemm_fusion_dot.1")

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import networkx as nx
-
 from graphlens.facts.origins import resolve
-from graphlens.ir.graph import Edge, Op
+from graphlens.ir.graph import Edge, Op, Table
+from graphlens.ir.table import TableBuilder
 
 
-def dag(text: str) -> nx.MultiDiGraph:
+def dag(text: str) -> Table:
     """Build a graph from lines ``name = Type(input, …)``."""
-    graph = nx.MultiDiGraph()
+    graph = TableBuilder()
     for line in text.strip().splitlines():
         name, _, call = (part.strip() for part in line.partition("="))
         kind, _, inputs = call.rstrip(")").partition("(")
-        graph.add_node(name, op=Op(name, kind))
+        graph.add_op(Op(name, kind))
         for port, src in enumerate(filter(None, (item.strip() for item in inputs.split(",")))):
-            graph.add_edge(src, name, edge=Edge("data", 0, port))
-    return graph
+            graph.add_edge(src, name, Edge("data", 0, port))
+    return graph.table()
 
 
 TRACED = dag(
@@ -70,12 +69,12 @@ def test_an_op_that_no_traced_op_explains_has_no_origin() -> None:
 
 def test_instructions_of_xla_carry_the_names_within_their_function() -> None:
     traced = dag("call/MatMul = MatMul()\ncall/Relu = Relu(call/MatMul)\nMatMul = MatMul()")
-    executed = nx.MultiDiGraph()
-    executed.add_node("call", op=Op("call", "PartitionedCall", attrs={"_XlaMustCompile": True}))
+    executed = TableBuilder()
+    executed.add_op(Op("call", "PartitionedCall", attrs={"_XlaMustCompile": True}))
     attrs = {"hlo_origins": ("MatMul", "Relu", "unheard_of"), "hlo_call": "call"}
-    executed.add_node("call/fusion", op=Op("call/fusion", "fusion", attrs=attrs))
+    executed.add_op(Op("call/fusion", "fusion", attrs=attrs))
     # They are the ops of the function that is called, never those of the same name elsewhere.
-    assert resolve(executed, traced)["call/fusion"] == ("call/MatMul", "call/Relu")
+    assert resolve(executed.table(), traced)["call/fusion"] == ("call/MatMul", "call/Relu")
 
 
 def test_grappler_names_are_undone() -> None:

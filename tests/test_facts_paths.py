@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import networkx as nx
 from hypothesis import given
 from hypothesis import strategies as st
 
 from graphlens.facts.paths import critical_path, length_ns, slack_ns
+from graphlens.ir.graph import Edge, Op, Table
+from graphlens.ir.table import TableBuilder
 
 
 @st.composite
-def weighted_dags(draw: st.DrawFn) -> tuple[nx.MultiDiGraph, dict[str, int]]:
+def weighted_dags(draw: st.DrawFn) -> tuple[Table, dict[str, int]]:
     """Up to seven ops; every edge points from a lower to a higher number, so the graph is acyclic."""
     size = draw(st.integers(1, 7))
-    graph = nx.MultiDiGraph()
-    graph.add_nodes_from(f"op{index}" for index in range(size))
+    graph = TableBuilder()
+    for index in range(size):
+        graph.add_op(Op(f"op{index}", "Relu"))
     for low in range(size):
         for high in range(low + 1, size):
             if draw(st.booleans()):
-                graph.add_edge(f"op{low}", f"op{high}")
-    weights = {name: draw(st.integers(1, 50)) for name in graph if draw(st.booleans())}
-    return graph, weights
+                graph.add_edge(f"op{low}", f"op{high}", Edge("data"))
+    table = graph.table()
+    weights = {name: draw(st.integers(1, 50)) for name in table if draw(st.booleans())}
+    return table, weights
 
 
-def all_paths(graph: nx.MultiDiGraph) -> list[list[str]]:
+def all_paths(graph: Table) -> list[list[str]]:
     """Every path, found by naive recursion."""
 
     def from_(name: str) -> list[list[str]]:
@@ -37,7 +40,7 @@ def weight(path: list[str], weights: dict[str, int]) -> int:
 
 
 @given(weighted_dags())
-def test_no_path_is_longer_than_the_critical_path(case: tuple[nx.MultiDiGraph, dict[str, int]]) -> None:
+def test_no_path_is_longer_than_the_critical_path(case: tuple[Table, dict[str, int]]) -> None:
     graph, weights = case
     longest = max(weight(path, weights) for path in all_paths(graph))
     assert length_ns(graph, weights) == longest
@@ -48,7 +51,7 @@ def test_no_path_is_longer_than_the_critical_path(case: tuple[nx.MultiDiGraph, d
 
 
 @given(weighted_dags())
-def test_slack_is_how_much_an_op_may_grow(case: tuple[nx.MultiDiGraph, dict[str, int]]) -> None:
+def test_slack_is_how_much_an_op_may_grow(case: tuple[Table, dict[str, int]]) -> None:
     graph, weights = case
     before = length_ns(graph, weights)
     for name, slack in slack_ns(graph, weights).items():

@@ -222,7 +222,7 @@ def test_arguments_have_the_shapes_that_were_fed(folder):
 
     def argument(**fed):
         change_manifest(folder, executed_root_arguments={}, inputs=[{"name": "x", "dtype": "float32", **fed}])
-        return reading.evidence_of(reading.open_capture(folder)).executed.main.graph.nodes["x"]["op"].outputs
+        return reading.evidence_of(reading.open_capture(folder)).executed.main.graph.op("x").outputs
 
     assert argument(shape=[8, 2]) == (TensorSpec("float32", (8, 2)),)
     for other in ({"shape": [8, 3]}, {"shape": [8]}, {"shape": [8, 2], "dtype": "int32"}, {"shape": None}):

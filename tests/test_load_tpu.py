@@ -281,11 +281,11 @@ def test_the_module_that_ran_is_the_graph():
     modules = with_modules(Tpu().offloading(), PROGRAM, "jit_never_ran(4)").modules
     assert list(modules) == ["jit_step"]
     graph = modules["jit_step"].main.graph
-    assert list(graph.edges("add_fusion.2", keys=False)) == [("add_fusion.2", "copy-start.3")]
-    assert (graph.nodes["weights"]["op"].type, graph.nodes["weights"]["op"].attrs["op_name"]) == (
+    assert graph.successors("add_fusion.2") == ["copy-start.3"]
+    assert (graph.op("weights").type, graph.op("weights").attrs["op_name"]) == (
         "parameter", "params['w']",
     )  # fmt: skip
-    assert str(graph.nodes["add_fusion.2"]["op"].outputs[0]) == "float32[1024]"
+    assert str(graph.op("add_fusion.2").outputs[0]) == "float32[1024]"
 
 
 def test_a_program_that_ran_outside_of_the_steps_is_not_judged_with_them():

@@ -38,10 +38,9 @@ def simulated(text: str, shapes: dict[str, tuple[int, ...]] | None = None) -> Si
 
 
 def _with_shapes(function: Function, shapes: dict[str, tuple[int, ...]]) -> Function:
-    for name, shape in shapes.items():
-        op = function.graph.nodes[name]["op"]
-        function.graph.nodes[name]["op"] = replace(op, outputs=(TensorSpec(op.outputs[0].dtype, shape),))
-    return function
+    ops = {name: function.graph.op(name) for name in shapes}
+    shaped = {name: replace(op, outputs=(TensorSpec(op.outputs[0].dtype, shapes[name]),)) for name, op in ops.items()}
+    return replace(function, graph=function.graph.with_ops(shaped))
 
 
 def only(found: tuple[Copy, ...]) -> Copy:

@@ -135,7 +135,7 @@ def test_a_graph_that_holds_both_names_has_each_op_joined_to_itself(facts_of, na
     """The three graphs run their ops under three sets of names; by type it is plain which op each is."""
     facts = facts_of(name)
     for written, kind in (("output", {"MatMul", "Tanh"}), ("output_0", {"MatMul", "Softmax"})):
-        own = facts.traced.nodes[written]["op"].type
+        own = facts.traced.op(written).type
         assert own in kind
         assert facts.op(facts.executed_by[written]).type.endswith(own)
 

@@ -31,7 +31,7 @@ def with_onednn(evidence: Evidence) -> Evidence:
     if evidence.executed is None or evidence.profile is None:
         return evidence
     functions = {name: of_onednn(function) for name, function in evidence.executed.functions.items()}
-    by_name = {name: op.type for function in functions.values() for name, op in function.graph.nodes(data="op")}
+    by_name = {name: op.type for function in functions.values() for name, op in function.graph.items()}
     events = tuple(event._replace(op=by_name.get(event.node, event.op)) for event in evidence.profile.ops)
     return replace(
         evidence,
@@ -41,11 +41,9 @@ def with_onednn(evidence: Evidence) -> Evidence:
 
 
 def of_onednn(function: Function) -> Function:
-    graph = function.graph.copy()
-    for name, op in list(graph.nodes(data="op")):
-        if "GPU" not in op.device:
-            graph.nodes[name]["op"] = replace(op, type=KERNELS.get(op.type, op.type))
-    return replace(function, graph=graph)
+    on_host = (op for op in function.graph.ops() if "GPU" not in op.device)
+    renamed = {op.name: replace(op, type=KERNELS.get(op.type, op.type)) for op in on_host}
+    return replace(function, graph=function.graph.with_ops(renamed))
 
 
 def said(evidence: Evidence, code: str) -> tuple[str, list[list[str]]]:
