@@ -373,9 +373,9 @@ def graph_of(row: Row) -> Any:
 
 def answer_of(row: Row) -> dict[str, Any]:
     """Find the chain of a pattern and explain it."""
-    from graphlens.children.codec import to_data
     from graphlens.facts.core import Facts
     from graphlens.facts.cutting import chain_of
+    from graphlens.ir import codec
     from graphlens.ir.analysis import Target
     from graphlens.ir.evidence import Evidence
     from graphlens.tf.probe import chain_graph, fusion_child
@@ -404,7 +404,7 @@ def answer_of(row: Row) -> dict[str, Any]:
         "core": found[0].core,
         "called": calls.made,
         "without_kernel": calls.failed,
-        **to_data(answer),
+        **codec.encode(answer),
         "changes": changes,
     }
 

@@ -35,7 +35,7 @@ LAYER_OF = {part: layer for layers in LAYERS for layer, parts in layers.items() 
 # The rooms of a folder, from the bottom up as well; a room is a file or a folder of files, which may import each other.
 ROOMS: dict[str, list[set[str]]] = {
     "children": [
-        {"codec", "messages", "orphan", "tool"},
+        {"messages", "orphan", "tool"},
         {"channel", "start"},
         {"ask_fusion", "ask_placement", "recorder", "service"},
     ],

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from graphlens.children import ask_fusion
-from graphlens.children.codec import from_line, to_line
+from graphlens.children.messages import from_line, to_line
 from graphlens.facts.core import Facts
 from graphlens.facts.experiments import chains_to_probe
 from graphlens.ir.analysis import Finding

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from graphlens.children import start as starting
-from graphlens.children.codec import to_line
-from graphlens.children.messages import DemoRequest, Done, Failure, Progress
+from graphlens.children.messages import DemoRequest, Done, Failure, Progress, to_line
 from graphlens.children.start import Outcome, start
 
 ECHO = """

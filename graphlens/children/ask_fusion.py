@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from graphlens.children.codec import to_data
 from graphlens.children.start import Child, start
+from graphlens.ir import codec
 from graphlens.ir.fusion import (
     CHANGES_THE_MODEL,
     COMPILE,
@@ -76,7 +76,7 @@ def _alike(chains: Iterable[Chain]) -> list[list[Chain]]:
     groups: dict[str, list[Chain]] = {}
     for chain in chains:
         names = plain_names(chain)
-        plain = to_data(renamed(chain, "", names))
+        plain = codec.encode(renamed(chain, "", names), exact=True)
         for op in plain["ops"]:
             op["values"] = None if op["values"] is None else "known"
             op["spec"] = op["spec"] and [op["spec"]["dtype"], _kinds_of_sizes(op["spec"]["shape"])]

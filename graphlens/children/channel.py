@@ -7,8 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 
-from graphlens.children.codec import Message, from_line, to_line
-from graphlens.children.messages import Done, Emit, Failure
+from graphlens.children.messages import Done, Emit, Failure, Message, from_line, to_line
 from graphlens.errors import ExecutionError, GraphLensError, first_line
 
 

@@ -1,10 +1,50 @@
-"""What parents and children say to each other; standard library only, since both ends import it."""
+"""What parents and children say to each other, as lines of JSON; standard library only, since both ends import it.
+
+A line names the class of its message; the reader lists the classes that it expects.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal, TypeVar
+
+from graphlens.ir import codec
+
+_NAME: Final = "message"
+
+Message = TypeVar("Message")
+
+
+class MessageError(Exception):
+    """A line holds none of the messages that are expected."""
+
+
+def to_line(message: Any) -> str:
+    """Return a message as one line, without its end."""
+    return json.dumps({_NAME: type(message).__name__, **codec.encode(message, exact=True)})
+
+
+def from_line(line: str, expected: Sequence[type[Message]]) -> Message:
+    """Return the message in a line, which is of one of the ``expected`` classes.
+
+    Raises
+    ------
+    MessageError
+        If it is not.
+    """
+    try:
+        data = json.loads(line)
+        name = data.pop(_NAME)
+        kind = next(kind for kind in expected if kind.__name__ == name)
+    except (ValueError, StopIteration, KeyError, AttributeError, TypeError) as error:
+        raise MessageError(f"no message that is expected here: {line[:200]!r}") from error
+    try:
+        return codec.decode(kind, data, exact=True)
+    except codec.MismatchError as error:
+        raise MessageError(f"a message that is no {name}: {error.place} {error}") from error
+
 
 # -- to any parent -------------------------------------------------------------------------------------------------
 
@@ -117,7 +157,7 @@ class DemoRequest:
 
 # -- to a trial, and what it answers -------------------------------------------------------------------------------
 
-Edits = list[Any]  # of one fix, as JSON data: applied together or not at all
+Edits = tuple[Mapping[str, Any], ...]  # of one fix: applied together or not at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +190,7 @@ class Apply:
     """Make a variant by groups of edits, one after another, and call it twice; see ``Calls``."""
 
     variant: str
-    edits: list[Edits]
+    edits: tuple[Edits, ...]
 
 
 @dataclass(frozen=True, slots=True)

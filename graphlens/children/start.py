@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from graphlens.children.codec import MessageError, from_line, to_line
-from graphlens.children.messages import Done, Failure, Progress
+from graphlens.children.messages import Done, Failure, MessageError, Progress, from_line, to_line
 
 LOG_NAME = "stderr.txt"
 XLA_DUMP = "xla.part"  # the child reads it there and removes it

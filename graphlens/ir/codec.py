@@ -1,7 +1,9 @@
 """Frozen dataclasses as JSON and back, and their JSON Schema, all derived from the classes.
 
-Arrays are read back as tuples, objects without a class of their own as dictionaries.  Fields that a class does not know
-are left out, because fields are added without a new version.  A class guards its own values by raising ``ValueError``.
+Arrays are read back as tuples, objects without a class of their own as dictionaries.  A class guards its own values by
+raising ``ValueError``.  What is written to be read some day by another version leaves out fields that the class does
+not know, because fields are added without a new version, and numbers that are not finite, for which JSON has no word.
+Between two processes of one version both ends are ``exact``: every field is known to both, and every number arrives.
 """
 
 from __future__ import annotations
@@ -10,12 +12,12 @@ import json
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache, partial
 from inspect import getdoc
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Codec = Callable[[Any], Any]
 # Version n -> the function that turns a document of version n into one of version n + 1.
@@ -24,6 +26,23 @@ Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 Record = TypeVar("Record")
 
 _JSON_NAMES: Mapping[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """How values say themselves that are no plain records: the field's type is ``Annotated[Type, Coded(…)]``.
+
+    Attributes
+    ----------
+    encode, decode
+        To JSON data, and back; the latter raises a ``MismatchError``.
+    schema
+        Returns the JSON Schema, and adds to the definitions what that refers to.
+    """
+
+    encode: Codec
+    decode: Codec
+    schema: Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class MismatchError(Exception):
@@ -50,31 +69,32 @@ class MismatchError(Exception):
 # -- the three public verbs ----------------------------------------------------------------------------------
 
 
-def encode(record: Any) -> dict[str, Any]:
-    """Return a dataclass as JSON data, in the order of its fields.
+def encode(record: Any, hint: Any = None, *, exact: bool = False) -> Any:
+    """Return a dataclass as JSON data, in the order of its fields; with a ``hint``, a value of that type.
 
-    A number that is not finite becomes ``None``: it is not known, and JSON has no word for it.
+    A number that is not finite becomes ``None`` where the field allows it: it is not known, and JSON has no word for
+    it.  An ``exact`` one stays, and Python's ``json`` has words of its own.
 
     Raises
     ------
     MismatchError
         If a value cannot be said in JSON.
     """
-    kind: Any = type(record)  # any class is hashable, which mypy does not know
-    data: dict[str, Any] = _encoder(kind)(record)
-    return data
+    kind: Any = type(record) if hint is None else hint  # any class is hashable, which mypy does not know
+    return _encoder(kind, exact)(record)
 
 
-def decode(kind: type[Record], data: Any) -> Record:
-    """Return JSON data as the dataclass ``kind``.
+def decode(kind: type[Record], data: Any, *, exact: bool = False) -> Record:
+    """Return JSON data as the dataclass ``kind``, or as a value of that type.
 
     Raises
     ------
     MismatchError
-        If a value does not fit its field, or a field without a default is missing.
+        If a value does not fit its field, a field without a default is missing, or, of ``exact`` data, there are fields
+        that the class does not know.
     """
     hint: Any = kind
-    record: Record = _decoder(hint)(data)
+    record: Record = _decoder(hint, exact)(data)
     return record
 
 
@@ -96,13 +116,15 @@ def schema(kind: type, identity: str, title: str, version: int) -> dict[str, Any
 # -- types ---------------------------------------------------------------------------------------------------
 
 _Shape = tuple[
-    Literal["free", "scalar", "record", "optional", "choice", "mapping", "sequence", "fixed"], tuple[Any, ...]
+    Literal["free", "scalar", "record", "optional", "choice", "mapping", "sequence", "fixed", "coded"], tuple[Any, ...]
 ]
 
 
 def _shape(hint: Any) -> _Shape:
     """Say what kind of type ``hint`` is, and of which types it is made."""
     origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return "coded", (args[1],)
     if origin in (UnionType, Union):
         return "optional", tuple(part for part in args if part is not NoneType)
     if origin is tuple:
@@ -117,7 +139,7 @@ def _shape(hint: Any) -> _Shape:
 
 @cache
 def _typed_fields(kind: type) -> tuple[tuple[Field[Any], Any], ...]:
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     return tuple((field, hints[field.name]) for field in fields(kind))
 
 
@@ -140,19 +162,23 @@ def _each(codec: Codec, items: Iterable[tuple[Any, Any]]) -> list[Any]:
 
 
 @cache
-def _encoder(hint: Any) -> Codec:
+def _encoder(hint: Any, exact: bool) -> Codec:
     shape, inner = _shape(hint)
     codec: Codec = _same
-    if shape == "free":
-        codec = _encode_free
+    if shape == "coded":
+        codec = inner[0].encode
+    elif shape == "free":
+        codec = partial(_encode_free, exact)
     elif shape == "record":
-        codec = partial(_encode_record, [(f.name, _encoder(part)) for f, part in _typed_fields(inner[0])])
+        codec = partial(_encode_record, [(f.name, _encoder(part, exact)) for f, part in _typed_fields(inner[0])])
     elif shape == "optional":
-        codec = partial(_encode_optional, _encoder(inner[0]))
-    elif shape in ("sequence", "fixed"):
-        codec = partial(_encode_sequence, _encoder(inner[0]))
+        codec = partial(_encode_optional, _encoder(inner[0], exact), exact)
+    elif shape == "sequence":
+        codec = partial(_encode_sequence, _encoder(inner[0], exact))
+    elif shape == "fixed":
+        codec = partial(_encode_fixed, [_encoder(part, exact) for part in inner])
     elif shape == "mapping":
-        codec = partial(_encode_mapping, _encoder(inner[0]))
+        codec = partial(_encode_mapping, _encoder(inner[0], exact))
     elif hint is int:
         codec = _encode_int
     elif hint is float:
@@ -181,8 +207,8 @@ def _encode_record(parts: list[tuple[str, Codec]], record: Any) -> dict[str, Any
     return result
 
 
-def _encode_optional(encode: Codec, value: Any) -> Any:
-    return None if value is None or _holds_no_number(value) else encode(value)
+def _encode_optional(encode: Codec, exact: bool, value: Any) -> Any:
+    return None if value is None or (not exact and _holds_no_number(value)) else encode(value)
 
 
 def _holds_no_number(value: Any) -> bool:
@@ -195,6 +221,10 @@ def _encode_sequence(encode: Codec, values: Any) -> list[Any]:
     return _each(encode, enumerate(values))
 
 
+def _encode_fixed(encoders: list[Codec], values: Any) -> list[Any]:
+    return [encode(value) for encode, value in zip(encoders, values, strict=True)]
+
+
 def _encode_mapping(encode: Codec, mapping: Mapping[Any, Any]) -> dict[str, Any]:
     for key in mapping:
         if not isinstance(key, str):
@@ -202,16 +232,16 @@ def _encode_mapping(encode: Codec, mapping: Mapping[Any, Any]) -> dict[str, Any]
     return dict(zip(mapping, _each(encode, mapping.items()), strict=True))
 
 
-def _encode_free(value: Any) -> Any:
+def _encode_free(exact: bool, value: Any) -> Any:
     result = value
     if isinstance(value, (list, tuple)):
-        result = _encode_sequence(_encode_free, value)
+        result = _encode_sequence(partial(_encode_free, exact), value)
     elif isinstance(value, Mapping):
-        result = _encode_mapping(_encode_free, value)
+        result = _encode_mapping(partial(_encode_free, exact), value)
     elif isinstance(value, Integral) and not isinstance(value, bool):
         result = int(value)
     elif isinstance(value, Real) and not isinstance(value, bool):
-        result = float(value) if math.isfinite(value) else None
+        result = float(value) if exact or math.isfinite(value) else None
     elif not (value is None or isinstance(value, (str, bool))):
         raise MismatchError(f"is a {type(value).__name__}, which JSON cannot say")
     return result
@@ -221,30 +251,33 @@ def _encode_free(value: Any) -> Any:
 
 
 @cache
-def _decoder(hint: Any) -> Codec:
+def _decoder(hint: Any, exact: bool) -> Codec:
     shape, inner = _shape(hint)
     codec: Codec = _decode_free
-    if shape == "scalar":
-        codec = partial(_decode_scalar, hint)
+    if shape == "coded":
+        codec = inner[0].decode
+    elif shape == "scalar":
+        codec = partial(_decode_scalar, hint, exact)
     elif shape == "record":
-        parts = [(f.name, _decoder(part), _is_required(f)) for f, part in _typed_fields(inner[0])]
-        codec = partial(_decode_record, inner[0], parts)
+        parts = [(f.name, _decoder(part, exact), _is_required(f)) for f, part in _typed_fields(inner[0])]
+        codec = partial(_decode_record, inner[0], parts, exact)
     elif shape == "optional":
-        codec = partial(_decode_optional, _decoder(inner[0]))
+        codec = partial(_decode_optional, _decoder(inner[0], exact))
     elif shape == "choice":
         codec = partial(_decode_choice, inner)
     elif shape == "mapping":
-        codec = partial(_decode_mapping, _decoder(inner[0]))
-    elif shape in ("sequence", "fixed"):
-        length = len(inner) if shape == "fixed" else None
-        codec = partial(_decode_sequence, _decoder(inner[0]), length)
+        codec = partial(_decode_mapping, _decoder(inner[0], exact))
+    elif shape == "sequence":
+        codec = partial(_decode_sequence, _decoder(inner[0], exact))
+    elif shape == "fixed":
+        codec = partial(_decode_fixed, [_decoder(part, exact) for part in inner])
     return codec
 
 
-def _decode_scalar(kind: Any, value: Any) -> Any:
+def _decode_scalar(kind: Any, exact: bool, value: Any) -> Any:
     if type(value) is not kind and not (kind is float and type(value) is int):
         raise MismatchError(f"is {briefly(value)}, expected {_JSON_NAMES[kind]}")
-    return _decode_float(value) if kind is float else value
+    return _decode_float(value) if kind is float and not exact else value
 
 
 def _decode_float(value: float) -> float:
@@ -268,8 +301,10 @@ def _decode_optional(decode: Codec, value: Any) -> Any:
     return None if value is None else decode(value)
 
 
-def _decode_record(kind: type, parts: list[tuple[str, Codec, bool]], value: Any) -> Any:
+def _decode_record(kind: type, parts: list[tuple[str, Codec, bool]], exact: bool, value: Any) -> Any:
     _expect(dict, "object", value)
+    if exact:
+        _refuse_unknown(value, [name for name, _, _ in parts])
     known = {}
     for name, decode, required in parts:
         if name in value:
@@ -285,11 +320,22 @@ def _decode_record(kind: type, parts: list[tuple[str, Codec, bool]], value: Any)
         raise MismatchError(str(error)) from None
 
 
-def _decode_sequence(decode: Codec, length: int | None, value: Any) -> tuple[Any, ...]:
+def _refuse_unknown(value: Mapping[str, Any], names: Iterable[str]) -> None:
+    unknown = next((key for key in value if key not in names), None)
+    if unknown is not None:
+        raise MismatchError("is not known").inside(unknown)
+
+
+def _decode_sequence(decode: Codec, value: Any) -> tuple[Any, ...]:
     _expect(list, "array", value)
-    if length is not None and len(value) != length:
-        raise MismatchError(f"has {len(value)} items, expected {length}")
     return tuple(_each(decode, enumerate(value)))
+
+
+def _decode_fixed(decoders: list[Codec], value: Any) -> tuple[Any, ...]:
+    _expect(list, "array", value)
+    if len(value) != len(decoders):
+        raise MismatchError(f"has {len(value)} items, expected {len(decoders)}")
+    return tuple(_each(lambda pair: pair[0](pair[1]), enumerate(zip(decoders, value, strict=True))))
 
 
 def _decode_mapping(decode: Codec, value: Any) -> dict[str, Any]:
@@ -323,6 +369,9 @@ def _schema(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     shape, inner = _shape(hint)
     if shape == "record":
         return _record_schema(inner[0], definitions)
+    if shape == "coded":
+        described: dict[str, Any] = inner[0].schema(definitions)
+        return described
     if shape == "scalar":
         return {"type": _JSON_NAMES[hint]}
     if shape == "choice":

@@ -174,7 +174,7 @@ class TrialRunner:
             self.open(time_limit_s)
         settings = _settings(fixes)
         where = "" if settings is None else self._open_second(variant, settings, time_limit_s)
-        edits = [list(map(dict, graph_edits(edits))) for edits in fixes]
+        edits = tuple(graph_edits(edits) for edits in fixes)
         calls = self._ask(Apply(variant, edits), time_limit_s, of=variant)
         return Applied(calls.first_ns, calls.second_ns, calls.compiled, where)
 
@@ -223,7 +223,7 @@ class TrialRunner:
     def write(self, edits: Mapping[str, Edits], directory: Path, time_limit_s: float) -> tuple[str, ...]:
         """Write the target as a SavedModel with ``edits`` by signature; return notes for its user."""
         self.start()
-        by_signature = {name: list(map(dict, group)) for name, group in edits.items()}
+        by_signature = {name: tuple(group) for name, group in edits.items()}
         written: Written = self._ask(Write(self._request, by_signature, str(directory)), time_limit_s)
         return written.notes
 
