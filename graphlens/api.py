@@ -154,8 +154,10 @@ def load(path: str | os.PathLike[str], *, program: str | None = None) -> Analysi
 
 def _document(text: str) -> Any:
     from graphlens.ir.document import from_json
+    from graphlens.loaders.graphdef import collector_paused
 
-    return from_json(text)
+    with collector_paused():
+        return from_json(text)
 
 
 def _with_inputs(request: Request, inputs: Any) -> Analysis:

@@ -37,10 +37,11 @@ from graphlens.facts.asked import Stage
 from graphlens.facts.crossing import Kernels
 from graphlens.facts.dataflow import dataflow_of
 from graphlens.facts.inlining import inline
-from graphlens.ir.analysis import CriticalPath, Figure, OpRow, Quality, Saving, StepTime
+from graphlens.ir.analysis import CriticalPath, Figure, Quality, Saving, StepTime
 from graphlens.ir.devices import Copy, DeviceRow, Distribution, Memory, Roofline
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Op, op_of, topological_order
+from graphlens.ir.op_rows import OpRows
 from graphlens.ir.run import Instruction, LedgerRow, OpTiming, Profile
 from graphlens.ir.table import NO_OPS, Table
 
@@ -345,7 +346,7 @@ class Facts:
     # -- for reports ----------------------------------------------------------------------------------------------
 
     @cached_property
-    def op_rows(self) -> tuple[OpRow, ...]:
+    def op_rows(self) -> OpRows:
         """One row per op of the judged graph, by falling self time; ops that were not seen come last."""
         return rows.op_rows(self)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from graphlens.facts import costs, flat
 from graphlens.facts.executed import HLO_MODULE, HLO_STANDS_FOR
 from graphlens.facts.kernel_work import Work
 from graphlens.ir.analysis import Figure, FigureNode, OpRow
 from graphlens.ir.graph import Op, data_inputs, op_of
+from graphlens.ir.op_rows import OpRows
 from graphlens.ir.ops import CONSTANTS, family, is_instruction
 from graphlens.ir.run import OpTiming
 from graphlens.ir.table import Table
@@ -27,41 +28,85 @@ FIGURE_SUBJECT_LIMIT: Final = 14
 _HIDDEN = frozenset({"ReadVariableOp", "Identity", "NoOp", "_Arg", "_Retval", "VarHandleOp"}) | CONSTANTS
 
 
-def op_rows(facts: Facts) -> tuple[OpRow, ...]:
-    """Return one row per op, by falling self time; unseen ops last, in graph order."""
-    rows = [_row(facts, op) for op in facts.graph.ops()]
-    rows += [_row_of_profile(facts, name, timing) for name, timing in _in_no_graph(facts)]
-    return tuple(sorted(rows, key=lambda row: (row.self_ns is None, -(row.self_ns or 0), row.name)))
+def op_rows(facts: Facts) -> OpRows:
+    """Return one row per op, by falling self time; unseen ops last, by name."""
+    in_graph, of_profile = _columns(facts), OpRows.of(_row_of_profile(facts, *seen) for seen in _in_no_graph(facts))
+    columns = {name: [*values, *of_profile.column(name)] for name, values in in_graph.items()}
+    order = _ranked(columns["name"], columns["self_ns"])
+    return OpRows({name: [values[position] for position in order] for name, values in columns.items()})
 
 
-def _row(facts: Facts, op: Op) -> OpRow:
-    executed = facts.stage == "executed"
-    origin = facts.origins.get(op.name, ()) if executed else ()
-    written = op_of(facts.traced, origin[-1]) if origin and facts.traced is not None else op
-    timing = facts.timing(op.name)
-    cost, work = costs.cost_of(facts.graph, op.name), facts.kernel_work.get(op.name, Work())
-    return OpRow(
-        name=op.name,
-        op=written.type,
-        scope=op.scope,
-        device=op.device or (timing.device if timing else None),
-        executed_as=_executed_as(facts, op) if executed else facts.attribution.op_types.get(op.name),
-        self_ns=timing.self_ns if timing else None,
-        calls_per_step=timing.calls_per_step if timing else None,
-        flops=work.flops if work.flops is not None else cost.flops,
-        bytes=work.nbytes if work.nbytes is not None else cost.bytes,
-        source=written.source or facts.told(op.name).source or None,
-        phase=_phase(op.name) if facts.training else None,
-        origin=origin,
-        timing=timing.source if timing else None,
-        wall_share=timing.wall_share if timing else None,
-        layer=facts.layer(op.name),
-        category=family(_ran_as(facts, op)),
-        slack_ns=facts.slack_ns.get(op.name),
-        output=", ".join(map(str, op.outputs)) or None,
-        host_ns=timing.host_ns if timing else None,
-        roof_share=facts.roof_shares.get(op.name),
-    )
+def _ranked(names: Sequence[str], times_ns: Sequence[int | None]) -> list[int]:
+    """Return the positions of rows by falling time, then by name; those without a time last."""
+    by_name = sorted(range(len(names)), key=names.__getitem__)
+    seen = sorted((at for at in by_name if times_ns[at] is not None), key=lambda at: -(times_ns[at] or 0))
+    return [*seen, *(at for at in by_name if times_ns[at] is None)]
+
+
+def _columns(facts: Facts) -> dict[str, Sequence[Any]]:
+    """Return the fields of the rows of the judged graph's ops, in its order: columns cost a fraction of rows."""
+    ops = list(facts.graph.ops())
+    names = [op.name for op in ops]
+    executed, joined = facts.stage == "executed", facts.attribution
+    origins = [facts.origins.get(name, ()) for name in names] if executed else [()] * len(ops)
+    written = [_written(facts, op, origin) for op, origin in zip(ops, origins, strict=True)]
+    timings = [joined.timings.get(name) for name in names]
+    devices = _timed(timings, "device")
+    flops, nbytes = _work(facts, names)
+    return {
+        "name": names,
+        "op": [op.type for op in written],
+        "scope": [op.scope for op in ops],
+        "device": [op.device or seen_on for op, seen_on in zip(ops, devices, strict=True)],
+        "executed_as": [_executed_as(facts, op) if executed else joined.op_types.get(op.name) for op in ops],
+        "flops": flops,
+        "bytes": nbytes,
+        "source": [op.source or facts.told(name).source or None for op, name in zip(written, names, strict=True)],
+        "phase": [_phase(name) if facts.training else None for name in names],
+        "origin": origins,
+        "timing": _timed(timings, "source"),
+        "layer": _layers(facts, [op.scope for op in written]),
+        "category": [family(_ran_as(facts, op)) for op in ops],
+        "slack_ns": [facts.slack_ns.get(name) for name in names],
+        "output": _outputs(ops),
+        "roof_share": [facts.roof_shares.get(name) for name in names],
+        **{field: _timed(timings, field) for field in ("self_ns", "calls_per_step", "wall_share", "host_ns")},
+    }
+
+
+def _written(facts: Facts, op: Op, origin: Sequence[str]) -> Op:
+    """Return the op as written that ``op`` is of; the last one where it stands for several."""
+    return op_of(facts.traced, origin[-1]) if origin and facts.traced is not None else op
+
+
+def _timed(timings: Sequence[OpTiming | None], field: str) -> list[Any]:
+    return [getattr(timing, field) if timing else None for timing in timings]
+
+
+def _work(facts: Facts, names: Sequence[str]) -> tuple[list[int | None], list[int | None]]:
+    """Return operations and bytes of an execution of each op: what the profile tells, else what its shapes say."""
+    by_shapes = [costs.cost_of(facts.graph, name) for name in names]
+    flops, nbytes = [cost.flops for cost in by_shapes], [cost.bytes for cost in by_shapes]
+    told = facts.kernel_work
+    for position, name in enumerate(names if told else ()):
+        work = told.get(name, Work())
+        flops[position] = work.flops if work.flops is not None else flops[position]
+        nbytes[position] = work.nbytes if work.nbytes is not None else nbytes[position]
+    return flops, nbytes
+
+
+def _layers(facts: Facts, scopes: Sequence[str]) -> list[str | None]:
+    """Return the layers that ops of these scopes belong to; ops of one scope are of one layer."""
+    graph = facts.traced if facts.traced is not None else facts.graph
+    layers = {scope: flat.layer_of(f"{scope}/", graph) for scope in set(scopes)}
+    return [layers[scope] for scope in scopes]
+
+
+def _outputs(ops: Sequence[Op]) -> list[str | None]:
+    """Write what each op puts out; ops share the tuples of their outputs, so that each is written once."""
+    distinct = {id(op.outputs): op.outputs for op in ops}
+    texts = {key: ", ".join(map(str, outputs)) or None for key, outputs in distinct.items()}
+    return [texts[id(op.outputs)] for op in ops]
 
 
 def _ran_as(facts: Facts, op: Op) -> str:

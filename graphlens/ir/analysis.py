@@ -6,7 +6,7 @@ Field names are stable: they may be added to, never renamed (``schema/analysis.v
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -385,7 +385,7 @@ class Document:
     schema_version: int = SCHEMA_VERSION
     step: StepTime | None = None
     ledger: tuple[LedgerRow, ...] = ()
-    ops: tuple[OpRow, ...] = ()
+    ops: Sequence[OpRow] = ()
     critical_path: CriticalPath | None = None
     copies: tuple[Copy, ...] = ()
     findings: tuple[Finding, ...] = ()

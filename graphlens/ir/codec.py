@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache, partial
 from inspect import getdoc
@@ -129,7 +129,11 @@ def _shape(hint: Any) -> _Shape:
         return "optional", tuple(part for part in args if part is not NoneType)
     if origin is tuple:
         return ("sequence", args[:1]) if args[-1] is Ellipsis else ("fixed", args)
-    simple: Mapping[Any, _Shape] = {Literal: ("choice", args), Mapping: ("mapping", args[1:])}
+    simple: Mapping[Any, _Shape] = {
+        Literal: ("choice", args),
+        Mapping: ("mapping", args[1:]),
+        Sequence: ("sequence", args[:1]),
+    }
     if origin in simple:
         return simple[origin]
     if hint is Any:

@@ -7,22 +7,28 @@ needs no change here.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from functools import partial
-from typing import Any, NoReturn
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final, NoReturn
 
 from graphlens.errors import TargetError
 from graphlens.ir import codec
 from graphlens.ir.analysis import SCHEMA_VERSION, Document
 from graphlens.ir.codec import MismatchError, Upgrade, briefly
+from graphlens.ir.op_rows import OpRows
+from graphlens.ir.row_codec import row_texts, rows_of
 
 SCHEMA_ID = f"graphlens/analysis.v{SCHEMA_VERSION}.json"
 
 # Version n -> the function that turns a document of version n into one of version n + 1.
 UPGRADES: Mapping[int, Upgrade] = {}
 
+OPS: Final = "ops"  # the section that is written and read a column at a time
 
-# -- the three public verbs ----------------------------------------------------------------------------------
+_dump: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
+# -- the public verbs ----------------------------------------------------------------------------------------
 
 
 def to_json(document: Document) -> str:
@@ -35,21 +41,54 @@ def to_json(document: Document) -> str:
     TypeError
         If a value cannot be said in JSON; the message says where it is.
     """
+    return "".join(json_pieces(document))
+
+
+def json_pieces(document: Document) -> Iterator[str]:
+    """Yield the text of :func:`to_json` piece by piece, so that a million ops are never one text in memory.
+
+    Raises
+    ------
+    TypeError
+        As :func:`to_json` does, before or between the pieces.
+    """
     try:
-        data = codec.encode(document)
+        yield from _pieces(codec.encode(replace(document, ops=())), OpRows.of(document.ops))
     except MismatchError as error:
         raise TypeError(f"{error.place} {error}") from None
-    return _laid_out(data)
 
 
-def _laid_out(data: dict[str, Any]) -> str:
-    """Lay out lines that diff well, by the fast encoder (``indent`` would take the slow one)."""
-    dump = partial(json.dumps, ensure_ascii=False, allow_nan=False)
-    lines = []
+def _pieces(data: dict[str, Any], rows: OpRows) -> Iterator[str]:
+    """Lay out lines that diff well."""
+    begin = "{\n"
     for name, value in data.items():
-        items = ",\n  ".join(map(dump, value)) if isinstance(value, list) else ""
-        lines.append(f' "{name}": [\n  {items}\n ]' if items else f' "{name}": {dump(value)}')
-    return "{\n" + ",\n".join(lines) + "\n}\n"
+        yield f'{begin} "{name}": '
+        begin = ",\n"
+        if name == OPS and rows:
+            yield from _listed(_ops(rows))
+        elif isinstance(value, list) and value:
+            yield from _listed(map(_dump, value))
+        else:
+            yield _dump(value)
+    yield "\n}\n"
+
+
+def _listed(texts: Iterable[str]) -> Iterator[str]:
+    begin = "[\n  "
+    for text in texts:
+        yield begin
+        yield text
+        begin = ",\n  "
+    yield "\n ]"
+
+
+def _ops(rows: OpRows) -> Iterator[str]:
+    """Yield the rows, several in one text: one for each would cost more than to make them."""
+    try:
+        for texts in row_texts(rows):
+            yield ",\n  ".join(texts)
+    except MismatchError as error:
+        raise error.inside(OPS) from None
 
 
 def from_json(text: str, upgrades: Mapping[int, Upgrade] = UPGRADES) -> Document:
@@ -64,12 +103,21 @@ def from_json(text: str, upgrades: Mapping[int, Upgrade] = UPGRADES) -> Document
     """
     data = _current(_parse(text), upgrades)
     try:
-        return codec.decode(Document, data)
+        return _document(data)
     except MismatchError as error:
         raise TargetError(
             f"not a GraphLens analysis: {error.place or 'the document'} {error}; "
             "write it again with `graphlens analyze TARGET -o FILE.json`"
         ) from None
+
+
+def _document(data: dict[str, Any]) -> Document:
+    ops = data.pop(OPS, [])
+    document = codec.decode(Document, data)
+    try:
+        return replace(document, ops=rows_of(ops))
+    except MismatchError as error:
+        raise error.inside(OPS) from None
 
 
 def json_schema() -> dict[str, Any]:

@@ -1,15 +1,16 @@
-"""Turn an analysis document into bytes: one reporter per file suffix, and one way to write a file."""
+"""Turn an analysis document into a file: one reporter per suffix, and one way to write what it yields."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from graphlens.errors import UsageError
 from graphlens.ir.analysis import Document
 
-Reporter = Callable[[Document], bytes]
+# Yields the content of a file in pieces, since that of a large graph is not to be in memory twice.
+Reporter = Callable[[Document], Iterable[bytes]]
 
 
 def reporter_for(path: str | os.PathLike[str]) -> Reporter:
@@ -35,36 +36,38 @@ def write(document: Document, path: str | os.PathLike[str]) -> None:
     UsageError
         If no report has this suffix, or the file cannot be written.
     """
-    content = reporter_for(path)(document)
+    pieces = reporter_for(path)(document)
     target = Path(path)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
     try:
-        unfinished.write_bytes(content)
+        with unfinished.open("wb") as file:
+            file.writelines(pieces)
         os.replace(unfinished, target)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise UsageError(f"cannot write '{target}' ({error.strerror}); choose another place with -o") from None
+    finally:
+        unfinished.unlink(missing_ok=True)  # it is there only if something went wrong
 
 
 # Each reporter imports its libraries when it is called, so that choosing one costs nothing.
 
 
-def _html(document: Document) -> bytes:
+def _html(document: Document) -> Iterator[bytes]:
     from graphlens.report.html import render
 
-    return render(document).encode("utf-8", "replace")
+    yield render(document).encode("utf-8", "replace")
 
 
-def _json(document: Document) -> bytes:
-    from graphlens.ir.document import to_json
+def _json(document: Document) -> Iterator[bytes]:
+    from graphlens.ir.document import json_pieces
 
-    return to_json(document).encode("utf-8", "backslashreplace")
+    return (piece.encode("utf-8", "backslashreplace") for piece in json_pieces(document))
 
 
-def _text(document: Document) -> bytes:
+def _text(document: Document) -> Iterator[bytes]:
     from graphlens.report.terminal import render
 
-    return render(document).encode("utf-8", "replace")
+    yield render(document).encode("utf-8", "replace")
 
 
 REPORTERS: Mapping[str, Reporter] = {".html": _html, ".json": _json, ".txt": _text}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from graphlens.ir.analysis import Document, Figure
 from graphlens.ir.devices import Copy, short_device
+from graphlens.ir.op_rows import OpRows
 from graphlens.report.words import plural
 from graphlens.units import format_bytes
 
@@ -79,7 +80,7 @@ def crossing(copies: Sequence[Copy]) -> str:
 
 def _mentioned(document: Document) -> Iterator[str | None]:
     yield from (row.name for row in document.devices)
-    yield from (row.device for row in document.ops)
+    yield from set(OpRows.of(document.ops).column("device"))
     for copy in document.copies:
         yield from (copy.src_device, copy.dst_device)
     for finding in document.findings:

@@ -51,7 +51,7 @@ def render(document: Document, outputs: Sequence[str] = ()) -> str:
     """Return the summary as plain text of 80 columns."""
     buffer = StringIO()
     console = Console(file=buffer, width=WIDTH, color_system=None, force_terminal=False, legacy_windows=False)
-    console.print(_summary(view_of(document), outputs, _Glyphs()), crop=False)
+    console.print(_summary(view_of(document, OPS_SHOWN), outputs, _Glyphs()), crop=False)
     return _trimmed(buffer.getvalue())
 
 
@@ -68,7 +68,7 @@ def print_summary(document: Document, outputs: Sequence[str] = (), file: TextIO 
         color_system=_color_system(measured),
         legacy_windows=False,
     )
-    console.print(_summary(view_of(document), outputs, _Glyphs() if unicode else _ASCII), crop=False)
+    console.print(_summary(view_of(document, OPS_SHOWN), outputs, _Glyphs() if unicode else _ASCII), crop=False)
     text = _trimmed(buffer.getvalue())
     file.write(text if unicode else text.translate(_TO_ASCII).encode("ascii", "replace").decode())
 
@@ -243,7 +243,7 @@ def _ops(view: View) -> Iterable[RenderableType]:
     table = Table.grid(padding=(0, 1, 0, 0))
     for justify in ("right", "right", "left", "left"):
         table.add_column(justify=justify, no_wrap=True)
-    shown = view.ops.rows[:OPS_SHOWN]
+    shown = view.ops.rows
     shared = len(shared_scope([row.name for row in shown])) if len(shown) > 1 else 0
     for row in shown:
         cells = dict(zip(keys, row.cells, strict=True))

@@ -114,8 +114,11 @@ class View:
     errors: tuple[tuple[str, str], ...]
 
 
-def view_of(document: Document) -> View:
-    """Arrange ``document`` for reading; findings keep the rank that the judge gave them."""
+def view_of(document: Document, op_limit: int | None = None) -> View:
+    """Arrange ``document`` for reading; findings keep the rank that the judge gave them.
+
+    The op table has at most ``op_limit`` rows; as many as a page does unless it is given.
+    """
     findings = finding_views(document)
     severities = tuple(
         (severity, count)
@@ -155,7 +158,7 @@ def view_of(document: Document) -> View:
         placement=placement_view(document),
         roofline=roofline_view(document),
         memory=memory_view(document),
-        ops=op_table(document, findings),
+        ops=op_table(document, findings, op_limit),
         rules=tuple(_rule(status) for status in document.rules),
         rule_counts=_rule_counts(document.rules),
         errors=tuple((error.stage, error.message) for error in document.errors if error.stage != CONTRADICTION),

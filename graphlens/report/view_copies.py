@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from graphlens.ir.analysis import Document, Figure, FigureNode, OpRow, StepTime
 from graphlens.ir.devices import Copy, short_device
+from graphlens.ir.op_rows import OpRows
 from graphlens.ir.run import Origin
 from graphlens.report.ink import crossing, source_memory, target_memory
 from graphlens.report.scopes import Scope, scope_of
@@ -100,13 +101,11 @@ def copies_view(document: Document) -> CopiesView | None:
         return None
     hidden = len(copies) - COPY_LIMIT
     groups = _grouped(copies)
-    rows = {row.name: row for row in document.ops}
+    ops = OpRows.of(document.ops)
     scope = scope_of(name for copy in copies for name in (copy.src, copy.dst))
     return CopiesView(
         summary=_summary(copies),
-        groups=tuple(
-            _group(members, rows, index < FIGURE_LIMIT, document.step) for index, members in enumerate(groups)
-        ),
+        groups=tuple(_group(members, ops, index < FIGURE_LIMIT, document.step) for index, members in enumerate(groups)),
         events=any(copy.events for copy in copies),
         overlap=any(copy.overlap_share is not None for copy in copies),
         critical=any(copy.on_critical_path is not None for copy in copies),
@@ -194,7 +193,7 @@ def _weight(group: Sequence[Copy]) -> tuple[bool, int, int, int]:
     return (modelled, -ns, -size, -len(group))
 
 
-def _group(copies: Sequence[Copy], rows: Mapping[str, OpRow], drawn: bool, step: StepTime | None) -> CopyGroup:
+def _group(copies: Sequence[Copy], ops: OpRows, drawn: bool, step: StepTime | None) -> CopyGroup:
     critical = sum(copy.on_critical_path is True for copy in copies)
     unknown = sum(copy.on_critical_path is None for copy in copies)
     arrows = _figured(copies)
@@ -209,7 +208,7 @@ def _group(copies: Sequence[Copy], rows: Mapping[str, OpRow], drawn: bool, step:
         + _overlapping(copies, step),
         critical=UNKNOWN if unknown == len(copies) else format_count(critical),
         modelled=copies[0].origin == "modelled",
-        figure=_figure(arrows, hidden, rows) if drawn else None,
+        figure=_figure(arrows, hidden, ops) if drawn else None,
         sizes={ends: crossing(members) for ends, members in arrows.items()},
         note=f"{plural(hidden, 'more copy')} of this group not drawn." if hidden else "",
     )
@@ -254,15 +253,15 @@ def _figured(copies: Sequence[Copy]) -> dict[tuple[str, str], list[Copy]]:
     return arrows
 
 
-def _figure(arrows: Mapping[tuple[str, str], Sequence[Copy]], hidden: int, rows: Mapping[str, OpRow]) -> Figure | None:
+def _figure(arrows: Mapping[tuple[str, str], Sequence[Copy]], hidden: int, ops: OpRows) -> Figure | None:
     """Return both ends of the copies as ops to draw; the makers of tensors are the subjects."""
     if not arrows:
         return None
     makers = {src: copies[0] for (src, _), copies in arrows.items()}
     readers = {dst: copies[0] for (_, dst), copies in arrows.items() if dst not in makers}
     nodes = (
-        *(_maker(shown, copy, rows.get(copy.src)) for shown, copy in makers.items()),
-        *(_reader(shown, copy, rows.get(copy.dst)) for shown, copy in readers.items()),
+        *(_maker(shown, copy, ops.find(copy.src)) for shown, copy in makers.items()),
+        *(_reader(shown, copy, ops.find(copy.dst)) for shown, copy in readers.items()),
     )
     modelled = any(copy.origin == "modelled" for copies in arrows.values() for copy in copies)
     edges = tuple((src, dst, "transfer") for src, dst in arrows)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from graphlens.ir.analysis import Document, Figure, Finding, OpRow, Saving
+from graphlens.ir.analysis import Document, Figure, Finding, Saving
+from graphlens.ir.op_rows import OpRows
 from graphlens.ir.settings import graph_edits, lines_of
 from graphlens.report.evidence import Cell, cells_of
 from graphlens.report.view_proofs import ProofView, proof_view
@@ -89,9 +90,9 @@ class FindingView:
 def finding_views(document: Document) -> tuple[FindingView, ...]:
     """Return the findings in the document's order."""
     anchors = _anchors(document.findings)
-    rows = {row.name: (index, row) for index, row in enumerate(document.ops, 1)}
+    ops = OpRows.of(document.ops)
     return tuple(
-        _finding(finding, anchor, anchors, document.findings, rows)
+        _finding(finding, anchor, anchors, document.findings, ops)
         for finding, anchor in zip(document.findings, anchors, strict=True)
     )
 
@@ -112,7 +113,7 @@ def _finding(
     anchor: str,
     anchors: Sequence[str],
     findings: Sequence[Finding],
-    rows: Mapping[str, tuple[int, OpRow]],
+    ops: OpRows,
 ) -> FindingView:
     hidden = len(finding.nodes) - OPS_LIMIT
     return FindingView(
@@ -130,7 +131,7 @@ def _finding(
         safety_words=SAFETY[finding.fix.safety],
         snippet=finding.fix.snippet,
         proof=_proof(finding),
-        ops=tuple(_op(name, rows) for name in finding.nodes[:OPS_LIMIT]),
+        ops=tuple(_op(name, ops) for name in finding.nodes[:OPS_LIMIT]),
         ops_total=len(finding.nodes),
         ops_note=f"and {plural(hidden, 'more op')}, listed in the JSON report" if hidden > 0 else "",
         overlaps=tuple(_overlap(reference, anchors, findings) for reference in finding.shares_ops_with),
@@ -165,12 +166,12 @@ def _saving(saving: Saving) -> SavingView:
     )
 
 
-def _op(name: str, rows: Mapping[str, tuple[int, OpRow]]) -> OpRef:
-    if name not in rows:
+def _op(name: str, ops: OpRows) -> OpRef:
+    row = ops.find(name)
+    if row is None:
         return OpRef(name, "", UNKNOWN, None)
-    index, row = rows[name]
     time = NOT_SEEN if row.self_ns is None else format_ns(row.self_ns)
-    return OpRef(name, row.executed_as or row.op, time, f"op-{index}")
+    return OpRef(name, row.executed_as or row.op, time, f"op-{ops.positions[name] + 1}")
 
 
 def _figure_notes(figure: Figure | None) -> tuple[str, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
 from graphlens.ir.analysis import Document, OpRow
 from graphlens.ir.devices import short_device
+from graphlens.ir.op_rows import OpRows
 from graphlens.report.scopes import Scope, scope_of
 from graphlens.report.view_findings import FindingView
 from graphlens.report.words import NOT_SEEN, plural
@@ -132,25 +133,29 @@ class PathView:
 # -- ops -----------------------------------------------------------------------------------------------------
 
 
-def op_table(document: Document, findings: Sequence[FindingView]) -> OpTable:
-    """Return the first rows of the document's ops, with the columns that at least one op has a value for."""
-    columns = tuple(column for column in COLUMNS if any(getattr(row, column.key) is not None for row in document.ops))
+def op_table(document: Document, findings: Sequence[FindingView], limit: int | None = None) -> OpTable:
+    """Return the first ``limit`` rows of the document's ops, with the columns that some op has a value for."""
+    ops, limit = OpRows.of(document.ops), ROW_LIMIT if limit is None else limit
+    shown = ops[:limit]
+    names = shown.column("name")
+    columns = tuple(column for column in COLUMNS if column.key in ops.columns)
     critical = frozenset(document.critical_path.ops if document.critical_path else ())
-    marks = _marks(document, findings)
-    scope = scope_of(row.name for row in document.ops[:ROW_LIMIT])
+    marks = _marks(document, findings, frozenset(names))
     rows = tuple(
         _op_row(index, row, columns, row.name in critical, marks.get(row.name, ()))
-        for index, row in enumerate(document.ops[:ROW_LIMIT], 1)
+        for index, row in enumerate(shown, 1)
     )
-    several = len({row.device for row in document.ops if row.device}) > 1
-    return OpTable(columns, rows, len(document.ops), _ops_note(document), several, scope)
+    several = len(set(filter(None, ops.column("device")))) > 1
+    return OpTable(columns, rows, len(ops), _ops_note(ops, limit), several, scope_of(names))
 
 
-def _marks(document: Document, findings: Sequence[FindingView]) -> dict[str, tuple[tuple[str, str], ...]]:
-    """Map op names to the ``(code, anchor)`` of the findings about them."""
+def _marks(
+    document: Document, findings: Sequence[FindingView], shown: Collection[str]
+) -> dict[str, tuple[tuple[str, str], ...]]:
+    """Map the names of ``shown`` ops to the ``(code, anchor)`` of the findings about them."""
     marks: dict[str, tuple[tuple[str, str], ...]] = {}
     for finding, view in zip(document.findings, findings, strict=True):
-        for name in dict.fromkeys(finding.nodes):
+        for name in dict.fromkeys(filter(shown.__contains__, finding.nodes)):
             marks[name] = (*marks.get(name, ()), (view.code, view.anchor))
     return marks
 
@@ -192,14 +197,13 @@ def _op_cell(row: OpRow, column: Column) -> OpCell:
     return OpCell(column.missing if value is None else _FORMATS[column.key](value), sortable)
 
 
-def _ops_note(document: Document) -> str:
-    hidden = document.ops[ROW_LIMIT:]
-    if not hidden:
+def _ops_note(ops: OpRows, limit: int) -> str:
+    times_ns = ops.column("self_ns")[limit:]
+    if not times_ns:
         return ""
-    hidden_ns = sum(row.self_ns or 0 for row in hidden)
-    unseen = sum(row.self_ns is None for row in hidden)
+    hidden_ns, unseen = sum(filter(None, times_ns)), times_ns.count(None)
     return (
-        f"The first {ROW_LIMIT:,} of {len(document.ops):,} ops are shown. The other {len(hidden):,} took "
+        f"The first {limit:,} of {len(ops):,} ops are shown. The other {len(times_ns):,} took "
         f"{format_ns(hidden_ns)} of self time together ({plural(unseen, 'op')} of them not seen); "
         "the JSON report lists all."
     )
@@ -220,8 +224,7 @@ def path_view(document: Document) -> PathView | None:
     path = document.critical_path
     if path is None or not path.ops:
         return None
-    rows = {row.name: row for row in document.ops}
-    runs = _runs(path.ops, rows)
+    runs = _runs(path.ops, OpRows.of(document.ops))
     whole_ns = sum(run.ns for run in runs)
     segments = _segments(runs, whole_ns, path.ns)
     hidden = len(segments) - SEGMENT_LIMIT
@@ -239,7 +242,9 @@ def path_view(document: Document) -> PathView | None:
     )
 
 
-def _runs(names: Sequence[str], rows: dict[str, OpRow]) -> list[_Run]:
+def _runs(names: Sequence[str], table: OpRows) -> list[_Run]:
+    rows = {name: row for name in names if (row := table.find(name))}
+
     def layer(name: str) -> str:
         row = rows.get(name)
         return (row.layer or row.scope if row else name.rpartition("/")[0]) or name
