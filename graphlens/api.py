@@ -99,8 +99,8 @@ def analyze(
             select=select,
             ignore=ignore,
         )
-    request = Request(
-        target=os.fspath(target),
+    request = Request.of(
+        os.fspath(target),
         signature=signature,
         tag=tag,
         shapes={name: tuple(shape) for name, shape in (shapes or {}).items()},
@@ -149,7 +149,7 @@ def load(path: str | os.PathLike[str], *, program: str | None = None) -> Analysi
         from graphlens.loaders.files import read_bytes
 
         return Analysis(_document(read_bytes(Path(path)).decode("utf-8", "replace")))
-    return pipeline.analyze(Request(os.fspath(path), static=True, program=program))
+    return pipeline.analyze(Request.of(os.fspath(path), static=True, program=program))
 
 
 def _document(text: str) -> Any:
@@ -162,12 +162,10 @@ def _document(text: str) -> Any:
 
 def _with_inputs(request: Request, inputs: Any) -> Analysis:
     """Run the request with ``inputs`` in a file, which is how they reach the child process."""
-    from dataclasses import replace
-
     from graphlens import pipeline
 
     if inputs is None or isinstance(inputs, (str, os.PathLike)):
-        return pipeline.analyze(replace(request, inputs=os.fspath(inputs) if inputs is not None else None))
+        return pipeline.analyze(request.but(inputs=os.fspath(inputs) if inputs is not None else None))
     if not isinstance(inputs, Mapping):
         raise UsageError("inputs of a path must be a mapping of names to arrays, or the path of an .npz file")
     import numpy as np
@@ -176,4 +174,4 @@ def _with_inputs(request: Request, inputs: Any) -> Analysis:
         file = folder / "inputs.npz"
         arrays: dict[str, Any] = {name: np.asarray(value) for name, value in inputs.items()}
         np.savez(file, **arrays)
-        return pipeline.analyze(replace(request, inputs=str(file)))
+        return pipeline.analyze(request.but(inputs=str(file)))

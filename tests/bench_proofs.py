@@ -115,7 +115,7 @@ def analyzed(model: Path, *options: str) -> dict[str, Any]:
 
 def runner_of(model: Path, folder: str) -> TrialRunner:
     """Return what applies fixes to a model, as the pipeline makes it."""
-    request = Request(str(model), signature="serving_default")
+    request = Request.of(str(model), signature="serving_default")
     return TrialRunner(child_request(request, sniff.identify(str(model)), "record"), Path(folder))
 
 

@@ -127,7 +127,7 @@ def test_a_capture_of_one_program_lists_none(folder: Path) -> None:
 
 
 def judged(folder: Path, program: str | None = None) -> graphlens.Analysis:
-    return analyze(Request(str(folder), static=True, program=program))
+    return analyze(Request.of(str(folder), static=True, program=program))
 
 
 def test_the_program_with_most_time_is_judged_and_the_other_is_listed(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,7 +19,8 @@ import pytest
 from conftest import Command
 from end_to_end import CAPTURES, REPOSITORY, Outcome, assert_one_line, assert_refused, files_in, write_saved_model
 
-from graphlens import cli
+from graphlens.cli import commands
+from graphlens.cli import progress as line
 from graphlens.config import MOST_STEPS, Request
 from graphlens.loaders.sniff import Identified
 from graphlens.pipeline.gather import child_request
@@ -212,7 +214,7 @@ def test_progress_cannot_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> 
 
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    with cli._progress() as progress:
+    with line.shown() as progress:
         progress("proving \x1b]0;owned\x07", 1, 2)
     shown = terminal.getvalue().replace("\r\x1b[K", "")
     assert (shown.isprintable(), "proving" in shown) == (True, True)
@@ -225,9 +227,9 @@ def test_a_long_stage_counts_its_seconds(monkeypatch: pytest.MonkeyPatch) -> Non
 
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(cli, "_TICK_S", 0.005)
-    monkeypatch.setattr(cli, "_SHOWN_FROM_S", 0)
-    with cli._progress() as progress:
+    monkeypatch.setattr(line, "_TICK_S", 0.005)
+    monkeypatch.setattr(line, "_SHOWN_FROM_S", 0)
+    with line.shown() as progress:
         progress("proving GL203 (1 of 2)", 0, 0)
         while terminal.getvalue().count("proving GL203 (1 of 2) … 0 s") < 3:
             time.sleep(0.005)
@@ -236,7 +238,7 @@ def test_a_long_stage_counts_its_seconds(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(("kind", "folder"), [("saved_model", None), ("keras", None), ("callable", os.getcwd())])
 def test_only_a_callable_is_looked_for_in_the_current_folder(kind: Any, folder: str | None) -> None:
-    asked = child_request(Request("target"), Identified(kind, Path("target")), "record")
+    asked = child_request(Request.of("target"), Identified(kind, Path("target")), "record")
     assert asked.import_path == folder
 
 
@@ -343,6 +345,20 @@ def test_help_says_the_exit_codes(run: Command, command: tuple[str, ...]) -> Non
     outcome = run(*command, "--help")
     assert outcome.code == 0
     assert "3 the model could not be executed" in " ".join(outcome.out.split())
+
+
+def test_a_command_is_one_file(run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is found where the others are, and nothing else is told of it."""
+    (tmp_path / "greet.py").write_text(
+        "SUMMARY, PLACE = 'say hello', 25\n"
+        "def add(parser): parser.add_argument('name')\n"
+        "def run(given): print('hello', given.name); return 7\n"
+    )
+    monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
+    outcome = run("greet", "you")
+    assert (outcome.code, outcome.out) == (7, "hello you\n")
+    listed = re.findall(r"^    (\w+) ", run("--help").out, re.MULTILINE)
+    assert listed == ["analyze", "record", "greet", "fix", "rules", "demo"]
 
 
 def test_the_version_is_printed(run: Command) -> None:

@@ -171,7 +171,7 @@ def test_the_targets_graph_is_that_of_the_program_that_runs_it(
     assert (analysis.quality.join_rate == 1.0) == (with_graph == 0)
     note = f"the graph that was given is not of what took most time, but of {called.name}: --program {called.name}"
     assert (note in analysis.quality.notes) == (with_graph == 1)
-    named = pipeline.analyze(Request(str(tmp_path / "m.capture"), static=True, program=called.name))
+    named = pipeline.analyze(Request.of(str(tmp_path / "m.capture"), static=True, program=called.name))
     assert (named.document.programs[0].name, named.quality.join_rate) == (called.name, 1.0)
 
 

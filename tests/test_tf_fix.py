@@ -35,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def gathered(model: Path, folder: Path) -> Gathered:
     """What a recording would have left for the writer: how a child opens the target."""
-    request = Request(str(model), signature="serving_default")
+    request = Request.of(str(model), signature="serving_default")
     opened_as = child_request(request, sniff.identify(str(model)), "record")
     return Gathered(Evidence(Target(str(model), "saved_model")), folder, opened_as=opened_as)
 
@@ -71,7 +71,7 @@ def test_nothing_is_left_when_an_edit_does_not_fit(model: Path, tmp_path: Path) 
 def test_an_existing_folder_is_not_touched(model: Path, tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("mine")
     with pytest.raises(UsageError, match="exists"):
-        fixing.fix(Request(str(model)), str(tmp_path), no_progress)
+        fixing.fix(Request.of(str(model)), str(tmp_path), no_progress)
     assert (tmp_path / "kept").read_text() == "mine"
 
 
@@ -87,10 +87,10 @@ def test_what_would_be_in_the_way_is_found_before_any_work(
     }
     for output, words in cases.items():
         with pytest.raises(UsageError, match=words):
-            fixing.fix(Request(str(model)), str(output), no_progress)
+            fixing.fix(Request.of(str(model)), str(output), no_progress)
     monkeypatch.setattr(fixing.os, "access", lambda *_: False)
     with pytest.raises(UsageError, match="nothing can be written to its folder"):
-        fixing.fix(Request(str(model)), str(tmp_path / "fixed"), no_progress)
+        fixing.fix(Request.of(str(model)), str(tmp_path / "fixed"), no_progress)
     assert [one.name for one in tmp_path.iterdir()] == ["link"]
 
 

@@ -27,7 +27,7 @@ __all__ = ["Analysis", "analyze", "analyze_live", "check_outputs", "demo", "judg
 
 
 def analyze(request: Request, progress: Progress = no_progress) -> Analysis:
-    """Record ``request.target`` if it has to be, judge it, and prove the fixes of what was found.
+    """Record the target of ``request`` if it has to be, judge it, and prove the fixes of what was found.
 
     Raises
     ------
@@ -38,14 +38,14 @@ def analyze(request: Request, progress: Progress = no_progress) -> Analysis:
     with collector_paused(), gather(request, progress) as found:
         _keep_run(request, found.profiled)
         progress("judging", 0, 0)
-        gathered = replace(found, evidence=choose(found.evidence, request.program))
+        gathered = replace(found, evidence=choose(found.evidence, request.judging.program))
         evidence = with_placement(request, gathered, explained(request, gathered, progress), progress)
-        analysis = judge(evidence, request.select, request.ignore)
+        analysis = judge(evidence, request.judging.select, request.judging.ignore)
         return with_proofs(request, gathered, analysis, progress)
 
 
 def record(request: Request, output: str, progress: Progress = no_progress) -> None:
-    """Record ``request.target`` into one capture file that any machine can judge.
+    """Record the target of ``request`` into one capture file that any machine can judge.
 
     Raises
     ------
@@ -57,12 +57,12 @@ def record(request: Request, output: str, progress: Progress = no_progress) -> N
     from graphlens.loaders.capture import packing
 
     _check_capture_file(output)
-    with gather(replace(request, keep_unplaced=True), progress) as gathered:
+    with gather(request.but(keep_unplaced=True), progress) as gathered:
         failures = [error.message for error in gathered.evidence.errors if error.stage == "execute"]
         if failures:
             raise ExecutionError(failures[0])
         if gathered.directory is None:
-            raise UsageError(f"'{request.target}' is a recording already; `graphlens analyze` reads it")
+            raise UsageError(f"'{request.source.target}' is a recording already; `graphlens analyze` reads it")
         if gathered.loaded is not None:
             loaded = gathered.loaded
             packing.add_traced(gathered.directory, loaded.graph_def, loaded.traced_root, loaded.graph.main.captures)
@@ -75,7 +75,7 @@ def record_services(
 ) -> None:
     """Profile the programs behind ``services`` (``grpc://a:6009,grpc://b:6009``) at once, into one capture file.
 
-    The graph of ``request.target``, if it names one, is stored beside the profiles; it is never executed.
+    The graph of the target of ``request``, if it names one, is stored beside the profiles; it is never executed.
 
     Raises
     ------
@@ -94,10 +94,10 @@ def record_services(
 
 
 def _keep_run(request: Request, profiled: Path | None) -> None:
-    if request.keep_run is not None and profiled is not None:
+    if request.recording.keep_run is not None and profiled is not None:
         from graphlens.pipeline import logdir
 
-        logdir.keep(profiled, request.keep_run)
+        logdir.keep(profiled, request.recording.keep_run)
 
 
 def analyze_live(
@@ -119,17 +119,18 @@ def analyze_live(
         return judge(reading.evidence_of(reading.open_capture(folder)), select, ignore)
 
 
-def demo(model: str, steps: int, progress: Progress = no_progress) -> Analysis:
-    """Build the demo model at ``model`` in a child process, unless it is there, and analyze it.
+def demo(request: Request, progress: Progress = no_progress) -> Analysis:
+    """Build the demo model where ``request`` has its target, in a child process and unless it is there; analyze it.
 
     It is kept, so that the commands in the report can be run.
     """
     if not has_tensorflow():
         raise ExecutionError(NO_TENSORFLOW)
-    if not os.path.exists(model):
+    model = Path(request.source.target)
+    if not model.exists():
         progress("building the demo model", 0, 0)
-        _build_demo(Path(model).absolute())
-    return analyze(Request(model, steps=steps), progress)
+        _build_demo(model.absolute())
+    return analyze(request, progress)
 
 
 def _build_demo(model: Path) -> None:

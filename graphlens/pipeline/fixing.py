@@ -82,12 +82,12 @@ def fix(request: Request, output: str, progress: Progress) -> tuple[Analysis, Fi
         When the model could not be written, or what was written differs; nothing is left of it then.
     """
     target = Path(output).absolute()
-    _check_is_model(request.target)
-    _check_can_be_written(target, output, Path(request.target).absolute())
+    _check_is_model(request.source.target)
+    _check_can_be_written(target, output, Path(request.source.target).absolute())
     with gather(request, progress) as gathered:
-        analysis = with_proofs(
-            request, gathered, judge(explained(request, gathered, progress), request.select, request.ignore), progress
-        )
+        judging = request.judging
+        judged = judge(explained(request, gathered, progress), judging.select, judging.ignore)
+        analysis = with_proofs(request, gathered, judged, progress)
         chosen = proven(analysis)
         if not any(_changes_the_graph(finding) for finding in chosen):
             return analysis, None

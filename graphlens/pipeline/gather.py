@@ -72,28 +72,28 @@ class Gathered:
 
 @contextmanager
 def gather(request: Request, progress: Progress) -> Iterator[Gathered]:
-    """Yield the evidence about ``request.target``; the recorder's folder lives as long as the context.
+    """Yield the evidence about the target of ``request``; the recorder's folder lives as long as the context.
 
     Raises
     ------
     TargetError, UsageError
         When the target cannot be read at all, or an input cannot be made.
     """
-    identified = sniff.identify(request.target)
+    identified = sniff.identify(request.source.target)
     _check_inputs(request)
     if identified.kind in PROFILE_KINDS:
-        if request.profile is not None:
-            raise UsageError(f"'{request.target}' is a profile itself; --profile is for a model or a capture")
-        yield Gathered(foreign.alone(foreign.read(identified, request.target)))
+        if request.recording.profile is not None:
+            raise UsageError(f"'{request.source.target}' is a profile itself; --profile is for a model or a capture")
+        yield Gathered(foreign.alone(foreign.read(identified, request.source.target)))
         return
     if identified.kind not in READABLE | TRACED_BY_TENSORFLOW | {"capture"}:
-        raise TargetError(f"'{request.target}' is {NO_MODELS[identified.kind]}; GraphLens reads {sniff.READS}")
-    if request.profile is None:
+        raise TargetError(f"'{request.source.target}' is {NO_MODELS[identified.kind]}; GraphLens reads {sniff.READS}")
+    if request.recording.profile is None:
         with _gathered(request, identified, progress) as gathered:
             yield gathered
         return
-    profile = foreign.read(sniff.identify(request.profile), request.profile)
-    with _gathered(replace(request, static=True), identified, progress) as gathered:
+    profile = foreign.read(sniff.identify(request.recording.profile), request.recording.profile)
+    with _gathered(request.but(static=True), identified, progress) as gathered:
         yield Gathered(foreign.joined(gathered.evidence, profile), loaded=gathered.loaded)
 
 
@@ -112,10 +112,10 @@ def _gathered(request: Request, identified: sniff.Identified, progress: Progress
 
 def _check_inputs(request: Request) -> None:
     """Refuse arrays that cannot be read before TensorFlow is started for them."""
-    if request.inputs is not None:
+    if request.source.inputs is not None:
         from graphlens.loaders.arrays import read_npz
 
-        read_npz(Path(request.inputs))
+        read_npz(Path(request.source.inputs))
 
 
 def has_tensorflow() -> bool:
@@ -128,15 +128,15 @@ def has_tensorflow() -> bool:
 
 def _from_file(request: Request, identified: sniff.Identified, folder: Path, progress: Progress) -> Gathered:
     """Read the graph while the child imports TensorFlow; let the child run it only when that is safe and asked for."""
-    reason = STATIC_ASKED if request.static else None if has_tensorflow() else NO_TENSORFLOW
+    reason = STATIC_ASKED if request.recording.static else None if has_tensorflow() else NO_TENSORFLOW
     child = None if reason else _started(request, folder)
     try:
         progress("reading the graph", 0, 0)
         loaded = _load(request, identified)
         evidence = _static_evidence(request, identified, loaded, reason)
-        refusal = None if reason or request.trust else unsafe.refusal(loaded.judged.all_blockers())
+        refusal = None if reason or request.recording.trust else unsafe.refusal(loaded.judged.all_blockers())
         if child is None:
-            failed = [] if request.static else [AnalysisError("execute", NO_TENSORFLOW)]
+            failed = [] if request.recording.static else [AnalysisError("execute", NO_TENSORFLOW)]
             return Gathered(replace(evidence, errors=(*evidence.errors, *failed)), None, loaded)
         if refusal is not None:
             child.cancel()
@@ -152,15 +152,15 @@ def _from_file(request: Request, identified: sniff.Identified, folder: Path, pro
 def _request_for(loaded: LoadedModel, request: Request, identified: sniff.Identified) -> RecordRequest:
     """Tell the child what was found out about the file, so that it opens the very same graph."""
     tag = ",".join(loaded.tags) if identified.kind == "saved_model" else None
-    asked = child_request(replace(request, signature=loaded.signature, tag=tag), identified, "record")
+    asked = child_request(request.but(signature=loaded.signature, tag=tag), identified, "record")
     return replace(asked, text=loaded.is_text, digest=loaded.digest)
 
 
 def _load(request: Request, identified: sniff.Identified) -> LoadedModel:
     if identified.kind == "saved_model":
-        return savedmodel.load_saved_model(identified.path, request.signature, request.tag)
+        return savedmodel.load_saved_model(identified.path, request.source.signature, request.source.tag)
     if identified.kind == "meta_graph":
-        return savedmodel.load_meta_graph(identified.path, request.signature)
+        return savedmodel.load_meta_graph(identified.path, request.source.signature)
     return savedmodel.load_graph_def(identified.path)
 
 
@@ -168,7 +168,7 @@ def _static_evidence(
     request: Request, identified: sniff.Identified, loaded: LoadedModel, reason: str | None
 ) -> Evidence:
     return Evidence(
-        target=Target(request.target, identified.kind, loaded.signature, loaded.digest),
+        target=Target(request.source.target, identified.kind, loaded.signature, loaded.digest),
         traced=loaded.graph,
         static_reason=reason,
         notes=loaded.notes,
@@ -181,16 +181,16 @@ def _static_evidence(
 def _from_program(request: Request, identified: sniff.Identified, folder: Path, progress: Progress) -> Gathered:
     """A Keras file or a callable holds no graph yet: the child traces it, and runs it unless asked not to."""
     if not has_tensorflow():
-        raise MissingDependencyError(f"'{request.target}' has to be traced first: {NO_TENSORFLOW}")
+        raise MissingDependencyError(f"'{request.source.target}' has to be traced first: {NO_TENSORFLOW}")
     child = _started(request, folder)
     try:
-        asked = child_request(request, identified, "trace" if request.static else "record")
+        asked = child_request(request, identified, "trace" if request.recording.static else "record")
         outcome = _run(child, asked, progress)
-        static = Evidence(Target(request.target, identified.kind, request.signature))
+        static = Evidence(Target(request.source.target, identified.kind, request.source.signature))
         evidence = _joined(static, folder, outcome)
         if evidence.traced is None:
-            raise ExecutionError(outcome.message or f"'{request.target}' could not be traced")
-        if request.static:
+            raise ExecutionError(outcome.message or f"'{request.source.target}' could not be traced")
+        if request.recording.static:
             return Gathered(replace(evidence, static_reason=STATIC_ASKED), folder)
         return Gathered(evidence, folder, opened_as=asked)
     finally:
@@ -222,23 +222,24 @@ def _started(request: Request, folder: Path) -> Child:
 
 def keeps_unplaced(request: Request) -> bool:
     """Whether the child is to keep the graph before placement: for a prediction here, or elsewhere."""
-    return request.keep_unplaced or request.assume_device is not None
+    return request.recording.keep_unplaced or request.judging.assume_device is not None
 
 
 def child_request(request: Request, identified: sniff.Identified, mode: Literal["record", "trace"]) -> RecordRequest:
     """Return what the child is told."""
+    source, recording = request.source, request.recording
     return RecordRequest(
         target=os.fspath(identified.path),
-        shown_as=request.target,
+        shown_as=source.target,
         kind=identified.kind,
-        signature=request.signature,
-        tag=request.tag,
-        inputs=request.inputs,
-        shapes=request.shapes,
-        batch=request.batch,
-        steps=request.steps,
-        time_budget_s=request.time_budget_s or DEFAULT_TIME_BUDGET_S,
-        trust=request.trust,
+        signature=source.signature,
+        tag=source.tag,
+        inputs=source.inputs,
+        shapes=source.shapes,
+        batch=source.batch,
+        steps=recording.steps,
+        time_budget_s=recording.time_budget_s or DEFAULT_TIME_BUDGET_S,
+        trust=recording.trust,
         mode=mode,
         before_placer=keeps_unplaced(request),
         import_path=os.getcwd() if identified.kind == "callable" else None,

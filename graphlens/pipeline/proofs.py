@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from dataclasses import replace
 from typing import Final
 
 from graphlens.children import ask_fusion
+from graphlens.command import command_of
 from graphlens.config import DEFAULT_PROOF_BUDGET_S, Progress, Request
 from graphlens.facts.core import Facts
 from graphlens.facts.experiments import chains_to_probe
@@ -36,10 +35,10 @@ def with_proofs(request: Request, gathered: Gathered, analysis: Analysis, progre
     outcome = prove(
         analysis.findings,
         TrialRunner(gathered.opened_as, gathered.directory / "trials"),
-        Plan(budget_s=request.time_budget_s or DEFAULT_PROOF_BUDGET_S),
+        Plan(budget_s=request.recording.time_budget_s or DEFAULT_PROOF_BUDGET_S),
         step_ns=analysis.step.median_ns if analysis.step else None,
-        command=command_of(request),
-        asked=request.select,
+        command=command_of(request.but(select=())),  # each proof selects the rules that are its own
+        asked=request.judging.select,
         progress=progress,
     )
     document = replace(analysis.document, findings=outcome.findings, joint_proof=outcome.joint_proof)
@@ -63,7 +62,7 @@ def explained(request: Request, gathered: Gathered, progress: Progress) -> Evide
 
 
 def _reason_not_to(request: Request, gathered: Gathered) -> str | None:
-    if not request.prove:
+    if not request.judging.prove:
         return NOT_ASKED
     if gathered.evidence.profile_path is not None:
         return OTHER_RUN
@@ -77,35 +76,3 @@ def _reason_not_to(request: Request, gathered: Gathered) -> str | None:
 def _without(analysis: Analysis, why: str) -> Analysis:
     findings = tuple(replace(finding, proof=Proof("not-run", why)) for finding in analysis.findings)
     return replace(analysis, document=replace(analysis.document, findings=findings))
-
-
-def command_of(request: Request) -> str:
-    """Return the command line that opens the same target on the same inputs, as a person would type it."""
-    options = {
-        "--signature": request.signature,
-        "--tag": request.tag,
-        "--inputs": request.inputs,
-        "--batch": request.batch,
-        "--time-budget": None if request.time_budget_s is None else f"{request.time_budget_s:g}",
-    }
-    words = ["graphlens", "analyze", request.target]
-    words += [word for option, value in options.items() if value is not None for word in (option, str(value))]
-    for name, shape in request.shapes.items():
-        words += ["--shape", f"{name}={','.join(map(str, shape))}"]
-    return " ".join(map(_quoted, words + (["--trust"] if request.trust else [])))
-
-
-def _quoted(word: str) -> str:
-    """Quote ``word`` for a shell, in characters that can be seen: a file's name may hold any others.
-
-    >>> print(_quoted("a b'; rm -rf x"), _quoted("two\\nlines"))
-    'a b'"'"'; rm -rf x' $'two\\x0alines'
-    """
-    if word.isprintable():
-        return shlex.quote(word)
-    plain = "".join(char if char.isprintable() and char not in "\\'" else _escaped(char) for char in word)
-    return f"$'{plain}'"
-
-
-def _escaped(char: str) -> str:
-    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(char))

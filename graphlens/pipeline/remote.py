@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -69,26 +68,28 @@ def recorded(
         When a service cannot be profiled, or none of the programs ran an op in that time.
     """
     with workplace.temporary() as folder:
-        if not request.target:
+        if not request.source.target:
             _profile(folder, request, services, duration_s, progress)
             yield folder
             return
         _refuse_recording(request)
-        with gather(replace(request, static=True), progress) as gathered:
+        with gather(request.but(static=True), progress) as gathered:
             _profile(folder, request, services, duration_s, progress)
             _add_target(folder, gathered)
             yield folder
 
 
 def _refuse_recording(request: Request) -> None:
-    if sniff.identify(request.target).kind in PROFILE_KINDS | {"capture"}:
-        raise UsageError(f"'{request.target}' is a recording already; with --service, name the model that is running")
+    if sniff.identify(request.source.target).kind in PROFILE_KINDS | {"capture"}:
+        raise UsageError(
+            f"'{request.source.target}' is a recording already; with --service, name the model that is running"
+        )
 
 
 def _profile(folder: Path, request: Request, services: Sequence[str], duration_s: float, progress: Progress) -> None:
     child = start(folder, _MODULE)
     child.send(ServiceRequest(tuple(services), duration_s, _described(services)))
-    limit_s = request.time_budget_s or 2 * duration_s + _LEAST_GRACE_S
+    limit_s = request.recording.time_budget_s or 2 * duration_s + _LEAST_GRACE_S
     outcome = child.wait(progress, limit_s)
     if not outcome.ok:
         raise ExecutionError(outcome.message)

@@ -39,8 +39,8 @@ def check_device(request: Request) -> None:
     UsageError
         For an unknown device.
     """
-    if request.assume_device is not None:
-        gpu_named(request.assume_device)
+    if request.judging.assume_device is not None:
+        gpu_named(request.judging.assume_device)
 
 
 def with_placement(request: Request, gathered: Gathered, evidence: Evidence, progress: Progress) -> Evidence:
@@ -51,9 +51,9 @@ def with_placement(request: Request, gathered: Gathered, evidence: Evidence, pro
     UsageError
         When there is no kernel table for the TensorFlow that recorded the target, or no graph.
     """
-    if request.assume_device is None:
+    if request.judging.assume_device is None:
         return evidence
-    gpu = gpu_named(request.assume_device)
+    gpu = gpu_named(request.judging.assume_device)
     kernels = placement.table_for(_version(evidence))
     progress(f"placing the ops on a {gpu.name}", 0, 0)
     dumped = gathered.part(BEFORE_PLACER)
@@ -75,7 +75,7 @@ def _reason_not_to_optimize(request: Request, gathered: Gathered, lowered: Graph
         return "TensorFlow is not installed here"
     if not installed.startswith(f"{version}."):
         return f"TensorFlow {installed} is installed here, and another one recorded it"
-    if gathered.capture is None or request.trust:
+    if gathered.capture is None or request.recording.trust:
         return None
     return unsafe.refusal(unsafe.unsafe_ops(lowered))
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from graphlens.command import without
 from graphlens.ir.analysis import Document, Proof
 from graphlens.report.evidence import format_number
 from graphlens.report.ratio_plot import Ends, Scale, ratio_axis, ratio_bar, scale_of
@@ -15,6 +16,8 @@ from graphlens.report.words import VERDICTS
 from graphlens.units import UNKNOWN, format_count, format_ns, format_share
 
 _MEASURES, _WRITES = "graphlens analyze ", "graphlens fix "
+# What changes what is told of a model, and nothing about the model that is written.
+_JUDGED_ONLY = ("--assume-device", "--program")
 # Where the written model goes in the command that is shown; any other new folder serves as well.
 _NEW_FOLDER = "improved"
 
@@ -93,7 +96,8 @@ def _apply_command(proof: Proof) -> str | None:
     """Return the line that writes the model with this fix; only a proven fix is applied."""
     if proof.verdict != "proven" or proof.command is None or not proof.command.startswith(_MEASURES):
         return None
-    return f"{_WRITES}{proof.command.removeprefix(_MEASURES)} -o {_NEW_FOLDER}"
+    asked = without(proof.command, _JUDGED_ONLY)
+    return f"{_WRITES}{asked.removeprefix(_MEASURES)} -o {_NEW_FOLDER}"
 
 
 # -- ratios --------------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""The commands, one file for each, with the names that ``graphlens.cli.Command`` lists."""

@@ -1,0 +1,45 @@
+"""``graphlens analyze``: judge a target, print the summary and write the reports."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Final
+
+from graphlens.cli import arguments, outcome, progress
+from graphlens.errors import UsageError
+
+SUMMARY: Final = "execute a model, judge it, and write the report"
+PLACE: Final = 10
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add what may be asked of an analysis: all that a request holds, where reports go, and what makes it fail."""
+    arguments.add(parser, "target")
+    arguments.add_opening(parser)
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", action="append", default=[],
+        help="write the report; the suffix picks the format (.html .json .txt); may be given several times",
+    )  # fmt: skip
+    arguments.add(parser, "static", "program", "profile", "assume_device", "prove")
+    arguments.add_keep_logdir(parser)
+    arguments.add(parser, *arguments.RULES)
+    parser.add_argument(
+        "--fail-on", choices=("low", "medium", "high"), help="exit 1 when a finding at or above this severity stands"
+    )
+
+
+def run(given: argparse.Namespace) -> int:
+    """Analyze, and return the code of what was found."""
+    from graphlens import pipeline
+
+    if given.keep_logdir and (given.static or given.profile):
+        named = "--static" if given.static else "--profile"
+        raise UsageError(f"with {named} nothing is recorded, and --keep-logdir has no profile to leave anywhere")
+    request, outputs = arguments.request_of(given), given.output
+    pipeline.check_outputs(outputs)
+    with progress.shown() as shown:
+        analysis = pipeline.analyze(request, shown)
+        for path in outputs:
+            analysis.save(path)
+    outcome.summarized(analysis, outputs)
+    return outcome.kept(request.recording.keep_run) or outcome.exit_code(analysis, given.fail_on)
