@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 
 class GraphLensError(Exception):
     """Base of all errors that are shown to the user as one line, without a traceback."""
@@ -29,6 +32,20 @@ class ExecutionError(GraphLensError):
 
 class RewriteError(GraphLensError):
     """An edit does not fit the graph, or would change what it computes; the message says why."""
+
+
+# -- defects ---------------------------------------------------------------------------------------------------------
+
+
+def in_words(error: BaseException) -> str:
+    """Return what ``error`` is and where it was raised, for a report: ``KeyError: 'x' (facts/ledger.py:83)``.
+
+    The place is a file in its folder, never a path of the machine.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({'/'.join(Path(frames[-1].filename).parts[-2:])}:{frames[-1].lineno})" if frames else ""
+    message = str(error)
+    return f"{type(error).__name__}{': ' if message else ''}{message}{where}"
 
 
 # -- other people's errors -------------------------------------------------------------------------------------------

@@ -14,6 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from graphlens.facts.dataflow import dataflow
+from graphlens.facts.fusion import fusion_candidates
+
 # What is expected: "fused" (in the model as it is), "unsupported", or the kinds of obstacles that one alternative of
 # the answer must name, joined by "+".  "|" separates what is right on some processors and wrong on others.
 FUSED = "fused"
@@ -381,10 +384,10 @@ def answer_of(row: Row) -> dict[str, Any]:
     from graphlens.tf.probe import chain_graph, fusion_child
 
     facts = Facts(Evidence(Target(row.name, "corpus"), traced=graph_of(row)))
-    found = [item for item in facts.fusion_candidates if item.kind == row.kind]
-    if len(found) != 1 or facts.dataflow is None:
-        return {"name": row.name, "candidates": [f"{item.kind}: {item.name}" for item in facts.fusion_candidates]}
-    chain = chain_of(facts.dataflow, found[0], {})
+    found = [item for item in facts(fusion_candidates) if item.kind == row.kind]
+    if len(found) != 1 or facts(dataflow) is None:
+        return {"name": row.name, "candidates": [f"{item.kind}: {item.name}" for item in facts(fusion_candidates)]}
+    chain = chain_of(facts(dataflow), found[0], {})
     assert chain is not None
     if row.device is not None:
         chain = replace(chain, ops=tuple(replace(op, device=row.device) for op in chain.ops))

@@ -16,6 +16,12 @@ from end_to_end import python
 
 import graphlens
 from graphlens.facts.core import Facts
+from graphlens.facts.graphs import judged_graph
+from graphlens.facts.ledger import ledger, step_time
+from graphlens.facts.paths import critical_path
+from graphlens.facts.programs import judged_profile
+from graphlens.facts.quality import quality
+from graphlens.facts.rows import op_rows
 from graphlens.loaders import savedmodel, sniff
 from graphlens.loaders.capture.reading import evidence_of, open_capture
 from graphlens.pipeline import foreign
@@ -139,8 +145,8 @@ def clock_ns(built: Path) -> dict[str, list[float]]:
 
 def shares(facts: Facts) -> dict[str, float]:
     """Category of the ledger -> share of the step; rows of overhead go by their first word."""
-    total = sum(row.ns for row in facts.ledger)
-    return {row.category.partition(":")[0]: row.ns / total for row in facts.ledger}
+    total = sum(row.ns for row in facts(ledger))
+    return {row.category.partition(":")[0]: row.ns / total for row in facts(ledger)}
 
 
 # -- two calls of one function -------------------------------------------------------------------------------------
@@ -148,15 +154,15 @@ def shares(facts: Facts) -> dict[str, float]:
 
 def test_two_calls_of_one_function_are_two_kernels_at_two_call_sites(facts_of):
     facts = facts_of("twice.parts")
-    products = [row for row in facts.op_rows if row.timing == "kernel" and row.category == "matmul"]
+    products = [row for row in facts(op_rows) if row.timing == "kernel" and row.category == "matmul"]
     assert [row.calls_per_step for row in products] == [1.0, 1.0]
-    assert {facts.op(row.name).attrs["hlo_call"] for row in products} == {row.scope for row in products}
+    assert {facts(judged_graph).op(row.name).attrs["hlo_call"] for row in products} == {row.scope for row in products}
     assert len({row.scope for row in products}) == 2
 
 
 def test_calls_of_compiled_functions_have_no_time(facts_of):
     for name in ("twice.parts", "grouped.parts"):
-        calls = [row for row in facts_of(name).op_rows if (row.executed_as or "").endswith("(XLA)")]
+        calls = [row for row in facts_of(name)(op_rows) if (row.executed_as or "").endswith("(XLA)")]
         assert len(calls) == 2
         assert [row.self_ns for row in calls] == [None, None]
 
@@ -164,29 +170,29 @@ def test_calls_of_compiled_functions_have_no_time(facts_of):
 def test_no_op_takes_longer_than_the_step(facts_of):
     for name in ("twice.parts", "grouped.parts", "predict", "whole"):
         facts = facts_of(name)
-        longest = max(row.self_ns for row in facts.op_rows if row.self_ns)
-        assert longest <= (facts.step.profiled_median_ns or facts.step.median_ns)
+        longest = max(row.self_ns for row in facts(op_rows) if row.self_ns)
+        assert longest <= (facts(step_time).profiled_median_ns or facts(step_time).median_ns)
 
 
 def test_the_flops_of_a_compiled_product_are_those_of_its_shapes(facts_of):
-    products = [row for row in facts_of("twice.parts").op_rows if row.executed_as == "XLA dot"]
+    products = [row for row in facts_of("twice.parts")(op_rows) if row.executed_as == "XLA dot"]
     assert [row.flops for row in products] == [2 * 512 * 256 * 256] * 2
 
 
 def test_each_instruction_stands_for_ops_of_its_own_call(facts_of):
     facts = facts_of("twice.parts")
-    compiled = [row for row in facts.op_rows if row.timing == "kernel"]
+    compiled = [row for row in facts(op_rows) if row.timing == "kernel"]
     assert compiled
     for row in compiled:
         assert row.origin
         assert all(name.startswith(f"{row.scope}/") for name in row.origin)
-    assert facts.quality.join_rate >= 0.99
+    assert facts(quality).join_rate >= 0.99
 
 
 def test_the_critical_path_of_a_partly_compiled_step_leads_through_both_calls(facts_of):
     """One reads what the other gives: nothing of it can run side by side."""
     facts = facts_of("twice.parts")
-    on_path = {facts.op(name).attrs.get("hlo_call") for name in facts.critical_path.ops}
+    on_path = {facts(judged_graph).op(name).attrs.get("hlo_call") for name in facts(critical_path).ops}
     assert len(on_path - {None}) == 2
 
 
@@ -201,13 +207,13 @@ def test_grouped_convolutions_are_convolutions(facts_of, name):
 
 
 def test_the_flops_of_a_grouped_convolution_count_the_channels_of_a_group(facts_of):
-    rows = [row for row in facts_of("grouped.parts").op_rows if row.executed_as == "XLA convolution"]
+    rows = [row for row in facts_of("grouped.parts")(op_rows) if row.executed_as == "XLA convolution"]
     first, second = 2 * (24 * 32 * 32 * 48) * (3 * 3 * 32 // 4), 2 * (24 * 30 * 30 * 48) * (3 * 3 * 48 // 4)
     assert sorted(row.flops for row in rows) == [first, second]
 
 
 def test_each_grouped_convolution_is_joined_to_its_own_layer(facts_of):
-    rows = [row for row in facts_of("grouped.parts").op_rows if row.executed_as == "XLA convolution"]
+    rows = [row for row in facts_of("grouped.parts")(op_rows) if row.executed_as == "XLA convolution"]
     layers = {row.flops: row.layer.rpartition("/")[2].removesuffix("_1") for row in rows}
     assert [layers[flops] for flops in sorted(layers)] == ["first", "second"]
     assert all(row.op == "Conv2D" for row in rows)
@@ -215,7 +221,7 @@ def test_each_grouped_convolution_is_joined_to_its_own_layer(facts_of):
 
 @pytest.mark.parametrize("name", ["grouped.parts", "predict"])
 def test_a_reader_sees_that_keras_compiled_the_convolutions(facts_of, name):
-    notes = " ".join(facts_of(name).quality.notes)
+    notes = " ".join(facts_of(name)(quality).notes)
     assert "compiled by XLA, and timed by their instructions: _conv_xla (2 calls" in notes
     assert "Keras' own" in notes
 
@@ -226,13 +232,13 @@ def test_a_reader_sees_that_keras_compiled_the_convolutions(facts_of, name):
 def test_a_function_that_is_compiled_as_a_whole_goes_to_its_products(facts_of):
     """Beside the executor: on a busy machine it waits between two thunks for a thread of the pool."""
     facts = facts_of("whole")
-    ops = {row.category: row.ns for row in facts.ledger if row.kind == "op"}
+    ops = {row.category: row.ns for row in facts(ledger) if row.kind == "op"}
     assert ops["matmul"] >= 0.7 * sum(ops.values())
 
 
 def test_the_instructions_of_a_compiled_function_take_what_the_call_takes(facts_of, clock_ns):
     """Never more than that call, and most of one that was not held up; those on other threads are among them."""
-    profile = facts_of("whole").profile
+    profile = facts_of("whole")(judged_profile)
     taken = [
         sum(k.end_ns - k.start_ns for k in profile.kernels if span.start_ns <= k.start_ns < span.end_ns)
         for span in profile.executions[-STEPS:]
@@ -243,7 +249,7 @@ def test_the_instructions_of_a_compiled_function_take_what_the_call_takes(facts_
 
 
 def test_each_instruction_of_a_compiled_function_runs_once_a_call(facts_of):
-    kernels = [row for row in facts_of("whole").op_rows if row.timing == "kernel"]
+    kernels = [row for row in facts_of("whole")(op_rows) if row.timing == "kernel"]
     assert [row.calls_per_step for row in kernels] == [1.0] * len(kernels)
     assert sum(row.category == "matmul" for row in kernels) == 3
 

@@ -16,6 +16,7 @@ from oracles import allocations_by_op, host_lines, is_op
 from xprof_oracle import Rows, assert_xprof_agrees, host_rows, needs_xprof, our_rows
 
 import graphlens
+from graphlens.facts.attribution import attribution
 from graphlens.ir.ops import runtime_type
 
 # -- XProf ------------------------------------------------------------------------------------------------------------
@@ -133,7 +134,7 @@ def test_the_joined_time_is_that_of_all_events(name: str) -> None:
     found, _ = walk(CAPTURES / f"{name}.capture")
     total_ns = sum(total for seen in found.values() for total, _ in seen) / 1000
     events = sum(count for seen in found.values() for _, count in seen)
-    assert analysis.facts.attribution.event_ns == pytest.approx(total_ns, abs=events)
+    assert analysis.facts(attribution).event_ns == pytest.approx(total_ns, abs=events)
 
 
 # -- FLOPs ------------------------------------------------------------------------------------------------------------

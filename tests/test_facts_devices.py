@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 from load_helpers import REAL, needs_real
 
 from graphlens.facts.core import Facts
+from graphlens.facts.device_facts import device_rows, distribution
 from graphlens.facts.devices import binned, covered_ns
+from graphlens.facts.ledger import ledger, step_time
+from graphlens.facts.quality import quality
+from graphlens.facts.rows import op_rows
 from graphlens.facts.steps import steps_of
 from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
@@ -65,7 +69,7 @@ def test_a_device_row_counts_kernels_and_copies_apart():
             kernels_on_device=(kernel(0, 0, 60), kernel(0, 40, 100)),
             copies=(copy(0, 50, 120), copy(0, 120, 140, "device-to-host", 40)),
         )
-    ).devices
+    )(device_rows)
     assert (row.kernels, row.kernel_ns, row.busy_ns, row.span_ns) == (2, 120, 100, 140)
     assert (row.copies, row.copy_bytes, row.copy_ns) == (2, 48, 90)
     assert [lane.kind for lane in row.lanes] == ["compute", "copy-in", "copy-out"]
@@ -73,13 +77,13 @@ def test_a_device_row_counts_kernels_and_copies_apart():
 
 
 def test_a_size_that_is_not_known_makes_the_sum_unknown():
-    (row,) = facts_of(Profile(devices=gpus(1), copies=(copy(0, 0, 1), copy(0, 1, 2, None, None)))).devices
+    (row,) = facts_of(Profile(devices=gpus(1), copies=(copy(0, 0, 1), copy(0, 1, 2, None, None))))(device_rows)
     assert (row.copies, row.copy_bytes) == (2, None)
 
 
 def test_collectives_have_a_lane_of_their_own():
     nccl = kernel(0, 10, 20)._replace(name="ncclKernel_AllReduce_RING_LL_Sum_float")
-    (row,) = facts_of(Profile(devices=gpus(1), kernels_on_device=(kernel(0, 0, 10), nccl))).devices
+    (row,) = facts_of(Profile(devices=gpus(1), kernels_on_device=(kernel(0, 0, 10), nccl)))(device_rows)
     assert [lane.kind for lane in row.lanes] == ["compute", "collective"]
 
 
@@ -95,25 +99,25 @@ def test_collectives_have_a_lane_of_their_own():
 )
 def test_who_did_the_work_in_words(busy_ns, words, imbalance):
     kernels = tuple(kernel(device, 0, ns) for device, ns in enumerate(busy_ns) if ns)
-    found = facts_of(Profile(devices=gpus(len(busy_ns)), kernels_on_device=kernels)).distribution
+    found = facts_of(Profile(devices=gpus(len(busy_ns)), kernels_on_device=kernels))(distribution)
     assert found.words == words
     assert found.imbalance == pytest.approx(imbalance) if imbalance is not None else found.imbalance is None
 
 
 def test_a_profile_of_one_device_has_no_distribution():
-    assert facts_of(Profile(devices=gpus(1), kernels_on_device=(kernel(0, 0, 9),))).distribution is None
+    assert facts_of(Profile(devices=gpus(1), kernels_on_device=(kernel(0, 0, 9),)))(distribution) is None
 
 
 def test_the_replica_of_a_device_is_that_of_its_kernels():
     kernels = (kernel(0, 0, 9, "a"), kernel(1, 0, 9, "grad/replica_1/a"), kernel(1, 9, 10, ""))
-    found = facts_of(Profile(devices=gpus(3), kernels_on_device=kernels)).distribution
+    found = facts_of(Profile(devices=gpus(3), kernels_on_device=kernels))(distribution)
     assert [(row.number, row.device) for row in found.replicas] == [(0, "GPU:0"), (1, "GPU:1")]
 
 
 def test_hosts_with_accelerators_are_rows_of_their_own_and_part_of_the_devices_names():
     found = facts_of(
         Profile(devices=gpus(1, "a", "b"), kernels_on_device=(kernel(0, 0, 90), kernel(1, 0, 30)), hosts=("a", "b"))
-    ).distribution
+    )(distribution)
     assert [(row.name, row.devices, row.busy_ns) for row in found.hosts] == [("a", 1, 90), ("b", 1, 30)]
     assert found.words == "a GPU:0 was busy 3.0 times as long as b GPU:0"
 
@@ -121,7 +125,7 @@ def test_hosts_with_accelerators_are_rows_of_their_own_and_part_of_the_devices_n
 def test_machines_without_accelerators_are_compared_by_their_own_ops():
     ops = (OpEvent("x", "MatMul", 0, 40, 40, 1), OpEvent("x", "MatMul", 0, 10, 10, 1 + THREADS_OF_A_HOST))
     steps = (Span("s", 0, 50, 1, 1), Span("s", 5, 60, 1 + THREADS_OF_A_HOST, 1))
-    found = facts_of(Profile(ops=ops, steps=steps, hosts=("a", "b"))).distribution
+    found = facts_of(Profile(ops=ops, steps=steps, hosts=("a", "b")))(distribution)
     assert [(row.name, row.devices, row.busy_ns, row.steps, row.step_ns) for row in found.hosts] == [
         ("a", 0, 40, 1, 50),
         ("b", 0, 10, 1, 55),
@@ -143,10 +147,10 @@ def test_steps_of_devices_count_where_the_host_has_no_markers():
 
 def test_a_profile_without_steps_is_one_step_and_says_so():
     facts = facts_of(Profile(devices=gpus(1), kernels_on_device=(kernel(0, 100, 160), kernel(0, 180, 200))))
-    assert facts.step.median_ns == 100
-    assert facts.quality.steps is None
-    assert facts.quality.notes == ("the profile marks no steps: all of it (100 ns) counts as one",)
-    assert [(row.category, row.ns) for row in facts.ledger] == [("matmul", 80), ("unattributed", 20)]
+    assert facts(step_time).median_ns == 100
+    assert facts(quality).steps is None
+    assert facts(quality).notes == ("the profile marks no steps: all of it (100 ns) counts as one",)
+    assert [(row.category, row.ns) for row in facts(ledger)] == [("matmul", 80), ("unattributed", 20)]
 
 
 # -- ops ----------------------------------------------------------------------------------------------------------
@@ -159,7 +163,7 @@ def test_an_op_takes_the_time_of_its_kernels_and_shows_its_launch_apart():
         devices=gpus(2),
         kernels_on_device=(kernel(1, 10, 40, "net/a"), kernel(1, 40, 60, "net/a"), kernel(1, 60, 70, "")),
     )
-    rows = {row.name: row for row in facts_of(profile).op_rows}
+    rows = {row.name: row for row in facts_of(profile)(op_rows)}
     assert (rows["net/a"].self_ns, rows["net/a"].host_ns, rows["net/a"].timing) == (50, 5, "kernel")
     assert (rows["net/a"].calls_per_step, rows["net/a"].device, rows["net/a"].wall_share) == (1, "GPU:1", 0.55)
     assert (rows["net/b"].self_ns, rows["net/b"].host_ns, rows["net/b"].timing) == (3, None, "profile")
@@ -173,7 +177,7 @@ def bert() -> Facts:
 
 @needs_real
 def test_the_imbalance_of_eight_real_gpus_is_found():
-    found = bert().distribution
+    found = bert()(distribution)
     assert found.words == ("GPU:4 and GPU:6 did all the work, GPU:1 received 19 copies only, five devices were idle")
     assert found.imbalance == pytest.approx(3.0, abs=0.01), "two of eight work: four times the mean, less one"
     assert [(row.number, row.device, row.kernels) for row in found.replicas] == [(4, "GPU:4", 665), (6, "GPU:6", 665)]
@@ -182,8 +186,8 @@ def test_the_imbalance_of_eight_real_gpus_is_found():
 @needs_real
 def test_the_ledger_of_a_real_gpu_profile_sums_to_its_step():
     facts = bert()
-    assert sum(row.ns for row in facts.ledger) == facts.step.median_ns
-    assert facts.quality.join_rate is None
-    assert any(reason.startswith("no graph was given") for reason in facts.quality.reasons)
-    kernels = sum(row.self_ns for row in facts.op_rows if row.timing == "kernel")
-    assert kernels == sum(device.kernel_ns for device in facts.devices), "all kernels lie in the one step"
+    assert sum(row.ns for row in facts(ledger)) == facts(step_time).median_ns
+    assert facts(quality).join_rate is None
+    assert any(reason.startswith("no graph was given") for reason in facts(quality).reasons)
+    kernels = sum(row.self_ns for row in facts(op_rows) if row.timing == "kernel")
+    assert kernels == sum(device.kernel_ns for device in facts(device_rows)), "all kernels lie in the one step"

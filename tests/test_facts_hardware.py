@@ -45,28 +45,28 @@ KERNEL = ("volta_sgemm_128x64_nn", "layer/MatMul", "MatMul")
 
 
 def test_gpus_that_worked_are_known_by_the_profile() -> None:
-    assert hardware.gpus(facts_of(KERNEL)) == (KnownGpu("GPU:1", (7, 0), 16 << 30),)
-    assert hardware.gpus(facts_of()) == ()
+    assert facts_of(KERNEL)(hardware.gpus) == (KnownGpu("GPU:1", (7, 0), 16 << 30),)
+    assert facts_of()(hardware.gpus) == ()
 
 
 def test_the_numbers_of_another_maker_are_no_compute_capability() -> None:
-    (gpu,) = hardware.gpus(facts_of(KERNEL, device_vendor="AMD", **V100))
+    (gpu,) = facts_of(KERNEL, device_vendor="AMD", **V100)(hardware.gpus)
     assert (gpu.capability, gpu.has_tensor_cores, gpu.memory_bytes) == (None, False, 16 << 30)
 
 
 def test_gpus_of_the_recording_are_known_by_its_environment() -> None:
     evidence = sketch("x = _Arg() float32[8] @GPU:0\ny = Relu(x) float32[8] @GPU:0 not-seen")
     details = {"/physical_device:GPU:0": {"compute_capability": "(8, 6)"}, "/physical_device:GPU:1": {}}
-    (gpu,) = hardware.gpus(Facts(replace(evidence, environment={"device_details": details})))
+    (gpu,) = Facts(replace(evidence, environment={"device_details": details}))(hardware.gpus)
     assert (gpu.name, gpu.capability, gpu.has_tf32) == ("GPU:0", (8, 6), True)
 
 
 def test_features_and_memory_are_those_of_the_recording() -> None:
     facts = Facts(sketch("cpu: amx_bf16 avx2\nmemory: 100 MiB\nx = Placeholder() float32[8]"))
-    assert hardware.cpu_features(facts) == {"amx_bf16", "avx2"}
+    assert facts(hardware.cpu_features) == {"amx_bf16", "avx2"}
     assert hardware.memory_bytes(facts, "CPU") == 100 << 20
     unknown = Facts(sketch("x = Placeholder() float32[8]"))
-    assert hardware.cpu_features(unknown) is None
+    assert unknown(hardware.cpu_features) is None
     assert hardware.memory_bytes(unknown, "CPU") is None
 
 
@@ -95,7 +95,7 @@ def test_the_public_profile_of_bert_on_v100_has_no_product_in_full_precision(sha
     path = shared_real / "gpu_bert_8xV100.xplane.pb"
     profile = read_profile(path.read_bytes())
     facts = Facts(Evidence(Target(str(path), "profile"), profile=profile, profile_path=str(path)))
-    assert [(gpu.name, gpu.capability) for gpu in hardware.gpus(facts)] == [("GPU:4", (7, 0)), ("GPU:6", (7, 0))]
+    assert [(gpu.name, gpu.capability) for gpu in facts(hardware.gpus)] == [("GPU:4", (7, 0)), ("GPU:6", (7, 0))]
     assert not any("gemm" in kernel.name or "MatMul" in kernel.op for kernel in profile.kernels_on_device)
     findings, statuses = judge(facts, [find("GL502")])
     assert (findings, statuses[0].status) == ([], "passed")

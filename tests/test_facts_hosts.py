@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from graphlens.facts import hosts
+from graphlens.facts.attribution import attribution
 from graphlens.facts.core import Facts
+from graphlens.facts.device_facts import distribution
+from graphlens.facts.quality import quality
 from graphlens.facts.steps import steps_of
 from graphlens.ir.analysis import Target
 from graphlens.ir.devices import HostRow
@@ -54,17 +57,17 @@ def test_hosts_in_turn_never_overlap() -> None:
 def test_each_step_gets_the_time_of_its_own_host() -> None:
     """In one timeline the op of `b` would have filled the steps of `a`, and each would have had two executions."""
     facts = facts_of(TWO)
-    assert facts.attribution.wall_ns == (10_000, 10_000, 40_000)
-    timing = facts.attribution.timings["dense"]
+    assert facts(attribution).wall_ns == (10_000, 10_000, 40_000)
+    timing = facts(attribution).timings["dense"]
     assert (timing.self_ns, timing.calls_per_step) == (8_000, 1.0)
-    assert facts.attribution.active_ns["dense"] == 8_000 + 8_000 + 30_000
+    assert facts(attribution).active_ns["dense"] == 8_000 + 8_000 + 30_000
 
 
 def test_a_host_that_differs_is_no_unstable_timing() -> None:
     times = {"a": [10, 10, 11, 10, 10, 10], "b": [40, 41, 40, 40, 41, 40]}
     facts = facts_of(_repeated(times))
-    assert facts.quality.stability is not None
-    assert facts.quality.stability < 0.1
+    assert facts(quality).stability is not None
+    assert facts(quality).stability < 0.1
     findings, _ = judge(facts, select(all_rules(), ["GL002"]))
     assert findings == []
 
@@ -105,9 +108,9 @@ def test_devices_belong_to_their_hosts() -> None:
     assert (one.kernels_on_device, other.kernels_on_device) == (kernels[:1], kernels[1:])
     assert [len(device.steps) for device in other.devices] == [0, 1]
     facts = facts_of(profile)
-    assert facts.attribution.wall_ns == (50, 90)
-    assert facts.distribution is not None
-    assert facts.distribution.hosts == (
+    assert facts(attribution).wall_ns == (50, 90)
+    assert facts(distribution) is not None
+    assert facts(distribution).hosts == (
         HostRow("a", devices=1, steps=1, step_ns=50, busy_ns=5),
         HostRow("b", devices=1, steps=1, step_ns=90, busy_ns=45),
     )

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from graphlens.facts.core import Facts
+from graphlens.facts.ledger import ledger
+from graphlens.facts.quality import quality
+from graphlens.facts.rows import op_rows
 from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Function, Graph, Op
@@ -44,7 +47,7 @@ class Gpu:
 
 
 def categories(facts):
-    return {row.category: row.ns for row in facts.ledger}
+    return {row.category: row.ns for row in facts(ledger)}
 
 
 # Instruction, kernel, and the family: names as XLA writes them (`gpu/transforms`, `gpu_compiler.cc`, `hlo_opcode.h`).
@@ -88,7 +91,7 @@ NAMED = [
 def test_an_instruction_on_a_gpu_has_the_category_of_what_it_computes(instruction, kernel, expected):
     facts = Gpu().kernel(kernel, hlo_module="cluster_0", hlo_op=instruction).facts()
     assert categories(facts) == {expected: 10}
-    (row,) = facts.op_rows
+    (row,) = facts(op_rows)
     assert (row.name, row.category) == (f"cluster_0/{instruction}", expected)
 
 
@@ -102,7 +105,7 @@ def test_a_fusion_without_a_telling_name_has_the_category_of_the_op_it_was_made_
         .facts()
     )
     assert categories(facts) == {"matmul": 30, ELEMENTWISE: 40, "convolution": 80}
-    assert {row.op for row in facts.op_rows} == {
+    assert {row.op for row in facts(op_rows)} == {
         "fusion (MatMul)", "fusion (dot_general)", "fusion (Relu)", "fusion (Conv2D)",
     }  # fmt: skip
 
@@ -117,7 +120,7 @@ def test_a_kernel_of_which_nobody_says_what_launched_it_is_known_by_its_name_or_
         .facts()
     )
     assert categories(facts) == {"matmul": 30, "collective": 40, ELEMENTWISE: 80}
-    assert {row.name: row.op for row in facts.op_rows} == {
+    assert {row.name: row.op for row in facts(op_rows)} == {
         "gemm_fusion_dot_6": "gemm_fusion_dot",
         "volta_sgemm_128x64_nn": "Kernel (matmul)",
         "ncclKernel_AllReduce_RING_LL_Sum_float": "Kernel (collective)",
@@ -142,10 +145,10 @@ def test_what_ran_says_more_of_an_instruction_than_the_opcode_in_its_module():
         .facts(hlo={"m": module})
     )
     assert categories(facts) == {"matmul": 10, "convolution": 20}
-    assert {row.name: row.category for row in facts.op_rows} == {
+    assert {row.name: row.category for row in facts(op_rows)} == {
         "m/gemm_fusion_dot.1": "matmul", "m/custom-call.2": "convolution",
     }  # fmt: skip
-    assert facts.quality.join_rate == 1, "instructions are joined to their module, whatever they are called"
+    assert facts(quality).join_rate == 1, "instructions are joined to their module, whatever they are called"
 
 
 # The categories that XLA's compilers give (`HloInstruction::ToCategory`, and those of TPUs), with what they are here.

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from graphlens.facts.attribution import attribute
 from graphlens.facts.core import Facts
 from graphlens.facts.division import COPY, DISPATCH, EXECUTOR, HANDOFF
+from graphlens.facts.graphs import judged_graph
 from graphlens.facts.ledger import apportion, ledger, step_time
+from graphlens.facts.savings import call_share, saving_without
 from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.ops import family
@@ -107,10 +109,9 @@ def test_what_runs_nested_in_an_op_is_not_the_ops_own() -> None:
 @given(profiles(), st.lists(st.integers(1, 10**9), max_size=5))
 def test_the_rows_sum_to_the_step_exactly(profile: Profile, unprofiled_ns: list[int]) -> None:
     case = evidence(profile, tuple(unprofiled_ns))
-    found = attribute(case, case.profile, None)
-    step = step_time(case, found)
+    facts = Facts(case)
+    step, rows = facts(step_time), facts(ledger)
     assert step is not None
-    rows = ledger(step, found)
     assert sum(row.ns for row in rows) == step.median_ns
     assert all(row.ns >= 0 for row in rows)
     ops = {row.category for row in rows if row.kind == "op"}
@@ -137,31 +138,27 @@ out = _Retval(c)
 def test_an_op_that_vanishes_takes_its_part_of_the_call_with_it() -> None:
     """Beyond what an empty call takes; unmeasured, nothing is claimed."""
     unmeasured = Facts(sketch(DISPATCHED))
-    (dispatch_ns,) = [row.ns for row in unmeasured.ledger if row.category.startswith("dispatch")]
-    assert unmeasured.step is not None
-    assert unmeasured.call_share == 0.0
+    (dispatch_ns,) = [row.ns for row in unmeasured(ledger) if row.category.startswith("dispatch")]
+    assert unmeasured(step_time) is not None
+    assert unmeasured(call_share) == 0.0
     measured = Facts(replace(unmeasured.evidence, empty_call_ns=dispatch_ns // 4))
-    assert measured.call_share == pytest.approx(0.75 * dispatch_ns / unmeasured.step.median_ns, rel=1e-3)
-    before, after = unmeasured.saving(["b"]).share, measured.saving(["b"]).share
+    assert measured(call_share) == pytest.approx(0.75 * dispatch_ns / unmeasured(step_time).median_ns, rel=1e-3)
+    before, after = saving_without(unmeasured, ["b"]).share, saving_without(measured, ["b"]).share
     assert before is not None
     assert after is not None
-    assert after - before == pytest.approx(measured.call_share / len(measured.graph))
+    assert after - before == pytest.approx(measured(call_share) / len(measured(judged_graph)))
 
 
 def test_an_empty_call_that_takes_longer_than_the_dispatch_leaves_nothing() -> None:
-    assert Facts(replace(sketch(DISPATCHED), empty_call_ns=10**9)).call_share == 0.0
+    assert Facts(replace(sketch(DISPATCHED), empty_call_ns=10**9))(call_share) == 0.0
 
 
 def test_without_a_profile_the_step_is_unattributed() -> None:
     case = Evidence(Target("model", "saved_model"), unprofiled_ns=(10, 20, 30))
-    found = attribute(case, case.profile, None)
-    step = step_time(case, found)
-    assert step is not None
-    assert [(row.category, row.ns) for row in ledger(step, found)] == [("unattributed", 20)]
+    assert [(row.category, row.ns) for row in Facts(case)(ledger)] == [("unattributed", 20)]
 
 
 def test_nothing_measured_has_no_step() -> None:
-    case = Evidence(Target("model", "saved_model"))
-    found = attribute(case, case.profile, None)
-    assert step_time(case, found) is None
-    assert ledger(None, found) == ()
+    facts = Facts(Evidence(Target("model", "saved_model")))
+    assert facts(step_time) is None
+    assert facts(ledger) == ()

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from graphlens.facts.core import Facts
-from graphlens.facts.memory import lives
+from graphlens.facts.memory import lives, peak_memory
 from graphlens.ir.devices import LANE_BINS, Memory
 from graphlens.ir.sketch import sketch
 
@@ -16,7 +16,7 @@ KIB = 1024
 
 
 def memory_of(text: str) -> Memory:
-    found = Facts(sketch(text)).memory
+    found = Facts(sketch(text))(peak_memory)
     assert found is not None
     return found
 
@@ -141,7 +141,7 @@ def test_an_unknown_size_is_left_out_and_counted() -> None:
 def test_nothing_is_said_when_more_than_a_quarter_of_the_sizes_is_unknown() -> None:
     """A graph with an open batch: what is known are its scalars, which are no estimate of anything."""
     open_batch = "x = Placeholder() float32[?,8]\n*3 a# = MatMul(x) float32[?,8] 5us\n"
-    assert Facts(sketch(open_batch + "*11 s# = Range(x) float32[4] 5us")).memory is None  # 4 of 15
+    assert Facts(sketch(open_batch + "*11 s# = Range(x) float32[4] 5us"))(peak_memory) is None  # 4 of 15
     assert memory_of(open_batch + "*12 s# = Range(x) float32[4] 5us").unknown == 4  # 4 of 16
 
 
@@ -157,10 +157,10 @@ def test_ops_are_in_the_order_in_which_they_began() -> None:
         e = MatMul(c, d) float32[256] 5us
         """
     )
-    assert lives(Facts(evidence)).order == ("x", "a", "b", "d", "c", "e")
-    assert Facts(evidence).memory.peak_bytes == 6 * KIB + KIB  # type: ignore[union-attr]
+    assert Facts(evidence)(lives).order == ("x", "a", "b", "d", "c", "e")
+    assert Facts(evidence)(peak_memory).peak_bytes == 6 * KIB + KIB  # type: ignore[union-attr]
     static = Facts(replace(evidence, executed=None, profile=None, static_reason="asked for"))
-    assert static.memory is None  # a peak depends on the order in which ops run, and none did
+    assert static(peak_memory) is None  # a peak depends on the order in which ops run, and none did
 
 
 def test_programs_that_did_not_run_need_no_memory() -> None:
@@ -177,24 +177,22 @@ def test_programs_that_did_not_run_need_no_memory() -> None:
     )
     joined = replace(evidence, executed=None, traced=written.executed, profile_path="timeline.json")
     facts = Facts(joined)
-    assert lives(facts).order == ("x", "a", "b")
-    assert facts.memory.peak_bytes == 12 * KIB  # type: ignore[union-attr]
+    assert facts(lives).order == ("x", "a", "b")
+    assert facts(peak_memory).peak_bytes == 12 * KIB  # type: ignore[union-attr]
 
 
 def test_an_op_that_was_not_seen_comes_right_after_what_it_reads() -> None:
-    order = lives(
-        Facts(
-            sketch(
-                """
+    order = Facts(
+        sketch(
+            """
                 x = Placeholder() float32[256]
                 a = MatMul(x) float32[256] 5us
                 b = MatMul(x) float32[256] 5us
                 c = MatMul(b) float32[256] 5us
                 q = Shape(a) int32[1]
                 """
-            )
         )
-    ).order
+    )(lives).order
     assert order.index("q") == order.index("a") + 1
 
 
@@ -254,12 +252,12 @@ def test_a_loop_is_one_iteration() -> None:
 
 
 def test_nothing_is_said_without_a_single_size() -> None:
-    assert Facts(sketch("x = Placeholder() float32[*]\ny = MatMul(x) float32[*] 5us")).memory is None
+    assert Facts(sketch("x = Placeholder() float32[*]\ny = MatMul(x) float32[*] 5us"))(peak_memory) is None
 
 
 def test_the_buffers_of_a_chain_do_not_overlap_more_than_they_must() -> None:
-    found = lives(
-        Facts(sketch("x = Placeholder() float32[4]\na = MatMul(x) float32[4] 1us\nb = MatMul(a) float32[4] 1us"))
+    found = Facts(sketch("x = Placeholder() float32[4]\na = MatMul(x) float32[4] 1us\nb = MatMul(a) float32[4] 1us"))(
+        lives
     )
     inner = [one for one in found.buffers if one.tensor.op != "x"]
     assert all(first.dies == second.born for first, second in pairwise(inner))

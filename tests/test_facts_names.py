@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from graphlens.facts.attribution import attribution
 from graphlens.facts.core import Facts
+from graphlens.facts.graphs import origins, traced_graph
 from graphlens.facts.names import Names
+from graphlens.facts.quality import quality
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.ops import TRANSFERS
 from graphlens.ir.sketch import sketch
@@ -31,7 +34,7 @@ WRITTEN = """
 
 @cache
 def names() -> Names:
-    return Names(Facts(sketch(WRITTEN)).traced, loosely=True)
+    return Names(Facts(sketch(WRITTEN))(traced_graph), loosely=True)
 
 
 @pytest.mark.parametrize(
@@ -76,15 +79,15 @@ def test_a_profile_joined_to_the_graph_as_written_gives_what_the_executed_graph_
     evidence = recorded(name)
     whole = Facts(evidence)
     without = replace(evidence, executed=None, profile_path="elsewhere", unprofiled_ns=(), replay={})
-    found = Facts(without).attribution.timings
+    found = Facts(without)(attribution).timings
     compared = 0
-    for executed, timing in whole.attribution.timings.items():
-        origin = whole.origins.get(executed)
-        if origin and timing.source == "profile" and whole.attribution.op_types[executed] not in TRANSFERS:
+    for executed, timing in whole(attribution).timings.items():
+        origin = whole(origins).get(executed)
+        if origin and timing.source == "profile" and whole(attribution).op_types[executed] not in TRANSFERS:
             assert found[origin[-1]].self_ns == timing.self_ns, executed
             compared += 1
     assert compared >= 3
-    assert Facts(without).quality.join_rate == whole.quality.join_rate
+    assert Facts(without)(quality).join_rate == whole(quality).join_rate
 
 
 def test_replicas_of_one_op_are_summed():
@@ -92,7 +95,7 @@ def test_replicas_of_one_op_are_summed():
     ops = evidence.profile.ops
     twice = tuple(sorted((*ops, *(op._replace(node=f"replica_1/{op.node}") for op in ops)), key=lambda op: op.start_ns))
     alone = replace(evidence, executed=None, profile_path="elsewhere", unprofiled_ns=(), replay={})
-    once = Facts(alone).attribution.timings
-    both = Facts(replace(alone, profile=replace(evidence.profile, ops=twice))).attribution.timings
+    once = Facts(alone)(attribution).timings
+    both = Facts(replace(alone, profile=replace(evidence.profile, ops=twice)))(attribution).timings
     assert set(both) == set(once)
     assert all(both[name].calls_per_step == 2 * timing.calls_per_step for name, timing in once.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphlens.facts.paths import critical_path, length_ns, slack_ns
+from graphlens.facts.paths import heaviest_path, length_ns, slacks_ns
 from graphlens.ir.graph import Edge, Op, Table
 from graphlens.ir.table import TableBuilder
 
@@ -44,7 +44,7 @@ def test_no_path_is_longer_than_the_critical_path(case: tuple[Table, dict[str, i
     graph, weights = case
     longest = max(weight(path, weights) for path in all_paths(graph))
     assert length_ns(graph, weights) == longest
-    found = critical_path(graph, weights)
+    found = heaviest_path(graph, weights)
     assert (found is None) == (not weights)
     if found:
         assert found.ns == longest == weight(list(found.ops), weights)
@@ -54,7 +54,7 @@ def test_no_path_is_longer_than_the_critical_path(case: tuple[Table, dict[str, i
 def test_slack_is_how_much_an_op_may_grow(case: tuple[Table, dict[str, int]]) -> None:
     graph, weights = case
     before = length_ns(graph, weights)
-    for name, slack in slack_ns(graph, weights).items():
+    for name, slack in slacks_ns(graph, weights).items():
         grown = weights.get(name, 0) + slack
         assert length_ns(graph, {**weights, name: grown}) == before
         assert length_ns(graph, {**weights, name: grown + 1}) == before + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from graphlens.facts.core import Facts
+from graphlens.facts.ledger import step_time
 from graphlens.facts.program_rows import ids_of, program_rows
 from graphlens.facts.program_runs import ProgramRuns
 from graphlens.facts.programs import named
@@ -50,6 +51,6 @@ def test_where_no_function_was_called_no_program_has_the_step_of_the_analysis() 
     for marks, step_ns in (((Span("epoch", 0, 210, 0, 1),), 210), ((), None)):
         facts = Facts(Evidence(Target("p", "xplane"), profile=Profile(runs=runs, ops=ops, steps=marks)))
         (row,) = program_rows(facts, {}, {})
-        assert (facts.step.median_ns if facts.step else None) == step_ns
+        assert (facts(step_time).median_ns if facts(step_time) else None) == step_ns
         assert row.step is not None
         assert row.step.median_ns == 10

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from graphlens.facts.core import Facts
-from graphlens.facts.roofline import is_under, time_at_roof_ns
+from graphlens.facts.roofline import is_under, roofline, time_at_roof_ns
+from graphlens.facts.rows import op_rows
 from graphlens.ir.devices import Roof, RoofPoint
 from graphlens.ir.run import OpEvent
 from graphlens.ir.sketch import sketch
@@ -16,9 +17,9 @@ ROOF = "roof: 100 GFLOP/s 20 GB/s\n"
 
 
 def points(text: str) -> dict[str, RoofPoint]:
-    roofline = Facts(sketch(ROOF + text)).roofline
-    assert roofline is not None
-    return {point.op: point for point in roofline.points}
+    compared = Facts(sketch(ROOF + text))(roofline)
+    assert compared is not None
+    return {point.op: point for point in compared.points}
 
 
 def test_a_product_is_limited_by_its_operations() -> None:
@@ -73,9 +74,9 @@ def test_ops_that_ran_beside_each_other_share_the_machine() -> None:
         for first, event in _with_the_one_before(evidence.profile.ops)
     )
     profile = replace(evidence.profile, ops=tuple(sorted(beside, key=lambda event: event.start_ns)))
-    roofline = Facts(replace(evidence, profile=profile)).roofline
-    assert roofline is not None
-    assert {point.op: point.ns for point in roofline.points} == {"a": 50_000, "b": 50_000}
+    compared = Facts(replace(evidence, profile=profile))(roofline)
+    assert compared is not None
+    assert {point.op: point.ns for point in compared.points} == {"a": 50_000, "b": 50_000}
 
 
 def _with_the_one_before(events: tuple[OpEvent, ...]) -> list[tuple[OpEvent, OpEvent]]:
@@ -105,15 +106,15 @@ def test_logical_processors_are_one_machine_and_accelerators_are_not() -> None:
 
 def test_rows_show_the_share() -> None:
     facts = Facts(sketch(ROOF + "x = Placeholder() float32[1000]\ny = Relu(x) float32[1000] 4us\nz = Foo(y) 1us"))
-    assert {row.name: row.roof_share for row in facts.op_rows} == {"x": None, "y": pytest.approx(0.1), "z": None}
+    assert {row.name: row.roof_share for row in facts(op_rows)} == {"x": None, "y": pytest.approx(0.1), "z": None}
 
 
 def test_without_a_measured_roof_nothing_is_compared() -> None:
     facts = Facts(sketch("x = Placeholder() float32[1000]\ny = Relu(x) float32[1000] 4us"))
-    assert facts.roofline is None
-    assert all(row.roof_share is None for row in facts.op_rows)
+    assert facts(roofline) is None
+    assert all(row.roof_share is None for row in facts(op_rows))
 
 
 def test_a_profile_from_elsewhere_is_not_compared_with_the_roof_of_this_machine() -> None:
     evidence = sketch(ROOF + "x = Placeholder() float32[1000]\ny = Relu(x) float32[1000] 4us")
-    assert Facts(replace(evidence, profile_path="other.xplane.pb")).roofline is None
+    assert Facts(replace(evidence, profile_path="other.xplane.pb"))(roofline) is None

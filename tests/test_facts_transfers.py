@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphlens.facts.core import Facts
+from graphlens.facts.device_facts import device_uses
 from graphlens.facts.device_time import Busy
 from graphlens.facts.pairs import pairs_of
+from graphlens.facts.transfers import copies, transfers
 from graphlens.ir.analysis import Target
 from graphlens.ir.devices import Copy
 from graphlens.ir.evidence import Evidence
@@ -49,13 +51,13 @@ z = GatherV2(y, n/_6) float32[1] 10us @GPU:0
 
 def copies_of(text: str, **changes: Any) -> dict[str, Copy]:
     """The copies of a sketch, by the op that makes the tensor."""
-    return {copy.src: copy for copy in Facts(sketch(text)).copies}
+    return {copy.src: copy for copy in Facts(sketch(text))(copies)}
 
 
 def of_profile(*events: CopyEvent, **more: Any) -> tuple[Copy, ...]:
     """The copies of a profile of one GPU, without a graph."""
     devices = more.pop("devices", (ProfiledDevice("GPU:0", kind="GPU"),))
-    return Facts(Evidence(Target("p", "profile"), profile=Profile(copies=events, devices=devices, **more))).copies
+    return Facts(Evidence(Target("p", "profile"), profile=Profile(copies=events, devices=devices, **more)))(copies)
 
 
 def upload(**words: Any) -> CopyEvent:
@@ -114,15 +116,15 @@ def test_a_control_dependency_is_no_tensor() -> None:
             b = Tanh(^a/_4) float32[8] @CPU:1
             """
         )
-    ).copies
+    )(copies)
     assert (copy.src, copy.dst, copy.kind, copy.bytes, copy.reason) == ("a", "b", "control", 0, None)
 
 
 def test_a_graph_on_one_device_has_no_copies() -> None:
     eager = OpEvent("EagerCopyToDevice", "EagerCopyToDevice", 0, 900, 900, 0)
     evidence = sketch("x = _Arg() float32[8]\ny = Relu(x) float32[8] 3us")
-    assert Facts(evidence).copies == ()
-    assert Facts(Evidence(evidence.target, executed=evidence.executed, profile=Profile(ops=(eager,)))).copies == ()
+    assert Facts(evidence)(copies) == ()
+    assert Facts(Evidence(evidence.target, executed=evidence.executed, profile=Profile(ops=(eager,))))(copies) == ()
 
 
 def test_a_copy_lies_on_the_critical_path_when_the_path_goes_over_it() -> None:
@@ -141,12 +143,12 @@ def test_a_copy_lies_on_the_critical_path_when_the_path_goes_over_it() -> None:
 
 def test_a_transfer_knows_its_send_and_receive() -> None:
     facts = Facts(sketch(THERE_AND_BACK))
-    assert {transfer.copy.src: transfer.ops for transfer in facts.transfers}["n"] == ("n/_5", "n/_6")
+    assert {transfer.copy.src: transfer.ops for transfer in facts(transfers)}["n"] == ("n/_5", "n/_6")
 
 
 def test_the_copies_of_a_simulated_placement_come_after_those_that_ran() -> None:
-    copies = Facts(sketch(f"{THERE_AND_BACK}\nmodelled:\nm = MemcpyH2D() 9us {{src: p, dst: q, bytes: 999}}")).copies
-    assert [copy.origin for copy in copies] == ["measured"] * 3 + ["modelled"]
+    crossing = Facts(sketch(f"{THERE_AND_BACK}\nmodelled:\nm = MemcpyH2D() 9us {{src: p, dst: q, bytes: 999}}"))(copies)
+    assert [copy.origin for copy in crossing] == ["measured"] * 3 + ["modelled"]
 
 
 # -- joining --------------------------------------------------------------------------------------------------------
@@ -186,7 +188,7 @@ def test_either_of_two_accelerators_may_report_the_copy_between_them(reporting: 
     evidence = sketch("a = Relu() float32[8] @GPU:0\ns = _Send(a) @GPU:0\nr = _Recv(s) float32[8] @GPU:1")
     devices = (ProfiledDevice("GPU:0", kind="GPU"), ProfiledDevice("GPU:1", kind="GPU"))
     profile = Profile(copies=(event("device-to-device", node="r", device=reporting),), devices=devices)
-    (copy,) = Facts(Evidence(evidence.target, executed=evidence.executed, profile=profile)).copies
+    (copy,) = Facts(Evidence(evidence.target, executed=evidence.executed, profile=profile))(copies)
     assert (copy.src, copy.kind, copy.events) == ("a", "device-to-device", 1)
 
 
@@ -195,8 +197,8 @@ def joined_to(found: CopyEvent) -> str | None:
     evidence = sketch(THERE_AND_BACK)
     devices = (ProfiledDevice("GPU:0", kind="GPU"), ProfiledDevice("GPU:1", kind="GPU"))
     profile = Profile(copies=(found,), devices=devices)
-    copies = Facts(Evidence(evidence.target, executed=evidence.executed, profile=profile)).copies
-    (copy,) = (copy for copy in copies if copy.events)
+    crossing = Facts(Evidence(evidence.target, executed=evidence.executed, profile=profile))(copies)
+    (copy,) = (copy for copy in crossing if copy.events)
     return copy.src if copy.tensor else None
 
 
@@ -226,7 +228,7 @@ def _with_graph(events: Iterable[CopyEvent]) -> tuple[Copy, ...]:
     evidence = sketch(THERE_AND_BACK)
     devices = (ProfiledDevice("GPU:0", kind="GPU"), ProfiledDevice("GPU:1", kind="GPU"))
     profile = Profile(copies=tuple(events), devices=devices)
-    return Facts(Evidence(evidence.target, executed=evidence.executed, profile=profile)).copies
+    return Facts(Evidence(evidence.target, executed=evidence.executed, profile=profile))(copies)
 
 
 def assert_accounted(events: list[CopyEvent], copies: Iterable[Copy]) -> None:
@@ -294,8 +296,8 @@ def test_the_graph_as_written_says_what_the_event_leaves_out() -> None:
         copies=(download(edge="edge_4_count"), download(edge="edge_5_a"), upload(edge="edge_6_more")),
         devices=(ProfiledDevice("GPU:0", kind="GPU"),),
     )
-    copies = Facts(Evidence(Target("p", "profile"), traced=written, profile=profile)).copies
-    assert {copy.src: (copy.reason, copy.at_fault) for copy in copies} == {
+    crossing = Facts(Evidence(Target("p", "profile"), traced=written, profile=profile))(copies)
+    assert {copy.src: (copy.reason, copy.at_fault) for copy in crossing} == {
         "count": ("int32/host-memory argument", "more"),
         "a": ("explicit device", "b"),
         "more": ("int32/host-memory argument", "more"),
@@ -395,7 +397,7 @@ def raw_memcpys(path: Path) -> list[tuple[str, str, str, int]]:
 def bert(shared_real: Path) -> tuple[tuple[Copy, ...], list[tuple[str, str, str, int]]]:
     path = shared_real / "gpu_bert_8xV100.xplane.pb"
     facts = Facts(Evidence(Target("bert", "xplane"), profile=read_profile(path.read_bytes())))
-    return facts.copies, raw_memcpys(path)
+    return facts(copies), raw_memcpys(path)
 
 
 def test_every_memcpy_of_bert_is_accounted_for_by_stream_and_bytes(bert: Any) -> None:
@@ -444,7 +446,7 @@ def test_what_the_rules_say_of_bert(shared_real: Path) -> None:
     """Three quarters of the step are computed on each of the two busy devices; six ran no kernel."""
     profile = read_profile((shared_real / "gpu_bert_8xV100.xplane.pb").read_bytes())
     facts = Facts(Evidence(Target("bert", "xplane"), profile=profile))
-    assert [(use.device, round(use.busy_share, 2)) for use in facts.device_uses] == [(4, 0.75), (6, 0.70)]
+    assert [(use.device, round(use.busy_share, 2)) for use in facts(device_uses)] == [(4, 0.75), (6, 0.70)]
     assert list(rules_find("GL105")(facts)) == [], "kernels are launched ahead of the copies to the host"
     (idle,) = rules_find("GL106")(facts)
     assert idle.title == "6 accelerators of 8 ran no kernel"
@@ -458,13 +460,13 @@ def test_the_memcpys_of_a_timeline_are_accounted_for(shared_real: Path) -> None:
     events = json.loads(path.read_text())["traceEvents"]
     (lane,) = (e["pid"] for e in events if e["ph"] == "M" and e["args"].get("name") == "/device:GPU:0/memcpy Compute")
     raw = Counter(e["name"] for e in events if e["pid"] == lane and e["ph"] == "X")
-    copies = Facts(Evidence(Target("kitti", "timeline"), profile=read_timeline(path.read_bytes(), path))).copies
+    crossing = Facts(Evidence(Target("kitti", "timeline"), profile=read_timeline(path.read_bytes(), path)))(copies)
     counted: Counter[str | None] = Counter()
-    for copy in copies:
+    for copy in crossing:
         counted[copy.kind] += copy.events
     assert sum(counted.values()) == sum(raw.values()) == 21
     assert (counted["host-to-device"], counted["device-to-host"]) == (raw["MEMCPYHtoD"], raw["MEMCPYDtoH"]) == (5, 6)
-    assert {copy.src: copy.reason for copy in copies if copy.reason} == {
+    assert {copy.src: copy.reason for copy in crossing if copy.reason} == {
         "_arg_Placeholder_0_0": "feed",
         "Validation/add_2": "fetch",
         "Validation/decoder/Reshape_21": "fetch",
@@ -475,8 +477,8 @@ def test_the_memcpys_of_a_session_are_tied_to_its_graph(shared_real: Path) -> No
     folder = shared_real / "gpu_run_metadata"
     profile = read_run_metadata((folder / "run_meta").read_bytes(), folder / "run_meta").profile
     graph = build_graph(read_graph_def(folder / "graph.pbtxt"))
-    copies = Facts(Evidence(Target("session", "graph"), traced=graph, profile=profile)).copies
-    assert {(copy.src, copy.dst, copy.kind, copy.bytes, copy.reason) for copy in copies} == {
+    crossing = Facts(Evidence(Target("session", "graph"), traced=graph, profile=profile))(copies)
+    assert {(copy.src, copy.dst, copy.kind, copy.bytes, copy.reason) for copy in crossing} == {
         ("Conv2D_1", "", "device-to-host", 384, "fetch"),
         ("", "Conv2D", "host-to-device", 112, None),
     }

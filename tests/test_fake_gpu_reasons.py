@@ -41,7 +41,7 @@ def copies_of(on_fake_gpu: dict[str, Run]):
             executed=merge_partitions(list(run.partitions().values())),
             profile=read_profile(run.profile.read_bytes()),
         )
-        return Facts(evidence).copies
+        return Facts(evidence)(copies)
 
     return copies
 

@@ -11,6 +11,7 @@ from graphlens.children import ask_fusion
 from graphlens.children.messages import from_line, to_line
 from graphlens.facts.core import Facts
 from graphlens.facts.experiments import chains_to_probe
+from graphlens.facts.fusion import fusion_candidates, unfused
 from graphlens.ir.analysis import Finding
 from graphlens.ir.fusion import (
     COMPILE,
@@ -49,7 +50,7 @@ MATMUL = """
 
 
 def chain_of(text: str) -> Chain:
-    (chain,) = (chain for chain in chains_to_probe(Facts(sketch(text))) if chain.kind != COMPILE)
+    (chain,) = (chain for chain in Facts(sketch(text))(chains_to_probe) if chain.kind != COMPILE)
     return chain
 
 
@@ -106,9 +107,9 @@ def test_ops_that_pass_a_tensor_on_are_looked_through() -> None:
         out  = _Retval(last)
         """)
     )
-    (candidate,) = facts.fusion_candidates
+    (candidate,) = facts(fusion_candidates)
     assert (candidate.name, set(candidate.core)) == ("swish", {"beta", "gate", "mul"})
-    (chain,) = chains_to_probe(facts)
+    (chain,) = facts(chains_to_probe)
     assert chain.surroundings == ()
 
 
@@ -127,12 +128,12 @@ def test_a_sum_of_two_branches_belongs_to_one_of_them() -> None:
         o  = _Retval(r)
         """)
     )
-    assert [item.core for item in facts.fusion_candidates] == [("c1", "b1"), ("c2", "b2", "s", "r")]
+    assert [item.core for item in facts(fusion_candidates)] == [("c1", "b1"), ("c2", "b2", "s", "r")]
 
 
 def test_a_compiled_chain_is_left_to_xla() -> None:
     evidence = sketch(f"traced:\n{CONV}\nexecuted:\n    x = _Arg() float32[1,8,8,4]\n    out = _Retval(x)")
-    assert Facts(evidence).unfused == ()
+    assert Facts(evidence)(unfused) == ()
 
 
 # -- changes -------------------------------------------------------------------------------------------------------
@@ -321,7 +322,7 @@ def test_a_model_that_was_not_run_is_judged_by_the_experiments() -> None:
 def test_what_compiles_after_all_is_no_blocker() -> None:
     text = "x = Placeholder() float32[8]\n y = AsString(x) string[8]\n o = _Retval(y)"
     key = "xla:AsString:"
-    assert [chain.key for chain in chains_to_probe(Facts(sketch(text)))] == [key]
+    assert [chain.key for chain in Facts(sketch(text))(chains_to_probe)] == [key]
     assert findings(text, FusionAnswer(key, "fuses"), "GL213") == []
     (finding,) = findings(text, FusionAnswer(key, "unsupported", why="no kernel"), "GL213")
     assert finding.evidence["compiled_alone"] == {"AsString": "refused: no kernel"}

@@ -17,7 +17,10 @@ import pytest
 from end_to_end import CAPTURES, REAL
 
 import graphlens
+from graphlens.facts.attribution import attribution
 from graphlens.facts.core import Facts
+from graphlens.facts.ledger import step_time
+from graphlens.facts.rows import op_rows
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.run import OpEvent, Profile, Span
 from graphlens.pipeline.judge import judge
@@ -132,7 +135,7 @@ def captured(path: Path) -> graphlens.Analysis:
 
 def checked(analysis: graphlens.Analysis) -> list[str]:
     assert analysis.facts is not None
-    return violations(json.loads(analysis.to_json()), analysis.facts.attribution.threads)
+    return violations(json.loads(analysis.to_json()), analysis.facts(attribution).threads)
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
@@ -199,7 +202,7 @@ def test_a_document_that_says_what_cannot_be_is_found_out(doctoring: Doctoring, 
     assert analysis.facts is not None
     document = json.loads(analysis.to_json())
     doctoring(document)
-    assert any(words in violation for violation in violations(document, analysis.facts.attribution.threads))
+    assert any(words in violation for violation in violations(document, analysis.facts(attribution).threads))
 
 
 @pytest.fixture(scope="module")
@@ -225,11 +228,11 @@ def _length_ns(op: OpEvent) -> int:
 def test_facts_of_steps_that_are_none_say_what_cannot_be(too_short: Evidence) -> None:
     facts = Facts(too_short)
     rows = json.loads(captured(CAPTURES / "tiny_cnn.capture").to_json())
-    rows["step"] = {"median_ns": facts.step and facts.step.median_ns, "profiled_median_ns": None}
+    rows["step"] = {"median_ns": facts(step_time) and facts(step_time).median_ns, "profiled_median_ns": None}
     rows["ops"] = [
-        {"self_ns": row.self_ns, "calls_per_step": row.calls_per_step, "timing": row.timing} for row in facts.op_rows
+        {"self_ns": row.self_ns, "calls_per_step": row.calls_per_step, "timing": row.timing} for row in facts(op_rows)
     ]
-    assert any("ops take" in violation for violation in violations(rows, facts.attribution.threads))
+    assert any("ops take" in violation for violation in violations(rows, facts(attribution).threads))
 
 
 def test_an_analysis_of_steps_that_are_none_gives_an_alarm_and_no_number_of_the_step(too_short: Evidence) -> None:

@@ -13,7 +13,12 @@ import pytest
 from load_helpers import REAL, needs_real
 
 from graphlens.facts.core import Facts
-from graphlens.facts.roofline import time_at_roof_ns
+from graphlens.facts.device_facts import device_rows
+from graphlens.facts.ledger import ledger, step_time
+from graphlens.facts.programs import programs
+from graphlens.facts.quality import quality
+from graphlens.facts.roofline import roofline, time_at_roof_ns
+from graphlens.facts.rows import op_rows
 from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.instructions import HOST_COPY
@@ -198,7 +203,7 @@ def test_programs_are_rows_with_the_one_of_the_steps_first():
     profile = (
         Tpu().run(0, 9, "jit_init(1)").run(20, 50, "jit_step(2)").run(50, 80, "jit_step(2)").op("a", 20, 80).read()
     )
-    assert [(one.name, one.role, len(one.runs)) for one in facts_of(profile).programs.all] == [
+    assert [(one.name, one.role, len(one.runs)) for one in facts_of(profile)(programs).all] == [
         ("jit_step", "step", 2),
         ("jit_init", "cluster", 1),
     ]
@@ -310,7 +315,7 @@ def test_an_instruction_runs_as_what_its_compiler_calls_it():
     evidence = Evidence(
         Target("a profile", "xplane"), profile=recorded.profile, hlo=recorded.modules, profile_path="a profile"
     )
-    rows = {row.name: row for row in Facts(evidence).op_rows}
+    rows = {row.name: row for row in Facts(evidence)(op_rows)}
     assert (rows["jit_step/add_fusion.2"].op, rows["jit_step/add_fusion.2"].executed_as) == ("fusion", "loop fusion")
     assert rows["jit_step/copy-done.1"].category == HOST_COPY
     assert (rows["jit_step/add_fusion.2"].flops, rows["jit_step/add_fusion.2"].bytes) == (1024, 8192)
@@ -329,8 +334,8 @@ def offloading(steps=6, **properties):
 
 def test_waiting_for_a_copy_is_no_computing():
     facts = facts_of(offloading().read())
-    assert {row.category: row.ns for row in facts.ledger} == {HOST_COPY: 90 * MS, "elementwise and other": 10 * MS}
-    (device,) = facts.devices
+    assert {row.category: row.ns for row in facts(ledger)} == {HOST_COPY: 90 * MS, "elementwise and other": 10 * MS}
+    (device,) = facts(device_rows)
     assert (device.kernel_ns, device.busy_ns, device.wait_ns) == (600 * MS, 60 * MS, 540 * MS)
     assert [lane.kind for lane in device.lanes] == ["compute", "copy-in", "copy-out"]
     assert device.flops == 6 * 1024
@@ -364,8 +369,8 @@ def test_devices_out_of_step_are_divided_one_by_one():
     for step in range(6):
         second.offloading(step * 100 * MS + 10 * MS)
     facts = facts_of(second.read())
-    assert {row.category: row.ns for row in facts.ledger} == {HOST_COPY: 90 * MS, "elementwise and other": 10 * MS}
-    assert facts.step.n == 2 * 5, "each device has its own steps, and its first one is left out"
+    assert {row.category: row.ns for row in facts(ledger)} == {HOST_COPY: 90 * MS, "elementwise and other": 10 * MS}
+    assert facts(step_time).n == 2 * 5, "each device has its own steps, and its first one is left out"
     title = judge(facts.evidence).findings[0].title
     assert title.startswith("2 tensors go between host and each of 2 devices each step (8.00 KiB each)")
 
@@ -375,9 +380,9 @@ def test_time_between_the_runs_of_a_device_is_told(gap_ms, told):
     tpu = Tpu()
     for step in range(6):
         tpu.offloading(step * (100 + gap_ms) * MS)
-    notes = facts_of(tpu.read()).quality.notes
+    notes = facts_of(tpu.read())(quality).notes
     assert any("run the program in 56 % of the time" in note for note in notes) is told
-    assert facts_of(tpu.read()).step.median_ns == 100 * MS
+    assert facts_of(tpu.read())(step_time).median_ns == 100 * MS
 
 
 def test_the_figure_of_copies_shows_the_time_of_an_op_on_each_device():
@@ -400,19 +405,19 @@ def test_instructions_are_compared_with_the_peaks_that_the_plane_states():
         tpu.op(
             "all-reduce.5", at + 50 * MS, at + 100 * MS, hlo_category="all-reduce", flops=8, bytes_accessed=8_000_000
         )
-    roofline = facts_of(tpu.read()).roofline
-    assert (roofline.roof.flops_per_s, roofline.roof.bytes_per_s) == (918e12, 1638e9)
-    assert (roofline.roof.origin, roofline.roof.device) == ("static", "TPU:0")
-    assert [point.op for point in roofline.points] == ["jit_step/add_fusion.2"], "neither copies nor collectives"
-    (point,) = roofline.points
-    assert point.share == pytest.approx(time_at_roof_ns(roofline.roof, 1024, 8192) / (10 * MS))
+    compared = facts_of(tpu.read())(roofline)
+    assert (compared.roof.flops_per_s, compared.roof.bytes_per_s) == (918e12, 1638e9)
+    assert (compared.roof.origin, compared.roof.device) == ("static", "TPU:0")
+    assert [point.op for point in compared.points] == ["jit_step/add_fusion.2"], "neither copies nor collectives"
+    (point,) = compared.points
+    assert point.share == pytest.approx(time_at_roof_ns(compared.roof, 1024, 8192) / (10 * MS))
 
 
 def test_what_is_faster_than_the_memory_is_not_compared_with_it():
     tpu = Tpu(peak_teraflops_per_second=1.0, peak_hbm_bw_gigabytes_per_second=1.0)
     for step in range(4):
         tpu.run(step * 100, step * 100 + 100).op("fusion.1", step * 100, step * 100 + 100, flops=8, bytes_accessed=1000)
-    assert facts_of(tpu.read()).roofline.points == ()
+    assert facts_of(tpu.read())(roofline).points == ()
 
 
 @pytest.mark.parametrize(("told", "compared"), [({}, False), ({"flops": 8}, True)])
@@ -420,11 +425,11 @@ def test_an_instruction_of_which_no_operations_are_told_is_not_compared(told, co
     tpu = Tpu(peak_teraflops_per_second=1.0, peak_hbm_bw_gigabytes_per_second=1.0)
     for at in range(0, 400 * MS, 100 * MS):
         tpu.run(at, at + 100 * MS).op("fusion.1", at, at + 100 * MS, bytes_accessed=1000, **told)
-    assert bool(facts_of(tpu.read()).roofline.points) is compared
+    assert bool(facts_of(tpu.read())(roofline).points) is compared
 
 
 def test_a_plane_that_states_no_peaks_has_no_roof():
-    assert facts_of(offloading().read()).roofline is None
+    assert facts_of(offloading().read())(roofline) is None
 
 
 def test_a_matrix_product_that_a_tpu_calls_a_convolution_is_a_matrix_product():
@@ -436,7 +441,7 @@ def test_a_matrix_product_that_a_tpu_calls_a_convolution_is_a_matrix_product():
         .op("all-reduce.3", 90, 100, hlo_category="all-reduce")
         .read()
     )
-    assert {row.category: row.ns for row in facts_of(profile).ledger} == {
+    assert {row.category: row.ns for row in facts_of(profile)(ledger)} == {
         "matmul": 60, "convolution": 30, "collective": 10,
     }  # fmt: skip
 

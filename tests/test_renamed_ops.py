@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 from end_to_end import python
 
+from graphlens.facts.attribution import attribution, timings
 from graphlens.facts.core import Facts
+from graphlens.facts.graphs import executed_by, judged_graph, traced_graph
 from graphlens.facts.names import Names
 from graphlens.facts.origins import resolve
+from graphlens.facts.quality import quality
 from graphlens.facts.renames import as_written, normalized, renamed_ops
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.sketch import sketch
@@ -125,8 +128,8 @@ WITH_BOTH = ("read_first.pb", "two_results.pb", "read_later.pb")
 @pytest.mark.parametrize("name", [*FILES, *WITH_BOTH])
 def test_the_time_of_a_graph_file_is_joined_to_what_was_written(facts_of, name):
     facts = facts_of(name)
-    assert facts.quality.join_rate is not None
-    assert facts.quality.join_rate >= GOOD_JOIN_RATE
+    assert facts(quality).join_rate is not None
+    assert facts(quality).join_rate >= GOOD_JOIN_RATE
 
 
 @pytest.mark.tf
@@ -135,15 +138,15 @@ def test_a_graph_that_holds_both_names_has_each_op_joined_to_itself(facts_of, na
     """The three graphs run their ops under three sets of names; by type it is plain which op each is."""
     facts = facts_of(name)
     for written, kind in (("output", {"MatMul", "Tanh"}), ("output_0", {"MatMul", "Softmax"})):
-        own = facts.traced.op(written).type
+        own = facts(traced_graph).op(written).type
         assert own in kind
-        assert facts.op(facts.executed_by[written]).type.endswith(own)
+        assert facts(judged_graph).op(facts(executed_by)[written]).type.endswith(own)
 
 
 @pytest.mark.tf
 def test_the_shapes_of_a_renamed_op_are_those_that_it_was_written_with(facts_of):
     facts = facts_of("two_results.pb")
-    shapes = {name: str(facts.op(facts.executed_by[name]).outputs[0]) for name in ("output", "output_0")}
+    shapes = {name: str(facts(judged_graph).op(facts(executed_by)[name]).outputs[0]) for name in ("output", "output_0")}
     assert shapes == {"output": "float32[32,512]", "output_0": "float32[32,128]"}
 
 
@@ -164,8 +167,8 @@ def test_a_profile_that_somebody_else_recorded_is_joined_as_well(recorded):
     profile = foreign.read(sniff.identify(str(recorded / "profile")), str(recorded / "profile"))
     written = savedmodel.load_saved_model(recorded / "output").graph
     facts = Facts(foreign.joined(Evidence(sketch("x = Const()").target, traced=written), profile))
-    assert facts.timing("output") is not None
-    assert facts.attribution.op_types["output"].endswith("MatMul")
+    assert facts(timings).get("output") is not None
+    assert facts(attribution).op_types["output"].endswith("MatMul")
 
 
 # -- without TensorFlow ---------------------------------------------------------------------------------------------
@@ -173,15 +176,15 @@ def test_a_profile_that_somebody_else_recorded_is_joined_as_well(recorded):
 
 def test_arguments_take_names_away_from_ops_too():
     """TensorFlow's Python never makes `X` and `x` in one graph, since it compares without case; other writers do."""
-    written = Facts(sketch("X = Placeholder()\nx = Relu(X)\ny = Tanh(x)")).traced
-    executed = Facts(sketch("x = _Arg()\nx_0 = Relu(x)\ny_0 = Tanh(x_0)")).traced
+    written = Facts(sketch("X = Placeholder()\nx = Relu(X)\ny = Tanh(x)"))(traced_graph)
+    executed = Facts(sketch("x = _Arg()\nx_0 = Relu(x)\ny_0 = Tanh(x_0)"))(traced_graph)
     found = resolve(executed, written, {"x": "X", "x_0": "x", "y_0": "y"})
     assert found == {"x": ("X",), "x_0": ("x",), "y_0": ("y",)}
 
 
 def test_what_a_rewrite_made_of_a_renamed_op_is_joined_to_it():
-    written = Facts(sketch("x = Placeholder()\na = Relu(x)\ny = Tanh(a)")).traced
-    executed = Facts(sketch("x = _Arg()\ny_0/unary_ops_composition = _UnaryOpsComposition(x)")).traced
+    written = Facts(sketch("x = Placeholder()\na = Relu(x)\ny = Tanh(a)"))(traced_graph)
+    executed = Facts(sketch("x = _Arg()\ny_0/unary_ops_composition = _UnaryOpsComposition(x)"))(traced_graph)
     assert resolve(executed, written, {"y_0": "y"})["y_0/unary_ops_composition"] == ("a", "y")
 
 
@@ -195,7 +198,7 @@ def test_scopes_keep_their_names_when_the_op_of_that_name_does_not():
 )
 def test_a_name_that_means_two_ops_is_joined_to_neither_where_nobody_knows_how_it_was_run(renamed):
     """Run by a session `output_0` is itself, as a function it is `output`."""
-    graph = Facts(sketch("x = Placeholder()\noutput = Relu(x)\noutput_0 = Tanh(x)")).traced
+    graph = Facts(sketch("x = Placeholder()\noutput = Relu(x)\noutput_0 = Tanh(x)"))(traced_graph)
     names = Names(graph, loosely=True, renamed=renamed)
     assert names.find("output_0", "Relu") is None
     assert names.find("output_0_0", "Tanh") == renamed.get("output_0_0")

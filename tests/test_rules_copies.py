@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 
 from graphlens.facts.core import Facts
+from graphlens.facts.ledger import step_time
+from graphlens.facts.transfers import copies, transfers
 from graphlens.ir.devices import CopyCount, Counterfactual
 from graphlens.ir.run import CopyEvent, ProfiledDevice
 from graphlens.ir.sketch import sketch
@@ -51,7 +53,7 @@ def test_a_copy_belongs_to_one_rule_only() -> None:
         for copy in finding.evidence["copies"]
     ]
     assert sorted(map(str, named)) == ["112", "a", "b", "find", "image", "nms"]
-    assert len(facts.copies) == len(named)
+    assert len(facts(copies)) == len(named)
 
 
 def test_a_finding_for_each_cause() -> None:
@@ -106,16 +108,16 @@ def test_only_indexes_can_be_of_another_type(dtype: str, advice: str) -> None:
 def test_copies_of_several_devices_run_side_by_side() -> None:
     """Two devices lose 30 and 10 us to copies that nothing hides: without them the step is 30 us shorter, not 40."""
     facts = with_copies((0, 10, 40), (1, 10, 20))
-    assert facts.step is not None
-    assert len(facts.transfers) == 2
-    assert saving_of(facts, facts.transfers).share == pytest.approx(30_000 / facts.step.median_ns)
+    assert facts(step_time) is not None
+    assert len(facts(transfers)) == 2
+    assert saving_of(facts, facts(transfers)).share == pytest.approx(30_000 / facts(step_time).median_ns)
 
 
 def test_copies_of_one_device_that_overlap_are_waited_for_once() -> None:
     """Of a step of 100 us the device copies from 10 to 60, twice at once for a while: no share is above what passed."""
     facts = with_copies((0, 10, 50), (0, 20, 60))
-    assert facts.step is not None
-    assert saving_of(facts, facts.transfers).share == pytest.approx(50_000 / facts.step.median_ns)
+    assert facts(step_time) is not None
+    assert saving_of(facts, facts(transfers)).share == pytest.approx(50_000 / facts(step_time).median_ns)
 
 
 def with_copies(*copies: tuple[int, int, int]) -> Facts:

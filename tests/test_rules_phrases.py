@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from graphlens.facts.core import Facts
+from graphlens.facts.graphs import judged_stage
 from graphlens.ir.run import OpEvent, Profile, Run
 from graphlens.ir.sketch import sketch
 from graphlens.rules.phrases import with_stage
@@ -21,5 +22,5 @@ def test_that_nothing_was_executed_is_said_only_where_nothing_was_measured(
 ) -> None:
     """A profile that was recorded elsewhere measured the traced graph, though nothing was executed here."""
     facts = Facts(replace(STATIC, profile=profile))
-    assert facts.stage == "traced"
+    assert facts(judged_stage) == "traced"
     assert ("nothing was executed" in with_stage(facts, "a cause")) is is_said

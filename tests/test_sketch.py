@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from graphlens.facts.attribution import attribution, timings
 from graphlens.facts.core import Facts
+from graphlens.facts.ledger import ledger, step_time
+from graphlens.facts.quality import quality
 from graphlens.ir.graph import Call, TensorSpec, data_inputs, in_edges, op_of
 from graphlens.ir.sketch import STEPS, SketchError, sketch
 
@@ -66,13 +69,13 @@ def test_functions_are_called_by_name() -> None:
 
 def test_the_profile_goes_through_the_whole_pipeline_of_facts() -> None:
     facts = Facts(sketch("x = Placeholder() float32[4]\ny = Relu(x) 30us\nz = Tanh(y) 60us x3\ngap: 9us"))
-    assert facts.timing("y").self_ns == 30_000
-    assert facts.timing("z").calls_per_step == 3
-    assert facts.timing("x") is None
-    assert facts.step.median_ns == 100_000  # 90 us of ops, 9 us of gap, 1 us of dispatch
-    assert {row.kind: row.ns for row in facts.ledger if row.kind == "unattributed"} == {"unattributed": 9_000}
-    assert facts.quality.join_rate == 1.0
-    assert len(facts.attribution.wall_ns) == STEPS - 1, "the first step is left out as a slow one"
+    assert facts(timings).get("y").self_ns == 30_000
+    assert facts(timings).get("z").calls_per_step == 3
+    assert facts(timings).get("x") is None
+    assert facts(step_time).median_ns == 100_000  # 90 us of ops, 9 us of gap, 1 us of dispatch
+    assert {row.kind: row.ns for row in facts(ledger) if row.kind == "unattributed"} == {"unattributed": 9_000}
+    assert facts(quality).join_rate == 1.0
+    assert len(facts(attribution).wall_ns) == STEPS - 1, "the first step is left out as a slow one"
 
 
 def test_asynchronous_ops_are_waits_and_not_events() -> None:
@@ -83,7 +86,7 @@ def test_asynchronous_ops_are_waits_and_not_events() -> None:
 
 def test_an_op_is_not_seen_when_the_sketch_says_so_or_no_profiler_could() -> None:
     facts = Facts(sketch("x = Relu() not-seen\ny = Relu(x)\nz = Identity(y)"))
-    assert [facts.timing(name) is None for name in "xyz"] == [True, False, True]
+    assert [facts(timings).get(name) is None for name in "xyz"] == [True, False, True]
 
 
 def test_devices_run_on_threads_of_their_own() -> None:

@@ -49,7 +49,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FusionAnswer]
     """What the processes say where oneDNN is off, as it is on many processors."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(ONEDNN, "0")
-        return ask_fusion.probe(chains_to_probe(Facts(sketch(MODEL))), tmp_path_factory.mktemp("logs"))
+        return ask_fusion.probe(Facts(sketch(MODEL))(chains_to_probe), tmp_path_factory.mktemp("logs"))
 
 
 def kinds(answer: FusionAnswer) -> list[list[str]]:
@@ -86,4 +86,4 @@ def test_nothing_is_started_for_nothing(tmp_path: Path) -> None:
 
 def test_a_child_that_dies_answers_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(ask_fusion, "_MODULE", "graphlens.no_such_module")
-    assert ask_fusion.probe(chains_to_probe(Facts(sketch(MODEL))), tmp_path) == {}
+    assert ask_fusion.probe(Facts(sketch(MODEL))(chains_to_probe), tmp_path) == {}

@@ -11,10 +11,13 @@ from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, TypeVar
 
 from graphlens.facts import hosts
+from graphlens.facts.core import Facts, fact
 from graphlens.facts.cycle import ALL_ALIKE, Cycle, cycle_of
 from graphlens.facts.division import STATES, Division, divide, is_real_wait, wait_name
 from graphlens.facts.flat import canonical_name
+from graphlens.facts.graphs import executed_graph, joined_loosely, origins, renamed, traced_graph
 from graphlens.facts.names import Names, device_name, kernel_name, kernels_as_ops
+from graphlens.facts.programs import judged_profile
 from graphlens.facts.steps import Steps, length_ns, steps_of, typical
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.ops import COMPOSITE, TRANSFERS
@@ -78,6 +81,29 @@ class Attribution:
     cycle: Cycle = ALL_ALIKE
     steps_marked: bool = True
     notes: tuple[str, ...] = ()
+
+
+@fact
+def attribution(facts: Facts) -> Attribution:
+    """The profile joined to the ops: timings, the unjoined rest, and per-step composition.
+
+    The ops are the executed ones; those of the graph as written where no other graph is known.
+    """
+    ran, written = facts(executed_graph), facts(traced_graph)
+    return attribute(
+        facts.evidence,
+        facts(judged_profile),
+        written if ran is None else ran,
+        None if ran is None or written is None else facts(origins),
+        loosely=facts(joined_loosely),
+        renamed=facts(renamed),
+    )
+
+
+@fact
+def timings(facts: Facts) -> Mapping[str, OpTiming]:
+    """Op of the judged graph -> its time; ops that were not seen are absent."""
+    return facts(attribution).timings
 
 
 def attribute(

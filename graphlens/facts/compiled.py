@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from graphlens.facts.attribution import Attribution
+from graphlens.facts.attribution import Attribution, attribution
+from graphlens.facts.core import Facts, fact
+from graphlens.facts.programs import judged_profile
 from graphlens.units import format_share
-
-if TYPE_CHECKING:
-    from graphlens.facts.asked import Facts
 
 # What XLA makes of a function's name: `a_inference__conv_xla_80__XlaMustCompile_true_….1`.
 _MODULE = re.compile(r"^(?:a?_inference_)?(?P<function>.+?)(?:_\d+)?__.*$")
@@ -29,9 +28,10 @@ class Compiled:
     share: float
 
 
+@fact
 def compiled_functions(facts: Facts) -> tuple[Compiled, ...]:
     """Return the functions that XLA compiled and that ran on the host within the step, by falling share."""
-    profile, found = facts.profile, facts.attribution
+    profile, found = facts(judged_profile), facts(attribution)
     if profile is None or not found.instructions:
         return ()
     modules: dict[str, set[str]] = defaultdict(set)
@@ -65,7 +65,7 @@ def _share(found: Attribution, modules: set[str]) -> float:
 
 def notes(facts: Facts) -> tuple[str, ...]:
     """Say which functions of the step are compiled, and why where its author did not ask for it."""
-    compiled = compiled_functions(facts)
+    compiled = facts(compiled_functions)
     if not compiled:
         return ()
     listed = ", ".join(f"{one.function} ({_calls(one)}{format_share(one.share)} of the step)" for one in compiled)

@@ -1,359 +1,162 @@
-"""The one object that rules see: the derived facts of one piece of evidence, each computed when it is first asked for.
-
-Functions that take the facts may derive more from them, in files above this one.
-"""
+"""Ask for what follows from the evidence: a fact is a function, derived once, when it is first asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import update_wrapper
+from inspect import isgeneratorfunction
+from typing import Any, Final, Generic, TypeVar, cast
 
-from graphlens.facts import (
-    attribution,
-    constants,
-    costs,
-    dataflow,
-    decomposed,
-    device_time,
-    devices,
-    executed,
-    flat,
-    fusion,
-    kernel_work,
-    ledger,
-    memory,
-    origins,
-    paths,
-    patterns,
-    programs,
-    quality,
-    renames,
-    roofline,
-    rows,
-    syncs,
-    transfers,
-)
-from graphlens.facts.asked import Stage
-from graphlens.facts.crossing import Kernels
-from graphlens.facts.dataflow import dataflow_of
-from graphlens.facts.inlining import inline
-from graphlens.ir.analysis import CriticalPath, Figure, Quality, Saving, StepTime
-from graphlens.ir.devices import Copy, DeviceRow, Distribution, Memory, Roofline
+from graphlens.errors import GraphLensError, in_words
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import Op, op_of, topological_order
-from graphlens.ir.op_rows import OpRows
-from graphlens.ir.run import Instruction, LedgerRow, OpTiming, Profile
-from graphlens.ir.table import NO_OPS, Table
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+D = TypeVar("D")
+
+_PARTS: Final = frozenset(part.name for part in fields(Evidence))
+
+
+class FactError(GraphLensError):
+    """A fact that could not be derived: the message says which, and why."""
+
+
+class Fact(Generic[T_co]):
+    """A function of the facts, to be asked for as ``facts(it)`` and never called."""
+
+    def __init__(self, derive: Callable[[Facts], T_co]) -> None:
+        self.derive = derive
+        self.name = derive.__name__
+        update_wrapper(cast(Any, self), derive)
+
+    def __repr__(self) -> str:
+        return f"<fact {self.name}>"
+
+
+def fact(derive: Callable[[Facts], T]) -> Fact[T]:
+    """Turn a function of the facts into one of them.
+
+    Raises
+    ------
+    TypeError
+        For a generator, which could be read only once.
+
+    Examples
+    --------
+    ::
+
+        @fact
+        def slowest_op(facts: Facts) -> str | None:
+            '''The op with most time; ``None`` when nothing was timed.'''
+            times = facts(timings)
+            return max(times, key=lambda name: times[name].self_ns, default=None)
+    """
+    if isgeneratorfunction(derive):
+        raise TypeError(
+            f"the fact {derive.__name__} is a generator, which can be read only once; let it return a tuple"
+        )
+    return Fact(derive)
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What a fact came to, and the parts of the evidence that were read for it, by itself or by facts below it."""
+
+    parts: frozenset[str] = frozenset()
+    value: Any = None
+    error: GraphLensError | None = None
 
 
 class Facts:
-    """Facts about one piece of evidence.
+    """The facts about one piece of evidence: ``facts(ledger)`` is the ledger.
 
-    Graphs here are *flat*: functions are inlined, so that a node's name is the path of call sites plus the op's name
-    (``StatefulPartitionedCall/model/conv/Conv2D``), which is also how the runtime names inlined ops.  They are
-    tables, acyclic and immutable.
+    Every fact is derived at most once; one that fails does so once, and gives the same error to all who ask for it.
     """
 
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
+        self._given = evidence
+        self._answers: dict[Fact[Any], _Answer] = {}
+        self._values: dict[Fact[Any], Any] = {}  # of the answers, those that were given to whoever holds this object
+        self._within: tuple[Fact[Any], ...] = ()
+        self._parts: set[str] = set()
+        self._is_open = True
 
-    # -- graphs ---------------------------------------------------------------------------------------------------
+    def __call__(self, fact: Fact[T]) -> T:
+        """Return what ``fact`` comes to.
 
-    @cached_property
-    def traced(self) -> Table | None:
-        """The graph as written, flat; ``None`` where only a profile is known."""
-        return inline(self.evidence.traced) if self.evidence.traced else None
-
-    @cached_property
-    def executed(self) -> Table | None:
-        """The graph that ran (all devices), flat; ``None`` when nothing was executed."""
-        return executed.executed_graph(self.evidence, self.traced, self.profile)
-
-    @property
-    def stage(self) -> Stage:
-        """Which graph is judged: the executed one where there is one."""
-        return "executed" if self.evidence.executed or self.evidence.hlo else "traced"
-
-    @cached_property
-    def graph(self) -> Table:
-        """The judged graph (see ``stage``); empty when neither is known."""
-        if self.executed is not None:
-            return self.executed
-        return self.traced if self.traced is not None else NO_OPS
-
-    def op(self, name: str) -> Op:
-        """Return the op ``name`` of the judged graph."""
-        return op_of(self.graph, name)
-
-    @cached_property
-    def order(self) -> Mapping[str, int]:
-        """Position of every op of the judged graph in a topological order."""
-        return {name: index for index, name in enumerate(topological_order(self.graph))}
-
-    # -- programs -----------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def programs(self) -> programs.Programs:
-        """The programs of the profile, the judged one first."""
-        return programs.programs_of(self.evidence.profile, self.evidence.program)
-
-    @property
-    def profile(self) -> Profile | None:
-        """The profile of the judged program: its steps and events; ``None`` when nothing was profiled."""
-        return self.programs.profile
-
-    # -- joins ----------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def origins(self) -> Mapping[str, tuple[str, ...]]:
-        """Executed op -> the traced ops that it stands for (empty tuple: none could be resolved; never a guess)."""
-        if self.executed is None or self.traced is None:
-            return {}
-        return origins.resolve(self.executed, self.traced, self.renamed)
-
-    @cached_property
-    def renamed(self) -> Mapping[str, str | None]:
-        """Runtime name -> name as written of the ops that do not run under their own names."""
-        return renames.renamed_ops(self.evidence)
-
-    @cached_property
-    def executed_by(self) -> Mapping[str, str]:
-        """Traced op -> the executed op that stands for it; ops that Grappler removed or folded are absent."""
-        return {traced: name for name, sources in self.origins.items() for traced in sources}
-
-    @cached_property
-    def attribution(self) -> attribution.Attribution:
-        """The profile joined to the ops: timings, the unjoined rest, and per-step composition.
-
-        The ops are the executed ones; those of the graph as written where no other graph is known.
+        Raises
+        ------
+        FactError
+            When it, or a fact that it asks for, cannot be derived.
+        GraphLensError
+            What the fact itself has to say to the user.
         """
-        graph = self.executed if self.executed is not None else self.traced
-        known = self.origins if self.executed is not None and self.traced is not None else None
-        return attribution.attribute(
-            self.evidence, self.profile, graph, known, loosely=self.joined_loosely, renamed=self.renamed
-        )
+        try:
+            return cast(T, self._values[fact])
+        except KeyError:
+            return self._asked(fact)
+
+    def known(self, fact: Fact[T], otherwise: D) -> T | D:
+        """Return what ``fact`` comes to; ``otherwise`` when it fails, which is among ``errors`` then."""
+        try:
+            return self(fact)
+        except FactError:
+            return otherwise
 
     @property
-    def joined_loosely(self) -> bool:
-        """Whether the profile is of another run than the graph, or of a run whose executed graph is not known."""
-        return self.evidence.profile_path is not None or self.executed is None
+    def errors(self) -> tuple[FactError, ...]:
+        """Why facts failed so far, each cause once."""
+        errors = (answer.error for answer in self._answers.values())
+        return tuple(dict.fromkeys(error for error in errors if isinstance(error, FactError)))
 
-    def timing(self, name: str) -> OpTiming | None:
-        """Return the time of op ``name`` of the judged graph, or ``None`` when it was not seen."""
-        return self.attribution.timings.get(name)
+    def with_(self, evidence: Evidence) -> Facts:
+        """Return the facts about ``evidence``, with what is derived already from parts that are the same."""
+        changed = {part for part in _PARTS if getattr(evidence, part) is not getattr(self._given, part)}
+        kept = Facts(evidence)
+        kept._answers = {fact: answer for fact, answer in self._answers.items() if not answer.parts & changed}
+        return kept
 
-    def layer(self, name: str) -> str | None:
-        """Return the layer (a scope) that op ``name`` of the judged graph belongs to, or ``None`` at the top level."""
-        traced = self.origins.get(name, ()) if self.stage == "executed" else (name,)
-        written = self.traced if self.traced is not None else self.graph
-        return flat.layer_of(traced[-1] if traced else name, written)
+    def _asked(self, fact: Fact[T]) -> T:
+        answer = self._answers.get(fact)
+        if answer is None:
+            answer = self._answers[fact] = self._derived(fact)
+        self._note(answer.parts)
+        if answer.error is not None:
+            raise answer.error.with_traceback(None)
+        self._values[fact] = answer.value
+        return cast(T, answer.value)
 
-    # -- numbers --------------------------------------------------------------------------------------------------
+    def _derived(self, fact: Fact[Any]) -> _Answer:
+        own = Facts(self._given)  # what it reads and asks for is noted there
+        own.evidence = cast(Evidence, _Watched(self._given, own._note))
+        own._answers, own._within = self._answers, (*self._within, fact)
+        answer = _Answer()
+        try:
+            if fact in self._within:
+                raise RecursionError(f"it asks for itself, by way of {self._within[-1].name}")
+            answer.value = fact.derive(own)
+        except GraphLensError as error:
+            answer.error = error
+        except Exception as error:  # a defect of one fact must not cost the user what does not rest on it
+            answer.error = FactError(f"{fact.name} failed with {in_words(error)}; please report it")
+            answer.error.__cause__ = error
+        answer.parts, own._is_open = frozenset(own._parts), False
+        return answer
 
-    @cached_property
-    def step(self) -> StepTime | None:
-        """The step's wall time, ``None`` when nothing ran."""
-        judged = self.programs.judged
-        return ledger.step_time(self.evidence, self.attribution, judged)
+    def _note(self, parts: frozenset[str]) -> None:
+        if not self._is_open:
+            raise RuntimeError(f"{self._within[-1].name} is derived already: it may ask for nothing more")
+        self._parts |= parts
 
-    @cached_property
-    def step_times_ns(self) -> Mapping[str, tuple[int, ...]]:
-        """The wall times of single steps by host: without the profiler where those were measured, else with it."""
-        unprofiled_ns = self.evidence.unprofiled_ns
-        return {"": unprofiled_ns} if unprofiled_ns else self.attribution.host_wall_ns
 
-    @cached_property
-    def ledger(self) -> tuple[LedgerRow, ...]:
-        """Where the step's time went; the rows sum to ``step.median_ns`` exactly."""
-        return ledger.ledger(self.step, self.attribution)
+class _Watched:
+    """The evidence in the hands of one fact: tells which parts it reads."""
 
-    @cached_property
-    def quality(self) -> Quality:
-        """How far the measurement can be trusted."""
-        return quality.judge(self)
+    def __init__(self, evidence: Evidence, note: Callable[[frozenset[str]], None]) -> None:
+        self._evidence, self._note = evidence, note
 
-    @cached_property
-    def path_weights_ns(self) -> Mapping[str, int]:
-        """Op -> the time that counts along a path (profiled self time; never the replay's)."""
-        return paths.weights_ns(self.attribution.timings, by_turns=bool(self.attribution.cycle.kinds))
-
-    @cached_property
-    def critical_path(self) -> CriticalPath | None:
-        """The longest chain of dependent ops by self time, as a part of ``step``; ``None`` when nothing was timed."""
-        return paths.on_scale(self._longest_path, self.step)
-
-    @property
-    def path_ns(self) -> int | None:
-        """The length of that chain as it was profiled."""
-        return self._longest_path.ns if self._longest_path else None
-
-    @cached_property
-    def _longest_path(self) -> CriticalPath | None:
-        return paths.critical_path(self.graph, self.path_weights_ns)
-
-    @cached_property
-    def slack_ns(self) -> Mapping[str, int]:
-        """Executed op -> how much longer it could take without lengthening the critical path."""
-        return paths.slack_ns(self.graph, self.path_weights_ns) if self.path_weights_ns else {}
-
-    def saving(self, nodes: Iterable[str]) -> Saving:
-        """Model what a step saves when the ops ``nodes`` of the judged graph are no longer run.
-
-        The share is the sum of the ops' wall shares, capped by what the critical path of the remaining ops allows, and
-        their part of what executor and call take; ``ns`` is that share of the step.  Unknown (all ``None``) when no
-        profile saw any of them.
-        """
-        return ledger.saving(self, tuple(dict.fromkeys(nodes)))
-
-    @cached_property
-    def call_share(self) -> float:
-        """The share of the step in which a call prepares what it runs, beyond what any call takes."""
-        return ledger.call_share(self)
-
-    def saving_at(self, remaining: Mapping[str, float]) -> Saving:
-        """Model what a step saves when of the time of some ops only a share remains (see ``saving``)."""
-        return ledger.saving_at(self, remaining)
-
-    def flops(self, name: str) -> int | None:
-        """Return the floating-point operations of one execution of op ``name``; ``None`` where it is not known."""
-        return costs.cost_of(self.graph, name).flops
-
-    def bytes(self, name: str) -> int | None:
-        """Return the bytes read and written by one execution of op ``name``; ``None`` where a shape is unknown."""
-        return costs.cost_of(self.graph, name).bytes
-
-    def told(self, name: str) -> Instruction:
-        """Return what the profile tells of the instruction ``name`` of a compiled program; empty for any other op."""
-        profile = self.evidence.profile
-        return profile.instructions.get(name, Instruction()) if profile else Instruction()
-
-    @cached_property
-    def kernel_work(self) -> Mapping[str, kernel_work.Work]:
-        """Op -> operations and bytes of one of its kernels, as the profile tells them."""
-        return kernel_work.work_by_op(self.evidence.profile or Profile())
-
-    @cached_property
-    def roofline(self) -> Roofline | None:
-        """What the machine can do at best, and the ops under it; ``None`` where that is not known."""
-        return roofline.roofline(self)
-
-    @cached_property
-    def roof_shares(self) -> Mapping[str, float]:
-        """Executed op -> what it reached of the roof; ops that cannot be compared with it are absent."""
-        return {point.op: point.share for point in self.roofline.points} if self.roofline else {}
-
-    @cached_property
-    def memory(self) -> Memory | None:
-        """How much memory the tensors of a step need at once, an estimate; ``None`` when too few sizes are known."""
-        return memory.memory(self)
-
-    # -- values ---------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def constant_ops(self) -> frozenset[str]:
-        """Ops of the judged graph whose value depends on constants only (the constants included)."""
-        return constants.constant_ops(self.graph)
-
-    @cached_property
-    def frozen_ops(self) -> frozenset[str]:
-        """Ops of the judged graph whose value depends on constants and on variables that this graph never writes.
-
-        Contains ``constant_ops``, the reads of such variables, and what is computed from them; ops with a state or a
-        side effect of their own (random numbers, tables, prints) are never in it.
-        """
-        return constants.frozen_ops(self.graph)
-
-    @cached_property
-    def affine_chains(self) -> tuple[patterns.AffineChain, ...]:
-        """Layers of the judged graph followed by per-channel scales and shifts that never change."""
-        return patterns.affine_chains(self)
-
-    @cached_property
-    def dataflow(self) -> dataflow.Dataflow | None:
-        """Who reads what in the graph as written, dead ops left out."""
-        return dataflow_of(self.traced)
-
-    @cached_property
-    def fusion_candidates(self) -> tuple[decomposed.Candidate, ...]:
-        """What one kernel could compute, in the graph as written."""
-        return fusion.candidates(self.dataflow) if self.dataflow is not None else ()
-
-    @cached_property
-    def unfused(self) -> tuple[fusion.Unfused, ...]:
-        """The candidates that ran as several ops."""
-        return fusion.unfused(self)
-
-    @cached_property
-    def kernels(self) -> Kernels | None:
-        """What TensorFlow's registry says of the kernels of a GPU that took part; ``None``: not known."""
-        return transfers.kernels(self.evidence)
-
-    @cached_property
-    def copies(self) -> tuple[Copy, ...]:
-        """Tensors that cross devices, or the memories of one, and the copies of a simulated placement."""
-        return tuple(transfer.copy for transfer in self.transfers)
-
-    @cached_property
-    def transfers(self) -> tuple[transfers.Transfer, ...]:
-        """The copies, each with the events in which the device reported it."""
-        return transfers.transfers(self)
-
-    @cached_property
-    def accelerators(self) -> tuple[str, ...]:
-        """The accelerators that took part, or would in a simulated placement; empty on processors alone."""
-        return transfers.accelerators(self)
-
-    @cached_property
-    def syncs(self) -> tuple[syncs.Sync, ...]:
-        """The copies to the host for which an accelerator waits within the step."""
-        return syncs.syncs(self, self.transfers)
-
-    @cached_property
-    def device_uses(self) -> tuple[device_time.DeviceUse, ...]:
-        """What the accelerators that ran kernels did in a typical step; none where no step is marked."""
-        return device_time.device_uses(self.profile or Profile(), self.device_busy, self.device_windows)
-
-    @cached_property
-    def device_busy(self) -> Mapping[int, device_time.Busy]:
-        """When each device of the profile computed, by its number; absent when it ran no kernel."""
-        return device_time.busy_of(self.evidence.profile or Profile())
-
-    @cached_property
-    def device_running(self) -> Mapping[int, device_time.Busy]:
-        """When each device of the profile was within a kernel, be it one that waits; absent when it ran none."""
-        return device_time.running_of(self.evidence.profile or Profile())
-
-    @cached_property
-    def device_windows(self) -> Mapping[int, device_time.Windows]:
-        """The steps of each device of the profile, by its number."""
-        return device_time.windows_of(self.profile or Profile())
-
-    @cached_property
-    def devices(self) -> tuple[DeviceRow, ...]:
-        """The accelerators of the profile with what each did; the idle ones too."""
-        return devices.device_rows(self.profile)
-
-    @cached_property
-    def distribution(self) -> Distribution | None:
-        """Hosts and replicas, and which of the devices did the work; ``None`` where there is nothing to compare."""
-        return devices.distribution(self.evidence.profile, self.devices)
-
-    @cached_property
-    def training(self) -> bool:
-        """Whether the target trains: it writes variables through an optimizer, or computes gradients."""
-        return flat.is_training(self.graph, self.evidence.training)
-
-    # -- for reports ----------------------------------------------------------------------------------------------
-
-    @cached_property
-    def op_rows(self) -> OpRows:
-        """One row per op of the judged graph, by falling self time; ops that were not seen come last."""
-        return rows.op_rows(self)
-
-    def figure(self, nodes: Iterable[str], stage: Stage | None = None) -> Figure | None:
-        """Return the ops around ``nodes`` (two hops, capped), for drawing."""
-        return rows.figure(self, tuple(nodes), stage or self.stage)
-
-    def figure_after(self, figure: Figure, removed: Iterable[str]) -> Figure | None:
-        """Return ``figure`` without the ops ``removed``, what they read joined to what read them."""
-        return rows.figure_after(figure, frozenset(removed), self.frozen_ops)
+    def __getattr__(self, name: str) -> Any:
+        self._note(frozenset({name}) if name in _PARTS else _PARTS)  # what is no part may be made of any
+        return getattr(self._evidence, name)

@@ -10,6 +10,8 @@ from functools import cache, cached_property
 from typing import Final, NamedTuple
 
 from graphlens.facts.constants import constant_ops, parameter_ops
+from graphlens.facts.core import Facts, fact
+from graphlens.facts.graphs import traced_graph
 from graphlens.ir.graph import RETURN, Op, TensorSpec, data_inputs, in_edges, topological_order
 from graphlens.ir.table import Table
 
@@ -171,6 +173,8 @@ class Dataflow:
         return found
 
 
-def dataflow_of(traced: Table | None) -> Dataflow | None:
-    """Return the data flow of the graph as written, where it is known."""
+@fact
+def dataflow(facts: Facts) -> Dataflow | None:
+    """Who reads what in the graph as written, dead ops left out; ``None`` where that graph is not known."""
+    traced = facts(traced_graph)
     return Dataflow(traced) if traced is not None and len(traced) else None

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from graphlens.facts.core import Facts, fact
+from graphlens.facts.graphs import judged_graph
 from graphlens.facts.placement.gpus import GPUS
 from graphlens.ir.devices import Roof, short_device
-
-if TYPE_CHECKING:
-    from graphlens.facts.asked import Facts
 
 # From this compute capability on NVIDIA's GPUs have tensor cores (Volta), and from that one on they use them for
 # float32 as well, as TensorFloat-32 (Ampere), which TensorFlow allows unless it is told not to.
@@ -48,6 +47,7 @@ class KnownGpu:
         return self.capability is not None and self.capability >= TF32_SINCE
 
 
+@fact
 def gpus(facts: Facts) -> tuple[KnownGpu, ...]:
     """Return the GPUs that did some of the step's work, as far as profile and recording tell, and the assumed one."""
     profile = facts.evidence.profile
@@ -86,7 +86,7 @@ def _recorded(facts: Facts) -> Iterator[KnownGpu]:
     details = facts.evidence.environment.get("device_details")
     if not isinstance(details, dict) or facts.evidence.executed is None:
         return
-    used = {short_device(op.device) for op in facts.graph.ops()}
+    used = {short_device(op.device) for op in facts(judged_graph).ops()}
     for device, said in details.items():
         name = str(device).rpartition("physical_device:")[2]
         capability = _capability(str(said.get("compute_capability", ""))) if isinstance(said, dict) else None
@@ -94,6 +94,7 @@ def _recorded(facts: Facts) -> Iterator[KnownGpu]:
             yield KnownGpu(name, capability)
 
 
+@fact
 def stated_roof(facts: Facts) -> Roof | None:
     """Return the peaks that the profile states of the first device that ran kernels; ``None`` where it states none.
 
@@ -118,6 +119,7 @@ def _capability(text: str) -> tuple[int, int] | None:
     return (int(numbers[1]), int(numbers[2])) if numbers else None
 
 
+@fact
 def cpu_features(facts: Facts) -> frozenset[str] | None:
     """Return what the recording machine's processor can do, as far as the recorder looks; ``None``: not recorded."""
     features = facts.evidence.environment.get("cpu_features")
@@ -129,4 +131,4 @@ def memory_bytes(facts: Facts, device: str) -> int | None:
     if device.startswith("CPU"):
         recorded = facts.evidence.environment.get("memory_bytes")
         return recorded if isinstance(recorded, int) and recorded > 0 else None
-    return next((gpu.memory_bytes for gpu in gpus(facts) if gpu.name == device), None)
+    return next((gpu.memory_bytes for gpu in facts(gpus) if gpu.name == device), None)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from graphlens.facts.attribution import timings
 from graphlens.facts.constants import is_pure
+from graphlens.facts.core import Facts, fact
+from graphlens.facts.graphs import executed_by, judged_stage, traced_graph
 from graphlens.ir.graph import ARGUMENT, Function, Graph, Op, data_inputs, in_edges, op_of, topological_order
 from graphlens.ir.ops import CONSTANTS, UNTRACED, is_variable_write
 from graphlens.ir.table import Table
-
-if TYPE_CHECKING:
-    from graphlens.facts.core import Facts
 
 _LOOPS = frozenset({"While", "StatelessWhile"})
 _PASSES = frozenset({"Identity", "StopGradient"})
@@ -32,15 +31,16 @@ def invariant_ops(facts: Facts) -> Iterator[InvariantOps]:
     What depends on constants alone is left out (it is folded), and so is what is never timed.
     """
     library = facts.evidence.traced
-    if library is None or facts.traced is None:
+    written = facts(traced_graph)
+    if library is None or written is None:
         return
-    for name, op in facts.traced.items():
+    for name, op in written.items():
         body = _body(library, op)
         if body is not None:
             found = tuple(f"{name}/body/{inner}" for inner in _invariant_in(library, body))
             if found:
                 yield InvariantOps(name, found)
-    yield from _in_frames(facts.traced)
+    yield from _in_frames(written)
 
 
 def _body(library: Graph, op: Op) -> Function | None:
@@ -112,22 +112,25 @@ def _in_frames(graph: Table) -> Iterator[InvariantOps]:
             yield InvariantOps(frame, tuple(found))
 
 
-def by_loop(facts: Facts) -> Mapping[str, tuple[str, ...]]:
+@fact
+def invariants_by_loop(facts: Facts) -> Mapping[str, tuple[str, ...]]:
     """Return loop -> its invariant ops by their names in the judged graph; ops that did not run are left out."""
     result: dict[str, tuple[str, ...]] = {}
+    stage = facts(judged_stage)
     for item in invariant_ops(facts):
-        names = item.ops if facts.stage == "traced" else tuple(_ran(facts, item.ops))
+        names = item.ops if stage == "traced" else tuple(_ran(facts, item.ops))
         if names:
             result[item.loop] = tuple(dict.fromkeys((*result.get(item.loop, ()), *names)))
     return result
 
 
 def _ran(facts: Facts, names: tuple[str, ...]) -> Iterator[str]:
+    ran_as, times = facts(executed_by), facts(timings)
     for name in names:
-        executed = facts.executed_by.get(name)
+        executed = ran_as.get(name)
         if executed is None:
             continue
-        timing = facts.timing(executed)
+        timing = times.get(executed)
         if (
             timing is None or timing.calls_per_step > 1
         ):  # once a step: Grappler has moved it out, or the loop is no loop

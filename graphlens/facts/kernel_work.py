@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from graphlens.facts.core import Facts, fact
 from graphlens.facts.names import kernel_name
-from graphlens.ir.run import DeviceEvent, Profile
+from graphlens.ir.run import DeviceEvent, Instruction, Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,18 @@ class Work:
 
     flops: int | None = None
     nbytes: int | None = None
+
+
+@fact
+def kernel_work(facts: Facts) -> Mapping[str, Work]:
+    """Op -> operations and bytes of one of its kernels, as the profile tells them."""
+    return work_by_op(facts.evidence.profile or Profile())
+
+
+def told_of(facts: Facts, name: str) -> Instruction:
+    """Return what the profile tells of the instruction ``name`` of a compiled program; empty for any other op."""
+    profile = facts.evidence.profile
+    return profile.instructions.get(name, Instruction()) if profile else Instruction()
 
 
 def work_by_op(profile: Profile) -> Mapping[str, Work]:

@@ -8,18 +8,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from statistics import median
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from graphlens.facts.core import Facts, fact
 from graphlens.facts.executed import HLO_MODULE
+from graphlens.facts.graphs import executed_graph, judged_graph, op_order
+from graphlens.facts.programs import judged_profile
 from graphlens.facts.steps import steps_of
 from graphlens.ir.devices import LANE_BINS, LiveTensor, Memory, short_device
 from graphlens.ir.graph import Op, TensorSpec, in_edges, op_of
 from graphlens.ir.ops import CONSTANTS, runtime_type
 from graphlens.ir.run import Profile
 from graphlens.ir.table import Table
-
-if TYPE_CHECKING:
-    from graphlens.facts.asked import Facts
 
 HOST: Final = "CPU"  # one memory for all logical processors of a machine
 LISTED_TENSORS: Final = 40  # of those alive at the peak, the largest
@@ -82,18 +82,20 @@ class Lives:
     unknown: frozenset[str]
 
 
-def memory(facts: Facts) -> Memory | None:
+@fact
+def peak_memory(facts: Facts) -> Memory | None:
     """Return the estimate for the memory that is scarcest: the fullest accelerator's, else the host's.
 
     Left out are what kernels allocate for themselves, and tensors whose size is not known.  ``None`` when that is
     more than ``MOST_UNKNOWN`` of the ops there, and when nothing ran: a peak depends on the order in which ops do.
     """
-    if facts.executed is None and facts.profile is None:
+    if facts(executed_graph) is None and facts(judged_profile) is None:
         return None
-    found = lives(facts)
+    found = facts(lives)
     spaces: dict[str, list[Buffer]] = defaultdict(list)
+    graph = facts(judged_graph)
     for buffer in found.buffers:
-        spaces[space_of(facts.op(buffer.tensor.op))].append(buffer)
+        spaces[space_of(graph.op(buffer.tensor.op))].append(buffer)
     estimates = [_estimate(facts, found, space, buffers) for space, buffers in spaces.items()]
     scarcest = max(estimates, key=lambda one: (one.device != HOST, one.peak_bytes), default=None)
     return scarcest if scarcest and _is_known(scarcest, spaces[scarcest.device]) else None
@@ -123,13 +125,14 @@ def _estimate(facts: Facts, found: Lives, space: str, buffers: Sequence[Buffer])
     curve = live_bytes(buffers, len(found.order))
     at = max(range(len(curve)), key=curve.__getitem__)
     alive = sorted((one for one in buffers if one.born <= at <= one.dies), key=lambda one: -one.nbytes)
+    graph = facts(judged_graph)
     return Memory(
         peak_bytes=curve[at],
         at_op=found.order[at],
         curve=_coarse(curve),
         alive=tuple(LiveTensor(one.tensor.op, str(one.spec), one.nbytes) for one in alive[:LISTED_TENSORS]),
         weights_bytes=_weights_bytes(facts, space),
-        unknown=sum(space_of(facts.op(name)) == space for name in found.unknown),
+        unknown=sum(space_of(graph.op(name)) == space for name in found.unknown),
         device=space,
     )
 
@@ -144,10 +147,11 @@ def _coarse(curve: Sequence[int]) -> tuple[int, ...]:
 def _weights_bytes(facts: Facts, space: str) -> int | None:
     """Return the bytes of the variables and constants that the step reads; ``None`` when none is known."""
     sizes: dict[str, int | None] = {}
-    for name, op in facts.graph.items():
+    graph = facts(judged_graph)
+    for name, op in graph.items():
         if space_of(op) != space or op.type not in _WEIGHTS:
             continue
-        inputs = in_edges(facts.graph, name)
+        inputs = in_edges(graph, name)
         sizes[inputs[0][0] if inputs else name] = op.outputs[0].nbytes if op.outputs else None
     known = [size for size in sizes.values() if size is not None]
     return sum(known) if known else None
@@ -156,9 +160,10 @@ def _weights_bytes(facts: Facts, space: str) -> int | None:
 # -- lives --------------------------------------------------------------------------------------------------------
 
 
+@fact
 def lives(facts: Facts) -> Lives:
     """Return what the step's tensors need, and when; instructions of XLA are left out, which plans its own buffers."""
-    return _Walk(facts.graph, _order(facts)).run()
+    return _Walk(facts(judged_graph), _order(facts)).run()
 
 
 class _Walk:
@@ -263,15 +268,17 @@ def _inputs(graph: Table, name: str) -> tuple[Tensor, ...]:
 
 def _order(facts: Facts) -> list[str]:
     """Return the ops by their first start in the profile; those that were not seen come right after what they read."""
-    starts = _first_starts(facts.profile) if facts.profile else {}
+    profile = facts(judged_profile)
+    starts = _first_starts(profile) if profile else {}
     when: dict[str, float] = {}
+    graph = facts(judged_graph)
     for name in _ran(facts, starts):
-        sources = facts.graph.predecessors(name)
+        sources = graph.predecessors(name)
         before = max((when[source] for source in sources if source in when), default=float("-inf"))
         when[name] = max(starts.get(name, before), before)
     return sorted(
-        (name for name in when if HLO_MODULE not in facts.op(name).attrs),
-        key=lambda name: (when[name], facts.order[name]),
+        (name for name in when if HLO_MODULE not in graph.op(name).attrs),
+        key=lambda name: (when[name], facts(op_order)[name]),
     )
 
 
@@ -280,13 +287,15 @@ def _ran(facts: Facts, seen: Iterable[str]) -> list[str]:
 
     Such a graph may hold the initializers and other programs beside the one that ran.
     """
-    names = list(facts.order)
-    if facts.executed is not None or facts.profile is None:
+    order = facts(op_order)
+    names = list(order)
+    if facts(executed_graph) is not None or facts(judged_profile) is None:
         return names
-    ran = {name for name in seen if name in facts.order}
+    ran = {name for name in seen if name in order}
+    graph = facts(judged_graph)
     for name in reversed(names):
         if name in ran:
-            ran.update(source for source, _ in in_edges(facts.graph, name))
+            ran.update(source for source, _ in in_edges(graph, name))
     return [name for name in names if name in ran]
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from graphlens.facts.dataflow import Dataflow
+from graphlens.facts.core import Facts, fact
+from graphlens.facts.dataflow import Dataflow, dataflow
+from graphlens.facts.graphs import executed_by, judged_graph, judged_stage, traced_graph
 from graphlens.ir.graph import data_inputs, ops_of
 from graphlens.ir.ops import CONSTANTS, runtime_type
 from graphlens.ir.padding import CONVOLUTIONS, PADS, Axis, Form, form_of, pads_only, spatial_axes
-
-if TYPE_CHECKING:
-    from graphlens.facts.core import Facts
 
 # oneDNN takes zeros into these as the graph is about to run, so of a graph that never ran nothing can be said.
 _TAKEN_BY_ONEDNN: Final = frozenset({"Conv2D", "Conv3D"})
@@ -42,11 +41,13 @@ class ZeroPadding:
     forms: tuple[Form, ...]
 
 
+@fact
 def zero_paddings(facts: Facts) -> tuple[ZeroPadding, ...]:
     """Return the paddings that ran as ops of their own; where nothing ran, those that no optimizer takes in."""
-    if facts.traced is None or all(op.type not in PADS for op in ops_of(facts.traced)):
+    written = facts(traced_graph)
+    if written is None or all(op.type not in PADS for op in ops_of(written)):
         return ()
-    flow = facts.dataflow
+    flow = facts(dataflow)
     if flow is None:
         return ()
     found = (
@@ -63,18 +64,20 @@ def _is_in_a_body(flow: Dataflow, name: str) -> bool:
 
 
 def _padding(facts: Facts, flow: Dataflow, name: str) -> ZeroPadding | None:
-    ran_as = facts.executed_by.get(name) if facts.stage == "executed" else name
-    if ran_as is None or runtime_type(facts.op(ran_as).type) not in PADS:
+    stage = facts(judged_stage)
+    ran_as = facts(executed_by).get(name) if stage == "executed" else name
+    graph = facts(judged_graph)
+    if ran_as is None or runtime_type(graph.op(ran_as).type) not in PADS:
         return None  # a kernel took it in, or it never ran
     readers = list(dict.fromkeys(reader.op for reader in flow.readers(name)))
     zeros = _zeros(flow, name)
     if zeros is None or not readers or not _is_private(flow, name, readers):
         return None
-    if facts.stage == "traced" and any(flow.op(reader).type in _TAKEN_BY_ONEDNN for reader in readers):
+    if stage == "traced" and any(flow.op(reader).type in _TAKEN_BY_ONEDNN for reader in readers):
         return None
     axes = [_axes(flow, reader, zeros) for reader in readers]
     forms = [form_of(flow.op(reader).type, some) for reader, some in zip(readers, axes, strict=True) if some]
-    if len(forms) != len(readers) or None in forms or (_GPU in facts.op(ran_as).device and _is_uneven(axes)):
+    if len(forms) != len(readers) or None in forms or (_GPU in graph.op(ran_as).device and _is_uneven(axes)):
         return None
     return ZeroPadding(name, ran_as, tuple(readers), tuple(zeros), tuple(form for form in forms if form))
 

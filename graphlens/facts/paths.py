@@ -5,10 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from graphlens.facts.attribution import attribution, timings
+from graphlens.facts.core import Facts, fact
+from graphlens.facts.graphs import judged_graph
+from graphlens.facts.ledger import step_time
 from graphlens.ir.analysis import CriticalPath, StepTime
 from graphlens.ir.graph import topological_order
 from graphlens.ir.run import OpTiming
 from graphlens.ir.table import Table
+
+
+@fact
+def path_weights_ns(facts: Facts) -> Mapping[str, int]:
+    """Op -> the time that counts along a path (profiled self time; never the replay's)."""
+    return weights_ns(facts(timings), by_turns=bool(facts(attribution).cycle.kinds))
+
+
+@fact
+def longest_path(facts: Facts) -> CriticalPath | None:
+    """The longest chain of dependent ops as it was profiled; ``None`` when nothing was timed."""
+    return heaviest_path(facts(judged_graph), facts(path_weights_ns))
+
+
+@fact
+def critical_path(facts: Facts) -> CriticalPath | None:
+    """The longest chain of dependent ops by self time, as a part of the step; ``None`` when nothing was timed."""
+    return on_scale(facts(longest_path), facts(step_time))
+
+
+@fact
+def slack_ns(facts: Facts) -> Mapping[str, int]:
+    """Op of the judged graph -> how much longer it could take without lengthening the critical path."""
+    weights = facts(path_weights_ns)
+    return slacks_ns(facts(judged_graph), weights) if weights else {}
 
 
 def weights_ns(timings: Mapping[str, OpTiming], by_turns: bool = False) -> Mapping[str, int]:
@@ -28,7 +57,7 @@ def weights_ns(timings: Mapping[str, OpTiming], by_turns: bool = False) -> Mappi
     return {name: round(timing.self_ns * min(1.0, timing.calls_per_step)) for name, timing in known.items()}
 
 
-def critical_path(graph: Table, weights: Mapping[str, int]) -> CriticalPath | None:
+def heaviest_path(graph: Table, weights: Mapping[str, int]) -> CriticalPath | None:
     """Return the heaviest path of the DAG by node weight; only ops that were seen are members."""
     if not any(name in weights for name in graph):
         return None
@@ -57,7 +86,7 @@ def length_ns(graph: Table, weights: Mapping[str, int]) -> int:
     return max(finish_ns.values(), default=0)
 
 
-def slack_ns(graph: Table, weights: Mapping[str, int]) -> Mapping[str, int]:
+def slacks_ns(graph: Table, weights: Mapping[str, int]) -> Mapping[str, int]:
     """Return for every op how much longer it could take without lengthening the critical path."""
     finish_ns, _ = _longest(graph, weights)
     total = max(finish_ns.values(), default=0)

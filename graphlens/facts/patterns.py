@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from graphlens.facts.core import Facts, fact
+from graphlens.facts.graphs import constant_ops, frozen_ops, judged_graph, op_order, origins, traced_graph
 from graphlens.ir.graph import (
     Op,
     TensorSpec,
@@ -18,9 +20,6 @@ from graphlens.ir.graph import (
 )
 from graphlens.ir.ops import CONSTANTS, VARIABLE_READS, runtime_type
 from graphlens.ir.table import Table
-
-if TYPE_CHECKING:
-    from graphlens.facts.asked import Facts
 
 # Layers whose weights a per-channel scale and shift can be folded into; the weights are always input 1.
 _BASES: Final = frozenset(
@@ -86,6 +85,7 @@ class AffineChain:
     is_constant: bool
 
 
+@fact
 def affine_chains(facts: Facts) -> tuple[AffineChain, ...]:
     """Return the chains of the judged graph that hold at least one scale, in topological order of their layers.
 
@@ -93,7 +93,7 @@ def affine_chains(facts: Facts) -> tuple[AffineChain, ...]:
     number per output channel, and before anything that is not a scale or a shift.  It passes through a sum with another
     branch when only shifts follow: Grappler's arithmetic stage moves the shift behind the sum.
     """
-    graph = facts.graph
+    graph = facts(judged_graph)
     walks = (
         _Walk(facts, name, _channel_count(graph, name, op), _channels_first(op))
         for name, op in graph.items()
@@ -109,8 +109,9 @@ def _is_linear(op: Op) -> bool:
 
 
 def _has_frozen_weights(facts: Facts, name: str) -> bool:
-    inputs = data_inputs(facts.graph, name)
-    return len(inputs) > 1 and inputs[1] in facts.frozen_ops and name not in facts.frozen_ops
+    inputs = data_inputs(facts(judged_graph), name)
+    frozen = facts(frozen_ops)
+    return len(inputs) > 1 and inputs[1] in frozen and name not in frozen
 
 
 def _channels_first(op: Op) -> bool:
@@ -144,7 +145,7 @@ class _Walk:
 
     def __init__(self, facts: Facts, base: str, channels: int | None, channels_first: bool) -> None:
         self.facts = facts
-        self.graph = facts.graph
+        self.graph = facts(judged_graph)
         self.base = base
         self.channels = channels
         self.channels_first = channels_first
@@ -172,12 +173,12 @@ class _Walk:
             self._activation(op),
             runtime_type(op.type) in _DEPTHWISE,
             bool(op.attrs.get("fused_ops")) or op.type.endswith("WithBias") or bias_types[:1] == ["BiasAdd"],
-            all(part in self.facts.constant_ops for part in parts),
+            all(part in self.facts(constant_ops) for part in parts),
         )
 
     def _folded(self, scale: str) -> tuple[str, ...]:
         steps = self.steps[self.steps.index(scale) :]
-        return (*steps, *exclusive_inputs(self.graph, steps, self.facts.frozen_ops))
+        return (*steps, *exclusive_inputs(self.graph, steps, self.facts(frozen_ops)))
 
     def _activation(self, base: Op) -> str | None:
         readers = data_consumers(self.graph, self.steps[-1])
@@ -229,11 +230,11 @@ class _Walk:
 
     def _frozen(self, names: Iterable[str]) -> bool:
         names = list(names)
-        return bool(names) and all(name in self.facts.frozen_ops for name in names)
+        return bool(names) and all(name in self.facts(frozen_ops) for name in names)
 
     def _is_factor(self, op: Op, operand: str) -> bool:
         """Tell whether ``operand`` is frozen and holds one number per output channel."""
-        if operand not in self.facts.frozen_ops:
+        if operand not in self.facts(frozen_ops):
             return False
         spec = next(
             (
@@ -244,7 +245,7 @@ class _Walk:
             None,
         )
         if spec is None or spec.shape is None:
-            return _has_rsqrt(self.graph, operand, self.facts.frozen_ops)
+            return _has_rsqrt(self.graph, operand, self.facts(frozen_ops))
         return self._is_per_channel(spec)
 
     def _is_per_channel(self, spec: TensorSpec) -> bool:
@@ -328,12 +329,13 @@ def computed_frozen_groups(facts: Facts, leave_out: Collection[str]) -> Iterator
 
     Constants and variable reads themselves are not part of a group; nor are the ops of ``leave_out``.
     """
+    graph = facts(judged_graph)
     computed = {
         name
-        for name in facts.frozen_ops
-        if name not in leave_out and op_of(facts.graph, name).type not in CONSTANTS | VARIABLE_READS
+        for name in facts(frozen_ops)
+        if name not in leave_out and op_of(graph, name).type not in CONSTANTS | VARIABLE_READS
     }
-    yield from _connected(facts.graph, [name for name in facts.order if name in computed])
+    yield from _connected(graph, [name for name in facts(op_order) if name in computed])
 
 
 def _connected(graph: Table, names: list[str]) -> list[tuple[str, ...]]:
@@ -354,12 +356,15 @@ def _connected(graph: Table, names: list[str]) -> list[tuple[str, ...]]:
 
 def is_normalization(facts: Facts, chain: AffineChain) -> bool:
     """Tell whether a chain's scale is that of a batch normalization, judged by the graph as written where known."""
-    if any(runtime_type(op_of(facts.graph, step).type) in _BATCH_NORMS for step in chain.steps):
+    graph = facts(judged_graph)
+    if any(runtime_type(op_of(graph, step).type) in _BATCH_NORMS for step in chain.steps):
         return True
-    if any(_has_rsqrt(facts.graph, operand, facts.frozen_ops) for operand in chain.operands):
+    frozen = facts(frozen_ops)
+    if any(_has_rsqrt(graph, operand, frozen) for operand in chain.operands):
         return True
-    written = [origin for name in (*chain.steps, *chain.operands) for origin in facts.origins.get(name, ())]
-    traced = facts.traced
+    sources = facts(origins)
+    written = [origin for name in (*chain.steps, *chain.operands) for origin in sources.get(name, ())]
+    traced = facts(traced_graph)
     return traced is not None and any(
         op_of(traced, src).type == "Rsqrt" for name in written for src in (name, *data_inputs(traced, name))
     )

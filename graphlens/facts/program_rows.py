@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from graphlens.facts.core import Facts
+from graphlens.facts.ledger import step_time
 from graphlens.facts.program_names import base_name, short_name
 from graphlens.facts.program_runs import ProgramRuns, possible_period
+from graphlens.facts.programs import programs
 from graphlens.facts.steps import length_ns, without_slow_first
 from graphlens.ir.analysis import GraphSize, ProgramRow, ProgramTrace, StepTime
 from graphlens.ir.program import Program
 from graphlens.ir.run import stat_of
-
-if TYPE_CHECKING:
-    from graphlens.facts.core import Facts
 
 TRACED: Final = "the function was traced by Python or compiled by XLA in this call"
 _ONLY: Final = "main"  # the id of the one program whose name nobody says
@@ -33,16 +33,18 @@ def program_rows(
     others
         The id of another program -> the sizes of its graphs.
     """
-    ran = facts.programs.all
+    shown = facts(programs)
+    ran = shown.all
     if not ran:
         return tuple(_without_runs(facts, sizes, others))
     ids = ids_of(ran)
     known = {program.name: program for program in facts.evidence.programs if program.name}
     rows = []
+    step = facts(step_time)
     for one in ran:
-        judged, program = one is facts.programs.judged, known.get(one.name)
+        judged, program = one is shown.judged, known.get(one.name)
         graphs = sizes if judged else others.get(program.id, {}) if program else {}
-        row = _row(ids[one.name], one, facts.step if judged else _step(one), graphs)
+        row = _row(ids[one.name], one, step if judged else _step(one), graphs)
         rows.append(replace(row, role=program.role) if program and program.role else row)
     return (*rows, *_not_seen(facts.evidence.programs, others, rows))
 
@@ -64,7 +66,8 @@ def _without_runs(
     """Return the rows of an analysis whose profile, if any, shows no runs."""
     evidence = facts.evidence
     name = evidence.target.signature or (evidence.traced.root if evidence.traced else "")
-    rows = [ProgramRow(name or _ONLY, name, "step", step=facts.step, graphs=sizes)] if sizes or facts.step else []
+    step = facts(step_time)
+    rows = [ProgramRow(name or _ONLY, name, "step", step=step, graphs=sizes)] if sizes or step else []
     listed = [one for one in evidence.programs if one.id in others and one.executed is not evidence.executed]
     return rows + [_graphs_only(program, others[program.id]) for program in listed]
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
+from graphlens.facts.core import Facts, fact
 from graphlens.facts.hosts import has_own_steps
 from graphlens.facts.program_names import base_name, short_name
 from graphlens.facts.program_runs import SAME_OPS, Ops, ProgramRuns, in_device_steps, nodes_by_run, on_devices, on_hosts
@@ -54,6 +55,18 @@ class Programs:
     judged: ProgramRuns | None = None
     profile: Profile | None = None
     notes: tuple[str, ...] = ()
+
+
+@fact
+def programs(facts: Facts) -> Programs:
+    """The programs of the profile, the judged one first."""
+    return programs_of(facts.evidence.profile, facts.evidence.program)
+
+
+@fact
+def judged_profile(facts: Facts) -> Profile | None:
+    """The profile of the judged program: its steps and events; ``None`` when nothing was profiled."""
+    return facts(programs).profile
 
 
 def programs_of(profile: Profile | None, wanted: str | None = None) -> Programs:

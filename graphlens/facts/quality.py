@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from graphlens.facts import compiled
-from graphlens.facts.programs import NO_FUNCTION
+from graphlens.facts.attribution import attribution
+from graphlens.facts.core import Facts, fact
+from graphlens.facts.graphs import executed_graph, judged_graph
+from graphlens.facts.ledger import ledger, step_time, step_times_ns
+from graphlens.facts.programs import NO_FUNCTION, programs
 from graphlens.ir.analysis import Quality
 from graphlens.ir.ops import COMPOSITE, UNTRACED, UNTRACED_INSTRUCTIONS
 from graphlens.ir.run import stat_of
 from graphlens.units import format_share
-
-if TYPE_CHECKING:
-    from graphlens.facts.asked import Facts
 
 # Bounds of a good measurement; below POOR_* it should not be trusted.  The join and attribution bounds are what real
 # models reach (0.97 and 0.85); a spread above a quarter of the median hides differences of that size.
@@ -40,15 +41,17 @@ DROPPED: Final = "the profiler lost {count} events: what ran in them is missing 
 NO_GRAPH: Final = "no graph was given: ops are known by the names in the profile alone"
 
 
-def judge(facts: Facts) -> Quality:
+@fact
+def quality(facts: Facts) -> Quality:
     """Return the quality of the measurement with its grade and the reasons for it in words."""
-    notes = (*facts.evidence.notes, *facts.programs.notes, *facts.attribution.notes, *compiled.notes(facts))
-    step = facts.step
+    joined, known = facts(attribution), facts(programs)
+    notes = (*facts.evidence.notes, *known.notes, *joined.notes, *compiled.notes(facts))
+    step = facts(step_time)
     if step is None:
-        nobody = NO_FUNCTION if NO_FUNCTION in facts.programs.notes else None
+        nobody = NO_FUNCTION if NO_FUNCTION in known.notes else None
         why = nobody or facts.evidence.static_reason or "nothing was executed"
         return Quality("none", reasons=(f"no measurement: {why}",), notes=notes)
-    found = facts.attribution
+    found = joined
     seen, replayed, expected = _coverage(facts)
     numbers = Quality(
         grade="none",
@@ -72,41 +75,43 @@ def _missing(facts: Facts) -> list[str]:
     dropped = facts.evidence.profile.dropped if facts.evidence.profile else 0
     return [
         *(() if _has_graph(facts) else (NO_GRAPH,)),
-        *(() if facts.attribution.steps_marked else (NO_STEPS,)),
+        *(() if facts(attribution).steps_marked else (NO_STEPS,)),
         *((DROPPED.format(count=dropped),) if dropped else ()),
     ]
 
 
 def _has_graph(facts: Facts) -> bool:
-    return len(facts.graph) > 0
+    return len(facts(judged_graph)) > 0
 
 
 def _ledger_share(facts: Facts, kinds: tuple[str, ...]) -> float | None:
     """Return the share of the step in ledger rows of these kinds, ``None`` when no profile says."""
-    total = sum(row.ns for row in facts.ledger)
-    if not total or not facts.attribution.wall_ns:
+    rows = facts(ledger)
+    total = sum(row.ns for row in rows)
+    if not total or not facts(attribution).wall_ns:
         return None
-    return sum(row.ns for row in facts.ledger if row.kind in kinds) / total
+    return sum(row.ns for row in rows if row.kind in kinds) / total
 
 
 def _coverage(facts: Facts) -> tuple[int, int, int]:
     """Count the executed ops that the profile saw, that only the replay saw, and that a profiler can see at all."""
-    if facts.executed is None or not facts.attribution.wall_ns:
+    found, ran = facts(attribution), facts(executed_graph)
+    if ran is None or not found.wall_ns:
         return 0, 0, 0
-    expected = [name for name, op in facts.executed.items() if op.type not in _NEVER_TIMED]
-    timings = facts.attribution.timings
+    expected = [name for name, op in ran.items() if op.type not in _NEVER_TIMED]
+    timings = found.timings
     seen = sum(1 for name in expected if name in timings and timings[name].wall_share is not None)
     return seen, sum(1 for name in expected if name in timings) - seen, len(expected)
 
 
 def _stability(facts: Facts) -> float | None:
     """Return the spread of the step times on the host where it is largest: that hosts differ is no spread."""
-    stats = [stat_of(times_ns) for times_ns in facts.step_times_ns.values()]
+    stats = [stat_of(times_ns) for times_ns in facts(step_times_ns).values()]
     return max((stat.spread for stat in stats if stat and stat.n > 1), default=None)
 
 
 def _overhead(facts: Facts) -> float | None:
-    step = facts.step
+    step = facts(step_time)
     if step is None or not facts.evidence.unprofiled_ns or not step.profiled_median_ns:
         return None
     return step.profiled_median_ns / step.median_ns - 1

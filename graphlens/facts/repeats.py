@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from graphlens.facts.constants import is_pure
+from graphlens.facts.core import Facts, fact
 from graphlens.facts.executed import HLO_MODULE
+from graphlens.facts.graphs import frozen_ops, judged_graph, op_order
 from graphlens.ir.graph import Op, in_edges, op_of
 from graphlens.ir.ops import CONSTANTS, UNTRACED, VARIABLE_READS
 from graphlens.ir.table import Table
-
-if TYPE_CHECKING:
-    from graphlens.facts.core import Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +30,26 @@ class Repeat:
     through_reads: bool
 
 
+@fact
 def repeats(facts: Facts) -> tuple[Repeat, ...]:
     """Return the groups of the judged graph whose members give the same value, without constants and frozen values."""
-    graph = facts.graph
+    graph = facts(judged_graph)
     values = _values(facts)
     groups: dict[object, list[str]] = defaultdict(list)
+    frozen = facts(frozen_ops)
     for name, value in values.items():
         op = op_of(graph, name)
-        if value != name and op.type not in UNTRACED | VARIABLE_READS and name not in facts.frozen_ops:
+        if value != name and op.type not in UNTRACED | VARIABLE_READS and name not in frozen:
             groups[value].append(name)
     return tuple(_repeat(graph, names) for names in groups.values() if len(names) > 1)
 
 
 def _values(facts: Facts) -> Mapping[str, object]:
     """Number the values: ops with the same number compute the same; an op of its own number has its own name."""
-    graph = facts.graph
+    graph = facts(judged_graph)
     numbers: dict[object, object] = {}
     values: dict[str, object] = {}
-    for name in facts.order:
+    for name in facts(op_order):
         key = _key(facts, name, op_of(graph, name), values)
         values[name] = name if key is None else numbers.setdefault(key, ("value", len(numbers)))
     return values
@@ -61,8 +61,8 @@ def _key(facts: Facts, name: str, op: Op, values: Mapping[str, object]) -> objec
         spec = op.outputs[0] if op.outputs else None
         known = op.constant and (op.constant.values, op.constant.digest)
         return (op.type, spec, known) if known and known != (None, None) else None
-    inputs = tuple((values[src], edge.src_port) for src, edge in in_edges(facts.graph, name))
-    is_frozen_read = op.type == "ReadVariableOp" and name in facts.frozen_ops
+    inputs = tuple((values[src], edge.src_port) for src, edge in in_edges(facts(judged_graph), name))
+    is_frozen_read = op.type == "ReadVariableOp" and name in facts(frozen_ops)
     if not inputs or HLO_MODULE in op.attrs or not (is_frozen_read or is_pure(op)):
         return None
     attrs = tuple(sorted((key, repr(value)) for key, value in op.attrs.items() if not key.startswith("_")))

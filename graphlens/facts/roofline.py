@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import Final
 
 from graphlens.facts import costs
+from graphlens.facts.attribution import attribution, timings
+from graphlens.facts.core import Facts, fact
+from graphlens.facts.graphs import judged_graph
 from graphlens.facts.hardware import stated_roof
+from graphlens.facts.kernel_work import Work, kernel_work
+from graphlens.facts.ledger import step_time
 from graphlens.ir.devices import Roof, Roofline, RoofPoint, short_device
 from graphlens.ir.graph import Op, input_specs
 from graphlens.ir.instructions import HOST_COPY
 from graphlens.ir.ops import family
 from graphlens.ir.run import OpTiming
 
-if TYPE_CHECKING:
-    from graphlens.facts.asked import Facts
-    from graphlens.facts.kernel_work import Work
-
 _NS_PER_S: Final = 1e9
 _OTHER_LIMITS: Final = frozenset({"collective", "copy", HOST_COPY, "input"})
 
 
+@fact
 def roofline(facts: Facts) -> Roofline | None:
     """Return the roof with all ops that can be compared with it, by falling time; ``None`` where none was measured.
 
@@ -31,14 +34,22 @@ def roofline(facts: Facts) -> Roofline | None:
     roof = facts.evidence.roof
     if roof is None or facts.evidence.profile_path is not None:
         return _stated(facts)
-    points = (_point(facts, roof, name, timing) for name, timing in facts.attribution.timings.items())
+    points = (_point(facts, roof, name, timing) for name, timing in facts(attribution).timings.items())
     return Roofline(roof, tuple(sorted((point for point in points if point), key=lambda point: -point.ns)))
 
 
+@fact
+def roof_shares(facts: Facts) -> Mapping[str, float]:
+    """Executed op -> what it reached of the roof; ops that cannot be compared with it are absent."""
+    compared = facts(roofline)
+    return {point.op: point.share for point in compared.points} if compared else {}
+
+
 def _point(facts: Facts, roof: Roof, name: str, timing: OpTiming) -> RoofPoint | None:
-    if name not in facts.graph or timing.source != ("profile" if roof.device.startswith("CPU") else "kernel"):
+    graph = facts(judged_graph)
+    if name not in graph or timing.source != ("profile" if roof.device.startswith("CPU") else "kernel"):
         return None
-    op, cost = facts.op(name), costs.cost_of(facts.graph, name)
+    op, cost = graph.op(name), costs.cost_of(graph, name)
     if not cost.bytes or cost.flops is None or not is_under(roof, op.device):
         return None
     if cost.flops and _dtype(facts, op) != roof.dtype:
@@ -51,10 +62,10 @@ def _point(facts: Facts, roof: Roof, name: str, timing: OpTiming) -> RoofPoint |
 
 
 def _stated(facts: Facts) -> Roofline | None:
-    roof = stated_roof(facts)
+    roof = facts(stated_roof)
     if roof is None:
         return None
-    points = (_told(facts, roof, name, work) for name, work in facts.kernel_work.items())
+    points = (_told(facts, roof, name, work) for name, work in facts(kernel_work).items())
     return Roofline(roof, tuple(sorted((point for point in points if point), key=lambda point: -point.ns)))
 
 
@@ -64,7 +75,7 @@ def _told(facts: Facts, roof: Roof, name: str, work: Work) -> RoofPoint | None:
     A collective is bound by what lies between devices, of which no peak is stated.  What is faster than the memory
     kept its tensors on the chip, and is not compared with it.
     """
-    timing, op_type = facts.timing(name), facts.attribution.op_types.get(name, "")
+    timing, op_type = facts(timings).get(name), facts(attribution).op_types.get(name, "")
     if timing is None or not timing.self_ns or family(op_type) in _OTHER_LIMITS:
         return None
     if work.flops is None or not work.nbytes:
@@ -102,7 +113,7 @@ def _dtype(facts: Facts, op: Op) -> str | None:
     declared = op.attrs.get("T")
     if declared:
         return str(declared)
-    specs = [*op.outputs[:1], *input_specs(facts.graph, op.name)[:1]]
+    specs = [*op.outputs[:1], *input_specs(facts(judged_graph), op.name)[:1]]
     return next((spec.dtype for spec in specs if spec), None)
 
 
@@ -112,6 +123,7 @@ def _own_ns(facts: Facts, timing: OpTiming) -> int:
     Ops that run beside each other share the processor: of an instant in which two ran, each had half of the machine.
     The smaller of this and the op's own median is taken, which favours the op.
     """
-    if facts.step is None or timing.wall_share is None:
+    step = facts(step_time)
+    if step is None or timing.wall_share is None:
         return timing.self_ns
-    return min(timing.self_ns, round(timing.wall_share * facts.step.profiled_ns))
+    return min(timing.self_ns, round(timing.wall_share * step.profiled_ns))

@@ -5,20 +5,31 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final
 
 from graphlens.facts import costs, flat
+from graphlens.facts.attribution import attribution, timings
+from graphlens.facts.core import Facts, fact
 from graphlens.facts.executed import HLO_MODULE, HLO_STANDS_FOR
-from graphlens.facts.kernel_work import Work
+from graphlens.facts.graphs import (
+    Stage,
+    frozen_ops,
+    is_training,
+    joined_loosely,
+    judged_graph,
+    judged_stage,
+    origins,
+    traced_graph,
+)
+from graphlens.facts.kernel_work import Work, kernel_work, told_of
+from graphlens.facts.paths import slack_ns
+from graphlens.facts.roofline import roof_shares
 from graphlens.ir.analysis import Figure, FigureNode, OpRow
 from graphlens.ir.graph import Op, data_inputs, op_of
 from graphlens.ir.op_rows import OpRows
 from graphlens.ir.ops import CONSTANTS, family, is_instruction
 from graphlens.ir.run import OpTiming
 from graphlens.ir.table import Table
-
-if TYPE_CHECKING:
-    from graphlens.facts.asked import Facts
 
 FIGURE_HOPS: Final = 2
 FIGURE_OPS_LIMIT: Final = 28  # what a reader takes in at once, and what dot lays out in under 0.1 s
@@ -28,6 +39,7 @@ FIGURE_SUBJECT_LIMIT: Final = 14
 _HIDDEN = frozenset({"ReadVariableOp", "Identity", "NoOp", "_Arg", "_Retval", "VarHandleOp"}) | CONSTANTS
 
 
+@fact
 def op_rows(facts: Facts) -> OpRows:
     """Return one row per op, by falling self time; unseen ops last, by name."""
     in_graph, of_profile = _columns(facts), OpRows.of(_row_of_profile(facts, *seen) for seen in _in_no_graph(facts))
@@ -45,14 +57,16 @@ def _ranked(names: Sequence[str], times_ns: Sequence[int | None]) -> list[int]:
 
 def _columns(facts: Facts) -> dict[str, Sequence[Any]]:
     """Return the fields of the rows of the judged graph's ops, in its order: columns cost a fraction of rows."""
-    ops = list(facts.graph.ops())
+    ops = list(facts(judged_graph).ops())
     names = [op.name for op in ops]
-    executed, joined = facts.stage == "executed", facts.attribution
-    origins = [facts.origins.get(name, ()) for name in names] if executed else [()] * len(ops)
-    written = [_written(facts, op, origin) for op, origin in zip(ops, origins, strict=True)]
+    executed, joined = facts(judged_stage) == "executed", facts(attribution)
+    origin_of = facts(origins)
+    sources = [origin_of.get(name, ()) for name in names] if executed else [()] * len(ops)
+    written = [_written(facts, op, origin) for op, origin in zip(ops, sources, strict=True)]
     timings = [joined.timings.get(name) for name in names]
     devices = _timed(timings, "device")
     flops, nbytes = _work(facts, names)
+    trains, slack, shares = facts(is_training), facts(slack_ns), facts(roof_shares)
     return {
         "name": names,
         "op": [op.type for op in written],
@@ -61,22 +75,23 @@ def _columns(facts: Facts) -> dict[str, Sequence[Any]]:
         "executed_as": [_executed_as(facts, op) if executed else joined.op_types.get(op.name) for op in ops],
         "flops": flops,
         "bytes": nbytes,
-        "source": [op.source or facts.told(name).source or None for op, name in zip(written, names, strict=True)],
-        "phase": [_phase(name) if facts.training else None for name in names],
-        "origin": origins,
+        "source": [op.source or told_of(facts, name).source or None for op, name in zip(written, names, strict=True)],
+        "phase": [_phase(name) if trains else None for name in names],
+        "origin": sources,
         "timing": _timed(timings, "source"),
         "layer": _layers(facts, [op.scope for op in written]),
         "category": [family(_ran_as(facts, op)) for op in ops],
-        "slack_ns": [facts.slack_ns.get(name) for name in names],
+        "slack_ns": [slack.get(name) for name in names],
         "output": _outputs(ops),
-        "roof_share": [facts.roof_shares.get(name) for name in names],
+        "roof_share": [shares.get(name) for name in names],
         **{field: _timed(timings, field) for field in ("self_ns", "calls_per_step", "wall_share", "host_ns")},
     }
 
 
 def _written(facts: Facts, op: Op, origin: Sequence[str]) -> Op:
     """Return the op as written that ``op`` is of; the last one where it stands for several."""
-    return op_of(facts.traced, origin[-1]) if origin and facts.traced is not None else op
+    written = facts(traced_graph)
+    return op_of(written, origin[-1]) if origin and written is not None else op
 
 
 def _timed(timings: Sequence[OpTiming | None], field: str) -> list[Any]:
@@ -85,9 +100,10 @@ def _timed(timings: Sequence[OpTiming | None], field: str) -> list[Any]:
 
 def _work(facts: Facts, names: Sequence[str]) -> tuple[list[int | None], list[int | None]]:
     """Return operations and bytes of an execution of each op: what the profile tells, else what its shapes say."""
-    by_shapes = [costs.cost_of(facts.graph, name) for name in names]
+    graph = facts(judged_graph)
+    by_shapes = [costs.cost_of(graph, name) for name in names]
     flops, nbytes = [cost.flops for cost in by_shapes], [cost.bytes for cost in by_shapes]
-    told = facts.kernel_work
+    told = facts(kernel_work)
     for position, name in enumerate(names if told else ()):
         work = told.get(name, Work())
         flops[position] = work.flops if work.flops is not None else flops[position]
@@ -97,7 +113,8 @@ def _work(facts: Facts, names: Sequence[str]) -> tuple[list[int | None], list[in
 
 def _layers(facts: Facts, scopes: Sequence[str]) -> list[str | None]:
     """Return the layers that ops of these scopes belong to; ops of one scope are of one layer."""
-    graph = facts.traced if facts.traced is not None else facts.graph
+    written = facts(traced_graph)
+    graph = written if written is not None else facts(judged_graph)
     layers = {scope: flat.layer_of(f"{scope}/", graph) for scope in set(scopes)}
     return [layers[scope] for scope in scopes]
 
@@ -111,7 +128,7 @@ def _outputs(ops: Sequence[Op]) -> list[str | None]:
 
 def _ran_as(facts: Facts, op: Op) -> str:
     """Return the type of an op; of an instruction of XLA what its events say, since the graph has its opcode alone."""
-    seen = facts.attribution.op_types.get(op.name, "")
+    seen = facts(attribution).op_types.get(op.name, "")
     return seen if is_instruction(seen) else str(op.attrs.get(HLO_STANDS_FOR, op.type))
 
 
@@ -120,21 +137,22 @@ def _executed_as(facts: Facts, op: Op) -> str:
 
     An instruction of a processor has its opcode: what it was made of is another column.
     """
-    if HLO_MODULE in op.attrs and not is_instruction(facts.attribution.op_types.get(op.name, "")):
+    if HLO_MODULE in op.attrs and not is_instruction(facts(attribution).op_types.get(op.name, "")):
         return f"XLA {op.type}"
     return f"{op.type} (XLA)" if flat.is_compiled(op) else _ran_as(facts, op)
 
 
 def _in_no_graph(facts: Facts) -> Iterator[tuple[str, OpTiming]]:
     """Yield what was timed and is an op of no graph, where the executed one is not known: all of it without a graph."""
-    if facts.joined_loosely:
-        yield from ((name, timing) for name, timing in facts.attribution.timings.items() if name not in facts.graph)
+    graph = facts(judged_graph)
+    if facts(joined_loosely):
+        yield from ((name, timing) for name, timing in facts(attribution).timings.items() if name not in graph)
 
 
 def _row_of_profile(facts: Facts, name: str, timing: OpTiming) -> OpRow:
     """Return the row of an op of which only its name and its events are known."""
-    kind = facts.attribution.op_types.get(name, "")
-    work, told = facts.kernel_work.get(name, Work()), facts.told(name)
+    kind = facts(attribution).op_types.get(name, "")
+    work, told = facts(kernel_work).get(name, Work()), told_of(facts, name)
     return OpRow(
         name=name,
         op=kind,
@@ -152,7 +170,7 @@ def _row_of_profile(facts: Facts, name: str, timing: OpTiming) -> OpRow:
         category=family(kind),
         output=told.output or None,
         host_ns=timing.host_ns,
-        roof_share=facts.roof_shares.get(name),
+        roof_share=facts(roof_shares).get(name),
     )
 
 
@@ -163,9 +181,13 @@ def _phase(name: str) -> str:
     return "optimizer" if any(part in name.lower() for part in ("adam", "/sgd", "rmsprop", "optimizer")) else "forward"
 
 
-def figure(facts: Facts, nodes: Sequence[str], stage: Literal["executed", "traced"]) -> Figure | None:
-    """Return the ops around ``nodes`` in graph ``stage``; ``None`` when none of them is in it."""
-    graph = facts.graph if stage == facts.stage else facts.traced
+def figure_of(facts: Facts, nodes: Sequence[str], stage: Stage | None = None) -> Figure | None:
+    """Return the ops around ``nodes`` (two hops, capped) in graph ``stage``, for drawing; by default the judged one.
+
+    ``None`` when none of them is in it.
+    """
+    drawn: Stage = facts(judged_stage) if stage is None else stage
+    graph = facts(judged_graph) if drawn == facts(judged_stage) else facts(traced_graph)
     if graph is None:
         return None
     present = [name for name in nodes if name in graph]
@@ -174,8 +196,8 @@ def figure(facts: Facts, nodes: Sequence[str], stage: Literal["executed", "trace
         return None
     shown = _neighbourhood(graph, subjects)
     return Figure(
-        stage,
-        tuple(_figure_node(facts, graph, name, name in set(subjects), stage) for name in shown),
+        drawn,
+        tuple(_figure_node(facts, graph, name, name in set(subjects), drawn) for name in shown),
         tuple(_edges(graph, shown)),
         len(present) - len(subjects),
     )
@@ -225,7 +247,7 @@ def _edges(graph: Table, shown: Sequence[str]) -> list[tuple[str, str, str]]:
 
 def _figure_node(facts: Facts, graph: Table, name: str, subject: bool, stage: str) -> FigureNode:
     op = op_of(graph, name)
-    timing = facts.timing(name) if stage == facts.stage else None
+    timing = facts(timings).get(name) if stage == facts(judged_stage) else None
     return FigureNode(
         name,
         op.type,
@@ -234,6 +256,11 @@ def _figure_node(facts: Facts, graph: Table, name: str, subject: bool, stage: st
         op.device or None,
         str(op.outputs[0]) if op.outputs else None,
     )
+
+
+def figure_without(facts: Facts, figure: Figure, removed: Iterable[str]) -> Figure | None:
+    """Return ``figure`` without the ops ``removed``, what they read joined to what read them."""
+    return figure_after(figure, frozenset(removed), facts(frozen_ops))
 
 
 def figure_after(figure: Figure, removed: Collection[str], frozen: Collection[str]) -> Figure | None:

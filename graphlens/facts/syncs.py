@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from graphlens.facts.core import Facts, fact
+from graphlens.facts.device_facts import device_running, device_windows
 from graphlens.facts.device_time import Busy, Windows
-from graphlens.facts.transfers import Transfer
+from graphlens.facts.graphs import judged_graph
+from graphlens.facts.transfers import Transfer, transfers
 from graphlens.ir.devices import Copy
 from graphlens.ir.graph import op_of
 from graphlens.ir.run import CopyEvent, Profile
-
-if TYPE_CHECKING:
-    from graphlens.facts.asked import Facts
 
 # Kernels that were launched ahead follow each other faster: of the 663 gaps within a BERT step on a V100, 98 % are
 # shorter.  A gap of this length after a copy to the host means that nothing was waiting to run.
@@ -56,21 +56,23 @@ class Sync:
     idle_ns: int | None = None
 
 
-def syncs(facts: Facts, transfers: Sequence[Transfer]) -> tuple[Sync, ...]:
+@fact
+def syncs(facts: Facts) -> tuple[Sync, ...]:
     """Return the copies to the host that stop a device within the step, by falling idle time."""
     profile = facts.evidence.profile or Profile()
-    found = list(_found(facts, transfers, _idle_after(facts, profile)))
+    found = list(_found(facts, facts(transfers), _idle_after(facts, profile)))
     return tuple(sorted(found, key=lambda sync: (-(sync.idle_ns or 0), sync.copy.src)))
 
 
 def _found(facts: Facts, transfers: Sequence[Transfer], idle: Mapping[CopyEvent, int]) -> Iterator[Sync]:
+    windows = facts(device_windows)
     for copy, events, _ in transfers:
         if copy.kind != "device-to-host" or copy.calls_per_step == 0:
             continue
         decides = _decider(facts, copy)
         gaps = [idle[event] for event in events if event in idle]
         if gaps:
-            steps = facts.device_windows[events[0].device].steps
+            steps = windows[events[0].device].steps
             yield Sync(copy, decides, len(gaps) / steps, round(sum(gaps) / steps))
         elif decides:
             yield Sync(copy, decides)
@@ -78,7 +80,7 @@ def _found(facts: Facts, transfers: Sequence[Transfer], idle: Mapping[CopyEvent,
 
 def _decider(facts: Facts, copy: Copy) -> str:
     """Return the type of the op that reads the value, when it decides what runs next."""
-    graph = facts.graph
+    graph = facts(judged_graph)
     types = {placed.name: placed.op for placed in facts.evidence.placement.ops} if facts.evidence.placement else {}
     op_type = op_of(graph, copy.dst).type if copy.dst in graph else types.get(copy.dst, "")
     return op_type if op_type in DECIDERS else ""
@@ -90,7 +92,7 @@ def _idle_after(facts: Facts, profile: Profile) -> Mapping[CopyEvent, int]:
     Of several copies in one gap the last one counts; the gap after the last kernel of a step is the step's end.
     """
     # An instruction that waits for a copy was launched before: the host is not what the device waits for.
-    running, windows = facts.device_running, facts.device_windows
+    running, windows = facts(device_running), facts(device_windows)
     found: dict[CopyEvent, int] = {}
     for device, events in _downloads(profile).items():
         if device in windows and device in running:

@@ -6,15 +6,20 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from graphlens.errors import UsageError
+from graphlens.facts.attribution import timings
+from graphlens.facts.core import Facts, fact
 from graphlens.facts.crossing import UNKNOWN, Cause, Crossing, End, Kernels, Memory, cause_of, is_accelerator, shape_ops
+from graphlens.facts.device_facts import device_busy, device_windows
 from graphlens.facts.device_time import Busy
+from graphlens.facts.graphs import executed_graph, joined_loosely, judged_graph, origins, renamed, traced_graph
 from graphlens.facts.memcpy_causes import Known, cause_of_event, ends_of, memories_of, result_of
 from graphlens.facts.memcpys import join
 from graphlens.facts.names import Names
 from graphlens.facts.pairs import Pair, memory_of, pairs_of
+from graphlens.facts.paths import critical_path
 from graphlens.facts.placement.kernels import table_for, versions
 from graphlens.facts.placement.registry import GpuKernels
 from graphlens.ir.devices import Copy, short_device
@@ -22,10 +27,6 @@ from graphlens.ir.graph import Op, op_of
 from graphlens.ir.instructions import COPY_START
 from graphlens.ir.run import CopyEvent, Instruction, Profile, ProfiledDevice
 from graphlens.ir.table import NO_OPS, Table
-
-if TYPE_CHECKING:
-    from graphlens.facts.asked import Facts
-    from graphlens.ir.evidence import Evidence
 
 _HOST: Final = "CPU:0"  # the host's end of a copy of which only the device tells
 
@@ -41,6 +42,7 @@ class Transfer(NamedTuple):
     ops: tuple[str, ...] = ()
 
 
+@fact
 def transfers(facts: Facts) -> tuple[Transfer, ...]:
     """Return one entry per transfer, by falling bytes: those that ran, then those of a simulated placement.
 
@@ -57,19 +59,31 @@ def transfers(facts: Facts) -> tuple[Transfer, ...]:
     return (*sorted(found, key=_rank), *sorted(simulated, key=_rank))
 
 
+@fact
+def copies(facts: Facts) -> tuple[Copy, ...]:
+    """Tensors that cross devices, or the memories of one, and the copies of a simulated placement."""
+    return tuple(transfer.copy for transfer in facts(transfers))
+
+
+@fact
 def accelerators(facts: Facts) -> tuple[str, ...]:
     """Return the names of the accelerators that took part, or would in a simulated placement; none on a processor."""
     profile, placement = facts.evidence.profile or Profile(), facts.evidence.placement
     profiled = [device.name for device in profile.devices if is_accelerator(device.name)]
-    ran = {op.device for op in facts.executed.ops()} if facts.executed is not None else ()
+    executed = facts(executed_graph)
+    ran = {op.device for op in executed.ops()} if executed is not None else ()
     named = [short_device(device) for device in sorted(ran) if is_accelerator(device)]
     assumed = [placement.device] if placement else []
     return tuple(dict.fromkeys([*profiled, *named, *assumed]))
 
 
-def kernels(evidence: Evidence) -> Kernels | None:
-    """Return the kernels of the TensorFlow that ran, those of the newest table where its version is not known."""
-    version = str(evidence.environment.get("tensorflow") or versions()[-1])
+@fact
+def gpu_kernels(facts: Facts) -> Kernels | None:
+    """What TensorFlow's registry says of the kernels of a GPU; ``None``: not known.
+
+    It is that of the TensorFlow that ran, and the newest one where its version is not known.
+    """
+    version = str(facts.evidence.environment.get("tensorflow") or versions()[-1])
     try:
         return GpuKernels(table_for(version))
     except UsageError:
@@ -89,7 +103,8 @@ class _Run:
 
     @cached_property
     def graph(self) -> Table:
-        return self.facts.executed if self.facts.executed is not None else NO_OPS
+        ran = self.facts(executed_graph)
+        return ran if ran is not None else NO_OPS
 
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:
@@ -101,25 +116,27 @@ class _Run:
 
     @cached_property
     def on_path(self) -> frozenset[str] | None:
-        return frozenset(self.facts.critical_path.ops) if self.facts.critical_path else None
+        path = self.facts(critical_path)
+        return frozenset(path.ops) if path else None
 
     @cached_property
     def known(self) -> Known:
         launched = {event.node: event.op for event in self.profile.kernels_on_device if event.node}
         seen = {event.node: event.op for event in self.profile.ops}
-        graph = self.facts.graph
+        graph = self.facts(judged_graph)
         types = {**launched, **seen, **{name: op.type for name, op in graph.items()}}
-        shapes = self.shapes if self.facts.executed is not None else shape_ops(graph)
-        names = Names(graph, self.facts.joined_loosely, self.facts.renamed)
+        shapes = self.shapes if self.facts(executed_graph) is not None else shape_ops(graph)
+        names = Names(graph, self.facts(joined_loosely), self.facts(renamed))
         return Known(graph, names, types, shapes, self.requested, self.profile.instructions)
 
     def requested(self, name: str) -> str:
         """Return the device that the program asks for, for one of the traced ops that ``name`` stands for."""
-        if self.facts.traced is None:
+        written = self.facts(traced_graph)
+        if written is None:
             return ""
-        if self.facts.executed is None:
-            return op_of(self.facts.traced, name).device if name in self.facts.traced else ""
-        asked = (op_of(self.facts.traced, origin).device for origin in self.facts.origins.get(name, ()))
+        if self.facts(executed_graph) is None:
+            return op_of(written, name).device if name in written else ""
+        asked = (op_of(written, origin).device for origin in self.facts(origins).get(name, ()))
         return next(filter(None, asked), "")
 
 
@@ -129,7 +146,7 @@ class _Run:
 def _of_pair(run: _Run, pair: Pair, events: Sequence[CopyEvent]) -> Copy:
     """Return the copy of a pair, with the device's own time and size where it reported any."""
     cause = _cause(run, pair)
-    timing = run.facts.timing(pair.receive.name) or run.facts.timing(pair.send.name)
+    timing = run.facts(timings).get(pair.receive.name) or run.facts(timings).get(pair.send.name)
     copy = Copy(
         src=pair.src,
         dst=cause.at_fault if cause.at_fault and pair.is_read_by(cause.at_fault) else _reader(pair),
@@ -159,7 +176,7 @@ def _cause(run: _Run, pair: Pair) -> Cause:
     src = _end(run, pair.send, pair.src, pair.port)
     readers = [_end(run, pair.receive, name, port) for name, port in pair.readers]
     is_shape = pair.src in run.shapes
-    causes = [cause_of(Crossing(src, reader, pair.tensor, is_shape), run.facts.kernels) for reader in readers]
+    causes = [cause_of(Crossing(src, reader, pair.tensor, is_shape), run.facts(gpu_kernels)) for reader in readers]
     return max(causes, key=lambda cause: (cause.reason is not None, cause.detail is not None), default=UNKNOWN)
 
 
@@ -168,7 +185,8 @@ def _end(run: _Run, transfer: Op, name: str, port: int | None) -> End:
 
 
 def _wait_ns(facts: Facts, pair: Pair) -> int | None:
-    seen = [timing.self_ns for op in (pair.send, pair.receive) if (timing := facts.timing(op.name))]
+    times = facts(timings)
+    seen = [timing.self_ns for op in (pair.send, pair.receive) if (timing := times.get(op.name))]
     return sum(seen) if seen else None
 
 
@@ -188,7 +206,7 @@ def _alone(run: _Run, events: Sequence[CopyEvent]) -> Copy:
     """Return the copy of events that belong to no pair, with what they themselves name."""
     first = events[0]
     device = run.profile.devices[first.device]
-    cause = cause_of_event(first, device.name, run.known, run.facts.kernels)
+    cause = cause_of_event(first, device.name, run.known, run.facts(gpu_kernels))
     src, dst = ends_of(first)
     is_in_program = first.op == COPY_START
     if is_in_program and not dst:
@@ -222,7 +240,7 @@ def _place(host: str, device: ProfiledDevice, memory: Memory) -> str:
 
 def _as_reported(run: _Run, copy: Copy, events: Sequence[CopyEvent]) -> Copy:
     """Put the device's own numbers into ``copy``; per step where it is known what a step is."""
-    windows = run.facts.device_windows.get(events[0].device)
+    windows = run.facts(device_windows).get(events[0].device)
     inside = windows.inside(events) if windows else list(events)
     sizes = [event.nbytes for event in events]
     total = sum(size for size in sizes if size is not None) if None not in sizes else None
@@ -232,7 +250,7 @@ def _as_reported(run: _Run, copy: Copy, events: Sequence[CopyEvent]) -> Copy:
         ns=round(_duration_ns(inside) / windows.steps) if windows else None,
         calls_per_step=len(inside) / windows.steps if windows else None,
         stream=Counter(event.stream for event in events).most_common(1)[0][0],
-        overlap_share=_overlap(run.facts.device_busy.get(events[0].device), inside or events),
+        overlap_share=_overlap(run.facts(device_busy).get(events[0].device), inside or events),
         events=len(events),
         event_bytes=total,
     )

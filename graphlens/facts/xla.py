@@ -8,17 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from graphlens.facts.core import Facts, fact
 from graphlens.facts.cutting import single_op
-from graphlens.facts.dataflow import PASSES
+from graphlens.facts.dataflow import PASSES, dataflow
 from graphlens.facts.flat import is_compiled
+from graphlens.facts.graphs import traced_graph
 from graphlens.ir.fusion import COMPILE, Chain, FusionAnswer
 from graphlens.ir.graph import ARGUMENT, RETURN, Function, Graph, Op, ops_of
 from graphlens.ir.ops import CONSTANTS, VARIABLE_READS
-
-if TYPE_CHECKING:
-    from graphlens.facts.core import Facts
 
 TABLE_VERSION: Final = "2.21"
 _TABLE: Final = Path(__file__).parent.parent / "data" / f"xla-ops-tf{TABLE_VERSION}.json.gz"
@@ -108,16 +107,19 @@ def _in_function(library: Graph, function: Function, seen: set[str]) -> Iterator
             yield blocker
 
 
+@fact
 def blockers_of_step(facts: Facts) -> tuple[Blocker, ...]:
     """Return what would keep XLA from compiling the whole step: live ops of the graph as written."""
-    if facts.traced is None or facts.dataflow is None:
+    written, flow = facts(traced_graph), facts(dataflow)
+    if written is None or flow is None:
         return ()
-    found = {op.name: blocker_of(op) for op in ops_of(facts.traced) if not is_compiled(op) and not op.calls}
+    found = {op.name: blocker_of(op) for op in ops_of(written) if not is_compiled(op) and not op.calls}
     if not any(found.values()):
         return ()  # most graphs: to know which ops are alive takes longer than all the rest of this
-    return tuple(blocker for name, _ in facts.dataflow.live() if (blocker := found.get(name)) is not None)
+    return tuple(blocker for name, _ in flow.live() if (blocker := found.get(name)) is not None)
 
 
+@fact
 def is_compiled_already(facts: Facts) -> bool:
     """Whether XLA compiles the step, or a part of it that its author chose."""
     library = facts.evidence.traced
@@ -125,10 +127,11 @@ def is_compiled_already(facts: Facts) -> bool:
     return bool(facts.evidence.hlo) or any(is_compiled(op) for item in functions for op in ops_of(item.graph))
 
 
+@fact
 def working_ops(facts: Facts) -> int:
     """Return how many live ops of the graph as written compute something."""
-    dataflow = facts.dataflow
-    return 0 if dataflow is None else sum(dataflow.op(name).type not in _NO_WORK for name in dataflow.inputs)
+    flow = facts(dataflow)
+    return 0 if flow is None else sum(flow.op(name).type not in _NO_WORK for name in flow.inputs)
 
 
 def key_of(blocker: Blocker) -> str:
@@ -138,10 +141,11 @@ def key_of(blocker: Blocker) -> str:
 
 def trials(facts: Facts) -> tuple[Chain, ...]:
     """Return one op of each kind of blocker as a graph of its own, to be compiled alone."""
-    if facts.dataflow is None:
+    flow = facts(dataflow)
+    if flow is None:
         return ()
-    kinds = {key_of(blocker): blocker for blocker in blockers_of_step(facts)}
-    return tuple(single_op(facts.dataflow, blocker.name, key, COMPILE) for key, blocker in kinds.items())
+    kinds = {key_of(blocker): blocker for blocker in facts(blockers_of_step)}
+    return tuple(single_op(flow, blocker.name, key, COMPILE) for key, blocker in kinds.items())
 
 
 def confirmed(facts: Facts, blocker: Blocker) -> FusionAnswer | None:

@@ -8,9 +8,18 @@ from dataclasses import replace
 from graphlens import rules
 from graphlens._version import __version__
 from graphlens.facts.core import Facts
+from graphlens.facts.device_facts import device_rows, distribution
+from graphlens.facts.graphs import executed_graph, traced_graph
 from graphlens.facts.impossible import why_impossible
 from graphlens.facts.inlining import inline
+from graphlens.facts.ledger import ledger, step_time
+from graphlens.facts.memory import peak_memory
+from graphlens.facts.paths import critical_path
 from graphlens.facts.program_rows import program_rows
+from graphlens.facts.quality import quality
+from graphlens.facts.roofline import roofline
+from graphlens.facts.rows import op_rows
+from graphlens.facts.transfers import copies
 from graphlens.ir.analysis import CONTRADICTION, AnalysisError, Document, GraphSize
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Graph
@@ -33,22 +42,22 @@ def judge(evidence: Evidence, select: Sequence[str] = (), ignore: Sequence[str] 
     document = Document(
         target=evidence.target,
         environment=dict(evidence.environment),
-        quality=facts.quality,
+        quality=facts(quality),
         graphs=sizes,
         graphlens_version=__version__,
-        step=facts.step,
-        ledger=facts.ledger,
-        ops=facts.op_rows,
-        critical_path=facts.critical_path,
-        copies=facts.copies,
+        step=facts(step_time),
+        ledger=facts(ledger),
+        ops=facts(op_rows),
+        critical_path=facts(critical_path),
+        copies=facts(copies),
         findings=tuple(findings),
         rules=tuple(statuses),
         errors=facts.evidence.errors,
-        devices=facts.devices,
-        distribution=facts.distribution,
+        devices=facts(device_rows),
+        distribution=facts(distribution),
         placement=evidence.placement,
-        roofline=facts.roofline,
-        memory=facts.memory,
+        roofline=facts(roofline),
+        memory=facts(peak_memory),
         programs=program_rows(facts, sizes, _sizes_of_others(evidence)),
     )
     return Analysis(document, facts)
@@ -57,7 +66,7 @@ def judge(evidence: Evidence, select: Sequence[str] = (), ignore: Sequence[str] 
 def trusted(evidence: Evidence) -> Facts:
     """Return the facts of ``evidence``; of a measurement that cannot be, only what does not rest on it."""
     facts = Facts(evidence)
-    why = why_impossible(facts)
+    why = facts(why_impossible)
     if why is None:
         return facts
     error = AnalysisError(CONTRADICTION, why)
@@ -89,9 +98,13 @@ def _sizes(facts: Facts) -> dict[str, GraphSize]:
     evidence = facts.evidence
     optimized = inline(evidence.optimized) if evidence.optimized else None
     stages: list[tuple[str, Table | None, Sequence[Graph]]] = [
-        ("traced", facts.traced, [evidence.traced] if evidence.traced else []),
+        ("traced", facts(traced_graph), [evidence.traced] if evidence.traced else []),
         ("optimized", optimized, [evidence.optimized] if evidence.optimized else []),
-        ("executed", facts.executed, [*([evidence.executed] if evidence.executed else []), *evidence.hlo.values()]),
+        (
+            "executed",
+            facts(executed_graph),
+            [*([evidence.executed] if evidence.executed else []), *evidence.hlo.values()],
+        ),
     ]
     return {stage: _size(flat, parts) for stage, flat, parts in stages if flat is not None}
 

@@ -54,7 +54,7 @@ def explained(request: Request, gathered: Gathered, progress: Progress) -> Evide
     if _reason_not_to(request, gathered) is not None:
         return gathered.evidence
     assert gathered.directory is not None
-    chains = chains_to_probe(Facts(gathered.evidence))
+    chains = Facts(gathered.evidence)(chains_to_probe)
     if not chains:
         return gathered.evidence
     progress(f"asking Grappler about {len(chains)} chains of ops", 0, 0)

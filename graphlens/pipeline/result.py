@@ -13,7 +13,9 @@ import networkx as nx
 
 from graphlens.errors import UsageError
 from graphlens.facts import costs
+from graphlens.facts.attribution import timings
 from graphlens.facts.core import Facts
+from graphlens.facts.graphs import executed_by, executed_graph, judged_stage, layer_of_op, origins, traced_graph
 from graphlens.facts.inlining import inline
 from graphlens.ir.analysis import SEVERITIES, Document, Finding, Quality, StepTime
 from graphlens.ir.graph import Op
@@ -112,8 +114,8 @@ class Analysis:
             raise UsageError("an analysis read from JSON has no graphs; analyze the target or its capture again")
         evidence = self.facts.evidence
         graph = {
-            "traced": self.facts.traced,
-            "executed": self.facts.executed,
+            "traced": self.facts(traced_graph),
+            "executed": self.facts(executed_graph),
             "optimized": inline(evidence.optimized) if evidence.optimized else None,
         }[stage]
         if graph is None:
@@ -135,16 +137,16 @@ class _Annotator:
 
     def __init__(self, facts: Facts, stage: GraphStage, graph: Table, findings: tuple[Finding, ...]) -> None:
         self.facts = facts
-        self.judged = stage == facts.stage
+        self.judged = stage == facts(judged_stage)
         self.traced = stage == "traced"
         self.graph = graph
         self.codes: Mapping[str, list[str]] = _codes_by_op(findings, stage)
 
     def node(self, name: str, op: Op) -> dict[str, Any]:
         facts = self.facts
-        executed = facts.executed_by.get(name) if self.traced else name
-        alone = executed is not None and (not self.traced or len(facts.origins[executed]) == 1)
-        timing = facts.timing(executed) if executed and alone and facts.stage == "executed" else None
+        executed = facts(executed_by).get(name) if self.traced else name
+        alone = executed is not None and (not self.traced or len(facts(origins)[executed]) == 1)
+        timing = facts(timings).get(executed) if executed and alone and facts(judged_stage) == "executed" else None
         cost = costs.cost_of(self.graph, name)
         return {
             "op": op.type,
@@ -156,9 +158,9 @@ class _Annotator:
             "dtypes": [spec.dtype for spec in op.outputs] or None,
             "flops": cost.flops,
             "bytes": cost.bytes,
-            "origin": list(facts.origins.get(name, ())) if self.judged and not self.traced else [name],
+            "origin": list(facts(origins).get(name, ())) if self.judged and not self.traced else [name],
             "executed_as": executed if self.traced else None,
-            "layer": facts.layer(name) if self.judged else None,
+            "layer": layer_of_op(facts, name) if self.judged else None,
             "source": op.source,
             "findings": sorted(self.codes.get(name, ())),
         }

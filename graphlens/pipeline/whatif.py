@@ -15,6 +15,7 @@ from graphlens.errors import ExecutionError, UsageError
 from graphlens.facts import placement
 from graphlens.facts.core import Facts
 from graphlens.facts.flat import with_shapes
+from graphlens.facts.graphs import traced_graph
 from graphlens.facts.placement import changes, limits, pinning, prediction
 from graphlens.facts.placement.gpus import Gpu, gpu_named
 from graphlens.facts.placement.prediction import Simulated
@@ -57,7 +58,7 @@ def with_placement(request: Request, gathered: Gathered, evidence: Evidence, pro
     kernels = placement.table_for(_version(evidence))
     progress(f"placing the ops on a {gpu.name}", 0, 0)
     dumped = gathered.part(BEFORE_PLACER)
-    whatif = _WhatIf(evidence, Facts(evidence).traced, evidence.inputs, gpu, kernels, None, progress)
+    whatif = _WhatIf(evidence, Facts(evidence)(traced_graph), evidence.inputs, gpu, kernels, None, progress)
     if dumped is None:
         return whatif.of_traced()
     lowered = build_graph(parse_graph_def(dumped, BEFORE_PLACER))

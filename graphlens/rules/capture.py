@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from statistics import median
 from typing import Final
 
+from graphlens.facts.attribution import attribution
 from graphlens.facts.core import Facts
+from graphlens.facts.graphs import joined_loosely, judged_graph
+from graphlens.facts.ledger import ledger, step_time, step_times_ns
+from graphlens.facts.quality import quality
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.run import stat_of
 from graphlens.rules.needs import EXECUTED, PROFILE, TIMING
@@ -77,15 +81,16 @@ def unattributed_time(facts: Facts) -> Iterator[Finding]:
 
     The ledger: intervals of op events, asynchronous waits, executor runs and function runs of the profiled steps.
     """
-    row = next((row for row in facts.ledger if row.kind == "unattributed"), None)
-    if row is None or facts.step is None or row.ns < UNATTRIBUTED_SHARE * facts.step.median_ns:
+    row = next((row for row in facts(ledger) if row.kind == "unattributed"), None)
+    step = facts(step_time)
+    if row is None or step is None or row.ns < UNATTRIBUTED_SHARE * step.median_ns:
         return
-    share = row.ns / facts.step.median_ns
+    share = row.ns / step.median_ns
     yield found(
         title=f"{format_share(share)} of the step is not attributed to anything",
         nodes=(),
-        evidence={"unattributed_ns": row.ns, "step_ns": facts.step.median_ns, "share": share},
-        reason=_NOTHING_SHOWN if facts.joined_loosely else _NOTHING_ON_ANY_THREAD,
+        evidence={"unattributed_ns": row.ns, "step_ns": step.median_ns, "share": share},
+        reason=_NOTHING_SHOWN if facts(joined_loosely) else _NOTHING_ON_ANY_THREAD,
         fix=Fix("Record again on an idle machine, or with fewer threads than free cores", "manual"),
     )
 
@@ -130,11 +135,12 @@ def unstable_timing(facts: Facts) -> Iterator[Finding]:
 
     The wall times of the steps without the profiler, or with it where there are no others.
     """
-    measured = [(stat_of(times_ns), host) for host, times_ns in facts.step_times_ns.items()]
+    by_host = facts(step_times_ns)
+    measured = [(stat_of(times_ns), host) for host, times_ns in by_host.items()]
     worst, host = max(((stat, host) for stat, host in measured if stat), key=lambda item: item[0].spread)
     if worst.n < FEWEST_STEPS or worst.spread <= UNSTABLE_SPREAD:
         return
-    times_ns = facts.step_times_ns[host]
+    times_ns = by_host[host]
     half = len(times_ns) // 2
     where = f" on {host}" if len(measured) > 1 else ""
     yield found(
@@ -192,13 +198,14 @@ def unmatched_profile(facts: Facts) -> Iterator[Finding]:
 
     Names of the op events against names of the executed graph, and the origins of its ops in the traced graph.
     """
-    rate = facts.quality.join_rate
+    rate = facts(quality).join_rate
     if rate is None or rate >= JOIN_RATE:
         return
-    rest = facts.attribution.unjoined
+    rest = facts(attribution).unjoined
+    graph = facts(judged_graph)
     yield found(
         title=f"{format_share(1 - rate)} of the measured op time belongs to no op of the graph",
-        nodes=[item.name for item in rest if item.name in facts.graph],
+        nodes=[item.name for item in rest if item.name in graph],
         evidence={
             "join_rate": rate,
             "unjoined_ns": {f"{item.name} ({item.op})": item.ns for item in rest[:UNJOINED_NAMES_LISTED]},

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from graphlens.facts.core import Facts
+from graphlens.facts.graphs import constant_ops, frozen_ops, judged_graph, layer_of_op
 from graphlens.facts.patterns import exclusive_inputs
+from graphlens.facts.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.ir.graph import TensorSpec, data_consumers, data_inputs, input_specs
 from graphlens.ir.ops import CONSTANTS, CONTROL_FLOW, UNTRACED, VARIABLE_READS, is_convolution, is_matmul, runtime_type
@@ -72,14 +74,15 @@ def float64_op(facts: Facts) -> Iterator[Finding]:
 
     The type attribute and the output types of the judged graph's ops. The saving is modelled as half of their time.
     """
-    types = {name: dtype for name in facts.graph if (dtype := _float_type(facts, name))}
+    graph = facts(judged_graph)
+    types = {name: dtype for name in graph if (dtype := _float_type(facts, name))}
     doubles = [name for name, dtype in types.items() if dtype == "float64"]
     if not doubles:
         return
     floats = len(types)
     whole = len(doubles) >= WHOLE_MODEL_SHARE * floats
     entries = _entries(facts, doubles)
-    heavy = any(is_convolution(facts.op(name).type) or is_matmul(facts.op(name).type) for name in doubles)
+    heavy = any(is_convolution(graph.op(name).type) or is_matmul(graph.op(name).type) for name in doubles)
     where = "The model computes" if whole else f"{counted(len(doubles), 'op')} of {floats} compute"
     yield found(
         title=f"{where} in double precision"
@@ -89,11 +92,11 @@ def float64_op(facts: Facts) -> Iterator[Finding]:
         evidence={
             "float64_ops": len(doubles),
             "float_ops": floats,
-            "op_types": dict(Counter(facts.op(name).type for name in doubles).most_common(OPS_LISTED)),
+            "op_types": dict(Counter(graph.op(name).type for name in doubles).most_common(OPS_LISTED)),
             "enters_at": entries[:OPS_LISTED],
         },
         reason=with_stage(facts, _float64_reason(facts, whole, entries)),
-        saving=_part(facts.saving(doubles), FLOAT64_TIME_SAVED),
+        saving=_part(saving_without(facts, doubles), FLOAT64_TIME_SAVED),
         fix=Fix(
             "Convert the inputs that bring float64 in to float32",
             "tolerance",
@@ -106,10 +109,11 @@ def float64_op(facts: Facts) -> Iterator[Finding]:
 
 def _float_type(facts: Facts, name: str) -> str | None:
     """Return the floating type in which an op computes; ``None`` for other types, small tensors and plain moves."""
-    op = facts.op(name)
+    graph = facts(judged_graph)
+    op = graph.op(name)
     if op.type in _NO_ARITHMETIC or op.attrs.get("T", "float64") not in _FLOATS:
         return None
-    specs = [*op.outputs, *(spec for spec in input_specs(facts.graph, name) if spec)]
+    specs = [*op.outputs, *(spec for spec in input_specs(graph, name) if spec)]
     dtype = op.attrs.get("T") or next((spec.dtype for spec in specs if spec.dtype in _FLOATS), None)
     if dtype not in _FLOATS or (specs and all(_is_small(spec) for spec in specs)):
         return None
@@ -123,14 +127,16 @@ def _is_small(spec: TensorSpec) -> bool:
 def _entries(facts: Facts, doubles: Sequence[str]) -> list[str]:
     """Return the ops from which the doubles come: casts, arguments, constants and variables."""
     inside = set(doubles)
-    sources = dict.fromkeys(src for name in doubles for src in data_inputs(facts.graph, name) if src not in inside)
+    graph = facts(judged_graph)
+    sources = dict.fromkeys(src for name in doubles for src in data_inputs(graph, name) if src not in inside)
     return [
-        src for src in sources if any(spec.dtype == "float64" and not _is_small(spec) for spec in facts.op(src).outputs)
+        src for src in sources if any(spec.dtype == "float64" and not _is_small(spec) for spec in graph.op(src).outputs)
     ]
 
 
 def _float64_reason(facts: Facts, whole: bool, entries: Sequence[str]) -> str:
-    kinds = Counter(facts.op(name).type for name in entries)
+    graph = facts(judged_graph)
+    kinds = Counter(graph.op(name).type for name in entries)
     origin = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(3)) or "its own ops"
     if whole:
         return f"nearly all floating-point ops are float64; the type comes from {origin}"
@@ -200,28 +206,30 @@ def training_op_in_inference(facts: Facts) -> Iterator[Finding]:
 
     Op types and data flow of the judged graph. Not run on graphs that train.
     """
-    dropouts = [path for name in facts.graph if (path := _dropout(facts, name))]
+    graph = facts(judged_graph)
+    dropouts = [path for name in graph if (path := _dropout(facts, name))]
     if dropouts:
         yield _dropout_finding(facts, dropouts)
-    norms = [name for name in facts.graph if _uses_batch_statistics(facts, name)]
+    norms = [name for name in graph if _uses_batch_statistics(facts, name)]
     if norms:
         yield _norm_finding(facts, norms)
 
 
 def _dropout(facts: Facts, name: str) -> tuple[str, ...] | None:
     """Return the ops from uniform random numbers over a comparison to a masked product or selection, if that is one."""
-    if not _UNIFORM.match(facts.op(name).type):
+    graph = facts(judged_graph)
+    if not _UNIFORM.match(graph.op(name).type):
         return None
     path, compared, current = [name], False, name
     for _ in range(_MASK_HOPS):
-        consumers = data_consumers(facts.graph, current)
+        consumers = data_consumers(graph, current)
         if len(consumers) != 1:
             return None
         current = consumers[0]
         path.append(current)
-        op_type = facts.op(current).type
+        op_type = graph.op(current).type
         if op_type in ("Select", "SelectV2") or (op_type == "Mul" and _meets_data(facts, current, path)):
-            return tuple(path) if compared or "Floor" in {facts.op(step).type for step in path} else None
+            return tuple(path) if compared or "Floor" in {graph.op(step).type for step in path} else None
         if op_type in _COMPARISONS:
             if _meets_data(facts, current, path):
                 return None  # a probability that is data: sampling, not dropout
@@ -233,47 +241,53 @@ def _dropout(facts: Facts, name: str) -> tuple[str, ...] | None:
 
 def _meets_data(facts: Facts, joined: str, path: Sequence[str]) -> bool:
     """Tell whether an op joins the random numbers with a computed tensor, rather than with a fixed one."""
-    return any(src not in path and src not in facts.frozen_ops for src in data_inputs(facts.graph, joined))
+    frozen = facts(frozen_ops)
+    return any(src not in path and src not in frozen for src in data_inputs(facts(judged_graph), joined))
 
 
 def _dropout_finding(facts: Facts, dropouts: Sequence[tuple[str, ...]]) -> Finding:
     ops = list(dict.fromkeys(name for path in dropouts for name in path))
-    gone = [*ops, *exclusive_inputs(facts.graph, [path[0] for path in dropouts])]
+    gone = [*ops, *exclusive_inputs(facts(judged_graph), [path[0] for path in dropouts])]
     return found(
         title=f"{counted(len(dropouts), 'dropout')} in a graph that does not train",
         nodes=ops,
         evidence={
-            "layers": sorted({layer for path in dropouts if (layer := facts.layer(path[-1]))}),
+            "layers": sorted({layer for path in dropouts if (layer := layer_of_op(facts, path[-1]))}),
             "ops": len(gone),
         },
         reason=with_stage(facts, "the function was traced with training=True, so a random mask is drawn in every step"),
-        saving=facts.saving(gone),
+        saving=saving_without(facts, gone),
         fix=_without_training([path[-1] for path in dropouts], "remove-dropout"),
         floor="medium",
     )
 
 
 def _uses_batch_statistics(facts: Facts, name: str) -> bool:
-    op = facts.op(name)
+    graph = facts(judged_graph)
+    op = graph.op(name)
     if not _BATCH_NORM.match(runtime_type(op.type)) or op.attrs.get("is_training", True) is not True:
         return False
-    inputs = data_inputs(facts.graph, name)
+    inputs = data_inputs(graph, name)
     return len(inputs) >= 3 and not _normalizes_rows(facts, inputs)
 
 
 def _normalizes_rows(facts: Facts, inputs: Sequence[str]) -> bool:
     """Tell whether this is layer or instance normalization: a reshaped input, scale and offset left at 1 and 0."""
-    scale_is_fixed = all(src in facts.constant_ops or facts.op(src).type == "Fill" for src in inputs[1:3])
-    return scale_is_fixed and runtime_type(facts.op(inputs[0]).type) in ("Reshape", "Transpose", "ExpandDims")
+    constant, graph = facts(constant_ops), facts(judged_graph)
+    scale_is_fixed = all(src in constant or graph.op(src).type == "Fill" for src in inputs[1:3])
+    return scale_is_fixed and runtime_type(graph.op(inputs[0]).type) in ("Reshape", "Transpose", "ExpandDims")
 
 
 def _norm_finding(facts: Facts, norms: Sequence[str]) -> Finding:
-    saving = facts.saving(norms)
+    saving = saving_without(facts, norms)
     share = f" ({format_share(saving.share)} of the step)" if saving.share is not None else ""
     return found(
         title=f"{counted(len(norms), 'batch normalization')} with batch statistics in a graph that does not train",
         nodes=norms,
-        evidence={"layers": sorted({layer for name in norms if (layer := facts.layer(name))}), "ops": len(norms)},
+        evidence={
+            "layers": sorted({layer for name in norms if (layer := layer_of_op(facts, name))}),
+            "ops": len(norms),
+        },
         reason=with_stage(
             facts,
             "the function was traced with training=True, so mean and variance are computed from each batch; "

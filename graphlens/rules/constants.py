@@ -6,9 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from graphlens.facts.attribution import attribution, timings
 from graphlens.facts.core import Facts
-from graphlens.facts.invariants import by_loop
-from graphlens.facts.patterns import computed_frozen_groups
+from graphlens.facts.graphs import constant_ops, is_training, judged_graph, judged_stage, layer_of_op
+from graphlens.facts.invariants import invariants_by_loop
+from graphlens.facts.patterns import affine_chains, computed_frozen_groups
+from graphlens.facts.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.graph import data_consumers, data_inputs
 from graphlens.ir.ops import UNTRACED
@@ -68,39 +71,42 @@ def unfolded_constant(facts: Facts) -> Iterator[Finding]:
     Data dependencies of the judged graph. What belongs to a batch normalization that can be folded as a whole is
     counted by `unfolded-batch-norm` and not here, and what a loop computes anew by `loop-invariant-op`.
     """
-    claimed = {name for chain in facts.affine_chains for name in chain.folded} if not facts.training else set()
-    claimed |= {name for invariant in by_loop(facts).values() for name in invariant}
+    claimed = {name for chain in facts(affine_chains) for name in chain.folded} if not facts(is_training) else set()
+    claimed |= {name for invariant in facts(invariants_by_loop).values() for name in invariant}
     alike: dict[tuple[bool, tuple[str, ...]], list[tuple[str, ...]]] = defaultdict(list)
+    graph = facts(judged_graph)
     for group in computed_frozen_groups(facts, claimed):
-        constant = all(name in facts.constant_ops for name in group)
+        constant = all(name in facts(constant_ops) for name in group)
         if _costs_something(facts, group, constant) and not _grows(facts, group):
-            types = tuple(sorted(facts.op(name).type for name in group))
+            types = tuple(sorted(graph.op(name).type for name in group))
             alike[constant, types].append(group)
     for (constant, _), groups in alike.items():
         yield _constant_finding(facts, groups, constant)
 
 
 def _costs_something(facts: Facts, group: Sequence[str], constant: bool) -> bool:
-    if all(facts.op(name).type in UNTRACED for name in group):
+    graph = facts(judged_graph)
+    if all(graph.op(name).type in UNTRACED for name in group):
         return False
-    if facts.stage == "traced":
+    if facts(judged_stage) == "traced":
         return not constant  # Grappler computes what depends on constants alone when the model is loaded
-    return not facts.attribution.timings or any(facts.timing(name) for name in group)
+    times = facts(timings)
+    return not facts(attribution).timings or any(times.get(name) for name in group)
 
 
 def _grows(facts: Facts, group: Sequence[str]) -> bool:
     inside = set(group)
-    graph = facts.graph
+    graph = facts(judged_graph)
     results = [name for name in group if any(dst not in inside for dst in data_consumers(graph, name))]
     sources = {src for name in group for src in data_inputs(graph, name) if src not in inside}
-    made = known_sum([spec.nbytes for name in results for spec in facts.op(name).outputs]) or 0
-    read = known_sum([spec.nbytes for name in sources for spec in facts.op(name).outputs[:1]]) or 0
+    made = known_sum([spec.nbytes for name in results for spec in graph.op(name).outputs]) or 0
+    read = known_sum([spec.nbytes for name in sources for spec in graph.op(name).outputs[:1]]) or 0
     return made > LARGEST_GROWN_RESULT_BYTES and made > read
 
 
 def _constant_finding(facts: Facts, groups: Sequence[tuple[str, ...]], constant: bool) -> Finding:
     ops = [name for group in groups for name in group]
-    where = facts.layer(ops[-1])
+    where = layer_of_op(facts, ops[-1])
     times = f", {len(groups)} times" if len(groups) > 1 else ""
     cause = (
         "it depends on constants alone, but Grappler did not fold it: the op is not among those it folds, or a "
@@ -119,7 +125,7 @@ def _constant_finding(facts: Facts, groups: Sequence[tuple[str, ...]], constant:
             "from_constants_only": constant,
         },
         reason=with_stage(facts, cause),
-        saving=facts.saving(ops),
+        saving=saving_without(facts, ops),
         removes=ops,
         fix=Fix(
             "Store the result instead of its inputs" if constant else "Freeze the variables, so that Grappler folds it",
@@ -130,7 +136,8 @@ def _constant_finding(facts: Facts, groups: Sequence[tuple[str, ...]], constant:
 
 
 def _types_in_words(facts: Facts, group: Sequence[str]) -> str:
-    types = [facts.op(name).type for name in group]
+    graph = facts(judged_graph)
+    types = [graph.op(name).type for name in group]
     shown = list(dict.fromkeys(types))[:3]
     rest = len(types) - len(shown)
     return " and ".join(shown) + (f" and {format_count(rest)} more ops" if rest > 0 else "")

@@ -8,8 +8,12 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from graphlens.facts.core import Facts
+from graphlens.facts.device_facts import device_busy, device_windows
 from graphlens.facts.device_time import Busy, only_copying_ns
-from graphlens.facts.transfers import Transfer
+from graphlens.facts.graphs import judged_graph, layer_of_op
+from graphlens.facts.ledger import step_time
+from graphlens.facts.savings import saving_without
+from graphlens.facts.transfers import Transfer, transfers
 from graphlens.ir.analysis import Saving
 from graphlens.ir.devices import Copy, short_device
 from graphlens.ir.run import CopyEvent
@@ -25,7 +29,7 @@ def over_the_bus(facts: Facts) -> list[Transfer]:
     """Return the transfers between host and device memory within the step."""
     return [
         transfer
-        for transfer in facts.transfers
+        for transfer in facts(transfers)
         if transfer.copy.kind in ("host-to-device", "device-to-host") and transfer.copy.calls_per_step != 0
     ]
 
@@ -54,7 +58,7 @@ def layers_of(facts: Facts, copies: Iterable[Copy]) -> str:
 def _layer(facts: Facts, copy: Copy) -> str:
     """Return the layer of an op, the scope of its name for one of which no graph knows."""
     name = copy.at_fault or copy.dst or copy.src
-    return (facts.layer(name) if name in facts.graph else name.rpartition("/")[0]) or ""
+    return (layer_of_op(facts, name) if name in facts(judged_graph) else name.rpartition("/")[0]) or ""
 
 
 def bytes_per_step(copies: Iterable[Copy]) -> int | None:
@@ -132,7 +136,8 @@ def nodes_of(facts: Facts, transfers: Iterable[Transfer]) -> list[str]:
     transfers = list(transfers)
     at_fault = [transfer.copy.at_fault for transfer in transfers]
     ends = [name for transfer in transfers for name in (transfer.copy.src, *transfer.ops, transfer.copy.dst)]
-    return [name for name in dict.fromkeys([*at_fault, *ends]) if name and name in facts.graph]
+    graph = facts(judged_graph)
+    return [name for name in dict.fromkeys([*at_fault, *ends]) if name and name in graph]
 
 
 def saving_of(facts: Facts, transfers: Sequence[Transfer]) -> Saving:
@@ -147,12 +152,13 @@ def saving_of(facts: Facts, transfers: Sequence[Transfer]) -> Saving:
         return Saving() if ns is None else Saving(ns, None, "modelled")
     events = [event for transfer in transfers for event in transfer.events]
     if not events:
-        return facts.saving(name for transfer in transfers for name in transfer.ops)
+        return saving_without(facts, (name for transfer in transfers for name in transfer.ops))
     exposed_ns = max(exposed_by_device_ns(facts, events).values(), default=None)
-    if facts.step is None or exposed_ns is None:
+    step = facts(step_time)
+    if step is None or exposed_ns is None:
         return Saving()
-    share = min(1.0, exposed_ns / (facts.step.profiled_median_ns or facts.step.median_ns))
-    return Saving(round(share * facts.step.median_ns), share, "modelled")
+    share = min(1.0, exposed_ns / (step.profiled_median_ns or step.median_ns))
+    return Saving(round(share * step.median_ns), share, "modelled")
 
 
 def exposed_by_device_ns(facts: Facts, events: Iterable[CopyEvent]) -> Mapping[int, int]:
@@ -160,8 +166,9 @@ def exposed_by_device_ns(facts: Facts, events: Iterable[CopyEvent]) -> Mapping[i
     by_device: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for event in events:
         by_device[event.device].append((event.start_ns, event.end_ns))
+    windows, busy = facts(device_windows), facts(device_busy)
     return {
-        device: only_copying_ns(facts.device_busy.get(device, Busy(())), copies, facts.device_windows[device].spans)
+        device: only_copying_ns(busy.get(device, Busy(())), copies, windows[device].spans)
         for device, copies in by_device.items()
-        if device in facts.device_windows
+        if device in windows
     }

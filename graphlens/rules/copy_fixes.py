@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from graphlens.facts.core import Facts
+from graphlens.facts.graphs import origins
 from graphlens.ir.analysis import Fix
 from graphlens.ir.devices import Copy, CopyCount, CopyReason, Counterfactual
 from graphlens.rules.phrases import counted
@@ -58,7 +59,8 @@ def _edits(facts: Facts, copies: Sequence[Copy]) -> tuple[Mapping[str, Any], ...
     """Drop the explicit devices: only a run on this machine's own devices can be tried again without them."""
     if copies[0].reason != "explicit device" or copies[0].origin == "modelled" or facts.evidence.profile_path:
         return ()
-    written = [name for copy in copies for name in facts.origins.get(copy.at_fault or "", ())]
+    sources = facts(origins)
+    written = [name for copy in copies for name in sources.get(copy.at_fault or "", ())]
     return ({"edit": "place-ops", "ops": list(dict.fromkeys(written)), "device": ""},) if written else ()
 
 

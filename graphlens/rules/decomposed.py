@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from graphlens.facts.core import Facts
+from graphlens.facts.fusion import unfused
 from graphlens.ir.analysis import Finding
 from graphlens.rules.needs import GRAPH, INFERENCE
 from graphlens.rules.registry import rule
@@ -131,7 +132,7 @@ def decomposed_activation(facts: Facts) -> Iterator[Finding]:
 
     Regions of the graph as written that depend on one tensor, recognized by their op types, against the ops that ran.
     """
-    for name in dict.fromkeys(item.candidate.name for item in facts.unfused if item.candidate.kind == "activation"):
+    for name in dict.fromkeys(item.candidate.name for item in facts(unfused) if item.candidate.kind == "activation"):
         wording = _SOFTMAX if name == "softmax" else Wording("activation", "its parts", compiles=True)
         yield from findings_about(facts, "activation", wording, name)
 

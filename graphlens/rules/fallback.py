@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from graphlens.facts.attribution import timings
 from graphlens.facts.core import Facts
+from graphlens.facts.graphs import judged_graph
+from graphlens.facts.ledger import step_time
+from graphlens.facts.savings import saving_without
 from graphlens.facts.transfers import Transfer
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.ir.ops import runtime_type
@@ -111,8 +115,9 @@ def _finding(facts: Facts, group: Sequence[Transfer]) -> Finding:
 def _type(facts: Facts, item: Transfer) -> str:
     """Return the type of the op at fault: of a placement that is only simulated, as the placement says it."""
     name = item.copy.at_fault or ""
-    if name in facts.graph:
-        return runtime_type(facts.op(name).type)
+    graph = facts(judged_graph)
+    if name in graph:
+        return runtime_type(graph.op(name).type)
     return _simulated_types(facts).get(name, name or "an op")
 
 
@@ -122,15 +127,18 @@ def _simulated_types(facts: Facts) -> Mapping[str, str]:
 
 
 def _host_ns(facts: Facts, ops: Sequence[str]) -> int | None:
-    seen = [timing.self_ns for name in ops if (timing := facts.timing(name))]
+    times = facts(timings)
+    seen = [timing.self_ns for name in ops if (timing := times.get(name))]
     return sum(seen) if seen else None
 
 
 def _saving(facts: Facts, ops: Sequence[str], group: Sequence[Transfer]) -> Saving:
     """Bound the saving by the host's own time for the ops and the copies around them."""
     copied = saving_of(facts, group)
-    if copied.share is None or facts.step is None:
+    step = facts(step_time)
+    if copied.share is None or step is None:
         return copied
-    on_host = facts.saving(name for name in ops if name in facts.graph)
+    graph = facts(judged_graph)
+    on_host = saving_without(facts, (name for name in ops if name in graph))
     share = min(1.0, copied.share + (on_host.share or 0.0))
-    return Saving(round(share * facts.step.median_ns), share, "bound")
+    return Saving(round(share * step.median_ns), share, "bound")

@@ -7,8 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from graphlens.facts.attribution import timings
 from graphlens.facts.core import Facts
-from graphlens.facts.patterns import AffineChain, is_normalization
+from graphlens.facts.graphs import judged_graph, judged_stage, layer_of_op, origins
+from graphlens.facts.patterns import AffineChain, affine_chains, is_normalization
+from graphlens.facts.rows import figure_of, figure_without
+from graphlens.facts.savings import saving_without
 from graphlens.ir.analysis import Figure, Finding, Fix
 from graphlens.ir.graph import op_of
 from graphlens.ir.ops import runtime_type
@@ -79,22 +83,24 @@ def unfolded_batch_norm(facts: Facts) -> Iterator[Finding]:
     was executed, without the chains that Grappler is known to fold. The saving is the time of the ops that vanish, and
     of the activations that the kernel then takes in.
     """
-    chains = [chain for chain in facts.affine_chains if facts.stage == "executed" or not _grappler_folds(facts, chain)]
+    stage = facts(judged_stage)
+    chains = [chain for chain in facts(affine_chains) if stage == "executed" or not _grappler_folds(facts, chain)]
     if not chains:
         return
     chains.sort(key=lambda chain: -_cost_ns(facts, chain))
     gone = list(dict.fromkeys(name for chain in chains for name in chain.folded))
     unneeded = [*gone, *(chain.activation for chain in chains if chain.activation is not None)]
+    graph = facts(judged_graph)
     yield found(
         title=_title(facts, chains, len(gone)),
         nodes=dict.fromkeys(name for chain in chains for name in (chain.base, *chain.folded)),
         evidence={
             "layers": [_layer(facts, chain) for chain in chains],
             "ops_that_vanish": len(gone),
-            "op_types": dict(Counter(facts.op(name).type for name in gone).most_common()),
+            "op_types": dict(Counter(graph.op(name).type for name in gone).most_common()),
         },
         reason=_reason(facts, chains),
-        saving=facts.saving(unneeded),
+        saving=saving_without(facts, unneeded),
         removes=gone,
         figures=_figures(facts, chains[0], len(gone) + len(chains)),
         fix=Fix(
@@ -110,18 +116,20 @@ def _grappler_folds(facts: Facts, chain: AffineChain) -> bool:
     """Tell whether Grappler would repair a chain of the graph as written (its behaviour in TensorFlow 2.21 on CPU)."""
     if not _is_plain_convolution(facts, chain):
         return False
-    if any("FusedBatchNorm" in facts.op(step).type for step in chain.steps):
+    graph = facts(judged_graph)
+    if any("FusedBatchNorm" in graph.op(step).type for step in chain.steps):
         return chain.steps[0] == chain.scale
     return chain.is_constant
 
 
 def _is_plain_convolution(facts: Facts, chain: AffineChain) -> bool:
-    return runtime_type(facts.op(chain.base).type) in ("Conv2D", "_FusedConv2D", "Conv3D", "_FusedConv3D")
+    return runtime_type(facts(judged_graph).op(chain.base).type) in ("Conv2D", "_FusedConv2D", "Conv3D", "_FusedConv3D")
 
 
 def _cost_ns(facts: Facts, chain: AffineChain) -> int:
-    timings = (facts.timing(name) for name in chain.folded)
-    return sum(timing.self_ns for timing in timings if timing)
+    times = facts(timings)
+    seen = (times.get(name) for name in chain.folded)
+    return sum(timing.self_ns for timing in seen if timing)
 
 
 def _title(facts: Facts, chains: Sequence[AffineChain], ops: int) -> str:
@@ -135,19 +143,20 @@ def _title(facts: Facts, chains: Sequence[AffineChain], ops: int) -> str:
 
 def _figures(facts: Facts, chain: AffineChain, ops: int) -> tuple[Figure | None, Figure | None]:
     """Return one layer before and after: drawn alone, since layers without an activation between them hang together."""
-    before = facts.figure((chain.base, *chain.folded))
+    before = figure_of(facts, (chain.base, *chain.folded))
     if before is None:
         return None, None
     taken_in = () if chain.activation is None else (chain.activation,)
-    after = facts.figure_after(before, (*chain.folded, *taken_in))
+    after = figure_without(facts, before, (*chain.folded, *taken_in))
     drawn = sum(node.role == "subject" for node in before.nodes)
     return replace(before, omitted=ops - drawn), after and _with_bias(facts, after, chain)
 
 
 def _with_bias(facts: Facts, figure: Figure, chain: AffineChain) -> Figure:
     """Let the layer say what its kernel does after the fix."""
-    activation = () if chain.activation is None else (runtime_type(facts.op(chain.activation).type),)
-    folded = " + ".join((runtime_type(facts.op(chain.base).type), "BiasAdd", *activation))
+    graph = facts(judged_graph)
+    activation = () if chain.activation is None else (runtime_type(graph.op(chain.activation).type),)
+    folded = " + ".join((runtime_type(graph.op(chain.base).type), "BiasAdd", *activation))
     return replace(
         figure, nodes=tuple(replace(node, op=folded) if node.name == chain.base else node for node in figure.nodes)
     )
@@ -155,9 +164,9 @@ def _with_bias(facts: Facts, figure: Figure, chain: AffineChain) -> Figure:
 
 def _layer(facts: Facts, chain: AffineChain) -> Mapping[str, Any]:
     return {
-        "layer": facts.layer(chain.scale) or chain.scale,
-        "after": facts.layer(chain.base) or chain.base,
-        "kernel": runtime_type(facts.op(chain.base).type),
+        "layer": layer_of_op(facts, chain.scale) or chain.scale,
+        "after": layer_of_op(facts, chain.base) or chain.base,
+        "kernel": runtime_type(facts(judged_graph).op(chain.base).type),
         "ops": list(chain.steps),
         "ns": _cost_ns(facts, chain) or None,
     }
@@ -169,7 +178,7 @@ def _edit(facts: Facts, chain: AffineChain) -> Mapping[str, Any]:
         "base": chain.base,
         "ops": list(chain.steps),
         # Where the chain ends is for the rewriter to see: an executed sum may stand for more than a shift.
-        "traced": list(facts.origins.get(chain.base, ())),
+        "traced": list(facts(origins).get(chain.base, ())),
         "freeze": not chain.is_constant,
     }
 
@@ -184,9 +193,10 @@ def _cause(facts: Facts, chain: AffineChain) -> str:
             "weights or statistics are variables, which might be written between two calls, so Grappler's constant "
             "folding leaves them alone (freezing the model makes them constants)"
         )
+    graph = facts(judged_graph)
     if not _is_plain_convolution(facts, chain):
-        kind = "depthwise convolution" if chain.depthwise else op_of(facts.graph, chain.base).type
+        kind = "depthwise convolution" if chain.depthwise else op_of(graph, chain.base).type
         return f"the layer is a {kind}, into whose weights Grappler folds no scale"
     if chain.has_bias:
         return "the layer has a bias of its own, which Grappler fuses first; it does not fold a scale behind that"
-    return f"why Grappler left it after {op_of(facts.graph, chain.base).type} was not established"
+    return f"why Grappler left it after {op_of(graph, chain.base).type} was not established"

@@ -6,7 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
+from graphlens.facts.attribution import attribution
 from graphlens.facts.core import Facts
+from graphlens.facts.graphs import judged_graph
+from graphlens.facts.ledger import ledger, step_time
+from graphlens.facts.savings import call_share
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.ir.run import OpTiming
 from graphlens.rules.needs import EXECUTED, PROFILE
@@ -68,19 +72,21 @@ def op_overhead_bound(facts: Facts) -> Iterator[Finding]:
     ledger. The saving is a bound: what the step would save if these ops, dispatching them, and preparing them in each
     call cost nothing.
     """
-    cheap = {name: timing for name, timing in facts.attribution.timings.items() if _is_cheap(timing)}
+    cheap = {name: timing for name, timing in facts(attribution).timings.items() if _is_cheap(timing)}
     calls = sum(timing.calls_per_step for timing in cheap.values())
-    executor_ns = sum(row.ns for row in facts.ledger if row.category.startswith("executor"))
-    if facts.step is None or calls < FEWEST_CHEAP_CALLS:
+    executor_ns = sum(row.ns for row in facts(ledger) if row.category.startswith("executor"))
+    step = facts(step_time)
+    if step is None or calls < FEWEST_CHEAP_CALLS:
         return
-    share = executor_ns / facts.step.median_ns + sum(timing.wall_share or 0.0 for timing in cheap.values())
+    share = executor_ns / step.median_ns + sum(timing.wall_share or 0.0 for timing in cheap.values())
     if share < OVERHEAD_SHARE:
         return
     types = Counter[str]()
+    graph = facts(judged_graph)
     for name, timing in cheap.items():
-        types[facts.op(name).type if name in facts.graph else "unknown"] += round(timing.calls_per_step)
-    cheap_nodes = [name for name in cheap if name in facts.graph]
-    bound = min(1.0, share + facts.call_share * len(cheap_nodes) / max(len(facts.graph), 1))
+        types[graph.op(name).type if name in graph else "unknown"] += round(timing.calls_per_step)
+    cheap_nodes = [name for name in cheap if name in graph]
+    bound = min(1.0, share + facts(call_share) * len(cheap_nodes) / max(len(graph), 1))
     yield found(
         title=f"{format_count(round(calls))} executions per step of ops below {format_ns(CHEAP_OP_NS)} "
         f"and their dispatch take {format_share(share)} of the step",
@@ -92,7 +98,7 @@ def op_overhead_bound(facts: Facts) -> Iterator[Finding]:
             "op_types": dict(types.most_common(TYPES_LISTED)),
         },
         reason=f"each of these ops costs less than {format_ns(CHEAP_OP_NS)}, about what dispatching an op costs",
-        saving=Saving(round(bound * facts.step.median_ns), bound, "bound"),
+        saving=Saving(round(bound * step.median_ns), bound, "bound"),
         fix=Fix(
             "Do more work per op: larger batches, vectorized code, fused layers, or jit_compile where it helps",
             "tolerance",

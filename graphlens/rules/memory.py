@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from graphlens.facts.core import Facts
+from graphlens.facts.graphs import traced_graph
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.graph import Graph, Op, ops_of
 from graphlens.ir.ops import CONSTANTS, VARIABLE_READS
@@ -168,5 +169,5 @@ def _listed(items: Sequence[_Stored]) -> list[dict[str, object]]:
 def _flat_names(facts: Facts, items: Sequence[_Stored]) -> list[str]:
     """Return the names of constants in the flat graph, where functions are inlined."""
     wanted = {id(item.op.constant) for item in items}
-    graph = facts.traced
+    graph = facts(traced_graph)
     return [] if graph is None else [op.name for op in ops_of(graph) if op.constant and id(op.constant) in wanted]

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from graphlens.facts.attribution import attribution
 from graphlens.facts.core import Facts
+from graphlens.facts.device_facts import device_uses
+from graphlens.facts.graphs import is_training, judged_graph, judged_stage, traced_graph
+from graphlens.facts.ledger import step_time
+from graphlens.facts.roofline import roofline
+from graphlens.facts.transfers import accelerators
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,35 +40,38 @@ def _not_executed(facts: Facts) -> str:
 
 
 def _not_compared(facts: Facts) -> str:
-    if facts.roofline is None:
+    compared = facts(roofline)
+    if compared is None:
         return "what the machine can do at best was not measured"
-    return f"no op of known work ran on {facts.roofline.roof.device} in {facts.roofline.roof.dtype}"
+    return f"no op of known work ran on {compared.roof.device} in {compared.roof.dtype}"
 
 
-GRAPH = Need("a graph", lambda facts: len(facts.graph) > 0, lambda _: "no graph is known")
-TRACED = Need("the traced graph", lambda facts: facts.traced is not None, lambda _: "the graph as written is not known")
-EXECUTED = Need("the executed graph", lambda facts: facts.stage == "executed", _not_executed)
-TIMING = Need("step times", lambda facts: facts.step is not None, _not_executed)
+GRAPH = Need("a graph", lambda facts: len(facts(judged_graph)) > 0, lambda _: "no graph is known")
+TRACED = Need(
+    "the traced graph", lambda facts: facts(traced_graph) is not None, lambda _: "the graph as written is not known"
+)
+EXECUTED = Need("the executed graph", lambda facts: facts(judged_stage) == "executed", _not_executed)
+TIMING = Need("step times", lambda facts: facts(step_time) is not None, _not_executed)
 PROFILE = Need(
     "a profile",
-    lambda facts: bool(facts.attribution.wall_ns),
-    lambda facts: _not_executed(facts) if facts.step is None else "no profile of a step is known",
+    lambda facts: bool(facts(attribution).wall_ns),
+    lambda facts: _not_executed(facts) if facts(step_time) is None else "no profile of a step is known",
 )
 ROOF = Need(
     "the machine's measured roof",
-    lambda facts: facts.roofline is not None and bool(facts.roofline.points),
+    lambda facts: (compared := facts(roofline)) is not None and bool(compared.points),
     _not_compared,
 )
 ACCELERATOR = Need(
     "an accelerator",
-    lambda facts: bool(facts.accelerators),
+    lambda facts: bool(facts(accelerators)),
     lambda _: "no accelerator took part; --assume-device gpu simulates one",
 )
 DEVICE_STEPS = Need(
     "steps on an accelerator",
-    lambda facts: bool(facts.device_uses),
+    lambda facts: bool(facts(device_uses)),
     lambda facts: (
-        "the profile marks no steps in which an accelerator ran" if facts.accelerators else "no accelerator ran"
+        "the profile marks no steps in which an accelerator ran" if facts(accelerators) else "no accelerator ran"
     ),
 )
-INFERENCE = Need("an inference graph", lambda facts: not facts.training, lambda _: "the target trains")
+INFERENCE = Need("an inference graph", lambda facts: not facts(is_training), lambda _: "the target trains")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphlens.facts.core import Facts
+from graphlens.facts.device_facts import device_windows
 from graphlens.facts.device_time import Busy
 from graphlens.facts.steps import length_ns
 from graphlens.facts.transfers import Transfer
@@ -61,7 +62,7 @@ def waits_for(facts: Facts, group: Sequence[Transfer]) -> Waits | None:
     if not waiting_ns:
         return None
     device = max(waiting_ns, key=lambda number: waiting_ns[number])
-    windows = facts.device_windows[device]
+    windows = facts(device_windows)[device]
     own = windows.inside(event for event in events if event.device == device)
     copying = Busy((event.start_ns, event.end_ns) for event in own)
     return Waits(

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from graphlens.facts.attribution import timings
 from graphlens.facts.core import Facts
 from graphlens.facts.flat import layer_of
+from graphlens.facts.graphs import executed_by, judged_graph, judged_stage, layer_of_op, traced_graph
 from graphlens.facts.padding import ZeroPadding, zero_paddings
+from graphlens.facts.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.ir.graph import op_of
 from graphlens.ir.ops import runtime_type
@@ -24,9 +27,10 @@ _LAYERS: Final[Mapping[str, str]] = {"Conv2D": "Conv2D", _DEPTHWISE: "DepthwiseC
 
 def padding_findings(facts: Facts) -> Iterator[Finding]:
     """Yield one finding about all paddings that took time, or would run where nothing was executed."""
-    pads = [item for item in zero_paddings(facts) if facts.stage == "traced" or facts.timing(item.ran_as)]
+    stage, times = facts(judged_stage), facts(timings)
+    pads = [item for item in facts(zero_paddings) if stage == "traced" or times.get(item.ran_as)]
     pads.sort(key=lambda item: -(_ns(facts, item) or 0))
-    saving = facts.saving([item.ran_as for item in pads])
+    saving = saving_without(facts, [item.ran_as for item in pads])
     if pads and (saving.share is None or saving.share >= SMALLEST_SHARE):
         yield _finding(facts, pads, saving)
 
@@ -54,7 +58,7 @@ def _finding(facts: Facts, pads: Sequence[ZeroPadding], saving: Saving) -> Findi
 
 
 def _title(facts: Facts, count: int) -> str:
-    would = "would " if facts.stage == "traced" else ""
+    would = "would " if facts(judged_stage) == "traced" else ""
     if count == 1:
         runs = "would run" if would else "runs"
         return f"A padding {runs} as a copy of its own before a convolution that could add the zeros itself"
@@ -62,10 +66,11 @@ def _title(facts: Facts, count: int) -> str:
 
 
 def _evidence(facts: Facts, item: ZeroPadding) -> Mapping[str, Any]:
+    written = facts(traced_graph)
     return {
-        "layer": facts.layer(item.ran_as) or item.ran_as,
+        "layer": layer_of_op(facts, item.ran_as) or item.ran_as,
         "zeros": str([list(pair) for pair in item.zeros]),
-        "before": [layer_of(reader, facts.traced or ()) or reader for reader in item.readers],
+        "before": [layer_of(reader, written or ()) or reader for reader in item.readers],
         "kernel": "/".join(dict.fromkeys(_type(facts, reader) for reader in item.readers)),
         "becomes": "/".join(dict.fromkeys(item.forms)),
         "ns": _ns(facts, item),
@@ -73,19 +78,21 @@ def _evidence(facts: Facts, item: ZeroPadding) -> Mapping[str, Any]:
 
 
 def _ns(facts: Facts, item: ZeroPadding) -> int | None:
-    timing = facts.timing(item.ran_as)
+    timing = facts(timings).get(item.ran_as)
     return timing.self_ns if timing else None
 
 
 def _ran_behind(facts: Facts, item: ZeroPadding) -> list[str]:
     """Return the readers in the judged graph."""
-    if facts.stage == "traced":
+    if facts(judged_stage) == "traced":
         return list(item.readers)
-    return [ran_as for reader in item.readers if (ran_as := facts.executed_by.get(reader))]
+    runs_as = facts(executed_by)
+    return [ran_as for reader in item.readers if (ran_as := runs_as.get(reader))]
 
 
 def _type(facts: Facts, reader: str) -> str:
-    return op_of(facts.traced, reader).type if facts.traced is not None else ""
+    written = facts(traced_graph)
+    return op_of(written, reader).type if written is not None else ""
 
 
 def _cause(facts: Facts, item: ZeroPadding) -> str:
@@ -93,7 +100,8 @@ def _cause(facts: Facts, item: ZeroPadding) -> str:
         return "no optimizer of TensorFlow takes a padding into a depthwise convolution"
     if len(item.readers) > 1:
         return f"{counted(len(item.readers), 'convolution')} read the padded tensor; oneDNN takes it into a single one"
-    kernels = {facts.op(name).type for name in _ran_behind(facts, item)}
+    graph = facts(judged_graph)
+    kernels = {graph.op(name).type for name in _ran_behind(facts, item)}
     if all(runtime_type(kernel) == kernel for kernel in kernels):
         return "TensorFlow takes a padding into convolutions of oneDNN only, and this one is none"
     return "why oneDNN did not take it into the convolution was not established"

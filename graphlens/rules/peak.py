@@ -7,6 +7,8 @@ from typing import Final
 
 from graphlens.facts import hardware
 from graphlens.facts.core import Facts
+from graphlens.facts.graphs import executed_graph, judged_graph
+from graphlens.facts.memory import peak_memory
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.devices import LiveTensor, Memory
 from graphlens.rules.needs import GRAPH, Need
@@ -27,16 +29,17 @@ TENSORS_LISTED: Final = 10
 
 
 def _too_unknown(facts: Facts) -> str:
-    if facts.executed is None and facts.evidence.profile is None:
+    if facts(executed_graph) is None and facts.evidence.profile is None:
         return "nothing was executed, and a peak depends on the order in which ops run"
-    if facts.memory is None:
+    peak = facts(peak_memory)
+    if peak is None:
         return "the sizes of too few tensors are known"
-    return f"the sizes that {counted(facts.memory.unknown, 'op')} make are not known"
+    return f"the sizes that {counted(peak.unknown, 'op')} make are not known"
 
 
 SIZES = Need(
     "known tensor sizes",
-    lambda facts: facts.memory is not None and facts.memory.unknown <= MOST_UNSIZED * len(facts.graph),
+    lambda facts: (peak := facts(peak_memory)) is not None and peak.unknown <= MOST_UNSIZED * len(facts(judged_graph)),
     _too_unknown,
 )
 
@@ -90,7 +93,7 @@ def memory_peak(facts: Facts) -> Iterator[Finding]:
     An estimate from the shapes and the order in which the ops began: views share memory, elementwise ops work in place,
     what kernels allocate for themselves is left out. The memory of the device is that of the profile or the recording.
     """
-    memory = facts.memory
+    memory = facts(peak_memory)
     assert memory is not None  # its need is met
     device_bytes = hardware.memory_bytes(facts, memory.device)
     needed = memory.peak_bytes + (memory.weights_bytes or 0)

@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Iterable
 
 from graphlens.facts.core import Facts
+from graphlens.facts.graphs import judged_stage
+from graphlens.facts.programs import judged_profile
 
 
 def with_stage(facts: Facts, cause: str) -> str:
     """Add to a reason what it means that nothing was measured, where that is so."""
-    measured = facts.stage == "executed" or facts.profile is not None
+    measured = facts(judged_stage) == "executed" or facts(judged_profile) is not None
     return cause if measured else f"{cause}; nothing was executed, so the saving is unknown"
 
 

@@ -9,9 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from graphlens.facts import hardware
+from graphlens.facts.attribution import attribution
 from graphlens.facts.core import Facts
+from graphlens.facts.costs import cost_of
+from graphlens.facts.graphs import judged_graph, judged_stage
 from graphlens.facts.hardware import KnownGpu
 from graphlens.facts.names import without_replica
+from graphlens.facts.savings import saving_at, saving_without
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.ir.devices import short_device
 from graphlens.ir.graph import Op, TensorSpec, input_specs
@@ -76,11 +80,11 @@ class _Product:
 
 
 def _why_no_half(facts: Facts) -> str:
-    known = hardware.gpus(facts)
+    known = facts(hardware.gpus)
     if known:
         said = ", ".join(f"{gpu.name} ({_capability(gpu)})" for gpu in known)
         return f"no tensor cores are known of {said}"
-    features = hardware.cpu_features(facts)
+    features = facts(hardware.cpu_features)
     if features is None:
         return "it is not known what the hardware of the run multiplies fastest"
     return "the processor has no AMX, and without it bfloat16 was measured to be slower than float32"
@@ -97,8 +101,8 @@ HALF_PRECISION = Need(
 )
 TENSOR_CORES = Need(
     "a GPU with tensor cores",
-    lambda facts: any(gpu.has_tensor_cores for gpu in hardware.gpus(facts)),
-    lambda facts: _why_no_half(facts) if hardware.gpus(facts) else "no GPU with tensor cores is known",
+    lambda facts: any(gpu.has_tensor_cores for gpu in facts(hardware.gpus)),
+    lambda facts: _why_no_half(facts) if facts(hardware.gpus) else "no GPU with tensor cores is known",
 )
 
 
@@ -169,7 +173,7 @@ def _targets(facts: Facts) -> Iterator[_Target]:
         words = f"{_called(gpus)} with tensor cores ({_capability(gpus[0])})"
         snippet = 'keras.mixed_precision.set_global_policy("mixed_float16")'
         yield _Target(_names(gpus), words, "float16", speedup, snippet, gpus[0].assumed)
-    if hardware.AMX in (hardware.cpu_features(facts) or ()):
+    if hardware.AMX in (facts(hardware.cpu_features) or ()):
         option = '{"auto_mixed_precision_onednn_bfloat16": True}'
         snippet = f"tf.config.optimizer.set_experimental_options({option})"
         yield _Target(("CPU",), "a processor with AMX", "bfloat16", AMX_SPEEDUP, snippet)
@@ -178,7 +182,7 @@ def _targets(facts: Facts) -> Iterator[_Target]:
 def _alike(facts: Facts) -> Iterator[Sequence[KnownGpu]]:
     """Yield the GPUs with tensor cores, those of one generation together; the assumed one is alone."""
     generations: dict[object, list[KnownGpu]] = defaultdict(list)
-    for gpu in hardware.gpus(facts):
+    for gpu in facts(hardware.gpus):
         if gpu.has_tensor_cores:
             generations[gpu.assumed, gpu.capability].append(gpu)
     yield from generations.values()
@@ -217,18 +221,19 @@ def _kernels(facts: Facts, devices: Sequence[str]) -> list[tuple[str, str, list[
 
 def _timed_as(facts: Facts, node: str) -> str:
     """Return the name under which an op of the profile was timed: the model's, without that of a replica."""
-    return node if node in facts.attribution.timings else without_replica(node)
+    return node if node in facts(attribution).timings else without_replica(node)
 
 
 def _placed(facts: Facts, devices: Sequence[str]) -> Iterator[tuple[str, Op]]:
     """Yield the products that ran on ``devices`` (``CPU``: on any processor), or would run on an assumed one."""
     placement = facts.evidence.placement
+    graph = facts(judged_graph)
     if placement is not None and placement.device in devices:
         on_host = {one.name for one in placement.ops if one.device.startswith("CPU")}
-        products = ((name, op) for name, op in facts.graph.items() if _is_product(op.type))
+        products = ((name, op) for name, op in graph.items() if _is_product(op.type))
         yield from ((name, op) for name, op in products if name not in on_host)
-    elif facts.stage == "executed":
-        for name, op in facts.graph.items():
+    elif facts(judged_stage) == "executed":
+        for name, op in graph.items():
             device = short_device(op.device)
             if _is_product(op.type) and (device in devices or device.partition(":")[0] in devices):
                 yield name, op
@@ -254,15 +259,17 @@ def _dtype_of_kernels(names: Iterable[str]) -> str | None:
 
 
 def _dtype_of_op(facts: Facts, name: str) -> str | None:
-    if name not in facts.graph:
+    graph = facts(judged_graph)
+    if name not in graph:
         return None
-    op = facts.op(name)
+    op = graph.op(name)
     declared = op.attrs.get("T")
     return str(declared) if declared else next((spec.dtype for spec in op.outputs), None)
 
 
 def _is_large(facts: Facts, name: str) -> bool:
-    flops = facts.flops(name) if name in facts.graph else None
+    graph = facts(judged_graph)
+    flops = cost_of(graph, name).flops if name in graph else None
     return flops is None or flops >= SMALLEST_PRODUCT_FLOPS
 
 
@@ -283,7 +290,7 @@ def _full_precision_finding(facts: Facts, target: _Target, products: Sequence[_P
             "kernels": dict(kernels.most_common(KERNELS_LISTED)),
         },
         reason=_full_precision_reason(kernels, products, target, speedup),
-        saving=Saving() if target.assumed else _bound(facts.saving_at(dict.fromkeys(names, 1 / speedup))),
+        saving=Saving() if target.assumed else _bound(saving_at(facts, dict.fromkeys(names, 1 / speedup))),
         fix=Fix(f"Multiply in {target.dtype}, and compare accuracy", "manual", snippet=target.snippet),
         floor="low",
     )
@@ -364,7 +371,7 @@ def _uneven_sizes(facts: Facts, op: Op, gpu: KnownGpu) -> Mapping[int, int]:
     if dtype not in _HALVES and not (dtype == _FLOAT32 and gpu.has_tf32):
         return {}
     step = WORD_BYTES // (2 if dtype in _HALVES else 4)
-    specs = [*input_specs(facts.graph, op.name)[:2], *op.outputs[:1]]
+    specs = [*input_specs(facts(judged_graph), op.name)[:2], *op.outputs[:1]]
     sizes = [size for spec in specs for size in _inner(op, spec)]
     return {size: size + -size % step for size in sizes if size >= SMALLEST_PADDED_SIZE and size % step}
 
@@ -377,15 +384,16 @@ def _inner(op: Op, spec: TensorSpec | None) -> Sequence[int]:
 
 
 def _is_notable(facts: Facts, names: Sequence[str]) -> bool:
-    share = facts.saving(names).share
+    share = saving_without(facts, names).share
     return share is None or share >= NOTABLE_SHARE
 
 
 def _misaligned_finding(facts: Facts, gpus: Sequence[KnownGpu], uneven: Mapping[str, Mapping[int, int]]) -> Finding:
     sizes = {size: padded for one in uneven.values() for size, padded in one.items()}
     said = ", ".join(f"{size:,} (next: {padded:,})" for size, padded in sorted(sizes.items())[:OPS_LISTED])
+    graph = facts(judged_graph)
     listed: list[dict[str, Any]] = [
-        {"op": name, "output": ", ".join(map(str, facts.op(name).outputs)), "sizes": list(one)}
+        {"op": name, "output": ", ".join(map(str, graph.op(name).outputs)), "sizes": list(one)}
         for name, one in list(uneven.items())[:OPS_LISTED]
     ]
     return found(

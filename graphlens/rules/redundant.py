@@ -9,6 +9,9 @@ from itertools import pairwise
 from typing import Final
 
 from graphlens.facts.core import Facts
+from graphlens.facts.costs import cost_of
+from graphlens.facts.graphs import judged_graph, judged_stage
+from graphlens.facts.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.graph import TensorSpec, data_consumers, data_inputs, in_edges, input_specs, op_of
 from graphlens.ir.ops import runtime_type
@@ -91,6 +94,7 @@ def redundant_transpose(facts: Facts) -> Iterator[Finding]:
     vanishing = list(dict.fromkeys(name for pair in pairs for name in pair.vanishing))
     if not vanishing:
         return
+    graph = facts(judged_graph)
     yield found(
         title=f"{len(vanishing)} transposes move data that is moved back"
         if len(vanishing) > 1
@@ -98,13 +102,13 @@ def redundant_transpose(facts: Facts) -> Iterator[Finding]:
         nodes=dict.fromkeys(name for pair in pairs for name in (pair.first, *pair.between, pair.last)),
         evidence={
             "pairs": [{"first": pair.first, "between": list(pair.between), "last": pair.last} for pair in pairs],
-            "bytes_moved": known_sum([facts.bytes(name) for name in vanishing]),
+            "bytes_moved": known_sum([cost_of(graph, name).bytes for name in vanishing]),
         },
         reason=with_stage(
             facts,
             "the permutations cancel, and only elementwise ops lie between them, past which Grappler does not look",
         ),
-        saving=facts.saving(vanishing),
+        saving=saving_without(facts, vanishing),
         removes=vanishing,
         fix=Fix(
             "Remove the transposes",
@@ -116,7 +120,7 @@ def redundant_transpose(facts: Facts) -> Iterator[Finding]:
 
 def _cancelling_transposes(facts: Facts) -> Iterator[_Cancelling]:
     claimed: set[str] = set()
-    for name, op in facts.graph.items():
+    for name, op in facts(judged_graph).items():
         permutation = _permutation(facts, name) if _is_transpose(op.type) else None
         if permutation is None:
             continue
@@ -127,13 +131,13 @@ def _cancelling_transposes(facts: Facts) -> Iterator[_Cancelling]:
 
 
 def _identity(facts: Facts, name: str, permutation: Sequence[int]) -> _Cancelling | None:
-    if facts.stage == "traced" or list(permutation) != list(range(len(permutation))):
+    if facts(judged_stage) == "traced" or list(permutation) != list(range(len(permutation))):
         return None
     return _Cancelling(name, (), name, (name,))
 
 
 def _pair_ending_at(facts: Facts, last: str, permutation: Sequence[int]) -> _Cancelling | None:
-    graph = facts.graph
+    graph = facts(judged_graph)
     between: list[str] = []
     name = data_inputs(graph, last)[0]
     while not _is_transpose(op_of(graph, name).type):
@@ -146,19 +150,20 @@ def _pair_ending_at(facts: Facts, last: str, permutation: Sequence[int]) -> _Can
     if first is None or len(first) != len(permutation) or [first[axis] for axis in permutation] != sorted(first):
         return None
     shared = data_consumers(graph, name) != [between[-1] if between else last]
-    if (between and shared) or (not between and facts.stage == "traced"):
+    if (between and shared) or (not between and facts(judged_stage) == "traced"):
         return None
     return _Cancelling(name, tuple(reversed(between)), last, (last,) if shared else (name, last))
 
 
 def _elementwise_source(facts: Facts, name: str) -> str | None:
     """Return the input whose axes the output of an elementwise op has, ``None`` for any other op."""
-    inputs = data_inputs(facts.graph, name)
-    op_type = runtime_type(facts.op(name).type)
+    graph = facts(judged_graph)
+    inputs = data_inputs(graph, name)
+    op_type = runtime_type(graph.op(name).type)
     if op_type in _LAYOUT_AGNOSTIC and len(inputs) == 1:
         return inputs[0]
     if op_type in _LAYOUT_AGNOSTIC_PAIRS and len(inputs) == 2:
-        specs = input_specs(facts.graph, name)
+        specs = input_specs(graph, name)
         for source, other in ((0, 1), (1, 0)):
             if _is_scalar(specs[other]) and not _is_scalar(specs[source]):
                 return inputs[source]
@@ -174,8 +179,9 @@ def _is_transpose(op_type: str) -> bool:
 
 
 def _permutation(facts: Facts, name: str) -> tuple[int, ...] | None:
-    inputs = data_inputs(facts.graph, name)
-    constant = facts.op(inputs[1]).constant if len(inputs) == 2 else None
+    graph = facts(judged_graph)
+    inputs = data_inputs(graph, name)
+    constant = graph.op(inputs[1]).constant if len(inputs) == 2 else None
     return tuple(int(axis) for axis in constant.values) if constant and constant.values else None
 
 
@@ -255,7 +261,7 @@ def redundant_cast(facts: Facts) -> Iterator[Finding]:
         nodes=dict.fromkeys(name for case in cases for name in case.nodes),
         evidence={"casts": [{"ops": list(case.nodes), "what": case.words} for case in cases]},
         reason=with_stage(facts, "; ".join(dict.fromkeys(case.words for case in cases))),
-        saving=facts.saving(vanishing),
+        saving=saving_without(facts, vanishing),
         removes=vanishing,
         fix=Fix(
             "Read the tensor as it was before the casts",
@@ -266,29 +272,30 @@ def redundant_cast(facts: Facts) -> Iterator[Finding]:
 
 
 def _redundant_casts(facts: Facts) -> Iterator[_Casts]:
-    graph = facts.graph
+    graph = facts(judged_graph)
     repeated: dict[tuple[str, int | None, str], list[str]] = defaultdict(list)
+    stage = facts(judged_stage)
     for name, op in graph.items():
         types = _cast_types(facts, name) if op.type == "Cast" else None
         if types is None:
             continue
         source, edge = in_edges(graph, name)[0]
         if types[0] == types[1]:
-            if facts.stage == "executed":
+            if stage == "executed":
                 yield _Casts((name,), (name,), f"a cast from {types[0]} to {types[0]} changes nothing", True)
             continue
         repeated[source, edge.src_port, types[1]].append(name)
         trip = _round_trip(facts, name, types)
         if trip:
             yield trip
-    if facts.stage == "executed":
+    if stage == "executed":
         for (source, _, dtype), names in repeated.items():
             if len(names) > 1:
                 yield _Casts(tuple(names[1:]), (source, *names), f"one tensor is cast to {dtype} several times", True)
 
 
 def _round_trip(facts: Facts, last: str, types: tuple[str, str]) -> _Casts | None:
-    graph = facts.graph
+    graph = facts(judged_graph)
     between: list[str] = []
     name = data_inputs(graph, last)[0]
     while runtime_type(op_of(graph, name).type) in _CAST_AGNOSTIC and data_inputs(graph, name):
@@ -311,10 +318,11 @@ def _round_trip(facts: Facts, last: str, types: tuple[str, str]) -> _Casts | Non
 
 
 def _cast_types(facts: Facts, name: str) -> tuple[str, str] | None:
-    op = facts.op(name)
-    if not in_edges(facts.graph, name):
+    graph = facts(judged_graph)
+    op = graph.op(name)
+    if not in_edges(graph, name):
         return None
-    before = input_specs(facts.graph, name)[0]
+    before = input_specs(graph, name)[0]
     source = op.attrs.get("SrcT") or (before.dtype if before else None)
     target = op.attrs.get("DstT") or (op.outputs[0].dtype if op.outputs else None)
     return (str(source), str(target)) if source and target else None

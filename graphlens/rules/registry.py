@@ -13,8 +13,8 @@ from pkgutil import iter_modules
 from typing import Any, Final
 
 from graphlens.errors import UsageError
-from graphlens.facts.asked import Stage
 from graphlens.facts.core import Facts
+from graphlens.facts.graphs import Stage
 from graphlens.ir.analysis import Figure, Finding, Fix, Saving, Severity
 from graphlens.plugins import RULE_GROUP, PluginError, load_group
 from graphlens.rules.needs import GRAPH, Need

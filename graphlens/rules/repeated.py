@@ -6,9 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from graphlens.facts.attribution import attribution, timings
 from graphlens.facts.core import Facts
-from graphlens.facts.invariants import by_loop
+from graphlens.facts.graphs import judged_graph, judged_stage, origins, traced_graph
+from graphlens.facts.invariants import invariants_by_loop
 from graphlens.facts.repeats import Repeat, repeats
+from graphlens.facts.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.rules.needs import EXECUTED, TRACED
 from graphlens.rules.phrases import counted, known_sum, with_stage
@@ -70,40 +73,44 @@ def repeated_computation(facts: Facts) -> Iterator[Finding]:
     Value numbering of the executed graph. Ops with a state or a side effect (random numbers, tables, prints) are never
     equal; what never changes at all is counted by `unfolded-constant`.
     """
-    groups = [group for group in repeats(facts) if _is_worth_it(facts, group)]
+    groups = [group for group in facts(repeats) if _is_worth_it(facts, group)]
     again = [name for group in groups for name in group.ops[1:]]
     if not again:
         return
+    graph = facts(judged_graph)
     yield found(
         title=f"{counted(len(again), 'op')} {'computes' if len(again) == 1 else 'compute'} what is computed already",
         nodes=dict.fromkeys(name for group in groups for name in group.ops),
         evidence={
             "groups": [_group(facts, group) for group in groups[:GROUPS_LISTED]],
-            "op_types": dict(Counter(facts.op(name).type for name in again).most_common()),
+            "op_types": dict(Counter(graph.op(name).type for name in again).most_common()),
         },
         reason="; ".join(dict.fromkeys(_why_not_shared(group) for group in groups)),
-        saving=facts.saving(again),
+        saving=saving_without(facts, again),
         removes=again,
         fix=Fix("Compute it once and use the result twice", "exact", tuple(_edit(facts, group) for group in groups)),
     )
 
 
 def _is_worth_it(facts: Facts, group: Repeat) -> bool:
-    return not facts.attribution.timings or any(facts.timing(name) for name in group.ops[1:])
+    times = facts(timings)
+    return not facts(attribution).timings or any(times.get(name) for name in group.ops[1:])
 
 
 def _group(facts: Facts, group: Repeat) -> Mapping[str, Any]:
     again = group.ops[1:]
+    times = facts(timings)
     return {
         "first": group.ops[0],
         "again": list(again),
-        "type": facts.op(group.ops[0]).type,
-        "ns": known_sum([timing.self_ns if (timing := facts.timing(name)) else None for name in again]),
+        "type": facts(judged_graph).op(group.ops[0]).type,
+        "ns": known_sum([timing.self_ns if (timing := times.get(name)) else None for name in again]),
     }
 
 
 def _edit(facts: Facts, group: Repeat) -> Mapping[str, Any]:
-    written = [origins[-1] for name in group.ops if (origins := facts.origins.get(name))]
+    origin_of = facts(origins)
+    written = [sources[-1] for name in group.ops if (sources := origin_of.get(name))]
     return {"edit": "share-computation", "ops": list(group.ops), "traced": written}
 
 
@@ -198,30 +205,32 @@ def loop_invariant_op(facts: Facts) -> Iterator[Finding]:
     The loop's body in the graph as written, for the ops that ran. Ops in loops are timed by a replay that inflates
     them, so the time per step is shown as such and no saving is promised from it.
     """
-    for loop, names in by_loop(facts).items():
+    for loop, names in facts(invariants_by_loop).items():
         ops = [name for name in names if _is_large(facts, name)]
         if ops:
             yield _invariant(facts, loop, ops)
 
 
 def _is_large(facts: Facts, name: str) -> bool:
-    elements = [spec.elements for spec in facts.op(name).outputs]
+    elements = [spec.elements for spec in facts(judged_graph).op(name).outputs]
     return not elements or any(count is None or count >= FEWEST_ELEMENTS for count in elements)
 
 
 def _invariant(facts: Facts, loop: str, ops: Sequence[str]) -> Finding:
-    timings = [timing for name in ops if (timing := facts.timing(name))]
-    iterations = max((timing.calls_per_step for timing in timings), default=None)
+    times = facts(timings)
+    seen = [timing for name in ops if (timing := times.get(name))]
+    iterations = max((timing.calls_per_step for timing in seen), default=None)
     verb = "computes" if len(ops) == 1 else "compute"
+    graph = facts(judged_graph)
     return found(
         title=f"{counted(len(ops), 'op')} of a loop {verb} the same in every iteration",
         nodes=ops,
         evidence={
             "loop": loop,
-            "op_types": dict(Counter(facts.op(name).type for name in ops).most_common()),
+            "op_types": dict(Counter(graph.op(name).type for name in ops).most_common()),
             "iterations_per_step": None if iterations is None else round(iterations),
-            "ns_per_step": known_sum([timing.self_ns for timing in timings]),
-            "timed_by": sorted({timing.source for timing in timings}),
+            "ns_per_step": known_sum([timing.self_ns for timing in seen]),
+            "timed_by": sorted({timing.source for timing in seen}),
         },
         reason=with_stage(
             facts,
@@ -238,14 +247,15 @@ def _invariant(facts: Facts, loop: str, ops: Sequence[str]) -> Finding:
 
 
 def _hoist(facts: Facts, loop: str, ops: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
-    if facts.traced is None or loop not in facts.traced:
+    written = facts(traced_graph)
+    if written is None or loop not in written:
         return ()  # a loop of TensorFlow 1 has a name and no op of its own: only a person can rewrite it
     return ({"edit": "hoist-invariant", "loop": loop, "ops": list(ops), "traced": _written(facts, ops)},)
 
 
 def _saving(facts: Facts, ops: Sequence[str], iterations: float | None) -> Saving:
     """All iterations but one, of what the profile itself timed; the replay's times rank ops and are no saving."""
-    whole = facts.saving(ops)
+    whole = saving_without(facts, ops)
     if whole.ns is None or whole.share is None or not iterations or iterations <= 1:
         return Saving()
     part = 1 - 1 / iterations
@@ -253,6 +263,7 @@ def _saving(facts: Facts, ops: Sequence[str], iterations: float | None) -> Savin
 
 
 def _written(facts: Facts, ops: Sequence[str]) -> list[str]:
-    if facts.stage == "traced":
+    if facts(judged_stage) == "traced":
         return list(ops)
-    return [origins[-1] for name in ops if (origins := facts.origins.get(name))]
+    origin_of = facts(origins)
+    return [sources[-1] for name in ops if (sources := origin_of.get(name))]

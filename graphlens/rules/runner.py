@@ -10,6 +10,8 @@ from itertools import takewhile
 from typing import Final
 
 from graphlens.facts.core import Facts
+from graphlens.facts.graphs import judged_graph, judged_stage, traced_graph
+from graphlens.facts.rows import figure_of, figure_without
 from graphlens.ir.analysis import SEVERITIES, Figure, Finding, RuleStatus, Severity, severity_of
 from graphlens.ir.ops import runtime_type
 from graphlens.ir.ranking import ranked
@@ -44,7 +46,7 @@ def _judge_one(facts: Facts, rule: Rule) -> tuple[list[Finding], RuleStatus]:
     except Exception as error:  # a defect of one rule must not cost the user the other ones' results
         return [], _status(rule, "error", f"the rule failed with {type(error).__name__}: {error}; please report it")
     if not findings:
-        return [], _status(rule, "passed", f"nothing found in the {facts.stage} graph")
+        return [], _status(rule, "passed", f"nothing found in the {facts(judged_stage)} graph")
     count = len(findings)
     return findings, _status(rule, "found", f"{count} finding{'s' if count > 1 else ''}")
 
@@ -55,8 +57,8 @@ def _status(rule: Rule, status: str, why: str) -> RuleStatus:
 
 def _finished(facts: Facts, rule: Rule, finding: Finding) -> Finding:
     """Fill in what only the judge can say."""
-    stage = "traced" if facts.stage == "traced" else finding.stage
-    figure = finding.figure or facts.figure(finding.nodes, "traced" if stage == "traced" else "executed")
+    stage = "traced" if facts(judged_stage) == "traced" else finding.stage
+    figure = finding.figure or figure_of(facts, finding.nodes, "traced" if stage == "traced" else "executed")
     return replace(
         finding,
         code=rule.code,
@@ -70,7 +72,7 @@ def _finished(facts: Facts, rule: Rule, finding: Finding) -> Finding:
 
 
 def _figure_after(facts: Facts, figure: Figure | None, finding: Finding) -> Figure | None:
-    return facts.figure_after(figure, finding.removes) if figure and finding.removes else None
+    return figure_without(facts, figure, finding.removes) if figure and finding.removes else None
 
 
 def _severity(finding: Finding) -> Severity:
@@ -85,7 +87,7 @@ def _fingerprint(facts: Facts, rule: Rule, finding: Finding, stage: str) -> str:
 
     Findings of one rule about like ops of like scopes share a fingerprint.
     """
-    graph = facts.graph if stage == facts.stage else facts.traced
+    graph = facts(judged_graph) if stage == facts(judged_stage) else facts(traced_graph)
     present = [op for name in finding.nodes if graph is not None and (op := graph.get(name)) is not None]
     types = sorted({runtime_type(op.type) for op in present})
     scope = _UID.sub("", "/".join(_common_scope(finding.nodes)))

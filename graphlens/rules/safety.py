@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from graphlens.facts.core import Facts
+from graphlens.facts.graphs import traced_graph
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.unsafe import unsafe_ops, unsafe_reason
 from graphlens.rules.needs import TRACED
@@ -61,7 +62,7 @@ def unsafe_op(facts: Facts) -> Iterator[Finding]:
     listed = unsafe_ops(facts.evidence.traced) if facts.evidence.traced else []
     if not listed:
         return
-    graph = facts.traced
+    graph = facts(traced_graph)
     nodes = [name for name in graph if unsafe_reason(graph, name)] if graph is not None else []
     kinds = Counter(why for _, why in listed)
     yield found(

@@ -7,8 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from graphlens.facts.attribution import attribution, timings
 from graphlens.facts.core import Facts
-from graphlens.facts.roofline import time_at_roof_ns
+from graphlens.facts.graphs import judged_graph
+from graphlens.facts.roofline import roofline, time_at_roof_ns
+from graphlens.facts.savings import saving_at
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.devices import Roof, RoofPoint
 from graphlens.ir.ops import runtime_type
@@ -29,8 +32,8 @@ OPS_LISTED: Final = 20
 
 SEVERAL_STEPS = Need(
     f"{FEWEST_STEPS} profiled steps",
-    lambda facts: len(facts.attribution.wall_ns) >= FEWEST_STEPS,
-    lambda facts: f"only {counted(len(facts.attribution.wall_ns), 'step')} were profiled; record with more --steps",
+    lambda facts: len(facts(attribution).wall_ns) >= FEWEST_STEPS,
+    lambda facts: f"only {counted(len(facts(attribution).wall_ns), 'step')} were profiled; record with more --steps",
 )
 
 
@@ -86,20 +89,20 @@ def slow_op(facts: Facts) -> Iterator[Finding]:
     above the roof. An op can also be above it: its tensors came from a cache, or its algorithm needs fewer operations
     (Winograd convolution).
     """
-    roofline = facts.roofline
-    assert roofline is not None  # its need is met
+    compared = facts(roofline)
+    assert compared is not None  # its need is met
     kinds: dict[str, list[RoofPoint]] = defaultdict(list)
-    for point in roofline.points:
-        if _is_slow(facts, roofline.roof, point):
+    for point in compared.points:
+        if _is_slow(facts, compared.roof, point):
             kinds[runtime_type(point.type).removeprefix("_")].append(point)
     for kind, points in kinds.items():
-        saving = facts.saving_at({point.op: point.share for point in points})
+        saving = saving_at(facts, {point.op: point.share for point in points})
         if saving.share is not None and saving.share >= NOTABLE_SHARE:
-            yield replace(_slow_finding(facts, roofline.roof, kind, points), saving=replace(saving, origin="bound"))
+            yield replace(_slow_finding(facts, compared.roof, kind, points), saving=replace(saving, origin="bound"))
 
 
 def _is_slow(facts: Facts, roof: Roof, point: RoofPoint) -> bool:
-    timing = facts.timing(point.op)
+    timing = facts(timings).get(point.op)
     calls = timing.calls_per_step if timing else 1
     return point.share < FAR_BELOW_SHARE and time_at_roof_ns(roof, point.flops, point.bytes) >= CHEAP_OP_NS * calls
 
@@ -139,10 +142,11 @@ def _reason(roof: Roof, points: Sequence[RoofPoint], ns: int, at_roof_ns: int) -
 
 def _listed(facts: Facts, roof: Roof, point: RoofPoint) -> dict[str, Any]:
     by_bytes = point.bytes / roof.bytes_per_s >= point.flops / roof.flops_per_s
+    graph = facts(judged_graph)
     return {
         "op": point.op,
         "ns": point.ns,
         "reached_share": point.share,
         "limit": "memory bandwidth" if by_bytes else "arithmetic",
-        "output": ", ".join(map(str, facts.op(point.op).outputs)) if point.op in facts.graph else None,
+        "output": ", ".join(map(str, graph.op(point.op).outputs)) if point.op in graph else None,
     }

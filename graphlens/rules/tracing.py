@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from graphlens.facts.core import Facts
+from graphlens.facts.graphs import judged_graph
 from graphlens.facts.patterns import exclusive_inputs
+from graphlens.facts.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.rules.needs import GRAPH
 from graphlens.rules.phrases import counted, with_stage
@@ -81,7 +83,7 @@ def debug_op(facts: Facts) -> Iterator[Finding]:
     Op types of the judged graph. The saving is the time of these ops and of those whose results only they read.
     """
     kinds: dict[str, list[str]] = defaultdict(list)
-    for name, op in facts.graph.items():
+    for name, op in facts(judged_graph).items():
         for kind, (types, _, _) in _KINDS.items():
             if types.match(op.type):
                 kinds[kind].append(name)
@@ -91,7 +93,7 @@ def debug_op(facts: Facts) -> Iterator[Finding]:
 
 def _finding(facts: Facts, kind: str, names: Sequence[str]) -> Finding:
     _, why, advice = _KINDS[kind]
-    only_for_them = exclusive_inputs(facts.graph, names)
+    only_for_them = exclusive_inputs(facts(judged_graph), names)
     # A check hands its input on: what computes that input is needed without the check as well.
     gone = [*names, *(only_for_them if not _hands_on(facts, names) else ())]
     return found(
@@ -99,11 +101,12 @@ def _finding(facts: Facts, kind: str, names: Sequence[str]) -> Finding:
         nodes=gone,
         evidence={"ops": list(names), "computed_for_them": gone[len(names) :]},
         reason=with_stage(facts, why),
-        saving=facts.saving(gone),
+        saving=saving_without(facts, gone),
         removes=gone,
         fix=Fix(advice, "manual", ({"edit": "remove-debug-ops", "ops": list(names)},)),
     )
 
 
 def _hands_on(facts: Facts, names: Sequence[str]) -> bool:
-    return any(edge.kind != "control" for name in names for _, edge in facts.graph.out_edges(name))
+    graph = facts(judged_graph)
+    return any(edge.kind != "control" for name in names for _, edge in graph.out_edges(name))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from graphlens.facts.core import Facts
-from graphlens.facts.transfers import Transfer
+from graphlens.facts.transfers import Transfer, transfers
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.devices import Copy
 from graphlens.rules.copies import COPIES_LISTED, grouped, saving_of
@@ -66,7 +66,7 @@ def device_device_copy(facts: Facts) -> Iterator[Finding]:
     `_Send` and `_Recv` ops of the executed partitions. Bytes are the size of the producer's output; the time is that
     of the send plus the receiver's wait, which includes the work it waits for.
     """
-    between = [transfer for transfer in facts.transfers if _is_between_equals(transfer.copy)]
+    between = [transfer for transfer in facts(transfers) if _is_between_equals(transfer.copy)]
     for group in grouped(between, lambda item: (item.copy.src_device, item.copy.dst_device)).values():
         yield _finding(facts, group)
 

@@ -7,9 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
+from graphlens.facts.attribution import timings
 from graphlens.facts.core import Facts
+from graphlens.facts.dataflow import dataflow
 from graphlens.facts.flat import layer_of
-from graphlens.facts.fusion import Unfused
+from graphlens.facts.fusion import Unfused, unfused
+from graphlens.facts.graphs import judged_stage
+from graphlens.facts.patterns import affine_chains
+from graphlens.facts.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix, Saving, Severity
 from graphlens.ir.fusion import Obstacle
 from graphlens.ir.settings import lines_of, onednn_on
@@ -57,9 +62,9 @@ class Wording:
 
 def findings_about(facts: Facts, kind: str, wording: Wording, name: str | None = None) -> Iterator[Finding]:
     """Yield one finding for each cause of what ran unfused, for one kind of candidates (and one name, if given)."""
-    folded = {chain.base for chain in facts.affine_chains}
+    folded = {chain.base for chain in facts(affine_chains)}
     groups: dict[tuple[object, ...], list[Unfused]] = defaultdict(list)
-    for item in facts.unfused:
+    for item in facts(unfused):
         if item.candidate.kind == kind and name in (None, item.candidate.name) and not folded & set(item.ops):
             groups[blockers.signature(item.answer)].append(item)
     for items in groups.values():
@@ -81,7 +86,9 @@ def _finding(facts: Facts, items: Sequence[Unfused], wording: Wording) -> Findin
         },
         reason=with_stage(facts, _reason(items)),
         # Where no change of this model is known that fuses them, a number would promise what nobody can do.
-        saving=replace(facts.saving(absorbed), origin="bound") if helps and _is_timed(facts, absorbed) else Saving(),
+        saving=replace(saving_without(facts, absorbed), origin="bound")
+        if helps and _is_timed(facts, absorbed)
+        else Saving(),
         removes=absorbed if helps else (),
         fix=_fix(facts, items, wording),
         floor=_floor(items[0]),
@@ -92,7 +99,7 @@ def _title(facts: Facts, items: Sequence[Unfused], wording: Wording) -> str:
     ops = len({op for item in items for op in item.ops})
     names = {item.candidate.name for item in items} - {wording.noun}
     shown = f" ({names.pop()})" if len(names) == 1 else ""
-    if facts.stage == "traced":
+    if facts(judged_stage) == "traced":
         return f"{counted(len(items), wording.noun)}{shown} would not be fused with {wording.extras}"
     verb = "runs" if len(items) == 1 else "run"
     return f"{counted(len(items), wording.noun)}{shown} {verb} as {counted(ops, 'op')}"
@@ -119,11 +126,13 @@ def _changes(item: Unfused) -> Sequence[Sequence[Obstacle]]:
 
 
 def _ns(facts: Facts, item: Unfused) -> int | None:
-    return known_sum([timing.self_ns if (timing := facts.timing(op)) else None for op in item.absorbed])
+    times = facts(timings)
+    return known_sum([timing.self_ns if (timing := times.get(op)) else None for op in item.absorbed])
 
 
 def _is_timed(facts: Facts, ops: Sequence[str]) -> bool:
-    return any(facts.timing(op) for op in ops)
+    times = facts(timings)
+    return any(times.get(op) for op in ops)
 
 
 def _fix(facts: Facts, items: Sequence[Unfused], wording: Wording) -> Fix:
@@ -148,7 +157,8 @@ def _fix(facts: Facts, items: Sequence[Unfused], wording: Wording) -> Fix:
 def _compiled(facts: Facts, item: Unfused) -> Mapping[str, Any]:
     """One layer is one cluster; what passes a tensor on between its ops belongs to it."""
     names = [name for name, _ in item.candidate.members]
-    written = facts.dataflow.with_passes(names) if facts.dataflow is not None else tuple(names)
+    flow = facts(dataflow)
+    written = flow.with_passes(names) if flow is not None else tuple(names)
     return {"edit": "jit-compile", "ops": list(item.ops), "traced": list(written)}
 
 

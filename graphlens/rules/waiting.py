@@ -6,9 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from graphlens.facts.core import Facts
+from graphlens.facts.device_facts import device_rows, device_uses
 from graphlens.facts.device_time import DeviceUse
+from graphlens.facts.graphs import judged_graph
+from graphlens.facts.ledger import step_time
 from graphlens.facts.names import device_name
-from graphlens.facts.syncs import GAP_NS, Sync
+from graphlens.facts.syncs import GAP_NS, Sync, syncs
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.rules.copies import COPIES_LISTED, device_of, reason_of, scope_of
 from graphlens.rules.needs import ACCELERATOR, DEVICE_STEPS
@@ -79,8 +82,8 @@ def host_sync(facts: Facts) -> Iterator[Finding]:
     The device's own copies and kernels: the time from the end of a copy to the host to the next kernel of the same
     step. Predicates are found in the executed graph, or in the simulated placement, where the wait is not known.
     """
-    decisions = [sync for sync in facts.syncs if sync.decides and sync.idle_ns is None]
-    measured = [sync for sync in facts.syncs if sync.idle_ns is not None]
+    decisions = [sync for sync in facts(syncs) if sync.decides and sync.idle_ns is None]
+    measured = [sync for sync in facts(syncs) if sync.idle_ns is not None]
     for group in _by_cause(facts, measured):
         if (_idle_saving(facts, _idle_ns(group)).share or 0.0) >= WAIT_SHARE:
             yield _sync(facts, group, f"{_device(group)} waits for the host {_times(group)} each step")
@@ -113,9 +116,10 @@ def _sync(facts: Facts, group: Sequence[Sync], title: str) -> Finding:
     copies = [sync.copy for sync in group]
     idle_ns = _idle_ns(group)
     names = dict.fromkeys(name for copy in copies for name in (copy.src, copy.dst))
+    graph = facts(judged_graph)
     return found(
         title=title[:1].upper() + title[1:] + (f" ({format_ns(idle_ns)} idle)" if idle_ns is not None else ""),
-        nodes=[name for name in names if name in facts.graph],
+        nodes=[name for name in names if name in graph],
         evidence={
             "idle_ns": idle_ns,
             "gap_from_ns": GAP_NS,
@@ -158,10 +162,11 @@ def _idle_saving(facts: Facts, idle_ns: int | None, device_step_ns: int = 0) -> 
 
     A device may mark longer steps than the program does: its idle time is a part of its own step then.
     """
-    if idle_ns is None or facts.step is None:
+    step = facts(step_time)
+    if idle_ns is None or step is None:
         return Saving()
-    share = min(1.0, idle_ns / max(facts.step.profiled_median_ns or facts.step.median_ns, device_step_ns))
-    return Saving(round(share * facts.step.median_ns), share, "bound")
+    share = min(1.0, idle_ns / max(step.profiled_median_ns or step.median_ns, device_step_ns))
+    return Saving(round(share * step.median_ns), share, "bound")
 
 
 @rule("GL106", "idle-accelerator", needs=(DEVICE_STEPS,))
@@ -212,11 +217,11 @@ def idle_accelerator(facts: Facts) -> Iterator[Finding]:
     """
     profile = facts.evidence.profile
     assert profile is not None  # `DEVICE_STEPS` is met by a profile alone
-    for use in facts.device_uses:
+    for use in facts(device_uses):
         if use.running_share < IDLE_SHARE:
             yield _idle(facts, use, device_name(profile, use.device))
-    working_hosts = {row.host for row in facts.devices if row.kernels}
-    beside = [(number, row) for number, row in enumerate(facts.devices) if row.host in working_hosts]
+    working_hosts = {row.host for row in facts(device_rows) if row.kernels}
+    beside = [(number, row) for number, row in enumerate(facts(device_rows)) if row.host in working_hosts]
     idle = [device_name(profile, number) for number, row in beside if not row.kernels]
     if idle:
         yield _unused(idle, len(beside))

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from graphlens.facts.core import Facts
+from graphlens.facts.graphs import executed_by, judged_graph, judged_stage
+from graphlens.facts.ledger import step_time
 from graphlens.facts.xla import (
     TABLE_VERSION,
     Blocker,
@@ -89,7 +91,7 @@ def xla_blocker(facts: Facts) -> Iterator[Finding]:
         yield from _finding(facts, _standing(facts, blockers), f"'{function}', which asks to be compiled", "medium")
     if compiled or facts.evidence.hlo:
         return
-    in_step = _standing(facts, blockers_of_step(facts))
+    in_step = _standing(facts, facts(blockers_of_step))
     yield from _finding(facts, in_step, "the step as a whole", "info")
     if not in_step and _is_worth_asking(facts):
         yield _question(facts)
@@ -97,16 +99,16 @@ def xla_blocker(facts: Facts) -> Iterator[Finding]:
 
 def _is_worth_asking(facts: Facts) -> bool:
     """Whether the step ran here, is not compiled already, and has more than one op."""
-    ran = facts.step is not None and facts.evidence.profile_path is None
-    return ran and not is_compiled_already(facts) and working_ops(facts) >= FEWEST_OPS
+    ran = facts(step_time) is not None and facts.evidence.profile_path is None
+    return ran and not facts(is_compiled_already) and facts(working_ops) >= FEWEST_OPS
 
 
 def _question(facts: Facts) -> Finding:
     return found(
         title="XLA can compile the whole step; whether that pays, a measurement tells",
         nodes=(),
-        stage=facts.stage,
-        evidence={"ops": working_ops(facts), "registry": TABLE_VERSION},
+        stage=facts(judged_stage),
+        evidence={"ops": facts(working_ops), "registry": TABLE_VERSION},
         reason="XLA has a kernel for every op. It makes few kernels of many ops, which saves their dispatch and memory "
         "traffic, but its convolutions and products are others than TensorFlow's: some models gain, others lose",
         fix=Fix(
@@ -130,7 +132,7 @@ def _finding(facts: Facts, standing: Sequence[Blocker], what: str, floor: Severi
     yield found(
         title=f"{counted(len(standing), 'op')} {'keeps' if len(standing) == 1 else 'keep'} XLA from compiling {what}",
         nodes=_nodes(facts, standing),
-        stage=facts.stage,
+        stage=facts(judged_stage),
         evidence={
             "ops": [blocker.name for blocker in standing[:OPS_LISTED]],
             "kinds": dict(kinds.most_common()),
@@ -170,6 +172,8 @@ def _proof(facts: Facts, blockers: Sequence[Blocker]) -> str:
 def _nodes(facts: Facts, blockers: Sequence[Blocker]) -> list[str]:
     """Return the ops of the judged graph that run the blockers; those of a library function have no node of theirs."""
     names = [blocker.name for blocker in blockers]
-    if facts.stage == "executed":
-        names = [facts.executed_by.get(name, name) for name in names]
-    return [name for name in dict.fromkeys(names) if name in facts.graph]
+    ran_as = facts(executed_by)
+    if facts(judged_stage) == "executed":
+        names = [ran_as.get(name, name) for name in names]
+    graph = facts(judged_graph)
+    return [name for name in dict.fromkeys(names) if name in graph]

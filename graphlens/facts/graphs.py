@@ -1,0 +1,120 @@
+"""The graphs that are judged, flat, and how the ops of the one are joined to those of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from graphlens.facts import constants, executed, flat, renames
+from graphlens.facts.core import Facts, fact
+from graphlens.facts.inlining import inline
+from graphlens.facts.origins import resolve
+from graphlens.facts.programs import judged_profile
+from graphlens.ir.graph import topological_order
+from graphlens.ir.table import NO_OPS, Table
+
+Stage = Literal["executed", "traced"]
+
+# Graphs here are *flat*: functions are inlined, so that a node's name is the path of call sites plus the op's name
+# (``StatefulPartitionedCall/model/conv/Conv2D``), which is also how the runtime names inlined ops.
+
+
+@fact
+def traced_graph(facts: Facts) -> Table | None:
+    """The graph as written; ``None`` where only a profile is known."""
+    traced = facts.evidence.traced
+    return inline(traced) if traced else None
+
+
+@fact
+def optimized_graph(facts: Facts) -> Table | None:
+    """The graph after Grappler; ``None`` where it was not recorded."""
+    optimized = facts.evidence.optimized
+    return inline(optimized) if optimized else None
+
+
+@fact
+def executed_graph(facts: Facts) -> Table | None:
+    """The graph that ran (all devices); ``None`` when nothing was executed."""
+    return executed.executed_graph(facts.evidence, facts(traced_graph), facts(judged_profile))
+
+
+@fact
+def judged_stage(facts: Facts) -> Stage:
+    """Which graph is judged: the executed one where there is one."""
+    return "executed" if facts.evidence.executed or facts.evidence.hlo else "traced"
+
+
+@fact
+def judged_graph(facts: Facts) -> Table:
+    """The judged graph (see ``judged_stage``); empty when neither is known."""
+    ran, written = facts(executed_graph), facts(traced_graph)
+    if ran is not None:
+        return ran
+    return written if written is not None else NO_OPS
+
+
+@fact
+def op_order(facts: Facts) -> Mapping[str, int]:
+    """Position of every op of the judged graph in a topological order."""
+    return {name: index for index, name in enumerate(topological_order(facts(judged_graph)))}
+
+
+@fact
+def is_training(facts: Facts) -> bool:
+    """Whether the target trains: it writes variables through an optimizer, or computes gradients."""
+    return flat.is_training(facts(judged_graph), facts.evidence.training)
+
+
+# -- joins --------------------------------------------------------------------------------------------------------
+
+
+@fact
+def renamed(facts: Facts) -> Mapping[str, str | None]:
+    """Runtime name -> name as written of the ops that do not run under their own names."""
+    return renames.renamed_ops(facts.evidence)
+
+
+@fact
+def origins(facts: Facts) -> Mapping[str, tuple[str, ...]]:
+    """Executed op -> the traced ops that it stands for (empty tuple: none could be resolved; never a guess)."""
+    ran, written = facts(executed_graph), facts(traced_graph)
+    return resolve(ran, written, facts(renamed)) if ran is not None and written is not None else {}
+
+
+@fact
+def executed_by(facts: Facts) -> Mapping[str, str]:
+    """Traced op -> the executed op that stands for it; ops that Grappler removed or folded are absent."""
+    return {written: name for name, sources in facts(origins).items() for written in sources}
+
+
+@fact
+def joined_loosely(facts: Facts) -> bool:
+    """Whether the profile is of another run than the graph, or of a run whose executed graph is not known."""
+    return facts.evidence.profile_path is not None or facts(executed_graph) is None
+
+
+def layer_of_op(facts: Facts, name: str) -> str | None:
+    """Return the layer (a scope) that op ``name`` of the judged graph belongs to, or ``None`` at the top level."""
+    written = facts(origins).get(name, ()) if facts(judged_stage) == "executed" else (name,)
+    graph = facts(traced_graph)
+    return flat.layer_of(written[-1] if written else name, graph if graph is not None else facts(judged_graph))
+
+
+# -- values -------------------------------------------------------------------------------------------------------
+
+
+@fact
+def constant_ops(facts: Facts) -> frozenset[str]:
+    """Ops of the judged graph whose value depends on constants only (the constants included)."""
+    return constants.constant_ops(facts(judged_graph))
+
+
+@fact
+def frozen_ops(facts: Facts) -> frozenset[str]:
+    """Ops of the judged graph whose value depends on constants and on variables that this graph never writes.
+
+    Contains ``constant_ops``, the reads of such variables, and what is computed from them; ops with a state or a
+    side effect of their own (random numbers, tables, prints) are never in it.
+    """
+    return constants.frozen_ops(facts(judged_graph))
