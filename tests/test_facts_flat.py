@@ -84,6 +84,15 @@ def test_the_branches_of_a_conditional_take_the_inputs_after_the_predicate() -> 
     assert data_inputs(graph, "cond/else/relu") == ["x"]
 
 
+def test_a_remote_call_hands_on_the_inputs_after_the_device_that_it_names() -> None:
+    call = Op("call", "RemoteCall", calls=(Call("call", "swap"),))
+    ops = [Op("device", "Const"), Op("x", "Placeholder"), Op("y", "Placeholder"), call, Op("out", "Neg")]
+    edges = [("device", "call", 0, 0), ("x", "call", 0, 1), ("y", "call", 0, 2), ("call", "out", 0, 0)]
+    graph = inline(Graph("", {"": function("", ops, edges), "swap": swap()}))
+    assert data_inputs(graph, "call/relu") == ["x"]
+    assert data_inputs(graph, "out") == ["y"]
+
+
 def test_a_function_that_calls_itself_does_not_hang() -> None:
     again = Op("again", "PartitionedCall", calls=(Call("call", "f"),))
     body = function("f", [Op("a", "_Arg"), again, Op("r", "_Retval")], [("a", "again", 0, 0), ("again", "r", 0, 0)])

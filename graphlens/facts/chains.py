@@ -9,15 +9,9 @@ from graphlens.facts.dataflow import Dataflow, Reader, Tensor
 from graphlens.facts.decomposed import Candidate, Kind
 from graphlens.ir.fusion import Role
 from graphlens.ir.graph import TensorSpec
+from graphlens.ir.ops import ACTIVATIONS, BATCH_NORMS, CONVOLUTIONS, PRODUCTS, RESHAPES, SUMS, TRANSPOSED_CONVOLUTIONS
 
-_CONVOLUTIONS: Final = frozenset(
-    """Conv2D DepthwiseConv2dNative Conv3D Conv2DBackpropInput Conv2DBackpropInputV2 Conv3DBackpropInputV2""".split()
-)
-_PRODUCTS: Final = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"})
-_NORMS: Final = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
-_ACTIVATIONS: Final = frozenset({"Relu", "Relu6", "Elu", "LeakyRelu", "Tanh", "Sigmoid", "Selu", "Softplus"})
-_BRIDGES: Final = frozenset({"Reshape", "Squeeze", "ExpandDims", "Transpose", "Cast"})
-_SUMS: Final = frozenset({"Add", "AddV2"})
+_BRIDGES: Final = RESHAPES | {"Transpose", "Cast"}
 _MOST_BRIDGES: Final = 3  # more ops than this between two parts are a program of their own
 
 # In this order the parts follow each other in a kernel; each may be missing.
@@ -48,7 +42,7 @@ def chains(flow: Dataflow, activations: Mapping[str, Candidate]) -> Iterator[Can
 
 
 def _kind(op_type: str) -> Kind | None:
-    return "conv" if op_type in _CONVOLUTIONS else "matmul" if op_type in _PRODUCTS else None
+    return "conv" if op_type in CONVOLUTIONS | TRANSPOSED_CONVOLUTIONS else "matmul" if op_type in PRODUCTS else None
 
 
 def _entries(flow: Dataflow, candidate: Candidate) -> Iterator[Tensor]:
@@ -130,11 +124,11 @@ class _Walk:
         op_type = self.flow.op(reader.op).type
         if op_type == "BiasAdd" and reader.port == 0:
             return "bias"
-        if op_type in _NORMS and reader.port == 0:
+        if op_type in BATCH_NORMS and reader.port == 0:
             return "norm"
-        if op_type in _ACTIVATIONS:
+        if op_type in ACTIVATIONS:
             return "activation"
-        if op_type in _SUMS | {"AddN"} and len(self.flow.inputs[reader.op]) == 2:
+        if op_type in SUMS | {"AddN"} and len(self.flow.inputs[reader.op]) == 2:
             return self._role_of_sum(reader)
         return None
 

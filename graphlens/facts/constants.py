@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from functools import cache
 
+from graphlens.ir import effects
 from graphlens.ir.graph import Op, data_inputs, op_of, topological_order
-from graphlens.ir.ops import CONSTANTS, CONTROL_FLOW, is_variable_write
+from graphlens.ir.ops import CONSTANTS, ENTERS, REFERENCE_VARIABLES, WHOLE_CALLS, WHOLE_READS, is_variable_write
 from graphlens.ir.table import Table
 
-# Ops with a state, a side effect or an outside source: their value may differ although their inputs do not.
-_IMPURE = re.compile(
-    r"Random|Multinomial|Dropout|RngRead|RngSkip|Variable|VarHandle|^Assign|^Resource|Scatter(Add|Sub|Update|Nd(Add|Sub|Update))$"
-    r"|Lookup|HashTable|Iterator|Dataset|Print|Assert|Queue|Stack(V2|Push|Pop)|TensorArray|TensorList|Summary|File|Save|Restore"
-    r"|PyFunc|PyCall|Collective|Nccl|^_?(Host)?(Send|Recv)$|Placeholder|^_Arg$|^_Retval$|PartitionedCall|^(Stateless)?(While|If|Case)$"
-    r"|RemoteCall|Timestamp|Barrier|Mutex|CheckNumerics|^Debug|SymbolicGradient|Xla|TPU|Infeed|Outfeed|^NoOp$|_SOURCE|_SINK"
-)
-_PARAMETERS = CONSTANTS | {"ReadVariableOp", "_ReadVariablesOp", "Variable", "VariableV2"}
-_OPAQUE_CALL = re.compile(r"Call$|^_?Xla(Launch|Run|Compile)")
-_PASS_THROUGH = frozenset({"Identity", "IdentityN", "Enter", "RefEnter", "StopGradient", "_Arg"})
+_PARAMETERS = CONSTANTS | WHOLE_READS | REFERENCE_VARIABLES
+_PASS_THROUGH = ENTERS | {"Identity", "IdentityN", "StopGradient", "_Arg"}
 
 
 def constant_ops(graph: Table) -> frozenset[str]:
@@ -37,7 +28,7 @@ def _may_write(graph: Table, name: str, op: Op) -> list[str]:
     """Return the inputs of ``name`` that it may write: of a call that was not inlined, all of them."""
     if is_variable_write(op.type):
         return data_inputs(graph, name)[:1]
-    return data_inputs(graph, name) if _OPAQUE_CALL.search(op.type) else []
+    return data_inputs(graph, name) if op.type in WHOLE_CALLS else []
 
 
 def parameter_ops(graph: Table) -> frozenset[str]:
@@ -47,7 +38,7 @@ def parameter_ops(graph: Table) -> frozenset[str]:
 
 def is_pure(op: Op) -> bool:
     """Tell whether an op computes the same from the same inputs, does nothing else, and calls no function."""
-    return not op.calls and not _is_impure(op.type)
+    return not op.calls and effects.is_pure(op.type)
 
 
 def _is_frozen_source(graph: Table, name: str, written: set[str]) -> bool:
@@ -57,7 +48,7 @@ def _is_frozen_source(graph: Table, name: str, written: set[str]) -> bool:
     if op.type == "ReadVariableOp":
         inputs = data_inputs(graph, name)
         return bool(inputs) and _resource(graph, inputs[0]) not in written
-    return op.type in ("Variable", "VariableV2") and name not in written
+    return op.type in REFERENCE_VARIABLES and name not in written
 
 
 def _resource(graph: Table, name: str) -> str:
@@ -70,11 +61,6 @@ def _resource(graph: Table, name: str) -> str:
     return name
 
 
-@cache
-def _is_impure(op_type: str) -> bool:
-    return op_type in CONTROL_FLOW or _IMPURE.search(op_type) is not None
-
-
 def _closure(graph: Table, is_source: Callable[[str], bool]) -> frozenset[str]:
     found: set[str] = set()
     for name in topological_order(graph):
@@ -85,7 +71,7 @@ def _closure(graph: Table, is_source: Callable[[str], bool]) -> frozenset[str]:
 
 def _follows(graph: Table, name: str, found: set[str]) -> bool:
     op = op_of(graph, name)
-    if op.calls or _is_impure(op.type):
+    if not is_pure(op):
         return False
     inputs = data_inputs(graph, name)
     return bool(inputs) and all(src in found for src in inputs)

@@ -15,7 +15,7 @@ from typing import Final
 
 from graphlens.facts.executed import HLO_FLOPS
 from graphlens.ir.graph import Op, TensorSpec, input_specs, op_of
-from graphlens.ir.ops import UNTRACED_INSTRUCTIONS, runtime_type
+from graphlens.ir.ops import REDUCTIONS, UNTRACED_INSTRUCTIONS, runtime_type
 from graphlens.ir.table import Table
 
 Specs = Sequence[TensorSpec | None]
@@ -40,7 +40,6 @@ _PER_OUTPUT_ELEMENT: Final[Mapping[str, int]] = dict.fromkeys(
     "SqrtGrad": 2,
 }
 
-_REDUCTIONS = frozenset("""Sum Mean Max Min Prod All Any ArgMax ArgMin BiasAddGrad Cumsum Cumprod L2Loss""".split())
 
 # These move or rename data and compute nothing: zero is known, not assumed.
 _NO_FLOPS = frozenset(
@@ -114,7 +113,7 @@ def _size(spec: TensorSpec | None) -> int | None:
 def _formula(kind: str) -> Formula | None:
     if kind in _PER_OUTPUT_ELEMENT:
         return lambda op, _: _times(_elements(op), _PER_OUTPUT_ELEMENT[kind])
-    if kind in _REDUCTIONS:
+    if kind in REDUCTIONS:
         return lambda _, inputs: inputs[0].elements if inputs and inputs[0] else None
     return next((formula for pattern, formula in _FORMULAS if pattern.fullmatch(kind)), None)
 

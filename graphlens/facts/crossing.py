@@ -9,22 +9,17 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 from graphlens.facts.names import replica_of
 from graphlens.ir.devices import CopyKind, CopyReason
-from graphlens.ir.graph import ARGUMENT, DTYPE_BYTES, RETURN, Op, TensorSpec, data_inputs, op_of, topological_order
-from graphlens.ir.ops import CONSTANTS, VARIABLE_READS, family, runtime_type
+from graphlens.ir.graph import DTYPE_BYTES, Op, TensorSpec, data_inputs, op_of, topological_order
+from graphlens.ir.ops import CONSTANTS, FED, PYTHON, RETURNS, SHAPE_READERS, VARIABLE_READS, family, runtime_type
 from graphlens.ir.table import Table
 
 Memory = Literal["host", "device"]
 Side = Literal["input", "output"]
 
-_PYTHON: Final = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc", "PyCall"})
-_FEEDS: Final = frozenset({ARGUMENT, "Placeholder", "PlaceholderWithDefault", "_DeviceArg"})
 _QUEUES: Final = re.compile(r"^IteratorGetNext|Dequeue|^OptionalGetValue$|^Unstage$")
-_FETCHES: Final = frozenset({RETURN, "_DeviceRetval"})
 # Tensors that only the host holds, and families of ops that work on them.
 _HOST_TYPES: Final = frozenset({"string", "resource"})
 _HOST_FAMILIES: Final = frozenset({"string", "input"})
-# These make a shape of a tensor; the runtime keeps it in host memory on every device.
-_SHAPES: Final = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 _NO_DEVICES: Final = frozenset({"JOB", "REPLICA", "TASK"})  # parts of a device's name that say where, not what
 
 
@@ -123,7 +118,7 @@ def shape_ops(graph: Table) -> frozenset[str]:
     known: set[str] = set()  # constants and what is in `found`
     for name in topological_order(graph):
         op = op_of(graph, name)
-        if op.type in _SHAPES:
+        if op.type in SHAPE_READERS:
             found.add(name)
         elif op.type not in CONSTANTS:
             inputs = data_inputs(graph, name)
@@ -155,7 +150,7 @@ def is_accelerator(device: str) -> bool:
 
 def _fetch(crossing: Crossing, _: Kernels | None) -> Cause | None:
     op = crossing.dst.op
-    if crossing.dst.memory != "host" or op.type not in _FETCHES:
+    if crossing.dst.memory != "host" or op.type not in RETURNS:
         return None
     return Cause("fetch", f"the caller gets it in host memory ({op.name})", op.name)
 
@@ -164,7 +159,7 @@ def _feed(crossing: Crossing, _: Kernels | None) -> Cause | None:
     op = crossing.src.op
     if crossing.src.memory != "host":
         return None
-    if op.type in _FEEDS:
+    if op.type in FED:
         return Cause("feed", f"the caller hands {op.name} over in host memory", op.name)
     if _QUEUES.search(op.type):
         return Cause("feed", f"{op.name} ({op.type}) hands it over in host memory each step", op.name)
@@ -185,7 +180,7 @@ def _replicas(crossing: Crossing, _: Kernels | None) -> Cause | None:
 
 def _python(crossing: Crossing, _: Kernels | None) -> Cause | None:
     for end in crossing.host_ends:
-        if end.op.type in _PYTHON:
+        if end.op.type in PYTHON:
             return Cause("Python op", f"{end.op.name} ({end.op.type}) runs Python, on the host", end.op.name)
     return None
 

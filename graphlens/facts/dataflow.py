@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Final, NamedTuple
 
 from graphlens.facts.constants import constant_ops, parameter_ops
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.graphs import traced_graph
+from graphlens.ir.effects import acts
 from graphlens.ir.graph import RETURN, Op, TensorSpec, data_inputs, in_edges, topological_order
+from graphlens.ir.ops import PASSES
 from graphlens.ir.table import Table
 
-# These give what they get, and Grappler removes them before it fuses anything.
-PASSES: Final = frozenset({"Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot"})
-# These act although nobody may read their result: they are alive, and so is what they read.
-_ACTS: Final = re.compile(
-    r"^_Retval$|Print|^Assert$|^Assign|^Resource\w*(Apply|Scatter|StridedSliceAssign)|Summary|^Save|WriteFile|PyFunc|Enqueue"
-    r"|^_?(Host)?Send$|Call$|^(Stateless)?(While|If|Case)$|TensorArrayWrite|StackPush|CheckNumerics|^Debug|^Lookup\w*Insert"
-)
 _NO_READERS: Final = PASSES | {RETURN}
-
-
-@cache
-def _acts(op_type: str) -> bool:
-    return _ACTS.search(op_type) is not None
 
 
 class Tensor(NamedTuple):
@@ -98,7 +87,7 @@ class Dataflow:
 
     def _roots(self) -> list[str]:
         """Return the ops that a step is run for: results and acts, or all ends of a graph that names no results."""
-        found = [name for name, op in self.graph.items() if _acts(op.type)]
+        found = [name for name, op in self.graph.items() if acts(op.type)]
         if any(self.op(name).type == RETURN for name in found):
             return found
         ends = (name for name in self.graph if not self.graph.has_readers(name))

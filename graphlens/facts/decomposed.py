@@ -9,7 +9,7 @@ from typing import Final, Literal
 from graphlens.facts.dataflow import Dataflow, Tensor
 from graphlens.ir.fusion import Role
 from graphlens.ir.graph import Constant
-from graphlens.ir.ops import CONSTANTS
+from graphlens.ir.ops import CONSTANTS, PRODUCTS, QUOTIENTS, RESHAPES, SCALINGS, SELECTIONS, SUMS
 
 Kind = Literal["conv", "matmul", "activation", "layer-norm", "attention"]
 
@@ -21,16 +21,12 @@ _ELEMENTWISE: Final = frozenset(
     Reciprocal SquaredDifference Maximum Minimum Cast Inv""".split()
 )
 # Ops that lie between the parts of a layer normalization without changing a number of it.
-_MOVES: Final = frozenset({"Reshape", "Squeeze", "ExpandDims", "Cast"})
+_MOVES: Final = RESHAPES | {"Cast"}
 _IN_NORMS: Final = _ELEMENTWISE | _MOVES | {"Mean"}
 _SQUARES: Final = frozenset({"SquaredDifference", "Square", "Mul", "Pow"})
-_PRODUCTS: Final = frozenset({"BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "MatMul"})
-_SCALINGS: Final = frozenset({"Mul", "RealDiv", "Div"})
-_SUMS: Final = frozenset({"Add", "AddV2"})
 # From the scores of an attention to its softmax, and from there to the product with the values.
 _SCORE_MOVES: Final = frozenset({"Reshape", "Transpose", "Cast"})
-_SELECTIONS: Final = frozenset({"SelectV2", "Select"})
-_WEIGHT_MOVES: Final = frozenset({"Reshape", "Transpose", "Cast", "SelectV2", "Mul", "RealDiv"})  # dropout included
+_WEIGHT_MOVES: Final = _SCORE_MOVES | SCALINGS | {"SelectV2"}  # dropout included
 _HOPS: Final = 6
 
 # Op type that marks an activation -> what must be beside it, and its name.  The first that fits names it.
@@ -107,7 +103,7 @@ def activations(flow: Dataflow) -> Mapping[str, Candidate]:
             candidate = _product_activation(flow, name)
         elif op.type == "Maximum":
             candidate = _rectifier(flow, name)
-        elif op.type in ("RealDiv", "Div"):
+        elif op.type in QUOTIENTS:
             candidate = _softmax(flow, name)
         else:
             continue
@@ -127,7 +123,7 @@ def _product_activation(flow: Dataflow, name: str) -> Candidate | None:
     return _activation(label, (*region.ops, *_scaling_behind(flow, name, label)))
 
 
-_PLAIN: Final = frozenset({"Mul", "Add", "AddV2", "Sub", "Neg", "RealDiv", "Div", "Cast"})
+_PLAIN: Final = SUMS | SCALINGS | {"Sub", "Neg", "Cast"}
 _TYPES_OF: Final[Mapping[str, frozenset[str]]] = {
     "gelu": _PLAIN | {"Erf", "Erfc"},
     "mish": frozenset({"Mul", "Tanh", "Softplus", "Cast"}),
@@ -145,7 +141,7 @@ def _scaling_behind(flow: Dataflow, name: str, label: str) -> tuple[str, ...]:
         return ()
     reader = readers[0].op
     others = [tensor.op for tensor in flow.inputs[reader] if tensor.op != name]
-    is_scaling = flow.op(reader).type in _SCALINGS and len(others) == 1 and _scalar(flow, others[0]) is not None
+    is_scaling = flow.op(reader).type in SCALINGS and len(others) == 1 and _scalar(flow, others[0]) is not None
     return (reader,) if is_scaling else ()
 
 
@@ -218,7 +214,7 @@ def _variance_behind(flow: Dataflow, root: str) -> str | None:
         name = changing[0]
         if flow.op(name).type == "Mean":
             return name if _is_along_the_end(flow, name) else None
-        if flow.op(name).type not in _SUMS | _MOVES | {"Maximum"}:
+        if flow.op(name).type not in SUMS | _MOVES | {"Maximum"}:
             return None
     return None
 
@@ -270,7 +266,7 @@ def _end_of_norm(flow: Dataflow, root: str, source: Tensor) -> str | None:
 
 
 def _normalizes(flow: Dataflow, name: str, source: Tensor) -> bool:
-    if flow.op(name).type not in _SCALINGS | _SUMS | {"Sub", "Neg"}:
+    if flow.op(name).type not in SCALINGS | SUMS | {"Sub", "Neg"}:
         return False
     parameters = [tensor for tensor in flow.inputs[name] if tensor.op in flow.parameters]
     specs = [flow.spec(tensor) for tensor in parameters]
@@ -317,7 +313,7 @@ def _scores_behind(flow: Dataflow, softmax: str) -> list[tuple[str, Role]] | Non
     name = flow.inputs[softmax][0].op
     for _ in range(_HOPS):
         op_type = flow.op(name).type
-        if op_type in _PRODUCTS:
+        if op_type in PRODUCTS:
             both = flow.inputs[name][:2]
             if any(tensor.op in flow.parameters for tensor in both):
                 return None
@@ -332,18 +328,18 @@ def _scores_behind(flow: Dataflow, softmax: str) -> list[tuple[str, Role]] | Non
 
 
 def _score_role(op_type: str) -> Role | None:
-    if op_type in _SCALINGS:
+    if op_type in SCALINGS:
         return "scale"
-    if op_type in _SUMS:
+    if op_type in SUMS:
         return "bias"
-    if op_type in _SELECTIONS:
+    if op_type in SELECTIONS:
         return "part"
     return "bridge" if op_type in _SCORE_MOVES else None
 
 
 def _towards_product(flow: Dataflow, inputs: Sequence[Tensor]) -> Tensor:
     """Of a sum's or a selection's inputs, the scores are the one with a product or a scaling behind it."""
-    likely = _PRODUCTS | _SCALINGS | _SCORE_MOVES | _SELECTIONS
+    likely = PRODUCTS | SCALINGS | _SCORE_MOVES | SELECTIONS
     return next((tensor for tensor in inputs if flow.op(tensor.op).type in likely), inputs[0])
 
 
@@ -351,7 +347,7 @@ def _product_after(flow: Dataflow, softmax: str) -> str | None:
     name = softmax
     for _ in range(_HOPS):
         readers = flow.readers(name)
-        product = next((reader.op for reader in readers if flow.op(reader.op).type in _PRODUCTS), None)
+        product = next((reader.op for reader in readers if flow.op(reader.op).type in PRODUCTS), None)
         if product is not None:
             return product
         moves = [reader.op for reader in readers if flow.op(reader.op).type in _WEIGHT_MOVES]

@@ -9,6 +9,7 @@ from typing import Final
 
 from graphlens.errors import TargetError
 from graphlens.ir.graph import ARGUMENT, CONTROL, RETURN, Edge, Function, Graph, Op, Table
+from graphlens.ir.ops import OTHER_INPUT_FIRST, PLAIN_CALLS
 from graphlens.ir.table import TableBuilder
 
 # A library of a few nested functions can denote exponentially many ops; a flat graph beyond this is refused.
@@ -17,10 +18,8 @@ FLAT_CALLS_LIMIT: Final = 300_000
 DEPTH_LIMIT: Final = 100
 
 # Call sites that disappear when inlined; conditionals and loops stay as nodes beside their inlined bodies.
-_PLAIN_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall", "RemoteCall"})
+_PLAIN_CALLS = PLAIN_CALLS | {"RemoteCall"}
 _BODY_ROLES = re.compile(r"^(then|else|cond|body|branch_\d+)$")
-# The first input of these is the predicate or the index; the branches' arguments start at the second.
-_CONDITIONAL_TYPES = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
 _ABSENT: Final = -1  # where a local op has no op of its own in the flat graph
 
 Callees = Sequence[tuple[str, Function]]
@@ -234,7 +233,7 @@ class _Inliner:
         if parent is None or name not in frame.function.inputs:
             return
         call = parent.table.op_at(frame.call_site)
-        wanted = frame.function.inputs.index(name) + (1 if call.type in _CONDITIONAL_TYPES else 0)
+        wanted = frame.function.inputs.index(name) + (1 if call.type in OTHER_INPUT_FIRST else 0)
         for src, edge in parent.table.inputs_at(frame.call_site):
             if (edge.dst_port or 0) == wanted:
                 yield _Source(parent, src, edge.src_port)

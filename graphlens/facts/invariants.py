@@ -10,11 +10,10 @@ from graphlens.facts.constants import is_pure
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.graphs import executed_by, judged_stage, traced_graph
 from graphlens.ir.graph import ARGUMENT, Function, Graph, Op, data_inputs, in_edges, op_of, topological_order
-from graphlens.ir.ops import CONSTANTS, UNTRACED, is_variable_write
+from graphlens.ir.ops import CONSTANTS, ENTERS, LOOPS, PASSES, UNTRACED, is_variable_write
 from graphlens.ir.table import Table
 
-_LOOPS = frozenset({"While", "StatelessWhile"})
-_PASSES = frozenset({"Identity", "StopGradient"})
+_PASSES = PASSES - {"IdentityN"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ def invariant_ops(facts: Facts) -> Iterator[InvariantOps]:
 
 
 def _body(library: Graph, op: Op) -> Function | None:
-    if op.type not in _LOOPS:
+    if op.type not in LOOPS:
         return None
     return next((library.functions.get(call.function) for call in op.calls if call.role == "body"), None)
 
@@ -103,7 +102,7 @@ def _in_frames(graph: Table) -> Iterator[InvariantOps]:
     """Yield the same for loops that were written with ``Enter``: what does not change says so itself."""
     frames: dict[str, set[str]] = {}
     for name, op in graph.items():
-        if op.type in ("Enter", "RefEnter") and op.attrs.get("is_constant"):
+        if op.type in ENTERS and op.attrs.get("is_constant"):
             frames.setdefault(str(op.attrs.get("frame_name", "")), set()).add(name)
     writes = any(is_variable_write(op.type) for op in graph.ops())
     for frame, fixed in frames.items():

@@ -15,7 +15,7 @@ from graphlens.facts.placement.netlist import slots_of
 from graphlens.ir.devices import CopyReason
 from graphlens.ir.graph import Op, op_of
 from graphlens.ir.instructions import COPY_DONE, COPY_START
-from graphlens.ir.ops import TRANSFERS
+from graphlens.ir.ops import CONSTANTS, TRANSFERS
 from graphlens.ir.run import CopyEvent, Instruction
 from graphlens.ir.table import Table
 
@@ -26,7 +26,7 @@ _EDGE: Final = re.compile(r"^(?P<kind>edge|memtype)_\d+_(?P<src>.+)$")
 # Arguments and results of a function that was told to run on another device (process_function_library_runtime.cc).
 _CALL_EDGE: Final = re.compile(r"^(?P<side>arg|ret)_(?P<number>\d+)$")
 # Code that uploads the value of a constant, outside of any op.
-_UPLOADS: Final = frozenset({"MakeTensorFromProto", "Const", "HostConst", "_EagerConst"})
+_UPLOADS: Final = CONSTANTS | {"MakeTensorFromProto", "_EagerConst"}
 # What an op's own code does when it copies.
 _OWN_COPY: Final = {
     "host-to-device": "itself uploads what its kernel needs",

@@ -17,7 +17,19 @@ from graphlens.facts.programs import judged_profile
 from graphlens.facts.steps import steps_of
 from graphlens.ir.devices import LANE_BINS, LiveTensor, Memory, short_device
 from graphlens.ir.graph import Op, TensorSpec, in_edges, op_of
-from graphlens.ir.ops import CONSTANTS, runtime_type
+from graphlens.ir.ops import (
+    BINARY,
+    CONSTANTS,
+    FED,
+    MERGES,
+    RECEIVES,
+    REFERENCE_VARIABLES,
+    RETURNS,
+    UNARY,
+    VIEWS,
+    WHOLE_READS,
+    runtime_type,
+)
 from graphlens.ir.run import Profile
 from graphlens.ir.table import Table
 
@@ -27,31 +39,21 @@ LISTED_TENSORS: Final = 40  # of those alive at the peak, the largest
 # open sizes are the large ones (they follow the batch), those of known sizes are scalars and shapes.
 MOST_UNKNOWN: Final = 0.25
 
-# These hand on the buffer of their first input at every output.
-_VIEWS: Final = frozenset(
-    """Identity RefIdentity Reshape Squeeze ExpandDims StopGradient PreventGradient Snapshot Bitcast CheckNumerics
-    Switch RefSwitch _SwitchN Enter RefEnter Exit RefExit NextIteration RefNextIteration LoopCond _Send
-    _HostSend""".split()
-)
-_RECEIVES: Final = frozenset({"_Recv", "_HostRecv"})  # a view of what was sent, unless it comes from another memory
-_MERGES: Final = frozenset({"Merge", "RefMerge"})  # the output is whichever input came; the other one is a number
 _PAIRED_VIEWS: Final = frozenset({"IdentityN"})  # every output is the input of the same number
-_HELD_BY_THE_CALLER: Final = frozenset({"_Arg", "_DeviceArg", "Placeholder", "PlaceholderWithDefault"})
-_RETURNS: Final = frozenset({"_Retval", "_DeviceRetval"})
 # Weights are no tensors of the step: they are there before it and after it, and are counted apart.
-_WEIGHTS: Final = CONSTANTS | {"ReadVariableOp", "_ReadVariablesOp", "VariableV2", "Variable"}
+_WEIGHTS: Final = CONSTANTS | WHOLE_READS | REFERENCE_VARIABLES
 _HANDLES: Final = frozenset({"resource"})
 
 # Kernels of these ask for their output in place of an input of the same type and size that nobody else reads
 # (TensorFlow's `forward_input_or_allocate_output`; the elementwise ones in `UnaryOp`, `BinaryOp` and `numeric_op.h`).
-_IN_PLACE: Final = frozenset(
-    """Abs Acos Acosh Add AddN AddV2 Asin Asinh Atan Atan2 Atanh BiasAdd BitwiseAnd BitwiseOr BitwiseXor Ceil
-    Cos Cosh Digamma Div DivNoNan Elu EluGrad Erf Erfc Erfinv Exp Expm1 Floor FloorDiv FloorMod Inv InvGrad
-    Invert LeakyRelu LeakyReluGrad Lgamma Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr Maximum Minimum
-    Mod Mul MulNoNan Ndtri Neg Pow RealDiv Reciprocal ReciprocalGrad Relu Relu6 Relu6Grad ReluGrad Rint Round
-    Rsqrt RsqrtGrad Selu SeluGrad Sigmoid SigmoidGrad Sign Sin Sinh Softmax Softplus SoftplusGrad Softsign
-    SoftsignGrad Sqrt SqrtGrad Square SquaredDifference Sub Tan Tanh TanhGrad TruncateDiv TruncateMod Xdivy
-    Xlog1py Xlogy""".split()
+_IN_PLACE: Final = (
+    UNARY
+    | BINARY
+    | frozenset(
+        """AddN Atan2 BiasAdd BitwiseAnd BitwiseOr BitwiseXor EluGrad FloorDiv FloorMod InvGrad LeakyReluGrad
+        LogSoftmax LogicalAnd LogicalOr Mod MulNoNan ReciprocalGrad Relu6Grad ReluGrad RsqrtGrad SeluGrad SigmoidGrad
+        Softmax SoftplusGrad SoftsignGrad SqrtGrad TanhGrad TruncateDiv TruncateMod Xdivy Xlog1py Xlogy""".split()
+    )
 )
 
 
@@ -207,20 +209,21 @@ class _Walk:
     def _viewed(self, op: Op, port: int) -> Sequence[Tensor]:
         """Return the inputs whose memory an output is."""
         inputs = self.inputs[op.name]
-        if op.type in _VIEWS or (op.type in _RECEIVES and self._stays(op)):
+        if op.type in VIEWS or (op.type in RECEIVES and self._stays(op)):
             return inputs[:1]
-        if op.type in _MERGES:
+        if op.type in MERGES:  # whichever came; the other output is a number
             return inputs
         return inputs[port : port + 1] if op.type in _PAIRED_VIEWS else ()
 
     def _stays(self, op: Op) -> bool:
+        """What was received is a view of what was sent, unless it comes from another memory."""
         return all(space_of(self.ops[source.op]) == space_of(op) for source in self.inputs[op.name])
 
     def _roots_of(self, tensor: Tensor) -> tuple[Tensor, ...]:
         found = self.roots.get(tensor)
         if found is None:  # more outputs than the graph says: those of a view are its first one
             op = self.ops[tensor.op]
-            found = self.roots.get(Tensor(tensor.op, 0), ()) if op.type in _VIEWS else ()
+            found = self.roots.get(Tensor(tensor.op, 0), ()) if op.type in VIEWS else ()
             self.unknown.update(() if found else (tensor.op,))
         return found
 
@@ -235,10 +238,10 @@ class _Walk:
     def _keep_what_the_caller_holds(self) -> None:
         """The caller holds the arguments during the whole step, and gets the results at its end."""
         for buffer in self.buffers.values():
-            if self.ops[buffer.tensor.op].type in _HELD_BY_THE_CALLER:
+            if self.ops[buffer.tensor.op].type in FED:
                 buffer.born, buffer.dies = 0, self.last
         for name, op in self.ops.items():
-            if op.type in _RETURNS:
+            if op.type in RETURNS:
                 for buffer in self._read(name):
                     buffer.dies = self.last
 
@@ -254,7 +257,7 @@ class _Walk:
         return (
             ended.dies == position
             and (ended.spec.dtype, ended.nbytes) == (made.spec.dtype, made.nbytes)  # a view has another shape
-            and maker.type not in _HELD_BY_THE_CALLER
+            and maker.type not in FED
             and space_of(maker) == space_of(self.ops[made.tensor.op])
         )
 

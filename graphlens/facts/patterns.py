@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.graphs import constant_ops, frozen_ops, judged_graph, op_order, origins, traced_graph
+from graphlens.ir.effects import stays
 from graphlens.ir.graph import (
     Op,
     TensorSpec,
@@ -18,37 +18,35 @@ from graphlens.ir.graph import (
     input_specs,
     op_of,
 )
-from graphlens.ir.ops import CONSTANTS, VARIABLE_READS, runtime_type
+from graphlens.ir.ops import (
+    BATCH_NORMS,
+    CONSTANTS,
+    QUOTIENTS,
+    SCALINGS,
+    SUMS,
+    TRANSPOSED_CONVOLUTIONS,
+    VARIABLE_READS,
+    runtime_type,
+)
 from graphlens.ir.table import Table
 
-# Layers whose weights a per-channel scale and shift can be folded into; the weights are always input 1.
-_BASES: Final = frozenset(
-    """Conv2D _FusedConv2D PadWithConv2D PadWithFusedConv2D Conv2DWithBias DepthwiseConv2dNative
-    _FusedDepthwiseConv2dNative Conv3D _FusedConv3D Conv2DBackpropInput Conv2DBackpropInputV2 Conv3DBackpropInputV2
-    MatMul _FusedMatMul""".split()
-)
 _DEPTHWISE: Final = frozenset({"DepthwiseConv2dNative", "_FusedDepthwiseConv2dNative"})
-_TRANSPOSED: Final = frozenset({"Conv2DBackpropInput", "Conv2DBackpropInputV2", "Conv3DBackpropInputV2"})
 _MATMULS: Final = frozenset({"MatMul", "_FusedMatMul"})
 
 # What a fused layer may hold and still be linear in its weights: after an activation, scaling the weights is wrong.
 _LINEAR_FUSED_OPS: Final = frozenset({"BiasAdd", "FusedBatchNorm"})
 
-_BATCH_NORMS: Final = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "_FusedBatchNormEx"})
-_SCALES: Final = frozenset({"Mul", "RealDiv", "Div"})
-_SHIFTS: Final = frozenset({"Add", "AddV2", "Sub"})
-_SUMS: Final = frozenset({"Add", "AddV2", "AddN"})
+_BATCH_NORMS: Final = BATCH_NORMS | {"_FusedBatchNormEx"}
+_SHIFTS: Final = SUMS | {"Sub"}
+_SUMS: Final = SUMS | {"AddN"}
 _PLAIN: Final = frozenset({"Conv2D", "_FusedConv2D", "PadWithConv2D", "PadWithFusedConv2D", "Conv2DWithBias"})
+# Layers whose weights a per-channel scale and shift can be folded into; the weights are always input 1.
+_BASES: Final = _PLAIN | _DEPTHWISE | _MATMULS | TRANSPOSED_CONVOLUTIONS | {"Conv3D", "_FusedConv3D"}
 # Activations that Grappler takes into a kernel behind its bias (TensorFlow 2.21 on CPU), and those that only kernels of
 # oneDNN take.  Depthwise and 3-D convolutions take the former with oneDNN, and of the latter none.
 _TAKEN: Final = frozenset({"Relu", "Relu6", "Elu", "LeakyRelu"})
 _TAKEN_BY_ONEDNN: Final = frozenset({"_MklSwish", "_MklFusedMish"})
 _CHANNELS_FIRST: Final = frozenset({"NCHW", "NCDHW"})
-
-# Ops that do more than compute their outputs, or whose outputs come from elsewhere: they stay when nobody reads them.
-_ACTS: Final = re.compile(
-    r"^_Arg$|Placeholder|Iterator|Queue|Stage|PyFunc|^Assign|Recv|Call$|While|^(Stateless)?(If|Case)$"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +129,7 @@ def _channel_count(graph: Table, name: str, op: Op) -> int | None:
 
 
 def _channels_of_weights(op_type: str, op: Op, shape: tuple[int | None, ...]) -> int | None:
-    if op_type in _TRANSPOSED:
+    if op_type in TRANSPOSED_CONVOLUTIONS:
         return shape[-2]
     if op_type in _DEPTHWISE:
         return None if shape[-2] is None or shape[-1] is None else shape[-2] * shape[-1]
@@ -211,9 +209,9 @@ class _Walk:
         if op_type == "BiasAdd" and port == 0:
             return self._add(op, others, scale=False) if self._frozen(others) else None
         if len(others) == 1 and self._is_factor(op, others[0]):
-            is_divisor_or_minuend = op_type in ("RealDiv", "Div", "Sub") and port != 0
-            if op_type in _SCALES | _SHIFTS and not is_divisor_or_minuend:
-                return self._add(op, others, scale=op_type in _SCALES)
+            is_divisor_or_minuend = op_type in QUOTIENTS | {"Sub"} and port != 0
+            if op_type in SCALINGS | _SHIFTS and not is_divisor_or_minuend:
+                return self._add(op, others, scale=op_type in SCALINGS)
         if op_type in _SUMS and not self._frozen(others):
             self.in_sum = True
             return op.name
@@ -278,7 +276,7 @@ def _takes(base: Op, activation: Op) -> bool:
     by_onednn, base_type = base.type.startswith("_Mkl"), runtime_type(base.type)
     if activation.type in _TAKEN_BY_ONEDNN:
         return by_onednn and base_type in _PLAIN
-    if activation.type not in _TAKEN or base_type in _TRANSPOSED:
+    if activation.type not in _TAKEN or base_type in TRANSPOSED_CONVOLUTIONS:
         return False
     return by_onednn or base_type in _PLAIN | _MATMULS
 
@@ -315,7 +313,7 @@ def exclusive_inputs(graph: Table, nodes: Iterable[str], among: Collection[str] 
     while pending:
         for src in data_inputs(graph, pending.pop(0)):
             op_type = op_of(graph, src).type
-            if src in gone or (among is not None and src not in among) or op_type in CONSTANTS or _ACTS.search(op_type):
+            if src in gone or (among is not None and src not in among) or op_type in CONSTANTS or stays(op_type):
                 continue
             if all(dst in gone for dst in data_consumers(graph, src)):
                 gone[src] = None

@@ -14,12 +14,11 @@ from itertools import count, takewhile
 
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Function, Graph
-from graphlens.ir.ops import CONSTANTS
+from graphlens.ir.ops import CONSTANTS, PLACEHOLDERS
 from graphlens.ir.table import Table
 
 # What is no function yet: the main graph of a file or of a Python function.
 _MAIN = ""
-_PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderWithDefault"})
 
 
 def renamed_ops(evidence: Evidence) -> Mapping[str, str | None]:
@@ -70,7 +69,7 @@ def _by_rule(traced: Graph) -> Iterator[tuple[str, str | None]]:
 
 
 def _arguments(function: Function) -> tuple[str, ...]:
-    placeholders = (name for name, op in function.graph.items() if op.type in _PLACEHOLDERS)
+    placeholders = (name for name, op in function.graph.items() if op.type in PLACEHOLDERS)
     return tuple(dict.fromkeys((*function.inputs, *placeholders)))
 
 
@@ -81,7 +80,7 @@ def _results(function: Function) -> tuple[str, ...]:
 
 def _sinks(graph: Table) -> Iterator[str]:
     for name, op in graph.items():
-        if not graph.has_readers(name) and op.type not in _PLACEHOLDERS | CONSTANTS:
+        if not graph.has_readers(name) and op.type not in PLACEHOLDERS | CONSTANTS:
             yield name
 
 

@@ -36,7 +36,7 @@ FIGURE_OPS_LIMIT: Final = 28  # what a reader takes in at once, and what dot lay
 FIGURE_SUBJECT_LIMIT: Final = 14
 
 # Plumbing that says nothing in a figure.
-_HIDDEN = frozenset({"ReadVariableOp", "Identity", "NoOp", "_Arg", "_Retval", "VarHandleOp"}) | CONSTANTS
+_HIDDEN = CONSTANTS | {"ReadVariableOp", "Identity", "NoOp", "_Arg", "_Retval", "VarHandleOp"}
 
 
 @fact

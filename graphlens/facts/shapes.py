@@ -7,12 +7,10 @@ from dataclasses import replace
 from typing import Final
 
 from graphlens.ir.graph import Op, Table, TensorSpec, in_edges, topological_order
+from graphlens.ir.ops import BINARY, UNARY
 
 # The optimizer makes new ops of these types (`ArithmeticOptimizer/AddOpsRewrite_…`), under names that nothing else has.
-_BROADCASTING: Final = frozenset(
-    """Add AddV2 AddN Sub Mul RealDiv Maximum Minimum SquaredDifference BiasAdd Neg Relu Relu6 Tanh Sigmoid Exp Sqrt
-    Rsqrt Square""".split()
-)
+_BROADCASTING: Final = UNARY | BINARY | {"AddN", "BiasAdd"}
 
 
 def fill_elementwise(graph: Table) -> Table:

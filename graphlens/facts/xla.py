@@ -12,17 +12,17 @@ from typing import Any, Final
 
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.cutting import single_op
-from graphlens.facts.dataflow import PASSES, dataflow
+from graphlens.facts.dataflow import dataflow
 from graphlens.facts.flat import is_compiled
 from graphlens.facts.graphs import traced_graph
 from graphlens.ir.fusion import COMPILE, Chain, FusionAnswer
-from graphlens.ir.graph import ARGUMENT, RETURN, Function, Graph, Op, ops_of
-from graphlens.ir.ops import CONSTANTS, VARIABLE_READS
+from graphlens.ir.graph import Function, Graph, Op, ops_of
+from graphlens.ir.ops import ARGUMENTS, CONSTANTS, PASSES, PLACEHOLDERS, RETURNS, VARIABLE_READS
 
 TABLE_VERSION: Final = "2.21"
 _TABLE: Final = Path(__file__).parent.parent / "data" / f"xla-ops-tf{TABLE_VERSION}.json.gz"
 # The frame of a function, and its inputs: not for XLA to compile.
-_NOT_COMPILED: Final = frozenset({ARGUMENT, RETURN, "Placeholder", "PlaceholderWithDefault", "NoOp"})
+_NOT_COMPILED: Final = ARGUMENTS | RETURNS | PLACEHOLDERS | {"NoOp"}
 
 # They compute nothing that could become part of a larger kernel.
 _NO_WORK: Final = _NOT_COMPILED | CONSTANTS | VARIABLE_READS | PASSES

@@ -1,6 +1,7 @@
-"""What is known of TensorFlow's op types by name alone: families, and which never run as a timed kernel.
+"""The catalogue of op types: what is known of an op by its type alone, each trait under one name.
 
-Only facts that several layers share live here.  An op type that is in no set is simply unknown: nothing is assumed.
+What only one rule or formula decides for itself stays there, put together from these.  What follows from TensorFlow's
+registry is in :mod:`graphlens.ir.effects`.  An op type that is in no set is simply unknown: nothing is assumed.
 """
 
 from __future__ import annotations
@@ -10,46 +11,130 @@ from functools import cache
 
 from graphlens.ir.instructions import ELEMENTWISE, family_of
 
-# The runtime never emits an event for these (executor.cc: `IsExpensive()` is false, or they are no kernels at all).
-UNTRACED = frozenset(
-    """_Arg _Retval _DeviceArg _DeviceRetval Const HostConst NoOp Switch RefSwitch _SwitchN Merge RefMerge Enter
-    RefEnter Exit RefExit NextIteration RefNextIteration LoopCond ControlTrigger Identity RefIdentity IdentityN
-    Reshape Shape ShapeN Size Rank Squeeze ExpandDims Placeholder PlaceholderWithDefault StopGradient
-    PreventGradient VarHandleOp _VarHandlesOp VariableV2 Variable SnapshotV2 _HostCast _ParallelConcatStart""".split()
+# -- the frame of a function, constants and variables --------------------------------------------------------------
+
+ARGUMENTS = frozenset({"_Arg", "_DeviceArg"})
+RETURNS = frozenset({"_Retval", "_DeviceRetval"})
+PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
+FED = ARGUMENTS | PLACEHOLDERS  # what the caller gives
+
+CONSTANTS = frozenset({"Const", "HostConst"})
+REFERENCE_VARIABLES = frozenset({"Variable", "VariableV2"})  # of TensorFlow 1: the op gives the variable itself
+VARIABLE_HANDLES = frozenset({"VarHandleOp", "_VarHandlesOp"})
+WHOLE_READS = frozenset({"ReadVariableOp", "_ReadVariablesOp"})  # of all elements
+VARIABLE_READS = WHOLE_READS | {"ResourceGather", "ResourceGatherNd"}
+VARIABLE_WRITES = re.compile(
+    r"^(Assign\w*VariableOp|AssignVariableXlaConcatND|Resource(Sparse)?Apply\w+|ResourceScatter\w+|ResourceStridedSliceAssign"
+    r"|StridedSliceAssign|(Resource)?CountUpTo|Assign|AssignAdd|AssignSub|(Sparse)?Apply[A-Z]\w*"
+    r"|Scatter(Add|Sub|Update|Mul|Div|Min|Max|Nd(Update|Add|Sub|Min|Max)))$"
+)
+LOOKUPS = frozenset({"LookupTableFind", "LookupTableFindV2"})
+
+# -- control flow, calls and what goes between devices -------------------------------------------------------------
+
+PLAIN_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+CONDITIONALS = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
+LOOPS = frozenset({"While", "StatelessWhile"})
+SWITCHES = frozenset({"Switch", "RefSwitch", "_SwitchN"})
+MERGES = frozenset({"Merge", "RefMerge"})
+ENTERS = frozenset({"Enter", "RefEnter"})
+EXITS = frozenset({"Exit", "RefExit"})
+NEXT_ITERATIONS = frozenset({"NextIteration", "RefNextIteration"})
+# Of TensorFlow 1 and of lowered loops: a tensor may be dead, or one of many iterations'.
+CONTROL_FLOW = SWITCHES | MERGES | ENTERS | EXITS | NEXT_ITERATIONS | {"LoopCond"}
+# These decide on the host what runs next.
+DECIDERS = SWITCHES | CONDITIONALS | LOOPS | {"LoopCond"}
+
+SENDS = frozenset({"_Send", "_HostSend", "Send"})
+RECEIVES = frozenset({"_Recv", "_HostRecv", "Recv"})
+# What the partitioner puts in where a tensor changes its device; each is named after the op that makes the tensor.
+TRANSFERS = SENDS | RECEIVES
+# Calls and conditionals whose first input is no argument of the function: where it runs, or which one.
+OTHER_INPUT_FIRST = CONDITIONALS | {"RemoteCall"}
+# Calls of a function that is not run as part of the graph: what it reads and writes is not seen.
+WHOLE_CALLS = PLAIN_CALLS | {"RemoteCall", "TPUPartitionedCall", "XlaLaunch", "XlaLaunchV2", "_XlaCompile", "_XlaRun"}
+PYTHON = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc", "PyCall"})
+
+# -- what hands its input on, or looks at no element of it ---------------------------------------------------------
+
+# These give what they get, and Grappler removes them before it fuses anything.
+PASSES = frozenset({"Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot"})
+RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims"})
+SHAPE_READERS = frozenset({"Shape", "ShapeN", "Size", "Rank"})  # their result is in host memory on every device
+# These hand on the buffer of their first input at every output.
+VIEWS = (
+    SWITCHES | ENTERS | EXITS | NEXT_ITERATIONS | SENDS | RESHAPES | (PASSES - {"IdentityN"})
+    | {"RefIdentity", "Bitcast", "CheckNumerics", "LoopCond"}
+)  # fmt: skip
+
+# -- arithmetic ----------------------------------------------------------------------------------------------------
+
+SUMS = frozenset({"Add", "AddV2"})
+QUOTIENTS = frozenset({"RealDiv", "Div"})
+SCALINGS = QUOTIENTS | {"Mul"}
+SELECTIONS = frozenset({"Select", "SelectV2"})
+COMPARISONS = frozenset({"Greater", "GreaterEqual", "Less", "LessEqual"})
+# Of one tensor, each element by itself, and of two tensors that are broadcast to each other; all keep the type.
+UNARY = frozenset(
+    """Abs Acos Acosh Asin Asinh Atan Atanh Ceil Cos Cosh Digamma Elu Erf Erfc Erfinv Exp Expm1 Floor Inv Invert
+    LeakyRelu Lgamma Log Log1p LogicalNot Ndtri Neg Reciprocal Relu Relu6 Rint Round Rsqrt Selu Sigmoid Sign Sin Sinh
+    Softplus Softsign Sqrt Square Tan Tanh""".split()
+)
+# Of one tensor as well: what converts or checks each element, or gives it as it is.
+PER_ELEMENT = UNARY | {"Cast", "Identity", "StopGradient", "CheckNumerics"}
+BINARY = SUMS | SCALINGS | frozenset("Sub Maximum Minimum DivNoNan Pow SquaredDifference".split())
+ACTIVATIONS = frozenset("Relu Relu6 Elu LeakyRelu Tanh Sigmoid Selu Softplus".split())
+REDUCTIONS = frozenset("Sum Mean Max Min Prod All Any ArgMax ArgMin BiasAddGrad Cumsum Cumprod L2Loss".split())
+
+# -- layers --------------------------------------------------------------------------------------------------------
+
+TRANSPOSED_CONVOLUTIONS = frozenset({"Conv2DBackpropInput", "Conv2DBackpropInputV2", "Conv3DBackpropInputV2"})
+CONVOLUTIONS = frozenset({"Conv2D", "DepthwiseConv2dNative", "Conv3D"})
+BATCH_PRODUCTS = frozenset({"BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"})
+PRODUCTS = BATCH_PRODUCTS | {"MatMul", "Einsum"}
+BATCH_NORMS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
+PADS = frozenset({"Pad", "PadV2"})
+
+# -- what is there to find mistakes --------------------------------------------------------------------------------
+
+PRINTS = frozenset(
+    """Print PrintV2 AudioSummary AudioSummaryV2 HistogramSummary ImageSummary ScalarSummary TensorSummary
+    TensorSummaryV2 MergeSummary Timestamp""".split()
+)
+ASSERTIONS = frozenset({"Assert"})
+CHECKS = frozenset({"CheckNumerics", "CheckNumericsV2"})
+DEBUGGER = frozenset(
+    """DebugIdentity DebugIdentityV2 DebugIdentityV3 DebugGradientIdentity DebugGradientRefIdentity DebugNanCount
+    DebugNumericSummary DebugNumericSummaryV2 DumpTensor CopyHost SleepOp SleepIdentityOp""".split()
 )
 
+# -- how the runtime treats them -----------------------------------------------------------------------------------
+
+# The runtime never emits an event for these (executor.cc: `IsExpensive()` is false, or they are no kernels at all).
+UNTRACED = (
+    ARGUMENTS | RETURNS | PLACEHOLDERS | CONSTANTS | VARIABLE_HANDLES | REFERENCE_VARIABLES | CONTROL_FLOW
+    | RESHAPES | SHAPE_READERS
+    | frozenset(
+        """NoOp ControlTrigger Identity RefIdentity IdentityN StopGradient PreventGradient _HostCast
+        _ParallelConcatStart""".split()
+    )
+)  # fmt: skip
 # The same for instructions of XLA: they name or rename buffers, and no thunk runs for them.
 UNTRACED_INSTRUCTIONS = frozenset("parameter constant tuple get-tuple-element bitcast".split())
 
-# These complete on another thread; the profiler shows a start and a done, not an interval under the op's name.
-ASYNCHRONOUS = frozenset(
-    """_Recv _HostRecv Recv IteratorGetNext IteratorGetNextAsOptional IteratorGetNextSync
-    MultiDeviceIteratorGetNextFromShard ReduceDataset PartitionedCall StatefulPartitionedCall RemoteCall
-    CollectiveReduceV2 CollectiveReduceV3 CollectiveReduce CollectiveGatherV2 CollectiveBcastSendV2
-    CollectiveBcastRecvV2 If While Case StatelessIf StatelessWhile StatelessCase MapDefun XlaLaunch XlaRun
-    _XlaRun""".split()
-)
-
 # These complete when what they call does: its time is theirs, and they have none of their own.
-COMPOSITE = frozenset(
-    """PartitionedCall StatefulPartitionedCall RemoteCall If While Case StatelessIf StatelessWhile StatelessCase
-    MapDefun XlaLaunch XlaRun _XlaRun""".split()
-)
+COMPOSITE = PLAIN_CALLS | CONDITIONALS | LOOPS | {"RemoteCall", "MapDefun", "XlaLaunch", "XlaRun", "_XlaRun"}
+# These complete on another thread; the profiler shows a start and a done, not an interval under the op's name.
+ASYNCHRONOUS = (
+    COMPOSITE | RECEIVES
+    | frozenset(
+        """IteratorGetNext IteratorGetNextAsOptional IteratorGetNextSync MultiDeviceIteratorGetNextFromShard
+        ReduceDataset CollectiveReduceV2 CollectiveReduceV3 CollectiveReduce CollectiveGatherV2 CollectiveBcastSendV2
+        CollectiveBcastRecvV2""".split()
+    )
+)  # fmt: skip
 
-# What the partitioner puts in where a tensor changes its device; each is named after the op that makes the tensor.
-TRANSFERS = frozenset("_Send _Recv _HostSend _HostRecv Send Recv".split())
-
-CONTROL_FLOW = frozenset(
-    """Switch RefSwitch _SwitchN Merge RefMerge Enter RefEnter Exit RefExit NextIteration RefNextIteration
-    LoopCond""".split()
-)
-
-CONSTANTS = frozenset({"Const", "HostConst"})
-VARIABLE_READS = frozenset({"ReadVariableOp", "_ReadVariablesOp", "ResourceGather", "ResourceGatherNd"})
-VARIABLE_WRITES = re.compile(
-    r"^(Assign\w*VariableOp|AssignVariableXlaConcatND|Resource(Sparse)?Apply\w+|ResourceScatter\w+|ResourceStridedSliceAssign"
-    r"|Assign|AssignAdd|AssignSub|(Sparse)?Apply[A-Z]\w*|Scatter(Add|Sub|Update|Mul|Div|Min|Max|NdUpdate|NdAdd|NdSub))$"
-)
+# -- families ------------------------------------------------------------------------------------------------------
 
 _FAMILIES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("convolution", re.compile(r"Conv[23]D|DepthwiseConv|^Conv$|_FusedConv")),

@@ -1,4 +1,4 @@
-"""What TensorFlow's registry says of each op's inputs, outputs and defaults, shipped as data; unknown ops are fine."""
+"""What TensorFlow's registry says of each op: arguments, defaults and state, shipped as data; unknown ops are fine."""
 
 from __future__ import annotations
 
@@ -29,24 +29,30 @@ class Argument(NamedTuple):
 
 
 class OpInfo(NamedTuple):
-    """The outputs and inputs of an op type in order, and its attributes' defaults."""
+    """The outputs and inputs of an op type in order, and its attributes' defaults.
+
+    ``is_stateful`` is TensorFlow's own word: the op reads or changes something besides its tensors, so it is neither
+    folded nor shared with another.  ``calls`` tells whether an attribute of it names a function.
+    """
 
     outputs: tuple[Argument, ...]
     defaults: Mapping[str, Any]
     inputs: tuple[Argument, ...] = ()
+    is_stateful: bool = False
+    calls: bool = False
 
 
 @lru_cache(maxsize=1)
 def table() -> Mapping[str, OpInfo]:
     """Return what is known of every op type of TensorFlow."""
-    data = _TABLE.read_bytes()
-    ops = json.loads(gzip.decompress(data))["ops"]
+    told = json.loads(gzip.decompress(_TABLE.read_bytes()))
+    stateful, calls = frozenset(told["stateful"]), frozenset(told["calls"])
     known = {
-        name: OpInfo(_arguments(outputs), _frozen(defaults), _arguments(inputs))
-        for name, (outputs, defaults, inputs) in ops.items()
+        name: OpInfo(_arguments(outputs), _frozen(defaults), _arguments(inputs), name in stateful, name in calls)
+        for name, (outputs, defaults, inputs) in told["ops"].items()
     }
     # Without this, every argument of a function would get the registry's `index` default.
-    known[ARGUMENT] = OpInfo((Argument("output", "T", None),), {})
+    known[ARGUMENT] = OpInfo((Argument("output", "T", None),), {}, is_stateful=True)
     return known
 
 

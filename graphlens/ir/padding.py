@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from graphlens.ir.ops import CONVOLUTIONS
+
 Form = Literal["SAME", "EXPLICIT"]
 
-PADS: Final = frozenset({"Pad", "PadV2"})
-CONVOLUTIONS: Final = frozenset({"Conv2D", "DepthwiseConv2dNative", "Conv3D"})
 # Conv3D has no such attribute; with a bias fused into a depthwise convolution that has it, TensorFlow 2.21 with oneDNN
 # ends the process.
 _TAKES_AMOUNTS: Final = frozenset({"Conv2D"})

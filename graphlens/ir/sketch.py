@@ -54,7 +54,7 @@ from graphlens.ir.graph import (
     TensorSpec,
     Variable,
 )
-from graphlens.ir.ops import ASYNCHRONOUS, CONSTANTS, UNTRACED, VARIABLE_READS, is_variable_write
+from graphlens.ir.ops import ASYNCHRONOUS, CONSTANTS, RECEIVES, UNTRACED, VARIABLE_READS, is_variable_write
 from graphlens.ir.run import OpEvent, Profile, Span
 from graphlens.ir.sketch_devices import MEMCPYS, Timed, Wiring, modelled, placement, reported
 from graphlens.ir.sketch_machine import environment_of, gpu_properties_of, is_machine, roof_of
@@ -331,7 +331,7 @@ def _connect(graph: TableBuilder, line: _Line) -> None:
         if written.startswith("^"):
             graph.add_edge(source, line.op.name, CONTROL)
             continue
-        is_transfer = line.op.type in ("_Recv", "_HostRecv")
+        is_transfer = line.op.type in RECEIVES
         edge = Edge("transfer" if is_transfer else "data", int(src_port or 0), port)
         graph.add_edge(source, line.op.name, edge)
         port += 1

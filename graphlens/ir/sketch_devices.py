@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from graphlens.ir.devices import Copy, CopyCount, Placement
 from graphlens.ir.graph import Op
+from graphlens.ir.ops import RECEIVES, SENDS
 from graphlens.ir.run import CopyEvent, DeviceEvent, ProfiledDevice
 
 # The types of lines that are no op but a copy of which only the device tells.
@@ -15,8 +16,6 @@ MEMCPYS: Final[Mapping[str, Any]] = {
     "MemcpyD2H": "device-to-host",
     "MemcpyD2D": "device-to-device",
 }
-_RECEIVES: Final = frozenset({"_Recv", "_HostRecv"})
-_SENDS: Final = frozenset({"_Send", "_HostSend"})
 
 
 class Timed(NamedTuple):
@@ -65,9 +64,9 @@ def reported(events: Sequence[Timed], wiring: Wiring, properties: Mapping[str, o
         op = event.op
         if op.type in MEMCPYS:
             copies.append(_line(event, names.index(_short(op.device))))
-        elif op.type in _RECEIVES:
+        elif op.type in RECEIVES:
             copies += _received(event, wiring, names)
-        elif _is_accelerator(op.device) and op.type not in _SENDS:
+        elif _is_accelerator(op.device) and op.type not in SENDS:
             kernels.append(_kernel(event, names.index(_short(op.device))))
     devices = tuple(ProfiledDevice(name, kind=name.partition(":")[0], properties=properties) for name in names)
     return Reported(devices, tuple(kernels), tuple(copies))

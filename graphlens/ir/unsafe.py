@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from graphlens.ir.graph import ARGUMENT, Function, Graph, Op, in_edges, op_of
+from graphlens.ir.ops import PLAIN_CALLS
 from graphlens.ir.table import Table
 
 READS_FILES: Final = "reads files"
@@ -82,7 +83,6 @@ _NAME_BUILDERS: Final[Mapping[str, tuple[int, ...] | None]] = {
     "StringJoin": None,
     "Pack": None,
 }
-_PLAIN_CALLS: Final = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _GIVEN: Final = frozenset({"Placeholder", ARGUMENT, OWN_FILE})  # where names come from that the caller chose
 _UNKNOWN: Final = "?"
 
@@ -285,7 +285,7 @@ def _is_plain_call(library: _Library, site: tuple[str, str], function: str) -> b
     op = op_of(library.functions[site[0]].graph, site[1])
     called = {call.function for call in op.calls}
     single = all(op_of(library.functions[function].graph, name).outputs for name in library.functions[function].inputs)
-    return single and called <= {function} and op.type in {*_PLAIN_CALLS, function}
+    return single and called <= {function} and op.type in {*PLAIN_CALLS, function}
 
 
 def _is_memory_cache(graph: Table, name: str) -> bool:

@@ -7,10 +7,6 @@ from collections.abc import Sequence
 from graphlens.ir.graph import Edge
 from graphlens.ir.table import TableBuilder, topological_positions
 
-# The back edge of a TF1 loop: the only legal cycle of a TensorFlow graph.
-NEXT_ITERATION = frozenset({"NextIteration", "RefNextIteration"})
-MERGE = frozenset({"Merge", "RefMerge"})
-
 
 def break_cycles(graph: TableBuilder) -> list[tuple[str, str, Edge]]:
     """Remove the edges that close a cycle, in a depth-first walk from the first op on, and return them."""

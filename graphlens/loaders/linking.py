@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from graphlens.ir.graph import CONTROL, Edge, Op, Table
+from graphlens.ir.ops import MERGES, NEXT_ITERATIONS
 from graphlens.ir.table import TableBuilder
-from graphlens.loaders.acyclic import MERGE, NEXT_ITERATION, break_cycles
+from graphlens.loaders.acyclic import break_cycles
 
 
 @lru_cache(maxsize=4096)
@@ -68,7 +69,7 @@ class Linker:
         """Add the edges of op ``dst`` from its inputs, as a ``NodeDef`` writes them."""
         port = 0
         reader = self.graph.at(dst)
-        merges = self.graph.op_at(reader).type in MERGE
+        merges = self.graph.op_at(reader).type in MERGES
         for written in inputs:
             if written.startswith("^"):
                 self._connect(self.graph.position(written[1:]), written[1:], reader, CONTROL, merges)
@@ -103,7 +104,7 @@ class Linker:
             self.problems.add(
                 "inputs name ops that do not exist", f"'{name}' read by '{self.graph.op_at(reader).name}'"
             )
-        elif merges and self.graph.op_at(source).type in NEXT_ITERATION:
+        elif merges and self.graph.op_at(source).type in NEXT_ITERATIONS:
             self.back_edges.append((name, self.graph.op_at(reader).name, edge))
         else:
             self._sorted = self._sorted and source < reader

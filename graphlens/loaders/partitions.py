@@ -8,13 +8,14 @@ from typing import Any
 
 from graphlens.ir.devices import short_device
 from graphlens.ir.graph import Edge, Function, Graph, Op
+from graphlens.ir.ops import RECEIVES, SENDS
 from graphlens.ir.table import TableBuilder
 from graphlens.loaders.acyclic import break_cycles
 from graphlens.loaders.graphdef import MAIN, build_reachable
 
 TRANSFER = Edge("transfer", 0, 0)
-SENDS = frozenset({"_Send", "_HostSend", "Send", "_XlaSendFromHost"})
-RECVS = frozenset({"_Recv", "_HostRecv", "Recv", "_XlaRecvAtHost"})
+_SENDS = SENDS | {"_XlaSendFromHost"}
+_RECEIVES = RECEIVES | {"_XlaRecvAtHost"}
 _RENDEZVOUS = ("tensor_name", "send_device", "recv_device")
 
 
@@ -63,9 +64,9 @@ def _free_name(merged: TableBuilder, op: Op) -> str:
 
 def _join_transfers(merged: TableBuilder) -> Iterator[str]:
     """Add the transfer edges; yield a note per receiver without a sender."""
-    sends = {key: op.name for key, op in _transfers(merged, SENDS)}
+    sends = {key: op.name for key, op in _transfers(merged, _SENDS)}
     alone = []
-    for key, op in list(_transfers(merged, RECVS)):
+    for key, op in list(_transfers(merged, _RECEIVES)):
         if key in sends:
             merged.add_edge(sends[key], op.name, TRANSFER)
         else:

@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from graphlens.errors import TargetError
 from graphlens.ir.graph import TensorSpec
+from graphlens.ir.ops import PLAIN_CALLS
 from graphlens.loaders.attrs import dtype_name, shape_of
 
 DEFAULT: Final = "serving_default"
 CALL: Final = "__call__"  # the name under which a model without signatures is run
 # Signatures that TensorFlow itself adds; nobody calls them to get a result.
 INTERNAL: Final = frozenset({"__saved_model_init_op", "__saved_model_train_op"})
-_CALLS: Final = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def wrapped_function(signature: Signature, nodes: Mapping[str, Any]) -> str | No
     if len(producers) != 1:
         return None
     node = nodes.get(producers.pop())
-    if node is None or node.op not in _CALLS or "f" not in node.attr:
+    if node is None or node.op not in PLAIN_CALLS or "f" not in node.attr:
         return None
     return str(node.attr["f"].func.name) or None
 

@@ -13,7 +13,18 @@ from graphlens.facts.patterns import exclusive_inputs
 from graphlens.facts.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.ir.graph import TensorSpec, data_consumers, data_inputs, input_specs
-from graphlens.ir.ops import CONSTANTS, CONTROL_FLOW, UNTRACED, VARIABLE_READS, is_convolution, is_matmul, runtime_type
+from graphlens.ir.ops import (
+    COMPARISONS,
+    CONSTANTS,
+    CONTROL_FLOW,
+    SELECTIONS,
+    SUMS,
+    UNTRACED,
+    VARIABLE_READS,
+    is_convolution,
+    is_matmul,
+    runtime_type,
+)
 from graphlens.rules.needs import GRAPH, INFERENCE
 from graphlens.rules.phrases import counted, with_stage
 from graphlens.rules.registry import found, rule
@@ -153,8 +164,7 @@ def _part(saving: Saving, share: float) -> Saving:
 
 _UNIFORM: Final = re.compile(r"^(Stateless)?RandomUniform(V2)?$|^StatefulUniform$|^RandomUniform$")
 _BATCH_NORM: Final = re.compile(r"^_?FusedBatchNorm(V2|V3|Ex)?$")
-_COMPARISONS: Final = frozenset({"GreaterEqual", "Greater", "Less", "LessEqual"})
-_MASK_STEPS: Final = frozenset({"Mul", "Add", "AddV2", "Sub", "Identity", "Cast", "RealDiv", "Floor"})
+_MASK_STEPS: Final = SUMS | {"Mul", "Sub", "Identity", "Cast", "RealDiv", "Floor"}
 _MASK_HOPS: Final = 6  # from the random numbers to the masked product
 
 
@@ -228,9 +238,9 @@ def _dropout(facts: Facts, name: str) -> tuple[str, ...] | None:
         current = consumers[0]
         path.append(current)
         op_type = graph.op(current).type
-        if op_type in ("Select", "SelectV2") or (op_type == "Mul" and _meets_data(facts, current, path)):
+        if op_type in SELECTIONS or (op_type == "Mul" and _meets_data(facts, current, path)):
             return tuple(path) if compared or "Floor" in {graph.op(step).type for step in path} else None
-        if op_type in _COMPARISONS:
+        if op_type in COMPARISONS:
             if _meets_data(facts, current, path):
                 return None  # a probability that is data: sampling, not dropout
             compared = True

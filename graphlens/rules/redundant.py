@@ -14,22 +14,15 @@ from graphlens.facts.graphs import judged_graph, judged_stage
 from graphlens.facts.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.graph import TensorSpec, data_consumers, data_inputs, in_edges, input_specs, op_of
-from graphlens.ir.ops import runtime_type
+from graphlens.ir.ops import BINARY, PER_ELEMENT, RESHAPES, runtime_type
 from graphlens.rules.needs import GRAPH
 from graphlens.rules.phrases import known_sum, with_stage
 from graphlens.rules.registry import found, rule
 
 # Elementwise ops: they give the same numbers whatever the order of the axes.
-_LAYOUT_AGNOSTIC: Final = frozenset(
-    """Relu Relu6 Elu Selu LeakyRelu Sigmoid Tanh Softplus Softsign Exp Expm1 Log Log1p Neg Abs Sign Square Sqrt Rsqrt
-    Reciprocal Erf Round Rint Floor Ceil Cast Identity StopGradient CheckNumerics LogicalNot _UnaryOpsComposition
-    Swish FusedMish""".split()
-)
-_LAYOUT_AGNOSTIC_PAIRS: Final = frozenset(
-    "Mul Add AddV2 Sub Maximum Minimum RealDiv Div DivNoNan Pow SquaredDifference".split()
-)
+_LAYOUT_AGNOSTIC: Final = PER_ELEMENT | {"_UnaryOpsComposition", "Swish", "FusedMish"}
 # Ops that move elements and do not look at them: a cast commutes with them.
-_CAST_AGNOSTIC: Final = frozenset({"Identity", "Reshape", "Squeeze", "ExpandDims", "Transpose"})
+_CAST_AGNOSTIC: Final = RESHAPES | {"Identity", "Transpose"}
 
 
 # -- transposes ---------------------------------------------------------------------------------------------------
@@ -162,7 +155,7 @@ def _elementwise_source(facts: Facts, name: str) -> str | None:
     op_type = runtime_type(graph.op(name).type)
     if op_type in _LAYOUT_AGNOSTIC and len(inputs) == 1:
         return inputs[0]
-    if op_type in _LAYOUT_AGNOSTIC_PAIRS and len(inputs) == 2:
+    if op_type in BINARY and len(inputs) == 2:
         specs = input_specs(graph, name)
         for source, other in ((0, 1), (1, 0)):
             if _is_scalar(specs[other]) and not _is_scalar(specs[source]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
@@ -12,29 +11,30 @@ from graphlens.facts.graphs import judged_graph
 from graphlens.facts.patterns import exclusive_inputs
 from graphlens.facts.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix
+from graphlens.ir.ops import ASSERTIONS, CHECKS, DEBUGGER, PRINTS
 from graphlens.rules.needs import GRAPH
 from graphlens.rules.phrases import counted, with_stage
 from graphlens.rules.registry import found, rule
 
 # Kind -> (op types, what it is for, how to be rid of it).
-_KINDS: Final[Mapping[str, tuple[re.Pattern[str], str, str]]] = {
+_KINDS: Final[Mapping[str, tuple[frozenset[str], str, str]]] = {
     "printing": (
-        re.compile(r"^(Print|PrintV2|(Audio|Histogram|Image|Scalar|Tensor|Merge)Summary(V2)?|Timestamp)$"),
+        PRINTS,
         "it was called while the function was traced, so it runs in every step",
         "Remove tf.print and summaries from the exported function",
     ),
     "assertion": (
-        re.compile(r"^Assert$"),
+        ASSERTIONS,
         "an assertion has a side effect, so Grappler keeps it and all that it checks",
         "Check inputs before the call, or set the optimizer option debug_stripper",
     ),
     "numerics check": (
-        re.compile(r"^(CheckNumerics(V2)?|VerifyFinite)$"),
+        CHECKS,
         "it reads every element of its tensor, and Grappler keeps it because it can fail",
         "Remove tf.debugging.check_numerics and enable_check_numerics from the exported function",
     ),
     "debugger": (
-        re.compile(r"^(Debug\w+|DumpTensor|CopyHost|SleepOp|SleepIdentityOp)$"),
+        DEBUGGER,
         "the graph was traced while TensorFlow's debugger was enabled",
         "Export the model again without tf.debugging.experimental.enable_dump_debug_info",
     ),
@@ -85,7 +85,7 @@ def debug_op(facts: Facts) -> Iterator[Finding]:
     kinds: dict[str, list[str]] = defaultdict(list)
     for name, op in facts(judged_graph).items():
         for kind, (types, _, _) in _KINDS.items():
-            if types.match(op.type):
+            if op.type in types:
                 kinds[kind].append(name)
     for kind, names in kinds.items():
         yield _finding(facts, kind, names)

@@ -14,13 +14,11 @@ from graphlens.facts.placement.groups import device_name
 from graphlens.facts.placement.kernels import CPU, GPU, DeviceType
 from graphlens.facts.placement.netlist import INT32, RESOURCE, STRING, Netlist
 from graphlens.ir.graph import ARGUMENT, RETURN, Op, TensorSpec
-from graphlens.ir.ops import CONTROL_FLOW
+from graphlens.ir.ops import CONTROL_FLOW, FED, NEXT_ITERATIONS
 
-FED: Final = frozenset({ARGUMENT, "Placeholder", "PlaceholderWithDefault"})
 # Values and variables of these dtypes are kept in host memory.
 ON_HOST: Final = frozenset({STRING, INT32})
 _HANDLE_DTYPES: Final = "_handle_dtypes"
-NEXT_ITERATION: Final = frozenset({"NextIteration", "RefNextIteration"})
 _PASSING: Final = CONTROL_FLOW | {"Identity"}
 _IDENTITY_STEPS: Final = 64  # handles are passed on through calls; deeper than this nobody nests them
 
@@ -56,7 +54,7 @@ def fed_with(ops: Iterable[Op], inputs: Sequence[TensorSpec]) -> dict[str, Tenso
 def _passed_on(netlist: Netlist, number: int) -> str:
     """Return the op whose device a lowered op was given; empty where a program may have asked for the device."""
     op, wires = netlist.ops[number], netlist.into[number]
-    if op.type in NEXT_ITERATION:  # it is given that of the loop variable, not of the value that it carries
+    if op.type in NEXT_ITERATIONS:  # it is given that of the loop variable, not of the value that it carries
         merges = [netlist.ops[wire.dst].name for wire in netlist.out_of[number] if wire.dst_port >= 0]
         return merges[0] if merges else ""
     if not wires or wires[0].dst_port < 0:

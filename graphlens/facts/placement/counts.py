@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from graphlens.facts.flat import canonical_name
 from graphlens.facts.placement import frames
 from graphlens.facts.placement.netlist import Netlist
+from graphlens.ir.ops import LOOPS
 from graphlens.ir.run import ReplayRecord
 
-_LOOPS = frozenset({"While", "StatelessWhile"})
 _BODY = re.compile(r"(/(?:body|cond)/)")
 
 
@@ -54,4 +54,4 @@ def _bodies(netlist: Netlist, number: int) -> tuple[str, ...]:
     """A loop that was not lowered stands beside its inlined body and condition, whose names begin with its own."""
     parts = _BODY.split(netlist.ops[number].name)
     prefixes = ("".join(parts[:length]) for length in range(1, len(parts), 2))
-    return tuple(name for name in prefixes if name in netlist.index and netlist.ops[netlist.index[name]].type in _LOOPS)
+    return tuple(name for name in prefixes if name in netlist.index and netlist.ops[netlist.index[name]].type in LOOPS)

@@ -12,10 +12,11 @@ from graphlens.facts.placement.netlist import INT32, RESOURCE, STRING, Netlist, 
 from graphlens.facts.placement.placer import ALL_RULES, Rules
 from graphlens.ir.devices import CopyKind
 from graphlens.ir.graph import Op
+from graphlens.ir.ops import LOOPS, PLAIN_CALLS
 
 ALWAYS_ON_HOST: Final = frozenset({STRING, RESOURCE})
 # Calls have kernels but no memory types of their own (`IsFunctionCallOp` in TensorFlow's memory_types.cc).
-_CALLS: Final = frozenset({"SymbolicGradient", "PartitionedCall", "StatefulPartitionedCall", "While", "StatelessWhile"})
+_CALLS: Final = PLAIN_CALLS | LOOPS | {"SymbolicGradient"}
 _KINDS: Final[Mapping[tuple[bool, bool], CopyKind]] = {
     (True, False): "host-to-device",
     (False, True): "device-to-host",

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from graphlens.facts.placement.netlist import Netlist
+from graphlens.ir.ops import ENTERS, EXITS
 
-_ENTERS: Final = frozenset({"Enter", "RefEnter"})
-_EXITS: Final = frozenset({"Exit", "RefExit"})
 _CONDITION: Final = "LoopCond"
 
 
@@ -20,12 +19,12 @@ def loops(netlist: Netlist) -> list[tuple[str, ...]]:
     while pending:
         number = pending.pop()
         inside = found[number] or ()
-        if netlist.ops[number].type in _EXITS:
+        if netlist.ops[number].type in EXITS:
             inside = inside[:-1]
         for wire in netlist.out_of[number]:
             if found[wire.dst] is None:
                 op = netlist.ops[wire.dst]
-                enters = (str(op.attrs.get("frame_name", "")),) if op.type in _ENTERS else ()
+                enters = (str(op.attrs.get("frame_name", "")),) if op.type in ENTERS else ()
                 found[wire.dst] = (*inside, *enters)
                 pending.append(wire.dst)
     return [item or () for item in found]

@@ -6,6 +6,7 @@ from typing import Final
 
 from graphlens.facts.placement.prediction import Simulated
 from graphlens.ir.devices import Copy
+from graphlens.ir.ops import CONDITIONALS, LOOPS, PLAIN_CALLS
 
 ALWAYS: Final = (
     "several GPUs: everything is placed on one",
@@ -17,9 +18,7 @@ ALWAYS: Final = (
     "what the host waits for: times are those of the PCIe link at its best",
 )
 # Not lowered into the graph, so what is inside is neither placed nor copied here.
-_OPAQUE: Final = frozenset(
-    "If StatelessIf While StatelessWhile Case StatelessCase PartitionedCall StatefulPartitionedCall".split()
-)
+_OPAQUE: Final = CONDITIONALS | LOOPS | PLAIN_CALLS
 NO_OPTIMIZER: Final = (
     "the graph optimizer did not run: constants that it folds and ops that it removes or adds are counted as written, "
     "and no changes were tried"

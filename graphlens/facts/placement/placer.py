@@ -10,9 +10,8 @@ from graphlens.facts.placement import groups as colocation
 from graphlens.facts.placement.groups import Groups
 from graphlens.facts.placement.kernels import CPU, DeviceType, KernelTable
 from graphlens.facts.placement.netlist import Netlist, Wire
+from graphlens.ir.ops import SHAPE_READERS
 
-# They look at a tensor's shape, not at its content, so they stay with it (`IsMetadata` in TensorFlow's graph.cc).
-METADATA: Final = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 IDENTITIES: Final = frozenset({"Identity", "RefIdentity"})
 
 # argument: the runtime fixed it; no-kernel: the device has none; group: it goes with another op; requested: the program
@@ -110,7 +109,8 @@ class _Placer:
         return Placed(source.device, "follows-input", self.netlist.ops[wires[0].src].name)
 
     def _is_metadata(self, number: int) -> bool:
-        return self.rules.metadata and self.netlist.ops[number].type in METADATA
+        # `IsMetadata` in TensorFlow's graph.cc: they look at a tensor's shape, not at its content, and stay with it.
+        return self.rules.metadata and self.netlist.ops[number].type in SHAPE_READERS
 
     def _is_plain_identity(self, number: int) -> bool:
         """One in, one out (control dependencies count, and so does having no reader), between ops of one request."""

@@ -11,7 +11,7 @@ from typing import Final
 import networkx as nx
 
 from graphlens.facts.crossing import UNKNOWN, Cause, Crossing, End, cause_of, shape_ops
-from graphlens.facts.placement.arguments import FED, ON_HOST
+from graphlens.facts.placement.arguments import ON_HOST
 from graphlens.facts.placement.counts import Executions
 from graphlens.facts.placement.crossings import Transfer, transfers
 from graphlens.facts.placement.gpus import Gpu
@@ -21,10 +21,9 @@ from graphlens.facts.placement.placer import Placed
 from graphlens.facts.placement.registry import GpuKernels
 from graphlens.ir.devices import Copy, CopyCount, Island, PlacedOp
 from graphlens.ir.graph import Function, Op, TensorSpec
-from graphlens.ir.ops import CONSTANTS, CONTROL_FLOW
+from graphlens.ir.ops import CONDITIONALS, CONSTANTS, CONTROL_FLOW, FED, LOOPS
 from graphlens.ir.run import ReplayRecord
 
-_CONDITIONALS: Final = frozenset("If StatelessIf While StatelessWhile Case StatelessCase".split())
 _FULL_NAME: Final = "/job:localhost/replica:0/task:0/device:{}:0"
 # They do no work of their own: alone on the host they are no island.
 _PASSIVE: Final = (
@@ -187,7 +186,7 @@ def between_ops(simulated: Simulated, found: Iterable[Copy]) -> tuple[Copy, ...]
 
 
 def _stands_in(op: Op) -> bool:
-    return any(call.role != "call" and op.type in _CONDITIONALS for call in op.calls)
+    return any(call.role != "call" and op.type in CONDITIONALS | LOOPS for call in op.calls)
 
 
 def _tensor(op: Op, sent: Transfer) -> TensorSpec:

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from graphlens.ir.ops import CONDITIONALS
+
 # Ops that hand an input's elements on unchanged, as far as a range of ids or a serialized string is concerned.
 _PASSING = frozenset(
     "Identity IdentityN Cast Reshape ExpandDims Squeeze Transpose StopGradient EnsureShape Pack ConcatV2 StridedSlice "
@@ -126,7 +128,7 @@ def _readers(graph: Graph, name: str) -> Iterator[tuple[_Place, Any, int]]:
 
 
 def _entered(graph: Graph, place: _Place, node: Any, position: int) -> Iterator[_Place]:
-    offset = 1 if node.op in {"If", "StatelessIf", "Case", "StatelessCase"} else 0
+    offset = 1 if node.op in CONDITIONALS else 0
     for function in _called(node):
         body = graph.functions.get(function)
         if body and 0 <= position - offset < len(body.arguments):
@@ -170,7 +172,7 @@ def _source(graph: Graph, place: _Place, source: str) -> tuple[_Place, Any | Non
         return _source(graph, place, node.input[0])
     if node is None and name in place.body.arguments and place.callers:
         caller, call = place.callers[-1]
-        offset = 1 if call.op in {"If", "StatelessIf", "Case", "StatelessCase"} else 0
+        offset = 1 if call.op in CONDITIONALS else 0
         outer = call.input[place.body.arguments.index(name) + offset]
         return _source(graph, _Place(caller, _base(outer), place.callers[:-1]), outer)
     return _Place(place.body, name, place.callers), node

@@ -11,6 +11,7 @@ from typing import Any, Final
 from graphlens.errors import ExecutionError
 from graphlens.ir.fusion import VARIABLE_READ, Chain, ChainOp, Surrounding, is_grouped
 from graphlens.ir.graph import TensorSpec
+from graphlens.ir.ops import SHAPE_READERS
 from graphlens.tf import private
 from graphlens.tf.probe import grappler
 
@@ -19,7 +20,6 @@ _SEED: Final = 7
 # What Grappler leaves beside the kernel: not computation, or computed once.
 _TRIVIAL: Final = frozenset({"Placeholder", "Const", "Identity", "NoOp", "VarHandleOp", VARIABLE_READ})
 # Readers that look at a tensor's shape alone; Grappler treats them in a way of its own, so they are kept as they are.
-_SHAPE_READERS: Final = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 _EXTRA: Final = "beside_the_chain"
 # Grappler of TensorFlow 2.21 puts these into a convolution, and no kernel computes them: the call fails.
 _NOT_IMPLEMENTED: Final = frozenset({("FusedBatchNorm", "Tanh"), ("FusedBatchNorm", "Mish")})
@@ -189,7 +189,7 @@ def _act_out(graph: Any, chain: Chain, item: Surrounding, name: str) -> list[str
         _wait_for_an_assertion(graph, item.at, name)
         return [name]
     dtype = _output_dtype(chain, item.at)
-    if item.type in _SHAPE_READERS:
+    if item.type in SHAPE_READERS:
         node = graph.node.add(name=name, op="Shape", input=[item.at])
         node.attr["out_type"].type = _enum("int32")
     else:

@@ -11,13 +11,12 @@ from typing import Any, Final
 
 from graphlens.ir.fusion import OUTSIDE, Chain, ChainOp, Obstacle
 from graphlens.ir.graph import TensorSpec
+from graphlens.ir.ops import BATCH_PRODUCTS, SUMS
 
 Relaxed = tuple[Obstacle, Chain]
 
 _OTHER_FLOATS: Final = frozenset({"float64", "float16", "bfloat16"})
 _CHANNELS_LAST: Final[Mapping[str, str]] = {"NCHW": "NHWC", "NCDHW": "NDHWC"}
-_ADDITIONS: Final = frozenset({"Add", "AddV2"})
-_BATCHED: Final = frozenset({"BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"})
 _BY_POSITION: Final = ("strides", "dilations", "ksize")  # attributes with one number per axis
 
 
@@ -212,7 +211,7 @@ def _like(op: ChainOp, before: ChainOp, chain: Chain) -> ChainOp:
 def _bias_add(chain: Chain) -> Iterator[Relaxed]:
     known = _by_name(chain)
     for op in chain.core:
-        if op.role == "bias" and op.type in _ADDITIONS:
+        if op.role == "bias" and op.type in SUMS:
             data = next(item for item in op.inputs if known[item[0]].role not in OUTSIDE)
             bias = known[next(item for item in op.inputs if item != data)[0]]
             channels = _length(bias.spec)
@@ -234,7 +233,7 @@ def _data_format(chain: Chain) -> str:
 
 def _add_n(chain: Chain) -> Iterator[Relaxed]:
     for op in chain.core:
-        if op.role == "residual" and op.type in _ADDITIONS:
+        if op.role == "residual" and op.type in SUMS:
             attrs = {"T": op.attrs.get("T", "float32"), "N": len(op.inputs)}
             yield Obstacle("residual", op.name, op.type), _with(chain, [replace(op, type="AddN", attrs=attrs)])
 
@@ -257,7 +256,7 @@ def _placed(chain: Chain) -> Iterator[Relaxed]:
 def _two_dimensional(chain: Chain) -> Iterator[Relaxed]:
     """A batched product with one matrix for the whole batch is a plain product of the flattened batch."""
     base, known = _base(chain), _by_name(chain)
-    if base is None or base.type not in _BATCHED or chain.kind == "attention":
+    if base is None or base.type not in BATCH_PRODUCTS or chain.kind == "attention":
         return
     left, right = (known[src] for src, _ in base.inputs[:2])
     if left.role != "boundary" or right.spec is None or right.spec.shape is None or len(right.spec.shape) != 2:

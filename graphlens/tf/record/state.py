@@ -13,14 +13,14 @@ import numpy as np
 import tensorflow as tf
 
 from graphlens.errors import first_line
+from graphlens.ir.ops import LOOKUPS, REFERENCE_VARIABLES
 from graphlens.tf import private
 
 v1 = tf.compat.v1
 
 OWN = "graphlens_state"  # scope of the ops that stand in for what is held
-_VARIABLE_OPS = frozenset({"VariableV2", "Variable", "VarHandleOp"})
+_VARIABLE_OPS = REFERENCE_VARIABLES | {"VarHandleOp"}
 _TABLE_OPS = frozenset({"HashTableV2"})
-_LOOKUPS = frozenset({"LookupTableFindV2", "LookupTableFind"})
 
 Kind = Literal["variable", "table", "constant"]
 
@@ -122,7 +122,7 @@ def _variable_of_op(node: Any, place: Mapping[str, str]) -> Any:
 
 def _table_types(graph_def: Any) -> list[tuple[Any, Any]]:
     nodes = [*graph_def.node, *(node for function in graph_def.library.function for node in function.node_def)]
-    return sorted({(node.attr["Tin"].type, node.attr["Tout"].type) for node in nodes if node.op in _LOOKUPS})
+    return sorted({(node.attr["Tin"].type, node.attr["Tout"].type) for node in nodes if node.op in LOOKUPS})
 
 
 def _table_content(handle: Any, types: Sequence[tuple[Any, Any]]) -> tuple[np.ndarray, np.ndarray]:

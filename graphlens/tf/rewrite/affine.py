@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphlens.errors import RewriteError
+from graphlens.ir.ops import CONVOLUTIONS
 from graphlens.tf.rewrite import nodes
 from graphlens.tf.rewrite.chains import (
     AFFINE,
@@ -31,7 +32,6 @@ from graphlens.tf.rewrite.values import Values
 # Weights that have to be constants: oneDNN brings constant weights into its layout once, variable ones in every call,
 # and picks slower kernels for them (MobileNetV2 folded into variables ran at 0.56 times its original speed, into
 # constants at 1.59 times).  Without oneDNN it makes no difference.
-_CONSTANT_WEIGHTS = frozenset({"Conv2D", "DepthwiseConv2dNative", "Conv3D"})
 
 
 def fold_affine(draft: Draft, edit: Mapping[str, Any]) -> None:
@@ -93,7 +93,7 @@ def _fold(draft: Draft, chain: Chain, edit: Mapping[str, Any]) -> None:
 def stored(draft: Draft, base: str, weights: np.ndarray, called: str, edit: Mapping[str, Any]) -> str:
     """Keep the new weights: as constants where the kernels want that and the graph has room, else in a variable."""
     node = draft.node(base)
-    wanted = edit.get("weights", "constant" if node.op in _CONSTANT_WEIGHTS else "variable")
+    wanted = edit.get("weights", "constant" if node.op in CONVOLUTIONS else "variable")
     if wanted == "constant" and draft.constant_bytes() + weights.nbytes <= CONSTANT_BYTES_LIMIT:
         return draft.constant(f"{base}/folded_weights", weights, node)
     return draft.weight(f"{base}/folded_weights", weights, called, node)

@@ -14,10 +14,10 @@ from typing import Any
 import tensorflow as tf
 
 from graphlens.errors import RewriteError
+from graphlens.ir.ops import ENTERS
 from graphlens.tf.rewrite import nodes
 
 _ADVICE = "save the model with TensorFlow 2's control flow (tf.compat.v1.enable_control_flow_v2)"
-_ENTRIES = frozenset({"Enter", "RefEnter"})
 
 
 def with_handles_outside(graph_nodes: Sequence[Any]) -> tuple[list[Any], frozenset[str]]:
@@ -48,7 +48,7 @@ def refuse_disorder(graph_nodes: Sequence[Any], in_branches: Set[str], written: 
     RewriteError
         If the graph has a loop of TensorFlow 1, or writes a variable that one of its branches uses.
     """
-    if loops := [node.name for node in graph_nodes if node.op in _ENTRIES]:
+    if loops := [node.name for node in graph_nodes if node.op in ENTERS]:
         raise RewriteError(f"'{loops[0]}' enters a loop as TensorFlow 1 wrote them, which cannot be copied: {_ADVICE}")
     if both := sorted(in_branches & written):
         raise RewriteError(f"'{both[0]}' is written, and used in a branch as TensorFlow 1 wrote them: {_ADVICE}")

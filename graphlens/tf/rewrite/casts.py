@@ -8,12 +8,13 @@ from typing import Any, Final
 import tensorflow as tf
 
 from graphlens.errors import RewriteError
+from graphlens.ir.ops import RESHAPES
 from graphlens.tf.rewrite import nodes
 from graphlens.tf.rewrite.draft import Draft, named
 from graphlens.tf.rewrite.values import Values
 
 # Ops that move elements and do not look at them: a cast may as well come after.
-_MOVES = frozenset({"Identity", "Reshape", "Squeeze", "ExpandDims", "Transpose"})
+_MOVES = RESHAPES | {"Identity", "Transpose"}
 _FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 # Types whose every value another type holds exactly: a cast there and back changes nothing.
 _HOLDS: Final[Mapping[str, frozenset[str]]] = {

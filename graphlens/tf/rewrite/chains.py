@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from graphlens.ir.ops import BATCH_NORMS, QUOTIENTS, SUMS
 from graphlens.tf.rewrite import nodes
 from graphlens.tf.rewrite.draft import Draft
 from graphlens.tf.rewrite.values import Values
@@ -22,10 +23,7 @@ LAYERS: Mapping[str, int] = {
     "MatMul": 2,
 }
 _TRANSPOSED = frozenset({"Conv2DBackpropInput", "Conv3DBackpropInputV2"})
-_SUMS = frozenset({"Add", "AddV2"})
-_QUOTIENTS = frozenset({"RealDiv", "Div"})
-BATCH_NORMS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
-AFFINE = frozenset({"Mul", "Sub", "BiasAdd", *_SUMS, *_QUOTIENTS, *BATCH_NORMS})
+AFFINE = frozenset({"Mul", "Sub", "BiasAdd", *SUMS, *QUOTIENTS, *BATCH_NORMS})
 # Ops that may leave the last axis as it is, so that a scale of it may as well come before.
 PASSED = frozenset({"Identity", "StopGradient", "Squeeze", "Reshape"})
 _CHANNELS_FIRST = frozenset({"NCHW", "NCDHW"})
@@ -205,11 +203,11 @@ def _arithmetic(node: Any, operand: np.ndarray, position: int) -> Step | None:
     one, zero = np.ones_like(operand), np.zeros_like(operand)
     if node.op == "Mul":
         return Step(node.name, operand, zero)
-    if node.op in _SUMS:
+    if node.op in SUMS:
         return Step(node.name, one, operand)
     if node.op == "Sub":
         return Step(node.name, one, -operand) if position == 0 else Step(node.name, -one, operand)
-    if node.op in _QUOTIENTS and position == 0 and np.all(operand != 0):
+    if node.op in QUOTIENTS and position == 0 and np.all(operand != 0):
         return Step(node.name, 1 / operand, zero)
     return None
 

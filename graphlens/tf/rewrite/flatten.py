@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphlens.errors import RewriteError
+from graphlens.ir.ops import PLAIN_CALLS
 from graphlens.tf.rewrite.nodes import (
-    PLAIN_CALLS,
     GraphDef,
     NodeDef,
     called,

@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from graphlens.ir.ops import PADS, RESHAPES
 from graphlens.tf.rewrite import nodes
 from graphlens.tf.rewrite.chains import AFFINE, LAYERS, Channels, Layer, Step, combined, layer_of, step_of
 from graphlens.tf.rewrite.draft import Draft
 from graphlens.tf.rewrite.values import Values
 
 _BACKWARDS = frozenset({"Conv2DBackpropInput", "Conv3DBackpropInputV2"})  # transposed convolutions
-_PADS = frozenset({"Pad", "PadV2"})
 _HANDS_ON = frozenset({"Identity", "StopGradient"})
-_RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims"})
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ class _Walk:
         if node.op in LAYERS and self.values.is_frozen(nodes.data_inputs(node)[1]):
             self.steps.clear()
             return f"'{name}' before it is a layer, whose own weights take what is behind it"
-        if node.op not in AFFINE | _HANDS_ON | _RESHAPES | _PADS or nodes.port(ref):
+        if node.op not in AFFINE | _HANDS_ON | RESHAPES | PADS or nodes.port(ref):
             return f"'{name}' ({node.op}) in front of '{reader}' is no scale or shift"
         return self._other_need(name, reader)
 
@@ -182,9 +181,9 @@ class _Walk:
         node = self.draft.node(name)
         if node.op in _HANDS_ON:
             return nodes.data_inputs(node)[0]
-        if node.op in _RESHAPES:
+        if node.op in RESHAPES:
             return self._through_reshape(node)
-        if node.op in _PADS:
+        if node.op in PADS:
             return self._through_pad(node)
         read = [other for other in nodes.data_inputs(node) if not self.values.is_frozen(other)]
         step = self._step(name, read[0]) if len(read) == 1 else None

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from graphlens.errors import RewriteError
+from graphlens.ir.ops import ASSERTIONS, BATCH_NORMS, CHECKS, CONDITIONALS, DEBUGGER, PRINTS, SELECTIONS, SUMS
 from graphlens.tf.rewrite import nodes
 from graphlens.tf.rewrite.draft import Draft, named
 from graphlens.tf.rewrite.sharing import inputs_first
 from graphlens.tf.rewrite.values import Values
 
-_DEBUG = re.compile(
-    r"^(Print|PrintV2|(Audio|Histogram|Image|Scalar|Tensor|Merge)Summary(V2)?|Assert|CheckNumerics(V2)?|VerifyFinite"
-    r"|Debug\w+|DumpTensor)$"
-)
+_DEBUG = (PRINTS | ASSERTIONS | CHECKS | DEBUGGER) - {"Timestamp", "CopyHost", "SleepOp", "SleepIdentityOp"}
 # Of those, the ones whose result is their first input.
-_HAND_ON = re.compile(r"^(Print|CheckNumerics(V2)?|DebugIdentity(V\d)?)$")
-_CONDITIONALS = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
-_BATCH_NORMS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
+_HAND_ON = CHECKS | {"Print", "DebugIdentity", "DebugIdentityV2", "DebugIdentityV3"}
 _KEEP_TOLERANCE = 1e-4  # of scale * (1 - rate) against 1, which float16 constants miss by this much
 
 
@@ -45,10 +40,10 @@ def remove_debug_ops(draft: Draft, edit: Mapping[str, Any]) -> None:
 def _place(draft: Draft, name: str) -> str:
     """Return the op of the flat graph to leave out for ``name``: itself, or the conditional around it."""
     if name in draft:
-        if not _DEBUG.match(draft.node(name).op) and not _only_checks(draft, name):
+        if draft.node(name).op not in _DEBUG and not _only_checks(draft, name):
             raise RewriteError(f"'{name}' ({draft.node(name).op}) is no check, print or summary")
         return name
-    around = [other for other in draft if name.startswith(f"{other}/") and draft.node(other).op in _CONDITIONALS]
+    around = [other for other in draft if name.startswith(f"{other}/") and draft.node(other).op in CONDITIONALS]
     if not around:
         raise RewriteError(f"'{name}' is not an op of the traced graph, or is inside a loop")
     if not _only_checks(draft, around[-1]):
@@ -57,18 +52,18 @@ def _place(draft: Draft, name: str) -> str:
 
 
 def _all_debug_ops(draft: Draft) -> list[str]:
-    return [name for name in draft if _DEBUG.match(draft.node(name).op) or _only_checks(draft, name)]
+    return [name for name in draft if draft.node(name).op in _DEBUG or _only_checks(draft, name)]
 
 
 def _only_checks(draft: Draft, name: str) -> bool:
     """Whether a conditional computes nothing that is read, and its only effects are checks and prints."""
     node = draft.node(name)
-    if node.op not in _CONDITIONALS or draft.is_fetched(name):
+    if node.op not in CONDITIONALS or draft.is_fetched(name):
         return False
     if not all(_is_waited_for_only(draft, reader) for reader in _data_readers(draft, name)):
         return False
     effects = [inner for inner in _inner(draft, node) if nodes.touches_state(inner) and inner.op not in nodes.READS]
-    return bool(effects) and all(_DEBUG.match(inner.op) for inner in effects)
+    return bool(effects) and all(inner.op in _DEBUG for inner in effects)
 
 
 def _data_readers(draft: Draft, name: str) -> list[str]:
@@ -98,7 +93,7 @@ def _inner(draft: Draft, node: Any) -> Iterator[Any]:
 
 def _leave_out(draft: Draft, name: str) -> None:
     node = draft.node(name)
-    if _HAND_ON.match(node.op):
+    if node.op in _HAND_ON:
         draft.bypass(name)
         return
     for reader in _data_readers(draft, name):
@@ -140,7 +135,7 @@ def _undropped(draft: Draft, values: Values, name: str) -> str | None:
     """Return what goes into the dropout that ends at ``name``."""
     node = draft.node(name)
     refs = nodes.data_inputs(node)
-    if node.op in {"SelectV2", "Select"} and _is_zero(values, refs[2]):
+    if node.op in SELECTIONS and _is_zero(values, refs[2]):
         rate = _dropped_share(draft, values, refs[0])
         return _unscaled(draft, values, refs[1], rate)
     if node.op == "Mul":
@@ -163,7 +158,7 @@ def _dropped_share(draft: Draft, values: Values, mask: str) -> float | None:
     refs = nodes.data_inputs(node)
     if node.op in {"GreaterEqual", "Greater"} and _is_random(draft, refs[0]):
         return _number(values, refs[1])
-    if node.op == "Floor" and (total := draft.producer(refs[0])).op in {"Add", "AddV2"}:
+    if node.op == "Floor" and (total := draft.producer(refs[0])).op in SUMS:
         for random, kept in (nodes.data_inputs(total), nodes.data_inputs(total)[::-1]):
             share = _number(values, kept)
             if share is not None and _is_random(draft, random):
@@ -173,7 +168,7 @@ def _dropped_share(draft: Draft, values: Values, mask: str) -> float | None:
 
 def _is_random(draft: Draft, ref: str) -> bool:
     node = draft.producer(ref)
-    while node.op in {"Mul", "Add", "AddV2", "Sub", "Cast", "Identity"}:
+    while node.op in SUMS | {"Mul", "Sub", "Cast", "Identity"}:
         node = draft.producer(nodes.data_inputs(node)[0])
     return "Random" in node.op
 
@@ -211,7 +206,7 @@ def use_moving_statistics(draft: Draft, edit: Mapping[str, Any]) -> None:
 
 
 def _trains(node: Any) -> bool:
-    return node.op in _BATCH_NORMS and ("is_training" not in node.attr or node.attr["is_training"].b)
+    return node.op in BATCH_NORMS and ("is_training" not in node.attr or node.attr["is_training"].b)
 
 
 def _infer(draft: Draft, name: str) -> None:

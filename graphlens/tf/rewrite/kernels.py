@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from graphlens.ir.ops import BATCH_NORMS
 from graphlens.tf import private
 from graphlens.tf.rewrite import nodes
-from graphlens.tf.rewrite.chains import BATCH_NORMS
 from graphlens.tf.rewrite.draft import Draft
 
 _FUSED_TYPES: Final = frozenset({"float32", "float64"})  # of others, Grappler makes no kernel without oneDNN

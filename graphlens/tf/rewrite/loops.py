@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphlens.errors import RewriteError
+from graphlens.ir.ops import LOOPS
 from graphlens.tf.rewrite import nodes
 from graphlens.tf.rewrite.draft import Draft, named
 
-_LOOPS = frozenset({"While", "StatelessWhile"})
 # Fail on values that a loop without an iteration never computes: on what is out of range, and (integers) on zero.
 _PICKING = frozenset({"Gather", "GatherV2", "GatherNd", "ArgMax", "ArgMin", "CheckNumerics", "CheckNumericsV2"})
 _QUOTIENTS = frozenset(
@@ -35,7 +35,7 @@ class _Loop:
 
 def hoist_invariant(draft: Draft, edit: Mapping[str, Any]) -> None:
     """Hoist the ops named out of the loop ``edit['loop']``; without names, whatever can be, of every loop."""
-    loops = [str(edit["loop"])] if edit.get("loop") else [name for name in draft if draft.node(name).op in _LOOPS]
+    loops = [str(edit["loop"])] if edit.get("loop") else [name for name in draft if draft.node(name).op in LOOPS]
     moved = [_hoist(draft, _loop(draft, name), named(edit)) for name in loops]
     if not any(moved):
         raise RewriteError("no loop computes the same in every iteration")
@@ -43,7 +43,7 @@ def hoist_invariant(draft: Draft, edit: Mapping[str, Any]) -> None:
 
 def _loop(draft: Draft, name: str) -> _Loop:
     node = draft.node(name)
-    if node.op not in _LOOPS:
+    if node.op not in LOOPS:
         raise RewriteError(f"'{name}' ({node.op}) is no loop")
     body = draft.library[node.attr["body"].func.name]
     by_name = {inner.name: inner for inner in body.node_def}

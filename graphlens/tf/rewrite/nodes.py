@@ -12,18 +12,15 @@ from typing import Any
 import tensorflow as tf
 
 from graphlens.errors import RewriteError
+from graphlens.ir.ops import CONTROL_FLOW
 
 NodeDef = tf.compat.v1.NodeDef
 GraphDef = tf.compat.v1.GraphDef
-PLAIN_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 # Ops that read a resource and never change it.
 READS = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp"})
 # TensorFlow 1's control flow, where a tensor may be dead or one of many iterations'.
-_DATAFLOW = frozenset(
-    "Switch RefSwitch Merge RefMerge Enter RefEnter Exit RefExit NextIteration RefNextIteration LoopCond".split()
-)
 # Fed from outside; or declared as stateless although they read files, stop the program, or order others.
-_NOT_PURE = _DATAFLOW | frozenset(
+_NOT_PURE = CONTROL_FLOW | frozenset(
     "Placeholder PlaceholderWithDefault PlaceholderV2 ReadFile MatchingFiles Abort ControlTrigger".split()
 )
 _TENSOR_ARRAY = "TensorArray"  # the handles of its first two versions are plain strings
@@ -152,7 +149,7 @@ def has_effect(node: Any) -> bool:
 
 def is_dataflow(node: Any) -> bool:
     """Whether a node is of TensorFlow 1's control flow, in which what waits for a branch may never run."""
-    return node.op in _DATAFLOW
+    return node.op in CONTROL_FLOW
 
 
 def make(op: str, name: str, inputs: Sequence[str], like: Any = None, **attributes: Any) -> Any:

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from graphlens.errors import RewriteError
+from graphlens.ir.ops import SCALINGS, SUMS
 from graphlens.tf.rewrite import nodes
 from graphlens.tf.rewrite.draft import Draft, named
 
 _LONGEST_WAY = 3  # ops of a hard sigmoid: sum, Relu6, division
-_ON_THE_WAY = frozenset({"Add", "AddV2", "Relu6", "RealDiv", "Div", "Mul"})
+_ON_THE_WAY = SUMS | SCALINGS | {"Relu6"}
 
 
 def order_names(draft: Draft, edit: Mapping[str, Any]) -> None:
@@ -58,5 +59,5 @@ def _is_hard_sigmoid(draft: Draft, argument: str, factor: str) -> bool:
             return False
         name = nodes.source(computed[0])
         if name == argument:
-            return "Relu6" in types and types[-1] in {"Add", "AddV2"}
+            return "Relu6" in types and types[-1] in SUMS
     return False

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from graphlens.errors import RewriteError
-from graphlens.ir.padding import CONVOLUTIONS, PADS, Axis, Form, form_of, pads_only, spatial_axes
+from graphlens.ir.ops import CONVOLUTIONS, PADS
+from graphlens.ir.padding import Axis, Form, form_of, pads_only, spatial_axes
 from graphlens.tf.rewrite import nodes
 from graphlens.tf.rewrite.draft import Draft, named
 from graphlens.tf.rewrite.values import Values

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
+from graphlens.ir.ops import CONDITIONALS, LOOPS, PLAIN_CALLS
 from graphlens.tf import private
 from graphlens.tf.open.inputs import InputSpec
 from graphlens.tf.open.opened import Opened
@@ -18,8 +19,8 @@ from graphlens.tf.rewrite import branches, flatten, nodes
 _SQUASHING = frozenset({"Softmax", "Sigmoid", "LogSoftmax"})
 # Ops that call functions -> which input is the functions' first argument.
 _FIRST_ARGUMENT: Mapping[str, int] = {
-    **dict.fromkeys([*nodes.PLAIN_CALLS, "While", "StatelessWhile"], 0),
-    **dict.fromkeys(["If", "StatelessIf", "Case", "StatelessCase"], 1),
+    **dict.fromkeys(PLAIN_CALLS | LOOPS, 0),
+    **dict.fromkeys(CONDITIONALS, 1),
 }
 _HANDS_ON = frozenset({"Identity", "StopGradient", "Reshape", "Squeeze"})
 

@@ -13,13 +13,13 @@ import numpy as np
 import tensorflow as tf
 
 from graphlens.errors import RewriteError
+from graphlens.ir.ops import BINARY, PER_ELEMENT
 from graphlens.tf.rewrite import nodes
 from graphlens.tf.rewrite.draft import Draft, named
-from graphlens.tf.rewrite.transposes import BINARY, UNARY
 
 _BATCHED = frozenset({"BatchMatMul", "BatchMatMulV2"})
 _HANDS_ON = frozenset({"Identity", "StopGradient"})
-_IN_PLACE = UNARY | BINARY | {"BiasAdd"}
+_IN_PLACE = PER_ELEMENT | BINARY | {"BiasAdd"}
 
 
 def sink_reshape(draft: Draft, edit: Mapping[str, Any]) -> None:

@@ -7,20 +7,19 @@ from fractions import Fraction
 from typing import Any
 
 from graphlens.errors import RewriteError
+from graphlens.ir.ops import BINARY, PADS, PER_ELEMENT, SUMS
 from graphlens.tf.rewrite import nodes
 from graphlens.tf.rewrite.draft import Draft, named
-from graphlens.tf.rewrite.transposes import BINARY, UNARY
 from graphlens.tf.rewrite.values import Values
 
-_SUMS = frozenset({"Add", "AddV2"})
 # Ops whose result has as many rows (the first axis) as their first input.
-_ROW_BY_ROW = UNARY | frozenset(
+_ROW_BY_ROW = PER_ELEMENT | frozenset(
     """Conv1D Conv2D Conv3D DepthwiseConv2dNative MaxPool MaxPoolV2 AvgPool MaxPool3D AvgPool3D BiasAdd BiasAddV1
     FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3 LRN Softmax LogSoftmax ResizeBilinear ResizeNearestNeighbor
     PreventGradient""".split()
 )
 _REDUCTIONS = frozenset({"Mean", "Sum", "Max", "Min", "Prod"})
-_PADS = frozenset({"Pad", "PadV2", "MirrorPad"})
+_PADS = PADS | {"MirrorPad"}
 _ELEMENTWISE = BINARY | frozenset({"AddN", "FloorDiv", "FloorMod"})
 
 # Where the rows of a tensor come from, and how many of them there are for each one there.
@@ -42,7 +41,7 @@ def sum_by_add_n(draft: Draft, edit: Mapping[str, Any]) -> None:
 
 def _is_sum(draft: Draft, name: str) -> bool:
     node = draft.node(name)
-    return node.op in _SUMS and bool(nodes.dtype_of(node).is_floating)
+    return node.op in SUMS and bool(nodes.dtype_of(node).is_floating)
 
 
 def _replaced(draft: Draft, rows: _RowsOf, name: str) -> bool:

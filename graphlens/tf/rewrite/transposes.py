@@ -10,15 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from graphlens.errors import RewriteError
+from graphlens.ir.ops import BINARY, PER_ELEMENT
 from graphlens.tf.rewrite import nodes
 from graphlens.tf.rewrite.draft import Draft, named
 from graphlens.tf.rewrite.values import Values
-
-UNARY = frozenset(
-    """Relu Relu6 Elu Selu LeakyRelu Sigmoid Tanh Softplus Softsign Exp Expm1 Log Log1p Neg Abs Sign Square Sqrt Rsqrt
-    Reciprocal Inv Erf Erfc Round Rint Floor Ceil Cast Identity StopGradient CheckNumerics LogicalNot""".split()
-)
-BINARY = frozenset("Mul Add AddV2 Sub Maximum Minimum RealDiv Div DivNoNan Pow SquaredDifference".split())
 
 
 class _NoWay(Exception):
@@ -84,7 +79,7 @@ def _without(draft: Draft, values: Values, ref: str, region: _Region) -> str:
         if len(first) != len(region.permutation) or any(first[axis] != i for i, axis in enumerate(region.permutation)):
             raise _NoWay(f"'{node.name}' and '{region.last}' do not undo each other")
         return nodes.data_inputs(node)[0]
-    if node.op not in UNARY | BINARY:
+    if node.op not in PER_ELEMENT | BINARY:
         raise _NoWay(f"'{node.name}' ({node.op}) lies before '{region.last}', and its axes have a meaning")
     if node.name not in region.inputs:
         region.inputs[node.name] = []  # so that a second path to it ends here

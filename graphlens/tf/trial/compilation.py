@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from graphlens.children.messages import Compiled
+from graphlens.ir.ops import ARGUMENTS, PASSES, PLACEHOLDERS, PLAIN_CALLS, RETURNS
 from graphlens.tf.record.collectors import hlo
 from graphlens.tf.rewrite import nodes
 
 _MUST_COMPILE: Final = "_XlaMustCompile"
 # They compute nothing: the frame of a function, its constants, the reads of its variables, what hands on a tensor.
-_FRAME: Final = frozenset({"Placeholder", "PlaceholderWithDefault", "NoOp", "_Arg", "_Retval"})
-_PASSES: Final = frozenset({"Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot"})
-_NO_WORK: Final = _FRAME | _PASSES | {"Const"} | nodes.READS
+_FRAME: Final = ARGUMENTS | RETURNS | PLACEHOLDERS | {"NoOp"}
+_NO_WORK: Final = _FRAME | PASSES | {"Const"} | nodes.READS
 _FUSION: Final = re.compile(r"^\s*(?:ROOT )?%?[\w.-]+ = .*? fusion\(", re.MULTILINE)
 
 
@@ -54,7 +54,7 @@ def _all_of(graph_nodes: Iterable[Any], library: Mapping[str, Any]) -> Iterator[
     while todo:
         node = todo.pop()
         called = [name for name in nodes.called(node) if name in library]
-        if not called or node.op not in nodes.PLAIN_CALLS:
+        if not called or node.op not in PLAIN_CALLS:
             yield node
         for name in called:
             if name not in met:

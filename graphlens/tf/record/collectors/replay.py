@@ -13,6 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from graphlens.ir.ops import LOOPS
 from graphlens.loaders.capture.collecting import Context
 from graphlens.loaders.capture.parts import REPLAY
 from graphlens.tf import private
@@ -23,7 +24,7 @@ v1 = tf.compat.v1
 
 LOOP_RUNS = 3  # loop ops are timed by this route only, so their median wants several runs
 SHAPE_RUNS = 1  # without loops it is only asked for shapes and ops too cheap for the profiler
-LOOPS = frozenset({"While", "StatelessWhile", "LoopCond", "MapDefun"})
+_REPEATED = LOOPS | {"LoopCond", "MapDefun"}
 
 
 class Replay:
@@ -78,7 +79,7 @@ def replay(concrete: Any, tensors: Sequence[Any], graph_def: Any, runs: int) -> 
 
 def _has_loops(graph_def: Any) -> bool:
     bodies = [graph_def.node, *(function.node_def for function in graph_def.library.function)]
-    return any(node.op in LOOPS for nodes in bodies for node in nodes)
+    return any(node.op in _REPEATED for nodes in bodies for node in nodes)
 
 
 def _session_config() -> Any:
