@@ -30,7 +30,7 @@ def chains(flow: Dataflow, activations: Mapping[str, Candidate]) -> Iterator[Can
             starting_at.setdefault(tensor.op, candidate)
     claimed: set[str] = set()
     found = []
-    for name, op in reversed(list(flow.live())):
+    for name, op in reversed(list(flow.live(_kind))):
         kind = _kind(op.type)
         if kind is None or name in flow.parameters:
             continue

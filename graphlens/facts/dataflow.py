@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from graphlens.facts.constants import constant_ops, parameter_ops
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.graphs import traced_graph
 from graphlens.ir.effects import acts
-from graphlens.ir.graph import RETURN, Op, TensorSpec, data_inputs, in_edges, topological_order
+from graphlens.ir.graph import CONTROL, RETURN, Op, TensorSpec, data_inputs
 from graphlens.ir.ops import PASSES
 from graphlens.ir.table import Table
-
-_NO_READERS: Final = PASSES | {RETURN}
 
 
 class Tensor(NamedTuple):
@@ -32,6 +29,35 @@ class Reader(NamedTuple):
     op: str
     port: int
     source_port: int
+
+
+class _Inputs(Mapping[str, tuple[Tensor, ...]]):
+    """Live op -> what it reads, by input port; looked up when asked for, since most ops never are."""
+
+    def __init__(self, graph: Table, live: Mapping[int, int]) -> None:
+        self._graph, self._live = graph, live
+        self._found: dict[str, tuple[Tensor, ...]] = {}
+
+    def __getitem__(self, name: str) -> tuple[Tensor, ...]:
+        found = self._found.get(name)
+        if found is None:
+            position = self._graph.position(name)
+            if position not in self._live:
+                raise KeyError(name)
+            edges = self._graph.inputs_at(position)
+            through = (_through(self._graph, src, edge.src_port or 0) for src, edge in edges if edge.kind == "data")
+            names = self._graph.names
+            found = self._found[name] = tuple([Tensor(names[src], port) for src, port in through])
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._graph.names[position] for position in self._live)
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._graph and self._graph.position(str(name)) in self._live
 
 
 @dataclass(frozen=True)
@@ -53,69 +79,58 @@ class Dataflow:
     @cached_property
     def order(self) -> Mapping[str, int]:
         """Position of every op in a topological order."""
-        return {name: index for index, name in enumerate(topological_order(self.graph))}
+        return {self.graph.names[position]: index for index, position in enumerate(self.graph.order)}
 
     @cached_property
     def inputs(self) -> Mapping[str, tuple[Tensor, ...]]:
         """Live op -> what it reads, by input port."""
-        return self._live[0]
+        return _Inputs(self.graph, self._live)
 
     @cached_property
     def fetched(self) -> Mapping[str, str]:
         """Op -> the result of the function that it gives."""
-        return self._live[1]
+        results = sorted(filter(self._live.__contains__, self.graph.positions_of({RETURN})), key=self._live.__getitem__)
+        names = [self.graph.names[position] for position in results]
+        return {tensor.op: name for name in names for tensor in self.inputs[name]}
 
     @cached_property
-    def _live(self) -> tuple[Mapping[str, tuple[Tensor, ...]], Mapping[str, str]]:
-        inputs: dict[str, tuple[Tensor, ...]] = {}
-        fetched: dict[str, str] = {}
+    def _live(self) -> Mapping[int, int]:
+        """Position of a live op -> its number in the order in which it was met on the way back from the roots."""
+        graph = self.graph
         pending = self._roots()
-        seen = set(pending)
+        seen = bytearray(len(graph))
+        for position in pending:
+            seen[position] = True
+        met: dict[int, int] = {}
         while pending:
-            name = pending.pop()
-            edges = in_edges(self.graph, name)
-            read = tuple([self._through(src, edge.src_port or 0) for src, edge in edges if edge.kind == "data"])
-            if self.op(name).type == RETURN:
-                fetched.update({tensor.op: name for tensor in read})
-            inputs[name] = read
-            others = [src for src, edge in edges if edge.kind != "data"] + self._waits_for(name)
-            for src in (*[tensor.op for tensor in read], *others):
-                if src not in seen:
-                    seen.add(src)
-                    pending.append(src)
-        return inputs, fetched
+            position = pending.pop()
+            met[position] = len(met)
+            for source in self._needed(position):
+                if not seen[source]:
+                    seen[source] = True
+                    pending.append(source)
+        return met
 
-    def _roots(self) -> list[str]:
+    def _needed(self, position: int) -> list[int]:
+        """Return the ops that one computes with, and then those that it waits for; passes are looked through."""
+        graph = self.graph
+        read, awaited = [], []
+        for source, edge in graph.inputs_at(position):
+            if edge.kind == "data":
+                read.append(_through(graph, source, edge.src_port or 0)[0])
+            else:
+                awaited.append(source)
+        first, sources, links = graph.first, graph.sources, graph.links
+        span = range(first[position], first[position + 1])
+        return [*read, *awaited, *(sources[at] for at in span if links[at] is CONTROL)]
+
+    def _roots(self) -> list[int]:
         """Return the ops that a step is run for: results and acts, or all ends of a graph that names no results."""
-        found = [name for name, op in self.graph.items() if acts(op.type)]
-        if any(self.op(name).type == RETURN for name in found):
+        found = list(self.graph.positions_of({kind for kind in self.graph.by_type if acts(kind)}))
+        if RETURN in self.graph.by_type:
             return found
-        ends = (name for name in self.graph if not self.graph.has_readers(name))
+        ends = (position for position, readers in enumerate(self.graph.following) if not readers)
         return list(dict.fromkeys([*found, *ends]))
-
-    def _waits_for(self, name: str) -> list[str]:
-        return list(dict.fromkeys(self.graph.control_inputs(name)))
-
-    def _through(self, name: str, port: int) -> Tensor:
-        """Follow a tensor back through ops that pass it on."""
-        while (op_type := self.op(name).type) in PASSES:
-            wanted = port if op_type == "IdentityN" else 0
-            edges = in_edges(self.graph, name)
-            found = next((item for item in edges if (item[1].dst_port or 0) == wanted and item[1].kind == "data"), None)
-            if found is None:
-                break
-            name, port = found[0], found[1].src_port or 0
-        return Tensor(name, port)
-
-    @cached_property
-    def _readers(self) -> Mapping[str, list[Reader]]:
-        readers: dict[str, list[Reader]] = defaultdict(list)
-        for name, read in self.inputs.items():
-            if self.op(name).type in _NO_READERS:
-                continue
-            for port, tensor in enumerate(read):
-                readers[tensor.op].append(Reader(name, port, tensor.port))
-        return readers
 
     def op(self, name: str) -> Op:
         """Return the op ``name``."""
@@ -123,23 +138,49 @@ class Dataflow:
 
     def readers(self, name: str) -> list[Reader]:
         """Return the live ops that compute with an output of ``name``, results of the function not counted."""
-        return self._readers.get(name, [])
+        positions = sorted(set(self._reached(self.graph.position(name))), key=self._live.__getitem__)
+        return [
+            Reader(self.graph.names[position], port, tensor.port)
+            for position in positions
+            for port, tensor in enumerate(self.inputs[self.graph.names[position]])
+            if tensor.op == name
+        ]
+
+    def _reached(self, position: int) -> Iterator[int]:
+        """Yield the live ops behind an op, and behind what passes its result on."""
+        pending = [position]
+        for passing in pending:  # grows while it is walked; the graph has no cycle
+            for reader in self.graph.following[passing]:
+                kind = self.graph.op_at(reader).type
+                if kind in PASSES:
+                    pending.append(reader)
+                elif kind != RETURN and reader in self._live:
+                    yield reader
 
     def spec(self, tensor: Tensor) -> TensorSpec | None:
         """Return what is known of a tensor."""
         outputs = self.op(tensor.op).outputs
         return outputs[tensor.port] if tensor.port < len(outputs) else None
 
-    def live(self) -> Iterator[tuple[str, Op]]:
-        """Iterate over the live ops in topological order."""
-        inputs = self.inputs
-        for name in self.order:
-            if name in inputs:
-                yield name, self.op(name)
+    def live(self, accepts: Callable[[str], object] | None = None) -> Iterator[tuple[str, Op]]:
+        """Iterate over the live ops in topological order; only those whose type is accepted, where that is given."""
+        if accepts is None:
+            chosen: Iterable[int] = self.graph.order
+        else:
+            kinds = {kind for kind in self.graph.by_type if accepts(kind)}
+            chosen = sorted(self.graph.positions_of(kinds), key=self.graph.rank.__getitem__)
+        for position in chosen:
+            if position in self._live:
+                yield self.graph.names[position], self.graph.op_at(position)
+
+    def count(self, accepts: Callable[[str], object]) -> int:
+        """Return how many live ops have a type that is accepted."""
+        accepted = {kind for kind in self.graph.by_type if accepts(kind)}
+        return sum(self.graph.op_at(position).type in accepted for position in self._live)
 
     def controls(self, name: str) -> tuple[list[str], list[str]]:
         """Return the live ops that ``name`` waits for, and those that wait for it, by control edges."""
-        before = self._waits_for(name)
+        before = dict.fromkeys(self.graph.control_inputs(name))
         after = [dst for dst, edge in self.graph.out_edges(name) if edge.kind == "control"]
         return [src for src in before if src in self.inputs], [dst for dst in after if dst in self.inputs]
 
@@ -150,9 +191,12 @@ class Dataflow:
         for name in inside:
             for src in data_inputs(self.graph, name):
                 path = self._passes_behind(src)
-                if path and self._through(src, 0).op in inside:
+                if path and self._behind(src) in inside:
                     between.update(path)
         return tuple(sorted(inside | between, key=self.order.__getitem__))
+
+    def _behind(self, name: str) -> str:
+        return self.graph.names[_through(self.graph, self.graph.position(name), 0)[0]]
 
     def _passes_behind(self, name: str) -> list[str]:
         found = []
@@ -160,6 +204,18 @@ class Dataflow:
             found.append(name)
             name = data_inputs(self.graph, name)[0]
         return found
+
+
+def _through(graph: Table, position: int, port: int) -> tuple[int, int]:
+    """Follow a tensor back through ops that pass it on."""
+    while (kind := graph.op_at(position).type) in PASSES:
+        wanted = port if kind == "IdentityN" else 0
+        edges = graph.inputs_at(position)
+        found = next((item for item in edges if (item[1].dst_port or 0) == wanted and item[1].kind == "data"), None)
+        if found is None:
+            break
+        position, port = found[0], found[1].src_port or 0
+    return position, port
 
 
 @fact

@@ -93,10 +93,13 @@ def region_behind(flow: Dataflow, last: str, allowed: frozenset[str]) -> Region 
 # -- activations ---------------------------------------------------------------------------------------------------
 
 
+_ENDS_OF_ACTIVATIONS: Final = frozenset({"Mul", "Maximum", "RealDiv", "Div"})
+
+
 def activations(flow: Dataflow) -> Mapping[str, Candidate]:
     """Return the activations written as several ops, and ``Maximum(x, 0)``, by their last op."""
     found: dict[str, Candidate] = {}
-    for name, op in flow.live():
+    for name, op in flow.live(_ENDS_OF_ACTIVATIONS.__contains__):
         if name in flow.parameters:
             continue
         if op.type == "Mul":
@@ -186,8 +189,8 @@ def _scalar(flow: Dataflow, name: str) -> float | None:
 
 def layer_norms(flow: Dataflow) -> Iterator[Candidate]:
     """Yield the normalizations over the last axis that are written with mean, variance and inverse root."""
-    for name, op in flow.live():
-        if op.type in ("Rsqrt", "Sqrt") and name not in flow.parameters:
+    for name, _ in flow.live(("Rsqrt", "Sqrt").__contains__):
+        if name not in flow.parameters:
             candidate = _layer_norm(flow, name)
             if candidate is not None:
                 yield candidate
@@ -296,7 +299,8 @@ def _ops_between(flow: Dataflow, last: str, source: Tensor) -> tuple[str, ...] |
 
 def attentions(flow: Dataflow, softmaxes: Mapping[str, Candidate]) -> Iterator[Candidate]:
     """Yield scores, softmax and weighted sum of every attention; ``softmaxes`` are those written as several ops."""
-    for name, op in flow.live():
+    ends = {flow.op(name).type for name in softmaxes} | {"Softmax"}
+    for name, op in flow.live(ends.__contains__):
         written = softmaxes.get(name)
         if op.type != "Softmax" and (written is None or written.name != "softmax"):
             continue

@@ -150,8 +150,9 @@ def _weights_bytes(facts: Facts, space: str) -> int | None:
     """Return the bytes of the variables and constants that the step reads; ``None`` when none is known."""
     sizes: dict[str, int | None] = {}
     graph = facts(judged_graph)
-    for name, op in graph.items():
-        if space_of(op) != space or op.type not in _WEIGHTS:
+    for name in graph.of_types(_WEIGHTS):
+        op = graph.op(name)
+        if space_of(op) != space:
             continue
         inputs = in_edges(graph, name)
         sizes[inputs[0][0] if inputs else name] = op.outputs[0].nbytes if op.outputs else None

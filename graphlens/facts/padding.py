@@ -9,7 +9,7 @@ from typing import Any, Final
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.dataflow import Dataflow, dataflow
 from graphlens.facts.graphs import executed_by, judged_graph, judged_stage, traced_graph
-from graphlens.ir.graph import data_inputs, ops_of
+from graphlens.ir.graph import data_inputs
 from graphlens.ir.ops import CONSTANTS, CONVOLUTIONS, PADS, runtime_type
 from graphlens.ir.padding import Axis, Form, form_of, pads_only, spatial_axes
 
@@ -45,14 +45,12 @@ class ZeroPadding:
 def zero_paddings(facts: Facts) -> tuple[ZeroPadding, ...]:
     """Return the paddings that ran as ops of their own; where nothing ran, those that no optimizer takes in."""
     written = facts(traced_graph)
-    if written is None or all(op.type not in PADS for op in ops_of(written)):
+    if written is None or not written.of_types(PADS):
         return ()
     flow = facts(dataflow)
     if flow is None:
         return ()
-    found = (
-        _padding(facts, flow, name) for name, op in flow.live() if op.type in PADS and not _is_in_a_body(flow, name)
-    )
+    found = (_padding(facts, flow, name) for name, _ in flow.live(PADS.__contains__) if not _is_in_a_body(flow, name))
     return tuple(item for item in found if item is not None)
 
 

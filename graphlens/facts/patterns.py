@@ -94,8 +94,8 @@ def affine_chains(facts: Facts) -> tuple[AffineChain, ...]:
     graph = facts(judged_graph)
     walks = (
         _Walk(facts, name, _channel_count(graph, name, op), _channels_first(op))
-        for name, op in graph.items()
-        if runtime_type(op.type) in _BASES and _is_linear(op)
+        for name in graph.where(lambda kind: runtime_type(kind) in _BASES)
+        if _is_linear(op := graph.op(name))
     )
     found = (walk.run() for walk in walks if _has_frozen_weights(facts, walk.base))
     return tuple(chain for chain in found if chain is not None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,7 @@ from graphlens.facts.dataflow import dataflow
 from graphlens.facts.flat import is_compiled
 from graphlens.facts.graphs import traced_graph
 from graphlens.ir.fusion import COMPILE, Chain, FusionAnswer
-from graphlens.ir.graph import Function, Graph, Op, ops_of
+from graphlens.ir.graph import Function, Graph, Op, Table, ops_of
 from graphlens.ir.ops import ARGUMENTS, CONSTANTS, PASSES, PLACEHOLDERS, RETURNS, VARIABLE_READS
 
 TABLE_VERSION: Final = "2.21"
@@ -113,10 +113,19 @@ def blockers_of_step(facts: Facts) -> tuple[Blocker, ...]:
     written, flow = facts(traced_graph), facts(dataflow)
     if written is None or flow is None:
         return ()
-    found = {op.name: blocker_of(op) for op in ops_of(written) if not is_compiled(op) and not op.calls}
-    if not any(found.values()):
+    blocked = _blocked_kinds(written)
+    if not blocked:
         return ()  # most graphs: to know which ops are alive takes longer than all the rest of this
-    return tuple(blocker for name, _ in flow.live() if (blocker := found.get(name)) is not None)
+    live = (op for _, op in flow.live({kind for kind, _ in blocked}.__contains__) if not op.calls)
+    found = ((op, blocked.get((op.type, id(op.attrs)))) for op in live)
+    return tuple(replace(blocker, name=op.name) for op, blocker in found if blocker is not None)
+
+
+def _blocked_kinds(graph: Table) -> Mapping[tuple[str, int], Blocker]:
+    """Return the blockers by type and attributes, which equal ops share: each kind of op is judged once."""
+    kinds = {(op.type, id(op.attrs)): op for op in graph.kinds if not op.calls}
+    judged = ((kind, blocker_of(op)) for kind, op in kinds.items() if not is_compiled(op))
+    return {kind: blocker for kind, blocker in judged if blocker is not None}
 
 
 @fact
@@ -124,14 +133,14 @@ def is_compiled_already(facts: Facts) -> bool:
     """Whether XLA compiles the step, or a part of it that its author chose."""
     library = facts.evidence.traced
     functions = library.functions.values() if library is not None else ()
-    return bool(facts.evidence.hlo) or any(is_compiled(op) for item in functions for op in ops_of(item.graph))
+    return bool(facts.evidence.hlo) or any(is_compiled(op) for item in functions for op in item.graph.kinds)
 
 
 @fact
 def working_ops(facts: Facts) -> int:
     """Return how many live ops of the graph as written compute something."""
     flow = facts(dataflow)
-    return 0 if flow is None else sum(flow.op(name).type not in _NO_WORK for name in flow.inputs)
+    return 0 if flow is None else flow.count(lambda kind: kind not in _NO_WORK)
 
 
 def key_of(blocker: Blocker) -> str:

@@ -37,9 +37,11 @@ class Table:
         "_by_type",
         "_following",
         "_index",
+        "_kinds",
         "_networkx",
         "_ops",
         "_order",
+        "_rank",
         "first",
         "links",
         "names",
@@ -62,6 +64,8 @@ class Table:
         self._index = index if index is not None else {name: position for position, name in enumerate(names)}
         self._following = following
         self._order: Sequence[int] | None = None
+        self._rank: Sequence[int] | None = None
+        self._kinds: Sequence[Op] | None = None
         self._by_type: Mapping[str, Sequence[int]] | None = None
         self._networkx: nx.MultiDiGraph | None = None
 
@@ -120,6 +124,18 @@ class Table:
                     known.append(position)
             self._by_type = found
         return self._by_type
+
+    @property
+    def kinds(self) -> Sequence[Op]:
+        """One op of each kind: ops of a kind have their type, attributes and output specs in common.
+
+        Loaders share equal attributes, so that a graph of 100,000 ops has a few hundred kinds: what is to be found by
+        these alone is looked for here first.
+        """
+        if self._kinds is None:
+            kinds = {(op.type, id(op.attrs), id(op.outputs)): op for op in reversed(self._ops)}
+            self._kinds = tuple(reversed(kinds.values()))
+        return self._kinds
 
     def of_types(self, types: Collection[str]) -> list[str]:
         """Return the names of the ops whose type is among ``types``, in order."""
@@ -227,6 +243,16 @@ class Table:
         if self._order is None:
             self._order = topological_positions(self.following)
         return self._order
+
+    @property
+    def rank(self) -> Sequence[int]:
+        """For each position its place in ``order``."""
+        if self._rank is None:
+            rank = [0] * len(self.names)
+            for place, position in enumerate(self.order):
+                rank[position] = place
+            self._rank = rank
+        return self._rank
 
     # -- other tables -------------------------------------------------------------------------------------------------
 

@@ -140,15 +140,28 @@ class _Library:
         sites: dict[str, list[tuple[str, str]]] = {graph.root: []}
         pending = [graph.root]
         for function in pending:  # grows while it is walked
-            for name, op in graph.functions[function].graph.items():
-                for called in {op.type, *(call.function for call in op.calls), *_functions_in(op.attrs)}:
-                    if called not in graph.functions:
-                        continue
-                    if called not in sites:
-                        sites[called] = []
-                        pending.append(called)
-                    sites[called].append((function, name))
+            for name, called in _calls_in(graph, function):
+                if called not in sites:
+                    sites[called] = []
+                    pending.append(called)
+                sites[called].append((function, name))
         return cls(graph.root, graph.functions, tuple(pending), sites)
+
+
+def _calls_in(graph: Graph, function: str) -> Iterator[tuple[str, str]]:
+    """Yield ``(op, function)`` of the ops of one function that may call another."""
+    table = graph.functions[function].graph
+    called = {
+        (op.type, id(op.attrs)): known
+        for op in table.kinds
+        if (known := [name for name in _named_by(op) if name in graph.functions])
+    }
+    if called:
+        yield from ((op.name, name) for op in table.ops() for name in called.get((op.type, id(op.attrs)), ()))
+
+
+def _named_by(op: Op) -> Mapping[str, None]:
+    return dict.fromkeys((op.type, *(call.function for call in op.calls), *_functions_in(op.attrs)))
 
 
 def _functions_in(attrs: Mapping[str, Any]) -> Iterator[str]:
@@ -162,13 +175,21 @@ def _functions_in(attrs: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _unsafe_in(library: _Library, function: str) -> Iterator[tuple[str, str]]:
-    for name, op in library.functions[function].graph.items():
-        why = _reason(library, function, name, op)
+    table = library.functions[function].graph
+    suspects = {(op.type, id(op.attrs)) for op in table.kinds if _may_be_unsafe(op)}
+    for op in table.ops() if suspects else ():
+        why = _reason(library, function, op.name, op) if (op.type, id(op.attrs)) in suspects else None
         if why:
-            yield name, why
+            yield op.name, why
 
 
 # -- one op -------------------------------------------------------------------------------------------------------
+
+
+def _may_be_unsafe(op: Op) -> bool:
+    """Tell whether type and attributes make an op unsafe, or its inputs have to be looked at."""
+    by_names = _RESTORE.match(op.type) or _TABLE_FROM_FILE.match(op.type) or _FILE_CACHE.match(op.type)
+    return bool(by_names or _reason_of_type(op.type) or _reason_of_attributes(op))
 
 
 def _reason(library: _Library, function: str, name: str, op: Op) -> str | None:

@@ -12,7 +12,7 @@ from graphlens.facts.graphs import constant_ops, frozen_ops, judged_graph, layer
 from graphlens.facts.patterns import exclusive_inputs
 from graphlens.facts.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix, Saving
-from graphlens.ir.graph import TensorSpec, data_consumers, data_inputs, input_specs
+from graphlens.ir.graph import Op, TensorSpec, data_consumers, data_inputs, input_specs
 from graphlens.ir.ops import (
     COMPARISONS,
     CONSTANTS,
@@ -86,6 +86,8 @@ def float64_op(facts: Facts) -> Iterator[Finding]:
     The type attribute and the output types of the judged graph's ops. The saving is modelled as half of their time.
     """
     graph = facts(judged_graph)
+    if not any(map(_mentions_float64, graph.kinds)):
+        return
     types = {name: dtype for name in graph if (dtype := _float_type(facts, name))}
     doubles = [name for name, dtype in types.items() if dtype == "float64"]
     if not doubles:
@@ -116,6 +118,10 @@ def float64_op(facts: Facts) -> Iterator[Finding]:
         ),
         floor="medium" if heavy else "low",
     )
+
+
+def _mentions_float64(op: Op) -> bool:
+    return op.attrs.get("T") == "float64" or any(spec.dtype == "float64" for spec in op.outputs)
 
 
 def _float_type(facts: Facts, name: str) -> str | None:
@@ -217,10 +223,11 @@ def training_op_in_inference(facts: Facts) -> Iterator[Finding]:
     Op types and data flow of the judged graph. Not run on graphs that train.
     """
     graph = facts(judged_graph)
-    dropouts = [path for name in graph if (path := _dropout(facts, name))]
+    dropouts = [path for name in graph.where(_UNIFORM.match) if (path := _dropout(facts, name))]
     if dropouts:
         yield _dropout_finding(facts, dropouts)
-    norms = [name for name in graph if _uses_batch_statistics(facts, name)]
+    named = graph.where(lambda kind: _BATCH_NORM.match(runtime_type(kind)))
+    norms = [name for name in named if _uses_batch_statistics(facts, name)]
     if norms:
         yield _norm_finding(facts, norms)
 
@@ -228,8 +235,6 @@ def training_op_in_inference(facts: Facts) -> Iterator[Finding]:
 def _dropout(facts: Facts, name: str) -> tuple[str, ...] | None:
     """Return the ops from uniform random numbers over a comparison to a masked product or selection, if that is one."""
     graph = facts(judged_graph)
-    if not _UNIFORM.match(graph.op(name).type):
-        return None
     path, compared, current = [name], False, name
     for _ in range(_MASK_HOPS):
         consumers = data_consumers(graph, current)
@@ -275,7 +280,7 @@ def _dropout_finding(facts: Facts, dropouts: Sequence[tuple[str, ...]]) -> Findi
 def _uses_batch_statistics(facts: Facts, name: str) -> bool:
     graph = facts(judged_graph)
     op = graph.op(name)
-    if not _BATCH_NORM.match(runtime_type(op.type)) or op.attrs.get("is_training", True) is not True:
+    if op.attrs.get("is_training", True) is not True:
         return False
     inputs = data_inputs(graph, name)
     return len(inputs) >= 3 and not _normalizes_rows(facts, inputs)

@@ -91,10 +91,10 @@ def embedded_constant(facts: Facts) -> Iterator[Finding]:
 def _constants(graph: Graph) -> list[_Stored]:
     """Return the constants of known size, largest first; one per function and name, however often it is called."""
     found_here = [
-        _Stored(name, op, op.constant.nbytes)
-        for name in reachable_functions(graph)
-        for op in ops_of(graph.functions[name].graph)
-        if op.type in CONSTANTS and op.constant is not None and op.constant.nbytes
+        _Stored(function, op, op.constant.nbytes)
+        for function in reachable_functions(graph)
+        for op in map(graph.functions[function].graph.op, graph.functions[function].graph.of_types(CONSTANTS))
+        if op.constant is not None and op.constant.nbytes
     ]
     return sorted(found_here, key=lambda item: -item.nbytes)
 
@@ -114,9 +114,7 @@ def _wasted_bytes(groups: Sequence[Sequence[_Stored]]) -> int:
 
 
 def _has_variables(graph: Graph) -> bool:
-    return any(
-        op.type in VARIABLE_READS for name in reachable_functions(graph) for op in ops_of(graph.functions[name].graph)
-    )
+    return any(graph.functions[name].graph.of_types(VARIABLE_READS) for name in reachable_functions(graph))
 
 
 def _large_finding(facts: Facts, large: Sequence[_Stored]) -> Finding:

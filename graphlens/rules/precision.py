@@ -230,13 +230,13 @@ def _placed(facts: Facts, devices: Sequence[str]) -> Iterator[tuple[str, Op]]:
     graph = facts(judged_graph)
     if placement is not None and placement.device in devices:
         on_host = {one.name for one in placement.ops if one.device.startswith("CPU")}
-        products = ((name, op) for name, op in graph.items() if _is_product(op.type))
-        yield from ((name, op) for name, op in products if name not in on_host)
+        products = graph.where(_is_product)
+        yield from ((name, graph.op(name)) for name in products if name not in on_host)
     elif facts(judged_stage) == "executed":
-        for name, op in graph.items():
-            device = short_device(op.device)
-            if _is_product(op.type) and (device in devices or device.partition(":")[0] in devices):
-                yield name, op
+        for name in graph.where(_is_product):
+            device = short_device(graph.op(name).device)
+            if device in devices or device.partition(":")[0] in devices:
+                yield name, graph.op(name)
 
 
 def _is_product(op_type: str) -> bool:

@@ -113,8 +113,8 @@ def redundant_transpose(facts: Facts) -> Iterator[Finding]:
 
 def _cancelling_transposes(facts: Facts) -> Iterator[_Cancelling]:
     claimed: set[str] = set()
-    for name, op in facts(judged_graph).items():
-        permutation = _permutation(facts, name) if _is_transpose(op.type) else None
+    for name in facts(judged_graph).where(_is_transpose):
+        permutation = _permutation(facts, name)
         if permutation is None:
             continue
         pair = _identity(facts, name, permutation) or _pair_ending_at(facts, name, permutation)
@@ -268,8 +268,8 @@ def _redundant_casts(facts: Facts) -> Iterator[_Casts]:
     graph = facts(judged_graph)
     repeated: dict[tuple[str, int | None, str], list[str]] = defaultdict(list)
     stage = facts(judged_stage)
-    for name, op in graph.items():
-        types = _cast_types(facts, name) if op.type == "Cast" else None
+    for name in graph.of_types({"Cast"}):
+        types = _cast_types(facts, name)
         if types is None:
             continue
         source, edge = in_edges(graph, name)[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
@@ -82,13 +81,11 @@ def debug_op(facts: Facts) -> Iterator[Finding]:
 
     Op types of the judged graph. The saving is the time of these ops and of those whose results only they read.
     """
-    kinds: dict[str, list[str]] = defaultdict(list)
-    for name, op in facts(judged_graph).items():
-        for kind, (types, _, _) in _KINDS.items():
-            if op.type in types:
-                kinds[kind].append(name)
-    for kind, names in kinds.items():
-        yield _finding(facts, kind, names)
+    graph = facts(judged_graph)
+    kinds = {kind: graph.of_types(types) for kind, (types, _, _) in _KINDS.items()}
+    present = (kind for kind, names in kinds.items() if names)
+    for kind in sorted(present, key=lambda kind: graph.position(kinds[kind][0])):
+        yield _finding(facts, kind, kinds[kind])
 
 
 def _finding(facts: Facts, kind: str, names: Sequence[str]) -> Finding:
