@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import networkx as nx
 import pytest
 
 from graphlens.errors import TargetError
 from graphlens.facts import flat, inlining
-from graphlens.facts.inlining import inline
+from graphlens.facts.inlining import effects, inline
 from graphlens.ir.graph import Call, Edge, Function, Graph, Op, data_inputs
 from graphlens.ir.table import TableBuilder
 
@@ -91,6 +93,19 @@ def test_a_remote_call_hands_on_the_inputs_after_the_device_that_it_names() -> N
     graph = inline(Graph("", {"": function("", ops, edges), "swap": swap()}))
     assert data_inputs(graph, "call/relu") == ["x"]
     assert data_inputs(graph, "out") == ["y"]
+
+
+def test_what_a_function_lists_runs_for_its_effect_whatever_its_type() -> None:
+    """TensorFlow's own word goes before the type of an op; a main graph and a function without a list have none."""
+    ops = [Op("a", "_Arg"), Op("told", "SomebodysOp"), Op("not_told", "Print"), Op("r", "_Retval")]
+    listing = function("listing", ops, [("a", "told", 0, 0), ("a", "not_told", 0, 0), ("a", "r", 0, 0)])
+    silent = replace(listing, name="silent")
+    calls = [Op(name, "PartitionedCall", calls=(Call("call", name),)) for name in ("listing", "silent")]
+    main = function("", [Op("x", "Placeholder"), *calls, Op("check", "Assert")], [("x", "listing", 0, 0)])
+    library = {"": main, "listing": replace(listing, control_outputs=("told",)), "silent": silent}
+    assert effects(Graph("", library)) == {"listing/told", "silent/not_told", "check"}
+    library[""] = replace(main, control_outputs=("listing",))  # the call is no op of the flat graph, its effects are
+    assert effects(Graph("", library)) == {"listing/told", "silent/not_told"}
 
 
 def test_a_function_that_calls_itself_does_not_hang() -> None:

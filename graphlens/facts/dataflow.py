@@ -10,7 +10,7 @@ from typing import NamedTuple
 from graphlens.facts.constants import constant_ops, parameter_ops
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.graphs import traced_graph
-from graphlens.ir.effects import acts
+from graphlens.facts.inlining import effects
 from graphlens.ir.graph import CONTROL, RETURN, Op, TensorSpec, data_inputs
 from graphlens.ir.ops import PASSES
 from graphlens.ir.table import Table
@@ -62,9 +62,13 @@ class _Inputs(Mapping[str, tuple[Tensor, ...]]):
 
 @dataclass(frozen=True)
 class Dataflow:
-    """Who computes with which tensor, in one flat graph; passes are looked through, dead ops left out."""
+    """Who computes with which tensor, in one flat graph; passes are looked through, dead ops left out.
+
+    ``effects`` names the ops that run although nobody may read what they give.
+    """
 
     graph: Table
+    effects: frozenset[str]
 
     @cached_property
     def parameters(self) -> frozenset[str]:
@@ -125,12 +129,11 @@ class Dataflow:
         return [*read, *awaited, *(sources[at] for at in span if links[at] is CONTROL)]
 
     def _roots(self) -> list[int]:
-        """Return the ops that a step is run for: results and acts, or all ends of a graph that names no results."""
-        found = list(self.graph.positions_of({kind for kind in self.graph.by_type if acts(kind)}))
-        if RETURN in self.graph.by_type:
-            return found
-        ends = (position for position, readers in enumerate(self.graph.following) if not readers)
-        return list(dict.fromkeys([*found, *ends]))
+        """Return the ops that a step is run for: results and effects, or all ends of a graph that names no results."""
+        graph = self.graph
+        results = list(graph.positions_of({RETURN}))
+        ends = [] if results else [position for position, readers in enumerate(graph.following) if not readers]
+        return sorted({*results, *ends, *map(graph.position, self.effects)})
 
     def op(self, name: str) -> Op:
         """Return the op ``name``."""
@@ -222,4 +225,6 @@ def _through(graph: Table, position: int, port: int) -> tuple[int, int]:
 def dataflow(facts: Facts) -> Dataflow | None:
     """Who reads what in the graph as written, dead ops left out; ``None`` where that graph is not known."""
     traced = facts(traced_graph)
-    return Dataflow(traced) if traced is not None and len(traced) else None
+    if traced is None or not len(traced) or facts.evidence.traced is None:
+        return None
+    return Dataflow(traced, effects(facts.evidence.traced))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from graphlens.errors import TargetError
+from graphlens.ir.effects import acts
 from graphlens.ir.graph import ARGUMENT, CONTROL, RETURN, Edge, Function, Graph, Op, Table
 from graphlens.ir.ops import OTHER_INPUT_FIRST, PLAIN_CALLS
 from graphlens.ir.table import TableBuilder
@@ -77,6 +78,21 @@ def inline(graph: Graph, opaque: Callable[[Op], bool] = never) -> Table:
     return inliner.run() if inliner.callees(graph.main) else graph.main.graph
 
 
+def effects(graph: Graph) -> frozenset[str]:
+    """Return the ops of the flat graph that run for what they do, whether or not somebody reads what they give.
+
+    A function that TensorFlow traced lists them; in a main graph and in a function without such a list, they are told
+    by their types.
+    """
+    inliner = _Inliner(graph, never)
+    found: set[str] = set()
+    for frame in inliner.frames():
+        absent = inliner.absent(frame)
+        listed = frame.function.control_outputs or frame.table.where(acts)
+        found.update(frame.prefix + name for name in listed if frame.table.position(name) not in absent)
+    return frozenset(found)
+
+
 class _Inliner:
     """The state of one inlining; the walk needs the library, the frames met so far and the result at every turn."""
 
@@ -89,16 +105,20 @@ class _Inliner:
         self.number_of_frames = 1
 
     def run(self) -> Table:
-        for frame in list(self._walk(self.root)):
+        frames = []
+        for frame in self.frames():
+            self._add_ops(frame)
+            frames.append(frame)
+        for frame in frames:
             self._add_edges(frame)
         return self.flat.table()
 
-    def _walk(self, frame: _Frame) -> Iterator[_Frame]:
-        stack = [frame]
+    def frames(self) -> Iterator[_Frame]:
+        """Yield the root and every call that is inlined, outer ones first."""
+        stack = [self.root]
         while stack:
             current = stack.pop()
             yield current
-            self._add_ops(current)
             stack.extend(self._enter(current))
 
     def callees(self, function: Function) -> Mapping[int, Callees]:
@@ -126,13 +146,16 @@ class _Inliner:
     def _entered(self, frame: _Frame) -> Mapping[int, Callees]:
         return self.callees(frame.function) if frame.depth < DEPTH_LIMIT else {}
 
-    def _add_ops(self, frame: _Frame) -> None:
-        nested = frame is not self.root
-        absent = {
-            position for position, called in self._entered(frame).items() if any(role == "call" for role, _ in called)
-        }
-        if nested:
+    def absent(self, frame: _Frame) -> set[int]:
+        """Return the positions of a frame's ops that have no op in the flat graph: calls, and what joins functions."""
+        entered = self._entered(frame).items()
+        absent = {position for position, called in entered if any(role == "call" for role, _ in called)}
+        if frame is not self.root:
             absent.update(frame.table.positions_of({ARGUMENT, RETURN}))
+        return absent
+
+    def _add_ops(self, frame: _Frame) -> None:
+        absent = self.absent(frame)
         add, prefix = self.flat.add_op, frame.prefix
         frame.flat = [
             _ABSENT if position in absent else add(op, prefix + op.name)
