@@ -218,17 +218,20 @@ class Profile:
     ``runs`` are the executions of all programs, in the order in which they were read: events name them by their
     position.  ``instructions`` are those of compiled programs, by the ``node`` of their kernels
     (``module/instruction``).
+
+    Of ``ops``, ``executors`` and ``kernels_on_device`` there may be a million: loaders give them as columns
+    (``ir.columns``), whose events are made when they are asked for.
     """
 
-    ops: tuple[OpEvent, ...] = ()
+    ops: Sequence[OpEvent] = ()
     steps: tuple[Span, ...] = ()
-    executors: tuple[Span, ...] = ()
+    executors: Sequence[Span] = ()
     functions: tuple[Span, ...] = ()
     waits: tuple[Span, ...] = ()
     kernels: tuple[KernelEvent, ...] = ()
     dropped: int = 0
     devices: tuple[ProfiledDevice, ...] = ()
-    kernels_on_device: tuple[DeviceEvent, ...] = ()
+    kernels_on_device: Sequence[DeviceEvent] = ()
     copies: tuple[CopyEvent, ...] = ()
     hosts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

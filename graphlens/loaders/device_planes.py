@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from graphlens.ir.run import CopyEvent, DeviceEvent, ProfiledDevice, Span
+import numpy as np
+
+from graphlens.ir.columns import Codes, DeviceEvents, Ints, Kernel
+from graphlens.ir.run import NO_RUN, CopyEvent, ProfiledDevice, Span
 from graphlens.loaders.annotations import (
     Cause,
     copied_bytes,
@@ -23,8 +26,9 @@ from graphlens.loaders.annotations import (
     names_something,
     parse_annotation,
 )
+from graphlens.loaders.event_columns import PlaneEvents, first_of, numbered, read_events, with_events
 from graphlens.loaders.events import Events
-from graphlens.loaders.planes import XLA_KERNEL, Place, stat_names, values
+from graphlens.loaders.planes import XLA_KERNEL, stat_names, values
 from graphlens.loaders.tpu_plane import is_tpu, read_tpu
 
 _DEVICE_PLANE = re.compile(r"^/device:(?P<kind>[A-Za-z_]+):(?P<number>\d+)$")
@@ -65,6 +69,7 @@ _BOOKKEEPING = re.compile(
 )
 _LEVEL = re.compile(r"^level (\d+)$")
 _COPY, _KERNEL, _IDLE = "copy", "kernel", "idle"
+_NONE, _BY_TIME = -1, -2  # in the place of a code: of no kernel; of one that its time alone tells of
 _DETAILS: Final = "memcpy_details"
 _TELLING: Final = frozenset({"annotation", "tf_op", "hlo_op", "hlo_module", "from", "to", "edge_name", _DETAILS})
 
@@ -86,7 +91,7 @@ def read_device(plane: Any, host: str, into: Events) -> None:
     name, properties = f"{match['kind']}:{match['number']}", dict(values(plane.stats, stat_names(plane)))
     device = ProfiledDevice(name, host, match["kind"], properties)
     if is_tpu(plane):
-        read_tpu(plane, device, into)
+        read_tpu(with_events(plane), device, into)
         return
     reader = _DeviceReader(plane, len(into.devices), into.shift_ns)
     into.devices.append(replace(device, steps=tuple(reader.steps())))
@@ -94,9 +99,9 @@ def read_device(plane: Any, host: str, into: Events) -> None:
 
 
 class _DeviceReader:
-    """Reads one device plane; the tables of names are needed at every turn.
+    """Reads one device plane, whose lines hold their events as bytes.
 
-    A million events are read in seconds only if no more is looked at than is needed: of an event's statistics those
+    A million events are read in a second only if no more is looked at than is needed: of an event's statistics those
     that tell what it belongs to, and each combination of them once.
     """
 
@@ -105,108 +110,144 @@ class _DeviceReader:
         self.stat_names = stat_names(plane)
         self.names = {key: _shown(meta) for key, meta in plane.event_metadata.items()}
         self.telling = {key: name for key, name in self.stat_names.items() if name in _TELLING or _LEVEL.match(name)}
-        self.shared = {key: self._texts(meta.stats) for key, meta in plane.event_metadata.items()}
+        self.shared = {key: self._texts(meta.stats) for key, meta in plane.event_metadata.items() if meta.stats}
         # Where XLA left no statistics of its own, an annotation that names an op says all that there is to a kernel.
         self.enough = None if "hlo_op" in self.telling.values() else "annotation"
-        self.causes: dict[tuple[tuple[str, str], ...], Cause] = {}
 
     def steps(self) -> Iterator[Span]:
-        for line in self.plane.lines:
-            if line.name == _STEP_LINE:
-                place = self._place(line)
-                for event in line.events:
-                    name = self.names.get(event.metadata_id, "")
-                    start_ns, end_ns = place.span_ns(event)
-                    yield Span(name, start_ns, end_ns, line.id, int(name) if name.isdecimal() else 0)
+        lines = [line for line in self.plane.lines if line.name == _STEP_LINE]
+        events = self._events(lines)
+        rows = (events.name, events.start_ns, events.end_ns, events.line)
+        for key, start_ns, end_ns, line in zip(*(column.tolist() for column in rows), strict=True):
+            name = self.names.get(key, "")
+            yield Span(name, start_ns, end_ns, lines[line].id, int(name) if name.isdecimal() else 0)
 
     def read(self, into: Events) -> None:
-        for line in self.plane.lines:
-            if not _is_derived(line):
-                self._stream(self._place(line), line.events, into)
+        streams = [line for line in self.plane.lines if not _is_derived(line)]
+        events = self._events(streams, self.telling)
+        alike = _alike(events)
+        groups = self._groups(streams, events, alike)
+        self._add_kernels(events, alike, groups, into)
+        self._add_copies(events, alike, groups, into)
 
-    def _place(self, line: Any) -> Place:
-        return Place(line.timestamp_ns + self.shift_ns, line.name)
+    def _events(self, lines: Sequence[Any], wanted: Collection[int] = ()) -> PlaneEvents:
+        return read_events(lines, self.stat_names, wanted, self.shift_ns)
 
-    def _stream(self, place: Place, events: Iterable[Any], into: Events) -> None:
-        kinds: dict[int, str] = {}
-        for event in events:
-            key = event.metadata_id
-            kind = kinds.get(key)
-            if kind is None:
-                kind = kinds[key] = self._kind(event)
-            if kind == _COPY:
-                into.copies.append(self._copy(place, event, self.names.get(key, "")))
-            elif kind == _KERNEL:
-                into.kernels_on_device.append(self._kernel(place, event, self.names.get(key, "")))
+    def _groups(self, streams: Sequence[Any], events: PlaneEvents, alike: Ints) -> list[_Group]:
+        """Return what the events of one number in ``alike`` have in common."""
+        first = first_of(alike)
+        told = self._told(events, first)
+        name_on_line = numbered(events.line, events.name)
+        shown = first_of(name_on_line)
+        kinds = [self._kind(int(events.name[place]), told[alike[place]]) for place in shown.tolist()]
+        groups = []
+        for place, own in zip(first.tolist(), told, strict=True):
+            name, stream = self.names.get(int(events.name[place]), ""), str(streams[events.line[place]].name)
+            groups.append(_Group(kinds[name_on_line[place]], name, stream, own))
+        return groups
 
-    def _kind(self, event: Any) -> str:
-        """Tell what all events of that name are; AMD's copies have any name, but say what they move."""
-        name = self.names.get(event.metadata_id, "")
-        if is_copy(name) or _DETAILS in self._told(event, None):
+    def _told(self, events: PlaneEvents, places: Ints) -> list[Mapping[str, str]]:
+        """Return what the statistics of some events tell, those that all events of a name share included."""
+        chosen = np.zeros(len(events), bool)
+        chosen[places] = True
+        stats = events.stats.of_events(chosen)
+        own: dict[int, dict[str, str]] = {place: {} for place in places.tolist()}
+        for place, key, text in zip(stats.event.tolist(), stats.key.tolist(), stats.texts(), strict=True):
+            own[place][self.telling[key]] = text
+        names = events.name[places].tolist()
+        return [{**self.shared.get(key, {}), **told} for key, told in zip(names, own.values(), strict=True)]
+
+    def _kind(self, key: int, told: Mapping[str, str]) -> str:
+        """Tell what all events of a name are, by the first of them; AMD's copies have any name, but say what they
+        move."""
+        name = self.names.get(key, "")
+        if is_copy(name) or _DETAILS in told:
             return _COPY
         return _IDLE if _BOOKKEEPING.match(name) else _KERNEL
 
-    def _kernel(self, place: Place, event: Any, name: str) -> DeviceEvent:
-        cause = self._cause(self._told(event, self.enough))
-        start_ns, end_ns = place.span_ns(event)
-        if not cause.op:
-            cause = parse_annotation(self.ops.at(start_ns))
-        return DeviceEvent(
-            name, cause.node, cause.op, start_ns, end_ns, self.device, place.stream, made_of=cause.made_of
+    def _add_kernels(self, events: PlaneEvents, alike: Ints, groups: Sequence[_Group], into: Events) -> None:
+        kinds, known = Codes[Kernel](), np.full(len(groups), _NONE)
+        for number, group in enumerate(groups):
+            if group.kind == _KERNEL:
+                cause = _cause_of(self._up_to_enough(group.told))
+                known[number] = kinds(group.kernel(cause)) if cause.op else _BY_TIME
+        code = known[alike]
+        for place in np.flatnonzero(code == _BY_TIME).tolist():
+            cause = parse_annotation(self.ops.at(int(events.start_ns[place])))
+            code[place] = kinds(groups[alike[place]].kernel(cause))
+        is_kernel = code != _NONE
+        count = np.count_nonzero(is_kernel)
+        into.kernel_columns.append(
+            DeviceEvents(
+                kinds.all,
+                code[is_kernel],
+                events.start_ns[is_kernel],
+                events.end_ns[is_kernel],
+                np.full(count, self.device),
+                np.full(count, NO_RUN),
+            )
         )
 
-    def _copy(self, place: Place, event: Any, name: str) -> CopyEvent:
-        told = self._told(event, None)
-        cause, details = self._cause(told), told.get(_DETAILS, "")
-        return CopyEvent(
-            copy_direction(name, details),
-            cause.node,
-            cause.op,
-            *place.span_ns(event),
-            self.device,
-            place.stream,
-            copied_bytes(details),
-            cause.src,
-            cause.dst,
-            cause.edge,
-        )
+    def _add_copies(self, events: PlaneEvents, alike: Ints, groups: Sequence[_Group], into: Events) -> None:
+        copies = {n: group.copy(self.device) for n, group in enumerate(groups) if group.kind == _COPY}
+        chosen = np.isin(alike, list(copies))
+        columns = (column[chosen].tolist() for column in (alike, events.start_ns, events.end_ns))
+        for number, start_ns, end_ns in zip(*columns, strict=True):
+            into.copies.append(copies[number]._replace(start_ns=start_ns, end_ns=end_ns))
 
-    def _told(self, event: Any, enough: str | None) -> Mapping[str, str]:
-        """Return what the statistics of an event tell, those that all events of its name share included."""
-        own, shared = self._texts(event.stats, enough), self.shared.get(event.metadata_id)
-        return {**shared, **own} if shared else own
+    def _up_to_enough(self, told: Mapping[str, str]) -> Mapping[str, str]:
+        """Return what is told up to an annotation that says enough."""
+        if self.enough is None or not names_something(told.get(self.enough, "")):
+            return told
+        read = list(told)
+        return {name: told[name] for name in read[: read.index(self.enough) + 1]}
 
-    def _texts(self, stats: Iterable[Any], enough: str | None = None) -> dict[str, str]:
-        """Return the telling ones of ``stats``, up to ``enough``; a text may be the name of another statistic."""
+    def _texts(self, stats: Iterable[Any]) -> dict[str, str]:
+        """Return the telling ones of ``stats``; a text may be the name of another statistic."""
         texts = {}
-        telling = self.telling
         for stat in stats:
-            name = telling.get(stat.metadata_id)
+            name = self.telling.get(stat.metadata_id)
             if name is not None:
-                texts[name] = text = stat.str_value or self.stat_names.get(stat.ref_value, "")
-                if name == enough and names_something(text):
-                    break
+                texts[name] = stat.str_value or self.stat_names.get(stat.ref_value, "")
         return texts
-
-    def _cause(self, told: Mapping[str, str]) -> Cause:
-        """Return what an event belongs to: by its annotation, else by the op that it names."""
-        key = tuple(told.items())
-        found = self.causes.get(key)
-        if found is None:
-            found = self.causes[key] = _cause_of(told)
-        return found
 
     @cached_property
     def ops(self) -> _OpsLine:
         """The profiler's own ops: sorted only where a kernel does not say what it belongs to."""
-        return _OpsLine(
-            self.names,
-            [
-                (self._place(line), line)
-                for line in self.plane.lines
-                if line.name.partition(_OF_ONE_STREAM)[0] in _OPS_LINES
-            ],
-        )
+        lines = [line for line in self.plane.lines if _kind_of_line(line) in _OPS_LINES]
+        return _OpsLine(self.names, self._events(lines))
+
+
+class _Group(NamedTuple):
+    """Events of a stream of one name, that tell the same."""
+
+    kind: str
+    name: str
+    stream: str
+    told: Mapping[str, str]
+
+    def kernel(self, cause: Cause) -> Kernel:
+        return Kernel(self.name, cause.node, cause.op, self.stream, made_of=cause.made_of)
+
+    def copy(self, device: int) -> CopyEvent:
+        """Return one of them, at no time yet."""
+        cause, details = _cause_of(self.told), self.told.get(_DETAILS, "")
+        direction, size = copy_direction(self.name, details), copied_bytes(details)
+        ends = cause.src, cause.dst, cause.edge
+        return CopyEvent(direction, cause.node, cause.op, 0, 0, device, self.stream, size, *ends)
+
+
+def _alike(events: PlaneEvents) -> Ints:
+    """Return a number for each event: the same for those of a stream that have the same name and tell the same."""
+    number = numbered(events.line, events.name)
+    stats = events.stats
+    value = stats.alike() + 1
+    place = np.arange(len(stats)) - np.searchsorted(stats.event, stats.event)  # first, second, … of its event
+    for rank in range(place.max(initial=-1) + 1):
+        own = np.zeros_like(number)
+        own[stats.event[place == rank]] = value[place == rank]
+        number = numbered(number, own)
+    return number
 
 
 def _cause_of(told: Mapping[str, str]) -> Cause:
@@ -239,10 +280,9 @@ class _OpsLine:
     It is made from kernels, so it tells nothing about copies, which may run at the same time as somebody else's kernel.
     """
 
-    def __init__(self, names: Mapping[int, str], lines: Iterable[tuple[Place, Any]]) -> None:
-        self.spans = sorted(
-            (*place.span_ns(event), names.get(event.metadata_id, "")) for place, line in lines for event in line.events
-        )
+    def __init__(self, names: Mapping[int, str], events: PlaneEvents) -> None:
+        called = [names.get(key, "") for key in events.name.tolist()]
+        self.spans = sorted(zip(events.start_ns.tolist(), events.end_ns.tolist(), called, strict=True))
         self.starts = [start for start, _, _ in self.spans]
 
     def at(self, start_ns: int) -> str:

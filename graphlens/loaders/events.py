@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from graphlens.ir.columns import DeviceEvents, OpEvents, Spans, by_start
 from graphlens.ir.graph import Graph
 from graphlens.ir.run import (
     CopyEvent,
@@ -36,8 +37,9 @@ class Recorded(NamedTuple):
 class Events:
     """What was found so far; ``markers`` are GraphLens's own step markers, ``other_steps`` those of the program.
 
-    ``first_thread`` and ``shift_ns`` are added to the threads and times of the host that is being read, so that threads
-    of several hosts stay apart and their times lie on one clock.
+    Events that are found one by one are in lists, those that are read as columns in lists of such.  ``first_thread``
+    and ``shift_ns`` are added to the threads and times of the host that is being read, so that threads of several hosts
+    stay apart and their times lie on one clock.
     """
 
     ops: list[OpEvent] = field(default_factory=list)
@@ -57,6 +59,9 @@ class Events:
     modules: dict[str, Graph] = field(default_factory=dict)
     executions: list[Span] = field(default_factory=list)
     host_modules: dict[str, Graph] = field(default_factory=dict)
+    op_columns: list[OpEvents] = field(default_factory=list)
+    executor_columns: list[Spans] = field(default_factory=list)
+    kernel_columns: list[DeviceEvents] = field(default_factory=list)
     dropped: int = 0
     first_thread: int = 0
     shift_ns: int = 0
@@ -66,15 +71,15 @@ class Events:
         # GraphLens's own markers win over those of the program, which may wrap several steps or none.
         steps = self.markers or self.other_steps
         return Profile(
-            ops=_by_start(self.ops),
+            ops=by_start(OpEvents.joined([OpEvents.of(self.ops), *self.op_columns])),
             steps=_by_start(steps),
-            executors=_by_start(self.executors),
+            executors=by_start(Spans.joined([Spans.of(self.executors), *self.executor_columns])),
             functions=_by_start(self.functions),
             waits=_by_start(self.waits),
             kernels=_by_start(self.kernels),
             dropped=self.dropped,
             devices=tuple(self.devices),
-            kernels_on_device=_by_start(self.kernels_on_device),
+            kernels_on_device=by_start(self.all_kernels_on_device()),
             copies=_by_start(self.copies),
             hosts=tuple(self.hosts),
             notes=tuple(dict.fromkeys(self.notes)),
@@ -83,6 +88,10 @@ class Events:
             executions=_by_start(self.executions),
             modules=self.host_modules,
         )
+
+    def all_kernels_on_device(self) -> DeviceEvents:
+        """Return the kernels on devices that were found so far."""
+        return DeviceEvents.joined([DeviceEvents.of(self.kernels_on_device), *self.kernel_columns])
 
 
 def _by_start(events: Iterable[Any]) -> tuple[Any, ...]:

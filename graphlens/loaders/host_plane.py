@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from graphlens.ir.columns import Codes, Ints, OpEvents, Spans
 from graphlens.ir.instructions import module_names
-from graphlens.ir.run import NO_RUN, STEP_MARKER, KernelEvent, OpEvent, Span
+from graphlens.ir.run import NO_RUN, STEP_MARKER, KernelEvent, Span
 from graphlens.loaders import host_loops, host_runs
 from graphlens.loaders.annotations import split_op
+from graphlens.loaders.event_columns import looked_up, read_events
 from graphlens.loaders.events import Events
 from graphlens.loaders.host_executions import END_OF_THUNK, EXECUTION, Compiled, Thunk, assemble
 from graphlens.loaders.host_loops import Element, LoopOp
 from graphlens.loaders.host_runs import Seen
-from graphlens.loaders.planes import PS_PER_NS, end_ps
+from graphlens.loaders.planes import PS_PER_NS, stat_names
 
 HOST_PLANE: Final = "/host:CPU"
 
@@ -58,6 +65,10 @@ _OWN_KINDS = frozenset(
 )
 
 
+_KIND_OF: Final = ("", *sorted({*_OWN_KINDS, *(kind for _, kind in _KINDS), _OP, _OTHER} - {""}))
+_NUMBERED: Final = {kind: number for number, kind in enumerate(_KIND_OF)}
+
+
 class _Name(NamedTuple):
     """What the name of an event says: its kind, and for an op its node and type."""
 
@@ -77,43 +88,51 @@ def _classify(name: str, display: str) -> _Name:
     return _Name(_OP, node, op) if op else _Name(_OTHER)
 
 
-class _Place(NamedTuple):
-    """Where the events of a line lie: what their times count from, and the thread."""
+# What an event may be nested in, or itself nests: its time is told apart from that of what is around it.
+_NESTING: Final = frozenset({_OP, _ASYNC_DONE, _EXECUTOR, EXECUTION})
+_NO_EXECUTOR: Final = -1
 
-    origin_ns: int
+_TELLING: Final = frozenset({"hlo_op", "step_num", "tf_function_call"})  # of events that are of no kind of their own
+_READ: Final = _TELLING | {
+    "id", "iter_num", "is_func", "eager_op", _ELEMENT_SIZE, "name", "kernel_type", "step_id", "_p", "_c", "hlo_module",
+    "program_id",
+}  # fmt: skip
+
+
+class _Event(NamedTuple):
+    """One event that is looked at by itself."""
+
+    key: int
+    start_ns: int
+    end_ns: int
     thread: int
-
-    def ns(self, ps: int) -> int:
-        return self.origin_ns + ps // PS_PER_NS
-
-
-# An event that may contain others: start, negative end (so that the longer of two comes first), name, and for an
-# executor its position among all of them.
-_Nested = tuple[int, int, _Name, int]
-_NO_EXECUTOR = -1
+    stats: Mapping[str, Any]
 
 
 def read_host(plane: Any, into: Events) -> None:
-    """Add the events of a host plane."""
+    """Add the events of a host plane, whose lines hold them as bytes."""
     _PlaneReader(plane, into).read()
 
 
 class _PlaneReader:
-    """Reads one plane; the metadata tables and the open links are needed at every turn."""
+    """Reads one plane; the metadata tables and the open links are needed at every turn.
+
+    Ops and executors, of which there may be a million, are read as columns; what else tells something, one by one.
+    """
 
     def __init__(self, plane: Any, into: Events) -> None:
         self.plane, self.into = plane, into
-        self.stat_names = {key: meta.name for key, meta in plane.stat_metadata.items()}
-        self.telling = {
-            key for key, name in self.stat_names.items() if name in ("hlo_op", "step_num", "tf_function_call")
-        }
+        self.stat_names = stat_names(plane)
         self.names = self._names()
         self.stages = {
             key: _ELEMENT_NUMBER.sub("", meta.name)
             for key, meta in plane.event_metadata.items()
             if _STAGE.match(meta.name)
         }
-        self.seen = Seen()
+        self.events = read_events(plane.lines, self.stat_names, self._keys(_READ), into.shift_ns)
+        self.threads = [line.id + into.first_thread for line in plane.lines]
+        self.kind = looked_up(self.events.name, {key: _NUMBERED[name.kind] for key, name in self.names.items()})
+        self.seen = Seen(executors=self._executors())
         self.roots: list[Span] = []
         self.requests: list[Span] = []
         self.waits: list[Span] = []
@@ -121,8 +140,7 @@ class _PlaneReader:
         self.compiled_functions: list[Span] = []
         self.starts: dict[int, Span] = {}
         self.ends_ns: dict[int, int] = {}
-        self.handlers: Mapping[str, Callable[[_Place, Any], None]] = {
-            _EXECUTOR: self._executor,
+        self.handlers: Mapping[str, Callable[[_Event], None]] = {
             _FUNCTION: self._function,
             _COMPILED_FUNCTION: self._compiled_function,
             _SESSION: self._session,
@@ -142,29 +160,34 @@ class _PlaneReader:
     def _names(self) -> Mapping[int, _Name]:
         """Return what each number of an event means, without those that never tell anything."""
         named = {key: _classify(meta.name, meta.display_name) for key, meta in self.plane.event_metadata.items()}
-        return {key: name for key, name in named.items() if name.kind and (name.kind != _OTHER or self.telling)}
+        telling = self._keys(_TELLING)
+        return {key: name for key, name in named.items() if name.kind and (name.kind != _OTHER or telling)}
+
+    def _keys(self, names: Collection[str]) -> frozenset[int]:
+        return frozenset(key for key, name in self.stat_names.items() if name in names)
 
     def read(self) -> None:
-        lines = [(place, self._line(place, line)) for line in self.plane.lines for place in (self._place(line),)]
-        table = host_runs.assemble(self.seen)
+        for event, kind in self._looked_at():
+            self.handlers[kind](event)
+        self._captured_functions()
+        table, run_of = host_runs.assemble(self.seen)
         host_loops.count_elements(table, self._elements())
         first = len(self.into.runs)
-        run_of = [NO_RUN if span.run == NO_RUN else span.run + first for span in self.seen.executors]
-        in_loops: dict[int, list[LoopOp]] = {position: [] for position in host_loops.loops_of(table)}
-        ops: list[OpEvent] = []
-        for place, nesting in lines:
-            for op, executor in _op_events(place, nesting, run_of):
-                ops.append(op)
-                if op.run - first in in_loops:
-                    iteration = self.seen.executors[executor].iteration
-                    in_loops[op.run - first].append(LoopOp(op.node, iteration, op.start_ns, op.end_ns))
-        host_loops.split_loops(table, in_loops)
-        self._hand_out(table, first, run_of, ops)
+        ops, within = self._ops()
+        ops = replace(ops, run=np.where(within == _NO_EXECUTOR, NO_RUN, _of(run_of, within)))
+        host_loops.split_loops(table, self._in_loops(table, ops, within))
+        self._hand_out(table, first, run_of, replace(ops, run=_moved(ops.run, first)))
 
-    def _place(self, line: Any) -> _Place:
-        return _Place(line.timestamp_ns + self.into.shift_ns, line.id + self.into.first_thread)
+    def _in_loops(self, table: host_runs.RunTable, ops: OpEvents, within: Ints) -> Mapping[int, list[LoopOp]]:
+        """Return the ops of the runs that loop over a dataset, by run."""
+        found: dict[int, list[LoopOp]] = {position: [] for position in host_loops.loops_of(table)}
+        chosen = np.isin(ops.run, list(found))
+        iterations = self.seen.executors.iteration[within[chosen]].tolist()
+        for op, iteration in zip(ops.where(chosen), iterations, strict=True):
+            found[op.run].append(LoopOp(op.node, iteration, op.start_ns, op.end_ns))
+        return found
 
-    def _hand_out(self, table: host_runs.RunTable, first: int, run_of: Sequence[int], ops: Sequence[OpEvent]) -> None:
+    def _hand_out(self, table: host_runs.RunTable, first: int, run_of: Ints, ops: OpEvents) -> None:
         """Add the runs, and what belongs to them."""
 
         def run_at(step_id: int, time_ns: int) -> int:
@@ -173,7 +196,7 @@ class _PlaneReader:
 
         into, seen = self.into, self.seen
         into.runs.extend(table.runs)
-        into.executors.extend(span._replace(run=run) for span, run in zip(seen.executors, run_of, strict=True))
+        into.executor_columns.append(replace(seen.executors, run=_moved(run_of, first)))
         into.functions.extend(span._replace(run=run_at(span.step_id, span.start_ns)) for span in seen.launches)
         self._pair_waits()
         waits = [span._replace(run=run_at(span.step_id, span.start_ns)) for span in self.waits]
@@ -185,8 +208,10 @@ class _PlaneReader:
 
         into.functions.extend(span._replace(run=run_around(span.start_ns)) for span in self.compiled_functions)
         self._name_modules()
-        executions, kernels = assemble(self.compiled, [*ops, *waits], run_around)
-        into.ops.extend(ops)
+        threads = {span.thread for span in self.compiled.executions}
+        calling = np.isin(ops.thread, [number for number, thread in enumerate(ops.threads) if thread in threads])
+        executions, kernels = assemble(self.compiled, [*ops.where(calling), *waits], run_around)
+        into.op_columns.append(ops)
         into.waits.extend(waits)
         into.executions.extend(executions)
         into.kernels.extend(kernels)
@@ -199,89 +224,128 @@ class _PlaneReader:
             thunk._replace(event=thunk.event._replace(hlo_module=names[thunk.event.hlo_module])) for thunk in thunks
         ]
 
-    def _line(self, place: _Place, line: Any) -> list[_Nested]:
-        """Hand the spans of a line out, and return what may be nested in each other."""
-        nesting: list[_Nested] = []
-        names, handlers = self.names, self.handlers
-        executors = self.seen.executors
-        captured: list[Any] = []
-        for event in line.events:
-            name = names.get(event.metadata_id)
-            if name is None:
-                continue
-            kind = name.kind
-            if kind in (_OP, _ASYNC_DONE, _EXECUTOR, EXECUTION):
-                start_ps = event.offset_ps
-                number = len(executors) if kind == _EXECUTOR else _NO_EXECUTOR
-                nesting.append((start_ps, -end_ps(event), name, number))
-            if kind == _CAPTURED:
-                captured.append(event)
-            elif kind != _OP:
-                handlers[kind](place, event)
-        if captured:
-            self._captured(place, line, captured)
-        return nesting
+    # -- ops and executors ----------------------------------------------------------------------------------------
 
-    def _tells(self, event: Any) -> bool:
-        telling = self.telling
-        for stat in event.stats:  # noqa: SIM110 - `any` takes twice as long, and most events of a host come by here
-            if stat.metadata_id in telling:
-                return True
-        return False
+    def _executors(self) -> Spans:
+        chosen = np.flatnonzero(self.kind == _NUMBERED[_EXECUTOR])
+        number = np.full(len(self.events), _NO_EXECUTOR)
+        number[chosen] = np.arange(len(chosen))
+        stats = self.events.stats.of_events(number != _NO_EXECUTOR)
+        codes, code, iteration = Codes[tuple[str, int]](), np.zeros_like(chosen), np.zeros_like(chosen)
+        codes((_EXECUTOR, 0))
+        steps, iterations = stats.among(self._keys({"id"})), stats.among(self._keys({"iter_num"}))
+        code[number[steps.event]] = [codes((_EXECUTOR, _int(value))) for value in steps.values()]
+        iteration[number[iterations.event]] = [_int(value) for value in iterations.values()]
+        return Spans(
+            codes.all,
+            self.threads,
+            code,
+            self.events.start_ns[chosen],
+            self.events.end_ns[chosen],
+            self.events.line[chosen],
+            iteration,
+            np.full(len(chosen), NO_RUN),
+        )
 
-    def _stats(self, event: Any) -> dict[str, Any]:
-        stats = {}
-        for stat in event.stats:
-            kind = stat.WhichOneof("value")
-            if kind is not None:
-                value = getattr(stat, kind)
-                name = self.stat_names.get(stat.metadata_id, "")
-                stats[name] = self.stat_names.get(value, "") if kind == "ref_value" else value
-        return stats
+    def _ops(self) -> tuple[OpEvents, Ints]:
+        """Return the ops, those of each thread by their start, and the executor that each ran in.
+
+        Self time is without what nested ops and completions took; an executor that runs within an op takes no time
+        itself.  What a compiled function took is that of its instructions.
+        """
+        events = self.events
+        nesting = np.flatnonzero(np.isin(self.kind, [_NUMBERED[kind] for kind in _NESTING]))
+        executor = np.full(len(nesting), _NO_EXECUTOR)
+        is_executor = self.kind[nesting] == _NUMBERED[_EXECUTOR]
+        executor[is_executor] = np.arange(np.count_nonzero(is_executor))
+        # Of what begins together the longer comes first, and then what is called so.
+        ranks = {name: rank for rank, name in enumerate(sorted(set(self.names.values())))}
+        rank = looked_up(events.name[nesting], {key: ranks[name] for key, name in self.names.items()})
+        line, start_ps, end_ps = events.line[nesting], events.start_ps[nesting], events.end_ps[nesting]
+        order = np.lexsort((executor, rank, -end_ps, start_ps, line))
+        nesting, executor = nesting[order], executor[order]
+        start_ps, end_ps, line = start_ps[order], end_ps[order], line[order]
+        inner_ps, within = _nested(np.searchsorted(line, np.arange(len(self.threads) + 1)), start_ps, end_ps, executor)
+        chosen = self.kind[nesting] == _NUMBERED[_OP]
+        nesting, within = nesting[chosen], within[chosen]
+        kinds = Codes[tuple[str, str]]()
+        code = looked_up(events.name[nesting], {key: kinds(name[1:]) for key, name in self.names.items()})
+        self_ns = np.maximum(0, (end_ps - start_ps - inner_ps)[chosen] // PS_PER_NS)
+        ops = OpEvents(
+            kinds.all,
+            self.threads,
+            code,
+            self.events.start_ns[nesting],
+            self.events.end_ns[nesting],
+            self_ns,
+            events.line[nesting],
+            np.full(len(nesting), NO_RUN),
+            np.zeros(len(nesting), bool),
+        )
+        return ops, within
+
+    # -- one by one -----------------------------------------------------------------------------------------------
+
+    def _looked_at(self) -> Iterator[tuple[_Event, str]]:
+        """Yield the events that are looked at by themselves, with the kind of each; of others those that tell a lot."""
+        telling = np.zeros(len(self.events), bool)
+        telling[self.events.stats.among(self._keys(_TELLING)).event] = True
+        chosen = np.isin(self.kind, [_NUMBERED[kind] for kind in self.handlers])
+        chosen &= (self.kind != _NUMBERED[_OTHER]) | telling
+        kinds = [_KIND_OF[number] for number in self.kind[chosen].tolist()]
+        return zip(self._events(chosen), kinds, strict=True)
+
+    def _events(self, chosen: NDArray[np.bool_]) -> list[_Event]:
+        positions = np.flatnonzero(chosen)
+        stats = self.events.stats.of_events(chosen)
+        told: dict[int, dict[str, Any]] = {position: {} for position in positions.tolist()}
+        for position, key, value in zip(stats.event.tolist(), stats.key.tolist(), stats.values(), strict=True):
+            if value is not None:
+                told[position][self.stat_names.get(key, "")] = value
+        keys, lines = self.events.name[positions].tolist(), self.events.line[positions].tolist()
+        threads = [self.threads[line] for line in lines]
+        starts_ns, ends_ns = self.events.start_ns[positions].tolist(), self.events.end_ns[positions].tolist()
+        return list(map(_Event, keys, starts_ns, ends_ns, threads, told.values()))
+
+    def _captured_functions(self) -> None:
+        """Name each function that tf.data called after the stage that did."""
+        is_call = self.kind == _NUMBERED[_CAPTURED]
+        is_stage = looked_up(self.events.name, dict.fromkeys(self.stages, 1)) == 1
+        for line in np.unique(self.events.line[is_call]).tolist():
+            on_line = self.events.line == line
+            calls = [_span(event, "", event.stats.get("id")) for event in self._events(is_call & on_line)]
+            stages = [_span(event, self.stages[event.key]) for event in self._events(is_stage & on_line)]
+            self.seen.captured.extend(host_runs.named_after_stages(calls, stages))
 
     # -- kinds ----------------------------------------------------------------------------------------------------
 
-    def _executor(self, place: _Place, event: Any) -> None:
-        stats = self._stats(event)
-        self.seen.executors.append(_span(place, event, _EXECUTOR, stats.get("id"), stats.get("iter_num")))
+    def _function(self, event: _Event) -> None:
+        self.seen.launches.append(_span(event, _FUNCTION, event.stats.get("id")))
 
-    def _function(self, place: _Place, event: Any) -> None:
-        self.seen.launches.append(_span(place, event, _FUNCTION, self._stats(event).get("id")))
+    def _compiled_function(self, event: _Event) -> None:
+        self.compiled_functions.append(_span(event, _FUNCTION))
 
-    def _compiled_function(self, place: _Place, event: Any) -> None:
-        self.compiled_functions.append(_span(place, event, _FUNCTION))
+    def _session(self, event: _Event) -> None:
+        self.seen.sessions.append(_span(event, _SESSION, event.stats.get("id")))
 
-    def _session(self, place: _Place, event: Any) -> None:
-        self.seen.sessions.append(_span(place, event, _SESSION, self._stats(event).get("id")))
-
-    def _eager(self, place: _Place, event: Any) -> None:
-        stats = self._stats(event)
+    def _eager(self, event: _Event) -> None:
+        stats = event.stats
         if stats.get("is_func"):
-            self.seen.functions.append(_span(place, event, str(stats.get("eager_op", ""))))
+            self.seen.functions.append(_span(event, str(stats.get("eager_op", ""))))
 
-    def _reduction(self, place: _Place, event: Any) -> None:
-        self.seen.reductions.append(_span(place, event, _REDUCTION, self._stats(event).get("id")))
+    def _reduction(self, event: _Event) -> None:
+        self.seen.reductions.append(_span(event, _REDUCTION, event.stats.get("id")))
 
-    def _root(self, place: _Place, event: Any) -> None:
-        self.roots.append(_span(place, event, _ROOT, self._stats(event).get("id")))
+    def _root(self, event: _Event) -> None:
+        self.roots.append(_span(event, _ROOT, event.stats.get("id")))
 
-    def _element(self, place: _Place, event: Any) -> None:
-        stats = self._stats(event)
+    def _element(self, event: _Event) -> None:
+        stats = event.stats
         name = _GOT if _ELEMENT_SIZE in stats else _ELEMENT
-        self.requests.append(_span(place, event, name, stats.get("id")))
+        self.requests.append(_span(event, name, stats.get("id")))
 
-    def _compilation(self, place: _Place, event: Any) -> None:
-        self.seen.compilations.append(_span(place, event, _COMPILED))
-
-    def _captured(self, place: _Place, line: Any, events: Sequence[Any]) -> None:
-        """Name each function that tf.data called after the stage that did."""
-        calls = [_span(place, event, "", self._stats(event).get("id")) for event in events]
-        stages = [
-            _span(place, event, stage)
-            for event in line.events
-            if (stage := self.stages.get(event.metadata_id)) is not None
-        ]
-        self.seen.captured.extend(host_runs.named_after_stages(calls, stages))
+    def _compilation(self, event: _Event) -> None:
+        self.seen.compilations.append(_span(event, _COMPILED))
 
     def _elements(self) -> Iterator[Element]:
         """Yield the requests for elements, each with the iterator that answered it."""
@@ -292,44 +356,42 @@ class _PlaneReader:
             inner = (root.step_id for root in host_runs.within(roots.get(request.thread, ()), request))
             yield Element(request.start_ns, request.step_id, next(inner, 0), not sized or request.name == _GOT)
 
-    def _step(self, place: _Place, event: Any) -> None:
-        self.into.markers.append(_span(place, event, STEP_MARKER, self._stats(event).get("step_num")))
+    def _step(self, event: _Event) -> None:
+        self.into.markers.append(_span(event, STEP_MARKER, event.stats.get("step_num")))
 
-    def _async_start(self, place: _Place, event: Any) -> None:
-        stats = self._stats(event)
+    def _async_start(self, event: _Event) -> None:
+        stats = event.stats
         name = ":".join(str(stats[part]) for part in ("name", "kernel_type") if part in stats)
-        span = _span(place, event, name, stats.get("step_id", stats.get("id")), stats.get("iter_num"))
+        span = _span(event, name, stats.get("step_id", stats.get("id")), stats.get("iter_num"))
         if "_p" in stats and span.name:
             self.starts[_int(stats["_p"])] = span
 
-    def _async_done(self, place: _Place, event: Any) -> None:
-        link = self._stats(event).get("_c")
+    def _async_done(self, event: _Event) -> None:
+        link = event.stats.get("_c")
         if link is not None:
-            self.ends_ns[_int(link)] = place.ns(event.offset_ps)
+            self.ends_ns[_int(link)] = event.start_ns
 
-    def _other(self, place: _Place, event: Any) -> None:
-        if not self._tells(event):
-            return
-        stats = self._stats(event)
-        name = self.plane.event_metadata[event.metadata_id].name
+    def _other(self, event: _Event) -> None:
+        stats = event.stats
+        name = self.plane.event_metadata[event.key].name
         if "hlo_op" in stats:
             program = stats.get("program_id")
             module = str(stats.get("hlo_module", "")) + (f"({program})" if program is not None else "")
-            span = _span(place, event, name)
+            span = _span(event, name)
             kernel = KernelEvent(name, str(stats["hlo_op"]), module, span.start_ns, span.end_ns, span.thread)
             self.compiled.thunks.append(Thunk(kernel, _int(stats["_p"]) if "_p" in stats else None))
         elif "step_num" in stats:
-            self.into.other_steps.append(_span(place, event, name, stats["step_num"]))
+            self.into.other_steps.append(_span(event, name, stats["step_num"]))
         elif "tf_function_call" in stats:
-            self.seen.calls.append(_span(place, event, str(stats["tf_function_call"])))
+            self.seen.calls.append(_span(event, str(stats["tf_function_call"])))
 
-    def _execution(self, place: _Place, event: Any) -> None:
-        self.compiled.executions.append(_span(place, event, EXECUTION))
+    def _execution(self, event: _Event) -> None:
+        self.compiled.executions.append(_span(event, EXECUTION))
 
-    def _end_of_thunk(self, place: _Place, event: Any) -> None:
-        link = self._stats(event).get("_c")
+    def _end_of_thunk(self, event: _Event) -> None:
+        link = event.stats.get("_c")
         if link is not None:
-            self.compiled.ends_ns[_int(link)] = place.ns(event.offset_ps)
+            self.compiled.ends_ns[_int(link)] = event.start_ns
 
     def _pair_waits(self) -> None:
         for link, start in self.starts.items():
@@ -338,41 +400,46 @@ class _PlaneReader:
                 self.waits.append(start._replace(end_ns=end_ns))
 
 
-def _span(place: _Place, event: Any, name: str, step_id: Any = 0, iteration: Any = 0) -> Span:
-    return Span(name, place.ns(event.offset_ps), place.ns(end_ps(event)), place.thread, _int(step_id), _int(iteration))
+def _span(event: _Event, name: str, step_id: Any = 0, iteration: Any = 0) -> Span:
+    return Span(name, event.start_ns, event.end_ns, event.thread, _int(step_id), _int(iteration))
 
 
-def _op_events(place: _Place, nesting: list[_Nested], run_of: Sequence[int]) -> Iterator[tuple[OpEvent, int]]:
-    """Yield the op events of one thread, each with the executor that it ran in.
+def _nested(borders: Ints, start_ps: Ints, end_ps: Ints, executor: Ints) -> tuple[Ints, Ints]:
+    """Return for each event the time of what is nested in it, and the executor that it ran in.
 
-    Self time is without what nested ops and completions took; an executor that runs within an op takes no time itself.
-    What a compiled function took is that of its instructions.
+    Each thread begins at one of ``borders``, and has its events sorted by start, the longer ones first.
     """
-    nesting.sort()
-    inner_ps = [0] * len(nesting)
-    within = [_NO_EXECUTOR] * len(nesting)
-    open_events: list[int] = []
-    open_executors: list[int] = []
-    for index, (start_ps, negative_end_ps, _, executor) in enumerate(nesting):
-        while open_events and -nesting[open_events[-1]][1] <= start_ps:
-            open_events.pop()
-        while open_executors and -nesting[open_executors[-1]][1] <= start_ps:
-            open_executors.pop()
-        if executor != _NO_EXECUTOR:
-            open_executors.append(index)
-            continue
-        if open_executors:
-            within[index] = nesting[open_executors[-1]][3]
-        if open_events and nesting[open_events[-1]][1] <= negative_end_ps:
-            inner_ps[open_events[-1]] -= start_ps + negative_end_ps
-        open_events.append(index)
-    origin_ns, thread = place
-    for (start_ps, negative_end_ps, name, _), inner, executor in zip(nesting, inner_ps, within, strict=True):
-        if name.kind == _OP:
-            start_ns, end_ns = origin_ns + start_ps // PS_PER_NS, origin_ns + -negative_end_ps // PS_PER_NS
-            self_ns = max(0, (-negative_end_ps - start_ps - inner) // PS_PER_NS)
-            run = NO_RUN if executor == _NO_EXECUTOR else run_of[executor]
-            yield OpEvent(name.node, name.op, start_ns, end_ns, self_ns, thread, run), executor
+    inner_ps = [0] * len(start_ps)
+    within = [_NO_EXECUTOR] * len(start_ps)
+    for first, last in pairwise(borders.tolist()):
+        part = slice(first, last)
+        starts, ends, executors = start_ps[part].tolist(), end_ps[part].tolist(), executor[part].tolist()
+        opened: list[tuple[int, int]] = []
+        opened_executors: list[tuple[int, int]] = []
+        for index, start, end, number in zip(range(first, last), starts, ends, executors, strict=True):
+            while opened_executors and opened_executors[-1][0] <= start:
+                opened_executors.pop()
+            if number != _NO_EXECUTOR:
+                opened_executors.append((end, number))
+                continue
+            while opened and opened[-1][0] <= start:
+                opened.pop()
+            if opened_executors:
+                within[index] = opened_executors[-1][1]
+            if opened and opened[-1][0] >= end:
+                inner_ps[opened[-1][1]] += end - start
+            opened.append((end, index))
+    return np.array(inner_ps, np.int64), np.array(within, np.int64)
+
+
+def _of(values: Ints, positions: Ints) -> Ints:
+    """Return the values at some positions; anything where a position is none."""
+    return values[positions] if len(values) else positions
+
+
+def _moved(runs: Ints, first: int) -> Ints:
+    """Return positions of runs where others come before them."""
+    return np.where(runs == NO_RUN, NO_RUN, runs + first)
 
 
 def _int(value: Any) -> int:

@@ -6,9 +6,12 @@ from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import Final, NamedTuple
 
+import numpy as np
+
+from graphlens.ir.columns import Ints, Spans
 from graphlens.ir.run import NO_RUN, SESSION, Run, Span
 
 GRAPH_RUNNER: Final = -1  # the step id under which TensorFlow folds constants and runs graphs of its own: no step
@@ -50,7 +53,7 @@ class Seen:
     launches: list[Span] = field(default_factory=list)
     captured: list[Span] = field(default_factory=list)
     reductions: list[Span] = field(default_factory=list)
-    executors: list[Span] = field(default_factory=list)
+    executors: Spans = field(default_factory=lambda: Spans.of(()))
     compilations: list[Span] = field(default_factory=list)
 
 
@@ -83,16 +86,18 @@ class RunTable:
         return begun[index][1] if index >= 0 else NO_RUN
 
 
-def assemble(seen: Seen) -> RunTable:
-    """Return the runs of a plane, each as long as the call around it, or else to the end of its last executor."""
+def assemble(seen: Seen) -> tuple[RunTable, Ints]:
+    """Return the runs of a plane, each as long as the call around it, or else to the end of its last executor.
+
+    Beside them: which of the runs every executor is part of.
+    """
     table = RunTable()
     _add_called(table, seen)
     _add_sessions(table, seen)
     _add_loops(table, seen)
     _add_captured(table, seen)
     _add_launched(table, seen)
-    _add_executed(table, seen)
-    return table
+    return table, _add_executed(table, seen)
 
 
 # -- which runs there are ------------------------------------------------------------------------------------------
@@ -266,24 +271,61 @@ def _may_still_run(run: Run, launch: Span, captured: Mapping[int, Sequence[Span]
     )
 
 
-def _add_executed(table: RunTable, seen: Seen) -> None:
-    """Give every executor its run, adding those that began before the profile, and let runs last until their end."""
+def _add_executed(table: RunTable, seen: Seen) -> Ints:
+    """Return the run of every executor, adding those that began before the profile; runs last until their end."""
     # Where nothing is known of calls and launches, it is no sign of having been cut off.
     whole = not (seen.functions or seen.sessions or seen.launches)
-    ends_ns: dict[int, int] = {}
-    for index, span in enumerate(seen.executors):
-        if span.step_id in (GRAPH_RUNNER, 0):
+    run = _known_runs(table, seen.executors)
+    for index, others in _begun_unseen(seen.executors, run):
+        span = seen.executors[index]
+        run[others] = table.add(Run("", span.start_ns, span.end_ns, span.thread, span.step_id, whole=whole))
+        table.executes(int(run[index]), span.step_id, span.start_ns)
+    ends_ns = np.full(len(table.runs), np.iinfo(np.int64).min)
+    np.maximum.at(ends_ns, run[run != NO_RUN], seen.executors.end_ns[run != NO_RUN])
+    for position, run_ns in enumerate(ends_ns.tolist()):
+        known = table.runs[position]
+        if run_ns > known.end_ns and not _is_called(known):
+            table.runs[position] = known._replace(end_ns=run_ns)
+    return run
+
+
+def _by_step(executors: Spans) -> Iterator[tuple[int, Ints]]:
+    """Yield the positions of the executors of each step id; what belongs to no step is in none."""
+    order = np.argsort(executors.code, kind="stable")
+    borders = np.searchsorted(executors.code[order], np.arange(len(executors.kinds) + 1)).tolist()
+    for (_, step_id), (first, last) in zip(executors.kinds, pairwise(borders), strict=True):
+        if step_id not in (GRAPH_RUNNER, 0) and first < last:
+            yield step_id, order[first:last]
+
+
+def _known_runs(table: RunTable, executors: Spans) -> Ints:
+    """Return the run that each executor is part of: the last one that began under its step id."""
+    run = np.full(len(executors), NO_RUN)
+    for step_id, positions in _by_step(executors):
+        begun = table.begun.get(step_id)
+        if begun:
+            starts_ns, runs = np.array(begun, np.int64).T
+            last = np.searchsorted(starts_ns, executors.start_ns[positions], side="right") - 1
+            run[positions] = np.where(last >= 0, runs[last], NO_RUN)
+    return run
+
+
+def _begun_unseen(executors: Spans, run: Ints) -> Sequence[tuple[int, Ints]]:
+    """Return the executors that are the first seen of their run, each with all of them that are part of it.
+
+    Threads are read one after the other: one that is read later may have begun a run before.
+    """
+    found: list[tuple[int, Ints]] = []
+    for _, positions in _by_step(executors):
+        unknown = positions[run[positions] == NO_RUN]
+        if not len(unknown):
             continue
-        position = table.at(span.step_id, span.start_ns)
-        if position == NO_RUN:
-            position = table.add(Run("", span.start_ns, span.end_ns, span.thread, span.step_id, whole=whole))
-            table.executes(position, span.step_id, span.start_ns)
-        seen.executors[index] = span._replace(run=position)
-        ends_ns[position] = max(ends_ns.get(position, span.end_ns), span.end_ns)
-    for position, end_ns in ends_ns.items():
-        run = table.runs[position]
-        if not _is_called(run):
-            table.runs[position] = run._replace(end_ns=max(run.end_ns, end_ns))
+        starts_ns = executors.start_ns[unknown]
+        earliest_ns = np.minimum.accumulate(starts_ns)
+        firsts = np.flatnonzero(np.concatenate([[True], starts_ns[1:] < earliest_ns[:-1]]))
+        own = np.searchsorted(-starts_ns[firsts], -starts_ns)  # the latest of them that it does not begin before
+        found.extend((int(unknown[first]), unknown[own == number]) for number, first in enumerate(firsts.tolist()))
+    return sorted(found, key=lambda item: item[0])
 
 
 def _is_called(run: Run) -> bool:

@@ -146,13 +146,34 @@ PROFILER_SERVICE: Table = {
 @lru_cache(maxsize=1)
 def xspace() -> type[Any]:
     """Return the message class of a profile."""
+    return xspace_part("XSpace")
+
+
+def xspace_part(name: str) -> type[Any]:
+    """Return the message class of a part of a profile: ``XPlane``, ``XEvent``, …."""
+    return _message_class(_xspace_pool(), f"graphlens.xplane.{name}")
+
+
+@lru_cache(maxsize=1)
+def _xspace_pool() -> Any:
+    return _pool_of(XPLANE)
+
+
+@lru_cache(maxsize=1)
+def xspace_of_bytes() -> type[Any]:
+    """Return that of a profile whose events stay bytes: ``loaders.event_columns`` reads a million of them at once."""
+    line = {**XPLANE["XLine"], "events": (4, "[bytes]")}
+    return _message_class(_pool_of({**XPLANE, "XLine": line}), "graphlens.xplane.XSpace")
+
+
+def _pool_of(table: Table) -> Any:
     from google.protobuf import descriptor_pool
 
-    file = _file("graphlens/xplane.proto", "graphlens.xplane", XPLANE)
+    file = _file("graphlens/xplane.proto", "graphlens.xplane", table)
     _make_oneof(next(message for message in file.message_type if message.name == "XStat"), "value", _XSTAT_VALUES)
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
-    return _message_class(pool, "graphlens.xplane.XSpace")
+    return pool
 
 
 @lru_cache(maxsize=1)

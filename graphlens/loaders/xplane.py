@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 from graphlens.errors import TargetError
@@ -14,7 +15,7 @@ from graphlens.loaders.events import Events, Recorded
 from graphlens.loaders.hlo_proto import METADATA_PLANE, read_modules, read_modules_of_host
 from graphlens.loaders.host_plane import HOST_PLANE, read_host
 from graphlens.loaders.planes import XLA_KERNEL
-from graphlens.loaders.schema import xspace
+from graphlens.loaders.schema import xspace_of_bytes
 
 _DROPPED = re.compile(r"(\d+)\D{0,40}(?:dropped|lost)|(?:dropped|lost)\D{0,40}(\d+)", re.IGNORECASE)
 
@@ -52,7 +53,8 @@ def read_recording(data: bytes) -> Recorded:
     space = _parse(data, "")
     host = next(iter(space.hostnames), "")
     into = Events(hosts=[host] if host else [])
-    _read_space(space, host, into)
+    with _told_as_damaged(""):
+        _read_space(space, host, into)
     return Recorded(into.profile(), modules=into.modules)
 
 
@@ -85,7 +87,8 @@ def read_recordings(profiles: Mapping[str, bytes]) -> Recorded:
     into = Events(hosts=list(profiles))
     for position, (host, shift_ns) in enumerate(zip(profiles, shifts, strict=True)):
         into.first_thread, into.shift_ns = position * THREADS_OF_A_HOST, shift_ns
-        _read_space(spaces.pop(host), host, into)
+        with _told_as_damaged(host):
+            _read_space(spaces.pop(host), host, into)
     if len(profiles) > 1:
         into.notes.append((SKEW_UNKNOWN if len(known) == len(started) else START_UNKNOWN).format(count=len(profiles)))
     return Recorded(into.profile(), modules=into.modules)
@@ -111,7 +114,7 @@ def _programs(into: Events) -> Collection[str]:
 
     TensorFlow's are called after its ops where these are known: they are joined to its graphs, and not to XLA's.
     """
-    if any(kernel.op != XLA_KERNEL for kernel in into.kernels_on_device):
+    if any(kernel.op != XLA_KERNEL for kernel in into.all_kernels_on_device().kinds):
         return ()
     steps = {number: sorted(device.steps, key=lambda step: step.start_ns) for number, device in enumerate(into.devices)}
     starts = {number: [step.start_ns for step in spans] for number, spans in steps.items()}
@@ -125,16 +128,26 @@ def _programs(into: Events) -> Collection[str]:
     return {run.program for run in into.runs if is_in_step(run)}
 
 
-def _parse(data: bytes, host: str) -> Any:
+@contextmanager
+def _told_as_damaged(host: str) -> Iterator[None]:
+    """Raise what cannot be decoded as an error that says whose profile it is."""
     from google.protobuf.message import DecodeError
 
-    which = f"the profile of {host}" if host else "the profile"
     try:
-        space = xspace().FromString(data)
-    except DecodeError as error:
-        raise TargetError(f"{which} is damaged ({str(error).splitlines()[0]}); record it again") from error
+        yield
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise TargetError(f"{_named(host)} is damaged ({str(error).splitlines()[0]}); record it again") from error
+
+
+def _named(host: str) -> str:
+    return f"the profile of {host}" if host else "the profile"
+
+
+def _parse(data: bytes, host: str) -> Any:
+    with _told_as_damaged(host):
+        space = xspace_of_bytes().FromString(data)
     if not space.planes:
-        raise TargetError(f"{which} holds no planes; nothing was recorded, profile again")
+        raise TargetError(f"{_named(host)} holds no planes; nothing was recorded, profile again")
     return space
 
 

@@ -1,0 +1,321 @@
+"""The events of a profile as columns: a million of them are read, sorted and summed as arrays, not as objects.
+
+Each is a sequence of the events that ``graphlens.ir.run`` defines, made when they are asked for.  What events share
+(names, threads) is stored once and referred to by a code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Generic, NamedTuple, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphlens.ir.run import DeviceEvent, OpEvent, Span
+
+Ints = NDArray[np.int64]
+Chosen = Any  # what chooses rows of an array: a mask, positions, or a slice
+
+_AT_ONCE: Final = 65_536  # events that are made objects in one go
+
+
+class Kernel(NamedTuple):
+    """What the kernels of one name and op on one stream share; as in ``DeviceEvent``."""
+
+    name: str
+    node: str
+    op: str
+    stream: str
+    category: str = ""
+    flops: int | None = None
+    nbytes: int | None = None
+    made_of: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class OpEvents(Sequence[OpEvent]):
+    """Events of ops, in their order.
+
+    ``kinds`` are node and type by code, ``threads`` the threads by the number in ``thread``.
+    """
+
+    kinds: Sequence[tuple[str, str]]
+    threads: Sequence[int]
+    code: Ints
+    start_ns: Ints
+    end_ns: Ints
+    self_ns: Ints
+    thread: Ints
+    run: Ints
+    resumed: NDArray[np.bool_]
+
+    @staticmethod
+    def of(events: Iterable[OpEvent]) -> OpEvents:
+        """Return ``events`` as columns; themselves where they are that already."""
+        if isinstance(events, OpEvents):
+            return events
+        kinds, threads = Codes[tuple[str, str]](), Codes[int]()
+        rows = [
+            (kinds((node, op)), start_ns, end_ns, self_ns, threads(thread), run, resumed)
+            for node, op, start_ns, end_ns, self_ns, thread, run, resumed in events
+        ]
+        code, start_ns, end_ns, self_ns, thread, run, resumed = columns(rows, 7)
+        return OpEvents(kinds.all, threads.all, code, start_ns, end_ns, self_ns, thread, run, resumed.astype(bool))
+
+    @staticmethod
+    def joined(parts: Sequence[OpEvents]) -> OpEvents:
+        """Return the events of several, one after the other."""
+        kinds, threads = Codes[tuple[str, str]](), Codes[int]()
+        codes = [kinds.renumbered(part.kinds, part.code) for part in parts]
+        thread = [threads.renumbered(part.threads, part.thread) for part in parts]
+        rest = ([getattr(part, name) for part in parts] for name in ("start_ns", "end_ns", "self_ns"))
+        start_ns, end_ns, self_ns = (concatenated(column) for column in rest)
+        return OpEvents(
+            kinds.all,
+            threads.all,
+            concatenated(codes),
+            start_ns,
+            end_ns,
+            self_ns,
+            concatenated(thread),
+            concatenated([part.run for part in parts]),
+            np.concatenate([np.zeros(0, bool), *(part.resumed for part in parts)]),
+        )
+
+    def where(self, chosen: Chosen) -> OpEvents:
+        """Return some of the events: those of a mask, or of positions, in their order."""
+        return replace(self, **{name: getattr(self, name)[chosen] for name in _OP_COLUMNS})
+
+    def __len__(self) -> int:
+        return len(self.code)
+
+    def __iter__(self) -> Iterator[OpEvent]:
+        kinds, threads = self.kinds, self.threads
+        for part in _parts(self, _OP_COLUMNS):
+            for code, start_ns, end_ns, self_ns, thread, run, resumed in part:
+                node, op = kinds[code]
+                yield OpEvent(node, op, start_ns, end_ns, self_ns, threads[thread], run, resumed)
+
+    @overload
+    def __getitem__(self, index: int) -> OpEvent: ...
+    @overload
+    def __getitem__(self, index: slice) -> OpEvents: ...
+    def __getitem__(self, index: int | slice) -> OpEvent | OpEvents:
+        return _item(self, index)
+
+    def __eq__(self, other: object) -> bool:
+        return _equal(self, other)
+
+    __hash__ = None  # type: ignore[assignment]  # what equals a tuple of events would need its hash
+
+
+_OP_COLUMNS: Final = ("code", "start_ns", "end_ns", "self_ns", "thread", "run", "resumed")
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceEvents(Sequence[DeviceEvent]):
+    """Kernels on devices, in their order; ``kinds`` is what those of one code share."""
+
+    kinds: Sequence[Kernel]
+    code: Ints
+    start_ns: Ints
+    end_ns: Ints
+    device: Ints
+    run: Ints
+
+    @staticmethod
+    def of(events: Iterable[DeviceEvent]) -> DeviceEvents:
+        """Return ``events`` as columns; themselves where they are that already."""
+        if isinstance(events, DeviceEvents):
+            return events
+        kinds = Codes[Kernel]()
+        rows = [
+            (
+                kinds(Kernel(*event[:3], event.stream, event.category, event.flops, event.nbytes, event.made_of)),
+                event.start_ns,
+                event.end_ns,
+                event.device,
+                event.run,
+            )
+            for event in events
+        ]
+        return DeviceEvents(kinds.all, *columns(rows, 5))
+
+    @staticmethod
+    def joined(parts: Sequence[DeviceEvents]) -> DeviceEvents:
+        """Return the events of several, one after the other."""
+        kinds = Codes[Kernel]()
+        codes = [kinds.renumbered(part.kinds, part.code) for part in parts]
+        rest = ([getattr(part, name) for part in parts] for name in _DEVICE_COLUMNS[1:])
+        return DeviceEvents(kinds.all, concatenated(codes), *map(concatenated, rest))
+
+    def where(self, chosen: Chosen) -> DeviceEvents:
+        """Return some of the events: those of a mask, or of positions, in their order."""
+        return replace(self, **{name: getattr(self, name)[chosen] for name in _DEVICE_COLUMNS})
+
+    def __len__(self) -> int:
+        return len(self.code)
+
+    def __iter__(self) -> Iterator[DeviceEvent]:
+        kinds = self.kinds
+        for part in _parts(self, _DEVICE_COLUMNS):
+            for code, start_ns, end_ns, device, run in part:
+                name, node, op, stream, *work = kinds[code]
+                yield DeviceEvent(name, node, op, start_ns, end_ns, device, stream, run, *work)
+
+    @overload
+    def __getitem__(self, index: int) -> DeviceEvent: ...
+    @overload
+    def __getitem__(self, index: slice) -> DeviceEvents: ...
+    def __getitem__(self, index: int | slice) -> DeviceEvent | DeviceEvents:
+        return _item(self, index)
+
+    def __eq__(self, other: object) -> bool:
+        return _equal(self, other)
+
+    __hash__ = None  # type: ignore[assignment]  # what equals a tuple of events would need its hash
+
+
+_DEVICE_COLUMNS: Final = ("code", "start_ns", "end_ns", "device", "run")
+
+
+@dataclass(frozen=True, eq=False)
+class Spans(Sequence[Span]):
+    """Named intervals, in their order; ``kinds`` are name and step id of those of one code."""
+
+    kinds: Sequence[tuple[str, int]]
+    threads: Sequence[int]
+    code: Ints
+    start_ns: Ints
+    end_ns: Ints
+    thread: Ints
+    iteration: Ints
+    run: Ints
+
+    @staticmethod
+    def of(events: Iterable[Span]) -> Spans:
+        """Return ``events`` as columns; themselves where they are that already."""
+        if isinstance(events, Spans):
+            return events
+        kinds, threads = Codes[tuple[str, int]](), Codes[int]()
+        rows = [
+            (
+                kinds((event.name, event.step_id)),
+                event.start_ns,
+                event.end_ns,
+                threads(event.thread),
+                event.iteration,
+                event.run,
+            )
+            for event in events
+        ]
+        return Spans(kinds.all, threads.all, *columns(rows, 6))
+
+    @staticmethod
+    def joined(parts: Sequence[Spans]) -> Spans:
+        """Return the events of several, one after the other."""
+        kinds, threads = Codes[tuple[str, int]](), Codes[int]()
+        codes = [kinds.renumbered(part.kinds, part.code) for part in parts]
+        thread = [threads.renumbered(part.threads, part.thread) for part in parts]
+        rest = ([getattr(part, name) for part in parts] for name in ("start_ns", "end_ns", "iteration", "run"))
+        start_ns, end_ns, iteration, run = map(concatenated, rest)
+        return Spans(
+            kinds.all, threads.all, concatenated(codes), start_ns, end_ns, concatenated(thread), iteration, run
+        )
+
+    def where(self, chosen: Chosen) -> Spans:
+        """Return some of them: those of a mask, or of positions, in their order."""
+        return replace(self, **{name: getattr(self, name)[chosen] for name in _SPAN_COLUMNS})
+
+    def __len__(self) -> int:
+        return len(self.code)
+
+    def __iter__(self) -> Iterator[Span]:
+        kinds, threads = self.kinds, self.threads
+        for part in _parts(self, _SPAN_COLUMNS):
+            for code, start_ns, end_ns, thread, iteration, run in part:
+                name, step_id = kinds[code]
+                yield Span(name, start_ns, end_ns, threads[thread], step_id, iteration, run)
+
+    @overload
+    def __getitem__(self, index: int) -> Span: ...
+    @overload
+    def __getitem__(self, index: slice) -> Spans: ...
+    def __getitem__(self, index: int | slice) -> Span | Spans:
+        return _item(self, index)
+
+    def __eq__(self, other: object) -> bool:
+        return _equal(self, other)
+
+    __hash__ = None  # type: ignore[assignment]  # what equals a tuple of events would need its hash
+
+
+_SPAN_COLUMNS: Final = ("code", "start_ns", "end_ns", "thread", "iteration", "run")
+
+Columns = TypeVar("Columns", OpEvents, DeviceEvents, Spans)
+
+
+def by_start(events: Columns) -> Columns:
+    """Return the events in the order of their starts; those that start together stay in theirs."""
+    if np.all(events.start_ns[1:] >= events.start_ns[:-1]):
+        return events
+    return events.where(np.argsort(events.start_ns, kind="stable"))
+
+
+# -- codes and columns ---------------------------------------------------------------------------------------------
+
+Coded = TypeVar("Coded", bound=Hashable)
+
+
+class Codes(Generic[Coded]):
+    """Numbers what is called, in the order in which it first is: ``codes(value)``."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Coded, int] = {}
+
+    def __call__(self, value: Coded) -> int:
+        """Return the number of ``value``."""
+        return self._numbers.setdefault(value, len(self._numbers))
+
+    @property
+    def all(self) -> tuple[Coded, ...]:
+        """What has a number, by it."""
+        return tuple(self._numbers)
+
+    def renumbered(self, values: Sequence[Coded], codes: Ints) -> Ints:
+        """Return ``codes``, which refer to ``values``, as codes of this."""
+        return np.fromiter(map(self, values), np.int64, len(values))[codes] if len(codes) else codes
+
+
+def columns(rows: Sequence[tuple[int, ...]], count: int) -> Iterator[Ints]:
+    """Yield the ``count`` columns of ``rows``."""
+    for position in range(count):
+        yield np.fromiter((row[position] for row in rows), np.int64, len(rows))
+
+
+def concatenated(parts: Iterable[Ints]) -> Ints:
+    """Return the parts one after the other; none of them make an empty column."""
+    return np.concatenate([np.zeros(0, np.int64), *parts])
+
+
+def _parts(events: Any, names: Sequence[str]) -> Iterator[Iterator[tuple[Any, ...]]]:
+    """Yield the rows of some columns, as many as are made objects at once."""
+    for first in range(0, len(events), _AT_ONCE):
+        yield zip(*(getattr(events, name)[first : first + _AT_ONCE].tolist() for name in names), strict=True)
+
+
+def _item(events: Any, index: int | slice) -> Any:
+    if isinstance(index, slice):
+        return events.where(index)
+    position = range(len(events))[index]
+    return next(iter(events.where(slice(position, position + 1))))
+
+
+def _equal(events: Sequence[Any], other: object) -> bool:
+    return isinstance(other, Sequence) and len(events) == len(other) and all(map(_same, events, other))
+
+
+def _same(one: object, other: object) -> bool:
+    return one == other
