@@ -1,5 +1,6 @@
 """The command ``graphlens``, and ``python -m graphlens``."""
 
+import gc
 import sys
 
 
@@ -11,9 +12,15 @@ def main() -> int:
     that runs it.
     """
     sys.path[:] = filter(None, sys.path)
+    # What a command makes is code and graphs: millions of objects, kept to the end, and hardly a cycle.  The collector
+    # would walk them again and again, and once more when Python ends.
+    gc.disable()
     from graphlens import cli
 
-    return cli.main()
+    try:
+        return cli.main()
+    finally:
+        gc.freeze()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 from graphlens.config import Request
 from graphlens.ir.analysis import Proof
 from graphlens.loaders import sniff
-from graphlens.pipeline.gather import child_request
+from graphlens.pipeline.recorder import child_request
 from graphlens.prove import Plan, TrialRunner
 from graphlens.prove.bench import opened, prepared, tried
 from graphlens.prove.experiment import Budget

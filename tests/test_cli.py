@@ -23,7 +23,7 @@ from graphlens.cli import commands
 from graphlens.cli import progress as line
 from graphlens.config import MOST_STEPS, Request
 from graphlens.loaders.sniff import Identified
-from graphlens.pipeline.gather import child_request
+from graphlens.pipeline.recorder import child_request
 
 TINY = CAPTURES / "tiny_cnn.capture"
 ALWAYS_FINDS = CAPTURES / "float64.capture"

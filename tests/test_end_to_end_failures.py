@@ -19,7 +19,7 @@ from end_to_end import Outcome, analyze, assert_one_line, files_in, python, run_
 
 from graphlens.children.start import Child
 from graphlens.cli import main
-from graphlens.pipeline.gather import child_request
+from graphlens.pipeline.recorder import child_request
 
 pytestmark = [
     pytest.mark.tf,

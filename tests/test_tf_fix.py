@@ -18,7 +18,8 @@ from graphlens.ir.evidence import Evidence
 from graphlens.loaders import sniff
 from graphlens.loaders.savedmodel import load_saved_model
 from graphlens.pipeline import fixing
-from graphlens.pipeline.gather import Gathered, child_request
+from graphlens.pipeline.gather import Gathered
+from graphlens.pipeline.recorder import child_request
 from graphlens.prove.statistics import Interval
 
 ROOT = Path(__file__).parents[1]

@@ -7,20 +7,16 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal
 
 from graphlens.errors import TargetError
 from graphlens.loaders.events import Recorded
 from graphlens.loaders.files import read_bytes
 from graphlens.loaders.hosts import PROFILE_SUFFIX, by_host
+from graphlens.loaders.profile_files import TRACE_SUFFIX, ProfileKind, profile_files
 from graphlens.loaders.step_stats import read_run_metadata
 from graphlens.loaders.timeline import read_timeline
 from graphlens.loaders.xplane import read_recording, read_recordings
 
-ProfileKind = Literal["xplane", "run_metadata", "timeline"]
-PROFILE_KINDS: Final = frozenset({"xplane", "run_metadata", "timeline"})
-
-TRACE_SUFFIX: Final = ".trace.json.gz"
 _RUN_NAME = re.compile(r"^\d{4}(_\d\d){5}$")  # how TensorFlow names the folder of one recording: by its time
 
 
@@ -39,11 +35,6 @@ def read_recorded(path: Path, kind: ProfileKind) -> Recorded:
     if kind == "run_metadata":
         return read_run_metadata(read_bytes(path), path)
     return Recorded(read_timeline(read_bytes(path), path))
-
-
-def profile_files(folder: Path) -> list[Path]:
-    """Return the profiles below ``folder``, whatever recording they belong to."""
-    return sorted(folder.glob(f"**/*{PROFILE_SUFFIX}")) or sorted(folder.glob(f"**/*{TRACE_SUFFIX}"))
 
 
 def _read_folder(folder: Path) -> Recorded:

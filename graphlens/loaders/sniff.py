@@ -17,7 +17,7 @@ from graphlens.loaders import savedmodel
 from graphlens.loaders.capture.parts import MANIFEST
 from graphlens.loaders.files import HEAD_BYTES, looks_like_text, read_bytes
 from graphlens.loaders.hosts import PROFILE_SUFFIX
-from graphlens.loaders.profiles import profile_files
+from graphlens.loaders.profile_files import profile_files
 from graphlens.loaders.wire import BYTES, FIXED32, FIXED64, VARINT, WireError, read_varint
 
 Kind = Literal[

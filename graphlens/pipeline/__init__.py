@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from graphlens import report, workplace
-from graphlens.children.messages import DemoRequest
-from graphlens.children.start import start
 from graphlens.config import Progress, Request, no_progress
 from graphlens.errors import ExecutionError, UsageError
 from graphlens.loaders.graphdef import collector_paused
@@ -134,6 +132,9 @@ def demo(request: Request, progress: Progress = no_progress) -> Analysis:
 
 
 def _build_demo(model: Path) -> None:
+    from graphlens.children.messages import DemoRequest
+    from graphlens.children.start import start
+
     with workplace.beside(model) as folder:
         child = start(folder, "graphlens.tf.demo")
         child.send(DemoRequest(str(folder / "model")))

@@ -15,7 +15,7 @@ from graphlens.errors import ExecutionError, TargetError, UsageError
 from graphlens.ir.analysis import Finding, Proof
 from graphlens.ir.settings import graph_edits, lines_of
 from graphlens.loaders import sniff
-from graphlens.loaders.profiles import PROFILE_KINDS
+from graphlens.loaders.profile_files import PROFILE_KINDS
 from graphlens.loaders.signatures import CALL
 from graphlens.pipeline.gather import Gathered, gather
 from graphlens.pipeline.judge import judge

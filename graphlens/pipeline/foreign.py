@@ -14,7 +14,8 @@ from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Graph
 from graphlens.ir.run import Profile
 from graphlens.loaders import sniff
-from graphlens.loaders.profiles import PROFILE_KINDS, read_recorded
+from graphlens.loaders.profile_files import PROFILE_KINDS
+from graphlens.loaders.profiles import read_recorded
 
 NOT_RUN: Final = "a profile was given, so the model was not run"
 

@@ -16,7 +16,7 @@ from graphlens.errors import ExecutionError, TargetError, UsageError
 from graphlens.ir.run import Profile
 from graphlens.loaders import hosts, sniff
 from graphlens.loaders.capture import packing, reading
-from graphlens.loaders.profiles import PROFILE_KINDS
+from graphlens.loaders.profile_files import PROFILE_KINDS
 from graphlens.loaders.xplane import read_profile
 from graphlens.pipeline.gather import Gathered, gather
 

@@ -7,9 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import networkx as nx
+from typing import TYPE_CHECKING, Any, Literal
 
 from graphlens.errors import UsageError
 from graphlens.facts import costs
@@ -21,6 +19,9 @@ from graphlens.ir.analysis import SEVERITIES, Document, Finding, Quality, StepTi
 from graphlens.ir.graph import Op
 from graphlens.ir.run import LedgerRow
 from graphlens.ir.table import Table
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 GraphStage = Literal["traced", "optimized", "executed"]
 
@@ -102,6 +103,8 @@ class Analysis:
         """
         graph = self._stage(stage)
         annotate = _Annotator(self.facts, stage, graph, self.findings) if self.facts else None
+        import networkx as nx
+
         plain = nx.MultiDiGraph()
         for name, op in graph.items():
             plain.add_node(name, **(annotate.node(name, op) if annotate else {}))
