@@ -50,7 +50,7 @@ def test_where_no_function_was_called_no_program_has_the_step_of_the_analysis() 
     ops = tuple(OpEvent("Mul", "Mul", run.start_ns, run.end_ns, 10, 0, position) for position, run in enumerate(runs))
     for marks, step_ns in (((Span("epoch", 0, 210, 0, 1),), 210), ((), None)):
         facts = Facts(Evidence(Target("p", "xplane"), profile=Profile(runs=runs, ops=ops, steps=marks)))
-        (row,) = program_rows(facts, {}, {})
+        (row,) = facts(program_rows)
         assert (facts(step_time).median_ns if facts(step_time) else None) == step_ns
         assert row.step is not None
         assert row.step.median_ns == 10

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from graphlens.facts.core import Facts
+from graphlens.facts.core import Facts, fact
 from graphlens.facts.ledger import step_time
 from graphlens.facts.program_names import base_name, short_name
 from graphlens.facts.program_runs import ProgramRuns, possible_period
 from graphlens.facts.programs import programs
+from graphlens.facts.sizes import graph_sizes, sizes_of_others
 from graphlens.facts.steps import length_ns, without_slow_first
 from graphlens.ir.analysis import GraphSize, ProgramRow, ProgramTrace, StepTime
 from graphlens.ir.program import Program
@@ -21,18 +22,10 @@ TRACED: Final = "the function was traced by Python or compiled by XLA in this ca
 _ONLY: Final = "main"  # the id of the one program whose name nobody says
 
 
-def program_rows(
-    facts: Facts, sizes: Mapping[str, GraphSize], others: Mapping[str, Mapping[str, GraphSize]]
-) -> tuple[ProgramRow, ...]:
-    """Return one row per program, the judged one first; where none is judged, no row has the step of the analysis.
-
-    Parameters
-    ----------
-    sizes
-        Of the graphs of the judged program.
-    others
-        The id of another program -> the sizes of its graphs.
-    """
+@fact
+def program_rows(facts: Facts) -> tuple[ProgramRow, ...]:
+    """One row per program, the judged one first; where none is judged, no row has the step of the analysis."""
+    sizes, others = facts(graph_sizes), facts(sizes_of_others)
     shown = facts(programs)
     ran = shown.all
     if not ran:
@@ -40,7 +33,7 @@ def program_rows(
     ids = ids_of(ran)
     known = {program.name: program for program in facts.evidence.programs if program.name}
     rows = []
-    step = facts(step_time)
+    step = facts.known(step_time, None)
     for one in ran:
         judged, program = one is shown.judged, known.get(one.name)
         graphs = sizes if judged else others.get(program.id, {}) if program else {}
@@ -66,7 +59,7 @@ def _without_runs(
     """Return the rows of an analysis whose profile, if any, shows no runs."""
     evidence = facts.evidence
     name = evidence.target.signature or (evidence.traced.root if evidence.traced else "")
-    step = facts(step_time)
+    step = facts.known(step_time, None)
     rows = [ProgramRow(name or _ONLY, name, "step", step=step, graphs=sizes)] if sizes or step else []
     listed = [one for one in evidence.programs if one.id in others and one.executed is not evidence.executed]
     return rows + [_graphs_only(program, others[program.id]) for program in listed]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from graphlens.facts import costs, flat
-from graphlens.facts.attribution import attribution, timings
+from graphlens.facts.attribution import Attribution, attribution, timings
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.executed import HLO_MODULE, HLO_STANDS_FOR
 from graphlens.facts.graphs import (
@@ -41,8 +41,10 @@ _HIDDEN = CONSTANTS | {"ReadVariableOp", "Identity", "NoOp", "_Arg", "_Retval", 
 
 @fact
 def op_rows(facts: Facts) -> OpRows:
-    """Return one row per op, by falling self time; unseen ops last, by name."""
-    in_graph, of_profile = _columns(facts), OpRows.of(_row_of_profile(facts, *seen) for seen in _in_no_graph(facts))
+    """One row per op, by falling self time; unseen ops last, by name.  What a failed fact would tell is unknown."""
+    joined = facts.known(attribution, Attribution())
+    in_graph = _columns(facts, joined)
+    of_profile = OpRows.of(_row_of_profile(facts, joined, *seen) for seen in _in_no_graph(facts, joined))
     columns = {name: [*values, *of_profile.column(name)] for name, values in in_graph.items()}
     order = _ranked(columns["name"], columns["self_ns"])
     return OpRows({name: [values[position] for position in order] for name, values in columns.items()})
@@ -55,24 +57,23 @@ def _ranked(names: Sequence[str], times_ns: Sequence[int | None]) -> list[int]:
     return [*seen, *(at for at in by_name if times_ns[at] is None)]
 
 
-def _columns(facts: Facts) -> dict[str, Sequence[Any]]:
+def _columns(facts: Facts, joined: Attribution) -> dict[str, Sequence[Any]]:
     """Return the fields of the rows of the judged graph's ops, in its order: columns cost a fraction of rows."""
     ops = list(facts(judged_graph).ops())
     names = [op.name for op in ops]
-    executed, joined = facts(judged_stage) == "executed", facts(attribution)
-    origin_of = facts(origins)
+    executed, origin_of = facts(judged_stage) == "executed", facts.known(origins, {})
     sources = [origin_of.get(name, ()) for name in names] if executed else [()] * len(ops)
     written = [_written(facts, op, origin) for op, origin in zip(ops, sources, strict=True)]
     timings = [joined.timings.get(name) for name in names]
     devices = _timed(timings, "device")
     flops, nbytes = _work(facts, names)
-    trains, slack, shares = facts(is_training), facts(slack_ns), facts(roof_shares)
+    trains, slack, shares = facts.known(is_training, False), facts.known(slack_ns, {}), facts.known(roof_shares, {})
     return {
         "name": names,
         "op": [op.type for op in written],
         "scope": [op.scope for op in ops],
         "device": [op.device or seen_on for op, seen_on in zip(ops, devices, strict=True)],
-        "executed_as": [_executed_as(facts, op) if executed else joined.op_types.get(op.name) for op in ops],
+        "executed_as": [_executed_as(joined, op) if executed else joined.op_types.get(op.name) for op in ops],
         "flops": flops,
         "bytes": nbytes,
         "source": [op.source or told_of(facts, name).source or None for op, name in zip(written, names, strict=True)],
@@ -80,7 +81,7 @@ def _columns(facts: Facts) -> dict[str, Sequence[Any]]:
         "origin": sources,
         "timing": _timed(timings, "source"),
         "layer": _layers(facts, [op.scope for op in written]),
-        "category": [family(_ran_as(facts, op)) for op in ops],
+        "category": [family(_ran_as(joined, op)) for op in ops],
         "slack_ns": [slack.get(name) for name in names],
         "output": _outputs(ops),
         "roof_share": [shares.get(name) for name in names],
@@ -103,7 +104,7 @@ def _work(facts: Facts, names: Sequence[str]) -> tuple[list[int | None], list[in
     graph = facts(judged_graph)
     by_shapes = [costs.cost_of(graph, name) for name in names]
     flops, nbytes = [cost.flops for cost in by_shapes], [cost.bytes for cost in by_shapes]
-    told = facts(kernel_work)
+    told = facts.known(kernel_work, {})
     for position, name in enumerate(names if told else ()):
         work = told.get(name, Work())
         flops[position] = work.flops if work.flops is not None else flops[position]
@@ -126,33 +127,33 @@ def _outputs(ops: Sequence[Op]) -> list[str | None]:
     return [texts[id(op.outputs)] for op in ops]
 
 
-def _ran_as(facts: Facts, op: Op) -> str:
+def _ran_as(joined: Attribution, op: Op) -> str:
     """Return the type of an op; of an instruction of XLA what its events say, since the graph has its opcode alone."""
-    seen = facts(attribution).op_types.get(op.name, "")
+    seen = joined.op_types.get(op.name, "")
     return seen if is_instruction(seen) else str(op.attrs.get(HLO_STANDS_FOR, op.type))
 
 
-def _executed_as(facts: Facts, op: Op) -> str:
+def _executed_as(joined: Attribution, op: Op) -> str:
     """Return the type that an op ran as; an instruction, and the call of a compiled function, say that they are XLA's.
 
     An instruction of a processor has its opcode: what it was made of is another column.
     """
-    if HLO_MODULE in op.attrs and not is_instruction(facts(attribution).op_types.get(op.name, "")):
+    if HLO_MODULE in op.attrs and not is_instruction(joined.op_types.get(op.name, "")):
         return f"XLA {op.type}"
-    return f"{op.type} (XLA)" if flat.is_compiled(op) else _ran_as(facts, op)
+    return f"{op.type} (XLA)" if flat.is_compiled(op) else _ran_as(joined, op)
 
 
-def _in_no_graph(facts: Facts) -> Iterator[tuple[str, OpTiming]]:
+def _in_no_graph(facts: Facts, joined: Attribution) -> Iterator[tuple[str, OpTiming]]:
     """Yield what was timed and is an op of no graph, where the executed one is not known: all of it without a graph."""
     graph = facts(judged_graph)
     if facts(joined_loosely):
-        yield from ((name, timing) for name, timing in facts(attribution).timings.items() if name not in graph)
+        yield from ((name, timing) for name, timing in joined.timings.items() if name not in graph)
 
 
-def _row_of_profile(facts: Facts, name: str, timing: OpTiming) -> OpRow:
+def _row_of_profile(facts: Facts, joined: Attribution, name: str, timing: OpTiming) -> OpRow:
     """Return the row of an op of which only its name and its events are known."""
-    kind = facts(attribution).op_types.get(name, "")
-    work, told = facts(kernel_work).get(name, Work()), told_of(facts, name)
+    kind = joined.op_types.get(name, "")
+    work, told = facts.known(kernel_work, {}).get(name, Work()), told_of(facts, name)
     return OpRow(
         name=name,
         op=kind,
@@ -170,7 +171,7 @@ def _row_of_profile(facts: Facts, name: str, timing: OpTiming) -> OpRow:
         category=family(kind),
         output=told.output or None,
         host_ns=timing.host_ns,
-        roof_share=facts(roof_shares).get(name),
+        roof_share=facts.known(roof_shares, {}).get(name),
     )
 
 
@@ -247,7 +248,7 @@ def _edges(graph: Table, shown: Sequence[str]) -> list[tuple[str, str, str]]:
 
 def _figure_node(facts: Facts, graph: Table, name: str, subject: bool, stage: str) -> FigureNode:
     op = op_of(graph, name)
-    timing = facts(timings).get(name) if stage == facts(judged_stage) else None
+    timing = facts.known(timings, {}).get(name) if stage == facts(judged_stage) else None
     return FigureNode(
         name,
         op.type,

@@ -178,6 +178,8 @@ class RuleStatus:
 
 # The stage of the error that says what of a measurement cannot be: nothing that rests on it is in the document.
 CONTRADICTION: Final = "measure"
+# The stage of the errors that say what could not be derived from the evidence: it is unknown in the document.
+JUDGE: Final = "judge"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from graphlens.errors import ExecutionError, UsageError
 from graphlens.loaders.graphdef import collector_paused
 from graphlens.pipeline.choosing import choose
 from graphlens.pipeline.gather import NO_TENSORFLOW, gather, has_tensorflow
-from graphlens.pipeline.judge import judge
+from graphlens.pipeline.judge import judge, judge_facts
 from graphlens.pipeline.proofs import explained, with_proofs
 from graphlens.pipeline.result import Analysis
 from graphlens.pipeline.whatif import check_device, with_placement
@@ -37,8 +37,8 @@ def analyze(request: Request, progress: Progress = no_progress) -> Analysis:
         _keep_run(request, found.profiled)
         progress("judging", 0, 0)
         gathered = replace(found, evidence=choose(found.evidence, request.judging.program))
-        evidence = with_placement(request, gathered, explained(request, gathered, progress), progress)
-        analysis = judge(evidence, request.judging.select, request.judging.ignore)
+        facts = with_placement(request, gathered, explained(request, gathered, progress), progress)
+        analysis = judge_facts(facts, request.judging.select, request.judging.ignore)
         return with_proofs(request, gathered, analysis, progress)
 
 

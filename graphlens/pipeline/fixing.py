@@ -18,7 +18,7 @@ from graphlens.loaders import sniff
 from graphlens.loaders.profile_files import PROFILE_KINDS
 from graphlens.loaders.signatures import CALL
 from graphlens.pipeline.gather import Gathered, gather
-from graphlens.pipeline.judge import judge
+from graphlens.pipeline.judge import judge_facts
 from graphlens.pipeline.proofs import explained, with_proofs
 from graphlens.pipeline.result import Analysis
 from graphlens.prove import TrialRunner
@@ -86,7 +86,7 @@ def fix(request: Request, output: str, progress: Progress) -> tuple[Analysis, Fi
     _check_can_be_written(target, output, Path(request.source.target).absolute())
     with gather(request, progress) as gathered:
         judging = request.judging
-        judged = judge(explained(request, gathered, progress), judging.select, judging.ignore)
+        judged = judge_facts(explained(request, gathered, progress), judging.select, judging.ignore)
         analysis = with_proofs(request, gathered, judged, progress)
         chosen = proven(analysis)
         if not any(_changes_the_graph(finding) for finding in chosen):

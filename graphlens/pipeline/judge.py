@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from graphlens import rules
 from graphlens._version import __version__
 from graphlens.facts.core import Facts
 from graphlens.facts.device_facts import device_rows, distribution
-from graphlens.facts.graphs import executed_graph, traced_graph
 from graphlens.facts.impossible import why_impossible
-from graphlens.facts.inlining import inline
 from graphlens.facts.ledger import ledger, step_time
 from graphlens.facts.memory import peak_memory
 from graphlens.facts.paths import critical_path
@@ -19,12 +18,15 @@ from graphlens.facts.program_rows import program_rows
 from graphlens.facts.quality import quality
 from graphlens.facts.roofline import roofline
 from graphlens.facts.rows import op_rows
+from graphlens.facts.sizes import graph_sizes
 from graphlens.facts.transfers import copies
-from graphlens.ir.analysis import CONTRADICTION, AnalysisError, Document, GraphSize
+from graphlens.ir.analysis import CONTRADICTION, JUDGE, AnalysisError, Document, Quality
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import Graph
-from graphlens.ir.table import Table
+from graphlens.ir.op_rows import OpRows
 from graphlens.pipeline.result import Analysis
+
+# What is said of a measurement when judging it failed.
+UNKNOWN_QUALITY: Final = Quality("none", reasons=("how far this can be trusted could not be found out",))
 
 
 def judge(evidence: Evidence, select: Sequence[str] = (), ignore: Sequence[str] = ()) -> Analysis:
@@ -35,80 +37,48 @@ def judge(evidence: Evidence, select: Sequence[str] = (), ignore: Sequence[str] 
     UsageError
         When a selector names no rule.
     """
+    return judge_facts(Facts(evidence), select, ignore)
+
+
+def judge_facts(asked: Facts, select: Sequence[str] = (), ignore: Sequence[str] = ()) -> Analysis:
+    """Judge the evidence that ``asked`` is about, with what was derived from it already; see ``judge``.
+
+    A fact that fails is an error in the document, and what it would tell is not in it.
+    """
     chosen = rules.select(rules.all_rules(), select, ignore)
-    facts = trusted(evidence)
+    facts = trusted(asked)
     findings, statuses = rules.judge(facts, chosen)
-    sizes = _sizes(facts)
+    evidence, known = facts.evidence, facts.known
     document = Document(
         target=evidence.target,
         environment=dict(evidence.environment),
-        quality=facts(quality),
-        graphs=sizes,
+        quality=known(quality, UNKNOWN_QUALITY),
+        graphs=known(graph_sizes, {}),
         graphlens_version=__version__,
-        step=facts(step_time),
-        ledger=facts(ledger),
-        ops=facts(op_rows),
-        critical_path=facts(critical_path),
-        copies=facts(copies),
+        step=known(step_time, None),
+        ledger=known(ledger, ()),
+        ops=known(op_rows, OpRows.of(())),
+        critical_path=known(critical_path, None),
+        copies=known(copies, ()),
         findings=tuple(findings),
         rules=tuple(statuses),
-        errors=facts.evidence.errors,
-        devices=facts(device_rows),
-        distribution=facts(distribution),
+        devices=known(device_rows, ()),
+        distribution=known(distribution, None),
         placement=evidence.placement,
-        roofline=facts(roofline),
-        memory=facts(peak_memory),
-        programs=program_rows(facts, sizes, _sizes_of_others(evidence)),
+        roofline=known(roofline, None),
+        memory=known(peak_memory, None),
+        programs=known(program_rows, ()),
     )
-    return Analysis(document, facts)
+    failed = (AnalysisError(JUDGE, str(error)) for error in facts.errors)
+    return Analysis(replace(document, errors=(*evidence.errors, *failed)), facts)
 
 
-def trusted(evidence: Evidence) -> Facts:
-    """Return the facts of ``evidence``; of a measurement that cannot be, only what does not rest on it."""
-    facts = Facts(evidence)
-    why = facts(why_impossible)
+def trusted(facts: Facts) -> Facts:
+    """Return the facts; of a measurement that cannot be, only what does not rest on it."""
+    why = facts.known(why_impossible, None)
     if why is None:
         return facts
-    error = AnalysisError(CONTRADICTION, why)
-    graphs_alone = replace(
-        evidence, profile=None, unprofiled_ns=(), replay={}, static_reason=why, errors=(*evidence.errors, error)
+    errors = (*facts.evidence.errors, AnalysisError(CONTRADICTION, why))
+    return facts.with_(
+        replace(facts.evidence, profile=None, unprofiled_ns=(), replay={}, static_reason=why, errors=errors)
     )
-    return Facts(graphs_alone)
-
-
-def _sizes_of_others(evidence: Evidence) -> dict[str, dict[str, GraphSize]]:
-    """Return the sizes of the graphs of every other program than the judged one, by its id."""
-    return {
-        program.id: {
-            stage: _size(inline(graph), [graph])
-            for stage, graph in (
-                ("traced", program.traced),
-                ("optimized", program.optimized),
-                ("executed", program.executed),
-            )
-            if graph is not None
-        }
-        for program in evidence.programs
-        if program.id != evidence.judged
-    }
-
-
-def _sizes(facts: Facts) -> dict[str, GraphSize]:
-    """Count each stage; what XLA ran counts as executed although it is in no TensorFlow graph."""
-    evidence = facts.evidence
-    optimized = inline(evidence.optimized) if evidence.optimized else None
-    stages: list[tuple[str, Table | None, Sequence[Graph]]] = [
-        ("traced", facts(traced_graph), [evidence.traced] if evidence.traced else []),
-        ("optimized", optimized, [evidence.optimized] if evidence.optimized else []),
-        (
-            "executed",
-            facts(executed_graph),
-            [*([evidence.executed] if evidence.executed else []), *evidence.hlo.values()],
-        ),
-    ]
-    return {stage: _size(flat, parts) for stage, flat, parts in stages if flat is not None}
-
-
-def _size(flat: Table, parts: Sequence[Graph]) -> GraphSize:
-    functions = sum(len(graph.functions) - 1 for graph in parts)
-    return GraphSize(len(flat), flat.number_of_edges, functions)

@@ -11,7 +11,6 @@ from graphlens.config import DEFAULT_PROOF_BUDGET_S, Progress, Request
 from graphlens.facts.core import Facts
 from graphlens.facts.experiments import chains_to_probe
 from graphlens.ir.analysis import Proof
-from graphlens.ir.evidence import Evidence
 from graphlens.pipeline.gather import Gathered
 from graphlens.pipeline.result import Analysis
 from graphlens.prove import Plan, TrialRunner, prove
@@ -45,20 +44,22 @@ def with_proofs(request: Request, gathered: Gathered, analysis: Analysis, progre
     return replace(analysis, document=document)
 
 
-def explained(request: Request, gathered: Gathered, progress: Progress) -> Evidence:
-    """Return the evidence with the reasons why ops are not fused, found out by running Grappler on what surrounds them.
+def explained(request: Request, gathered: Gathered, progress: Progress) -> Facts:
+    """Return the facts of what was gathered with the reasons why ops are not fused, by running Grappler on them.
 
     Like the proofs these are experiments on the model, in child processes; without them the rules say that the reason
     was not asked for.
     """
+    facts = Facts(gathered.evidence)
     if _reason_not_to(request, gathered) is not None:
-        return gathered.evidence
+        return facts
     assert gathered.directory is not None
-    chains = Facts(gathered.evidence)(chains_to_probe)
+    chains = facts.known(chains_to_probe, ())
     if not chains:
-        return gathered.evidence
+        return facts
     progress(f"asking Grappler about {len(chains)} chains of ops", 0, 0)
-    return replace(gathered.evidence, fusion_answers=ask_fusion.probe(chains, gathered.directory / "probes"))
+    answers = ask_fusion.probe(chains, gathered.directory / "probes")
+    return facts.with_(replace(facts.evidence, fusion_answers=answers))
 
 
 def _reason_not_to(request: Request, gathered: Gathered) -> str | None:

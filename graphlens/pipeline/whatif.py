@@ -13,7 +13,7 @@ from graphlens.children import ask_placement
 from graphlens.config import Progress, Request
 from graphlens.errors import ExecutionError, UsageError
 from graphlens.facts import placement
-from graphlens.facts.core import Facts
+from graphlens.facts.core import FactError, Facts
 from graphlens.facts.flat import with_shapes
 from graphlens.facts.graphs import traced_graph
 from graphlens.facts.placement import changes, limits, pinning, prediction
@@ -44,25 +44,34 @@ def check_device(request: Request) -> None:
         gpu_named(request.judging.assume_device)
 
 
-def with_placement(request: Request, gathered: Gathered, evidence: Evidence, progress: Progress) -> Evidence:
-    """Return the evidence with the placement that was asked for, if one was.
+def with_placement(request: Request, gathered: Gathered, facts: Facts, progress: Progress) -> Facts:
+    """Return the facts with the placement that was asked for, if one was and the graph as written could be derived.
 
     Raises
     ------
     UsageError
         When there is no kernel table for the TensorFlow that recorded the target, or no graph.
     """
-    if request.judging.assume_device is None:
-        return evidence
-    gpu = gpu_named(request.judging.assume_device)
+    assumed = request.judging.assume_device
+    if assumed is None:
+        return facts
+    try:
+        traced = facts(traced_graph)
+    except FactError:
+        return facts  # among whose errors it is
+    evidence, gpu = facts.evidence, gpu_named(assumed)
     kernels = placement.table_for(_version(evidence))
     progress(f"placing the ops on a {gpu.name}", 0, 0)
+    whatif = _WhatIf(evidence, traced, evidence.inputs, gpu, kernels, None, progress)
+    return facts.with_(_placed(request, gathered, whatif))
+
+
+def _placed(request: Request, gathered: Gathered, whatif: _WhatIf) -> Evidence:
     dumped = gathered.part(BEFORE_PLACER)
-    whatif = _WhatIf(evidence, Facts(evidence)(traced_graph), evidence.inputs, gpu, kernels, None, progress)
     if dumped is None:
         return whatif.of_traced()
     lowered = build_graph(parse_graph_def(dumped, BEFORE_PLACER))
-    why = _reason_not_to_optimize(request, gathered, lowered, kernels.version)
+    why = _reason_not_to_optimize(request, gathered, lowered, whatif.kernels.version)
     if why is not None:
         return whatif.of_lowered(lowered.main, (f"{limits.NO_OPTIMIZER} ({why})",))
     with _optimizer(dumped) as optimizer:

@@ -10,7 +10,7 @@ from functools import cache
 from importlib import import_module
 from inspect import cleandoc
 from pkgutil import iter_modules
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from graphlens.errors import UsageError
 from graphlens.facts.core import Facts
@@ -18,6 +18,7 @@ from graphlens.facts.graphs import Stage
 from graphlens.ir.analysis import Figure, Finding, Fix, Saving, Severity
 from graphlens.plugins import RULE_GROUP, PluginError, load_group
 from graphlens.rules.needs import GRAPH, Need
+from graphlens.rules.plugin_facts import PluginFacts
 
 HEADINGS: Final = ("What it finds", "Why it costs", "Example", "Fix", "When it is fine", "Source")
 OWN_PREFIX: Final = "GL"  # third-party rules choose another one
@@ -43,7 +44,11 @@ class Rule:
 
     def __call__(self, facts: Facts) -> Iterator[Finding]:
         """Run the check as it is, without needs, severity or ranking (for tests of one rule)."""
-        return self.check(facts)
+        return self.check(self.seen(facts))
+
+    def seen(self, facts: Facts) -> Facts:
+        """Return the facts as this rule knows them: one of a plug-in asks for members too (``PluginFacts``)."""
+        return facts if is_own(self.code) else cast(Facts, PluginFacts(facts))
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -54,6 +59,11 @@ class Rule:
     def examples(self) -> Mapping[str, str]:
         """The fenced blocks of the page by their mark: ``bad`` and ``good`` are sketches (``ir.sketch``)."""
         return dict(_BLOCK.findall(self.page))
+
+
+def is_own(code: str) -> bool:
+    """Tell whether a code is of a rule of this package."""
+    return code.startswith(OWN_PREFIX) and code[len(OWN_PREFIX) :].isdigit()
 
 
 def rule(code: str, name: str, *, needs: Sequence[Need] = (GRAPH,)) -> Callable[[Check], Rule]:
@@ -169,7 +179,7 @@ def _plugin_rules() -> Iterator[Rule]:
     try:
         for loaded in load_group(RULE_GROUP):
             for made in [loaded] if isinstance(loaded, Rule) else _rules_in(loaded):
-                if made.code.startswith(OWN_PREFIX) and made.code[len(OWN_PREFIX) :].isdigit():
+                if is_own(made.code):
                     raise UsageError(
                         f"plug-in rule {made.code} ({made.name}) uses the reserved prefix GL; rename or uninstall it"
                     )

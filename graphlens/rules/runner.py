@@ -9,7 +9,8 @@ from hashlib import sha256
 from itertools import takewhile
 from typing import Final
 
-from graphlens.facts.core import Facts
+from graphlens.errors import in_words
+from graphlens.facts.core import FactError, Facts
 from graphlens.facts.graphs import judged_graph, judged_stage, traced_graph
 from graphlens.facts.rows import figure_of, figure_without
 from graphlens.ir.analysis import SEVERITIES, Figure, Finding, RuleStatus, Severity, severity_of
@@ -39,12 +40,15 @@ def judge(facts: Facts, rules: Sequence[Rule]) -> tuple[list[Finding], list[Rule
 
 def _judge_one(facts: Facts, rule: Rule) -> tuple[list[Finding], RuleStatus]:
     try:
-        unmet = next((need for need in rule.needs if not need.met(facts)), None)
+        seen = rule.seen(facts)
+        unmet = next((need for need in rule.needs if not need.met(seen)), None)
         if unmet is not None:
-            return [], _status(rule, "not-applicable", unmet.why_not(facts))
-        findings = [_finished(facts, rule, finding) for finding in rule.check(facts)]
+            return [], _status(rule, "not-applicable", unmet.why_not(seen))
+        findings = [_finished(facts, rule, finding) for finding in rule.check(seen)]
+    except FactError as error:
+        return [], _status(rule, "error", f"it needs a fact that failed: {error}")
     except Exception as error:  # a defect of one rule must not cost the user the other ones' results
-        return [], _status(rule, "error", f"the rule failed with {type(error).__name__}: {error}; please report it")
+        return [], _status(rule, "error", f"the rule failed with {in_words(error)}; please report it")
     if not findings:
         return [], _status(rule, "passed", f"nothing found in the {facts(judged_stage)} graph")
     count = len(findings)
