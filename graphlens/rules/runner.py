@@ -40,15 +40,19 @@ def judge(facts: Facts, rules: Sequence[Rule]) -> tuple[list[Finding], list[Rule
 
 def _judge_one(facts: Facts, rule: Rule) -> tuple[list[Finding], RuleStatus]:
     try:
-        seen = rule.seen(facts)
-        unmet = next((need for need in rule.needs if not need.met(seen)), None)
-        if unmet is not None:
-            return [], _status(rule, "not-applicable", unmet.why_not(seen))
-        findings = [_finished(facts, rule, finding) for finding in rule.check(seen)]
+        return _checked(facts, rule)
     except FactError as error:
         return [], _status(rule, "error", f"it needs a fact that failed: {error}")
     except Exception as error:  # a defect of one rule must not cost the user the other ones' results
         return [], _status(rule, "error", f"the rule failed with {in_words(error)}; please report it")
+
+
+def _checked(facts: Facts, rule: Rule) -> tuple[list[Finding], RuleStatus]:
+    seen = rule.seen(facts)
+    unmet = next((need for need in rule.needs if not need.met(seen)), None)
+    if unmet is not None:
+        return [], _status(rule, "not-applicable", unmet.why_not(seen))
+    findings = [_finished(facts, rule, finding) for finding in rule.check(seen)]
     if not findings:
         return [], _status(rule, "passed", f"nothing found in the {facts(judged_stage)} graph")
     count = len(findings)
