@@ -153,8 +153,8 @@ def load(path: str | os.PathLike[str], *, program: str | None = None) -> Analysi
 
 
 def _document(text: str) -> Any:
+    from graphlens.collector import collector_paused
     from graphlens.ir.document import from_json
-    from graphlens.loaders.graphdef import collector_paused
 
     with collector_paused():
         return from_json(text)

@@ -30,7 +30,7 @@ def format_bytes(nbytes: int | None) -> str:
 def format_flops(flops: int | None) -> str:
     """Write an operation count in decimal units, as in ``7.72 GFLOP``.
 
-    >>> format_flops(7_715_000_000), format_flops(None)
+    >>> format_flops(7_716_000_000), format_flops(None)
     ('7.72 GFLOP', 'unknown')
     """
     return _scaled(flops, _FLOP_UNITS, "FLOP")
@@ -93,3 +93,13 @@ def _three_digits(number: float) -> str:
     magnitude = abs(number)
     decimals = 2 if magnitude < 9.995 else 1 if magnitude < 99.95 else 0
     return f"{number:,.{decimals}f}"
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """Write a count with its noun.
+
+    >>> counted(1, "op"), counted(1200, "op"), counted(2, "copy"), counted(2, "matrix", "matrices")
+    ('1 op', '1,200 ops', '2 copies', '2 matrices')
+    """
+    many = plural or (noun[:-1] + "ies" if noun.endswith("y") else noun + "s")
+    return f"{count:,} {noun if count == 1 else many}"

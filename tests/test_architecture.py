@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "graphlens"
 
 # From the bottom up.  Layers on one line are siblings: they never import each other.
 LAYERS: list[dict[str, list[str]]] = [
-    {"base": ["_version", "units", "options", "config", "command", "plugins", "errors", "workplace"]},
+    {"base": ["_version", "units", "options", "config", "command", "plugins", "errors", "workplace", "collector"]},
     {"ir": ["ir"]},
     {"loaders": ["loaders"]},
     {"children": ["children"]},

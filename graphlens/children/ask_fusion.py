@@ -25,12 +25,12 @@ from graphlens.ir.fusion import (
     plain_names,
     renamed,
 )
+from graphlens.ir.settings import ONEDNN
 
 DEFAULT_TIME_LIMIT_S: Final = 60.0  # of which TensorFlow's import takes about ten
-ONEDNN_SETTING: Final = "TF_ENABLE_ONEDNN_OPTS"
 _MODULE: Final = "graphlens.tf.probe.fusion_child"
 _GRACE_S: Final = 20.0  # for the import, which the child's own clock does not count
-_ONEDNN_OFF: Final = Obstacle("onednn", "", f"{ONEDNN_SETTING}=0")
+_ONEDNN_OFF: Final = Obstacle("onednn", "", f"{ONEDNN}=0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,8 @@ def probe(chains: Sequence[Chain], folder: Path, time_limit_s: float = DEFAULT_T
     asked = [group[0] for group in alike]
     fusions = [chain for chain in asked if chain.kind != COMPILE]
     children = [_start(asked, folder / "as-set-up", {}, time_limit_s)]
-    if fusions and os.environ.get(ONEDNN_SETTING) != "1":
-        children.append(_start(fusions, folder / "with-onednn", {ONEDNN_SETTING: "1"}, time_limit_s))
+    if fusions and os.environ.get(ONEDNN) != "1":
+        children.append(_start(fusions, folder / "with-onednn", {ONEDNN: "1"}, time_limit_s))
     try:
         here, *others = [_finish(child, time_limit_s + _GRACE_S) for child in children]
     finally:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
-from graphlens.facts.dataflow import Dataflow, Reader, Tensor
+from graphlens.facts.dataflow import Dataflow, Reader
 from graphlens.facts.decomposed import Candidate, Kind
 from graphlens.ir.fusion import Role
-from graphlens.ir.graph import TensorSpec
+from graphlens.ir.graph import Tensor, TensorSpec
 from graphlens.ir.ops import ACTIVATIONS, BATCH_NORMS, CONVOLUTIONS, PRODUCTS, RESHAPES, SUMS, TRANSPOSED_CONVOLUTIONS
 
 _BRIDGES: Final = RESHAPES | {"Transpose", "Cast"}

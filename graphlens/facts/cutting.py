@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from graphlens.facts.dataflow import Dataflow, Tensor
+from graphlens.facts.dataflow import Dataflow
 from graphlens.facts.decomposed import Candidate
 from graphlens.ir.fusion import VARIABLE_READ, Chain, ChainOp, Role, Surrounding
+from graphlens.ir.graph import Tensor
 from graphlens.ir.ops import CONSTANTS
 
 

@@ -11,16 +11,9 @@ from graphlens.facts.constants import constant_ops, parameter_ops
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.graphs import traced_graph
 from graphlens.facts.inlining import effects
-from graphlens.ir.graph import CONTROL, RETURN, Op, TensorSpec, data_inputs
+from graphlens.ir.graph import CONTROL, RETURN, Op, Tensor, TensorSpec, data_inputs
 from graphlens.ir.ops import PASSES
 from graphlens.ir.table import Table
-
-
-class Tensor(NamedTuple):
-    """One output of one op."""
-
-    op: str
-    port: int
 
 
 class Reader(NamedTuple):

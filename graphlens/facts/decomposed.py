@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from graphlens.facts.dataflow import Dataflow, Tensor
+from graphlens.facts.dataflow import Dataflow
 from graphlens.ir.fusion import Role
-from graphlens.ir.graph import Constant
+from graphlens.ir.graph import Constant, Tensor
 from graphlens.ir.ops import CONSTANTS, PRODUCTS, QUOTIENTS, RESHAPES, SCALINGS, SELECTIONS, SUMS
 
 Kind = Literal["conv", "matmul", "activation", "layer-norm", "attention"]
@@ -72,22 +72,23 @@ class Region:
     ops: tuple[str, ...]
 
 
-def region_behind(flow: Dataflow, last: str, allowed: frozenset[str]) -> Region | None:
-    """Walk back from ``last`` until all that changes comes from one tensor; ``None`` when an op is not ``allowed``."""
+def region_behind(flow: Dataflow, last: str, allowed: frozenset[str], source: Tensor | None = None) -> Region | None:
+    """Walk back from ``last`` until all that changes comes from one tensor, where given: from ``source``.
+
+    ``None`` when it does not, or when an op on the way is not ``allowed``.
+    """
     frontier = {Tensor(last, 0)}
     ops: list[str] = []
-    order = flow.order
-    while True:
-        latest = max(frontier, key=lambda tensor: order[tensor.op])
-        if ops and len(frontier) == 1:
-            return Region(latest, tuple(reversed(ops)))
+    while frontier:
+        if ops and len(frontier) == 1 and source in (None, *frontier):
+            return Region(frontier.pop(), tuple(reversed(ops)))
+        latest = max(frontier - {source}, key=lambda tensor: flow.order[tensor.op])
         if len(ops) == _LARGEST_REGION or flow.op(latest.op).type not in allowed:
             return None
         ops.append(latest.op)
         frontier.discard(latest)
         frontier.update(tensor for tensor in flow.inputs.get(latest.op, ()) if tensor.op not in flow.parameters)
-        if not frontier:
-            return None
+    return None
 
 
 # -- activations ---------------------------------------------------------------------------------------------------
@@ -200,8 +201,9 @@ def _layer_norm(flow: Dataflow, root: str) -> Candidate | None:
     variance = _variance_behind(flow, root)
     source = _normalized_tensor(flow, variance) if variance is not None else None
     last = _end_of_norm(flow, root, source) if source is not None else None
-    ops = _ops_between(flow, last, source) if last is not None and source is not None else None
-    if ops is None or root not in ops:
+    region = region_behind(flow, last, _IN_NORMS, source) if last is not None and source is not None else None
+    ops = region.ops if region is not None else ()
+    if root not in ops:
         return None
     label = "layer normalization" if sum(flow.op(op).type == "Mean" for op in ops) > 1 else "RMS normalization"
     return Candidate("layer-norm", label, root, tuple((op, "part") for op in ops))
@@ -275,23 +277,7 @@ def _normalizes(flow: Dataflow, name: str, source: Tensor) -> bool:
     specs = [flow.spec(tensor) for tensor in parameters]
     if any(spec is not None and spec.shape == () for spec in specs):
         return False  # one number for all is not the scale of a normalization: an activation begins here
-    return _ops_between(flow, name, source) is not None
-
-
-def _ops_between(flow: Dataflow, last: str, source: Tensor) -> tuple[str, ...] | None:
-    """Return the ops from ``source`` to ``last``; ``None`` when ``last`` depends on anything else that changes."""
-    frontier = {Tensor(last, 0)}
-    ops: list[str] = []
-    while frontier != {source}:
-        latest = max(frontier - {source}, key=lambda tensor: flow.order[tensor.op])
-        if len(ops) == _LARGEST_REGION or flow.op(latest.op).type not in _IN_NORMS:
-            return None
-        ops.append(latest.op)
-        frontier.discard(latest)
-        frontier.update(tensor for tensor in flow.inputs.get(latest.op, ()) if tensor.op not in flow.parameters)
-        if not frontier:
-            return None
-    return tuple(reversed(ops))
+    return region_behind(flow, name, _IN_NORMS, source) is not None
 
 
 # -- attention -----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from statistics import median
-from typing import Final, NamedTuple
+from typing import Final
 
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.executed import HLO_MODULE
@@ -16,7 +16,7 @@ from graphlens.facts.graphs import executed_graph, judged_graph, op_order
 from graphlens.facts.programs import judged_profile
 from graphlens.facts.steps import steps_of
 from graphlens.ir.devices import LANE_BINS, LiveTensor, Memory, short_device
-from graphlens.ir.graph import Op, TensorSpec, in_edges, op_of
+from graphlens.ir.graph import Op, Tensor, TensorSpec, in_edges, op_of
 from graphlens.ir.ops import (
     BINARY,
     CONSTANTS,
@@ -55,13 +55,6 @@ _IN_PLACE: Final = (
         Softmax SoftplusGrad SoftsignGrad SqrtGrad TanhGrad TruncateDiv TruncateMod Xdivy Xlog1py Xlogy""".split()
     )
 )
-
-
-class Tensor(NamedTuple):
-    """One output of one op."""
-
-    op: str
-    port: int
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from graphlens.ir.nodes import (
     Constant,
     Edge,
     Op,
+    Tensor,
     TensorSpec,
 )
 from graphlens.ir.table import Table
@@ -30,6 +31,7 @@ __all__ = [
     "Graph",
     "Op",
     "Table",
+    "Tensor",
     "TensorSpec",
     "Variable",
     "data_consumers",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 ARGUMENT = "_Arg"
 RETURN = "_Retval"
@@ -67,6 +67,13 @@ class TensorSpec:
         if self.shape is None:
             return f"{self.dtype}[…]"
         return f"{self.dtype}[{','.join('?' if size is None else str(size) for size in self.shape)}]"
+
+
+class Tensor(NamedTuple):
+    """One output of one op."""
+
+    op: str
+    port: int
 
 
 @dataclass(frozen=True, slots=True)

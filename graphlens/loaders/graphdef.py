@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from graphlens.collector import collector_paused
 from graphlens.errors import TargetError
 from graphlens.ir.graph import ARGUMENT, RETURN, Function, Graph, Op, Table, TensorSpec
 from graphlens.loaders import sources
@@ -76,22 +75,6 @@ def build_each(graph_def: Any, roots: Iterable[str]) -> list[Graph]:
     with collector_paused():
         builder = _Builder(graph_def, None)
         return [builder.graph(root, builder.reachable(root)) for root in roots]
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """Pause the garbage collector: graphs are millions of small objects and hardly a cycle.
-
-    It would walk them again and again, for half of the time of loading and judging.
-    """
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 class _Builder:

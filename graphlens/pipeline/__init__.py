@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from graphlens import report, workplace
+from graphlens.collector import collector_paused
 from graphlens.config import Progress, Request, no_progress
 from graphlens.errors import ExecutionError, UsageError
-from graphlens.loaders.graphdef import collector_paused
 from graphlens.pipeline.choosing import choose
 from graphlens.pipeline.gather import NO_TENSORFLOW, gather, has_tensorflow
 from graphlens.pipeline.judge import judge, judge_facts

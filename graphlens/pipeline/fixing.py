@@ -14,7 +14,7 @@ from graphlens.config import Progress, Request
 from graphlens.errors import ExecutionError, TargetError, UsageError
 from graphlens.ir.analysis import Finding, Proof
 from graphlens.ir.settings import graph_edits, lines_of
-from graphlens.loaders import sniff
+from graphlens.loaders import signatures, sniff
 from graphlens.loaders.profile_files import PROFILE_KINDS
 from graphlens.loaders.signatures import CALL
 from graphlens.pipeline.gather import Gathered, gather
@@ -32,7 +32,6 @@ TIME_LIMIT_S: Final = 600.0  # for writing, and again for reading back; both are
 PAIRS: Final = 15
 BLOCK_MS: Final = 60.0
 WRITTEN: Final = "written"
-DEFAULT_SIGNATURE: Final = "serving_default"
 RECORDINGS: Final = PROFILE_KINDS | {"capture"}  # nothing of them can be executed
 
 
@@ -193,7 +192,7 @@ def _write(opened_as: RecordRequest, folder: Path, chosen: Sequence[Finding], mo
     edits = [edit for finding in chosen for edit in graph_edits(finding.fix.edits)]
     runner = TrialRunner(opened_as, folder / "write")
     try:
-        return runner.write({opened_as.signature or DEFAULT_SIGNATURE: edits}, model, TIME_LIMIT_S)
+        return runner.write({opened_as.signature or signatures.DEFAULT: edits}, model, TIME_LIMIT_S)
     finally:
         runner.close()
 

@@ -1,7 +1,7 @@
 """Apply each fix to a copy, measure it against the original, and only then claim; free of TensorFlow."""
 
-from graphlens.prove.experiment import DEFAULT_BUDGET_S, Plan
+from graphlens.prove.experiment import Plan
 from graphlens.prove.prover import Outcome, prove
 from graphlens.prove.runner import TrialRunner
 
-__all__ = ["DEFAULT_BUDGET_S", "Outcome", "Plan", "TrialRunner", "prove"]
+__all__ = ["Outcome", "Plan", "TrialRunner", "prove"]

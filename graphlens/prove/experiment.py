@@ -10,12 +10,12 @@ from statistics import median
 from typing import Final
 
 from graphlens.children.messages import Pair
+from graphlens.config import DEFAULT_PROOF_BUDGET_S
 from graphlens.prove import statistics
 from graphlens.prove.runner import Runner
 from graphlens.prove.statistics import Interval, hull, interval, log_ratios
 from graphlens.prove.verdict import CPU, WALL, Quantity, judge
 
-DEFAULT_BUDGET_S: Final = 60.0
 # A round begins with either program equally often, so it has an even number of pairs; slow programs get short rounds.
 FEWEST_PER_ROUND: Final = 2
 LONGEST_ROUND_S: Final = 3.0
@@ -46,7 +46,7 @@ class Plan:
         Of the bootstrap.
     """
 
-    budget_s: float = DEFAULT_BUDGET_S
+    budget_s: float = DEFAULT_PROOF_BUDGET_S
     block_ms: float = 60.0
     min_pairs: int = 12
     max_pairs: int = 60

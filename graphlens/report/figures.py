@@ -25,8 +25,8 @@ from graphlens.children.tool import ToolError, run_tool
 from graphlens.ir.analysis import Figure, FigureNode
 from graphlens.ir.devices import short_device
 from graphlens.report.ink import Ink
-from graphlens.report.words import NOT_SEEN, plural, printable, shared_scope, shorten
-from graphlens.units import format_ns
+from graphlens.report.words import NOT_SEEN, printable, shared_scope, shorten
+from graphlens.units import counted, format_ns
 
 DOT_VARIABLE = "GRAPHLENS_DOT"
 
@@ -304,6 +304,6 @@ def _finish_group(group: ElementTree.Element, names: dict[str, str]) -> None:
 def _spoken(figure: Figure) -> str:
     subjects = [printable(node.name) for node in figure.nodes if node.role == "subject"]
     return (
-        f"Drawing of {plural(len(figure.nodes), 'op')} of the {printable(figure.stage)} graph "
+        f"Drawing of {counted(len(figure.nodes), 'op')} of the {printable(figure.stage)} graph "
         f"around {', '.join(subjects[:3]) or 'the finding'}"
     )

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from graphlens.ir.analysis import Document, Figure
 from graphlens.ir.devices import Copy, short_device
 from graphlens.ir.op_rows import OpRows
-from graphlens.report.words import plural
-from graphlens.units import format_bytes
+from graphlens.units import counted, format_bytes
 
 ON_HOST = " host memory"
 # Further devices share the tones of the first ones; their names tell them apart.
@@ -74,7 +73,7 @@ def _memory(device: str, on_host: bool) -> str:
 def crossing(copies: Sequence[Copy]) -> str:
     """Write what goes over one arrow: the size of one copy, or the number of several; empty where it is not known."""
     if len(copies) > 1:
-        return plural(len(copies), "copy")
+        return counted(len(copies), "copy")
     return "" if copies[0].bytes is None else format_bytes(copies[0].bytes)
 
 

@@ -17,7 +17,8 @@ from graphlens.ir.analysis import Document
 from graphlens.report.view import View, view_of
 from graphlens.report.view_findings import FindingView
 from graphlens.report.view_programs import CHOOSE, ProgramsView
-from graphlens.report.words import plural, printable, shared_scope, shorten
+from graphlens.report.words import printable, shared_scope, shorten
+from graphlens.units import counted
 
 WIDTH = 80
 # Wider lines are harder to read than a wrapped one.
@@ -200,7 +201,7 @@ def _findings(view: View) -> Iterable[RenderableType]:
         yield Padding(_finding(finding), (0, 0, 0, 2))
     hidden = len(view.findings) - FINDINGS_SHOWN
     if hidden > 0:
-        yield Text(f"  and {plural(hidden, 'more finding')}; a report (-o report.html) shows all", "dim")
+        yield Text(f"  and {counted(hidden, 'more finding')}; a report (-o report.html) shows all", "dim")
 
 
 def _silent(view: View) -> Iterable[RenderableType]:
@@ -251,7 +252,7 @@ def _ops(view: View) -> Iterable[RenderableType]:
         table.add_row(cells["self_ns"].text, share, _short(row.op, OP_CHARACTERS), _short(row.name[shared:], 40))
     yield Padding(table, (0, 0, 0, 2))
     if view.ops.total > OPS_SHOWN:
-        yield Text(f"  of {plural(view.ops.total, 'op')}", "dim")
+        yield Text(f"  of {counted(view.ops.total, 'op')}", "dim")
 
 
 def _not_done(view: View, glyphs: _Glyphs) -> Iterable[RenderableType]:

@@ -23,8 +23,8 @@ from graphlens.report.view_programs import ProgramsView, judged_of, programs_vie
 from graphlens.report.view_proofs import ProofView, joint_view, total_view
 from graphlens.report.view_quality import GradeView, quality_view
 from graphlens.report.view_steps import KindsView, kinds_view, rhythm_words, step_words
-from graphlens.report.words import KINDS, LEDGER_KINDS, RECORDINGS, RULE_STATUSES, plural
-from graphlens.units import UNKNOWN, format_count, format_ns, format_share
+from graphlens.report.words import KINDS, LEDGER_KINDS, RECORDINGS, RULE_STATUSES
+from graphlens.units import UNKNOWN, counted, format_count, format_ns, format_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +241,7 @@ def _path_tile(document: Document) -> Tile:
     path, step = document.critical_path, document.step
     assert path is not None
     share = f"{format_share(path.ns / step.median_ns)} of the step, " if step and step.median_ns else ""
-    return Tile("Critical path", format_ns(path.ns), f"{share}{plural(len(path.ops), 'op')}", "path")
+    return Tile("Critical path", format_ns(path.ns), f"{share}{counted(len(path.ops), 'op')}", "path")
 
 
 def _graph_tile(document: Document) -> list[Tile]:
@@ -250,7 +250,7 @@ def _graph_tile(document: Document) -> list[Tile]:
         return []
     judged = "executed" if "executed" in stages else next(iter(stages))
     rest = ", ".join(f"{nodes:,} {stage}" for stage, nodes in stages.items() if stage != judged)
-    return [Tile("Graph", plural(stages[judged], "op"), f"{judged}{f'; {rest}' if rest else ''}", "ops")]
+    return [Tile("Graph", counted(stages[judged], "op"), f"{judged}{f'; {rest}' if rest else ''}", "ops")]
 
 
 # -- ledger --------------------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from graphlens.ir.op_rows import OpRows
 from graphlens.ir.run import Origin
 from graphlens.report.ink import crossing, source_memory, target_memory
 from graphlens.report.scopes import Scope, scope_of
-from graphlens.report.words import NOT_SEEN, plural
-from graphlens.units import UNKNOWN, format_bytes, format_count, format_ns, format_share
+from graphlens.report.words import NOT_SEEN
+from graphlens.units import UNKNOWN, counted, format_bytes, format_count, format_ns, format_share
 
 # What a person reads in a table of copies; the JSON has all.
 COPY_LIMIT = 200
@@ -111,7 +111,7 @@ def copies_view(document: Document) -> CopiesView | None:
         critical=any(copy.on_critical_path is not None for copy in copies),
         rows=tuple(_copy(copy, scope) for copy in copies[:COPY_LIMIT]),
         scope=scope,
-        note=f"{plural(hidden, 'more copy')} in the JSON report." if hidden > 0 else "",
+        note=f"{counted(hidden, 'more copy')} in the JSON report." if hidden > 0 else "",
     )
 
 
@@ -119,14 +119,14 @@ def _summary(copies: Sequence[Copy]) -> str:
     measured = [copy for copy in copies if copy.origin != "modelled"]
     modelled = len(copies) - len(measured)
     if not measured:
-        return f"{plural(modelled, 'copy')} of a simulated placement: modelled, not measured"
+        return f"{counted(modelled, 'copy')} of a simulated placement: modelled, not measured"
     outside = sum(copy.calls_per_step == 0 for copy in measured)
     inside = len(measured) - outside
     return "; ".join(
         filter(
             None,
             (
-                f"{plural(inside, 'tensor')} {'crosses' if inside == 1 else 'cross'} devices in the step",
+                f"{counted(inside, 'tensor')} {'crosses' if inside == 1 else 'cross'} devices in the step",
                 f"{outside} outside of it" if outside else "",
                 f"{modelled} more are modelled" if modelled else "",
             ),
@@ -169,7 +169,7 @@ def _events(copy: Copy) -> str:
     if not copy.events:
         return where
     size = "" if copy.event_bytes is None else format_bytes(copy.event_bytes)
-    return ", ".join(filter(None, (f"{plural(copy.events, 'event')} in the profile", size, where)))
+    return ", ".join(filter(None, (f"{counted(copy.events, 'event')} in the profile", size, where)))
 
 
 def _kind(copy: Copy) -> str:
@@ -210,7 +210,7 @@ def _group(copies: Sequence[Copy], ops: OpRows, drawn: bool, step: StepTime | No
         modelled=copies[0].origin == "modelled",
         figure=_figure(arrows, hidden, ops) if drawn else None,
         sizes={ends: crossing(members) for ends, members in arrows.items()},
-        note=f"{plural(hidden, 'more copy')} of this group not drawn." if hidden else "",
+        note=f"{counted(hidden, 'more copy')} of this group not drawn." if hidden else "",
     )
 
 

@@ -12,8 +12,8 @@ from graphlens.ir.analysis import Document
 from graphlens.ir.devices import DeviceRow, Lane
 from graphlens.report.evidence import Cell, cells_of
 from graphlens.report.plots import lane as draw_lane
-from graphlens.report.words import NOT_SEEN, plural
-from graphlens.units import format_byte_rate, format_bytes, format_count, format_ns, format_share
+from graphlens.report.words import NOT_SEEN
+from graphlens.units import counted, format_byte_rate, format_bytes, format_count, format_ns, format_share
 
 # A pod of hundreds of devices is in the JSON; a reader needs those that did something first.
 DEVICE_LIMIT = 64
@@ -103,7 +103,7 @@ def devices_view(document: Document) -> DevicesView | None:
         summary=_summary(rows),
         busiest=_busiest(rows),
         copies=any(row.copies for row in rows),
-        note=f"and {plural(hidden, 'more device')}, listed in the JSON report" if hidden > 0 else "",
+        note=f"and {counted(hidden, 'more device')}, listed in the JSON report" if hidden > 0 else "",
     )
 
 
@@ -123,7 +123,7 @@ def _first_of(host: str, rows: Sequence[DeviceRow]) -> int:
 
 def _summary(rows: Sequence[DeviceRow]) -> str:
     empty = sum(map(is_empty, rows))
-    said = plural(len(rows), "device")
+    said = counted(len(rows), "device")
     said = f"{said}, {empty} of them empty: nothing ran there" if empty else said
     waits_ns, ran_ns = sum(row.wait_ns or 0 for row in rows), sum(row.kernel_ns or 0 for row in rows)
     waiting = waits_ns >= WAITS_SHOWN * ran_ns > 0
@@ -196,7 +196,7 @@ def _device(row: DeviceRow) -> DeviceView:
 
 def _detail(row: DeviceRow) -> str:
     replica = "" if row.replica is None else f"replica {row.replica}"
-    steps = "" if row.steps is None else plural(row.steps, "step")
+    steps = "" if row.steps is None else counted(row.steps, "step")
     length = f" of {format_ns(row.step_ns)}" if steps and row.step_ns is not None else ""
     return ", ".join(part for part in (replica, steps + length) if part)
 

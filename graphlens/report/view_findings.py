@@ -17,9 +17,8 @@ from graphlens.report.words import (
     SAFETY,
     SAVING_EXPLAINED,
     SAVING_ORIGINS,
-    plural,
 )
-from graphlens.units import UNKNOWN, format_ns, format_share
+from graphlens.units import UNKNOWN, counted, format_ns, format_share
 
 # A finding may be about thousands of ops; a reader needs the first ones, the JSON has all.
 OPS_LIMIT = 60
@@ -133,7 +132,7 @@ def _finding(
         proof=_proof(finding),
         ops=tuple(_op(name, ops) for name in finding.nodes[:OPS_LIMIT]),
         ops_total=len(finding.nodes),
-        ops_note=f"and {plural(hidden, 'more op')}, listed in the JSON report" if hidden > 0 else "",
+        ops_note=f"and {counted(hidden, 'more op')}, listed in the JSON report" if hidden > 0 else "",
         overlaps=tuple(_overlap(reference, anchors, findings) for reference in finding.shares_ops_with),
         figure=finding.figure,
         figure_after=finding.figure_after,
@@ -180,7 +179,7 @@ def _figure_notes(figure: Figure | None) -> tuple[str, ...]:
     unseen = all(node.self_ns is None for node in figure.nodes)
     return (
         *(("No time was measured for any of these ops.",) if unseen else ()),
-        *((f"{plural(figure.omitted, 'more op')} of this finding not drawn.",) if figure.omitted else ()),
+        *((f"{counted(figure.omitted, 'more op')} of this finding not drawn.",) if figure.omitted else ()),
     )
 
 

@@ -12,8 +12,8 @@ from graphlens.ir.devices import LiveTensor, Memory, Roof, RoofPoint
 from graphlens.report.plots import memory_curve
 from graphlens.report.roofline_plot import Dot, roofline_plot
 from graphlens.report.scopes import Scope, scope_of
-from graphlens.report.words import plural, shorten
-from graphlens.units import UNKNOWN, format_byte_rate, format_bytes, format_flop_rate, format_ns, format_share
+from graphlens.report.words import shorten
+from graphlens.units import UNKNOWN, counted, format_byte_rate, format_bytes, format_flop_rate, format_ns, format_share
 
 # More dots hide each other, and each costs 200 bytes of the page.
 DOT_LIMIT = 80
@@ -103,12 +103,12 @@ def roofline_view(document: Document) -> RooflineView | None:
         scope=scope,
         above=any(point.share > 1 for point in drawable),
         notes=_point_notes(points, drawable),
-        more=f"and {plural(below, 'more op')}, listed in the JSON report" if below > 0 else "",
+        more=f"and {counted(below, 'more op')}, listed in the JSON report" if below > 0 else "",
     )
 
 
 def _basis(roof: Roof) -> str:
-    threads = "" if roof.threads is None else f" with {plural(roof.threads, 'thread')}"
+    threads = "" if roof.threads is None else f" with {counted(roof.threads, 'thread')}"
     origin = "as the profile states" if roof.origin == "static" else roof.origin
     return f"{roof.dtype}{threads}, {origin}"
 
@@ -165,7 +165,7 @@ def _reached(point: RoofPoint) -> str:
 def _point_notes(points: Sequence[RoofPoint], drawable: Sequence[RoofPoint]) -> tuple[str, ...]:
     flat, hidden = len(points) - len(drawable), len(drawable) - DOT_LIMIT
     return (
-        *((f"{plural(flat, 'op')} without operations or bytes not drawn.",) if flat else ()),
+        *((f"{counted(flat, 'op')} without operations or bytes not drawn.",) if flat else ()),
         *((f"The {DOT_LIMIT} ops that took longest are drawn, {hidden:,} more are not.",) if hidden > 0 else ()),
     )
 
@@ -188,8 +188,8 @@ def memory_view(document: Document) -> MemoryView | None:
         drawing=_curve(memory, scope.short(memory.at_op)),
         alive=tuple(_alive(tensor, scope, memory.peak_bytes) for tensor in shown),
         scope=scope,
-        alive_note=f"and {plural(hidden, 'smaller tensor')}, listed in the JSON report" if hidden > 0 else "",
-        notes=(f"{plural(memory.unknown, 'op')} of unknown output size left out.",) if memory.unknown else (),
+        alive_note=f"and {counted(hidden, 'smaller tensor')}, listed in the JSON report" if hidden > 0 else "",
+        notes=(f"{counted(memory.unknown, 'op')} of unknown output size left out.",) if memory.unknown else (),
     )
 
 

@@ -11,15 +11,8 @@ from graphlens.ir.devices import short_device
 from graphlens.ir.op_rows import OpRows
 from graphlens.report.scopes import Scope, scope_of
 from graphlens.report.view_findings import FindingView
-from graphlens.report.words import NOT_SEEN, plural
-from graphlens.units import (
-    UNKNOWN,
-    format_bytes,
-    format_count,
-    format_flops,
-    format_ns,
-    format_share,
-)
+from graphlens.report.words import NOT_SEEN
+from graphlens.units import UNKNOWN, counted, format_bytes, format_count, format_flops, format_ns, format_share
 
 # Browsers lay out this many rows without a pause; the JSON holds all of them.
 ROW_LIMIT = 2000
@@ -204,7 +197,7 @@ def _ops_note(ops: OpRows, limit: int) -> str:
     hidden_ns, unseen = sum(filter(None, times_ns)), times_ns.count(None)
     return (
         f"The first {limit:,} of {len(ops):,} ops are shown. The other {len(times_ns):,} took "
-        f"{format_ns(hidden_ns)} of self time together ({plural(unseen, 'op')} of them not seen); "
+        f"{format_ns(hidden_ns)} of self time together ({counted(unseen, 'op')} of them not seen); "
         "the JSON report lists all."
     )
 
@@ -232,12 +225,12 @@ def path_view(document: Document) -> PathView | None:
     rescaled = step is not None and step.profiled_median_ns not in (None, step.median_ns)
     return PathView(
         time=format_ns(path.ns),
-        ops=plural(len(path.ops), "op"),
-        stops=plural(len(runs), "stop"),
+        ops=counted(len(path.ops), "op"),
+        stops=counted(len(runs), "stop"),
         strip=_segments(_merged(runs, whole_ns), whole_ns, path.ns) if whole_ns else (),
         longest=tuple(sorted(segments, key=lambda segment: -segment.width)[:LONGEST_SHOWN]) if whole_ns else (),
         segments=segments[:SEGMENT_LIMIT],
-        note=f"and {plural(hidden, 'more run')}, listed in the JSON report" if hidden > 0 else "",
+        note=f"and {counted(hidden, 'more run')}, listed in the JSON report" if hidden > 0 else "",
         scale="Ops are timed with the profiler on; these are their parts of the step without it." if rescaled else "",
     )
 
@@ -276,7 +269,7 @@ def _segments(runs: Sequence[_Run], whole_ns: int, path_ns: int) -> tuple[Segmen
         segments.append(
             Segment(
                 label=run.label,
-                ops=run.ops[0] if len(run.ops) == 1 else plural(len(run.ops), "op"),
+                ops=run.ops[0] if len(run.ops) == 1 else counted(len(run.ops), "op"),
                 time=format_ns(round(path_ns * run.ns / whole_ns)) if whole_ns else format_ns(run.ns),
                 share=format_share(run.ns / whole_ns) if whole_ns else UNKNOWN,
                 start=round(1000 * start_ns / whole_ns, 2) if whole_ns else 0.0,

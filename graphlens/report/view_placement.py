@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from graphlens.ir.analysis import Document
 from graphlens.ir.devices import CopyCount, Counterfactual, Island, PlacedOp, Placement
 from graphlens.report.scopes import Scope, scope_of
-from graphlens.report.words import plural
-from graphlens.units import format_bytes, format_count, format_ns
+from graphlens.units import counted, format_bytes, format_count, format_ns
 
 ISLAND_LIMIT = 50
 # Ops on the host that are listed one by one; the islands say the same in groups.
@@ -143,12 +142,12 @@ def copies_in_words(count: CopyCount) -> str:
 def _facts(placement: Placement) -> tuple[Fact, ...]:
     copies = placement.copies
     crossing = copies.host_to_device + copies.device_to_host + copies.device_to_device
-    islands = f"in {plural(len(placement.islands), 'island')}" if placement.islands else "in no island"
+    islands = f"in {counted(len(placement.islands), 'island')}" if placement.islands else "in no island"
     facts = (
-        Fact("On the device", plural(placement.ops_on_device, "op"), "have a kernel there"),
+        Fact("On the device", counted(placement.ops_on_device, "op"), "have a kernel there"),
         Fact(
             "On the host",
-            plural(placement.ops_on_host, "op"),
+            counted(placement.ops_on_host, "op"),
             islands if placement.ops_on_host else "everything has a kernel",
         ),
         Fact("Copies per step", format_count(crossing), copies_in_words(copies) if crossing else "nothing crosses"),
@@ -196,4 +195,4 @@ def _host_op(placed: PlacedOp, scope: Scope) -> HostOp:
 
 
 def _more(hidden: int, noun: str) -> str:
-    return f"and {plural(hidden, f'more {noun}')}, listed in the JSON report" if hidden > 0 else ""
+    return f"and {counted(hidden, f'more {noun}')}, listed in the JSON report" if hidden > 0 else ""

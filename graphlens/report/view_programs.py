@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from graphlens.ir.analysis import Document, ProgramRow, ProgramTrace, StepTime
 from graphlens.ir.roles import Role
-from graphlens.report.words import plural
-from graphlens.units import UNKNOWN, format_count, format_ns, format_share
+from graphlens.units import UNKNOWN, counted, format_count, format_ns, format_share
 
 # A reader needs the programs that took the time; the others are folded, the JSON has all.
 SHOWN = 6
@@ -82,17 +81,17 @@ def programs_view(document: Document) -> ProgramsView | None:
     shown, rest = _divided(rows)
     views = {id(row): _program(row, row is judged) for row in rows}
     hidden = len(rest) - FOLDED_LIMIT
-    counted = _counted(rows)
+    numbers = _counted(rows)
     return ProgramsView(
-        counted=counted,
-        summary=f"{counted}; {f'{judged.id} is judged' if judged else 'none of them is judged'}",
+        counted=numbers,
+        summary=f"{numbers}; {f'{judged.id} is judged' if judged else 'none of them is judged'}",
         judged=judged.id if judged else "",
         role=ROLES[judged.role] if judged else "",
         choice="judges another one" if judged else "judges one of them",
         shown=tuple(views[id(row)] for row in shown),
         folded=tuple(views[id(row)] for row in rest[:FOLDED_LIMIT]),
         more=_more(rest),
-        note=f"and {plural(hidden, 'more program')}, listed in the JSON report" if hidden > 0 else "",
+        note=f"and {counted(hidden, 'more program')}, listed in the JSON report" if hidden > 0 else "",
         loops=any(view.loop for view in views.values()),
         timed=any(row.step is not None for row in rows),
     )
@@ -121,9 +120,9 @@ def _more(rest: Sequence[ProgramRow]) -> str:
         return ""
     datasets = sum(row.role == "dataset" for row in rest)
     if datasets == len(rest):
-        return plural(datasets, "more dataset function")
+        return counted(datasets, "more dataset function")
     among = f", {datasets} of them {'a ' if datasets == 1 else ''}dataset function{'s' * (datasets > 1)}"
-    return plural(len(rest), "more program") + (among if datasets else "")
+    return counted(len(rest), "more program") + (among if datasets else "")
 
 
 def _program(row: ProgramRow, judged: bool) -> ProgramView:
@@ -133,7 +132,7 @@ def _program(row: ProgramRow, judged: bool) -> ProgramView:
         judged=judged,
         runs=format_count(row.runs),
         steps=format_count(row.steps),
-        loop=plural(row.steps, "step") if row.steps is not None and row.steps != row.runs else "",
+        loop=counted(row.steps, "step") if row.steps is not None and row.steps != row.runs else "",
         step=format_ns(row.step.median_ns) if row.step else UNKNOWN,
         spread=_spread(row.step),
         share=format_share(row.share),
@@ -155,4 +154,4 @@ def _apart(traces: Sequence[ProgramTrace]) -> str:
     if not traces:
         return ""
     least, most = (format_ns(choose(trace.ns for trace in traces)) for choose in (min, max))
-    return f"{plural(len(traces), 'call')} of {most if least == most else f'{least} to {most}'}"
+    return f"{counted(len(traces), 'call')} of {most if least == most else f'{least} to {most}'}"

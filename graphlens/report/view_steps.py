@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphlens.ir.analysis import ProgramRow, StepTime
-from graphlens.report.words import plural
-from graphlens.units import format_count, format_ns
+from graphlens.units import counted, format_count, format_ns
 
 NOT_MEASURED = "not measured"
 NOT_SHOWN = "not shown"
@@ -48,7 +47,7 @@ def step_words(step: StepTime | None, alarm: str = "") -> tuple[str, str]:
     if step is None:
         return (NOT_SHOWN, "the measurement contradicts itself") if alarm else (NOT_MEASURED, "no step was executed")
     spread = f"{format_ns(step.p10_ns)} – {format_ns(step.p90_ns)} (p10 – p90), " if step.n > 1 else ""
-    return format_ns(step.median_ns), f"{spread}{plural(step.n, 'step')}, {step.origin}"
+    return format_ns(step.median_ns), f"{spread}{counted(step.n, 'step')}, {step.origin}"
 
 
 def rhythm_words(step: StepTime | None, judged: ProgramRow | None) -> str:
@@ -83,7 +82,7 @@ def kinds_view(step: StepTime | None) -> KindsView | None:
         KindView(
             f"{kind.count:,} of {total:,}",
             format_ns(kind.median_ns),
-            plural(kind.ops, "op"),
+            counted(kind.ops, "op"),
             round(1000 * kind.median_ns / longest_ns, 1),
         )
         for kind in step.kinds[:KINDS_LIMIT]
@@ -94,7 +93,7 @@ def kinds_view(step: StepTime | None) -> KindsView | None:
         rows=rows,
         order=f"a cycle of {step.cycle}" if step.cycle else "no fixed order",
         mean=format_ns(step.mean_ns),
-        note=f"and {plural(hidden, 'more kind')}, listed in the JSON report" if hidden > 0 else "",
+        note=f"and {counted(hidden, 'more kind')}, listed in the JSON report" if hidden > 0 else "",
     )
 
 
@@ -106,7 +105,7 @@ def _kinds_words(step: StepTime, total: int) -> str:
     said += [f"{kind.count:,} {'takes' if kind.count == 1 else 'take'} {format_ns(kind.median_ns)}" for kind in others]
     rest = total - sum(kind.count for kind in step.kinds[:KINDS_IN_WORDS])
     if rest:
-        said.append(f"{rest:,} are of {plural(len(step.kinds) - KINDS_IN_WORDS, 'more kind')}")
+        said.append(f"{rest:,} are of {counted(len(step.kinds) - KINDS_IN_WORDS, 'more kind')}")
     return f"{', '.join(said)}{_mean_words(step)}"
 
 

@@ -117,15 +117,3 @@ def shared_scope(names: Sequence[str]) -> str:
             break
         shared += parts[0] + "/"
     return shared
-
-
-def plural(count: int, noun: str) -> str:
-    """Write a count with its noun.
-
-    >>> plural(1, "op"), plural(1200, "op"), plural(2, "copy")
-    ('1 op', '1,200 ops', '2 copies')
-    """
-    if count == 1:
-        return f"1 {noun}"
-    many = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
-    return f"{count:,} {many}"

@@ -26,9 +26,9 @@ from graphlens.ir.ops import (
     runtime_type,
 )
 from graphlens.rules.needs import GRAPH, INFERENCE
-from graphlens.rules.phrases import counted, with_stage
+from graphlens.rules.phrases import with_stage
 from graphlens.rules.registry import found, rule
-from graphlens.units import format_share
+from graphlens.units import counted, format_share
 
 # A tensor of fewer elements costs the same in both types: dispatching the op is dearer than its arithmetic.
 SMALLEST_TENSOR_ELEMENTS: Final = 64

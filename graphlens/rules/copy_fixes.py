@@ -9,7 +9,7 @@ from graphlens.facts.core import Facts
 from graphlens.facts.graphs import origins
 from graphlens.ir.analysis import Fix
 from graphlens.ir.devices import Copy, CopyCount, CopyReason, Counterfactual
-from graphlens.rules.phrases import counted
+from graphlens.units import counted
 
 _PIN: Final = 'tf.config.optimizer.set_experimental_options({"pin_to_host_optimization": True})'
 _FIXES: Final[Mapping[CopyReason | None, tuple[str, str | None]]] = {

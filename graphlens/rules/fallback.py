@@ -25,8 +25,8 @@ from graphlens.rules.copies import (
     sized,
 )
 from graphlens.rules.needs import ACCELERATOR
-from graphlens.rules.phrases import counted
 from graphlens.rules.registry import found, rule
+from graphlens.units import counted
 
 OPS_LISTED: Final = 20
 NO_KERNEL: Final = "no kernel for this device and dtype"

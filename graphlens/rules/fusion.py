@@ -17,8 +17,9 @@ from graphlens.ir.analysis import Figure, Finding, Fix
 from graphlens.ir.graph import op_of
 from graphlens.ir.ops import runtime_type
 from graphlens.rules.needs import GRAPH, INFERENCE
-from graphlens.rules.phrases import by_cause, counted, with_stage
+from graphlens.rules.phrases import by_cause, with_stage
 from graphlens.rules.registry import found, rule
+from graphlens.units import counted
 
 FOLDING_SNIPPET: Final = """\
 def folded(layer, norm):  # a layer of Keras and the BatchNormalization behind it

@@ -27,8 +27,8 @@ from graphlens.rules.copies import (
 from graphlens.rules.copy_fixes import fix_for, simulated_changes
 from graphlens.rules.needs import ACCELERATOR
 from graphlens.rules.offloads import both_ways, waits_for
-from graphlens.rules.phrases import counted
 from graphlens.rules.registry import found, rule
+from graphlens.units import counted
 
 # A copy takes about 10 us however small it is, and a PCIe bus of the third generation moves 12 GB/s: up to this size
 # the bytes are not what costs.

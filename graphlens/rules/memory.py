@@ -13,9 +13,8 @@ from graphlens.ir.graph import Graph, Op, ops_of
 from graphlens.ir.ops import CONSTANTS, VARIABLE_READS
 from graphlens.ir.unsafe import reachable_functions
 from graphlens.rules.needs import TRACED
-from graphlens.rules.phrases import counted
 from graphlens.rules.registry import found, rule
-from graphlens.units import format_bytes
+from graphlens.units import counted, format_bytes
 
 # A graph is parsed and copied several times before it runs (loading, tracing, each optimizer pass, each partition), and
 # may not exceed 2 GiB as a file.  From 1 MiB on, one constant outweighs the rest of most graphs.

@@ -14,8 +14,9 @@ from graphlens.facts.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.ir.graph import op_of
 from graphlens.ir.ops import runtime_type
-from graphlens.rules.phrases import by_cause, counted, known_sum, with_stage
+from graphlens.rules.phrases import by_cause, known_sum, with_stage
 from graphlens.rules.registry import found
+from graphlens.units import counted
 
 PADS_LISTED: Final = 20
 # Of the step: far below what pairs of runs can tell from nothing, so there would be a finding and never a proof.

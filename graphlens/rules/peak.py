@@ -12,9 +12,8 @@ from graphlens.facts.memory import peak_memory
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.devices import LiveTensor, Memory
 from graphlens.rules.needs import GRAPH, Need
-from graphlens.rules.phrases import counted
 from graphlens.rules.registry import found, rule
-from graphlens.units import format_bytes, format_share
+from graphlens.units import counted, format_bytes, format_share
 
 # The estimate leaves out what kernels allocate for themselves and what the allocator loses between its blocks: a third
 # more than what was requested has been seen.  From there on a slightly larger batch is likely to fail.

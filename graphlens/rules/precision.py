@@ -21,8 +21,8 @@ from graphlens.ir.devices import short_device
 from graphlens.ir.graph import Op, TensorSpec, input_specs
 from graphlens.ir.ops import family
 from graphlens.rules.needs import GRAPH, Need
-from graphlens.rules.phrases import counted
 from graphlens.rules.registry import found, rule
+from graphlens.units import counted
 
 # Peaks of dense products by NVIDIA's datasheets, float16 over what float32 runs as: V100 125 to 15.7 and T4 65 to 8.1
 # TFLOP/s; with TensorFloat-32 A100 312 to 156, H100 989 to 495, L4 121 to 60; without it A100 312 to 19.5.

@@ -14,8 +14,9 @@ from graphlens.facts.repeats import Repeat, repeats
 from graphlens.facts.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.rules.needs import EXECUTED, TRACED
-from graphlens.rules.phrases import counted, known_sum, with_stage
+from graphlens.rules.phrases import known_sum, with_stage
 from graphlens.rules.registry import found, rule
+from graphlens.units import counted
 
 GROUPS_LISTED: Final = 20
 # A value of fewer elements costs less to compute again than to carry into the loop.

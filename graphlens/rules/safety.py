@@ -11,8 +11,8 @@ from graphlens.facts.graphs import traced_graph
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.unsafe import unsafe_ops, unsafe_reason
 from graphlens.rules.needs import TRACED
-from graphlens.rules.phrases import counted
 from graphlens.rules.registry import found, rule
+from graphlens.units import counted
 
 OPS_LISTED: Final = 50
 

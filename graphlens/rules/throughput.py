@@ -17,9 +17,16 @@ from graphlens.ir.devices import Roof, RoofPoint
 from graphlens.ir.ops import runtime_type
 from graphlens.rules.granularity import CHEAP_OP_NS
 from graphlens.rules.needs import EXECUTED, PROFILE, ROOF, Need
-from graphlens.rules.phrases import counted
 from graphlens.rules.registry import found, rule
-from graphlens.units import format_byte_rate, format_bytes, format_flop_rate, format_flops, format_ns, format_share
+from graphlens.units import (
+    counted,
+    format_byte_rate,
+    format_bytes,
+    format_flop_rate,
+    format_flops,
+    format_ns,
+    format_share,
+)
 
 # An order of magnitude.  What separates a sound kernel from the roof is less: an output that is not in the cache is
 # read before it is written (two thirds of the roof remain), and on a shared machine half of the processor may be gone.

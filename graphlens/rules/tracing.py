@@ -12,8 +12,9 @@ from graphlens.facts.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.ops import ASSERTIONS, CHECKS, DEBUGGER, PRINTS
 from graphlens.rules.needs import GRAPH
-from graphlens.rules.phrases import counted, with_stage
+from graphlens.rules.phrases import with_stage
 from graphlens.rules.registry import found, rule
+from graphlens.units import counted
 
 # Kind -> (op types, what it is for, how to be rid of it).
 _KINDS: Final[Mapping[str, tuple[frozenset[str], str, str]]] = {

@@ -11,9 +11,8 @@ from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.devices import Copy
 from graphlens.rules.copies import COPIES_LISTED, grouped, saving_of
 from graphlens.rules.needs import EXECUTED
-from graphlens.rules.phrases import counted
 from graphlens.rules.registry import found, rule
-from graphlens.units import format_bytes
+from graphlens.units import counted, format_bytes
 
 
 @rule("GL103", "device-device-copy", needs=(EXECUTED,))

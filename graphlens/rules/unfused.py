@@ -19,8 +19,9 @@ from graphlens.ir.analysis import Finding, Fix, Saving, Severity
 from graphlens.ir.fusion import Obstacle
 from graphlens.ir.settings import lines_of, onednn_on
 from graphlens.rules import blockers
-from graphlens.rules.phrases import counted, known_sum, with_stage
+from graphlens.rules.phrases import known_sum, with_stage
 from graphlens.rules.registry import found
+from graphlens.units import counted
 
 LAYERS_LISTED: Final = 20
 

@@ -15,9 +15,9 @@ from graphlens.facts.syncs import GAP_NS, Sync, syncs
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.rules.copies import COPIES_LISTED, device_of, reason_of, scope_of
 from graphlens.rules.needs import ACCELERATOR, DEVICE_STEPS
-from graphlens.rules.phrases import counted, known_sum
+from graphlens.rules.phrases import known_sum
 from graphlens.rules.registry import found, rule
-from graphlens.units import format_ns, format_share
+from graphlens.units import counted, format_ns, format_share
 
 # Half of the step, as TensorFlow's own adviser (`tfprof`) and the PyTorch profiler have it: below, what the device does
 # is not what the step waits for.

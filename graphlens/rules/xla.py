@@ -20,8 +20,8 @@ from graphlens.facts.xla import (
 )
 from graphlens.ir.analysis import Finding, Fix, Severity
 from graphlens.rules.needs import TRACED
-from graphlens.rules.phrases import counted
 from graphlens.rules.registry import found, rule
+from graphlens.units import counted
 
 OPS_LISTED: Final = 50
 # XLA gains by making one kernel of several ops: of a single one there is nothing to make.

@@ -30,19 +30,11 @@ class Gpu:
         What TensorFlow calls its architecture; the graph optimizer's choice of layout depends on it.
     pcie_bytes_per_s
         Rate of the link in one direction, at best: modelled times are lower bounds.
-    bytes_per_s
-        Bandwidth of the device's memory.
-    fp32_flops_per_s, tf32_flops_per_s, fp16_flops_per_s
-        Peaks of dense products: in float32, in TensorFloat-32 where it has that, in float16 on its tensor cores.
     """
 
     name: str
     compute_capability: str
     pcie_bytes_per_s: float
-    bytes_per_s: float
-    fp32_flops_per_s: float
-    fp16_flops_per_s: float
-    tf32_flops_per_s: float | None = None
 
     def copy_ns(self, nbytes: int) -> int:
         """Return what copying ``nbytes`` over PCIe takes at least."""
@@ -57,11 +49,11 @@ GPUS: Final[Mapping[str, Gpu]] = MappingProxyType(
     {
         gpu.name: gpu
         for gpu in (
-            Gpu("A100", "8.0", _PCIE_4, 1555e9, 19.5e12, 312e12, 156e12),
-            Gpu("H100", "9.0", _PCIE_5, 3350e9, 67e12, 989e12, 494.5e12),
-            Gpu("L4", "8.9", _PCIE_4, 300e9, 30.3e12, 121e12, 60e12),
-            Gpu("T4", "7.5", _PCIE_3, 320e9, 8.1e12, 65e12),
-            Gpu("V100", "7.0", _PCIE_3, 900e9, 15.7e12, 125e12),
+            Gpu("A100", "8.0", _PCIE_4),
+            Gpu("H100", "9.0", _PCIE_5),
+            Gpu("L4", "8.9", _PCIE_4),
+            Gpu("T4", "7.5", _PCIE_3),
+            Gpu("V100", "7.0", _PCIE_3),
         )
     }
 )

@@ -1,12 +1,10 @@
-"""The clock: how a call is timed, to its outputs' completion and without Python's collector."""
+"""The clock: how a call is timed, to the completion of its outputs."""
 
 from __future__ import annotations
 
-import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -44,15 +42,3 @@ def empty_call_ns() -> int:
     call = tf.function(lambda tensor: tensor, autograph=False).get_concrete_function(tf.TensorSpec([]))
     argument = tf.constant(0.0)
     return round(statistics.median(timed_steps(lambda: call(argument), EMPTY_CALLS)))
-
-
-@contextmanager
-def without_garbage_collection() -> Iterator[None]:
-    """Keep Python's collector out of the timings."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

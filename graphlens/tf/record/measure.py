@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from graphlens.collector import collector_paused
 from graphlens.errors import ExecutionError, first_line
 from graphlens.ir.run import STEP_MARKER
 from graphlens.loaders.capture.collecting import Collector, Context, Progress, collecting
@@ -15,7 +16,7 @@ from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.tf import private
 from graphlens.tf.open.opened import Opened
 from graphlens.tf.record import environment
-from graphlens.tf.record.clock import empty_call_ns, timed, without_garbage_collection
+from graphlens.tf.record.clock import empty_call_ns, timed
 from graphlens.tf.record.collectors.executed import ExecutedGraphs
 from graphlens.tf.record.collectors.hlo import Hlo
 from graphlens.tf.record.collectors.profile import Profile
@@ -101,12 +102,12 @@ def _measured_steps(step: Step, plan: Plan, context: Context) -> None:
     """Time steps before and after those that are profiled, all warm."""
     capture, times = context.capture, StepTimes()
     with collecting(context, [times]):
-        with capture.stage("profile"), without_garbage_collection():
+        with capture.stage("profile"), collector_paused():
             warm_ns = [timed(step) for _ in range(WARM_UP_CALLS)]
             steps, before, profiled = _counts(plan, warm_ns[-1], capture)
             times.time(step, before)
             capture.content["profiled_steps"] = _profiled_steps(step, profiled, context)
-        with capture.stage("timing"), without_garbage_collection():
+        with capture.stage("timing"), collector_paused():
             context.progress("timing", before, steps)
             times.time(step, steps - before)
             capture.content["empty_call_ns"] = empty_call_ns()

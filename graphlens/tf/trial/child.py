@@ -43,6 +43,7 @@ from graphlens.children.messages import (
     Written,
 )
 from graphlens.children.start import XLA_DUMP
+from graphlens.collector import collector_paused
 from graphlens.errors import GraphLensError, RewriteError, first_line
 from graphlens.tf.importing import import_tensorflow
 from graphlens.tf.trial.written import State
@@ -361,19 +362,15 @@ def _leaves(outputs: Any) -> list[Any]:
 
 def time_pairs(session: Session, before: str, after: str, pairs: int, block_ms: float) -> Pairs:
     """Time blocks in the order A B, B A, A B, …; always from the same state."""
-    from graphlens.tf.record import clock
-
     session.variants[before].state.restore()  # training goes on while it is timed: always from the same place
-    with clock.without_garbage_collection():
+    with collector_paused():
         first, second = (_block(session, name, block_ms) for name in (before, after))
         return Pairs(tuple(_pair(first, second, number % 2 == 1) for number in range(pairs)))
 
 
 def time_block(session: Session, variant: str, block_ms: float) -> Block:
     """Time one block, while another process with another variant is idle."""
-    from graphlens.tf.record import clock
-
-    with clock.without_garbage_collection():
+    with collector_paused():
         block = _block(session, variant, block_ms)
         session.variants[variant].step()  # brings back into the caches what the other process has displaced
         return block()
