@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphlens.children.messages import Comparison, Compiled, Difference, Pair
+from graphlens.ir.edits import ChangeDtype, JitCompile, SessionSetting
 from graphlens.ir.settings import is_setting
 from graphlens.prove.runner import ORIGINAL, Applied, Edits, GoneError, NotOpenedError, Opening, RefusedError
 
@@ -49,9 +50,39 @@ class Clock:
         return self.now_s
 
 
+@dataclass(frozen=True)
+class FakeEdit:
+    """Multiplies the speed, and that of the CPU by another factor where one is given."""
+
+    kind: str
+    faster: float = 1.0
+    cpu_faster: float | None = None
+
+
+@dataclass(frozen=True)
+class FakeCompiling(JitCompile):
+    """What has XLA compile the step."""
+
+    faster: float = 1.0
+
+
+@dataclass(frozen=True)
+class FakeRetyping(ChangeDtype):
+    """What has the program compute in another type."""
+
+    faster: float = 1.0
+
+
+@dataclass(frozen=True)
+class FakeSetting(SessionSetting):
+    """A setting of the process."""
+
+    faster: float = 1.0
+
+
 @dataclass
 class FakeRunner:
-    """Edits ``{"edit": NAME, "faster": FACTOR}`` multiply the speed; ``faults`` and ``differences`` go by edit name.
+    """Edits with a factor ``faster`` multiply the speed; ``faults`` and ``differences`` go by kind of edit.
 
     ``clashes`` are factors of speed that come on top where all edits of a set are applied, ``compiled`` what XLA is
     said to have compiled by the edit ``jit-compile``.
@@ -88,14 +119,14 @@ class FakeRunner:
         return Opening(self.accelerated)
 
     def apply(self, variant: str, fixes: Sequence[Edits], time_limit_s: float) -> Applied:
-        names = [str(edit["edit"]) for edits in fixes for edit in edits]
+        names = [edit.kind for edits in fixes for edit in edits]
         self.log.append(("apply", names))
         if not self.is_open:
             self.open(time_limit_s)
         self.clock.now_s += self.build_s
         for number, edits in enumerate(fixes):
             for edit in edits:
-                self._fail(str(edit["edit"]), number)
+                self._fail(edit.kind, number)
         self.variants[variant] = fixes
         compiled = self.compiled if "jit-compile" in names else None
         where = "a setting" if any(is_setting(edit) for edits in fixes for edit in edits) else ""
@@ -112,7 +143,7 @@ class FakeRunner:
 
     def compare(self, variant: str, computes_in: str | None, time_limit_s: float) -> Comparison:
         self.log.append(("compare", computes_in))
-        names = [str(edit["edit"]) for edits in self.variants[variant] for edit in edits]
+        names = [edit.kind for edits in self.variants[variant] for edit in edits]
         rows = tuple(self.differences[name] for name in names if name in self.differences)
         return Comparison((AGREES, *rows), 3, self.unstable)
 
@@ -135,8 +166,8 @@ class FakeRunner:
 
     def _speed(self, variant: str, key: str) -> float:
         edits = [edit for edits in self.variants[variant] for edit in edits]
-        own = math.prod(edit.get(key, edit.get("faster", 1.0)) for edit in edits)
-        names = {str(edit["edit"]) for edit in edits}
+        own = math.prod(getattr(edit, key, None) or getattr(edit, "faster", 1.0) for edit in edits)
+        names = {edit.kind for edit in edits}
         own *= math.prod(factor for together, factor in self.clashes.items() if together <= names)
         own *= self.second_faster if any(map(is_setting, edits)) else 1.0
         return own if variant == ORIGINAL else own * self.rebuilt_faster

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from graphlens.ir.edits import Edit
 from graphlens.ir.settings import ONEDNN
 from graphlens.tf import private, rewrite
 from graphlens.tf.rewrite.program import of_function
@@ -48,7 +49,7 @@ class Traced:
     examples: Sequence[Any]
     program: rewrite.Program
 
-    def edited(self, *edits: Mapping[str, Any]) -> Edited:
+    def edited(self, *edits: Edit) -> Edited:
         """Apply edits to the copy and run both functions."""
         program = rewrite.apply(self.program, edits)
         built = rewrite.build(program)

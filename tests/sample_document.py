@@ -23,6 +23,7 @@ from graphlens.ir.analysis import (
     StepTime,
     Target,
 )
+from graphlens.ir.edits import OtherEdit
 from graphlens.ir.run import LedgerRow
 from tests import sample_devices
 
@@ -112,7 +113,7 @@ HIGH = Finding(
     fix=Fix(
         summary="Freeze the variables, so that the scale is folded into the weights of each convolution.",
         safety="tolerance",
-        edits=({"edit": "fold-batch-norm", "layers": BATCH_NORM_LAYERS},),
+        edits=(OtherEdit("fold-batch-norm", {"layers": BATCH_NORM_LAYERS}),),
         snippet=(
             "from tensorflow.python.framework.convert_to_constants import (\n"
             "    convert_variables_to_constants_v2,\n)\n\n"
@@ -352,7 +353,7 @@ def _hostile_finding(name: str) -> Finding:
         evidence={name: name, "names": HOSTILE_NAMES, "rows": ({name: name},), "deep": {name: {name: (name,)}}},
         reason=name,
         saving=Saving(1000, 0.2, "modelled"),
-        fix=Fix(name, "manual", ({name: name},), name),
+        fix=Fix(name, "manual", (OtherEdit(name, {name: name}),), name),
         severity="high",
         proof=_hostile_proof(name, "failed"),
         figure=Figure(name, nodes, edges),

@@ -24,6 +24,7 @@ from graphlens.children.messages import (
     from_line,
     to_line,
 )
+from graphlens.ir.edits import FoldAffine, Ops, OtherEdit
 from graphlens.ir.fusion import Chain, ChainOp, Surrounding
 from graphlens.ir.graph import TensorSpec
 
@@ -36,7 +37,7 @@ MESSAGES = [
     REQUEST,
     PlacedGraph("a.pb", "b.pb", {"op": "GPU"}, "8.0", {"x": (None, 3)}, ("cut",), pin_to_host=True),
     Load("written", REQUEST),
-    Apply("fixed", (({"edit": "freeze", "ops": ("a", "b")},), ())),
+    Apply("fixed", ((FoldAffine("a", Ops(("b",), traced=())), OtherEdit("stranger", {"places": ("a", "b")})), ())),
     Calls(12, 7, Compiled(3, 4)),
     Calls(12, 7),
     Comparison((Difference("y", "float32", 1e-5, 0.0, float("inf")), Difference("z", "bool", 0, mismatch="gone")), 3),

@@ -25,6 +25,7 @@ from graphlens.ir.analysis import (
     Target,
 )
 from graphlens.ir.document import from_json, json_schema, to_json
+from graphlens.ir.edits import OtherEdit
 from tests import sample_document
 
 SCHEMA = Path(codec.__file__).parents[1] / "schema" / "analysis.v1.json"
@@ -53,7 +54,7 @@ findings = st.builds(
     st.dictionaries(words, free, max_size=3),
     words,
     st.builds(Saving, counts, shares, st.sampled_from(["measured", "modelled", "bound", "unknown"])),
-    st.builds(Fix, words, st.sampled_from(["exact", "manual"]), st.just(({"edit": "x"},)), st.none() | words),
+    st.builds(Fix, words, st.sampled_from(["exact", "manual"]), st.just((OtherEdit("x"),)), st.none() | words),
     proof=proofs,
 )
 documents = st.builds(

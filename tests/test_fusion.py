@@ -13,6 +13,7 @@ from graphlens.facts.core import Facts
 from graphlens.facts.experiments import chains_to_probe
 from graphlens.facts.fusion import fusion_candidates, unfused
 from graphlens.ir.analysis import Finding
+from graphlens.ir.edits import Ops, SinkReshape, SumByAddN
 from graphlens.ir.fusion import (
     COMPILE,
     Chain,
@@ -293,7 +294,7 @@ def test_the_setting_is_the_snippet() -> None:
 def test_a_sum_of_branches_is_offered_as_an_edit_and_not_with_another_obstacle_beside_it() -> None:
     residual, bridge = Obstacle("residual", "sum", "AddV2"), Obstacle("bridge", "r", "Reshape")
     (finding,) = findings(CONV, FusionAnswer("conv:conv", "explained", ((residual,),)))
-    assert (finding.fix.edits, finding.fix.safety) == (({"edit": "sum-by-add-n", "traced": ["sum"]},), "tolerance")
+    assert (finding.fix.edits, finding.fix.safety) == ((SumByAddN(Ops(traced=("sum",))),), "tolerance")
     (finding,) = findings(CONV, FusionAnswer("conv:conv", "explained", ((residual, bridge),)))
     assert (finding.fix.edits, finding.fix.safety) == ((), "manual")
 
@@ -301,7 +302,7 @@ def test_a_sum_of_branches_is_offered_as_an_edit_and_not_with_another_obstacle_b
 def test_a_reshape_behind_a_product_is_offered_as_an_edit_and_one_behind_a_convolution_is_not() -> None:
     bridge = (Obstacle("bridge", "r", "Reshape"),)
     (finding,) = findings(MATMUL, FusionAnswer("matmul:product", "explained", (bridge,)), "GL202")
-    assert (finding.fix.edits, finding.fix.safety) == (({"edit": "sink-reshape", "traced": ["r"]},), "tolerance")
+    assert (finding.fix.edits, finding.fix.safety) == ((SinkReshape(Ops(traced=("r",))),), "tolerance")
     (finding,) = findings(CONV, FusionAnswer("conv:conv", "explained", (bridge,)))
     assert (finding.fix.edits, finding.fix.safety) == ((), "manual")
 

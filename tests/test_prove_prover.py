@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,30 +9,27 @@ import pytest
 
 from graphlens.children.messages import Compiled, Difference
 from graphlens.ir.analysis import Finding, Fix, Saving, Severity
-from graphlens.ir.settings import SETTING, onednn_on
+from graphlens.ir.edits import Edit, SessionSetting
+from graphlens.ir.settings import onednn_on
 from graphlens.prove import Outcome, Plan, prove
 from graphlens.prove.runner import FailedError, GoneError, RefusedError
-from tests.fake_runner import FakeRunner, shared
+from tests.fake_runner import FakeCompiling, FakeEdit, FakeRetyping, FakeRunner, FakeSetting, shared
 
 STEP_NS = 20_000_000
 PLAN = Plan(resamples=200)
 WRONG = Difference("logits", "float32", 1e-5, 4.5, 0.23)
 
 
-def finding(code: str, share: float | None, *edits: Mapping[str, Any], **changes: Any) -> Finding:
+def finding(code: str, share: float | None, *edits: Edit, **changes: Any) -> Finding:
     severity: Severity = changes.pop("severity", "high")
     fix = Fix("do it", changes.pop("safety", "tolerance"), tuple(edits))
     saving = Saving(None if share is None else round(share * STEP_NS), share, "modelled")
     return Finding(code, f"rule-{code}", code, (code,), {}, "because", saving, fix, severity=severity, **changes)
 
 
-def edit(name: str, faster: float = 1.0, **more: Any) -> Mapping[str, Any]:
-    return {"edit": name, "faster": faster, **more}
-
-
-FOLD = finding("GL203", 0.4, edit("fold", 1.8))
-FREEZE = finding("GL210", 0.2, edit("freeze", 1.25))
-XLA = finding("GL213", 0.5, edit("jit-compile", 0.1))
+FOLD = finding("GL203", 0.4, FakeEdit("fold", 1.8))
+FREEZE = finding("GL210", 0.2, FakeEdit("freeze", 1.25))
+XLA = finding("GL213", 0.5, FakeCompiling(faster=0.1))
 
 
 def proven(*findings: Finding, runner: FakeRunner | None = None, **options: Any) -> Outcome:
@@ -49,7 +45,7 @@ def proof(outcome: Outcome, code: str) -> Any:
 
 
 def test_a_proven_saving_takes_the_place_of_the_modelled_one() -> None:
-    (found,) = proven(finding("GL203", 0.02, edit("fold", 2.0), severity="low")).findings
+    (found,) = proven(finding("GL203", 0.02, FakeEdit("fold", 2.0), severity="low")).findings
     assert found.proof.verdict == "proven"
     assert found.proof.speedup == pytest.approx(2.0)
     assert found.proof.cpu_speedup == pytest.approx(2.0)
@@ -70,11 +66,11 @@ def test_a_refuted_finding_is_information_and_comes_last() -> None:
 
 def test_overlaps_are_named_by_their_new_rank() -> None:
     outcome = proven(
-        finding("GL213", 0.5, edit("jit-compile", 0.1)),
-        finding("GL203", 0.4, edit("fold", 1.8)),
+        finding("GL213", 0.5, FakeCompiling(faster=0.1)),
+        finding("GL203", 0.4, FakeEdit("fold", 1.8)),
     )
     assert [one.shares_ops_with for one in outcome.findings] == [(), ()]
-    both = [finding(code, 0.3, edit(code, faster)) for code, faster in (("GL213", 0.1), ("GL203", 1.8))]
+    both = [finding(code, 0.3, FakeEdit(code, faster)) for code, faster in (("GL213", 0.1), ("GL203", 1.8))]
     shared = [Finding(**{**{f: getattr(one, f) for f in one.__slots__}, "nodes": ("conv",)}) for one in both]
     assert [one.shares_ops_with for one in proven(*shared).findings] == [("GL213#2",), ("GL203#1",)]
 
@@ -113,7 +109,7 @@ def test_outputs_that_change_by_themselves_prove_nothing() -> None:
 
 def test_a_fix_is_as_exact_as_the_type_it_says_it_computes_in() -> None:
     runner = FakeRunner()
-    proven(finding("GL501", 0.4, edit("change-dtype", 1.5, to="float32")), runner=runner)
+    proven(finding("GL501", 0.4, FakeRetyping(from_="float64", to="float32", faster=1.5)), runner=runner)
     assert ("compare", "float32") in runner.log
 
 
@@ -159,7 +155,7 @@ def test_the_runner_is_closed_whatever_happens() -> None:
 
 def test_the_most_promising_comes_first_and_compiling_is_dear() -> None:
     runner = FakeRunner()
-    proven(finding("GL202", 0.1, edit("small", 1.2)), XLA, FOLD, runner=runner)
+    proven(finding("GL202", 0.1, FakeEdit("small", 1.2)), XLA, FOLD, runner=runner)
     alone = [names for command, names in runner.log if command == "apply" and len(names) == 1]
     assert alone == [["fold"], ["jit-compile"], ["small"]]
 
@@ -168,8 +164,8 @@ def test_the_most_promising_comes_first_and_compiling_is_dear() -> None:
     ("left_out", "why"),
     [
         (finding("GL101", 0.5), "only a person can make this change"),
-        (finding("GL404", 0.5, edit("remove-debug-ops", 2.0), safety="manual"), "safety: manual"),
-        (finding("GL204", None, edit("fuse", 1.0), severity="info"), "`--select GL204` has it measured"),
+        (finding("GL404", 0.5, FakeEdit("remove-debug-ops", 2.0), safety="manual"), "safety: manual"),
+        (finding("GL204", None, FakeEdit("fuse", 1.0), severity="info"), "`--select GL204` has it measured"),
     ],
     ids=["no edit", "manual", "information"],
 )
@@ -183,7 +179,7 @@ def test_what_is_not_tried_says_why(left_out: Finding, why: str) -> None:
 
 @pytest.mark.parametrize("asked", ["GL204", "GL2", "rule-GL204"])
 def test_what_is_asked_for_is_tried(asked: str) -> None:
-    outcome = proven(finding("GL204", None, edit("fuse", 1.0), severity="info"), asked=[asked])
+    outcome = proven(finding("GL204", None, FakeEdit("fuse", 1.0), severity="info"), asked=[asked])
     assert proof(outcome, "GL204").verdict == "refuted"
 
 
@@ -192,7 +188,7 @@ def test_what_is_asked_for_is_tried(asked: str) -> None:
 
 def test_the_budget_is_kept_and_what_it_does_not_reach_says_so() -> None:
     runner = FakeRunner(build_s=5.0, call_ms=300.0)
-    many = [finding(f"GL{number}", 0.3, edit(f"e{number}", 1.5)) for number in range(200, 220)]
+    many = [finding(f"GL{number}", 0.3, FakeEdit(f"e{number}", 1.5)) for number in range(200, 220)]
     outcome = proven(*many, runner=runner)
     verdicts = [one.proof.verdict for one in outcome.findings]
     assert "proven" in verdicts
@@ -269,7 +265,7 @@ def test_a_fix_that_another_one_makes_impossible_is_left_out_by_name() -> None:
             if name == "freeze" and number > 0:
                 raise RefusedError("'bn/scale' is gone", number)
 
-    joint = proven(FOLD, FREEZE, finding("GL207", 0.1, edit("transpose", 1.1)), runner=Jealous()).joint_proof
+    joint = proven(FOLD, FREEZE, finding("GL207", 0.1, FakeEdit("transpose", 1.1)), runner=Jealous()).joint_proof
     assert joint is not None
     assert joint.parts == ("GL203#1", "GL207#3")
     assert joint.speedup == pytest.approx(1.8 * 1.1)
@@ -286,7 +282,7 @@ def test_all_at_once_are_not_applied_where_one_of_them_is_faster_alone() -> None
 
 
 # Rebuilding alone makes programs 4 % faster here, so that is noise; this fix stays below it, alone.
-PADS = finding("GL201", 0.03, edit("pads", 0.995))
+PADS = finding("GL201", 0.03, FakeEdit("pads", 0.995))
 
 
 def test_what_is_not_shown_alone_gets_a_second_chance_on_top_of_the_proven_fixes() -> None:
@@ -336,7 +332,7 @@ def test_without_a_proven_fix_there_is_nothing_to_come_on_top_of() -> None:
 
 def question(faster: float) -> Finding:
     """Nothing keeps XLA from compiling the step, and nobody claims that it pays."""
-    return finding("GL213", None, edit("jit-compile", faster), severity="info")
+    return finding("GL213", None, FakeCompiling(faster=faster), severity="info")
 
 
 def parts(outcome: Outcome) -> tuple[str, ...]:
@@ -398,7 +394,7 @@ def test_without_time_the_question_stays_open() -> None:
 
 def test_a_noisy_fix_leaves_time_for_the_question() -> None:
     runner = FakeRunner(noise=shared, call_ms=130.0)
-    outcome = proven(finding("GL203", 0.2, edit("fold", 1.04)), question(0.2), runner=runner)
+    outcome = proven(finding("GL203", 0.2, FakeEdit("fold", 1.04)), question(0.2), runner=runner)
     assert proof(outcome, "GL213").verdict == "refuted"
     assert runner.clock.now_s < PLAN.budget_s * 1.1
 
@@ -429,7 +425,7 @@ def test_compiling_is_applied_with_the_others_only_where_it_is_faster_then(
 
 def test_the_same_edits_are_measured_once() -> None:
     runner = FakeRunner()
-    bound = finding("GL212", 0.5, edit("jit-compile", 3.0))
+    bound = finding("GL212", 0.5, FakeCompiling(faster=3.0))
     outcome = proven(question(3.0), bound, runner=runner)
     assert sum(names == ["jit-compile"] for command, names in runner.log if command == "apply") == 1
     assert proof(outcome, "GL213").speedup == proof(outcome, "GL212").speedup == pytest.approx(3.0)
@@ -439,14 +435,14 @@ def test_the_same_edits_are_measured_once() -> None:
 
 # -- settings -------------------------------------------------------------------------------------------------------
 
-ONEDNN = finding("GL201", 0.3, {**onednn_on(), "faster": 1.5})
-NOISE_ACROSS = ("apply", [SETTING])
+ONEDNN = finding("GL201", 0.3, FakeSetting(onednn_on().environment, faster=1.5))
+NOISE_ACROSS = ("apply", [SessionSetting.kind])
 
 
 def test_a_setting_is_judged_by_the_noise_between_two_processes() -> None:
     """Here a second process is faster by itself: a setting that is measured there has gained nothing by that."""
     runner = FakeRunner(second_faster=1.2)
-    outcome = proven(finding("GL201", 0.3, {**onednn_on(), "faster": 0.99}), FREEZE, runner=runner)
+    outcome = proven(finding("GL201", 0.3, FakeSetting(onednn_on().environment, faster=0.99)), FREEZE, runner=runner)
     assert proof(outcome, "GL201").aa_ci95 == pytest.approx((1.0, 1.2))
     assert proof(outcome, "GL201").verdict == "inconclusive"
     assert proof(outcome, "GL210").aa_ci95 == pytest.approx((1.0, 1.0))
@@ -462,7 +458,7 @@ def test_no_second_process_is_started_without_a_setting_and_its_noise_is_measure
     runner = FakeRunner()
     proven(FOLD, FREEZE, runner=runner)
     assert NOISE_ACROSS not in runner.log
-    other = finding("GL202", 0.2, {"edit": SETTING, "threads": {"intra_op": 1}, "faster": 1.3})
+    other = finding("GL202", 0.2, FakeSetting(threads={"intra_op": 1}, faster=1.3))
     runner = FakeRunner()
     outcome = proven(ONEDNN, other, FREEZE, runner=runner)
     assert {one.proof.verdict for one in outcome.findings} == {"proven"}
@@ -474,7 +470,7 @@ def test_a_setting_and_graph_edits_are_proven_together() -> None:
     joint = proven(ONEDNN, FOLD, runner=runner).joint_proof
     assert joint is not None
     assert (joint.verdict, joint.speedup) == ("proven", pytest.approx(1.5 * 1.8))
-    assert ("apply", ["fold", SETTING]) in runner.log
+    assert ("apply", ["fold", SessionSetting.kind]) in runner.log
 
 
 def test_a_setting_that_several_findings_ask_for_is_measured_once() -> None:
@@ -487,7 +483,7 @@ def test_a_setting_that_several_findings_ask_for_is_measured_once() -> None:
 
 def test_a_target_that_differs_from_process_to_process_is_no_settings_fault() -> None:
     other = FailedError("the target made other inputs in the second process")
-    outcome = proven(ONEDNN, FREEZE, runner=FakeRunner(faults={SETTING: other}))
+    outcome = proven(ONEDNN, FREEZE, runner=FakeRunner(faults={SessionSetting.kind: other}))
     assert proof(outcome, "GL201").verdict == "not-run"
     assert "made other inputs" in proof(outcome, "GL201").why
     assert proof(outcome, "GL210").verdict == "proven"
@@ -508,7 +504,7 @@ def test_a_second_process_that_dies_of_the_setting_fails_it() -> None:
 
 
 def test_on_an_accelerator_cpu_time_is_not_asked() -> None:
-    waiting = finding("GL203", 0.4, edit("fold", 1.8, cpu_faster=1.0))
+    waiting = finding("GL203", 0.4, FakeEdit("fold", 1.8, cpu_faster=1.0))
     assert proof(proven(waiting), "GL203").verdict == "inconclusive"
     on_gpu = proof(proven(waiting, runner=FakeRunner(accelerated=True)), "GL203")
     assert (on_gpu.verdict, on_gpu.cpu_speedup) == ("proven", None)

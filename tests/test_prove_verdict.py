@@ -104,7 +104,7 @@ def verdicts(noise: type | object, faster: float, runs: int, rebuilt_faster: flo
         budget = Budget(60.0, runner.clock)
         runner.open(0)
         bench = prepared(runner, PLAN, budget, with_cpu=True, on_pairs=lambda _: None)
-        fixes = [[{"edit": "x", "faster": faster}]]
+        fixes = [[fake_runner.FakeEdit("x", faster)]]
         found[tried(bench, fixes, budget.slice(12.0), lambda _: None).verdict] += 1
     return found
 

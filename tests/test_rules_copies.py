@@ -10,6 +10,7 @@ from graphlens.facts.core import Facts
 from graphlens.facts.ledger import step_time
 from graphlens.facts.transfers import copies, transfers
 from graphlens.ir.devices import CopyCount, Counterfactual
+from graphlens.ir.edits import Ops, PlaceOps
 from graphlens.ir.run import CopyEvent, ProfiledDevice
 from graphlens.ir.sketch import sketch
 from graphlens.rules import find
@@ -88,7 +89,7 @@ def test_dropping_a_device_is_an_edit_for_a_run_on_these_devices_only() -> None:
     own = sketch(text)
     (here,) = find("GL101")(Facts(own))
     (elsewhere,) = find("GL101")(Facts(replace(own, profile_path="logdir")))
-    assert here.fix.edits == ({"edit": "place-ops", "ops": ["b"], "device": ""},)
+    assert here.fix.edits == (PlaceOps(Ops(("b",)), device=""),)
     assert (elsewhere.fix.edits, elsewhere.fix.safety) == ((), "manual")
 
 

@@ -8,10 +8,11 @@ import pytest
 
 from graphlens.errors import RewriteError
 from graphlens.ir.analysis import Finding, Fix, Proof, Saving
-from graphlens.ir.settings import SETTING, graph_edits, lines_of, onednn_on, settings_of
+from graphlens.ir.edits import FoldAffine, SessionSetting
+from graphlens.ir.settings import graph_edits, lines_of, onednn_on, settings_of
 
-ONE_THREAD = {"edit": SETTING, "threads": {"intra_op": 1, "inter_op": 1}}
-FOLD = {"edit": "fold-affine"}
+ONE_THREAD = SessionSetting(threads={"intra_op": 1, "inter_op": 1})
+FOLD = FoldAffine()
 
 
 def test_settings_are_told_from_edits_of_the_graph() -> None:
@@ -29,20 +30,25 @@ def test_what_to_type_is_a_line_of_the_shell_or_of_python() -> None:
         "tf.config.threading.set_intra_op_parallelism_threads(1)",
         "tf.config.threading.set_inter_op_parallelism_threads(1)",
     )
-    assert lines_of([{"edit": SETTING, "environment": {"XLA_FLAGS": "--a --b"}}]) == ("export XLA_FLAGS='--a --b'",)
+    assert lines_of([SessionSetting(environment={"XLA_FLAGS": "--a --b"})]) == ("export XLA_FLAGS='--a --b'",)
 
 
 @pytest.mark.parametrize(
     ("more", "why"),
     [
         ({"environment": {"TF_ENABLE_ONEDNN_OPTS": "0"}}, "TF_ENABLE_ONEDNN_OPTS cannot be 1 and 0"),
-        ({"threads": {"gpu": 1}}, "no thread pool 'gpu'"),
-        ({"threads": {"intra_op": -1}}, "no thread pool 'intra_op' of -1 threads"),
+        ({"threads": {"intra_op": 2}}, "intra_op cannot be 1 and 2"),
     ],
 )
 def test_what_cannot_be_set_is_refused(more: dict[str, Any], why: str) -> None:
     with pytest.raises(RewriteError, match=why):
-        settings_of([onednn_on(), {"edit": SETTING, **more}])
+        settings_of([onednn_on(), ONE_THREAD, SessionSetting(**more)])
+
+
+@pytest.mark.parametrize("threads", [{"gpu": 1}, {"intra_op": -1}])
+def test_there_are_two_thread_pools_and_no_negative_sizes(threads: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="knows no thread pool"):
+        SessionSetting(threads=threads)
 
 
 # -- graphlens fix --------------------------------------------------------------------------------------------------

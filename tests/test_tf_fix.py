@@ -14,6 +14,7 @@ from graphlens.cli import main
 from graphlens.config import Request, no_progress
 from graphlens.errors import ExecutionError, UsageError
 from graphlens.ir.analysis import Finding, Fix, Proof, Saving, Target
+from graphlens.ir.edits import FoldAffine, OtherEdit
 from graphlens.ir.evidence import Evidence
 from graphlens.loaders import sniff
 from graphlens.loaders.savedmodel import load_saved_model
@@ -49,7 +50,7 @@ def finding(*edits: dict[str, object]) -> Finding:
 def test_the_written_model_is_read_back_and_equal(model: Path, tmp_path: Path) -> None:
     target = tmp_path / "out" / "fixed"
     target.parent.mkdir()
-    chosen = [finding({"edit": "fold-affine"})]
+    chosen = [finding(FoldAffine())]
     fixed = fixing._written(gathered(model, tmp_path), chosen, target, no_progress)
     assert (target / "saved_model.pb").is_file()
     assert list(target.parent.iterdir()) == [target], "nothing else is left beside it"
@@ -65,7 +66,7 @@ def test_nothing_is_left_when_an_edit_does_not_fit(model: Path, tmp_path: Path) 
     target = tmp_path / "out" / "fixed"
     target.parent.mkdir()
     with pytest.raises(ExecutionError, match="could not be written"):
-        fixing._written(gathered(model, tmp_path), [finding({"edit": "no-such-edit"})], target, no_progress)
+        fixing._written(gathered(model, tmp_path), [finding(OtherEdit("no-such-edit"))], target, no_progress)
     assert list(target.parent.iterdir()) == []
 
 
@@ -121,7 +122,7 @@ def test_the_signatures_that_were_not_measured_are_compared_too(tmp_path: Path) 
     path = tmp_path / "two"
     subprocess.run([sys.executable, "-c", TWO_SIGNATURES, str(path)], check=True, capture_output=True)
     told = replace(gathered(path, tmp_path / "work"), loaded=load_saved_model(path))
-    fixed = fixing._written(told, [finding({"edit": "fold-affine"})], tmp_path / "fixed", no_progress)
+    fixed = fixing._written(told, [finding(FoldAffine())], tmp_path / "fixed", no_progress)
     assert fixed.signatures == 2
     assert not any("not compared" in note for note in fixed.notes)
     assert "of 2 signatures" in "\n".join(fixing.in_words(fixed))
@@ -131,7 +132,7 @@ def test_the_second_measurement_says_what_it_does_not_confirm(model: Path) -> No
     def said(low: float, high: float) -> str:
         ratio = fixing.Ratio(1.1, Interval(low, 1.1, high), 2_000_000, 1_900_000)
         agrees = Difference("y", "float32", 1e-5, 0.0, 0.0)
-        left_out = (replace(finding({"edit": "b"}), code="GL207"),)
+        left_out = (replace(finding(OtherEdit("b")), code="GL207"),)
         proof = Proof("proven", "measured faster: wall time 1.20x")
         return "\n".join(
             fixing.in_words(fixing.Fixed("d", (finding(),), agrees, ratio, ratio, 9, 8, proof=proof, left_out=left_out))
@@ -172,8 +173,8 @@ def test_without_a_proven_fix_nothing_is_written(
 
 def test_only_what_was_proven_is_applied() -> None:
     """Of two fixes that were proven alone and not together, the one that gives more is applied."""
-    first, second = finding({"edit": "a"}), replace(finding({"edit": "b"}), code="GL207")
-    refuted = replace(finding({"edit": "c"}), proof=Proof("refuted", "slower"))
+    first, second = finding(OtherEdit("a")), replace(finding(OtherEdit("b")), code="GL207")
+    refuted = replace(finding(OtherEdit("c")), proof=Proof("refuted", "slower"))
     analysis = _analysis((first, second, refuted), Proof("inconclusive", "noise"))
     assert fixing.proven(analysis) == (first,)
     together = _analysis((first, second, refuted), Proof("proven", "both", parts=("GL203#1", "GL207#2")))

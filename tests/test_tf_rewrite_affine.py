@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from graphlens.errors import RewriteError
+from graphlens.ir.edits import FoldAffine, Ops
 
 pytestmark = pytest.mark.tf
-FOLD = {"edit": "fold-affine"}
+FOLD = FoldAffine()
 # Rounding of float32: folding multiplies the weights first, and sums in another order.
 TOLERANCE = 2e-6
 
@@ -161,7 +163,7 @@ def test_variables_stay_variables_except_the_kernels_that_have_to_be_constants(l
     assert [tuple(tf.make_ndarray(node.attr["value"].tensor).shape) for node in constants] == [(3, 3, 4, 8)]
     held = {binding.value.shape for binding in edited.program.bindings.values() if binding.kind == "weight"}
     assert held == {(8,), (8, 5), (5,)}
-    variables = lab.trace(network, lab.random(2, 6, 6, 4)).edited({**FOLD, "weights": "variable"})
+    variables = lab.trace(network, lab.random(2, 6, 6, 4)).edited(replace(FOLD, weights="variable"))
     assert not [node for node in variables.program.graph.node if node.op == "Const" and "folded" in node.name]
 
 
@@ -208,7 +210,7 @@ def test_a_sum_in_front_that_the_layer_was_joined_to_is_no_step(lab: Any) -> Non
         inputs = tf.add(x * 0.5, 0.0, name="rescaled")
         return tf.nn.relu(norm(tf.nn.conv2d(inputs, weights, 1, "SAME", name="layer")))
 
-    edited = lab.trace(rescaled, lab.random(2, 6, 6, 4)).edited({**FOLD, "traced": ["rescaled", "layer"]})
+    edited = lab.trace(rescaled, lab.random(2, 6, 6, 4)).edited(replace(FOLD, where=Ops(traced=("rescaled", "layer"))))
     assert edited.difference < TOLERANCE
     assert edited.types["BiasAdd"] == 1
     assert edited.types["AddV2"] == edited.types["Mul"] == 1
@@ -223,7 +225,7 @@ def test_an_op_that_reads_the_layer_as_well_stops_it(lab: Any) -> None:
         y = tf.matmul(x, weights, name="layer")
         return tf.multiply(y, scale, name="scaled"), tf.reduce_sum(y)
 
-    edit = {**FOLD, "traced": ["layer", "scaled"]}
+    edit = replace(FOLD, where=Ops(traced=("layer", "scaled")))
     assert "2 ops read 'layer'" in refusal(lab, read_twice, lab.random(3, 4), edit=edit)
     assert "no layer" in refusal(lab, read_twice, lab.random(3, 4))
 
@@ -241,7 +243,7 @@ def test_a_result_that_is_returned_stops_it(lab: Any) -> None:
     draft = Draft(traced.program)
     draft.outputs.append("layer:0")  # tracing returns an Identity; a frozen graph returns the op itself
     with pytest.raises(RewriteError, match="returns 'layer'"):
-        rewrites()["fold-affine"](draft, {**FOLD, "traced": ["layer", "scaled"]})
+        rewrites()["fold-affine"](draft, replace(FOLD, where=Ops(traced=("layer", "scaled"))))
 
 
 def test_statistics_of_the_batch_stop_it(lab: Any) -> None:
@@ -253,7 +255,7 @@ def test_statistics_of_the_batch_stop_it(lab: Any) -> None:
         y = tf.nn.conv2d(x, weights, 1, "SAME", name="layer")
         return tf.compat.v1.nn.fused_batch_norm(y, tf.ones(8), tf.zeros(8), is_training=True, name="norm")[0]
 
-    edit = {**FOLD, "traced": ["layer", "norm"]}
+    edit = replace(FOLD, where=Ops(traced=("layer", "norm")))
     assert "is_training=True" in refusal(lab, trains, lab.random(2, 6, 6, 4), edit=edit)
 
 
@@ -265,7 +267,7 @@ def test_a_scale_that_is_computed_in_the_call_stops_it(lab: Any) -> None:
     def gated(x: Any, gate: Any) -> Any:
         return tf.multiply(tf.matmul(x, weights, name="layer"), gate, name="gated")
 
-    edit = {**FOLD, "traced": ["layer", "gated"]}
+    edit = replace(FOLD, where=Ops(traced=("layer", "gated")))
     assert "'gate'" in refusal(lab, gated, lab.random(3, 4), lab.random(3, 4), edit=edit)
 
 
@@ -307,7 +309,7 @@ def test_a_depthwise_layer_with_explicit_padding_is_left_alone(lab: Any) -> None
         lab,
         lambda x: norm(tf.nn.depthwise_conv2d(x, weights, [1, 1, 1, 1], padding, name="layer")),
         lab.random(2, 6, 6, 4),
-        edit={**FOLD, "traced": ["layer"]},
+        edit=replace(FOLD, where=Ops(traced=("layer",))),
     )
     assert "explicit padding" in why
 

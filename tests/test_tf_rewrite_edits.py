@@ -9,13 +9,33 @@ import numpy as np
 import pytest
 
 from graphlens.errors import RewriteError
+from graphlens.ir.edit_data import from_data
+from graphlens.ir.edits import (
+    ChangeDtype,
+    ConstantToVariable,
+    FoldAffine,
+    FoldConstant,
+    FreezeVariables,
+    HoistInvariant,
+    JitCompile,
+    MergeConstants,
+    Ops,
+    PlaceOps,
+    RemoveCasts,
+    RemoveDebugOps,
+    RemoveDropout,
+    RemoveTransposes,
+    ShareComputation,
+    SumByAddN,
+    UseMovingStatistics,
+)
 
 pytestmark = pytest.mark.tf
 
 
 def refusal(traced: Any, **edit: Any) -> str:
     with pytest.raises(RewriteError) as caught:
-        traced.edited(edit)
+        traced.edited(from_data(edit))
     return str(caught.value)
 
 
@@ -26,7 +46,7 @@ def test_frozen_variables_are_constants_of_the_same_name(lab: Any, tf: Any) -> N
     weights = lab.variable(4, 3)
     traced = lab.trace(lambda x: tf.matmul(x, weights), lab.random(2, 4))
     (read,) = lab.named(traced.program, "ReadVariableOp")
-    edited = traced.edited({"edit": "freeze-variables"})
+    edited = traced.edited(FreezeVariables())
     assert edited.difference == 0
     assert edited.types["ReadVariableOp"] == 0
     assert read in lab.named(edited.program, "Const")
@@ -67,14 +87,14 @@ def test_what_depends_on_variables_alone_is_computed_once(lab: Any, tf: Any) -> 
     variance, gamma = lab.variable(8), lab.variable(8)
     traced = lab.trace(lambda x: x * (tf.math.rsqrt(variance + 1e-3) * gamma), lab.random(2, 8))
     (scale,) = (name for name in lab.named(traced.program, "Mul") if "1" not in name.rpartition("/")[2])
-    edited = traced.edited({"edit": "fold-constant", "ops": [scale], "freeze": True})
+    edited = traced.edited(FoldConstant(Ops((scale,)), freeze=True))
     assert edited.difference == 0
     assert edited.types == {"Placeholder": 1, "Const": 1, "Mul": 1, "Identity": 1}
 
 
 def test_a_big_result_stays_a_variable(lab: Any, tf: Any) -> None:
     weights = lab.variable(256, 256)
-    edited = lab.trace(lambda x: tf.matmul(x, tf.sqrt(weights)), lab.random(2, 256)).edited({"edit": "fold-constant"})
+    edited = lab.trace(lambda x: tf.matmul(x, tf.sqrt(weights)), lab.random(2, 256)).edited(FoldConstant())
     assert edited.difference == 0
     assert edited.types["Sqrt"] == edited.types["Const"] == 0
     assert edited.types["ReadVariableOp"] == 1
@@ -91,7 +111,7 @@ def test_equal_constants_are_kept_once(lab: Any, tf: Any) -> None:
     traced = lab.trace(
         lambda x: tf.matmul(tf.matmul(x, tf.constant(table, name="a")), tf.constant(table, name="b")), lab.random(2, 16)
     )
-    edited = traced.edited({"edit": "merge-constants", "ops": ["a", "b"]})
+    edited = traced.edited(MergeConstants(Ops(("a", "b"))))
     assert edited.difference == 0
     assert lab.named(edited.program, "Const") == ["a"]
 
@@ -107,7 +127,7 @@ def test_a_sum_of_two_branches_becomes_what_grappler_takes_into_the_convolution(
     def block(x: Any) -> Any:
         return tf.nn.relu(tf.add(tf.nn.bias_add(tf.nn.conv2d(x, weights, 1, "SAME"), bias), x, name="sum"))
 
-    edited = lab.trace(block, lab.random(2, 6, 6, 4)).edited({"edit": "sum-by-add-n", "traced": ["sum"]})
+    edited = lab.trace(block, lab.random(2, 6, 6, 4)).edited(SumByAddN(Ops(traced=("sum",))))
     assert edited.difference < 1e-6
     assert (edited.types["AddN"], edited.types["AddV2"]) == (1, 0)
 
@@ -124,7 +144,7 @@ def test_a_sum_that_may_broadcast_stays(lab: Any, tf: Any, name: str, shapes: An
 def test_a_constant_becomes_a_variable(lab: Any, tf: Any) -> None:
     table = lab.random(16, 16)
     traced = lab.trace(lambda x: tf.matmul(x, tf.constant(table, name="table")), lab.random(2, 16))
-    edited = traced.edited({"edit": "constant-to-variable", "op": "table"})
+    edited = traced.edited(ConstantToVariable(Ops(("table",))))
     assert edited.difference == 0
     assert lab.named(edited.program, "ReadVariableOp") == ["table"]
     assert len(edited.built.concrete.variables) == 1
@@ -152,9 +172,7 @@ def test_transposes_around_elementwise_ops_go(lab: Any, tf: Any, kind: str) -> N
         "a channel scale": lambda y: tf.tanh(y * per_channel),
         "nothing": lambda y: y,
     }[kind]
-    edited = lab.trace(around(tf, inner), lab.random(2, 4, 5, 3)).edited(
-        {"edit": "remove-transposes", "ops": ["there", "back"]}
-    )
+    edited = lab.trace(around(tf, inner), lab.random(2, 4, 5, 3)).edited(RemoveTransposes(Ops(("there", "back"))))
     assert edited.difference == 0
     assert edited.types["Transpose"] == 0
 
@@ -189,7 +207,7 @@ def test_a_cast_there_and_back_goes(lab: Any, tf: Any) -> None:
         lambda x: tf.cast(tf.reshape(tf.cast(x, tf.float64, name="there"), [-1]), tf.float32, name="back") + 1.0,
         lab.random(2, 4),
     )
-    edited = traced.edited({"edit": "remove-casts", "ops": ["there", "back"]})
+    edited = traced.edited(RemoveCasts(Ops(("there", "back"))))
     assert edited.difference == 0
     assert edited.types["Cast"] == 0
 
@@ -199,7 +217,7 @@ def test_a_cast_that_rounds_goes_only_when_it_is_named(lab: Any, tf: Any) -> Non
         lambda x: tf.cast(tf.cast(x, tf.float16, name="there"), tf.float32, name="back"), lab.random(2, 4)
     )
     refusal(traced, edit="remove-casts")
-    assert 0 < traced.edited({"edit": "remove-casts", "ops": ["there", "back"]}).difference < 1e-3
+    assert 0 < traced.edited(RemoveCasts(Ops(("there", "back")))).difference < 1e-3
 
 
 def test_a_cast_to_integers_rounds_on_purpose(lab: Any, tf: Any) -> None:
@@ -215,7 +233,7 @@ def test_an_island_of_doubles_computes_in_floats(lab: Any, tf: Any) -> None:
         return tf.cast(tf.nn.softmax(wide), tf.float32)
 
     traced = lab.trace(island, lab.random(3, 4))
-    edited = traced.edited({"edit": "change-dtype", "from": "float64", "to": "float32"})
+    edited = traced.edited(ChangeDtype(from_="float64", to="float32"))
     assert edited.difference < 1e-6
     assert edited.types["Cast"] == 0
     assert {node.attr["T"].type for node in edited.program.graph.node if "T" in node.attr} == {
@@ -225,7 +243,7 @@ def test_an_island_of_doubles_computes_in_floats(lab: Any, tf: Any) -> None:
 
 def test_inputs_and_outputs_keep_their_type(lab: Any, tf: Any) -> None:
     traced = lab.trace(lambda x: tf.nn.relu(x * np.float64(3), name="out"), lab.random(3, 4, dtype="float64"))
-    edited = traced.edited({"edit": "change-dtype", "from": "float64", "to": "float32"})
+    edited = traced.edited(ChangeDtype(from_="float64", to="float32"))
     assert edited.difference < 1e-6  # which compares types too
     assert edited.types["Cast"] == 2
 
@@ -241,7 +259,7 @@ def test_checks_and_prints_go_with_what_they_alone_need(lab: Any, tf: Any) -> No
         tf.print("sum", tf.reduce_sum(x), output_stream=sys.stderr)
         return tf.nn.relu(tf.debugging.check_numerics(x, "not finite"))
 
-    edited = lab.trace(checked, lab.random(2, 4)).edited({"edit": "remove-debug-ops"})
+    edited = lab.trace(checked, lab.random(2, 4)).edited(RemoveDebugOps())
     assert edited.difference == 0
     assert edited.types == {"Placeholder": 1, "Relu": 1, "Identity": 1, "NoOp": 1} or edited.types == {
         "Placeholder": 1,
@@ -255,7 +273,7 @@ def test_a_check_that_an_op_waits_for_by_name_goes(lab: Any, tf: Any) -> None:
         with tf.control_dependencies([tf.debugging.Assert(tf.reduce_max(x) < 1e9, [x])]):
             return tf.exp(x)
 
-    edited = lab.trace(checked, lab.random(2, 4)).edited({"edit": "remove-debug-ops"})
+    edited = lab.trace(checked, lab.random(2, 4)).edited(RemoveDebugOps())
     assert edited.difference == 0
     assert edited.types["If"] == edited.types["Max"] == 0
 
@@ -283,7 +301,7 @@ def test_dropout_hands_on_its_input(lab: Any, tf: Any, kind: str) -> None:
 
     dropout = old if kind == "TensorFlow 1's" else lambda x: tf.nn.dropout(x, 0.25)
     traced = lab.trace(lambda x: tf.nn.relu(dropout(x)), lab.random(4, 8))
-    program = lab.rewrite.apply(traced.program, [{"edit": "remove-dropout"}])
+    program = lab.rewrite.apply(traced.program, [RemoveDropout()])
     assert set(lab.types(program)) <= {"Placeholder", "Relu", "Identity", "NoOp"}
     found = lab.rewrite.build(program).call(traced.examples)
     assert np.array_equal(found.numpy(), np.maximum(traced.examples[0].numpy(), 0))
@@ -294,7 +312,7 @@ def test_dropout_of_a_dropout_hands_on_the_input_of_the_first(lab: Any, tf: Any)
         return tf.nn.dropout(tf.nn.dropout(x, 0.2), 0.5) + 1.0
 
     traced = lab.trace(twice, lab.random(2, 4))
-    built = lab.rewrite.build(lab.rewrite.apply(traced.program, [{"edit": "remove-dropout"}]))
+    built = lab.rewrite.build(lab.rewrite.apply(traced.program, [RemoveDropout()]))
     assert np.array_equal(built.call(traced.examples).numpy(), traced.examples[0].numpy() + 1)
 
 
@@ -314,7 +332,7 @@ def test_a_batch_norm_that_trains_uses_what_it_stored(lab: Any, tf: Any) -> None
         return y
 
     traced = lab.trace(trains, lab.random(2, 4, 4, 4))
-    program = lab.rewrite.apply(traced.program, [{"edit": "use-moving-statistics"}])
+    program = lab.rewrite.apply(traced.program, [UseMovingStatistics()])
     expected = tf.compat.v1.nn.fused_batch_norm(traced.examples[0], gamma, beta, mean, variance, is_training=False)[0]
     before = mean.numpy().copy()
     found = lab.rewrite.build(program).call(traced.examples)
@@ -338,10 +356,10 @@ def test_what_is_computed_twice_is_computed_once(lab: Any, tf: Any) -> None:
         lambda x: tf.matmul(x, weights, name="first") + tf.nn.relu(tf.matmul(x, weights, name="second")),
         lab.random(2, 4),
     )
-    edited = traced.edited({"edit": "share-computation", "ops": ["first", "second"]})
+    edited = traced.edited(ShareComputation(Ops(("first", "second"))))
     assert edited.difference == 0
     assert lab.named(edited.program, "MatMul") == ["first"]
-    assert traced.edited({"edit": "share-computation"}).types["MatMul"] == 1
+    assert traced.edited(ShareComputation()).types["MatMul"] == 1
 
 
 def test_what_differs_is_not_shared(lab: Any, tf: Any) -> None:
@@ -373,7 +391,7 @@ def looping(lab: Any, tf: Any) -> Any:
 
 def test_what_no_iteration_changes_is_computed_before_the_loop(lab: Any, tf: Any) -> None:
     traced = looping(lab, tf)
-    edited = traced.edited({"edit": "hoist-invariant"})
+    edited = traced.edited(HoistInvariant())
     assert edited.difference < 1e-6
     assert edited.types["MatMul"] == 1  # in front of the loop now
     inside = [node.op for function in edited.program.graph.library.function for node in function.node_def]
@@ -394,7 +412,7 @@ def test_every_output_that_the_body_reads_is_computed_before_the_loop(lab: Any, 
 
     traced = lab.trace(function, lab.random(3, 8))
     (loop,) = (node.name for node in traced.program.graph.node if "While" in node.op)
-    edited = traced.edited({"edit": "hoist-invariant", "loop": loop, "ops": [f"{loop}/body/while/biases"]})
+    edited = traced.edited(HoistInvariant(where=Ops((f"{loop}/body/while/biases",)), loop=loop))
     assert edited.difference < 1e-6
     assert edited.types["Unpack"] == 1
     inside = [node.op for function in edited.program.graph.library.function for node in function.node_def]
@@ -404,7 +422,7 @@ def test_every_output_that_the_body_reads_is_computed_before_the_loop(lab: Any, 
 def test_a_named_op_is_hoisted_out_of_its_loop_only(lab: Any, tf: Any) -> None:
     traced = looping(lab, tf)
     (loop,) = (node.name for node in traced.program.graph.node if "While" in node.op)
-    edited = traced.edited({"edit": "hoist-invariant", "loop": loop, "ops": [f"{loop}/body/while/projected"]})
+    edited = traced.edited(HoistInvariant(where=Ops((f"{loop}/body/while/projected",)), loop=loop))
     assert edited.difference < 1e-6
     assert edited.types["MatMul"] == 1
     why = refusal(traced, edit="hoist-invariant", loop=loop, ops=[f"{loop}/body/while/Tanh"])
@@ -422,10 +440,10 @@ def test_xla_compiles_the_function_or_a_part(lab: Any, tf: Any) -> None:
         return tf.reduce_sum(y * 2.0), y
 
     traced = lab.trace(function, lab.random(3, 8))
-    whole = traced.edited({"edit": "jit-compile"})
+    whole = traced.edited(JitCompile())
     assert whole.difference < 1e-5
     assert lab.private.is_jit_compiled(whole.built.concrete)
-    part = traced.edited({"edit": "jit-compile", "ops": ["product", "relu"]})
+    part = traced.edited(JitCompile(Ops(("product", "relu"))))
     assert part.difference < 1e-5
     assert not {"MatMul", "Relu"} & set(part.types)
     (call,) = (node for node in part.program.graph.node if node.op == "StatefulPartitionedCall")
@@ -439,7 +457,7 @@ def test_a_part_with_a_hole_is_not_compiled(lab: Any, tf: Any) -> None:
 
 def test_ops_are_placed(lab: Any, tf: Any) -> None:
     traced = lab.trace(lambda x: tf.exp(x, name="a"), lab.random(3, 8))
-    edited = traced.edited({"edit": "place-ops", "ops": ["a"], "device": "/device:CPU:0"})
+    edited = traced.edited(PlaceOps(Ops(("a",)), device="/device:CPU:0"))
     assert next(node.device for node in edited.program.graph.node if node.name == "a") == "/device:CPU:0"
     assert edited.difference == 0
 
@@ -450,7 +468,7 @@ def test_ops_are_placed(lab: Any, tf: Any) -> None:
 def test_an_edit_whose_work_is_done_already_is_no_error(lab: Any, tf: Any) -> None:
     weights, variance = lab.variable(4, 4), lab.variable(4)
     traced = lab.trace(lambda x: tf.matmul(x, weights) * tf.math.rsqrt(variance, name="scale"), lab.random(2, 4))
-    fold, store = {"edit": "fold-affine"}, {"edit": "fold-constant", "ops": ["scale"]}
+    fold, store = FoldAffine(), FoldConstant(Ops(("scale",)))
     assert traced.edited(fold, store).difference < 1e-6
     folded = lab.rewrite.apply(traced.program, [fold])
     assert lab.types(lab.rewrite.apply(folded, [store])) == lab.types(folded)

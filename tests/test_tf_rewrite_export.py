@@ -12,6 +12,7 @@ import pytest
 from end_to_end import REAL, python
 
 from graphlens.errors import RewriteError, UsageError
+from graphlens.ir.edits import FoldAffine, RemoveDropout
 
 pytestmark = pytest.mark.tf
 TOLERANCE = 1e-5  # relative; a loop repeats the rounding of the folded weights
@@ -199,7 +200,7 @@ def test_a_final_softmax_is_looked_behind(lab: Any) -> None:
 
 def test_a_model_with_everything_is_written_and_loaded_elsewhere(rich: Path, lab: Any, tmp_path: Path) -> None:
     result = tmp_path / "fixed"
-    lab.rewrite.write_saved_model(rich, {"words": [{"edit": "fold-affine"}], "rows": [{"edit": "fold-affine"}]}, result)
+    lab.rewrite.write_saved_model(rich, {"words": [FoldAffine()], "rows": [FoldAffine()]}, result)
     assert difference(rich, result) < TOLERANCE
     assert [path.name for path in (result / "assets").iterdir()] == ["vocabulary.txt"]
     assert bytes_of(result) <= 1.1 * bytes_of(rich)
@@ -212,7 +213,7 @@ def test_the_original_may_be_gone_and_the_variables_can_be_checkpointed(rich: Pa
 
     source, result = tmp_path / "source", tmp_path / "result"
     shutil.copytree(rich, source)
-    lab.rewrite.write_saved_model(source, {"rows": [{"edit": "fold-affine"}]}, result)
+    lab.rewrite.write_saved_model(source, {"rows": [FoldAffine()]}, result)
     shutil.rmtree(source)
     assert difference(rich, result) < TOLERANCE
     loaded = tf.saved_model.load(str(result))
@@ -225,9 +226,7 @@ def test_the_original_may_be_gone_and_the_variables_can_be_checkpointed(rich: Pa
 def test_two_names_of_one_function_stay_one(small_models: Path, lab: Any, tmp_path: Path) -> None:
     import tensorflow as tf
 
-    lab.rewrite.write_saved_model(
-        small_models / "tiny_cnn", {"serving_default": [{"edit": "fold-affine"}]}, tmp_path / "out"
-    )
+    lab.rewrite.write_saved_model(small_models / "tiny_cnn", {"serving_default": [FoldAffine()]}, tmp_path / "out")
     assert difference(small_models / "tiny_cnn", tmp_path / "out") < 1e-5
     loaded = tf.saved_model.load(str(tmp_path / "out"))
     assert set(loaded.signatures) == {"serve", "serving_default"}
@@ -252,7 +251,7 @@ def test_ops_are_called_as_in_the_original(small_models: Path, lab: Any, tmp_pat
 def test_a_keras_file_and_a_function_become_saved_models(small_models: Path, lab: Any, tmp_path: Path) -> None:
     import tensorflow as tf
 
-    fold = {"serving_default": [{"edit": "fold-affine"}]}
+    fold = {"serving_default": [FoldAffine()]}
     lab.rewrite.write_saved_model(small_models / "tiny.keras", fold, tmp_path / "keras", kind="keras")
     name = "fixtures.models:tiny_cnn_callable"
     lab.rewrite.write_saved_model(name, fold, tmp_path / "function", kind="callable")
@@ -281,7 +280,7 @@ def test_what_another_signature_writes_is_not_folded(lab: Any, tmp_path: Path) -
     module = Learns()
     tf.saved_model.save(module, str(tmp_path / "in"), signatures={"infer": module.infer, "learn": module.learn})
     with pytest.raises(RewriteError, match="never change"):
-        lab.rewrite.write_saved_model(tmp_path / "in", {"infer": [{"edit": "fold-affine"}]}, tmp_path / "out")
+        lab.rewrite.write_saved_model(tmp_path / "in", {"infer": [FoldAffine()]}, tmp_path / "out")
     lab.rewrite.write_saved_model(tmp_path / "in", {}, tmp_path / "out")
     loaded = tf.saved_model.load(str(tmp_path / "out"))
     loaded.signatures["learn"](scale=tf.ones(4) * 5)
@@ -382,9 +381,7 @@ def test_nothing_is_written_over(small_models: Path, lab: Any, tmp_path: Path) -
 
 def test_an_edit_that_does_not_fit_leaves_nothing(small_models: Path, lab: Any, empty: Path) -> None:
     with pytest.raises(RewriteError):
-        lab.rewrite.write_saved_model(
-            small_models / "tiny_cnn", {"serving_default": [{"edit": "remove-dropout"}]}, empty / "out"
-        )
+        lab.rewrite.write_saved_model(small_models / "tiny_cnn", {"serving_default": [RemoveDropout()]}, empty / "out")
 
 
 def test_a_failing_save_leaves_nothing(

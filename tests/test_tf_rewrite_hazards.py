@@ -10,6 +10,18 @@ import numpy as np
 import pytest
 
 from graphlens.errors import RewriteError
+from graphlens.ir.edit_data import own_edits
+from graphlens.ir.edits import (
+    ChangeDtype,
+    FoldAffine,
+    FoldConstant,
+    HoistInvariant,
+    MergeConstants,
+    Ops,
+    RemoveDebugOps,
+    RemoveTransposes,
+    SumByAddN,
+)
 
 pytestmark = pytest.mark.tf
 
@@ -72,7 +84,9 @@ def test_what_only_a_removed_op_waited_for_still_runs(lab: Any, tf: Any, edit: s
     counter = lab.variable()
     step = counting(tf, counter, lambda x, counted: inner(tf, x, counted))
     traced = wrapped(lab, tf, step, lab.random(3, 4))
-    copy, edited = (lab.rewrite.build(lab.rewrite.apply(traced.program, edits)) for edits in ([], [{"edit": edit}]))
+    copy, edited = (
+        lab.rewrite.build(lab.rewrite.apply(traced.program, edits)) for edits in ([], [own_edits()[edit]()])
+    )
     assert np.array_equal(copy.call(traced.examples), edited.call(traced.examples))
     counter.assign(0.0)
     edited.call(traced.examples)
@@ -88,7 +102,7 @@ def test_who_read_a_removed_op_waits_for_what_it_waited_for(lab: Any, tf: Any) -
             return y + tf.raw_ops.ReadVariableOp(resource=counter.handle, dtype=tf.float32)
 
     traced = wrapped(lab, tf, counting(tf, counter, reads_after), lab.random(3, 4))
-    edited = lab.rewrite.build(lab.rewrite.apply(traced.program, [{"edit": "remove-transposes"}]))
+    edited = lab.rewrite.build(lab.rewrite.apply(traced.program, [RemoveTransposes()]))
     counter.assign(10.0)
     assert np.allclose(edited.call(traced.examples), traced.examples[0] * 1.5 + 11.0)
 
@@ -98,7 +112,7 @@ def test_a_summary_that_is_returned_is_no_debug_op(lab: Any, tf: Any) -> None:
         return tf.compat.v1.summary.scalar("mean", tf.reduce_mean(x))
 
     with pytest.raises(RewriteError, match="is read, so it cannot be left out"):
-        wrapped(lab, tf, summary, lab.random(3)).edited({"edit": "remove-debug-ops"})
+        wrapped(lab, tf, summary, lab.random(3)).edited(RemoveDebugOps())
 
 
 def test_doubles_that_a_step_stores_stay_doubles(lab: Any, tf: Any) -> None:
@@ -109,7 +123,7 @@ def test_doubles_that_a_step_stores_stay_doubles(lab: Any, tf: Any) -> None:
         stored.assign(tf.reduce_mean(wide))
         return tf.cast(wide * stored, tf.float32)
 
-    edited = lab.trace(step, lab.random(3, 4)).edited({"edit": "change-dtype"})
+    edited = lab.trace(step, lab.random(3, 4)).edited(ChangeDtype(from_="float64", to="float32"))
     assert edited.difference < 1e-6
     assert edited.types["AssignVariableOp"] == 1
 
@@ -118,7 +132,7 @@ def test_random_doubles_are_drawn_as_doubles(lab: Any, tf: Any) -> None:
     def noisy(x: Any) -> Any:
         return x + tf.cast(tf.random.stateless_normal(tf.shape(x), [1, 2], dtype=tf.float64) * 2.0, tf.float32)
 
-    edited = lab.trace(noisy, lab.random(3, 4)).edited({"edit": "change-dtype"})
+    edited = lab.trace(noisy, lab.random(3, 4)).edited(ChangeDtype(from_="float64", to="float32"))
     assert edited.difference < 1e-6
 
 
@@ -155,10 +169,10 @@ def test_a_branch_that_is_not_taken_stays_dead(lab: Any, tf: Any, edit: str, sig
     )
     traced = wrapped(lab, tf, step, np.full(3, sign, "float32"))
     if edit == "merge-constants":
-        assert traced.edited({"edit": edit}).difference == 0
+        assert traced.edited(own_edits()[edit]()).difference == 0
     else:
         with pytest.raises(RewriteError):
-            traced.edited({"edit": edit})
+            traced.edited(own_edits()[edit]())
 
 
 @pytest.fixture
@@ -193,7 +207,7 @@ def test_variables_that_branches_of_tensorflow_1_read_are_read_there(
     )
     program = lab.of_function(function)
     assert lab.types(program)["Merge"] == 1
-    for edits in ([], [{"edit": "merge-constants"}]):
+    for edits in ([], [MergeConstants()]):
         built = lab.rewrite.build(lab.rewrite.apply(program, edits))
         for sign in (1.0, -1.0):
             x = tf.fill([3], sign)
@@ -221,7 +235,7 @@ def test_a_text_keeps_the_zero_byte_at_its_end(lab: Any, tf: Any) -> None:
     def joined(x: Any) -> Any:
         return tf.strings.join([x, tf.strings.join([tf.constant("a\0"), tf.constant("b\0")])])
 
-    assert lab.trace(joined, np.array("text", object)).edited({"edit": "fold-constant"}).difference == 0
+    assert lab.trace(joined, np.array("text", object)).edited(FoldConstant()).difference == 0
 
 
 def test_what_a_file_holds_is_no_constant(lab: Any, tf: Any, tmp_path: Any) -> None:
@@ -231,7 +245,7 @@ def test_what_a_file_holds_is_no_constant(lab: Any, tf: Any, tmp_path: Any) -> N
         return tf.strings.join([x, tf.io.read_file(tf.constant(str(tmp_path / "text")))])
 
     with pytest.raises(RewriteError):
-        lab.trace(read, np.array("text", object)).edited({"edit": "fold-constant"})
+        lab.trace(read, np.array("text", object)).edited(FoldConstant())
 
 
 # -- open lengths ---------------------------------------------------------------------------------------------------
@@ -241,7 +255,7 @@ def test_rows_that_were_left_out_on_one_side_only_keep_a_sum_from_addn(lab: Any,
     for some in (lambda x: x[:1], lambda x: tf.boolean_mask(x, x[:, 0] > 1e9), lambda x: tf.concat([x, x], 0)[:1]):
         traced = lab.trace(lambda x, some=some: tf.add(x, some(x), name="sum"), lab.random(3, 4))
         with pytest.raises(RewriteError, match="may differ in shape"):
-            traced.edited({"edit": "sum-by-add-n", "ops": ["sum"]})
+            traced.edited(SumByAddN(Ops(("sum",))))
 
 
 def test_a_sum_of_branches_with_the_same_rows_becomes_addn(lab: Any, tf: Any) -> None:
@@ -253,7 +267,7 @@ def test_a_sum_of_branches_with_the_same_rows_becomes_addn(lab: Any, tf: Any) ->
         gate = tf.reshape(tf.sigmoid(tf.reduce_mean(z, [1, 2])), [-1, 1, 1, 4])
         return tf.add(y * x, z * tf.reduce_mean(x) * gate, name="sum")
 
-    edited = lab.trace(block, lab.random(2, 5, 5, 4)).edited({"edit": "sum-by-add-n", "ops": ["sum"]})
+    edited = lab.trace(block, lab.random(2, 5, 5, 4)).edited(SumByAddN(Ops(("sum",))))
     assert edited.difference < 1e-6
     assert edited.types["AddN"] == 1
 
@@ -265,10 +279,10 @@ def test_a_shape_is_turned_back_with_its_tensor(lab: Any, tf: Any) -> None:
         return tf.transpose(tf.nn.relu(tf.transpose(row, [0, 2, 1])), [0, 2, 1]) + column
 
     traced = lab.trace(step, lab.random(1, 1, 4), lab.random(1, 4, 1))
-    edited = traced.edited({"edit": "remove-transposes"})
+    edited = traced.edited(RemoveTransposes())
     assert edited.difference == 0
     with pytest.raises(RewriteError):
-        lab.rewrite.apply(edited.program, [{"edit": "sum-by-add-n"}])
+        lab.rewrite.apply(edited.program, [SumByAddN()])
 
 
 # -- other kinds of numbers -----------------------------------------------------------------------------------------
@@ -283,7 +297,7 @@ def test_shifts_of_integers_and_complex_numbers_are_not_added_up(lab: Any, tf: A
         return y
 
     with pytest.raises(RewriteError, match=f"'layer' computes in {dtype}"):
-        lab.trace(step, np.ones((2, 2), dtype)).edited({"edit": "fold-affine", "ops": ["layer"]})
+        lab.trace(step, np.ones((2, 2), dtype)).edited(FoldAffine(where=Ops(("layer",))))
 
 
 # -- loops that run no iteration ------------------------------------------------------------------------------------
@@ -301,4 +315,4 @@ def test_what_fails_without_an_iteration_stays_in_the_loop(lab: Any, tf: Any, ki
         return tf.while_loop(lambda i, _: i < rows, lambda i, y: (i + 1, y + tf.exp(each())), [0, 0.0])[1]
 
     with pytest.raises(RewriteError, match="the same in every iteration"):
-        lab.trace(step, lab.random(0, 4)).edited({"edit": "hoist-invariant"})
+        lab.trace(step, lab.random(0, 4)).edited(HoistInvariant())

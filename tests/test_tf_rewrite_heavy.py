@@ -16,6 +16,7 @@ import sys, time
 from pathlib import Path
 import numpy as np, tensorflow as tf
 from fixtures import models
+from graphlens.ir.edits import FoldAffine, FoldPadding
 from graphlens.tf import rewrite
 from graphlens.tf.open import targets
 name, folder, highest = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
@@ -23,10 +24,10 @@ source, result = folder / "source", folder / "result"
 models.write(name, source)
 opened = targets.open_target(str(source), "saved_model")
 program = rewrite.extract(opened)
-folded = rewrite.apply(program, [{"edit": "fold-affine"}])
+folded = rewrite.apply(program, [FoldAffine()])
 x = [tf.constant(np.random.default_rng(0).random((1, 224, 224, 3), np.float32) * highest)]
 before, after = (rewrite.build(rewrite.probing(one)).call(x)["output_0"].numpy() for one in (program, folded))
-rewrite.write_saved_model(source, {"serving_default": [{"edit": "fold-affine"}]}, result)
+rewrite.write_saved_model(source, {"serving_default": [FoldAffine()]}, result)
 sizes = [sum(part.stat().st_size for part in one.rglob("*") if part.is_file()) for one in (result, source)]
 left = sum(node.op in {"Rsqrt", "FusedBatchNormV3"} for node in folded.graph.node)
 calls = opened.trace(opened.specs).call, rewrite.build(program).call
@@ -55,12 +56,13 @@ import sys
 from pathlib import Path
 import numpy as np, tensorflow as tf
 from fixtures import models
+from graphlens.ir.edits import FoldAffine, FoldPadding
 from graphlens.tf import rewrite
 from graphlens.tf.open import targets
 name, folder, highest = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
 models.write(name, folder / "source")
 program = rewrite.extract(targets.open_target(str(folder / "source"), "saved_model"))
-both = [{"edit": "fold-padding"}, {"edit": "fold-affine"}]
+both = [FoldPadding(), FoldAffine()]
 padded, *folded = (rewrite.apply(program, edits) for edits in ([both[0]], both, both[::-1]))
 x = [tf.constant(np.random.default_rng(0).random((1, 224, 224, 3), np.float32) * highest)]
 before, after = (rewrite.build(one).call(x)["output_0"].numpy() for one in (program, padded))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from graphlens.errors import RewriteError
+from graphlens.ir.edit_data import own_edits
+from graphlens.ir.edits import FoldInputAffine, Ops
 
 pytestmark = pytest.mark.tf
-FOLD = {"edit": "fold-input-affine"}
+FOLD = FoldInputAffine()
 TOLERANCE = 1e-5
 ARITHMETIC = ("Mul", "RealDiv", "Sub", "AddV2", "BiasAdd")
 
@@ -195,7 +198,7 @@ def test_it_composes_with_the_other_folds_in_any_order(lab: Any, order: tuple[st
         padded = tf.pad(norm(x), [[0, 0], [0, 1], [0, 1], [0, 0]])
         return tf.nn.relu(tf.nn.conv2d(padded, weights, 2, "VALID") * scale + shift)
 
-    edited = lab.trace(network, lab.random(2, 8, 8, 3)).edited(*({"edit": name} for name in order))
+    edited = lab.trace(network, lab.random(2, 8, 8, 3)).edited(*(own_edits()[name]() for name in order))
     assert edited.difference < TOLERANCE
     assert arithmetic(edited.program) == 2  # what is left of the shift in front, and the bias
     assert edited.types["Pad"] == 0
@@ -212,7 +215,7 @@ def test_a_bias_takes_in_the_shifts_of_both_sides(lab: Any, first: str) -> None:
         return tf.nn.bias_add(tf.matmul(norm(x), weights), bias) * scale + shift
 
     second = ({"fold-affine", "fold-input-affine"} - {first}).pop()
-    edited = lab.trace(network, lab.random(3, 6)).edited({"edit": first}, {"edit": second})
+    edited = lab.trace(network, lab.random(3, 6)).edited(own_edits()[first](), own_edits()[second]())
     assert edited.difference < TOLERANCE
     assert edited.types["BiasAdd"] == arithmetic(edited.program) == 1
 
@@ -249,7 +252,7 @@ def refusal(lab: Any, function: Any, shape: tuple[int, ...], *, layer: str | Non
     with pytest.raises(RewriteError):
         traced.edited(FOLD)
     with pytest.raises(RewriteError) as caught:
-        traced.edited({**FOLD, "traced": [layer or found[-1]]})
+        traced.edited(replace(FOLD, where=Ops(traced=(layer or found[-1],))))
     return str(caught.value)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from graphlens.errors import RewriteError
+from graphlens.ir.edit_data import own_edits
+from graphlens.ir.edits import FreezeVariables
 
 pytestmark = pytest.mark.tf
 
@@ -50,7 +52,7 @@ def call_edited(lab: Any, traced: Any, edit: str) -> None:
     from graphlens.tf.rewrite.registry import rewrites
 
     draft = Draft(traced.program)
-    rewrites()[edit](draft, {"edit": edit})
+    rewrites()[edit](draft, own_edits()[edit]())
     lab.rewrite.build(draft.finished()).call(traced.examples)
 
 
@@ -59,19 +61,19 @@ def test_an_edit_is_refused_exactly_where_every_call_would_fail(lab: Any, tf: An
     traced = BLOCKS[edit](lab, tf, 2)
     if lab.private.onednn_enabled():
         call_edited(lab, traced, edit)
-        lab.rewrite.apply(traced.program, [{"edit": edit}])
+        lab.rewrite.apply(traced.program, [own_edits()[edit]()])
         return
     with pytest.raises(tf.errors.UnimplementedError, match="does not support grouped convolutions"):
         call_edited(lab, traced, edit)
     with pytest.raises(RewriteError, match="has no kernel for that without oneDNN"):
-        lab.rewrite.apply(traced.program, [{"edit": edit}])
+        lab.rewrite.apply(traced.program, [own_edits()[edit]()])
 
 
 @pytest.mark.parametrize("edit", BLOCKS)
 def test_an_ordinary_convolution_has_its_kernel(lab: Any, tf: Any, edit: str) -> None:
     traced = BLOCKS[edit](lab, tf, 4)
     call_edited(lab, traced, edit)
-    lab.rewrite.apply(traced.program, [{"edit": edit}])
+    lab.rewrite.apply(traced.program, [own_edits()[edit]()])
 
 
 def test_what_had_no_kernel_before_may_be_edited(lab: Any, tf: Any) -> None:
@@ -81,7 +83,7 @@ def test_what_had_no_kernel_before_may_be_edited(lab: Any, tf: Any) -> None:
         lambda x: tf.identity(tf.nn.bias_add(tf.nn.conv2d(tf.identity(x), weights, 1, "SAME"), bias)),
         lab.random(2, 4, 4, 4),
     )
-    assert not lab.types(lab.rewrite.apply(traced.program, [{"edit": "freeze-variables"}]))["ReadVariableOp"]
+    assert not lab.types(lab.rewrite.apply(traced.program, [FreezeVariables()]))["ReadVariableOp"]
 
 
 def test_all_of_this_holds_with_the_other_kernels(lab: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from graphlens.errors import RewriteError
+from graphlens.ir.edits import FoldAffine, OrderNames
 
 pytestmark = pytest.mark.tf
 
@@ -31,7 +32,7 @@ def test_the_factor_is_named_behind_its_argument(lab: Any, tf: Any) -> None:
     from graphlens.tf import private
 
     traced = block(lab, tf, "conv", "activation")
-    edited = traced.edited({"edit": "order-names"})
+    edited = traced.edited(OrderNames())
     assert edited.difference < 1e-6
     assert "activation" not in edited.names
     assert "conv_hard_sigmoid" in edited.names
@@ -42,7 +43,7 @@ def test_the_factor_is_named_behind_its_argument(lab: Any, tf: Any) -> None:
 
 def test_an_order_that_is_recognized_stays(lab: Any, tf: Any) -> None:
     with pytest.raises(RewriteError, match="in an order"):
-        block(lab, tf, "a_conv", "b_activation").edited({"edit": "order-names"})
+        block(lab, tf, "a_conv", "b_activation").edited(OrderNames())
 
 
 def test_folding_a_normalization_orders_the_names_behind_it(lab: Any, tf: Any) -> None:
@@ -53,7 +54,7 @@ def test_folding_a_normalization_orders_the_names_behind_it(lab: Any, tf: Any) -
         y = tf.add(tf.nn.conv2d(x, weights, 1, "SAME") * scale, shift, name="conv_bn")
         return y * tf.divide(tf.nn.relu6(y + 3.0), 6.0, name="activation")
 
-    edited = lab.trace(function, lab.random(2, 6, 6, 4)).edited({"edit": "fold-affine"})
+    edited = lab.trace(function, lab.random(2, 6, 6, 4)).edited(FoldAffine())
     assert edited.difference < 1e-6
     assert "conv_bn_hard_sigmoid" in edited.names
 
@@ -65,10 +66,10 @@ def test_a_factor_that_the_function_returns_keeps_its_name(lab: Any, tf: Any) ->
         return y * factor, tf.raw_ops.Identity(input=factor)
 
     traced = lab.trace(function, lab.random(2, 4))
-    assert traced.edited({"edit": "order-names"}).difference < 1e-6
+    assert traced.edited(OrderNames()).difference < 1e-6
 
 
 def test_products_of_other_things_stay(lab: Any, tf: Any) -> None:
     traced = lab.trace(lambda x: tf.exp(x, name="z") * tf.nn.relu6(x + 3.0, name="a"), lab.random(2, 4))
     with pytest.raises(RewriteError, match="no hard swish"):
-        traced.edited({"edit": "order-names"})
+        traced.edited(OrderNames())

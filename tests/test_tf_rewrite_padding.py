@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from graphlens.errors import RewriteError
+from graphlens.ir.edits import EVERYWHERE, FoldAffine, FoldPadding, Ops, Where
 
 pytestmark = pytest.mark.tf
-FOLD = {"edit": "fold-padding", "ops": ["pad"]}
-NORM = {"edit": "fold-affine"}
+FOLD = FoldPadding(Ops(("pad",)))
+NORM = FoldAffine()
 KINDS = ("depthwise", "conv", "conv3d")
 
 
@@ -32,9 +33,9 @@ def convolution(lab: Any, kind: str, window: tuple[int, ...], channels: int) -> 
     return lambda x, stride, padding, dilation: tf.nn.conv2d(x, weights, stride, padding, dilations=dilation)
 
 
-def refusal(traced: Any, **edit: Any) -> str:
+def refusal(traced: Any, where: Where = FOLD.where) -> str:
     with pytest.raises(RewriteError) as caught:
-        traced.edited({**FOLD, **edit})
+        traced.edited(FoldPadding(where))
     return str(caught.value)
 
 
@@ -178,7 +179,7 @@ def test_zeros_add_to_those_of_the_convolution(lab: Any, tf: Any) -> None:
 def test_a_padding_in_a_function_of_its_own(lab: Any, tf: Any) -> None:
     conv = convolution(lab, "depthwise", (3, 3), 4)
     layer = tf.function(lambda x: conv(tf.pad(x, [[0, 0], [0, 1], [0, 1], [0, 0]]), 2, "VALID", 1), autograph=False)
-    edited = lab.trace(lambda x: layer(layer(x)[..., :4]), lab.random(2, 8, 8, 4)).edited({"edit": "fold-padding"})
+    edited = lab.trace(lambda x: layer(layer(x)[..., :4]), lab.random(2, 8, 8, 4)).edited(FoldPadding())
     assert padding_of(edited.program) == ["SAME", "SAME"]
     assert edited.types["Pad"] == 0
     assert edited.difference == 0
@@ -236,7 +237,7 @@ def test_a_padding_that_is_needed_stays(lab: Any, tf: Any, case: str) -> None:
 
 
 def test_nothing_is_padded(lab: Any, tf: Any) -> None:
-    assert "nothing is padded" in refusal(lab.trace(lambda x: x + 1, lab.random(2, 4)), ops=[])
+    assert "nothing is padded" in refusal(lab.trace(lambda x: x + 1, lab.random(2, 4)), EVERYWHERE)
 
 
 # -- with other edits -----------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from graphlens.errors import RewriteError
+from graphlens.ir.edit_data import from_data
+from graphlens.ir.edits import FlattenProduct, FoldAffine, Ops, SinkReshape
 
 pytestmark = pytest.mark.tf
 
@@ -26,14 +28,14 @@ def dense(lab: Any, tf: Any, activation: Callable[[Any], Any], length: int = 8) 
 
 def refusal(traced: Any, **edit: Any) -> str:
     with pytest.raises(RewriteError) as caught:
-        traced.edited(edit)
+        traced.edited(from_data(edit))
     return str(caught.value)
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "silu", "tanh"])
 def test_bias_and_activation_come_before_the_reshape_and_are_fused(lab: Any, tf: Any, activation: str) -> None:
     traced = lab.trace(dense(lab, tf, getattr(tf.nn, activation)), lab.random(3, 8, 16))
-    edited = traced.edited({"edit": "sink-reshape", "traced": ["back"]})
+    edited = traced.edited(SinkReshape(Ops(traced=("back",))))
     assert edited.difference < 1e-6
     assert "back" not in edited.names
     ran = lab.ran_as(edited.built, traced.examples)
@@ -44,7 +46,7 @@ def test_bias_and_activation_come_before_the_reshape_and_are_fused(lab: Any, tf:
 def test_what_reads_a_result_in_between_reads_it_reshaped(lab: Any, tf: Any) -> None:
     layer = dense(lab, tf, tf.nn.relu)
     traced = lab.trace(lambda x: (tf.reduce_sum(layer(x), [0, 1]), layer(x) + x[:, :, :8]), lab.random(3, 8, 16))
-    edited = traced.edited({"edit": "sink-reshape"})
+    edited = traced.edited(SinkReshape())
     assert edited.difference < 1e-6
     assert edited.types["Reshape"] == lab.types(traced.program)["Reshape"]
 
@@ -52,7 +54,7 @@ def test_what_reads_a_result_in_between_reads_it_reshaped(lab: Any, tf: Any) -> 
 def test_a_residual_sum_stays_behind_the_reshape(lab: Any, tf: Any) -> None:
     layer = dense(lab, tf, lambda y: y)
     traced = lab.trace(lambda x: tf.add(layer(x), x[:, :, :8], name="sum"), lab.random(3, 8, 16))
-    edited = traced.edited({"edit": "sink-reshape", "traced": ["back"]})
+    edited = traced.edited(SinkReshape(Ops(traced=("back",))))
     assert edited.difference < 1e-6
     (sum_,) = [node for node in edited.program.graph.node if node.name == "sum"]
     assert "bias/reshaped:0" in sum_.input
@@ -60,14 +62,14 @@ def test_a_residual_sum_stays_behind_the_reshape(lab: Any, tf: Any) -> None:
 
 def test_a_returned_result_keeps_its_shape(lab: Any, tf: Any) -> None:
     traced = lab.trace(dense(lab, tf, lambda y: y), lab.random(3, 8, 16))
-    assert traced.edited({"edit": "sink-reshape"}).difference < 1e-6
+    assert traced.edited(SinkReshape()).difference < 1e-6
 
 
 def test_the_edits_before_and_behind_it_fit(lab: Any, tf: Any) -> None:
     traced = lab.trace(dense(lab, tf, lambda y: tf.nn.relu(y * 3.0 + 1.0)), lab.random(3, 8, 16))
     for edits in (
-        [{"edit": "sink-reshape"}, {"edit": "fold-affine"}],
-        [{"edit": "fold-affine"}, {"edit": "sink-reshape"}],
+        [SinkReshape(), FoldAffine()],
+        [FoldAffine(), SinkReshape()],
     ):
         edited = traced.edited(*edits)
         assert edited.difference < 1e-6
@@ -100,7 +102,7 @@ def test_rows_of_all_batches_are_multiplied_at_once(lab: Any, tf: Any, adjoint: 
         return tf.nn.relu(tf.nn.bias_add(product, bias))
 
     traced = lab.trace(layer, lab.random(3, 5, 16))
-    edited = traced.edited({"edit": "flatten-product", "traced": ["product"]})
+    edited = traced.edited(FlattenProduct(Ops(traced=("product",))))
     assert edited.difference < 1e-6
     assert (edited.types["BatchMatMulV2"], edited.types["MatMul"]) == (0, 1)
     assert any("FusedMatMul" in op for op in lab.ran_as(edited.built, traced.examples))
@@ -115,7 +117,7 @@ def test_open_batch_and_length_are_asked_for_in_the_call(lab: Any, tf: Any) -> N
 
     concrete = tf.function(layer).get_concrete_function(tf.TensorSpec([None, None, 16]))
     traced = lab.Traced(concrete, [tf.constant(lab.random(3, 5, 16))], lab.of_function(concrete))
-    assert traced.edited({"edit": "flatten-product"}).difference < 1e-6
+    assert traced.edited(FlattenProduct()).difference < 1e-6
 
 
 def test_products_of_two_batches_and_of_unread_biases_stay(lab: Any, tf: Any) -> None:

@@ -13,7 +13,8 @@ from graphlens.children.messages import RecordRequest
 from graphlens.cli import main
 from graphlens.errors import RewriteError
 from graphlens.ir.document import from_json
-from graphlens.ir.settings import ONEDNN, SETTING, onednn_on
+from graphlens.ir.edits import SessionSetting
+from graphlens.ir.settings import ONEDNN, onednn_on
 from graphlens.prove import TrialRunner
 from graphlens.prove.bench import SECOND_PROCESS
 from graphlens.prove.runner import FailedError, GoneError
@@ -47,8 +48,8 @@ def moody():
     return tf.function(lambda x: x + 1.0), (tf.constant(np.random.default_rng().normal(size=(4,)), tf.float32),)
 """
 LIMIT_S = 120.0
-TWO_THREADS = {"edit": SETTING, "threads": {"intra_op": 2, "inter_op": 1}}
-DEATH = {"edit": SETTING, "environment": {"PLANTED_DEATH": "1"}}
+TWO_THREADS = SessionSetting(threads={"intra_op": 2, "inter_op": 1})
+DEATH = SessionSetting(environment={"PLANTED_DEATH": "1"})
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,7 @@ def test_outputs_on_other_inputs_are_not_compared(programs: Path, tmp_path: Path
 def test_a_setting_is_no_rewrite() -> None:
     from graphlens.tf.rewrite.registry import _rewrite_of, edit_names
 
-    assert SETTING not in edit_names()
+    assert SessionSetting.kind not in edit_names()
     with pytest.raises(RewriteError, match="changes no graph: set it where the model is run"):
         _rewrite_of(onednn_on())
 

@@ -16,6 +16,7 @@ import pytest
 
 from graphlens.children.messages import RecordRequest
 from graphlens.ir.analysis import Finding, Fix, Proof, Saving
+from graphlens.ir.edits import JitCompile, OtherEdit
 from graphlens.prove import Plan, TrialRunner, prove
 from graphlens.prove.runner import GoneError, NotOpenedError, RefusedError, TrialError
 from graphlens.tf.trial import child as trial
@@ -24,9 +25,11 @@ from graphlens.tf.trial import comparison
 # An installed distribution with an entry point of the group `graphlens.rewrites`, as others would write one.
 PLANTED = """
 import os, signal, time
+import dataclasses, typing
 import tensorflow as tf
 from graphlens.errors import RewriteError
-from graphlens.tf.rewrite import nodes
+from graphlens.ir.edits import EVERYWHERE, Where
+from graphlens.tf.rewrite import Draft, named, nodes, rewrite
 
 def nothing(draft, edit):
     print("a rewrite that talks to standard output")
@@ -62,6 +65,17 @@ def miscount(draft, edit):
 def rename(draft, edit):
     draft.node("there is no such op")
 
+@dataclasses.dataclass(frozen=True)
+class Check:
+    kind: typing.ClassVar[str] = "test-check"
+    where: Where = EVERYWHERE
+    least: int = 1
+
+@rewrite
+def check(draft: Draft, edit: Check) -> None:
+    if len(named(edit)) < edit.least:
+        raise RewriteError(f"{len(named(edit))} of at least {edit.least} ops are named")
+
 def compiler(act):
     "Have the step compiled, by a compiler that does something else when it is called."
     def rewrite(draft, edit):
@@ -73,13 +87,17 @@ def compiler(act):
         private.flat_call = planted
     return rewrite
 
-REWRITES = {f"test-{function.__name__}": function for function in (
-    nothing, permute, die, crash, hang, refuse, blunder, miscount, rename)}
-REWRITES["test-compiler-hangs"] = compiler(lambda: time.sleep(600))
-REWRITES["test-compiler-dies"] = compiler(os.abort)
+def planted(name, change):
+    change.__annotations__["edit"] = dataclasses.make_dataclass(name, (), namespace={"kind": f"test-{name}"})
+    return rewrite(change)
+
+for change in (nothing, permute, die, crash, hang, refuse, blunder, miscount, rename):
+    globals()[change.__name__] = planted(change.__name__, change)
+compiler_hangs = planted("compiler-hangs", compiler(lambda: time.sleep(600)))
+compiler_dies = planted("compiler-dies", compiler(os.abort))
 """
 METADATA = "Metadata-Version: 2.1\nName: planted-rewrites\nVersion: 1.0\n"
-ENTRY_POINTS = "[graphlens.rewrites]\nplanted = planted_rewrites:REWRITES\n"
+ENTRY_POINTS = "[graphlens.rewrites]\nplanted = planted_rewrites\n"
 
 # The user's own program: it prints while it is imported, traced and called.
 PROGRAM = """
@@ -149,8 +167,8 @@ def cnn(planted: Path, small_models: Path, tmp_path_factory: pytest.TempPathFact
     runner.close()
 
 
-def edit(name: str) -> list[dict[str, str]]:
-    return [{"edit": f"test-{name}"}]
+def edit(name: str) -> list[OtherEdit]:
+    return [OtherEdit(f"test-{name}")]
 
 
 # -- comparing, without TensorFlow ----------------------------------------------------------------------------------
@@ -283,7 +301,11 @@ def test_a_refusal_names_its_fix_and_the_child_serves_on(cnn: TrialRunner) -> No
     with pytest.raises(TrialError, match="KeyError"):
         cnn.apply("x", [edit("blunder")], LIMIT_S)
     with pytest.raises(RefusedError, match="no rewrite 'unheard-of'"):
-        cnn.apply("x", [[{"edit": "unheard-of"}]], LIMIT_S)
+        cnn.apply("x", [[OtherEdit("unheard-of")]], LIMIT_S)
+    with pytest.raises(RefusedError, match="is no 'test-check': 'opss' is no key of it; did you mean 'ops'"):
+        cnn.apply("x", [[OtherEdit("test-check", {"opss": ["conv"]})]], LIMIT_S)
+    with pytest.raises(RefusedError, match="1 of at least 2 ops are named"):
+        cnn.apply("x", [[OtherEdit("test-check", {"ops": ["conv"], "least": 2})]], LIMIT_S)
     assert cnn.apply("x", [], LIMIT_S).second_call_ns > 0
 
 
@@ -388,7 +410,7 @@ def test_a_child_that_hangs_is_ended(planted: Path, small_models: Path, tmp_path
 
 @pytest.mark.tf
 def test_what_xla_compiled_is_counted(cnn: TrialRunner) -> None:
-    applied = cnn.apply("compiled", [[{"edit": "jit-compile"}]], LIMIT_S)
+    applied = cnn.apply("compiled", [[JitCompile()]], LIMIT_S)
     assert applied.compiled is not None
     assert applied.compiled.ops == applied.compiled.of_ops > 10
     assert applied.compiled.fusions is not None

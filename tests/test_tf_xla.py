@@ -12,6 +12,7 @@ import pytest
 from end_to_end import REPOSITORY, run_python
 
 from graphlens.children.messages import RecordRequest
+from graphlens.ir.edits import JitCompile
 from graphlens.prove import TrialRunner
 from graphlens.prove.runner import TrialError
 
@@ -99,7 +100,7 @@ def test_an_op_on_strings_is_named_and_nothing_is_offered(programs: Path) -> Non
 @pytest.mark.parametrize("runner", ["grows"], indirect=True)
 def test_what_the_compiler_refuses_fails_with_its_own_words(runner: TrialRunner) -> None:
     with pytest.raises(TrialError) as refused:
-        runner.apply("compiled", [[{"edit": "jit-compile"}]], LIMIT_S)
+        runner.apply("compiled", [[JitCompile()]], LIMIT_S)
     assert "\n" not in str(refused.value)
     assert str(refused.value).strip()
     assert runner.apply("copy", [], LIMIT_S).compiled is None, "the child serves on"
@@ -107,7 +108,7 @@ def test_what_the_compiler_refuses_fails_with_its_own_words(runner: TrialRunner)
 
 @pytest.mark.parametrize("runner", ["counts"], indirect=True)
 def test_a_compiled_step_writes_the_same_values(runner: TrialRunner) -> None:
-    applied = runner.apply("compiled", [[{"edit": "jit-compile"}]], LIMIT_S)
+    applied = runner.apply("compiled", [[JitCompile()]], LIMIT_S)
     assert applied.compiled is not None
     comparison = runner.compare("compiled", None, LIMIT_S)
     assert comparison.unstable == ()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
 from graphlens.ir import codec
+from graphlens.ir.edit_data import AnyEdit
 
 _NAME: Final = "message"
 
@@ -157,7 +158,7 @@ class DemoRequest:
 
 # -- to a trial, and what it answers -------------------------------------------------------------------------------
 
-Edits = tuple[Mapping[str, Any], ...]  # of one fix: applied together or not at all
+Edits = tuple[AnyEdit, ...]  # of one fix: applied together or not at all
 
 
 @dataclass(frozen=True, slots=True)

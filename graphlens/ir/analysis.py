@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from graphlens.ir.devices import Copy, DeviceRow, Distribution, Memory, Placement, Roofline
+from graphlens.ir.edit_data import AnyEdit, is_edit
 from graphlens.ir.roles import Role
 from graphlens.ir.run import LedgerRow, Origin
 
@@ -34,15 +35,20 @@ class Saving:
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """What to change.  ``edits`` are data that a rewriter applies; empty when only a person can do it.
+    """What to change.  ``edits`` are what a rewriter applies; empty when only a person can do it.
 
     Those that are settings of the process (see ``ir.settings``) change no graph.
     """
 
     summary: str
     safety: Literal["exact", "tolerance", "manual"]
-    edits: tuple[Mapping[str, Any], ...] = ()
+    edits: tuple[AnyEdit, ...] = ()
     snippet: str | None = None
+
+    def __post_init__(self) -> None:
+        for edit in self.edits:
+            if not is_edit(edit):
+                raise TypeError(f"an edit is a dataclass with a kind (see graphlens.ir.edits), and not {edit!r:.200}")
 
 
 @dataclass(frozen=True, slots=True)

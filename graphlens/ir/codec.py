@@ -101,7 +101,7 @@ def decode(kind: type[Record], data: Any, *, exact: bool = False) -> Record:
 def schema(kind: type, identity: str, title: str, version: int) -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of documents whose root is ``kind``, in one version."""
     definitions: dict[str, Any] = {}
-    _schema(kind, definitions)
+    described(kind, definitions)
     root = definitions.pop(kind.__name__)
     root["properties"]["schema_version"] = {"const": version}
     return {
@@ -369,18 +369,19 @@ def briefly(value: Any) -> str:
 # -- schema --------------------------------------------------------------------------------------------------
 
 
-def _schema(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+def described(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON Schema of values of one type; ``definitions`` takes those of the records that it refers to."""
     shape, inner = _shape(hint)
     if shape == "record":
         return _record_schema(inner[0], definitions)
     if shape == "coded":
-        described: dict[str, Any] = inner[0].schema(definitions)
-        return described
+        said: dict[str, Any] = inner[0].schema(definitions)
+        return said
     if shape == "scalar":
         return {"type": _JSON_NAMES[hint]}
     if shape == "choice":
         return {"enum": list(inner)}
-    parts = [_schema(part, definitions) for part in inner]
+    parts = [described(part, definitions) for part in inner]
     made: Mapping[str, dict[str, Any]] = {
         "free": {},
         "optional": {"anyOf": [*parts, {"type": "null"}]},
@@ -395,10 +396,15 @@ def _record_schema(kind: type, definitions: dict[str, Any]) -> dict[str, Any]:
     if kind.__name__ not in definitions:
         definitions[kind.__name__] = {}  # holds the place while the fields are described
         definitions[kind.__name__] = {
-            "description": " ".join((getdoc(kind) or "").split("\n\n")[0].split()).replace("``", "`"),
+            "description": description(kind),
             "type": "object",
-            "properties": {f.name: _schema(hint, definitions) for f, hint in _typed_fields(kind)},
+            "properties": {f.name: described(hint, definitions) for f, hint in _typed_fields(kind)},
             "required": [f.name for f, _ in _typed_fields(kind) if _is_required(f)],
             "additionalProperties": False,
         }
     return {"$ref": f"#/$defs/{kind.__name__}"}
+
+
+def description(kind: type) -> str:
+    """Return the first paragraph of a class's docstring as one line."""
+    return " ".join((getdoc(kind) or "").split("\n\n")[0].split()).replace("``", "`")

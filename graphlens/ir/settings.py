@@ -1,11 +1,6 @@
 """Settings of a TensorFlow process, as edits: they change how a graph is run, and no graph.
 
-They take effect when a process starts, so they cannot be applied to a program that runs already:
-
-``{"edit": "session-setting", "environment": {"TF_ENABLE_ONEDNN_OPTS": "1"}}``
-    Environment variables, set before TensorFlow is imported.
-``{"edit": "session-setting", "threads": {"intra_op": 1, "inter_op": 1}}``
-    Sizes of TensorFlow's thread pools, set before it runs anything; 0 leaves the choice to TensorFlow.
+They take effect when a process starts, so they cannot be applied to a program that runs already.
 """
 
 from __future__ import annotations
@@ -16,12 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from graphlens.errors import RewriteError
+from graphlens.ir.edits import Edit, SessionSetting
 
-SETTING: Final = "session-setting"
 ONEDNN: Final = "TF_ENABLE_ONEDNN_OPTS"
-POOLS: Final = ("intra_op", "inter_op")
-
-Edit = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +30,14 @@ class Settings:
         return (*exports, *calls)
 
 
-def onednn_on() -> Edit:
+def onednn_on() -> SessionSetting:
     """Return the edit that has TensorFlow use oneDNN's kernels on a processor."""
-    return {"edit": SETTING, "environment": {ONEDNN: "1"}}
+    return SessionSetting({ONEDNN: "1"})
 
 
 def is_setting(edit: Edit) -> bool:
     """Whether an edit is a setting of the process, which no graph shows."""
-    return edit.get("edit") == SETTING
+    return isinstance(edit, SessionSetting)
 
 
 def graph_edits(edits: Iterable[Edit]) -> tuple[Edit, ...]:
@@ -59,16 +51,16 @@ def settings_of(edits: Iterable[Edit]) -> Settings | None:
     Raises
     ------
     RewriteError
-        If two of them contradict each other, or one is no setting that could be made.
+        If two of them contradict each other.
     """
-    found = [edit for edit in edits if is_setting(edit)]
+    found = [edit for edit in edits if isinstance(edit, SessionSetting)]
     if not found:
         return None
     environment: dict[str, str] = {}
     threads: dict[str, int] = {}
     for edit in found:
-        _add(environment, {name: str(value) for name, value in edit.get("environment", {}).items()})
-        _add(threads, {pool: _size(pool, size) for pool, size in edit.get("threads", {}).items()})
+        _add(environment, edit.environment)
+        _add(threads, edit.threads)
     return Settings(environment, threads)
 
 
@@ -82,9 +74,3 @@ def _add(known: dict[str, Any], more: Mapping[str, Any]) -> None:
     for name, value in more.items():
         if known.setdefault(name, value) != value:
             raise RewriteError(f"{name} cannot be {known[name]} and {value}")
-
-
-def _size(pool: str, size: Any) -> int:
-    if pool not in POOLS or not isinstance(size, int) or size < 0:
-        raise RewriteError(f"there is no thread pool '{pool}' of {size} threads; name {' or '.join(POOLS)}, and a size")
-    return size

@@ -9,7 +9,8 @@ from typing import Final, Literal
 
 from graphlens.children.messages import Comparison, Difference
 from graphlens.ir.analysis import Proof
-from graphlens.ir.settings import SETTING, is_setting
+from graphlens.ir.edits import ChangesType, SessionSetting
+from graphlens.ir.settings import is_setting
 from graphlens.prove import schedule
 from graphlens.prove.experiment import Budget, Control, Experiment, Plan, Sample
 from graphlens.prove.runner import (
@@ -31,7 +32,7 @@ FIXED: Final = "fixed"
 BASE: Final = "base"  # with the fixes that another one is to be measured on top of
 
 # Of the original in a process of its own, with nothing set.
-SECOND_PROCESS: Final[Edits] = ({"edit": SETTING},)
+SECOND_PROCESS: Final[Edits] = (SessionSetting(),)
 
 # It took about as long when it was recorded; beyond this it hangs.
 OPEN_LIMIT_S: Final = 600.0
@@ -203,7 +204,7 @@ def _placed(proof: Proof, applied: Applied) -> Proof:
 
 def computes_in(fixes: Sequence[Edits]) -> str | None:
     """Return the type that the fixes say they compute in from now on, which bounds how exact they can be."""
-    return next((str(edit["to"]) for edits in fixes for edit in edits if "to" in edit), None)
+    return next((edit.to for edits in fixes for edit in edits if isinstance(edit, ChangesType)), None)
 
 
 # -- outputs --------------------------------------------------------------------------------------------------------

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from graphlens.ir.analysis import Finding, Proof
+from graphlens.ir.edits import EVERYWHERE, JitCompile
 
-COMPILED_BY: Final = "jit-compile"
 _COMPILER: Final = "XLA"
 
 
 def compiles_step(finding: Finding) -> bool:
     """Whether the fix has XLA compile the step, or all of it that can be, and not a few ops that it names."""
-    return any(edit.get("edit") == COMPILED_BY and not _named(edit) for edit in finding.fix.edits)
-
-
-def _named(edit: Mapping[str, Any]) -> bool:
-    return bool(edit.get("ops") or edit.get("traced"))
+    return any(isinstance(edit, JitCompile) and edit.where is EVERYWHERE for edit in finding.fix.edits)
 
 
 def is_question(finding: Finding) -> bool:

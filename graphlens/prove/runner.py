@@ -35,13 +35,14 @@ from graphlens.children.messages import (
 )
 from graphlens.children.start import Child, ChildGone, start
 from graphlens.errors import RewriteError
+from graphlens.ir.edits import Edit
 from graphlens.ir.settings import ONEDNN, Settings, graph_edits, settings_of
 
 CHILD_MODULE: Final = "graphlens.tf.trial.child"
 ORIGINAL: Final = "original"
 ANSWERS: Final = (OpenedTarget, Calls, Comparison, Pairs, Block, Written, Refusal)
 
-Edits = Sequence[Mapping[str, Any]]  # of one fix: applied together or not at all
+Edits = Sequence[Edit]  # of one fix: applied together or not at all
 
 
 class TrialError(Exception):

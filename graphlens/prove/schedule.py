@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from graphlens.ir.analysis import Finding
+from graphlens.ir.edits import JitCompile
 from graphlens.ir.settings import is_setting
 from graphlens.prove.experiment import Plan
-from graphlens.prove.questions import COMPILED_BY, is_question
+from graphlens.prove.questions import is_question
 from graphlens.prove.statistics import FEWEST_PAIRS
 
 # Seconds to copy, rewrite, build and first call a program of some thousand ops, and to compare its outputs.
@@ -61,7 +62,7 @@ def ordered(candidates: Sequence[int], findings: Sequence[Finding], plan: Plan, 
 
 def cost_of(finding: Finding, plan: Plan, step_ns: int | None) -> Cost:
     """Return what proving a finding's fix is expected to take."""
-    compiled = any(edit.get("edit") == COMPILED_BY for edit in finding.fix.edits)
+    compiled = any(isinstance(edit, JitCompile) for edit in finding.fix.edits)
     fixed_s, rounds = BUILD_S + (COMPILE_S if compiled else 0.0), 1
     if any(is_setting(edit) for edit in finding.fix.edits):
         fixed_s, rounds = fixed_s + BUILD_S + SECOND_PROCESSES_S, 2

@@ -12,6 +12,7 @@ from graphlens.facts.graphs import constant_ops, frozen_ops, judged_graph, layer
 from graphlens.facts.patterns import exclusive_inputs
 from graphlens.facts.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix, Saving
+from graphlens.ir.edits import ChangeDtype, Edit, Ops, RemoveDropout, UseMovingStatistics
 from graphlens.ir.graph import Op, TensorSpec, data_consumers, data_inputs, input_specs
 from graphlens.ir.ops import (
     COMPARISONS,
@@ -113,7 +114,7 @@ def float64_op(facts: Facts) -> Iterator[Finding]:
         fix=Fix(
             "Convert the inputs that bring float64 in to float32",
             "tolerance",
-            ({"edit": "change-dtype", "ops": doubles, "from": "float64", "to": "float32"},),
+            (ChangeDtype(Ops(tuple(doubles)), from_="float64", to="float32"),),
             "array = array.astype(np.float32)",
         ),
         floor="medium" if heavy else "low",
@@ -272,7 +273,7 @@ def _dropout_finding(facts: Facts, dropouts: Sequence[tuple[str, ...]]) -> Findi
         },
         reason=with_stage(facts, "the function was traced with training=True, so a random mask is drawn in every step"),
         saving=saving_without(facts, gone),
-        fix=_without_training([path[-1] for path in dropouts], "remove-dropout"),
+        fix=_without_training(RemoveDropout(Ops(tuple(path[-1] for path in dropouts)))),
         floor="medium",
     )
 
@@ -309,15 +310,15 @@ def _norm_finding(facts: Facts, norms: Sequence[str]) -> Finding:
             f"with stored statistics these ops could be folded away{share}",
         ),
         saving=Saving(saving.ns, saving.share, "bound" if saving.ns is not None else "unknown"),
-        fix=_without_training(norms, "use-moving-statistics"),
+        fix=_without_training(UseMovingStatistics(Ops(tuple(norms)))),
         floor="medium",
     )
 
 
-def _without_training(ops: Sequence[str], edit: str) -> Fix:
+def _without_training(edit: Edit) -> Fix:
     return Fix(
         "Export the model's call with training=False",
         "manual",
-        ({"edit": edit, "ops": list(ops)},),
+        (edit,),
         "tf.function(lambda x: model(x, training=False))",
     )

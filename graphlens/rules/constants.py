@@ -13,6 +13,7 @@ from graphlens.facts.invariants import invariants_by_loop
 from graphlens.facts.patterns import affine_chains, computed_frozen_groups
 from graphlens.facts.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix
+from graphlens.ir.edits import FoldConstant, Ops
 from graphlens.ir.graph import data_consumers, data_inputs
 from graphlens.ir.ops import UNTRACED
 from graphlens.rules.needs import GRAPH
@@ -130,7 +131,7 @@ def _constant_finding(facts: Facts, groups: Sequence[tuple[str, ...]], constant:
         fix=Fix(
             "Store the result instead of its inputs" if constant else "Freeze the variables, so that Grappler folds it",
             "exact",
-            tuple({"edit": "fold-constant", "ops": list(group), "freeze": not constant} for group in groups),
+            tuple(FoldConstant(Ops(tuple(group)), freeze=not constant) for group in groups),
         ),
     )
 

@@ -9,6 +9,7 @@ from graphlens.facts.core import Facts
 from graphlens.facts.graphs import origins
 from graphlens.ir.analysis import Fix
 from graphlens.ir.devices import Copy, CopyCount, CopyReason, Counterfactual
+from graphlens.ir.edits import Ops, PlaceOps
 from graphlens.units import counted
 
 _PIN: Final = 'tf.config.optimizer.set_experimental_options({"pin_to_host_optimization": True})'
@@ -55,13 +56,13 @@ def fix_for(facts: Facts, copies: Sequence[Copy]) -> Fix:
     return Fix(summary, "tolerance" if edits else "manual", edits, snippet)
 
 
-def _edits(facts: Facts, copies: Sequence[Copy]) -> tuple[Mapping[str, Any], ...]:
+def _edits(facts: Facts, copies: Sequence[Copy]) -> tuple[PlaceOps, ...]:
     """Drop the explicit devices: only a run on this machine's own devices can be tried again without them."""
     if copies[0].reason != "explicit device" or copies[0].origin == "modelled" or facts.evidence.profile_path:
         return ()
     sources = facts(origins)
     written = [name for copy in copies for name in sources.get(copy.at_fault or "", ())]
-    return ({"edit": "place-ops", "ops": list(dict.fromkeys(written)), "device": ""},) if written else ()
+    return (PlaceOps(Ops(tuple(dict.fromkeys(written))), device=""),) if written else ()
 
 
 def _advice(copies: Sequence[Copy]) -> tuple[str, str | None]:

@@ -14,6 +14,7 @@ from graphlens.facts.patterns import AffineChain, affine_chains, is_normalizatio
 from graphlens.facts.rows import figure_of, figure_without
 from graphlens.facts.savings import saving_without
 from graphlens.ir.analysis import Figure, Finding, Fix
+from graphlens.ir.edits import FoldAffine, Ops
 from graphlens.ir.graph import op_of
 from graphlens.ir.ops import runtime_type
 from graphlens.rules.needs import GRAPH, INFERENCE
@@ -173,15 +174,10 @@ def _layer(facts: Facts, chain: AffineChain) -> Mapping[str, Any]:
     }
 
 
-def _edit(facts: Facts, chain: AffineChain) -> Mapping[str, Any]:
-    return {
-        "edit": "fold-affine",
-        "base": chain.base,
-        "ops": list(chain.steps),
-        # Where the chain ends is for the rewriter to see: an executed sum may stand for more than a shift.
-        "traced": list(facts(origins).get(chain.base, ())),
-        "freeze": not chain.is_constant,
-    }
+def _edit(facts: Facts, chain: AffineChain) -> FoldAffine:
+    # Where the chain ends is for the rewriter to see: an executed sum may stand for more than a shift.
+    ops = Ops(tuple(chain.steps), traced=tuple(facts(origins).get(chain.base, ())))
+    return FoldAffine(chain.base, ops, freeze=not chain.is_constant)
 
 
 def _reason(facts: Facts, chains: Sequence[AffineChain]) -> str:

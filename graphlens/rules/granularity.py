@@ -12,6 +12,7 @@ from graphlens.facts.graphs import judged_graph
 from graphlens.facts.ledger import ledger, step_time
 from graphlens.facts.savings import call_share
 from graphlens.ir.analysis import Finding, Fix, Saving
+from graphlens.ir.edits import EVERYWHERE, JitCompile
 from graphlens.ir.run import OpTiming
 from graphlens.rules.needs import EXECUTED, PROFILE
 from graphlens.rules.registry import found, rule
@@ -102,7 +103,7 @@ def op_overhead_bound(facts: Facts) -> Iterator[Finding]:
         fix=Fix(
             "Do more work per op: larger batches, vectorized code, fused layers, or jit_compile where it helps",
             "tolerance",
-            ({"edit": "jit-compile"},),
+            (JitCompile(EVERYWHERE),),
             "@tf.function(jit_compile=True)",
         ),
     )

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from graphlens.facts.core import Facts
 from graphlens.facts.graphs import traced_graph
 from graphlens.ir.analysis import Finding, Fix
+from graphlens.ir.edits import ConstantToVariable, MergeConstants, Ops
 from graphlens.ir.graph import Graph, Op, ops_of
 from graphlens.ir.ops import CONSTANTS, VARIABLE_READS
 from graphlens.ir.unsafe import reachable_functions
@@ -127,7 +128,7 @@ def _large_finding(facts: Facts, large: Sequence[_Stored]) -> Finding:
         fix=Fix(
             "Hold the value in a variable that is not trained",
             "exact",
-            tuple({"edit": "constant-to-variable", "op": item.op.name} for item in large),
+            tuple(ConstantToVariable(Ops((item.op.name,))) for item in large),
             "self.table = tf.Variable(table, trainable=False)",
         ),
         stage="traced",
@@ -145,7 +146,7 @@ def _repeated_finding(facts: Facts, groups: Sequence[Sequence[_Stored]]) -> Find
         fix=Fix(
             "Store it once, in a variable that is not trained",
             "exact",
-            tuple({"edit": "merge-constants", "ops": [item.op.name for item in group]} for group in groups),
+            tuple(MergeConstants(Ops(tuple(item.op.name for item in group))) for group in groups),
         ),
         stage="traced",
     )

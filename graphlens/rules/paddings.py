@@ -12,6 +12,7 @@ from graphlens.facts.graphs import executed_by, judged_graph, judged_stage, laye
 from graphlens.facts.padding import ZeroPadding, zero_paddings
 from graphlens.facts.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix, Saving
+from graphlens.ir.edits import FoldPadding, Ops
 from graphlens.ir.graph import op_of
 from graphlens.ir.ops import runtime_type
 from graphlens.rules.phrases import by_cause, known_sum, with_stage
@@ -51,7 +52,7 @@ def _finding(facts: Facts, pads: Sequence[ZeroPadding], saving: Saving) -> Findi
         fix=Fix(
             "Let the convolutions add the zeros as they read the image",
             "exact",
-            tuple({"edit": "fold-padding", "ops": [item.ran_as], "traced": [item.pad]} for item in pads),
+            tuple(FoldPadding(Ops((item.ran_as,), traced=(item.pad,))) for item in pads),
             "\n".join(dict.fromkeys(line for item in pads for line in _snippet(facts, item))),
         ),
         floor="low",

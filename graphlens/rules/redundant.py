@@ -13,6 +13,7 @@ from graphlens.facts.costs import cost_of
 from graphlens.facts.graphs import judged_graph, judged_stage
 from graphlens.facts.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix
+from graphlens.ir.edits import Ops, RemoveCasts, RemoveTransposes
 from graphlens.ir.graph import TensorSpec, data_consumers, data_inputs, in_edges, input_specs, op_of
 from graphlens.ir.ops import BINARY, PER_ELEMENT, RESHAPES, runtime_type
 from graphlens.rules.needs import GRAPH
@@ -106,7 +107,7 @@ def redundant_transpose(facts: Facts) -> Iterator[Finding]:
         fix=Fix(
             "Remove the transposes",
             "exact",
-            tuple({"edit": "remove-transposes", "ops": list(pair.vanishing)} for pair in pairs),
+            tuple(RemoveTransposes(Ops(tuple(pair.vanishing))) for pair in pairs),
         ),
     )
 
@@ -259,7 +260,7 @@ def redundant_cast(facts: Facts) -> Iterator[Finding]:
         fix=Fix(
             "Read the tensor as it was before the casts",
             "exact" if all(case.exact for case in cases) else "tolerance",
-            tuple({"edit": "remove-casts", "ops": list(case.vanishing)} for case in cases),
+            tuple(RemoveCasts(Ops(tuple(case.vanishing))) for case in cases),
         ),
     )
 

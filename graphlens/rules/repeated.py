@@ -13,6 +13,7 @@ from graphlens.facts.invariants import invariants_by_loop
 from graphlens.facts.repeats import Repeat, repeats
 from graphlens.facts.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix, Saving
+from graphlens.ir.edits import HoistInvariant, Ops, ShareComputation
 from graphlens.rules.needs import EXECUTED, TRACED
 from graphlens.rules.phrases import known_sum, with_stage
 from graphlens.rules.registry import found, rule
@@ -109,10 +110,10 @@ def _group(facts: Facts, group: Repeat) -> Mapping[str, Any]:
     }
 
 
-def _edit(facts: Facts, group: Repeat) -> Mapping[str, Any]:
+def _edit(facts: Facts, group: Repeat) -> ShareComputation:
     origin_of = facts(origins)
-    written = [sources[-1] for name in group.ops if (sources := origin_of.get(name))]
-    return {"edit": "share-computation", "ops": list(group.ops), "traced": written}
+    written = tuple(sources[-1] for name in group.ops if (sources := origin_of.get(name)))
+    return ShareComputation(Ops(tuple(group.ops), traced=written))
 
 
 def _why_not_shared(group: Repeat) -> str:
@@ -247,11 +248,11 @@ def _invariant(facts: Facts, loop: str, ops: Sequence[str]) -> Finding:
     )
 
 
-def _hoist(facts: Facts, loop: str, ops: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
+def _hoist(facts: Facts, loop: str, ops: Sequence[str]) -> tuple[HoistInvariant, ...]:
     written = facts(traced_graph)
     if written is None or loop not in written:
         return ()  # a loop of TensorFlow 1 has a name and no op of its own: only a person can rewrite it
-    return ({"edit": "hoist-invariant", "loop": loop, "ops": list(ops), "traced": _written(facts, ops)},)
+    return (HoistInvariant(loop, Ops(tuple(ops), traced=tuple(_written(facts, ops)))),)
 
 
 def _saving(facts: Facts, ops: Sequence[str], iterations: float | None) -> Saving:

@@ -10,6 +10,7 @@ from graphlens.facts.graphs import judged_graph
 from graphlens.facts.patterns import exclusive_inputs
 from graphlens.facts.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix
+from graphlens.ir.edits import Ops, RemoveDebugOps
 from graphlens.ir.ops import ASSERTIONS, CHECKS, DEBUGGER, PRINTS
 from graphlens.rules.needs import GRAPH
 from graphlens.rules.phrases import with_stage
@@ -101,7 +102,7 @@ def _finding(facts: Facts, kind: str, names: Sequence[str]) -> Finding:
         reason=with_stage(facts, why),
         saving=saving_without(facts, gone),
         removes=gone,
-        fix=Fix(advice, "manual", ({"edit": "remove-debug-ops", "ops": list(names)},)),
+        fix=Fix(advice, "manual", (RemoveDebugOps(Ops(tuple(names))),)),
     )
 
 

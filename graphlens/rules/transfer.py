@@ -9,6 +9,7 @@ from graphlens.facts.core import Facts
 from graphlens.facts.transfers import Transfer, transfers
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.devices import Copy
+from graphlens.ir.edits import Ops, PlaceOps
 from graphlens.rules.copies import COPIES_LISTED, grouped, saving_of
 from graphlens.rules.needs import EXECUTED
 from graphlens.rules.registry import found, rule
@@ -90,7 +91,7 @@ def _finding(facts: Facts, group: Sequence[Transfer]) -> Finding:
         fix=Fix(
             "Place producer and consumer on one device",
             "exact",
-            ({"edit": "place-ops", "ops": [copy.dst for copy in copies], "device": copies[0].src_device},),
+            (PlaceOps(Ops(tuple(copy.dst for copy in copies)), device=copies[0].src_device),),
             # A device's name is text from a file: quoted, it stays a name in the code that is shown.
             f"with tf.device({json.dumps('/' + src)}):  # where the tensor is made\n    ...",
         ),

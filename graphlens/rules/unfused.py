@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +16,7 @@ from graphlens.facts.graphs import judged_stage
 from graphlens.facts.patterns import affine_chains
 from graphlens.facts.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix, Saving, Severity
+from graphlens.ir.edits import Edit, FlattenProduct, JitCompile, Ops, OrderNames, SinkReshape, SumByAddN
 from graphlens.ir.fusion import Obstacle
 from graphlens.ir.settings import lines_of, onednn_on
 from graphlens.rules import blockers
@@ -33,16 +34,16 @@ _COMPILE_IN_WORDS: Final = (
 class Cure(NamedTuple):
     """The edit that removes an obstacle, and what a model's author writes for it."""
 
-    edit: str
+    edit: Callable[[Ops], Edit]
     snippet: str
 
 
 _FLAT: Final = "rows = tf.reshape(x, [-1, size])\ny = tf.reshape(dense(rows), [*leading_sizes, units])"
 _EDITS: Final[Mapping[str, Cure]] = {
-    "name": Cure("order-names", 'keras.layers.Activation("hard_silu", name="z_hard_silu")'),
-    "residual": Cure("sum-by-add-n", "y = tf.add_n([y, shortcut])"),
-    "matmul Reshape": Cure("sink-reshape", _FLAT),
-    "rank": Cure("flatten-product", _FLAT),
+    "name": Cure(OrderNames, 'keras.layers.Activation("hard_silu", name="z_hard_silu")'),
+    "residual": Cure(SumByAddN, "y = tf.add_n([y, shortcut])"),
+    "matmul Reshape": Cure(SinkReshape, _FLAT),
+    "rank": Cure(FlattenProduct, _FLAT),
 }
 
 
@@ -155,22 +156,22 @@ def _fix(facts: Facts, items: Sequence[Unfused], wording: Wording) -> Fix:
     return Fix("No setting or change is known with which TensorFlow fuses this", "manual")
 
 
-def _compiled(facts: Facts, item: Unfused) -> Mapping[str, Any]:
+def _compiled(facts: Facts, item: Unfused) -> JitCompile:
     """One layer is one cluster; what passes a tensor on between its ops belongs to it."""
     names = [name for name, _ in item.candidate.members]
     flow = facts(dataflow)
     written = flow.with_passes(names) if flow is not None else tuple(names)
-    return {"edit": "jit-compile", "ops": list(item.ops), "traced": list(written)}
+    return JitCompile(Ops(tuple(item.ops), traced=tuple(written)))
 
 
-def _cured_by_edit(items: Sequence[Unfused]) -> tuple[str, Mapping[str, Any]] | None:
+def _cured_by_edit(items: Sequence[Unfused]) -> tuple[str, Edit] | None:
     """Return the edit that removes what keeps each item from being fused, where that is one thing alone."""
     first = [_changes(item)[0] if _changes(item) else () for item in items]
     kinds = {tuple(_edited_kind(item, obstacle) for obstacle in some) for item, some in zip(items, first, strict=True)}
     kind = " and ".join(kinds.pop()) if len(kinds) == 1 else ""
     if kind not in _EDITS:
         return None
-    return kind, {"edit": _EDITS[kind].edit, "traced": list(dict.fromkeys(one.op for some in first for one in some))}
+    return kind, _EDITS[kind].edit(Ops(traced=tuple(dict.fromkeys(one.op for some in first for one in some))))
 
 
 def _edited_kind(item: Unfused, obstacle: Obstacle) -> str:

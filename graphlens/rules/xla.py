@@ -19,6 +19,7 @@ from graphlens.facts.xla import (
     working_ops,
 )
 from graphlens.ir.analysis import Finding, Fix, Severity
+from graphlens.ir.edits import EVERYWHERE, JitCompile
 from graphlens.rules.needs import TRACED
 from graphlens.rules.registry import found, rule
 from graphlens.units import counted
@@ -114,7 +115,7 @@ def _question(facts: Facts) -> Finding:
         fix=Fix(
             "Compile the step with XLA, where that is measured to pay; every new shape of the inputs compiles anew",
             "tolerance",
-            ({"edit": "jit-compile"},),
+            (JitCompile(EVERYWHERE),),
             "@tf.function(jit_compile=True)",
         ),
     )

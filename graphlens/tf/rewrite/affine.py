@@ -5,12 +5,12 @@ What is left, ``layer -> BiasAdd -> activation``, is what Grappler fuses into on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from graphlens.errors import RewriteError
+from graphlens.ir.edits import FoldAffine, Kept
 from graphlens.ir.ops import CONVOLUTIONS
 from graphlens.tf.rewrite import nodes
 from graphlens.tf.rewrite.chains import (
@@ -24,6 +24,7 @@ from graphlens.tf.rewrite.chains import (
     obstacle,
     why_not_a_layer,
 )
+from graphlens.tf.rewrite.declaring import rewrite
 from graphlens.tf.rewrite.draft import CONSTANT_BYTES_LIMIT, Draft, named
 from graphlens.tf.rewrite.identities import clear_identities
 from graphlens.tf.rewrite.ordering import order_hard_swishes
@@ -34,10 +35,11 @@ from graphlens.tf.rewrite.values import Values
 # constants at 1.59 times).  Without oneDNN it makes no difference.
 
 
-def fold_affine(draft: Draft, edit: Mapping[str, Any]) -> None:
+@rewrite
+def fold_affine(draft: Draft, edit: FoldAffine) -> None:
     """Fold the chain that ``edit`` names, or every one that there is.
 
-    ``edit["weights"]`` keeps the new weights as ``constant`` or as ``variable``, whatever the kind of layer.
+    ``edit.weights`` keeps the new weights as ``constant`` or as ``variable``, whatever the kind of layer.
     """
     values = Values(draft)
     wanted = named(edit)
@@ -78,22 +80,22 @@ def _is_step(draft: Draft, values: Values, name: str) -> bool:
     return draft.node(name).op in AFFINE and not values.is_frozen(nodes.tensor(name))
 
 
-def _fold(draft: Draft, chain: Chain, edit: Mapping[str, Any]) -> None:
+def _fold(draft: Draft, chain: Chain, edit: FoldAffine) -> None:
     layer = chain.layer
     weights_name = variable_name(draft, layer.name)
     if np.any(chain.scale != 1):
         weights = layer.scaled_weights(chain.scale)
-        draft.set_input(layer.name, 1, stored(draft, layer.name, weights, weights_name, edit))
+        draft.set_input(layer.name, 1, stored(draft, layer.name, weights, weights_name, edit.weights))
     *inner, last = chain.steps
     for step in inner:
         draft.bypass(step.name, _result_of(draft, step.name, layer.name))
     put_bias(draft, layer, chain.shift, last.name, bias_name(weights_name, layer))
 
 
-def stored(draft: Draft, base: str, weights: np.ndarray, called: str, edit: Mapping[str, Any]) -> str:
+def stored(draft: Draft, base: str, weights: np.ndarray, called: str, kept: Kept | None) -> str:
     """Keep the new weights: as constants where the kernels want that and the graph has room, else in a variable."""
     node = draft.node(base)
-    wanted = edit.get("weights", "constant" if node.op in CONVOLUTIONS else "variable")
+    wanted = kept or ("constant" if node.op in CONVOLUTIONS else "variable")
     if wanted == "constant" and draft.constant_bytes() + weights.nbytes <= CONSTANT_BYTES_LIMIT:
         return draft.constant(f"{base}/folded_weights", weights, node)
     return draft.weight(f"{base}/folded_weights", weights, called, node)

@@ -8,8 +8,10 @@ from typing import Any, Final
 import tensorflow as tf
 
 from graphlens.errors import RewriteError
+from graphlens.ir.edits import ChangeDtype, RemoveCasts
 from graphlens.ir.ops import RESHAPES
 from graphlens.tf.rewrite import nodes
+from graphlens.tf.rewrite.declaring import rewrite
 from graphlens.tf.rewrite.draft import Draft, named
 from graphlens.tf.rewrite.values import Values
 
@@ -25,7 +27,8 @@ _HOLDS: Final[Mapping[str, frozenset[str]]] = {
 }
 
 
-def remove_casts(draft: Draft, edit: Mapping[str, Any]) -> None:
+@rewrite
+def remove_casts(draft: Draft, edit: RemoveCasts) -> None:
     """Leave out the casts named, or all whose absence changes no bit."""
     wanted = named(edit)
     casts = [name for name in wanted or draft if name in draft and draft.node(name).op == "Cast"]
@@ -93,12 +96,13 @@ def _returned(draft: Draft, last: str, lossy: bool) -> bool:
 # -- another type ---------------------------------------------------------------------------------------------------
 
 
-def change_dtype(draft: Draft, edit: Mapping[str, Any]) -> None:
+@rewrite
+def change_dtype(draft: Draft, edit: ChangeDtype) -> None:
     """``change-dtype``: the ops named (or all of them) compute in ``to`` instead of ``from``.
 
     What enters is cast, constants and weights are stored in the new type, and what leaves is cast back.
     """
-    old, new = _type(edit.get("from", "float64")), _type(edit.get("to", "float32"))
+    old, new = _type(edit.from_), _type(edit.to)
     wanted = named(edit)
     ops = [name for name in wanted or draft if name in draft and _computes_in(draft.node(name), old)]
     if not ops:

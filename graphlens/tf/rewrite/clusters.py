@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from graphlens.errors import RewriteError
+from graphlens.ir.edits import JitCompile, PlaceOps
 from graphlens.tf.rewrite import nodes
+from graphlens.tf.rewrite.declaring import rewrite
 from graphlens.tf.rewrite.draft import Draft, named
 
 COMPILES_ANEW: Final = (
@@ -14,7 +16,8 @@ COMPILES_ANEW: Final = (
 )
 
 
-def jit_compile(draft: Draft, edit: Mapping[str, Any]) -> None:
+@rewrite
+def jit_compile(draft: Draft, edit: JitCompile) -> None:
     """Let XLA compile the ops named as one cluster, or the whole function."""
     wanted = named(edit)
     if not wanted:
@@ -26,9 +29,10 @@ def jit_compile(draft: Draft, edit: Mapping[str, Any]) -> None:
     _enclose(draft, cluster)
 
 
-def place_ops(draft: Draft, edit: Mapping[str, Any]) -> None:
+@rewrite
+def place_ops(draft: Draft, edit: PlaceOps) -> None:
     """Ask for another device for the ops named."""
-    device = str(edit.get("device") or "")
+    device = edit.device
     for name in named(edit):
         draft.node(name).device = device
         draft.node(name).attr.pop("_class", None)

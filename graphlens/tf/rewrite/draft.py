@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from graphlens.errors import RewriteError
+from graphlens.ir.edits import EVERYWHERE, Edit, Ops
 from graphlens.tf.rewrite import flatten, nodes
 from graphlens.tf.rewrite.program import Binding, Program, pruned
 
@@ -301,6 +302,7 @@ def put_constant(node: Any, value: np.ndarray) -> None:
     node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
 
 
-def named(edit: Any) -> list[str]:
-    """Return the ops that an edit names, as they are called in the traced graph; none means wherever it applies."""
-    return [str(name) for name in edit.get("traced") or edit.get("ops") or ()]
+def named(edit: Edit) -> list[str]:
+    """Return the ops that an edit names, as they are called in the traced graph; none where it is meant everywhere."""
+    where = getattr(edit, "where", EVERYWHERE)
+    return list(where.names) if isinstance(where, Ops) else []

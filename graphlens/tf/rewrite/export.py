@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from graphlens import workplace
 from graphlens.errors import RewriteError, UsageError, first_line
+from graphlens.ir.edits import Edit
 from graphlens.loaders.signatures import CALL, DEFAULT
 from graphlens.tf.open import saved_models, targets
 from graphlens.tf.open.opened import LOAD_FAILURES
@@ -32,7 +33,7 @@ from graphlens.tf.rewrite.registry import apply
 # Loading a SavedModel puts the ops of a signature below a call of this name; so does the one that we write.
 _CALL = "StatefulPartitionedCall/"
 
-Edits = Sequence[Mapping[str, Any]]
+Edits = Sequence[Edit]
 
 
 class _Exported(tf.Module):  # type: ignore[misc]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from graphlens.errors import RewriteError
+from graphlens.ir.edits import ConstantToVariable, FoldConstant, FreezeVariables, MergeConstants
 from graphlens.tf.rewrite import nodes
+from graphlens.tf.rewrite.declaring import rewrite
 from graphlens.tf.rewrite.draft import CONSTANT_BYTES_LIMIT, Draft, named, put_constant
 from graphlens.tf.rewrite.values import Values
 
@@ -19,7 +21,8 @@ GROWN_BYTES = 1 << 20
 _COPIES = frozenset({"Identity", "IdentityN", "ReadVariableOp", "StopGradient", "Const", "Placeholder"})
 
 
-def freeze_variables(draft: Draft, edit: Mapping[str, Any]) -> None:
+@rewrite
+def freeze_variables(draft: Draft, edit: FreezeVariables) -> None:
     """``freeze-variables``: the reads named (or all of variables that nobody writes) become constants."""
     values = Values(draft)
     wanted = named(edit)
@@ -71,7 +74,8 @@ def _store_variable(draft: Draft, name: str, value: np.ndarray) -> None:
 # -- computations ---------------------------------------------------------------------------------------------------
 
 
-def fold_constant(draft: Draft, edit: Mapping[str, Any]) -> None:
+@rewrite
+def fold_constant(draft: Draft, edit: FoldConstant) -> None:
     """``fold-constant``: what is computed from frozen values alone is computed once, now.
 
     Small results become constants; bigger ones that come from variables stay variables.
@@ -144,7 +148,8 @@ def _from_variables(draft: Draft, name: str) -> bool:
 # -- constants ------------------------------------------------------------------------------------------------------
 
 
-def merge_constants(draft: Draft, edit: Mapping[str, Any]) -> None:
+@rewrite
+def merge_constants(draft: Draft, edit: MergeConstants) -> None:
     """``merge-constants``: equal constants are kept once."""
     wanted = [_constant(draft, name) for name in named(edit)] or [n for n in draft if draft.node(n).op == "Const"]
     groups: dict[bytes, list[str]] = {}
@@ -157,12 +162,10 @@ def merge_constants(draft: Draft, edit: Mapping[str, Any]) -> None:
             draft.bypass(other, nodes.tensor(first))
 
 
-def constant_to_variable(draft: Draft, edit: Mapping[str, Any]) -> None:
+@rewrite
+def constant_to_variable(draft: Draft, edit: ConstantToVariable) -> None:
     """``constant-to-variable``: a constant is kept in a variable that is not trained, outside the graph."""
-    wanted = named(edit) or [str(edit["op"])] if "op" in edit or named(edit) else []
-    if not wanted:
-        raise RewriteError("constant-to-variable has to name the constant")
-    for name in [_constant(draft, each) for each in wanted]:
+    for name in [_constant(draft, each) for each in named(edit)]:
         value = Values(draft).of([nodes.tensor(name)])[0]
         if value.dtype == object:
             raise RewriteError(f"'{name}' holds strings, which variables do not")

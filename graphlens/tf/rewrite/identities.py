@@ -6,18 +6,20 @@ Plain ``Identity`` ops are left to Grappler, which removes them itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from graphlens.errors import RewriteError
+from graphlens.ir.edits import RemoveIdentities
 from graphlens.tf.rewrite import nodes
+from graphlens.tf.rewrite.declaring import rewrite
 from graphlens.tf.rewrite.draft import Draft, named
 from graphlens.tf.rewrite.values import Values
 
 
-def remove_identities(draft: Draft, edit: Mapping[str, Any]) -> None:
+@rewrite
+def remove_identities(draft: Draft, edit: RemoveIdentities) -> None:
     """Leave out the ops named, or every one that only hands on."""
     wanted = named(edit)
     if not wanted and not clear_identities(draft):

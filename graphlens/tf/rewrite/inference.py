@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from graphlens.errors import RewriteError
+from graphlens.ir.edits import RemoveDebugOps, RemoveDropout, UseMovingStatistics
 from graphlens.ir.ops import ASSERTIONS, BATCH_NORMS, CHECKS, CONDITIONALS, DEBUGGER, PRINTS, SELECTIONS, SUMS
 from graphlens.tf.rewrite import nodes
+from graphlens.tf.rewrite.declaring import rewrite
 from graphlens.tf.rewrite.draft import Draft, named
 from graphlens.tf.rewrite.sharing import inputs_first
 from graphlens.tf.rewrite.values import Values
@@ -23,7 +25,8 @@ _KEEP_TOLERANCE = 1e-4  # of scale * (1 - rate) against 1, which float16 constan
 # -- debugging ------------------------------------------------------------------------------------------------------
 
 
-def remove_debug_ops(draft: Draft, edit: Mapping[str, Any]) -> None:
+@rewrite
+def remove_debug_ops(draft: Draft, edit: RemoveDebugOps) -> None:
     """``remove-debug-ops``: leave out the checks and prints named, or all.
 
     A check inside a conditional goes with the conditional, when that does nothing else.
@@ -115,7 +118,8 @@ def _stop_waiting(draft: Draft, name: str) -> None:
 # -- dropout --------------------------------------------------------------------------------------------------------
 
 
-def remove_dropout(draft: Draft, edit: Mapping[str, Any]) -> None:
+@rewrite
+def remove_dropout(draft: Draft, edit: RemoveDropout) -> None:
     """``remove-dropout``: hand on what dropout would have masked, unscaled, as in inference."""
     values = Values(draft)
     wanted = named(edit)
@@ -195,7 +199,8 @@ def _unscaled(draft: Draft, values: Values, ref: str, rate: float | None) -> str
 # -- batch normalization --------------------------------------------------------------------------------------------
 
 
-def use_moving_statistics(draft: Draft, edit: Mapping[str, Any]) -> None:
+@rewrite
+def use_moving_statistics(draft: Draft, edit: UseMovingStatistics) -> None:
     """``use-moving-statistics``: normalize with the stored mean and variance, and stop updating them."""
     wanted = named(edit)
     norms = [name for name in wanted or draft if name in draft and _trains(draft.node(name))]

@@ -6,15 +6,16 @@ sees no such zeros; elsewhere ``x * a + b`` becomes ``x + b / a`` before weights
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from graphlens.errors import RewriteError
+from graphlens.ir.edits import FoldInputAffine
 from graphlens.tf.rewrite import nodes
 from graphlens.tf.rewrite.affine import bias_name, put_bias, stored, variable_name
 from graphlens.tf.rewrite.chains import AFFINE, LAYERS, Step, chain_of, combined
+from graphlens.tf.rewrite.declaring import rewrite
 from graphlens.tf.rewrite.draft import Draft, named
 from graphlens.tf.rewrite.fronts import Front, front_of, fronts, why_not_a_layer
 from graphlens.tf.rewrite.values import Values
@@ -28,10 +29,11 @@ _VECTOR_FLOATS = 16
 _REPEATED_BYTES = 64 << 10
 
 
-def fold_input_affine(draft: Draft, edit: Mapping[str, Any]) -> None:
+@rewrite
+def fold_input_affine(draft: Draft, edit: FoldInputAffine) -> None:
     """Fold the chain before the layer that ``edit`` names, or every one whose folding leaves fewer ops.
 
-    ``edit["weights"]`` keeps the new weights as ``constant`` or as ``variable``, whatever the kind of layer.
+    ``edit.weights`` keeps the new weights as ``constant`` or as ``variable``, whatever the kind of layer.
     """
     values = Values(draft)
     wanted = [name for name in named(edit) if name in draft and draft.node(name).op in LAYERS]
@@ -46,7 +48,7 @@ def fold_input_affine(draft: Draft, edit: Mapping[str, Any]) -> None:
         raise RewriteError("no scale and shift per channel in front of a layer would be fewer ops folded")
 
 
-def _fold_if_it_pays(draft: Draft, values: Values, front: Front, edit: Mapping[str, Any]) -> bool:
+def _fold_if_it_pays(draft: Draft, values: Values, front: Front, edit: FoldInputAffine) -> bool:
     pays = _why_not(draft, values, front) is None
     if pays:
         _fold(draft, values, front, edit)
@@ -89,13 +91,13 @@ def _epsilon(weights: np.ndarray) -> float:
     return 2.0**-7 if weights.dtype.name == "bfloat16" else float(np.finfo(weights.dtype).eps)
 
 
-def _fold(draft: Draft, values: Values, front: Front, edit: Mapping[str, Any]) -> None:
+def _fold(draft: Draft, values: Values, front: Front, edit: FoldInputAffine) -> None:
     layer = front.layer
     in_bias = _shift_goes_into_bias(draft, values, front)
     weights_name = variable_name(draft, layer.name)
     if in_bias and np.any(front.shift):
         _add_bias(draft, values, front, bias_name(weights_name, layer))
-    draft.set_input(layer.name, 1, stored(draft, layer.name, _weights(front), weights_name, edit))
+    draft.set_input(layer.name, 1, stored(draft, layer.name, _weights(front), weights_name, edit.weights))
     kept = None if in_bias else _remaining_shift(front)
     for step in front.steps:
         if kept is None or step is not kept[0]:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphlens.errors import RewriteError
+from graphlens.ir.edits import HoistInvariant
 from graphlens.ir.ops import LOOPS
 from graphlens.tf.rewrite import nodes
+from graphlens.tf.rewrite.declaring import rewrite
 from graphlens.tf.rewrite.draft import Draft, named
 
 # Fail on values that a loop without an iteration never computes: on what is out of range, and (integers) on zero.
@@ -33,9 +35,10 @@ class _Loop:
         return {node.name: node for node in self.body.node_def}
 
 
-def hoist_invariant(draft: Draft, edit: Mapping[str, Any]) -> None:
-    """Hoist the ops named out of the loop ``edit['loop']``; without names, whatever can be, of every loop."""
-    loops = [str(edit["loop"])] if edit.get("loop") else [name for name in draft if draft.node(name).op in LOOPS]
+@rewrite
+def hoist_invariant(draft: Draft, edit: HoistInvariant) -> None:
+    """Hoist the ops named out of the loop ``edit.loop``; without names, whatever can be, of every loop."""
+    loops = [edit.loop] if isinstance(edit.loop, str) else [name for name in draft if draft.node(name).op in LOOPS]
     moved = [_hoist(draft, _loop(draft, name), named(edit)) for name in loops]
     if not any(moved):
         raise RewriteError("no loop computes the same in every iteration")

@@ -7,19 +7,19 @@ order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from graphlens.errors import RewriteError
+from graphlens.ir.edits import OrderNames
 from graphlens.ir.ops import SCALINGS, SUMS
 from graphlens.tf.rewrite import nodes
+from graphlens.tf.rewrite.declaring import rewrite
 from graphlens.tf.rewrite.draft import Draft, named
 
 _LONGEST_WAY = 3  # ops of a hard sigmoid: sum, Relu6, division
 _ON_THE_WAY = SUMS | SCALINGS | {"Relu6"}
 
 
-def order_names(draft: Draft, edit: Mapping[str, Any]) -> None:
+@rewrite
+def order_names(draft: Draft, edit: OrderNames) -> None:
     """Rename the ops named, or every hard sigmoid whose name sorts before that of its argument."""
     wanted = named(edit)
     renamed = order_hard_swishes(draft, wanted)

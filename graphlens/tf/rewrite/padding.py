@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from graphlens.errors import RewriteError
+from graphlens.ir.edits import FoldPadding
 from graphlens.ir.ops import CONVOLUTIONS, PADS
 from graphlens.ir.padding import Axis, Form, form_of, pads_only, spatial_axes
 from graphlens.tf.rewrite import nodes
+from graphlens.tf.rewrite.declaring import rewrite
 from graphlens.tf.rewrite.draft import Draft, named
 from graphlens.tf.rewrite.values import Values
 
@@ -21,7 +23,8 @@ class _NoWay(Exception):
     """The padding has to stay; the message says why."""
 
 
-def fold_padding(draft: Draft, edit: Mapping[str, Any]) -> None:
+@rewrite
+def fold_padding(draft: Draft, edit: FoldPadding) -> None:
     """Fold the pads named, or every one that only convolutions without padding of their own read."""
     values = Values(draft)
     wanted = [_named_pad(draft, name) for name in named(edit)]

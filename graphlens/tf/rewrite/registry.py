@@ -1,82 +1,60 @@
-"""Which rewrites there are, by name: this package's own, and those of others; and how edits are applied."""
+"""Which rewrites there are: those of this package's modules, and those of others; and how edits are applied."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any
+from importlib import import_module
+from pkgutil import iter_modules
 
 from graphlens.errors import RewriteError
+from graphlens.ir.codec import MismatchError
+from graphlens.ir.edit_data import typed
+from graphlens.ir.edits import Edit, OtherEdit
 from graphlens.ir.settings import is_setting
 from graphlens.plugins import REWRITE_GROUP, PluginError, load_group
-from graphlens.tf.rewrite import (
-    affine,
-    casts,
-    clusters,
-    freeze,
-    identities,
-    inference,
-    inputs,
-    loops,
-    ordering,
-    padding,
-    reshapes,
-    sharing,
-    sums,
-    transposes,
-)
+from graphlens.tf.rewrite.declaring import Rewrite
 from graphlens.tf.rewrite.draft import Draft, named
 from graphlens.tf.rewrite.kernels import missing_kernels
 from graphlens.tf.rewrite.program import Program
 
-Rewrite = Callable[[Draft, Mapping[str, Any]], None]
-
-_OWN: Mapping[str, Rewrite] = {
-    "fold-affine": affine.fold_affine,
-    "fold-input-affine": inputs.fold_input_affine,
-    "fold-padding": padding.fold_padding,
-    "remove-identities": identities.remove_identities,
-    "freeze-variables": freeze.freeze_variables,
-    "fold-constant": freeze.fold_constant,
-    "merge-constants": freeze.merge_constants,
-    "constant-to-variable": freeze.constant_to_variable,
-    "remove-transposes": transposes.remove_transposes,
-    "remove-casts": casts.remove_casts,
-    "change-dtype": casts.change_dtype,
-    "remove-debug-ops": inference.remove_debug_ops,
-    "remove-dropout": inference.remove_dropout,
-    "use-moving-statistics": inference.use_moving_statistics,
-    "share-computation": sharing.share_computation,
-    "hoist-invariant": loops.hoist_invariant,
-    "flatten-product": reshapes.flatten_product,
-    "sink-reshape": reshapes.sink_reshape,
-    "sum-by-add-n": sums.sum_by_add_n,
-    "jit-compile": clusters.jit_compile,
-    "order-names": ordering.order_names,
-    "place-ops": clusters.place_ops,
-}
-
 
 @cache
 def rewrites() -> Mapping[str, Rewrite]:
-    """Return every rewrite by the name of its edit.
+    """Return every rewrite by the kind of its edit.
 
-    An entry point of the group ``graphlens.rewrites`` is a mapping from names to functions ``(draft, edit)``, which
-    change the draft or raise a ``RewriteError``.  Names of this package cannot be taken over.
+    An entry point of the group ``graphlens.rewrites`` is a module that holds rewrites (see ``declaring.rewrite``), or
+    one rewrite.  Kinds of this package cannot be taken over.
     """
+    own = {found.kind: found for found in _own_rewrites()}
     try:
-        others = [dict(found) for found in load_group(REWRITE_GROUP)]
+        others = {found.kind: found for found in _others_rewrites()}
     except PluginError as error:
         raise RewriteError(str(error)) from error
-    return {**{name: function for found in others for name, function in found.items()}, **_OWN}
+    return {**others, **own}
+
+
+def _own_rewrites() -> Iterator[Rewrite]:
+    package = import_module(__package__ or "graphlens.tf.rewrite")
+    for module in sorted(iter_modules(package.__path__), key=lambda item: item.name):
+        yield from _rewrites_in(import_module(f"{package.__name__}.{module.name}"))
+
+
+def _others_rewrites() -> Iterator[Rewrite]:
+    for loaded in load_group(REWRITE_GROUP):
+        yield from [loaded] if isinstance(loaded, Rewrite) else _rewrites_in(loaded)
+
+
+def _rewrites_in(namespace: object) -> list[Rewrite]:
+    return [value for value in vars(namespace).values() if isinstance(value, Rewrite)]
 
 
 def edit_names() -> tuple[str, ...]:
-    """Return the names of the edits that can be applied."""
+    """Return the kinds of edits that can be applied."""
     return tuple(sorted(rewrites()))
 
 
-def apply(program: Program, edits: Sequence[Mapping[str, Any]]) -> Program:
+def apply(program: Program, edits: Sequence[Edit]) -> Program:
     """Return ``program`` with ``edits`` applied in order; the argument stays as it is.
 
     Raises
@@ -89,10 +67,11 @@ def apply(program: Program, edits: Sequence[Mapping[str, Any]]) -> Program:
     missing = missing_kernels(draft)
     for edit in edits:
         rewrite = _rewrite_of(edit)
+        known = _known(edit, rewrite)
         try:
-            rewrite(draft, edit)
+            rewrite(draft, known)
         except RewriteError:
-            if not draft.is_done(named(edit)):  # an edit before it may have done its work already
+            if not draft.is_done(named(known)):  # an edit before it may have done its work already
                 raise
     for name in sorted(missing_kernels(draft) - missing):
         raise RewriteError(
@@ -102,10 +81,22 @@ def apply(program: Program, edits: Sequence[Mapping[str, Any]]) -> Program:
     return draft.finished()
 
 
-def _rewrite_of(edit: Mapping[str, Any]) -> Rewrite:
-    name = str(edit.get("edit"))
+def _rewrite_of(edit: Edit) -> Rewrite:
     if is_setting(edit):
-        raise RewriteError(f"'{name}' is a setting of the process and changes no graph: set it where the model is run")
-    if name not in rewrites():
-        raise RewriteError(f"there is no rewrite '{name}'; there are {', '.join(edit_names())}")
-    return rewrites()[name]
+        raise RewriteError(
+            f"'{edit.kind}' is a setting of the process and changes no graph: set it where the model is run"
+        )
+    if edit.kind not in rewrites():
+        raise RewriteError(f"there is no rewrite '{edit.kind}'; there are {', '.join(edit_names())}")
+    return rewrites()[edit.kind]
+
+
+def _known(edit: Edit, rewrite: Rewrite) -> Edit:
+    """Return an edit as the dataclass that its rewrite expects; that of a plug-in arrives as it was written."""
+    if not isinstance(edit, OtherEdit):
+        return edit
+    try:
+        known: Edit = typed(edit, rewrite.edit)
+    except MismatchError as error:
+        raise RewriteError(f"the edit {error}") from error
+    return known

@@ -13,8 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from graphlens.errors import RewriteError
+from graphlens.ir.edits import FlattenProduct, SinkReshape
 from graphlens.ir.ops import BINARY, PER_ELEMENT
 from graphlens.tf.rewrite import nodes
+from graphlens.tf.rewrite.declaring import rewrite
 from graphlens.tf.rewrite.draft import Draft, named
 
 _BATCHED = frozenset({"BatchMatMul", "BatchMatMulV2"})
@@ -22,18 +24,20 @@ _HANDS_ON = frozenset({"Identity", "StopGradient"})
 _IN_PLACE = PER_ELEMENT | BINARY | {"BiasAdd"}
 
 
-def sink_reshape(draft: Draft, edit: Mapping[str, Any]) -> None:
+@rewrite
+def sink_reshape(draft: Draft, edit: SinkReshape) -> None:
     """Sink the reshapes named, or every one between a matrix product and elementwise ops."""
     _each(draft, edit, frozenset({"Reshape"}), _sink)
 
 
-def flatten_product(draft: Draft, edit: Mapping[str, Any]) -> None:
+@rewrite
+def flatten_product(draft: Draft, edit: FlattenProduct) -> None:
     """Compute the products named, or every one of a tensor with one matrix, with all rows in one matrix."""
     _each(draft, edit, _BATCHED, _flatten)
 
 
 def _each(
-    draft: Draft, edit: Mapping[str, Any], ops: frozenset[str], change: Callable[[Draft, str], str | None]
+    draft: Draft, edit: SinkReshape | FlattenProduct, ops: frozenset[str], change: Callable[[Draft, str], str | None]
 ) -> None:
     """Change the ops named, each of which must allow it, or all of those types that do."""
     wanted = [name for name in named(edit) if name in draft and draft.node(name).op in ops]

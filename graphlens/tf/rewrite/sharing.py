@@ -6,14 +6,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from graphlens.errors import RewriteError
+from graphlens.ir.edits import ShareComputation
 from graphlens.tf.rewrite import nodes
+from graphlens.tf.rewrite.declaring import rewrite
 from graphlens.tf.rewrite.draft import Draft, named
 from graphlens.tf.rewrite.values import Values
 
 _KEPT = frozenset({"Placeholder", "NoOp", "Const"})
 
 
-def share_computation(draft: Draft, edit: Mapping[str, Any]) -> None:
+@rewrite
+def share_computation(draft: Draft, edit: ShareComputation) -> None:
     """Let the ops named be computed once, by the first of them; without names, whatever is equal."""
     wanted = [draft.node(name).name for name in named(edit)]
     numbers = _numbered(draft)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
 from graphlens.errors import RewriteError
+from graphlens.ir.edits import SumByAddN
 from graphlens.ir.ops import BINARY, PADS, PER_ELEMENT, SUMS
 from graphlens.tf.rewrite import nodes
+from graphlens.tf.rewrite.declaring import rewrite
 from graphlens.tf.rewrite.draft import Draft, named
 from graphlens.tf.rewrite.values import Values
 
@@ -26,7 +28,8 @@ _ELEMENTWISE = BINARY | frozenset({"AddN", "FloorDiv", "FloorMod"})
 _Rows = tuple[str, Fraction]
 
 
-def sum_by_add_n(draft: Draft, edit: Mapping[str, Any]) -> None:
+@rewrite
+def sum_by_add_n(draft: Draft, edit: SumByAddN) -> None:
     """Replace the sums named, or every one whose two terms surely have one shape."""
     wanted = named(edit)
     rows = _RowsOf(draft)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from graphlens.errors import RewriteError
+from graphlens.ir.edits import RemoveTransposes
 from graphlens.ir.ops import BINARY, PER_ELEMENT
 from graphlens.tf.rewrite import nodes
+from graphlens.tf.rewrite.declaring import rewrite
 from graphlens.tf.rewrite.draft import Draft, named
 from graphlens.tf.rewrite.values import Values
 
@@ -29,7 +31,8 @@ class _Region:
     inputs: dict[str, list[Any]] = field(default_factory=dict)  # op -> new inputs: refs, or arrays to be stored
 
 
-def remove_transposes(draft: Draft, edit: Mapping[str, Any]) -> None:
+@rewrite
+def remove_transposes(draft: Draft, edit: RemoveTransposes) -> None:
     """Cancel the transposes named, or all that can be."""
     values = Values(draft)
     wanted = named(edit)

@@ -45,6 +45,7 @@ from graphlens.children.messages import (
 from graphlens.children.start import XLA_DUMP
 from graphlens.collector import collector_paused
 from graphlens.errors import GraphLensError, RewriteError, first_line
+from graphlens.ir.edits import Edit
 from graphlens.tf.importing import import_tensorflow
 from graphlens.tf.trial.written import State
 
@@ -152,7 +153,7 @@ def shortest_call(traced: Any) -> Callable[[Sequence[Any]], Any]:
     return private.flat_call(traced.concrete) or traced.call
 
 
-def apply(session: Session, variant: str, edits: Sequence[Sequence[Mapping[str, Any]]]) -> Calls:
+def apply(session: Session, variant: str, edits: Sequence[Sequence[Edit]]) -> Calls:
     """Make a variant, and call it twice."""
     from graphlens.tf.record import clock
     from graphlens.tf.trial import compilation
@@ -184,7 +185,7 @@ def _program(session: Session) -> Any:
     return original.program
 
 
-def _edited(program: Any, groups: Sequence[Sequence[Mapping[str, Any]]]) -> Any:
+def _edited(program: Any, groups: Sequence[Sequence[Edit]]) -> Any:
     from graphlens.tf import rewrite
 
     for number, edits in enumerate(groups):
@@ -424,9 +425,7 @@ def _repeat_for(step: Callable[[], Any], duration_ms: float) -> int:
 # -- write and read back --------------------------------------------------------------------------------------------
 
 
-def write(
-    _session: Session, request: RecordRequest, edits: Mapping[str, Sequence[Mapping[str, Any]]], directory: str
-) -> Written:
+def write(_session: Session, request: RecordRequest, edits: Mapping[str, Sequence[Edit]], directory: str) -> Written:
     """Write the target as a SavedModel with the edits applied to its signatures."""
     from graphlens.tf import rewrite
 

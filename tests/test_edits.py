@@ -1,0 +1,221 @@
+"""Edits are typed: each is read as it was written, and a key that its kind does not know is never passed over."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, get_type_hints
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphlens.children.messages import Apply, MessageError, from_line, to_line
+from graphlens.errors import RewriteError, TargetError
+from graphlens.ir.analysis import Fix
+from graphlens.ir.codec import MismatchError
+from graphlens.ir.document import from_json, to_json
+from graphlens.ir.edit_data import from_data, own_edits, to_data, typed
+from graphlens.ir.edits import (
+    EVERYWHERE,
+    ConstantToVariable,
+    FoldAffine,
+    JitCompile,
+    Ops,
+    OtherEdit,
+    RemoveCasts,
+    SessionSetting,
+    SinkReshape,
+    Where,
+)
+from tests import sample_document
+
+KINDS = sorted(own_edits())
+NAMES = st.lists(st.text(min_size=1), min_size=1, max_size=3).map(tuple)
+OPS = st.builds(Ops, NAMES, st.none() | st.just(()) | NAMES) | st.builds(Ops, st.just(()), NAMES)
+SETTINGS = st.builds(
+    SessionSetting,
+    st.dictionaries(st.text(), st.text(), max_size=2),
+    st.dictionaries(st.sampled_from(["intra_op", "inter_op"]), st.integers(0, 64)),
+)
+st.register_type_strategy(Ops, OPS)
+
+
+def any_of(kind: type[Any]) -> st.SearchStrategy[Any]:
+    """Edits of one kind, with and without each of their fields."""
+    if kind is SessionSetting:
+        return SETTINGS
+    hints = get_type_hints(kind)
+    return st.builds(kind, **{one.name: st.from_type(hints[one.name]) for one in fields(kind)})
+
+
+ANY = st.one_of(*map(any_of, own_edits().values())) | st.builds(
+    OtherEdit, st.text().filter(lambda kind: kind not in own_edits()), st.dictionaries(st.just("layers"), st.integers())
+)
+
+
+@given(ANY)
+def test_an_edit_is_read_as_it_was_written(edit: Any) -> None:
+    assert from_data(json.loads(json.dumps(to_data(edit)))) == edit
+
+
+@given(ANY)
+def test_an_edit_arrives_in_a_child_as_it_was_sent(edit: Any) -> None:
+    sent = Apply("fixed", ((edit,), ()))
+    assert from_line(to_line(sent), [Apply]) == sent
+
+
+WRITTEN: list[tuple[dict[str, Any], Any]] = [
+    ({"edit": "jit-compile"}, JitCompile(EVERYWHERE)),
+    ({"edit": "remove-casts", "ops": ["a", "b"]}, RemoveCasts(Ops(("a", "b")))),
+    ({"edit": "sink-reshape", "traced": ["a"]}, SinkReshape(Ops(traced=("a",)))),
+    (
+        {"edit": "fold-affine", "base": "c", "ops": ["m"], "traced": [], "freeze": False},
+        FoldAffine("c", Ops(("m",), traced=()), freeze=False),
+    ),
+    ({"edit": "constant-to-variable", "ops": ["t"]}, ConstantToVariable(Ops(("t",)))),
+    ({"edit": "session-setting", "environment": {"A": "1"}}, SessionSetting({"A": "1"})),
+    ({"edit": "acme-widen", "channels": 8}, OtherEdit("acme-widen", {"channels": 8})),
+]
+
+
+@pytest.mark.parametrize(("data", "edit"), WRITTEN, ids=lambda one: getattr(one, "kind", ""))
+def test_documents_name_edits_as_they_always_did(data: dict[str, Any], edit: Any) -> None:
+    assert to_data(edit) == data
+    assert list(to_data(edit)) == list(data)
+    assert from_data(data) == edit
+
+
+def test_the_one_edit_that_named_an_op_where_all_others_name_ops_is_still_read() -> None:
+    assert from_data({"edit": "constant-to-variable", "op": "t"}) == ConstantToVariable(Ops(("t",)))
+
+
+def test_the_ops_are_those_of_the_traced_graph_where_they_are_known() -> None:
+    assert Ops(("executed",), traced=("written",)).names == ("written",)
+    assert Ops(("executed",), traced=()).names == Ops(("executed",)).names == ("executed",)
+
+
+# -- what is refused ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_misspelt_key_is_an_error_that_names_the_key_and_the_edit(kind: str) -> None:
+    with pytest.raises(MismatchError, match=f"is no '{kind}': 'opss' is no key of it"):
+        from_data({"edit": kind, "opss": ["a"]})
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        ({"edit": "remove-casts", "opps": ["a"]}, "'opps' is no key of it; did you mean 'ops'?"),
+        ({"edit": "remove-casts", "ops": []}, "is no 'remove-casts': names no op"),
+        ({"edit": "remove-casts", "ops": [], "traced": []}, "names no op"),
+        ({"edit": "remove-casts", "ops": "a"}, """'ops' is "a", expected array"""),
+        ({"edit": "remove-casts", "ops": ["a", 7]}, "'ops[1]' is 7, expected string"),
+        ({"edit": "remove-casts", "ops": None}, "'ops' is null, expected array"),
+        ({"edit": "constant-to-variable"}, "is no 'constant-to-variable': 'ops' is missing"),
+        ({"edit": "place-ops", "ops": ["a"]}, "is no 'place-ops': 'device' is missing"),
+        ({"edit": "change-dtype", "from": "float64"}, "is no 'change-dtype': 'to' is missing"),
+        ({"edit": "fold-affine", "weights": "somewhere"}, "expected one of constant, variable"),
+        ({"edit": "session-setting", "threads": {"gpu": 1}}, "is no 'session-setting': knows no thread pool 'gpu'"),
+        ({"ops": ["a"]}, "expected an object whose 'edit' says what kind of edit it is"),
+        ({"edit": 7}, "expected an object whose 'edit' says what kind of edit it is"),
+        ("jit-compile", "expected an object whose 'edit' says what kind of edit it is"),
+    ],
+)
+def test_an_edit_that_does_not_fit_its_kind_is_refused_in_words(data: Any, why: str) -> None:
+    with pytest.raises(MismatchError) as refused:
+        from_data(data)
+    assert why in str(refused.value)
+
+
+def test_no_names_are_not_everywhere() -> None:
+    """A rule that found nothing and says so all the same must not edit the whole program."""
+    with pytest.raises(ValueError, match="names no op"):
+        RemoveCasts(Ops(()))
+
+
+def with_edit(edit: Any) -> Any:
+    document = sample_document.RICH
+    finding = replace(document.findings[0], fix=Fix("do it", "exact", (edit,)))
+    return replace(document, findings=(finding,))
+
+
+def test_a_misspelt_key_in_an_analysis_is_told_with_its_place() -> None:
+    text = to_json(with_edit(RemoveCasts(Ops(("cast",)))))
+    assert from_json(text).findings[0].fix.edits == (RemoveCasts(Ops(("cast",))),)
+    with pytest.raises(TargetError, match=r"findings\[0\]\.fix\.edits\[0\] is no 'remove-casts': 'op' is no key of it"):
+        from_json(text.replace('"ops": ["cast"]', '"op": ["cast"]'))
+
+
+def test_an_analysis_with_an_edit_of_an_unknown_plug_in_is_read_all_the_same() -> None:
+    text = to_json(with_edit(OtherEdit("acme-widen", {"channels": 8})))
+    assert from_json(text).findings[0].fix.edits == (OtherEdit("acme-widen", {"channels": 8}),)
+
+
+def test_a_misspelt_key_in_a_message_is_told_with_its_place() -> None:
+    line = to_line(Apply("fixed", ((RemoveCasts(Ops(("cast",))),),)))
+    with pytest.raises(MessageError, match=r"edits\[0\]\[0\] is no 'remove-casts': 'opss' is no key of it"):
+        from_line(line.replace('"ops"', '"opss"'), [Apply])
+
+
+def test_a_dictionary_is_no_edit() -> None:
+    with pytest.raises(TypeError, match="an edit is a dataclass with a kind"):
+        Fix("do it", "exact", ({"edit": "remove-casts"},))  # type: ignore[arg-type]
+
+
+# -- what is applied ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WidenChannels:
+    """As a plug-in would bring it."""
+
+    kind: ClassVar[str] = "acme-widen-channels"
+    where: Where = EVERYWHERE
+    by: int = 8
+
+
+def test_the_edit_of_a_plug_in_is_written_and_read_like_any_other() -> None:
+    edit = WidenChannels(Ops(("conv",)), 16)
+    data = {"edit": "acme-widen-channels", "ops": ["conv"], "by": 16}
+    assert to_data(edit) == data
+    arrived = from_data(data)
+    assert isinstance(arrived, OtherEdit)
+    assert typed(arrived, WidenChannels) == edit
+    with pytest.raises(MismatchError, match="is no 'acme-widen-channels': 'opss' is no key of it; did you mean 'ops'"):
+        typed(OtherEdit("acme-widen-channels", {"opss": ("conv",)}), WidenChannels)
+
+
+@pytest.mark.tf
+def test_each_kind_of_edit_has_a_rewrite_and_each_rewrite_its_kind() -> None:
+    """All but the one that changes no graph."""
+    from graphlens.tf.rewrite.registry import rewrites
+
+    assert {kind: made.edit for kind, made in rewrites().items()} == {
+        kind: edit for kind, edit in own_edits().items() if edit is not SessionSetting
+    }
+
+
+@pytest.mark.tf
+def test_a_rewrite_has_to_say_which_edit_it_carries_out() -> None:
+    from graphlens.tf.rewrite import rewrite
+
+    def widen(draft: Any, edit: WidenChannels) -> None: ...
+
+    def of_anything(draft: Any, edit: Any) -> None: ...
+
+    assert rewrite(widen).edit is WidenChannels
+    with pytest.raises(TypeError, match="of_anything must say by its second argument's annotation"):
+        rewrite(of_anything)
+
+
+@pytest.mark.tf
+def test_a_misspelt_key_of_a_plug_ins_edit_is_refused_where_it_is_applied() -> None:
+    from graphlens.tf.rewrite import Rewrite, registry
+
+    planted = Rewrite(WidenChannels, lambda draft, edit: None)
+    known = registry._known(OtherEdit(WidenChannels.kind, {"ops": ("conv",)}), planted)
+    assert known == WidenChannels(Ops(("conv",)))
+    with pytest.raises(RewriteError, match="the edit is no 'acme-widen-channels': 'opss' is no key of it"):
+        registry._known(OtherEdit(WidenChannels.kind, {"opss": ("conv",)}), planted)
