@@ -148,14 +148,13 @@ class _Builder:
 
     def _add_nodes(self, linker: Linker, nodes: Any, function: str) -> None:
         lines = self.sources.get(function, {})
-        names = []
+        first = len(linker.graph)
         for node in nodes:
-            name = linker.free_name(node.name)
-            op, decoded = self.reader.read(node, name, lines.get(node.name))
+            name = node.name
+            op, decoded = self.reader.read(node, linker.free_name(name), lines.get(name))
             linker.add_op(op, decoded.offsets)
-            names.append(name)
-        for node, name in zip(nodes, names, strict=True):
-            linker.link(node.input, name)
+        for reader, node in enumerate(nodes, first):
+            linker.link_at(node.input, reader)
 
 
 def _by_index(graph: Table, names: tuple[str, ...]) -> tuple[str, ...]:

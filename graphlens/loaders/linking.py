@@ -67,15 +67,23 @@ class Linker:
 
     def link(self, inputs: Iterable[str], dst: str) -> None:
         """Add the edges of op ``dst`` from its inputs, as a ``NodeDef`` writes them."""
-        port = 0
-        reader = self.graph.at(dst)
+        self.link_at(inputs, self.graph.at(dst))
+
+    def link_at(self, inputs: Iterable[str], reader: int) -> None:
+        """Add the edges of the op at a position from its inputs."""
+        position, connect = self.graph.position, self.graph.connect
         merges = self.graph.op_at(reader).type in MERGES
+        port = 0
         for written in inputs:
-            if written.startswith("^"):
-                self._connect(self.graph.position(written[1:]), written[1:], reader, CONTROL, merges)
+            source = position(written)
+            if source is not None and source < reader and not merges:  # nearly all of them: the first output of an op
+                connect(source, reader, data_edge(0, port))
+            elif written.startswith("^"):
+                self._connect(position(written[1:]), written[1:], reader, CONTROL, merges)
                 continue
-            source, name, src_port = self._resolve(written)
-            self._connect(source, name, reader, data_edge(src_port, port), merges)
+            else:
+                source, name, src_port = self._resolve(written)
+                self._connect(source, name, reader, data_edge(src_port, port), merges)
             port += 1
 
     def _resolve(self, written: str) -> tuple[int | None, str, int | None]:

@@ -20,7 +20,10 @@ ORIGINAL_NODES = "_original_nodes"
 _SHAPE_ATTRS = MappingProxyType(
     {"Placeholder": "shape", "PlaceholderWithDefault": "shape", "VariableV2": "shape", "Variable": "shape"}
 )
+# A larger node holds a constant: to compare it with others would copy it once more.
+COMPARED_BYTES = 4096
 _BOOKKEEPING = frozenset({OUTPUT_SHAPES, STRIPPED_BYTES, STRIPPED_DIGEST})
+_BEFORE_ATTRIBUTES = frozenset(b"\x0a\x12\x1a\x22")  # tags of the fields 1 to 4, each with a length
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -39,6 +42,16 @@ class Decoded:
     shapes: tuple[Any, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What nodes share that are written alike but for their name, inputs and device."""
+
+    decoded: Decoded
+    attrs: Mapping[str, Any]
+    outputs: tuple[TensorSpec, ...]
+    constant: Constant | None
+
+
 @dataclass(slots=True)
 class NodeReader:
     """Reads nodes; remembers what it decoded, so that 150,000 nodes stay cheap.
@@ -47,6 +60,7 @@ class NodeReader:
     """
 
     library: Mapping[str, OpInfo] = field(default_factory=dict)
+    _kinds: dict[tuple[str, bytes], _Kind] = field(default_factory=dict)
     _decoded: dict[Any, Decoded] = field(default_factory=dict)
     _outputs: dict[Any, tuple[TensorSpec, ...]] = field(default_factory=dict)
     _values: dict[tuple[str, bytes], Any] = field(default_factory=dict)
@@ -54,6 +68,21 @@ class NodeReader:
 
     def read(self, node: Any, name: str, source: str | None = None) -> tuple[Op, Decoded]:
         """Return the op of ``node`` under ``name``, with what is known of its type and attributes."""
+        kind = self._kind(node)
+        op = Op(name, node.op, node.device, kind.outputs, kind.attrs, kind.decoded.calls, kind.constant, source)
+        return op, kind.decoded
+
+    def _kind(self, node: Any) -> _Kind:
+        """Return what all nodes share that are written alike but for their name, inputs and device."""
+        if node.ByteSize() > COMPARED_BYTES:
+            return self._new_kind(node)
+        key = (node.op, _attributes_of(node.SerializeToString()))
+        found = self._kinds.get(key)
+        if found is None:
+            found = self._kinds[key] = self._new_kind(node)
+        return found
+
+    def _new_kind(self, node: Any) -> _Kind:
         op_type, attr = node.op, node.attr
         constant = self._constant(attr) if op_type in CONSTANTS else None
         decoded, shapes = self._decode(op_type, attr, constant is not None)
@@ -62,7 +91,7 @@ class NodeReader:
         if node.HasField("experimental_debug_info"):
             originals = tuple(node.experimental_debug_info.original_node_names)
             attrs = {**attrs, ORIGINAL_NODES: originals} if originals else attrs
-        return Op(name, op_type, node.device, outputs, attrs, decoded.calls, constant, source), decoded
+        return _Kind(decoded, attrs, outputs, constant)
 
     def _decode(self, op_type: str, attr: Any, is_constant: bool) -> tuple[Decoded, bytes]:
         """Return the shared part, and the shapes apart: they differ most, and would make every op its own kind."""
@@ -119,6 +148,29 @@ class NodeReader:
         if key not in self._constants:  # graphs repeat their small constants: axes, shapes, epsilons
             self._constants[key] = constant_of(tensor)
         return self._constants[key]
+
+
+def _attributes_of(written: bytes) -> bytes:
+    """Return what follows name, op type, inputs and device (fields 1 to 4) in a node as it is written.
+
+    >>> _attributes_of(b"\\x0a\\x01x\\x12\\x04Relu\\x1a\\x01y" + b"\\x2a\\x00")
+    b'*\\x00'
+    """
+    at, size = 0, len(written)
+    while at < size and written[at] in _BEFORE_ATTRIBUTES:
+        length = written[at + 1]
+        at += 2
+        if length & 0x80:  # more bytes of the length follow, seven bits in each
+            length, shift = length & 0x7F, 7
+            while True:
+                more = written[at]
+                at += 1
+                length |= (more & 0x7F) << shift
+                shift += 7
+                if not more & 0x80:
+                    break
+        at += length
+    return written[at:]
 
 
 def _join(dtypes: tuple[str, ...] | None, shapes: tuple[Any, ...]) -> tuple[TensorSpec, ...]:

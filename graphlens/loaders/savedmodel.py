@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -22,9 +22,9 @@ from graphlens.loaders.signatures import (
     Signature,
     Tensor,
     choose,
-    needed_ops,
     op_name,
     signatures_of,
+    upstream,
     wrapped_function,
 )
 from graphlens.loaders.tensors import strip_weights
@@ -231,14 +231,40 @@ def _collection(meta_graph: Any, key: str) -> list[str]:
 def _signature_graph(meta_graph: Any, signature: Signature, debug_info: Any, has_objects: bool) -> Graph:
     """Return what TensorFlow runs: the object graph's function if it goes by that, else what the main graph calls."""
     graph_def = meta_graph.graph_def
-    nodes = {node.name: node for node in graph_def.node}
     known = objects.signature_function(meta_graph.object_graph_def, signature.name) if has_objects else None
-    function = known or wrapped_function(signature, nodes)
+    function = known or wrapped_function(signature, graph_def.node)
     library = {item.signature.name for item in graph_def.library.function}
     if function in library:
         return _bind(build_reachable(graph_def, str(function), debug_info), meta_graph.object_graph_def)
     graph = build_reachable(graph_def, MAIN, debug_info)
-    return _pruned(graph, needed_ops(signature, nodes), signature)
+    return _pruned(graph, _needed(graph, signature, graph_def), signature)
+
+
+def _needed(graph: Graph, signature: Signature, graph_def: Any) -> Collection[str]:
+    """Return the ops that the outputs of ``signature`` depend on, and its inputs."""
+    tensors = [name for tensor in (*signature.outputs, *signature.inputs) for name in tensor.tensors]
+    if graph.notes:  # what the table leaves out, as an edge that closes a cycle, leads somewhere all the same
+        return upstream(tensors, {node.name: node for node in graph_def.node})
+    return _upstream_of(graph.main, tensors)
+
+
+def _upstream_of(function: Function, tensors: Iterable[str]) -> Collection[str]:
+    """Return the ops that make ``tensors``, and all that these depend on, around loops too."""
+    table = function.graph
+    back: dict[int, list[int]] = {}
+    for source, name, _ in function.back_edges:
+        back.setdefault(table.position(name), []).append(table.position(source))
+    named = (written if written in table else op_name(written) for written in tensors)
+    pending = [table.position(name) for name in dict.fromkeys(named) if name in table]
+    needed = bytearray(len(table))
+    for position in pending:
+        needed[position] = True
+    for position in pending:  # grows while it is walked
+        for source in (*table.sources[table.first[position] : table.first[position + 1]], *back.get(position, ())):
+            if not needed[source]:
+                needed[source] = True
+                pending.append(source)
+    return {table.names[position] for position in pending}
 
 
 def _called_graph(meta_graph: Any, debug_info: Any) -> Graph | None:
@@ -274,9 +300,11 @@ def _bind(graph: Graph, object_graph: Any) -> Graph:
     return replace(graph, functions={name: bound(function) for name, function in graph.functions.items()})
 
 
-def _pruned(graph: Graph, needed: set[str], signature: Signature) -> Graph:
+def _pruned(graph: Graph, needed: Collection[str], signature: Signature) -> Graph:
     """Keep of the main graph what ``signature`` runs."""
-    main = graph.main.graph.only(needed.__contains__)
+    main = graph.main.graph
+    if len(needed) < len(main):
+        main = main.only(needed.__contains__)
     inputs = _names(main, (name for tensor in signature.inputs for name in tensor.tensors))
     outputs = _names(main, (name for tensor in signature.outputs for name in tensor.tensors))
     functions = {**graph.functions, MAIN: replace(graph.main, graph=main, inputs=inputs, outputs=outputs)}

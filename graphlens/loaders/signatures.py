@@ -90,23 +90,19 @@ def _list(names: Iterable[str]) -> str:
     return ", ".join(names) or "(there is none)"
 
 
-def wrapped_function(signature: Signature, nodes: Mapping[str, Any]) -> str | None:
+def wrapped_function(signature: Signature, nodes: Iterable[Any]) -> str | None:
     """Return the function that a TF2 signature calls, ``None`` where the ops stand in the main graph (TF1).
 
-    ``nodes`` are the main graph's nodes by name.
+    ``nodes`` are the main graph's nodes.
     """
     producers = {name.split(":")[0] for output in signature.outputs for name in output.tensors}
     if len(producers) != 1:
         return None
-    node = nodes.get(producers.pop())
+    producer = producers.pop()
+    node = next((node for node in nodes if node.name == producer), None)
     if node is None or node.op not in PLAIN_CALLS or "f" not in node.attr:
         return None
     return str(node.attr["f"].func.name) or None
-
-
-def needed_ops(signature: Signature, nodes: Mapping[str, Any]) -> set[str]:
-    """Return the ops that the outputs of ``signature`` depend on, and its inputs."""
-    return upstream((name for tensor in (*signature.outputs, *signature.inputs) for name in tensor.tensors), nodes)
 
 
 def upstream(tensors: Iterable[str], nodes: Mapping[str, Any]) -> set[str]:
