@@ -326,7 +326,7 @@ def _is_joined(name: str, op: str, names: Names, origins: Mapping[str, tuple[str
 
 def _replay_timings(replay: Mapping[str, ReplayRecord], executed: Table | None) -> dict[str, OpTiming]:
     """Return the times of ops; those of calls are the times of what they call, and are left out."""
-    if executed is None:
+    if executed is None or not replay:
         return {}
     records = {canonical_name(name): record for name, record in replay.items()}
     timings = {}

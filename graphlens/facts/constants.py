@@ -48,7 +48,7 @@ def is_pure(op: Op) -> bool:
 
 def _resource(graph: Table, position: int) -> int:
     """Follow a resource handle back to the op that made it."""
-    while graph.op_at(position).type in _PASS_THROUGH:
+    while graph.bodies[position].type in _PASS_THROUGH:
         inputs = graph.data_before(position)
         if not inputs:
             return position
@@ -65,7 +65,7 @@ def _closure(graph: Table, sources: Sequence[int]) -> frozenset[str]:
     pending = list(sources)
     for position in pending:  # grows while it is walked
         for reader in graph.following[position]:
-            if inside[reader] or not is_pure(graph.op_at(reader)):
+            if inside[reader] or not is_pure(graph.bodies[reader]):
                 continue
             if reader not in waiting:
                 waiting[reader] = {source for source in graph.data_before(reader) if not inside[source]}

@@ -81,6 +81,23 @@ def cost_of(graph: Table, name: str) -> Cost:
     return Cost(_flops(op, inputs), _bytes(op, inputs))
 
 
+def costs_of(graph: Table) -> list[Cost]:
+    """Return the cost of each op, in the graph's order; that of ops that are alike and read alike is found once."""
+    known: dict[tuple[object, ...], Cost] = {}
+    bodies = graph.bodies
+    costs = []
+    for position, name in enumerate(graph):
+        op = bodies[position]
+        read = [(id(bodies[src].outputs), edge.src_port) for src, edge in graph.inputs_at(position)]
+        # The graph keeps what these are the ids of.
+        key = (op.type, id(op.attrs), id(op.outputs), *read)
+        cost = known.get(key)
+        if cost is None:
+            cost = known[key] = cost_of(graph, name)
+        costs.append(cost)
+    return costs
+
+
 def _flops(op: Op, inputs: Specs) -> int | None:
     if HLO_FLOPS in op.attrs:
         flops: int | None = op.attrs[HLO_FLOPS]

@@ -110,16 +110,27 @@ class Dataflow:
 
     def _needed(self, position: int) -> list[int]:
         """Return the ops that one computes with, and then those that it waits for; passes are looked through."""
-        graph = self.graph
+        graph, passing = self.graph, self._passing
         read, awaited = [], []
         for source, edge in graph.inputs_at(position):
-            if edge.kind == "data":
+            if edge.kind != "data":
+                awaited.append(source)
+            elif passing[source]:
                 read.append(_through(graph, source, edge.src_port or 0)[0])
             else:
-                awaited.append(source)
+                read.append(source)
         first, sources, links = graph.first, graph.sources, graph.links
-        span = range(first[position], first[position + 1])
-        return [*read, *awaited, *(sources[at] for at in span if links[at] is CONTROL)]
+        if len(read) + len(awaited) < first[position + 1] - first[position]:
+            span = range(first[position], first[position + 1])
+            awaited.extend(sources[at] for at in span if links[at] is CONTROL)
+        return read + awaited
+
+    @cached_property
+    def _passing(self) -> bytearray:
+        passing = bytearray(len(self.graph))
+        for position in self.graph.positions_of(PASSES):
+            passing[position] = True
+        return passing
 
     def _roots(self) -> list[int]:
         """Return the ops that a step is run for: results and effects, or all ends of a graph that names no results."""
@@ -147,7 +158,7 @@ class Dataflow:
         pending = [position]
         for passing in pending:  # grows while it is walked; the graph has no cycle
             for reader in self.graph.following[passing]:
-                kind = self.graph.op_at(reader).type
+                kind = self.graph.bodies[reader].type
                 if kind in PASSES:
                     pending.append(reader)
                 elif kind != RETURN and reader in self._live:
@@ -172,7 +183,7 @@ class Dataflow:
     def count(self, accepts: Callable[[str], object]) -> int:
         """Return how many live ops have a type that is accepted."""
         accepted = {kind for kind in self.graph.by_type if accepts(kind)}
-        return sum(self.graph.op_at(position).type in accepted for position in self._live)
+        return sum(self.graph.bodies[position].type in accepted for position in self._live)
 
     def controls(self, name: str) -> tuple[list[str], list[str]]:
         """Return the live ops that ``name`` waits for, and those that wait for it, by control edges."""
@@ -204,7 +215,7 @@ class Dataflow:
 
 def _through(graph: Table, position: int, port: int) -> tuple[int, int]:
     """Follow a tensor back through ops that pass it on."""
-    while (kind := graph.op_at(position).type) in PASSES:
+    while (kind := graph.bodies[position].type) in PASSES:
         wanted = port if kind == "IdentityN" else 0
         edges = graph.inputs_at(position)
         found = next((item for item in edges if (item[1].dst_port or 0) == wanted and item[1].kind == "data"), None)

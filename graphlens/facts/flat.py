@@ -82,7 +82,7 @@ def is_training(graph: Table, declared: bool | None) -> bool:
     """Tell whether the flat graph trains; ``declared`` (from the recorder) wins where it is known."""
     if declared is not None:
         return declared
-    return any("Apply" in op.type and is_variable_write(op.type) for op in graph.ops())
+    return bool(graph.where(lambda kind: "Apply" in kind and is_variable_write(kind)))
 
 
 def is_compiled(op: Op) -> bool:

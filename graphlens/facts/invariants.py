@@ -33,8 +33,8 @@ def invariant_ops(facts: Facts) -> Iterator[InvariantOps]:
     written = facts(traced_graph)
     if library is None or written is None:
         return
-    for name, op in written.items():
-        body = _body(library, op)
+    for name in written.of_types(LOOPS):
+        body = _body(library, written.op(name))
         if body is not None:
             found = tuple(f"{name}/body/{inner}" for inner in _invariant_in(library, body))
             if found:
@@ -43,8 +43,6 @@ def invariant_ops(facts: Facts) -> Iterator[InvariantOps]:
 
 
 def _body(library: Graph, op: Op) -> Function | None:
-    if op.type not in LOOPS:
-        return None
     return next((library.functions.get(call.function) for call in op.calls if call.role == "body"), None)
 
 
@@ -101,10 +99,10 @@ def _closure(graph: Table, fixed: set[str], *, reads: bool) -> list[str]:
 def _in_frames(graph: Table) -> Iterator[InvariantOps]:
     """Yield the same for loops that were written with ``Enter``: what does not change says so itself."""
     frames: dict[str, set[str]] = {}
-    for name, op in graph.items():
-        if op.type in ENTERS and op.attrs.get("is_constant"):
-            frames.setdefault(str(op.attrs.get("frame_name", "")), set()).add(name)
-    writes = any(is_variable_write(op.type) for op in graph.ops())
+    for op in map(graph.op, graph.of_types(ENTERS)):
+        if op.attrs.get("is_constant"):
+            frames.setdefault(str(op.attrs.get("frame_name", "")), set()).add(op.name)
+    writes = bool(graph.where(is_variable_write))
     for frame, fixed in frames.items():
         found = _closure(graph, fixed, reads=not writes)
         if found:

@@ -61,15 +61,16 @@ def _by_rule(traced: Graph) -> Iterator[tuple[str, str | None]]:
         return  # a function already: its ops have the names that they run under
     inputs, outputs = _arguments(traced.main), _results(traced.main)
     taken = Counter(normalized(name) for name in dict.fromkeys((*inputs, *outputs)))
-    for name in graph:
-        if taken[name] and name not in inputs:
+    arguments = set(inputs)
+    for name in sorted(filter(graph.__contains__, taken), key=graph.position):
+        if name not in arguments:
             contested = [*takewhile(graph.__contains__, (f"{name}_{number}" for number in count()))]
             alone = taken[name] == 1 and not contested and not taken[f"{name}_0"]
             yield from [(f"{name}_0", name)] if alone else dict.fromkeys(contested).items()
 
 
 def _arguments(function: Function) -> tuple[str, ...]:
-    placeholders = (name for name, op in function.graph.items() if op.type in PLACEHOLDERS)
+    placeholders = function.graph.of_types(PLACEHOLDERS)
     return tuple(dict.fromkeys((*function.inputs, *placeholders)))
 
 
@@ -79,9 +80,9 @@ def _results(function: Function) -> tuple[str, ...]:
 
 
 def _sinks(graph: Table) -> Iterator[str]:
-    for name, op in graph.items():
-        if not graph.has_readers(name) and op.type not in PLACEHOLDERS | CONSTANTS:
-            yield name
+    for position, readers in enumerate(graph.following):
+        if not readers and graph.bodies[position].type not in PLACEHOLDERS | CONSTANTS:
+            yield graph.names[position]
 
 
 def normalized(name: str) -> str:

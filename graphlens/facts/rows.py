@@ -65,6 +65,7 @@ def _columns(facts: Facts, joined: Attribution) -> dict[str, Sequence[Any]]:
     sources = [origin_of.get(name, ()) for name in names] if executed else [()] * len(ops)
     written = [_written(facts, op, origin) for op, origin in zip(ops, sources, strict=True)]
     timings = [joined.timings.get(name) for name in names]
+    seen = joined.op_types
     devices = _timed(timings, "device")
     flops, nbytes = _work(facts, names)
     trains, slack, shares = facts.known(is_training, False), facts.known(slack_ns, {}), facts.known(roof_shares, {})
@@ -73,15 +74,15 @@ def _columns(facts: Facts, joined: Attribution) -> dict[str, Sequence[Any]]:
         "op": [op.type for op in written],
         "scope": [op.scope for op in ops],
         "device": [op.device or seen_on for op, seen_on in zip(ops, devices, strict=True)],
-        "executed_as": [_executed_as(joined, op) if executed else joined.op_types.get(op.name) for op in ops],
+        "executed_as": [_executed_as(seen, op) if executed else seen.get(op.name) for op in ops],
         "flops": flops,
         "bytes": nbytes,
-        "source": [op.source or told_of(facts, name).source or None for op, name in zip(written, names, strict=True)],
+        "source": _sources(facts, written, names),
         "phase": [_phase(name) if trains else None for name in names],
         "origin": sources,
         "timing": _timed(timings, "source"),
         "layer": _layers(facts, [op.scope for op in written]),
-        "category": [family(_ran_as(joined, op)) for op in ops],
+        "category": [family(_ran_as(seen, op)) for op in ops],
         "slack_ns": [slack.get(name) for name in names],
         "output": _outputs(ops),
         "roof_share": [shares.get(name) for name in names],
@@ -91,8 +92,8 @@ def _columns(facts: Facts, joined: Attribution) -> dict[str, Sequence[Any]]:
 
 def _written(facts: Facts, op: Op, origin: Sequence[str]) -> Op:
     """Return the op as written that ``op`` is of; the last one where it stands for several."""
-    written = facts(traced_graph)
-    return op_of(written, origin[-1]) if origin and written is not None else op
+    written = facts(traced_graph) if origin else None
+    return op_of(written, origin[-1]) if written is not None else op
 
 
 def _timed(timings: Sequence[OpTiming | None], field: str) -> list[Any]:
@@ -102,7 +103,7 @@ def _timed(timings: Sequence[OpTiming | None], field: str) -> list[Any]:
 def _work(facts: Facts, names: Sequence[str]) -> tuple[list[int | None], list[int | None]]:
     """Return operations and bytes of an execution of each op: what the profile tells, else what its shapes say."""
     graph = facts(judged_graph)
-    by_shapes = [costs.cost_of(graph, name) for name in names]
+    by_shapes = costs.costs_of(graph)
     flops, nbytes = [cost.flops for cost in by_shapes], [cost.bytes for cost in by_shapes]
     told = facts.known(kernel_work, {})
     for position, name in enumerate(names if told else ()):
@@ -110,6 +111,14 @@ def _work(facts: Facts, names: Sequence[str]) -> tuple[list[int | None], list[in
         flops[position] = work.flops if work.flops is not None else flops[position]
         nbytes[position] = work.nbytes if work.nbytes is not None else nbytes[position]
     return flops, nbytes
+
+
+def _sources(facts: Facts, written: Sequence[Op], names: Sequence[str]) -> list[str | None]:
+    """Return where each op was written, as the graph says it, else the profile."""
+    known = [op.source for op in written]
+    if facts.evidence.profile is None or not facts.evidence.profile.instructions:
+        return known
+    return [source or told_of(facts, name).source or None for source, name in zip(known, names, strict=True)]
 
 
 def _layers(facts: Facts, scopes: Sequence[str]) -> list[str | None]:
@@ -127,20 +136,20 @@ def _outputs(ops: Sequence[Op]) -> list[str | None]:
     return [texts[id(op.outputs)] for op in ops]
 
 
-def _ran_as(joined: Attribution, op: Op) -> str:
+def _ran_as(seen: Mapping[str, str], op: Op) -> str:
     """Return the type of an op; of an instruction of XLA what its events say, since the graph has its opcode alone."""
-    seen = joined.op_types.get(op.name, "")
-    return seen if is_instruction(seen) else str(op.attrs.get(HLO_STANDS_FOR, op.type))
+    told = seen.get(op.name, "") if seen else ""
+    return told if is_instruction(told) else str(op.attrs.get(HLO_STANDS_FOR, op.type))
 
 
-def _executed_as(joined: Attribution, op: Op) -> str:
+def _executed_as(seen: Mapping[str, str], op: Op) -> str:
     """Return the type that an op ran as; an instruction, and the call of a compiled function, say that they are XLA's.
 
     An instruction of a processor has its opcode: what it was made of is another column.
     """
-    if HLO_MODULE in op.attrs and not is_instruction(joined.op_types.get(op.name, "")):
+    if HLO_MODULE in op.attrs and not is_instruction(seen.get(op.name, "")):
         return f"XLA {op.type}"
-    return f"{op.type} (XLA)" if flat.is_compiled(op) else _ran_as(joined, op)
+    return f"{op.type} (XLA)" if flat.is_compiled(op) else _ran_as(seen, op)
 
 
 def _in_no_graph(facts: Facts, joined: Attribution) -> Iterator[tuple[str, OpTiming]]:

@@ -34,6 +34,7 @@ class Table:
     """
 
     __slots__ = (
+        "_by_port",
         "_by_type",
         "_following",
         "_index",
@@ -63,6 +64,7 @@ class Table:
         self.first, self.sources, self.links = first, sources, links
         self._index = index if index is not None else {name: position for position, name in enumerate(names)}
         self._following = following
+        self._by_port: bool | None = None
         self._order: Sequence[int] | None = None
         self._rank: Sequence[int] | None = None
         self._kinds: Sequence[Op] | None = None
@@ -100,6 +102,11 @@ class Table:
     def items(self) -> Iterator[tuple[str, Op]]:
         """Iterate over all ops with their names, in order."""
         return zip(self.names, self.ops(), strict=True)
+
+    @property
+    def bodies(self) -> Sequence[Op]:
+        """The op at each position, maybe by the name that it has in its own function: for all but its name."""
+        return self._ops
 
     def op_at(self, position: int) -> Op:
         """Return the op at a position."""
@@ -203,10 +210,18 @@ class Table:
     def inputs_at(self, position: int) -> list[tuple[int, Edge]]:
         """Return ``(position of the source, edge)`` of the inputs that are no control edges, by input port."""
         start, end = self.first[position], self.first[position + 1]
-        edges = [(self.sources[at], self.links[at]) for at in range(start, end) if self.links[at] is not CONTROL]
-        if len(edges) > 1:
+        pairs = zip(self.sources[start:end], self.links[start:end], strict=True)
+        edges = [pair for pair in pairs if pair[1] is not CONTROL]
+        if len(edges) > 1 and not self._is_by_port():
             edges.sort(key=_destination_port)
         return edges
+
+    def _is_by_port(self) -> bool:
+        """Tell whether all inputs stand in the order of their ports, as loaders link them; found out once."""
+        if self._by_port is None:
+            spans = pairwise(self.first)
+            self._by_port = all(_is_sorted(self.links[start:end]) for start, end in spans if end - start > 1)
+        return self._by_port
 
     def data_before(self, position: int) -> list[int]:
         """Return the positions of the producers of the inputs that are no control edges, by input port."""
@@ -293,6 +308,11 @@ NO_OPS = Table((), [], (0,), (), ())
 
 def _destination_port(pair: tuple[int, Edge]) -> int:
     return pair[1].dst_port or 0
+
+
+def _is_sorted(links: Sequence[Edge]) -> bool:
+    ports = [edge.dst_port or 0 for edge in links if edge is not CONTROL]
+    return all(before <= after for before, after in pairwise(ports))
 
 
 def _following(first: Sequence[int], sources: Sequence[int]) -> list[list[int]]:
