@@ -24,7 +24,7 @@ LAYERS: list[dict[str, list[str]]] = [
     {"facts": ["facts"]},
     {"rules": ["rules"], "report": ["report"], "prove": ["prove"]},
     {"pipeline": ["pipeline", "api"]},
-    {"cli": ["cli", "__main__"]},
+    {"cli": ["cli", "__main__"], "testing": ["testing"]},
 ]
 # `tf` may use `loaders`; `facts` uses neither of them.
 FORBIDDEN = {("facts", "loaders"), ("facts", "tf"), ("rules", "loaders"), ("rules", "tf"), ("report", "loaders")}

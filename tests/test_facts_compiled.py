@@ -23,8 +23,8 @@ from graphlens.facts.rows import op_rows
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Call, Graph, Op
 from graphlens.ir.run import KernelEvent, OpEvent, Profile, Run, Span
-from graphlens.ir.sketch import sketch
 from graphlens.loaders.hlo import read_hlo
+from graphlens.testing.sketch import sketch
 
 MODULE = "a_inference_f_68__.1"
 

@@ -31,7 +31,6 @@ from graphlens.ir.analysis import JUDGE, Target
 from graphlens.ir.document import to_json
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.fusion import FusionAnswer
-from graphlens.ir.sketch import sketch
 from graphlens.ir.table import Table
 from graphlens.loaders.capture.reading import evidence_of, open_capture
 from graphlens.pipeline import analyze, whatif
@@ -39,6 +38,7 @@ from graphlens.pipeline.gather import Gathered
 from graphlens.pipeline.judge import judge, judge_facts
 from graphlens.pipeline.proofs import explained
 from graphlens.rules import all_rules
+from graphlens.testing.sketch import sketch
 
 PACKAGE = Path(graphlens.facts.__file__).parents[1]
 CAPTURES = Path(__file__).parents[1] / "fixtures" / "captures"

@@ -12,7 +12,7 @@ from graphlens.facts.placement.kernels import Kernel, KernelTable
 from graphlens.facts.placement.registry import GpuKernels
 from graphlens.ir.devices import CopyReason
 from graphlens.ir.graph import Op, TensorSpec
-from graphlens.ir.sketch import sketch
+from graphlens.testing.sketch import sketch
 
 CPU, GPU = "/job:localhost/replica:0/task:0/device:CPU:0", "/job:localhost/replica:0/task:0/device:GPU:0"
 FLOATS, INTS = TensorSpec("float32", (4, 8)), TensorSpec("int32", (8,))

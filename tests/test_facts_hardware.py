@@ -14,9 +14,9 @@ from graphlens.facts.hardware import KnownGpu
 from graphlens.ir.analysis import Finding, Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.run import DeviceEvent, Profile, ProfiledDevice, Span
-from graphlens.ir.sketch import sketch
 from graphlens.loaders.xplane import read_profile
 from graphlens.rules import find, judge
+from graphlens.testing.sketch import sketch
 
 V100 = {"compute_cap_major": 7, "compute_cap_minor": 0, "memory_size": 16 << 30}
 

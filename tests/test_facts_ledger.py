@@ -20,7 +20,7 @@ from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.ops import family
 from graphlens.ir.run import CopyEvent, DeviceEvent, OpEvent, Profile, ProfiledDevice, Span
-from graphlens.ir.sketch import sketch
+from graphlens.testing.sketch import sketch
 
 STEP_NS = 40
 

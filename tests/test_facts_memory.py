@@ -10,7 +10,7 @@ import pytest
 from graphlens.facts.core import Facts
 from graphlens.facts.memory import lives, peak_memory
 from graphlens.ir.devices import LANE_BINS, Memory
-from graphlens.ir.sketch import sketch
+from graphlens.testing.sketch import sketch
 
 KIB = 1024
 

@@ -15,8 +15,8 @@ from graphlens.facts.names import Names
 from graphlens.facts.quality import quality
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.ops import TRANSFERS
-from graphlens.ir.sketch import sketch
 from graphlens.loaders.capture import reading
+from graphlens.testing.sketch import sketch
 
 CAPTURES = Path(__file__).parents[1] / "fixtures" / "captures"
 # Compiled ones are left out: what an instruction of XLA belongs to stands in the compiled module alone.

@@ -20,9 +20,9 @@ from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Graph
 from graphlens.ir.program import Program
 from graphlens.ir.run import SESSION, STEP_MARKER, OpEvent, Profile, Run, Span, Window
-from graphlens.ir.sketch import sketch
 from graphlens.pipeline.choosing import choose
 from graphlens.pipeline.judge import judge
+from graphlens.testing.sketch import sketch
 
 TRAIN, TEST = "__inference_multi_step_on_iterator_946", "__inference_multi_step_on_iterator_1183"
 MAP = "Iterator::Root::ParallelMapV2"

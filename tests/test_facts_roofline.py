@@ -11,7 +11,7 @@ from graphlens.facts.roofline import is_under, roofline, time_at_roof_ns
 from graphlens.facts.rows import op_rows
 from graphlens.ir.devices import Roof, RoofPoint
 from graphlens.ir.run import OpEvent
-from graphlens.ir.sketch import sketch
+from graphlens.testing.sketch import sketch
 
 ROOF = "roof: 100 GFLOP/s 20 GB/s\n"
 

@@ -24,13 +24,13 @@ from graphlens.ir.devices import Copy
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import TensorSpec
 from graphlens.ir.run import CopyEvent, DeviceEvent, OpEvent, Profile, ProfiledDevice, Span
-from graphlens.ir.sketch import STEPS, sketch
 from graphlens.loaders.graphdef import build_graph, read_graph_def
 from graphlens.loaders.schema import xspace
 from graphlens.loaders.step_stats import read_run_metadata
 from graphlens.loaders.timeline import read_timeline
 from graphlens.loaders.xplane import read_profile
 from graphlens.rules import find as rules_find
+from graphlens.testing.sketch import STEPS, sketch
 
 # An op on the host between two on the GPU, and a shape that goes back and forth on the GPU itself.
 THERE_AND_BACK = """

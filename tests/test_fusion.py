@@ -22,8 +22,8 @@ from graphlens.ir.fusion import (
     Surrounding,
     answer_for,
 )
-from graphlens.ir.sketch import sketch
 from graphlens.rules import find, judge
+from graphlens.testing.sketch import sketch
 from graphlens.tf.probe.fusion_child import explain
 from graphlens.tf.probe.relax import relaxations
 

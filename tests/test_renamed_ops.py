@@ -21,10 +21,10 @@ from graphlens.facts.origins import resolve
 from graphlens.facts.quality import quality
 from graphlens.facts.renames import as_written, normalized, renamed_ops
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.sketch import sketch
 from graphlens.loaders import savedmodel, sniff
 from graphlens.loaders.capture.reading import evidence_of, open_capture
 from graphlens.pipeline import foreign
+from graphlens.testing.sketch import sketch
 
 STEPS = 6
 GOOD_JOIN_RATE = 0.99

@@ -1,55 +1,22 @@
-"""The case files of ``tests/rules``: sketches of graphs, and what their rule must say about them.
-
-Each ``##`` heading is a case; ``expect:`` is the status of the rule.  The other lines are optional: ``nodes:`` the ops
-that the findings name (in any order), ``gone:`` ops that must be among them, ``findings:`` their number, ``saving:``
-of the first one, ``severity:``, ``safety:``, and words that ``title:``, ``reason:`` or ``why:`` (of the status) hold.
-"""
+"""The case files of ``tests/rules``: sketches of graphs, and what their rule must say about them."""
 
 from __future__ import annotations
 
 import ast
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from graphlens.facts.core import Facts
-from graphlens.ir.analysis import Finding, RuleStatus
-from graphlens.ir.sketch import sketch
-from graphlens.rules import find, judge
-from graphlens.units import format_ns
+from graphlens.rules import find
+from graphlens.testing import Case, cases_in, check_case
 
-CASES = Path(__file__).parent / "rules"
-_CASE = re.compile(r"^## (?P<title>.+?)\n(?P<head>.*?)^```sketch\n(?P<sketch>.*?)^```$", re.MULTILINE | re.DOTALL)
-_KEYS = {"expect", "nodes", "gone", "findings", "saving", "severity", "safety", "title", "reason", "why"}
+CASES = {path.stem: cases_in(path.read_text(encoding="utf-8")) for path in Path(__file__).parent.glob("rules/*.md")}
+EACH = [(code, case) for code, cases in sorted(CASES.items()) for case in cases]
 
 
-@dataclass(frozen=True)
-class Case:
-    code: str
-    title: str
-    expected: dict[str, str]
-    sketch: str
-
-
-def cases() -> Iterator[Case]:
-    for path in sorted(CASES.glob("*.md")):
-        for match in _CASE.finditer(path.read_text(encoding="utf-8")):
-            lines = dict(re.findall(r"^(\w+): *(.*)$", match["head"], re.MULTILINE))
-            assert {"expect"} <= set(lines) <= _KEYS, f"{path.name}: {match['title']}: {lines}"
-            yield Case(path.stem, match["title"], lines, match["sketch"])
-
-
-@pytest.mark.parametrize("case", list(cases()), ids=lambda case: f"{case.code}: {case.title}")
-def test_case(case: Case) -> None:
-    findings, (status,) = judge(Facts(sketch(case.sketch)), [find(case.code)])
-    assert status.status == case.expected["expect"], (status, findings)
-    for key, words in case.expected.items():
-        if key != "expect":
-            check(key, words, findings, status)
-    for finding in findings:
+@pytest.mark.parametrize(("code", "case"), EACH, ids=[f"{code}: {case.title}" for code, case in EACH])
+def test_case(code: str, case: Case) -> None:
+    for finding in check_case(case, find(code)):
         assert is_code(finding.fix.snippet or ""), finding.fix.snippet
 
 
@@ -61,29 +28,59 @@ def is_code(snippet: str) -> bool:
     return True
 
 
-def check(key: str, words: str, findings: list[Finding], status: RuleStatus) -> None:
-    named = {node for finding in findings for node in finding.nodes}
-    if key == "nodes":
-        assert named == set(words.split())
-    elif key == "gone":
-        assert set(words.split()) <= named
-    elif key == "findings":
-        assert len(findings) == int(words)
-    elif key == "why":
-        assert words in status.why
-    else:
-        assert words in _text(findings[0], key)
-
-
-def _text(finding: Finding, key: str) -> str:
-    special = {"saving": format_ns(finding.saving.ns), "safety": finding.fix.safety}
-    return special.get(key) or str(getattr(finding, key))
-
-
-def test_every_case_file_has_cases_that_fire_that_are_silent_and_static_or_not_applicable() -> None:
-    kinds: dict[str, set[str]] = {}
-    for case in cases():
+@pytest.mark.parametrize("code", sorted(CASES))
+def test_a_file_has_cases_that_fire_that_are_silent_and_static_or_not_applicable(code: str) -> None:
+    seen: set[str] = set()
+    for case in CASES[code]:
         is_static = "\nstatic\n" in f"\n{case.sketch}\n" or case.expected["expect"] == "not-applicable"
-        kinds.setdefault(case.code, set()).update({case.expected["expect"], "static" if is_static else "run"})
-    for code, seen in kinds.items():
-        assert {"found", "passed", "static"} <= seen, code
+        seen |= {case.expected["expect"], "static" if is_static else "run"}
+    assert {"found", "passed", "static"} <= seen
+
+
+# -- the cases of plug-ins ------------------------------------------------------------------------------------------
+
+CASE = """## A print
+expect: found
+nodes: log
+saving: 20.0 us
+```sketch
+x   = Placeholder() float32[64]
+y   = Relu(x) float32[64] 20us
+log = PrintV2(y) 20us
+out = _Retval(y)
+```
+"""
+
+
+def test_a_case_holds_what_its_lines_say() -> None:
+    (case,) = cases_in(CASE)
+    assert (case.title, case.expected) == ("A print", {"expect": "found", "nodes": "log", "saving": "20.0 us"})
+    (finding,) = check_case(case, find("GL404"))
+    assert finding.nodes == ("log",)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("expect: passed", "A print: the rule's status is found"),
+        ("nodes: log y", r"nodes: log y is expected, and not \['log'\]"),
+        ("gone: y", r"gone: y is expected, and not \['log'\]"),
+        ("findings: 2", "findings: 2 is expected, and not 1"),
+        ("saving: 7.00 us", "saving: 7.00 us is expected, and not 20.0 us"),
+        ("title: assertion", "title: assertion is expected, and not 1 printing op in the step"),
+        ("why: no reason", "why: no reason is expected"),
+    ],
+)
+def test_a_rule_that_says_something_else_fails(line: str, said: str) -> None:
+    (case,) = cases_in(CASE.replace("```sketch", f"{line}\n```sketch"))
+    with pytest.raises(AssertionError, match=said):
+        check_case(case, find("GL404"))
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [("nods: log", "there is no 'nods:', but findings, gone, "), ("", "a line 'expect:' has to say the status")],
+)
+def test_a_case_that_is_misspelt_is_refused(written: str, said: str) -> None:
+    with pytest.raises(ValueError, match=f"case 'A print': {said}"):
+        cases_in(CASE.replace("expect: found", written))

@@ -12,9 +12,9 @@ from graphlens.facts.transfers import copies, transfers
 from graphlens.ir.devices import CopyCount, Counterfactual
 from graphlens.ir.edits import Ops, PlaceOps
 from graphlens.ir.run import CopyEvent, ProfiledDevice
-from graphlens.ir.sketch import sketch
 from graphlens.rules import find
 from graphlens.rules.copies import saving_of
+from graphlens.testing.sketch import sketch
 
 # A fed input, an op without a kernel, a table and a copy of unknown cause, on one accelerator.
 EVERYTHING = """

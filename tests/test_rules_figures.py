@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from graphlens.facts.core import Facts
-from graphlens.ir.sketch import sketch
 from graphlens.rules import find, judge
+from graphlens.testing.sketch import sketch
 
 # The second layer follows the first one at once: without an activation between them both hang together.
 TWO_LAYERS = """

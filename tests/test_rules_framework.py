@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,6 @@ from graphlens.errors import UsageError
 from graphlens.facts.core import Facts
 from graphlens.facts.ledger import step_time
 from graphlens.ir.analysis import Finding, Fix, Saving
-from graphlens.ir.sketch import sketch
 from graphlens.pipeline.judge import judge as judge_evidence
 from graphlens.plugins import PluginError
 from graphlens.rules import (
@@ -34,8 +34,10 @@ from graphlens.rules import (
     select,
 )
 from graphlens.rules.plugin_facts import PluginFacts
+from graphlens.testing.sketch import sketch
 
 DOCUMENTED = Path(__file__).parents[1] / "docs" / "plugins.md"
+FENCES = {"python": "```", "markdown": "~~~"}
 PAGE = "Toy.\n\n" + "\n\n".join(f"## {heading}\n\ntext" for heading in registry.HEADINGS)
 EXAMPLES = "\n\n```bad\nx = Relu()\n```\n\n```good\nx = Relu()\n```\n"
 TWO_OPS = """
@@ -257,10 +259,16 @@ def test_a_plugin_adds_the_rules_of_its_module(plugins: list[object]) -> None:
     assert {"ACME001", "ACME002", "ZED001", "GL203"} <= {item.code for item in all_rules()}
 
 
+def documented_code(language: str) -> list[str]:
+    fence = FENCES[language]
+    text = DOCUMENTED.read_text(encoding="utf-8")
+    return re.findall(rf"^{fence}{language}\n(.*?)^{fence}$", text, re.MULTILINE | re.DOTALL)
+
+
 @pytest.fixture
 def documented(plugins: list[object]) -> ModuleType:
     """The module that the documentation of plug-ins shows, installed."""
-    (source,) = re.findall(r"^```python\n(.*?)^```$", DOCUMENTED.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    source, _ = documented_code("python")
     module = ModuleType("acme_rules")
     exec(compile(source, str(DOCUMENTED), "exec"), vars(module))
     plugins.append(module)
@@ -274,6 +282,25 @@ def test_the_documented_plugin_finds_its_bad_example_and_not_its_good_one(docume
     assert finding.saving.ns
     assert judge(Facts(sketch(old_blur.examples["good"])), [old_blur])[0] == []
     assert [loaded.code for loaded in select(all_rules(), ["ACME"])] == ["ACME001"]
+
+
+def test_the_documented_tests_of_the_plugin_pass(
+    documented: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _, source = documented_code("python")
+    (cases,) = documented_code("markdown")
+    (tmp_path / "acme_cases.md").write_text(cases, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "acme_rules", documented)
+    names: dict[str, Any] = {}
+    exec(compile(source, str(DOCUMENTED), "exec"), names)
+    tests = [value for name, value in names.items() if name.startswith("test_")]
+    assert len(tests) == 3
+    for test in tests:
+        test()
+    monkeypatch.setattr(find("ACME001").check, "__code__", (lambda facts: iter(())).__code__)
+    with pytest.raises(AssertionError, match="ACME001: the bad example is passed"):
+        tests[0]()
 
 
 def test_a_fact_of_a_plugin_that_fails_is_told_like_any_other(

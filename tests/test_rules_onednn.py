@@ -11,8 +11,8 @@ from graphlens.facts.core import Facts
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Function
 from graphlens.ir.ops import runtime_type
-from graphlens.ir.sketch import sketch
 from graphlens.rules import find, judge
+from graphlens.testing.sketch import sketch
 
 # As TensorFlow 2.21 was seen to call them.
 NATIVE = """AvgPool MaxPool Conv2D Conv3D DepthwiseConv2dNative FusedBatchNorm FusedBatchNormV3 FusedBatchNormGradV3

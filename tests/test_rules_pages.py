@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from graphlens.facts.core import Facts
-from graphlens.ir.sketch import sketch
-from graphlens.rules import HEADINGS, Rule, all_rules, explain, judge, table_rows
+from graphlens.rules import HEADINGS, Rule, all_rules, explain, find, judge, table_rows
+from graphlens.testing import check_page, sketch
 
 # Codes and names bind documents, baselines and suppressions; they are given by the design and never change.
 DESIGNED = {
@@ -49,16 +50,22 @@ each_rule = pytest.mark.parametrize("rule", all_rules(), ids=lambda rule: rule.c
 
 
 @each_rule
-def test_the_bad_example_is_found(rule: Rule) -> None:
-    findings, statuses = judge(Facts(sketch(rule.examples["bad"])), [rule])
-    assert [status.status for status in statuses] == ["found"], statuses
-    assert all(finding.reason and finding.fix.summary and finding.title for finding in findings)
+def test_the_bad_example_is_found_and_the_good_one_is_silent(rule: Rule) -> None:
+    check_page(rule)
 
 
 @each_rule
-def test_the_good_example_is_silent(rule: Rule) -> None:
-    findings, statuses = judge(Facts(sketch(rule.examples["good"])), [rule])
-    assert [status.status for status in statuses] == ["passed"], (statuses, findings)
+def test_what_is_found_is_told(rule: Rule) -> None:
+    findings, _ = judge(Facts(sketch(rule.examples["bad"])), [rule])
+    assert all(finding.reason and finding.fix.summary and finding.title for finding in findings)
+
+
+@pytest.mark.parametrize(("one", "other", "status"), [("bad", "good", "passed"), ("good", "bad", "found")])
+def test_a_page_whose_example_shows_the_other_thing_fails(one: str, other: str, status: str) -> None:
+    rule = find("GL404")
+    page = rule.page.replace(rule.examples[one], rule.examples[other])
+    with pytest.raises(AssertionError, match=f"GL404: the {one} example is {status}"):
+        check_page(replace(rule, page=page))
 
 
 @each_rule
@@ -89,4 +96,4 @@ def test_names_are_unique_and_nouns_in_kebab_case() -> None:
 def test_every_rule_has_a_case_file() -> None:
     from test_rules_cases import CASES
 
-    assert {rule.code for rule in all_rules() if rule.code in DESIGNED} <= {path.stem for path in CASES.glob("*.md")}
+    assert {rule.code for rule in all_rules() if rule.code in DESIGNED} <= CASES.keys()

@@ -9,8 +9,8 @@ import pytest
 from graphlens.facts.core import Facts
 from graphlens.facts.graphs import judged_stage
 from graphlens.ir.run import OpEvent, Profile, Run
-from graphlens.ir.sketch import sketch
 from graphlens.rules.phrases import with_stage
+from graphlens.testing.sketch import sketch
 
 STATIC = sketch("static\ny = Relu()")
 RAN = Profile(ops=(OpEvent("y", "Relu", 0, 9, 10, 0, 0),), runs=(Run("__inference_f_1", 0, 9, 0),))

@@ -9,7 +9,7 @@ from graphlens.facts.core import Facts
 from graphlens.facts.ledger import ledger, step_time
 from graphlens.facts.quality import quality
 from graphlens.ir.graph import Call, TensorSpec, data_inputs, in_edges, op_of
-from graphlens.ir.sketch import STEPS, SketchError, sketch
+from graphlens.testing.sketch import STEPS, SketchError, sketch
 
 
 def the_op(line: str):

@@ -11,7 +11,7 @@ from graphlens.facts.core import Facts
 from graphlens.facts.experiments import chains_to_probe
 from graphlens.ir.fusion import FusionAnswer, Obstacle
 from graphlens.ir.settings import ONEDNN
-from graphlens.ir.sketch import sketch
+from graphlens.testing.sketch import sketch
 
 pytestmark = pytest.mark.tf
 

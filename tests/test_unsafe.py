@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from graphlens.ir.sketch import sketch
 from graphlens.ir.unsafe import OWN_FILE, WRITTEN_VALUE, refusal, unsafe_ops
+from graphlens.testing.sketch import sketch
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
 

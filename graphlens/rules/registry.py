@@ -57,7 +57,7 @@ class Rule:
 
     @property
     def examples(self) -> Mapping[str, str]:
-        """The fenced blocks of the page by their mark: ``bad`` and ``good`` are sketches (``ir.sketch``)."""
+        """The fenced blocks of the page by their mark: ``bad`` and ``good`` are sketches (``graphlens.testing``)."""
         return dict(_BLOCK.findall(self.page))
 
 

@@ -56,9 +56,9 @@ from graphlens.ir.graph import (
 )
 from graphlens.ir.ops import ASYNCHRONOUS, CONSTANTS, RECEIVES, UNTRACED, VARIABLE_READS, is_variable_write
 from graphlens.ir.run import OpEvent, Profile, Span
-from graphlens.ir.sketch_devices import MEMCPYS, Timed, Wiring, modelled, placement, reported
-from graphlens.ir.sketch_machine import environment_of, gpu_properties_of, is_machine, roof_of
 from graphlens.ir.table import TableBuilder
+from graphlens.testing.sketch_devices import MEMCPYS, Timed, Wiring, modelled, placement, reported
+from graphlens.testing.sketch_machine import environment_of, gpu_properties_of, is_machine, roof_of
 
 STEPS: Final = 5  # few, but enough that the first may be dropped as a slow one
 DEFAULT_OP_NS: Final = 1_000
