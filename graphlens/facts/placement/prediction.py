@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-import networkx as nx
-
 from graphlens.facts.crossing import UNKNOWN, Cause, Crossing, End, cause_of, shape_ops
 from graphlens.facts.placement.arguments import ON_HOST
 from graphlens.facts.placement.counts import Executions
@@ -239,6 +237,8 @@ def islands(simulated: Simulated, found: Sequence[Copy]) -> tuple[Island, ...]:
 def _components(simulated: Simulated) -> Iterator[list[str]]:
     """Yield the working ops of every group on the host, in the order of the graph."""
     netlist = simulated.netlist
+    import networkx as nx
+
     on_host = nx.Graph()
     on_host.add_nodes_from(op.name for op in netlist.ops if simulated.devices[op.name] == CPU)
     names = [op.name for op in netlist.ops]
