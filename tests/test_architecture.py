@@ -11,6 +11,7 @@ from pathlib import Path
 
 import networkx as nx
 import pytest
+from end_to_end import write_saved_model
 
 PACKAGE = Path(__file__).parents[1] / "graphlens"
 
@@ -224,6 +225,37 @@ def modules_at_start() -> set[str]:
         [sys.executable, "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True, check=True
     )
     return set(run.stdout.split())
+
+
+# What a run needs that executes, proves or places a model, reads profiles, or draws a page.
+FOR_OTHER_RUNS = {
+    "tensorflow", "numpy", "networkx", "graphviz", "jinja2", "grpc", "subprocess",
+    "graphlens.children", "graphlens.tf", "graphlens.prove", "graphlens.loaders.xplane", "graphlens.loaders.profiles",
+    "graphlens.pipeline.recorder", "graphlens.pipeline.proofs", "graphlens.pipeline.whatif",
+    "graphlens.pipeline.foreign", "graphlens.pipeline.fixing", "graphlens.report.html",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("output", [(), ("-o", "r.json")], ids=["terminal", "json"])
+def test_a_static_run_imports_what_reads_and_judges_a_graph_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = write_saved_model(tmp_path / "model", [("x", "Placeholder", ()), ("y", "Relu", ("x",))])
+    loaded = modules_after("analyze", str(model), "--static", *output)
+    assert {"graphlens.loaders.savedmodel", "graphlens.rules.runner", "graphlens.report.terminal", "rich"} <= loaded
+    assert not loaded & FOR_OTHER_RUNS
+    protobuf = {name for name in loaded if name.startswith("tensorboard.")}
+    assert {".".join(name.split(".")[:3]) for name in protobuf} <= {
+        "tensorboard.compat", "tensorboard.compat.proto", "tensorboard.version", "tensorboard.lazy",
+    }  # fmt: skip
+    assert ("graphlens.ir.document" in loaded) == bool(output)
+
+
+def test_a_page_is_drawn_by_what_is_imported_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = write_saved_model(tmp_path / "model", [("x", "Placeholder", ()), ("y", "Relu", ("x",))])
+    assert {"jinja2", "graphlens.report.html"} <= modules_after("analyze", str(model), "--static", "-o", "r.html")
 
 
 def test_explaining_a_rule_needs_no_tensorflow() -> None:

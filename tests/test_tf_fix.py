@@ -11,6 +11,7 @@ import pytest
 
 from graphlens.children.messages import Difference
 from graphlens.cli import main
+from graphlens.cli.fixed import in_words
 from graphlens.config import Request, no_progress
 from graphlens.errors import ExecutionError, UsageError
 from graphlens.ir.analysis import Finding, Fix, Proof, Saving, Target
@@ -57,7 +58,7 @@ def test_the_written_model_is_read_back_and_equal(model: Path, tmp_path: Path) -
     assert fixed.difference.agrees
     assert fixed.bytes_before is not None
     assert fixed.bytes_after <= 1.1 * fixed.bytes_before
-    words = "\n".join(fixing.in_words(fixed))
+    words = "\n".join(in_words(fixed))
     assert "GL203 unfolded-batch-norm" in words
     assert "allowed" in words
 
@@ -125,7 +126,7 @@ def test_the_signatures_that_were_not_measured_are_compared_too(tmp_path: Path) 
     fixed = fixing._written(told, [finding(FoldAffine())], tmp_path / "fixed", no_progress)
     assert fixed.signatures == 2
     assert not any("not compared" in note for note in fixed.notes)
-    assert "of 2 signatures" in "\n".join(fixing.in_words(fixed))
+    assert "of 2 signatures" in "\n".join(in_words(fixed))
 
 
 def test_the_second_measurement_says_what_it_does_not_confirm(model: Path) -> None:
@@ -135,7 +136,7 @@ def test_the_second_measurement_says_what_it_does_not_confirm(model: Path) -> No
         left_out = (replace(finding(OtherEdit("b")), code="GL207"),)
         proof = Proof("proven", "measured faster: wall time 1.20x")
         return "\n".join(
-            fixing.in_words(fixing.Fixed("d", (finding(),), agrees, ratio, ratio, 9, 8, proof=proof, left_out=left_out))
+            in_words(fixing.Fixed("d", (finding(),), agrees, ratio, ratio, 9, 8, proof=proof, left_out=left_out))
         )
 
     assert "2.00 ms -> 1.90 ms a step; pair by pair 1.10x, 95 % in [1.05, 1.15]" in said(1.05, 1.15)

@@ -1,23 +1,19 @@
-"""The stages of an analysis in their order: gather evidence, judge it, prove; and of a recording alone."""
+"""What the commands and the Python interface ask for: an analysis of a target or of a live program, or a recording."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from graphlens import report, workplace
-from graphlens.collector import collector_paused
 from graphlens.config import Progress, Request, no_progress
 from graphlens.errors import ExecutionError, UsageError
-from graphlens.pipeline.choosing import choose
-from graphlens.pipeline.gather import NO_TENSORFLOW, gather, has_tensorflow
-from graphlens.pipeline.judge import judge, judge_facts
-from graphlens.pipeline.proofs import explained, with_proofs
+from graphlens.pipeline import stages
+from graphlens.pipeline.gather import NO_TENSORFLOW, Gathered, gather, has_tensorflow
+from graphlens.pipeline.judge import judge
 from graphlens.pipeline.result import Analysis
-from graphlens.pipeline.whatif import check_device, with_placement
 
 CAPTURE_SUFFIX = ".capture"
 
@@ -32,14 +28,8 @@ def analyze(request: Request, progress: Progress = no_progress) -> Analysis:
     TargetError, UsageError, MissingDependencyError
         When there is nothing to judge.
     """
-    check_device(request)
-    with collector_paused(), gather(request, progress) as found:
-        _keep_run(request, found.profiled)
-        progress("judging", 0, 0)
-        gathered = replace(found, evidence=choose(found.evidence, request.judging.program))
-        facts = with_placement(request, gathered, explained(request, gathered, progress), progress)
-        analysis = judge_facts(facts, request.judging.select, request.judging.ignore)
-        return with_proofs(request, gathered, analysis, progress)
+    with stages.judged(request, progress) as known:
+        return known.judged
 
 
 def record(request: Request, output: str, progress: Progress = no_progress) -> None:
@@ -64,7 +54,7 @@ def record(request: Request, output: str, progress: Progress = no_progress) -> N
         if gathered.loaded is not None:
             loaded = gathered.loaded
             packing.add_traced(gathered.directory, loaded.graph_def, loaded.traced_root, loaded.graph.main.captures)
-        _keep_run(request, gathered.profiled)
+        stages.keep_run(request, gathered.profiled)
         packing.write_capture(gathered.directory, output)
 
 
@@ -87,15 +77,8 @@ def record_services(
 
     _check_capture_file(output)
     with remote.recorded(request, remote.addresses(services), duration_s, progress) as folder:
-        _keep_run(request, folder)
+        stages.keep_run(request, folder)
         packing.write_capture(folder, output)
-
-
-def _keep_run(request: Request, profiled: Path | None) -> None:
-    if request.recording.keep_run is not None and profiled is not None:
-        from graphlens.pipeline import logdir
-
-        logdir.keep(profiled, request.recording.keep_run)
 
 
 def analyze_live(
@@ -114,7 +97,11 @@ def analyze_live(
 
     with workplace.temporary() as folder:
         live.record_callable(function, inputs, folder, steps=steps, batch=batch, time_budget_s=time_budget_s)
-        return judge(reading.evidence_of(reading.open_capture(folder)), select, ignore)
+        gathered = Gathered(reading.evidence_of(reading.open_capture(folder)), folder)
+        request = Request.of("", steps=steps, batch=batch, time_budget_s=time_budget_s).but(
+            select=tuple(select), ignore=tuple(ignore)
+        )
+        return stages.through(request, gathered, no_progress).judged
 
 
 def demo(request: Request, progress: Progress = no_progress) -> Analysis:

@@ -17,16 +17,13 @@ from graphlens.ir.settings import graph_edits, lines_of
 from graphlens.loaders import signatures, sniff
 from graphlens.loaders.profile_files import PROFILE_KINDS
 from graphlens.loaders.signatures import CALL
-from graphlens.pipeline.gather import Gathered, gather
-from graphlens.pipeline.judge import judge_facts
-from graphlens.pipeline.proofs import explained, with_proofs
+from graphlens.pipeline import stages
+from graphlens.pipeline.gather import Gathered
 from graphlens.pipeline.result import Analysis
 from graphlens.prove import TrialRunner
 from graphlens.prove.bench import computes_in
 from graphlens.prove.runner import ORIGINAL, TrialError
 from graphlens.prove.statistics import Interval, interval, log_ratios, median_ratio
-from graphlens.report.words import printable
-from graphlens.units import UNKNOWN, format_bytes, format_ns
 
 TIME_LIMIT_S: Final = 600.0  # for writing, and again for reading back; both are a matter of seconds
 PAIRS: Final = 15
@@ -83,14 +80,12 @@ def fix(request: Request, output: str, progress: Progress) -> tuple[Analysis, Fi
     target = Path(output).absolute()
     _check_is_model(request.source.target)
     _check_can_be_written(target, output, Path(request.source.target).absolute())
-    with gather(request, progress) as gathered:
-        judging = request.judging
-        judged = judge_facts(explained(request, gathered, progress), judging.select, judging.ignore)
-        analysis = with_proofs(request, gathered, judged, progress)
+    with stages.judged(request, progress) as known:
+        analysis = known.judged
         chosen = proven(analysis)
         if not any(_changes_the_graph(finding) for finding in chosen):
             return analysis, None
-        fixed = _written(gathered, chosen, target, progress)
+        fixed = _written(known.gathered, chosen, target, progress)
     return analysis, replace(fixed, proof=_proof_of(analysis, chosen), left_out=_left_out(analysis, chosen))
 
 
@@ -272,47 +267,3 @@ def _size(path: Path) -> int | None:
     if path.is_file():
         return path.stat().st_size
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else None
-
-
-def in_words(fixed: Fixed) -> list[str]:
-    """Return the outcome as lines for a person: what was applied, before and after, and how the outputs compare."""
-    size = f"{format_bytes(fixed.bytes_before)} -> {format_bytes(fixed.bytes_after)}"
-    relative = f"{fixed.difference.max_rel:.1e}" if fixed.difference.max_rel is not None else UNKNOWN
-    signatures = "" if fixed.signatures == 1 else f", of {fixed.signatures} signatures"
-    return [
-        fixed.directory,
-        f"  applied    {_named(fixed.applied)}",
-        *(f"  left out   {_named([one])}: proven alone, and not together with these" for one in fixed.left_out),
-        *([f"  proven     {printable(fixed.proof.why)}"] if fixed.proof else []),
-        "  read back from disk, and measured once more beside the original:",
-        f"  wall time  {_in_words(fixed.wall)}",
-        f"  CPU time   {_in_words(fixed.cpu)}",
-        f"  outputs    differ by at most {relative} relative ({fixed.difference.tolerance:.0e} allowed){signatures}",
-        f"  on disk    {size}",
-        *(f"  note       {printable(note)}" for note in (*_doubts(fixed), *fixed.notes)),
-        *(f"  set too    {line}" for line in fixed.settings),
-    ]
-
-
-def _named(findings: Sequence[Finding]) -> str:
-    return ", ".join(f"{item.code} {item.rule}" for item in findings)
-
-
-def _in_words(ratio: Ratio) -> str:
-    """Return medians and ratio; the ratio is the median of the pairs', which need not be that of the medians."""
-    spread = f", 95 % in [{ratio.ci95.low:.2f}, {ratio.ci95.high:.2f}]" if ratio.ci95 else ""
-    return (
-        f"{format_ns(ratio.before_ns)} -> {format_ns(ratio.after_ns)} a step; pair by pair {ratio.factor:.2f}x{spread}"
-    )
-
-
-def _doubts(fixed: Fixed) -> list[str]:
-    """Say so where the second measurement is no confirmation of the first."""
-    wall = fixed.wall.ci95
-    if wall is None or wall.low > 1:
-        return []
-    if wall.high < 1:
-        return ["it was proven faster, and is slower now that it was measured once more: measure it where it is to run"]
-    return [
-        f"these {PAIRS} pairs alone show no gain of wall time (1 lies in the interval); the proof rests on the first"
-    ]

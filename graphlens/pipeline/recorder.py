@@ -30,7 +30,7 @@ def _import_what_comes_next() -> None:
     """Import what judging and reporting need while the child is at work, rather than after it."""
     import rich.console  # noqa: F401
 
-    from graphlens import rules
+    from graphlens import prove, rules  # noqa: F401
     from graphlens.report import html, terminal  # noqa: F401
 
     rules.all_rules()

@@ -27,12 +27,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Write the model, and say what became of it, or why there is none."""
+    from graphlens.cli.fixed import in_words
     from graphlens.pipeline import fixing
 
     with progress.shown() as shown:
         analysis, fixed = fixing.fix(arguments.request_of(given), given.output, shown)
     if fixed is not None:
-        print("\n".join(fixing.in_words(fixed)))
+        print("\n".join(in_words(fixed)))
         return outcome.OK
     why = analysis.execution_error or fixing.why_nothing(analysis)
     if settings := fixing.settings_proven(fixing.proven(analysis)):
