@@ -46,4 +46,4 @@ def device_windows(facts: Facts) -> Mapping[int, Windows]:
 def device_uses(facts: Facts) -> tuple[DeviceUse, ...]:
     """What the accelerators that ran kernels did in a typical step; none where no step is marked."""
     profile = facts(judged_profile) or Profile()
-    return device_time.device_uses(profile, facts(device_busy), facts(device_windows))
+    return device_time.device_uses(profile, facts(device_busy), facts(device_running), facts(device_windows))

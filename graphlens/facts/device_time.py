@@ -143,10 +143,20 @@ class DeviceUse:
         return (self.busy_ns + self.waiting_ns) / self.step_ns if self.step_ns else 0.0
 
 
-def device_uses(profile: Profile, busy: Mapping[int, Busy], windows: Mapping[int, Windows]) -> tuple[DeviceUse, ...]:
-    """Return what the devices that ran kernels did within their steps; none where no step is marked."""
+def device_uses(
+    profile: Profile, busy: Mapping[int, Busy], running: Mapping[int, Busy], windows: Mapping[int, Windows]
+) -> tuple[DeviceUse, ...]:
+    """Return what the devices that ran kernels did within their steps; none where no step is marked.
+
+    Parameters
+    ----------
+    busy, running
+        When each device computed, and when it was within a kernel, be it to wait.
+    windows
+        The steps of each device.
+    """
     kernels = _stretches(kernel for kernel in profile.kernels_on_device if not is_wait(kernel.category))
-    running, copies = running_of(profile), _stretches(profile.copies)
+    copies = _stretches(profile.copies)
     return tuple(
         replace(
             _use(device, busy[device], kernels[device], copies.get(device, []), windows[device].spans),
