@@ -165,11 +165,12 @@ def test_a_fact_is_neither_called_nor_a_generator() -> None:
     with pytest.raises(TypeError, match="not callable"):
         call_ns(Facts(EVIDENCE))  # type: ignore[operator]
 
+    @fact
     def generated(facts: Facts) -> Iterator[int]:
         yield 1
 
-    with pytest.raises(TypeError, match="let it return a tuple"):
-        fact(generated)
+    with pytest.raises(FactError, match="generated failed with TypeError: it can be read only once; let it return a t"):
+        Facts(EVIDENCE)(generated)
 
 
 def test_a_fact_may_not_read_on_when_it_is_derived() -> None:
@@ -177,7 +178,7 @@ def test_a_fact_may_not_read_on_when_it_is_derived() -> None:
 
     @fact
     def later(facts: Facts) -> Callable[[], object]:
-        return lambda: facts.evidence.replay
+        return lambda: (facts.evidence.notes, facts.evidence.replay)
 
     with pytest.raises(RuntimeError, match="later is derived already"):
         Facts(EVIDENCE)(later)()
@@ -353,6 +354,19 @@ def test_a_failing_fact_before_the_placement_leaves_it_out(monkeypatch: pytest.M
     assert [error.stage for error in document.errors] == [JUDGE]
     with pytest.raises(UsageError):
         analyze(Request.of(str(TINY), assume_device="no such device"))
+
+
+def test_a_placement_that_fails_is_told_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Evidence:
+        raise LookupError("planted")
+
+    monkeypatch.setattr(whatif, "_placed", fail)
+    document = analyze(Request.of(str(TINY), assume_device="gpu")).document
+    assert [error.stage for error in document.errors] == ["place"]
+    assert document.errors[0].message.startswith(
+        "the placement failed with LookupError: planted (tests/test_facts_core"
+    )
+    assert (document.placement, document.step) == (None, judge(evidence_of(open_capture(TINY))).step)
 
 
 # -- networkx is for others ---------------------------------------------------------------------------------------

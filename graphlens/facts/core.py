@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import update_wrapper
-from inspect import isgeneratorfunction
 from typing import Any, Final, Generic, TypeVar, cast
 
 from graphlens.errors import GraphLensError, in_words
@@ -35,12 +34,7 @@ class Fact(Generic[T_co]):
 
 
 def fact(derive: Callable[[Facts], T]) -> Fact[T]:
-    """Turn a function of the facts into one of them.
-
-    Raises
-    ------
-    TypeError
-        For a generator, which could be read only once.
+    """Turn a function of the facts into one of them; it returns what can be read many times, and never changes.
 
     Examples
     --------
@@ -52,10 +46,6 @@ def fact(derive: Callable[[Facts], T]) -> Fact[T]:
             times = facts(timings)
             return max(times, key=lambda name: times[name].self_ns, default=None)
     """
-    if isgeneratorfunction(derive):
-        raise TypeError(
-            f"the fact {derive.__name__} is a generator, which can be read only once; let it return a tuple"
-        )
     return Fact(derive)
 
 
@@ -137,6 +127,8 @@ class Facts:
             if fact in self._within:
                 raise RecursionError(f"it asks for itself, by way of {self._within[-1].name}")
             answer.value = fact.derive(own)
+            if isinstance(answer.value, Iterator):
+                raise TypeError("it can be read only once; let it return a tuple")
         except GraphLensError as error:
             answer.error = error
         except Exception as error:  # a defect of one fact must not cost the user what does not rest on it
@@ -159,4 +151,5 @@ class _Watched:
 
     def __getattr__(self, name: str) -> Any:
         self._note(frozenset({name}) if name in _PARTS else _PARTS)  # what is no part may be made of any
-        return getattr(self._evidence, name)
+        value = self.__dict__[name] = getattr(self._evidence, name)  # noted once, it is an attribute like any other
+        return value

@@ -25,10 +25,16 @@ def kernel_work(facts: Facts) -> Mapping[str, Work]:
     return work_by_op(facts.evidence.profile or Profile())
 
 
+@fact
+def told_instructions(facts: Facts) -> Mapping[str, Instruction]:
+    """Instruction of a compiled program -> what the profile tells of it."""
+    profile = facts.evidence.profile
+    return profile.instructions if profile else {}
+
+
 def told_of(facts: Facts, name: str) -> Instruction:
     """Return what the profile tells of the instruction ``name`` of a compiled program; empty for any other op."""
-    profile = facts.evidence.profile
-    return profile.instructions.get(name, Instruction()) if profile else Instruction()
+    return facts(told_instructions).get(name) or Instruction()
 
 
 def work_by_op(profile: Profile) -> Mapping[str, Work]:

@@ -21,14 +21,14 @@ from graphlens.facts.graphs import (
     origins,
     traced_graph,
 )
-from graphlens.facts.kernel_work import Work, kernel_work, told_of
+from graphlens.facts.kernel_work import Work, kernel_work, told_instructions, told_of
 from graphlens.facts.paths import slack_ns
 from graphlens.facts.roofline import roof_shares
 from graphlens.ir.analysis import Figure, FigureNode, OpRow
 from graphlens.ir.graph import Op, data_inputs, op_of
 from graphlens.ir.op_rows import OpRows
 from graphlens.ir.ops import CONSTANTS, family, is_instruction
-from graphlens.ir.run import OpTiming
+from graphlens.ir.run import Instruction, OpTiming
 from graphlens.ir.table import Table
 
 FIGURE_HOPS: Final = 2
@@ -115,10 +115,10 @@ def _work(facts: Facts, names: Sequence[str]) -> tuple[list[int | None], list[in
 
 def _sources(facts: Facts, written: Sequence[Op], names: Sequence[str]) -> list[str | None]:
     """Return where each op was written, as the graph says it, else the profile."""
-    known = [op.source for op in written]
-    if facts.evidence.profile is None or not facts.evidence.profile.instructions:
+    known, told = [op.source for op in written], facts(told_instructions)
+    if not told:
         return known
-    return [source or told_of(facts, name).source or None for source, name in zip(known, names, strict=True)]
+    return [source or told.get(name, Instruction()).source or None for source, name in zip(known, names, strict=True)]
 
 
 def _layers(facts: Facts, scopes: Sequence[str]) -> list[str | None]:

@@ -13,8 +13,15 @@ from graphlens.errors import UsageError
 from graphlens.facts import costs
 from graphlens.facts.attribution import timings
 from graphlens.facts.core import Facts
-from graphlens.facts.graphs import executed_by, executed_graph, judged_stage, layer_of_op, origins, traced_graph
-from graphlens.facts.inlining import inline
+from graphlens.facts.graphs import (
+    executed_by,
+    executed_graph,
+    judged_stage,
+    layer_of_op,
+    optimized_graph,
+    origins,
+    traced_graph,
+)
 from graphlens.ir.analysis import SEVERITIES, Document, Finding, Quality, StepTime
 from graphlens.ir.graph import Op
 from graphlens.ir.run import LedgerRow
@@ -116,11 +123,8 @@ class Analysis:
         if self.facts is None:
             raise UsageError("an analysis read from JSON has no graphs; analyze the target or its capture again")
         evidence = self.facts.evidence
-        graph = {
-            "traced": self.facts(traced_graph),
-            "executed": self.facts(executed_graph),
-            "optimized": inline(evidence.optimized) if evidence.optimized else None,
-        }[stage]
+        graphs = {"traced": traced_graph, "executed": executed_graph, "optimized": optimized_graph}
+        graph = self.facts(graphs[stage])
         if graph is None:
             raise UsageError(f"this analysis has no {stage} graph ({evidence.static_reason or 'it was not recorded'})")
         return graph

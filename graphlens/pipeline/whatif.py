@@ -11,7 +11,7 @@ from typing import Final
 from graphlens import workplace
 from graphlens.children import ask_placement
 from graphlens.config import Progress, Request
-from graphlens.errors import ExecutionError, UsageError
+from graphlens.errors import ExecutionError, GraphLensError, UsageError, in_words
 from graphlens.facts import placement
 from graphlens.facts.core import FactError, Facts
 from graphlens.facts.flat import with_shapes
@@ -20,6 +20,7 @@ from graphlens.facts.placement import changes, limits, pinning, prediction
 from graphlens.facts.placement.gpus import Gpu, gpu_named
 from graphlens.facts.placement.prediction import Simulated
 from graphlens.ir import unsafe
+from graphlens.ir.analysis import AnalysisError
 from graphlens.ir.devices import Copy, Counterfactual, Placement
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Function, Graph, TensorSpec, ops_of
@@ -29,6 +30,7 @@ from graphlens.loaders.graphdef import build_graph, parse_graph_def
 from graphlens.pipeline.gather import Gathered
 
 _WHEELS: Final = ("tensorflow", "tensorflow-cpu")
+PLACE: Final = "place"  # the stage of an error
 NO_GRAPH: Final = "--assume-device: there is no graph to place, only a profile; give the model or its capture"
 
 
@@ -63,7 +65,13 @@ def with_placement(request: Request, gathered: Gathered, facts: Facts, progress:
     kernels = placement.table_for(_version(evidence))
     progress(f"placing the ops on a {gpu.name}", 0, 0)
     whatif = _WhatIf(evidence, traced, evidence.inputs, gpu, kernels, None, progress)
-    return facts.with_(_placed(request, gathered, whatif))
+    try:
+        return facts.with_(_placed(request, gathered, whatif))
+    except GraphLensError:
+        raise
+    except Exception as error:  # what was measured takes minutes, and needs no placement to be judged
+        failed = AnalysisError(PLACE, f"the placement failed with {in_words(error)}; please report it")
+        return facts.with_(replace(evidence, errors=(*evidence.errors, failed)))
 
 
 def _placed(request: Request, gathered: Gathered, whatif: _WhatIf) -> Evidence:
