@@ -36,7 +36,7 @@ from graphlens.loaders.capture.reading import evidence_of, open_capture
 from graphlens.pipeline import analyze, whatif
 from graphlens.pipeline.gather import Gathered
 from graphlens.pipeline.judge import judge, judge_facts
-from graphlens.pipeline.proofs import explained
+from graphlens.pipeline.stages import through
 from graphlens.rules import all_rules
 from graphlens.testing.sketch import sketch
 
@@ -245,8 +245,8 @@ def test_a_whole_judgement_with_probe_and_placement_derives_every_fact_once(
     monkeypatch.setattr(ask_fusion, "probe", probe)
     monkeypatch.setattr("graphlens.pipeline.proofs.chains_to_probe", _with_a_chain(monkeypatch))
     monkeypatch.setattr(whatif, "_installed", lambda: None)
-    facts = whatif.with_placement(request, gathered, explained(request, gathered, no_progress), no_progress)
-    analysis = judge_facts(facts)
+    monkeypatch.setattr("graphlens.pipeline.proofs.with_proofs", lambda request, gathered, analysis, progress: analysis)
+    analysis = through(request, gathered, no_progress).judged
     assert len(asked) == 1, "the probe was asked"
     assert analysis.document.placement is not None, "the placement is there"
     assert {status.status for status in analysis.document.rules} <= {"found", "passed", "not-applicable"}
@@ -363,9 +363,7 @@ def test_a_placement_that_fails_is_told_and_left_out(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(whatif, "_placed", fail)
     document = analyze(Request.of(str(TINY), assume_device="gpu")).document
     assert [error.stage for error in document.errors] == ["place"]
-    assert document.errors[0].message.startswith(
-        "the placement failed with LookupError: planted (tests/test_facts_core"
-    )
+    assert document.errors[0].message.startswith("the placement failed with LookupError: planted (tests/")
     assert (document.placement, document.step) == (None, judge(evidence_of(open_capture(TINY))).step)
 
 
