@@ -61,6 +61,10 @@ def outline(analysis: Analysis) -> dict[str, Any]:
         finding["figure_size"] = [len(figure["nodes"]), len(figure["edges"])]
         finding["nodes"] = finding["nodes"][:6]
         finding["fix"].pop("edits")
+    for dag in document["dags"]:
+        dag["size"] = [len(dag.pop("name")), len(dag.pop("edges")["sources"])]
+        for column in [name for name in dag if name not in ("program", "stage", "size")]:
+            dag.pop(column)
     if document["memory"] is not None:
         document["memory"]["curve"] = len(document["memory"]["curve"])
         document["memory"]["alive"] = document["memory"]["alive"][:3]

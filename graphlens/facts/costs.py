@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import prod
-from typing import Final
+from typing import Any, Final
 
 from graphlens.facts.executed import HLO_FLOPS
 from graphlens.ir.graph import Op, TensorSpec, input_specs, op_of
@@ -72,6 +72,9 @@ class Cost:
     bytes: int | None
 
 
+_FREE: Final = Cost(0, 0)
+
+
 def cost_of(graph: Table, name: str) -> Cost:
     """Return the cost of one execution of op ``name``.
 
@@ -85,9 +88,13 @@ def costs_of(graph: Table) -> list[Cost]:
     """Return the cost of each op, in the graph's order; that of ops that are alike and read alike is found once."""
     known: dict[tuple[object, ...], Cost] = {}
     bodies = graph.bodies
+    free = {kind for kind in graph.by_type if runtime_type(kind) in _NO_FLOPS & _NO_BYTES}
     costs = []
     for position, name in enumerate(graph):
         op = bodies[position]
+        if op.type in free:
+            costs.append(_FREE)
+            continue
         read = [(id(bodies[src].outputs), edge.src_port) for src, edge in graph.inputs_at(position)]
         # The graph keeps what these are the ids of.
         key = (op.type, id(op.attrs), id(op.outputs), *read)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -46,6 +46,13 @@ def layer_of(name: str, ops: Container[str] = ()) -> str | None:
     while segments and (_OP_SCOPE.match(segments[-1]) or "/".join(segments) in ops):
         segments.pop()
     return "/".join(part for part in segments if not _CALL_SEGMENT.match(part)) or None
+
+
+def layers_of(names: Sequence[str], ops: Container[str]) -> list[str | None]:
+    """Return what :func:`layer_of` does for each of many names: those of one scope are of one layer."""
+    scopes = [name.rpartition("/")[0] for name in names]
+    layers = {scope: layer_of(f"{scope}/", ops) for scope in set(scopes)}
+    return [layers[scope] for scope in scopes]
 
 
 def with_shapes(

@@ -50,6 +50,22 @@ def op_rows(facts: Facts) -> OpRows:
     return OpRows({name: [values[position] for position in order] for name, values in columns.items()})
 
 
+@fact
+def shape_costs(facts: Facts) -> Sequence[costs.Cost]:
+    """Operations and bytes of an execution of each op of the judged graph, as its shapes say, in its order."""
+    return costs.costs_of(facts(judged_graph))
+
+
+@fact
+def layers(facts: Facts) -> Sequence[str | None]:
+    """The layer of each op of the judged graph, in its order."""
+    graph, written, origin_of = facts(judged_graph), facts(traced_graph), facts.known(origins, {})
+    names = graph.names
+    if facts(judged_stage) == "executed":
+        names = [(origin_of.get(name) or (name,))[-1] for name in names]
+    return flat.layers_of(names, graph if written is None else written)
+
+
 def _ranked(names: Sequence[str], times_ns: Sequence[int | None]) -> list[int]:
     """Return the positions of rows by falling time, then by name; those without a time last."""
     by_name = sorted(range(len(names)), key=names.__getitem__)
@@ -81,7 +97,7 @@ def _columns(facts: Facts, joined: Attribution) -> dict[str, Sequence[Any]]:
         "phase": [_phase(name) if trains else None for name in names],
         "origin": sources,
         "timing": _timed(timings, "source"),
-        "layer": _layers(facts, [op.scope for op in written]),
+        "layer": facts(layers),
         "category": [family(_ran_as(seen, op)) for op in ops],
         "slack_ns": [slack.get(name) for name in names],
         "output": _outputs(ops),
@@ -102,8 +118,7 @@ def _timed(timings: Sequence[OpTiming | None], field: str) -> list[Any]:
 
 def _work(facts: Facts, names: Sequence[str]) -> tuple[list[int | None], list[int | None]]:
     """Return operations and bytes of an execution of each op: what the profile tells, else what its shapes say."""
-    graph = facts(judged_graph)
-    by_shapes = costs.costs_of(graph)
+    by_shapes = facts(shape_costs)
     flops, nbytes = [cost.flops for cost in by_shapes], [cost.bytes for cost in by_shapes]
     told = facts.known(kernel_work, {})
     for position, name in enumerate(names if told else ()):
@@ -119,14 +134,6 @@ def _sources(facts: Facts, written: Sequence[Op], names: Sequence[str]) -> list[
     if not told:
         return known
     return [source or told.get(name, Instruction()).source or None for source, name in zip(known, names, strict=True)]
-
-
-def _layers(facts: Facts, scopes: Sequence[str]) -> list[str | None]:
-    """Return the layers that ops of these scopes belong to; ops of one scope are of one layer."""
-    written = facts(traced_graph)
-    graph = written if written is not None else facts(judged_graph)
-    layers = {scope: flat.layer_of(f"{scope}/", graph) for scope in set(scopes)}
-    return [layers[scope] for scope in scopes]
 
 
 def _outputs(ops: Sequence[Op]) -> list[str | None]:

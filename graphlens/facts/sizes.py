@@ -8,7 +8,9 @@ from graphlens.facts.core import Facts, fact
 from graphlens.facts.graphs import executed_graph, optimized_graph, traced_graph
 from graphlens.facts.inlining import inline
 from graphlens.ir.analysis import GraphSize
+from graphlens.ir.dag import Stage
 from graphlens.ir.graph import Graph
+from graphlens.ir.program import Program
 from graphlens.ir.table import Table
 
 
@@ -25,21 +27,29 @@ def graph_sizes(facts: Facts) -> Mapping[str, GraphSize]:
 
 
 @fact
+def graphs_of_others(facts: Facts) -> Mapping[str, Mapping[Stage, Table]]:
+    """Id of a program that is not the judged one -> its graphs by stage."""
+    others = [program for program in facts.evidence.programs if program.id != facts.evidence.judged]
+    return {program.id: {stage: inline(graph) for stage, graph in _stages(program).items()} for program in others}
+
+
+@fact
 def sizes_of_others(facts: Facts) -> Mapping[str, Mapping[str, GraphSize]]:
     """Id of a program that is not the judged one -> the sizes of its graphs by stage."""
+    parts = {program.id: _stages(program) for program in facts.evidence.programs}
     return {
-        program.id: {
-            stage: _size(inline(graph), [graph])
-            for stage, graph in (
-                ("traced", program.traced),
-                ("optimized", program.optimized),
-                ("executed", program.executed),
-            )
-            if graph is not None
-        }
-        for program in facts.evidence.programs
-        if program.id != facts.evidence.judged
+        identity: {stage: _size(flat, [parts[identity][stage]]) for stage, flat in stages.items()}
+        for identity, stages in facts(graphs_of_others).items()
     }
+
+
+def _stages(program: Program) -> Mapping[Stage, Graph]:
+    stages: list[tuple[Stage, Graph | None]] = [
+        ("traced", program.traced),
+        ("optimized", program.optimized),
+        ("executed", program.executed),
+    ]
+    return {stage: graph for stage, graph in stages if graph is not None}
 
 
 def _size(flat: Table, parts: Sequence[Graph]) -> GraphSize:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from graphlens.ir.dag import Dag
 from graphlens.ir.devices import Copy, DeviceRow, Distribution, Memory, Placement, Roofline
 from graphlens.ir.edit_data import AnyEdit, is_edit
 from graphlens.ir.roles import Role
@@ -382,7 +383,8 @@ class Document:
     """The whole analysis as data.
 
     ``joint_proof`` is that of all proven fixes applied at once, if any were tried; ``placement`` is what a device that
-    the machine does not have would run, if that was asked for.  ``programs`` are what ran, the judged one first.
+    the machine does not have would run, if that was asked for.  ``programs`` are what ran, the judged one first;
+    ``dags`` are their graphs, those of the judged one first.
     """
 
     target: Target
@@ -406,6 +408,7 @@ class Document:
     roofline: Roofline | None = None
     memory: Memory | None = None
     programs: tuple[ProgramRow, ...] = ()
+    dags: Sequence[Dag] = ()
 
 
 def severity_of(share: float | None) -> Severity:

@@ -141,6 +141,18 @@ def _shape(hint: Any) -> _Shape:
     return ("record" if is_dataclass(hint) else "scalar"), (hint,)
 
 
+def _plain(hint: Any) -> frozenset[type]:
+    """Return the types whose values are the same in JSON and in Python, of a scalar or one that may be ``None``.
+
+    Not those of numbers with a fraction: they are turned into such, and may be none.
+    """
+    shape, inner = _shape(hint)
+    if shape == "optional":
+        plain = _plain(inner[0])
+        return plain | {NoneType} if plain else plain
+    return frozenset({hint}) if shape == "scalar" and hint is not float else frozenset()
+
+
 @cache
 def _typed_fields(kind: type) -> tuple[tuple[Field[Any], Any], ...]:
     hints = get_type_hints(kind, include_extras=True)
@@ -178,7 +190,7 @@ def _encoder(hint: Any, exact: bool) -> Codec:
     elif shape == "optional":
         codec = partial(_encode_optional, _encoder(inner[0], exact), exact)
     elif shape == "sequence":
-        codec = partial(_encode_sequence, _encoder(inner[0], exact))
+        codec = partial(_encode_sequence, _encoder(inner[0], exact), _plain(inner[0]))
     elif shape == "fixed":
         codec = partial(_encode_fixed, [_encoder(part, exact) for part in inner])
     elif shape == "mapping":
@@ -221,8 +233,11 @@ def _holds_no_number(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-def _encode_sequence(encode: Codec, values: Any) -> list[Any]:
-    return _each(encode, enumerate(values))
+def _encode_sequence(encode: Codec, plain: frozenset[type], values: Any) -> list[Any]:
+    items = list(values)
+    if set(map(type, items)) <= plain:  # a column of a large graph: it is JSON already
+        return items
+    return _each(encode, enumerate(items))
 
 
 def _encode_fixed(encoders: list[Codec], values: Any) -> list[Any]:
@@ -239,7 +254,7 @@ def _encode_mapping(encode: Codec, mapping: Mapping[Any, Any]) -> dict[str, Any]
 def _encode_free(exact: bool, value: Any) -> Any:
     result = value
     if isinstance(value, (list, tuple)):
-        result = _encode_sequence(partial(_encode_free, exact), value)
+        result = _each(partial(_encode_free, exact), enumerate(value))
     elif isinstance(value, Mapping):
         result = _encode_mapping(partial(_encode_free, exact), value)
     elif isinstance(value, Integral) and not isinstance(value, bool):
@@ -272,7 +287,7 @@ def _decoder(hint: Any, exact: bool) -> Codec:
     elif shape == "mapping":
         codec = partial(_decode_mapping, _decoder(inner[0], exact))
     elif shape == "sequence":
-        codec = partial(_decode_sequence, _decoder(inner[0], exact))
+        codec = partial(_decode_sequence, _decoder(inner[0], exact), _plain(inner[0]))
     elif shape == "fixed":
         codec = partial(_decode_fixed, [_decoder(part, exact) for part in inner])
     return codec
@@ -330,8 +345,10 @@ def _refuse_unknown(value: Mapping[str, Any], names: Iterable[str]) -> None:
         raise MismatchError("is not known").inside(unknown)
 
 
-def _decode_sequence(decode: Codec, value: Any) -> tuple[Any, ...]:
+def _decode_sequence(decode: Codec, plain: frozenset[type], value: Any) -> tuple[Any, ...]:
     _expect(list, "array", value)
+    if set(map(type, value)) <= plain:
+        return tuple(value)
     return tuple(_each(decode, enumerate(value)))
 
 

@@ -7,14 +7,15 @@ needs no change here.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NoReturn
 
-from graphlens.errors import TargetError
+from graphlens.errors import GraphLensError, TargetError
 from graphlens.ir import codec
-from graphlens.ir.analysis import SCHEMA_VERSION, Document
+from graphlens.ir.analysis import JUDGE, SCHEMA_VERSION, AnalysisError, Document
 from graphlens.ir.codec import MismatchError, Upgrade, briefly
+from graphlens.ir.dag import Dag
 from graphlens.ir.op_rows import OpRows
 from graphlens.ir.row_codec import row_texts, rows_of
 
@@ -24,6 +25,7 @@ SCHEMA_ID = f"graphlens/analysis.v{SCHEMA_VERSION}.json"
 UPGRADES: Mapping[int, Upgrade] = {}
 
 OPS: Final = "ops"  # the section that is written and read a column at a time
+DAGS: Final = "dags"
 
 _dump: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
@@ -52,20 +54,31 @@ def json_pieces(document: Document) -> Iterator[str]:
     TypeError
         As :func:`to_json` does, before or between the pieces.
     """
+    document = _with_graphs(document)
     try:
-        yield from _pieces(codec.encode(replace(document, ops=())), OpRows.of(document.ops))
+        yield from _pieces(codec.encode(replace(document, ops=(), dags=())), document)
     except MismatchError as error:
         raise TypeError(f"{error.place} {error}") from None
 
 
-def _pieces(data: dict[str, Any], rows: OpRows) -> Iterator[str]:
-    """Lay out lines that diff well."""
+def _with_graphs(document: Document) -> Document:
+    """Return the document with its graphs, which are made now; where that fails, with an error in their place."""
+    try:
+        return replace(document, dags=tuple(document.dags))
+    except GraphLensError as error:
+        return replace(document, dags=(), errors=(*document.errors, AnalysisError(JUDGE, str(error))))
+
+
+def _pieces(data: dict[str, Any], document: Document) -> Iterator[str]:
+    """Lay out lines that diff well; ``data`` is the document without its two largest sections."""
     begin = "{\n"
     for name, value in data.items():
         yield f'{begin} "{name}": '
         begin = ",\n"
-        if name == OPS and rows:
-            yield from _listed(_ops(rows))
+        if name == OPS and document.ops:
+            yield from _listed(_ops(OpRows.of(document.ops)))
+        elif name == DAGS and document.dags:
+            yield from _listed(_dags(document.dags))
         elif isinstance(value, list) and value:
             yield from _listed(map(_dump, value))
         else:
@@ -89,6 +102,16 @@ def _ops(rows: OpRows) -> Iterator[str]:
             yield ",\n  ".join(texts)
     except MismatchError as error:
         raise error.inside(OPS) from None
+
+
+def _dags(dags: Sequence[Dag]) -> Iterator[str]:
+    """Yield the graphs one by one, each column on a line of its own."""
+    for number, dag in enumerate(dags):
+        try:
+            columns = codec.encode(dag)
+        except MismatchError as error:
+            raise error.inside(number).inside(DAGS) from None
+        yield "{" + ",\n   ".join(f'"{name}": {_dump(column)}' for name, column in columns.items()) + "}"
 
 
 def from_json(text: str, upgrades: Mapping[int, Upgrade] = UPGRADES) -> Document:

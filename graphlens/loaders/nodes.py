@@ -111,7 +111,8 @@ class NodeReader:
         info = table().get(op_type) or self.library.get(op_type)
         attrs = dict(info.defaults) if info else {}
         called: list[Call] = [Call("call", op_type)] if op_type in self.library else []
-        for name, content in zip(raw[1::2], raw[2::2], strict=True):
+        # By name: a protobuf hands out its map in another order in every process.
+        for name, content in sorted(zip(raw[1::2], raw[2::2], strict=True)):
             value = self._value(name, content, attr)
             if name not in _BOOKKEEPING and value is not None:
                 attrs[name] = value

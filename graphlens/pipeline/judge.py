@@ -9,6 +9,7 @@ from typing import Final
 from graphlens import rules
 from graphlens._version import __version__
 from graphlens.facts.core import Facts
+from graphlens.facts.dags import dags
 from graphlens.facts.device_facts import device_rows, distribution
 from graphlens.facts.impossible import why_impossible
 from graphlens.facts.ledger import ledger, step_time
@@ -21,6 +22,7 @@ from graphlens.facts.rows import op_rows
 from graphlens.facts.sizes import graph_sizes
 from graphlens.facts.transfers import copies
 from graphlens.ir.analysis import CONTRADICTION, JUDGE, AnalysisError, Document, Quality
+from graphlens.ir.dag import Deferred
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.op_rows import OpRows
 from graphlens.pipeline.result import Analysis
@@ -68,6 +70,7 @@ def judge_facts(asked: Facts, select: Sequence[str] = (), ignore: Sequence[str] 
         roofline=known(roofline, None),
         memory=known(peak_memory, None),
         programs=known(program_rows, ()),
+        dags=Deferred(lambda: facts(dags)),
     )
     failed = (AnalysisError(JUDGE, str(error)) for error in facts.errors)
     return Analysis(replace(document, errors=(*evidence.errors, *failed)), facts)

@@ -116,7 +116,7 @@ def _hash(text: str) -> str:
 def _embedded(document: Document) -> str | None:
     if len(document.ops) > EMBED_LIMIT_OPS:
         return None
-    packed = gzip.compress(to_json(document).encode("utf-8", "backslashreplace"), mtime=0)
+    packed = gzip.compress(to_json(replace(document, dags=())).encode("utf-8", "backslashreplace"), mtime=0)
     return base64.b64encode(packed).decode() if len(packed) <= EMBED_LIMIT_BYTES else None
 
 
