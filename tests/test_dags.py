@@ -16,12 +16,14 @@ from typing import Any
 import networkx as nx
 import pytest
 from end_to_end import CAPTURES
+from test_facts_programs import two_programs
 
 import graphlens
 from graphlens.errors import TargetError, UsageError
 from graphlens.facts import costs
 from graphlens.facts.attribution import timings
-from graphlens.facts.dags import bare_dag
+from graphlens.facts.core import FactError
+from graphlens.facts.dags import bare_dag, dags
 from graphlens.facts.graphs import (
     executed_by,
     executed_graph,
@@ -38,6 +40,9 @@ from graphlens.ir.document import from_json, to_json
 from graphlens.ir.nodes import CONTROL, Edge, Op
 from graphlens.ir.op_rows import OpRows
 from graphlens.ir.table import TableBuilder
+from graphlens.loaders.capture.reading import evidence_of, open_capture
+from graphlens.pipeline.choosing import choose
+from graphlens.pipeline.judge import judge
 from graphlens.report import html
 from tests.sample_document import RICH
 
@@ -135,6 +140,30 @@ def test_the_graphs_of_every_program_are_in_the_document() -> None:
         analysis.to_networkx("executed", program="eval")
 
 
+def test_each_of_several_programs_has_its_graphs_under_the_id_of_its_row() -> None:
+    analysis = judge(choose(two_programs()))
+    train, test = (row.id for row in analysis.document.programs)
+    assert [(dag.program, dag.stage) for dag in analysis.document.dags] == [(train, "executed"), (test, "executed")]
+    for row in analysis.document.programs:
+        graph = analysis.to_networkx("executed", program=row.id)
+        assert (len(graph), graph.number_of_edges()) == (row.graphs["executed"].nodes, row.graphs["executed"].edges)
+    other = analysis.to_networkx("executed", program=test)
+    assert {(data["self_ns"], data["layer"], *data["findings"]) for _, data in other.nodes(data=True)} == {(None, None)}
+
+
+def test_graphs_that_cannot_be_made_are_an_error_in_the_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(facts: object) -> object:
+        raise LookupError("planted")
+
+    monkeypatch.setattr(dags, "derive", fail)
+    document = judge(evidence_of(open_capture(CAPTURES / "tiny_cnn.capture"))).document
+    written = from_json(to_json(document))
+    assert written.dags == ()
+    assert [error.message[:36] for error in written.errors] == ["dags failed with LookupError: planted"[:36]]
+    with pytest.raises(FactError, match="planted"):
+        networkx_of(document)
+
+
 def test_a_stage_that_is_not_there_is_refused_with_those_that_are() -> None:
     static = replace(judged("tiny_cnn").document, graphs={}, dags=())
     with pytest.raises(UsageError, match=r"has no executed graph; only a profile is known"):
@@ -176,7 +205,7 @@ def test_an_op_takes_few_bytes_of_the_document() -> None:
     """The graph is columns with each word once: a name, an edge and a half, and a few small numbers for each op."""
     dag = repeated(2000)
     ops = len(dag.name)
-    with_graph, without = (to_json(replace(RICH, dags=dags)) for dags in ([dag], []))
+    with_graph, without = (to_json(replace(RICH, dags=graphs)) for graphs in ([dag], []))
     names = sum(map(len, dag.name)) / ops
     assert (len(with_graph) - len(without)) / ops < names + 45
 
@@ -196,8 +225,8 @@ def test_each_column_of_a_graph_is_a_line_of_the_document() -> None:
 
 def test_graphs_are_made_when_they_are_looked_at() -> None:
     made = []
-    dags = Deferred(lambda: made.append(1) or (repeated(1),))  # type: ignore[func-returns-value]
-    document = replace(RICH, dags=dags)
+    deferred = Deferred(lambda: made.append(1) or (repeated(1),))  # type: ignore[func-returns-value]
+    document = replace(RICH, dags=deferred)
     html.render(document)
     assert not made
     assert to_json(document) == to_json(document)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import prod
-from typing import Any, Final
+from typing import Final
 
 from graphlens.facts.executed import HLO_FLOPS
 from graphlens.ir.graph import Op, TensorSpec, input_specs, op_of

@@ -37,7 +37,7 @@ def dags(facts: Facts) -> tuple[Dag, ...]:
         ("optimized", facts.known(optimized_graph, None)),
         ("executed", facts.known(executed_graph, None)),
     ]
-    others = facts(graphs_of_others) if ids else {}
+    others = facts.known(graphs_of_others, {})
     return (
         *(_judged_dag(facts, table, stage, judged) for stage, table in stages if table is not None),
         *(
