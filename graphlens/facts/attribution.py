@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 from types import MappingProxyType
-from typing import Final, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from graphlens.facts import hosts
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.cycle import ALL_ALIKE, Cycle, cycle_of
-from graphlens.facts.division import STATES, Division, divide, is_real_wait, wait_name
+from graphlens.facts.division import STATES, Division, wait_name
 from graphlens.facts.flat import canonical_name
 from graphlens.facts.graphs import executed_graph, joined_loosely, origins, renamed, traced_graph
-from graphlens.facts.names import Names, device_name, kernel_name, kernels_as_ops
+from graphlens.facts.names import Names, device_name
 from graphlens.facts.programs import judged_profile
 from graphlens.facts.steps import Steps, length_ns, steps_of, typical
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.ops import COMPOSITE, TRANSFERS
-from graphlens.ir.run import NO_RUN, DeviceEvent, OpEvent, OpTiming, Profile, ReplayRecord, Span
+from graphlens.ir.run import NO_RUN, OpTiming, Profile, ReplayRecord
 from graphlens.ir.table import Table
+
+if TYPE_CHECKING:
+    from graphlens.facts.step_events import StepEvents
 
 # A loop op of which the profile saw fewer of the replayed executions than this share is timed by the replay.
 COMPLETE_SHARE: Final = 0.98
@@ -136,12 +138,17 @@ def attribute(
     steps = steps_of(profile) if profile else None
     if profile is None or steps is None or not steps.windows:
         return Attribution(timings=replay)
+    # These need numpy, which graphs alone do not.
+    from graphlens.facts.layers import divide
+    from graphlens.facts.step_events import StepEvents, all_ops
+
     names = Names(graph, loosely, renamed, profile.modules)
-    events = _Events.of(profile, steps.windows, names)
+    ops = all_ops(profile, names)
+    events = StepEvents.of(profile, ops, steps.windows, names)
     lengths_ns = tuple(map(length_ns, steps.windows))
-    cycle = cycle_of(events.ops, lengths_ns) if _hold_their_own_ops(steps) else ALL_ALIKE
+    cycle = cycle_of(events.nodes(), lengths_ns) if _hold_their_own_ops(steps) else ALL_ALIKE
     # What runs in some steps only would be lost among typical ones: then all of them are divided.
-    division = divide(profile, steps.windows if cycle.kinds else typical(steps), names)
+    division = divide(profile, ops, steps.windows if cycle.kinds else typical(steps), names)
     instructions = _instructions(profile, names)
     timings = _timings(profile, events, names, division, frozenset().union(*instructions.values()))
     event_ns, joined_ns, unjoined = _join_totals(events, names, origins)
@@ -155,7 +162,7 @@ def attribute(
         joined_ns=joined_ns,
         unjoined=unjoined,
         instructions=instructions,
-        threads=_threads(events),
+        threads=events.threads,
         cycle=cycle,
         steps_marked=steps.marked,
         notes=steps.notes,
@@ -171,60 +178,17 @@ def _hold_their_own_ops(steps: Steps) -> bool:
     return len(steps.by_host) == 1 and len(set(runs)) == len(runs)
 
 
-@dataclass(frozen=True, slots=True)
-class _Events:
-    """The op events and the kernels of every step, and what ops waited for."""
-
-    ops: Sequence[Sequence[OpEvent]]
-    kernels: Sequence[Sequence[DeviceEvent]]
-    waits: Sequence[Sequence[Span]]
-
-    @staticmethod
-    def of(profile: Profile, windows: Sequence[Span], names: Names) -> _Events:
-        return _Events(
-            _by_step([*profile.ops, *kernels_as_ops(profile, names)], windows),
-            _by_step(profile.kernels_on_device, windows),
-            _by_step([wait for wait in profile.waits if is_real_wait(wait, names)], windows),
-        )
-
-
-Event = TypeVar("Event", OpEvent, DeviceEvent, Span)
-
-
-def _by_step(events: Iterable[Event], windows: Sequence[Span]) -> list[list[Event]]:
-    """Return the events of each window: of its run where it is one, since runs of several threads overlap."""
-    steps: list[list[Event]] = [[] for _ in windows]
-    places: dict[int, list[int]] = defaultdict(list)
-    for index in sorted(range(len(windows)), key=lambda index: windows[index].start_ns):
-        places[windows[index].run].append(index)
-    starts = {run: [windows[index].start_ns for index in indices] for run, indices in places.items()}
-    for event in events:
-        run = event.run if event.run in starts else NO_RUN
-        if run in starts:
-            position = bisect_right(starts[run], event.start_ns) - 1
-            if position >= 0 and event.start_ns < windows[places[run][position]].end_ns:
-                steps[places[run][position]].append(event)
-    return steps
-
-
 # -- the time of an op --------------------------------------------------------------------------------------------
-
-# Op -> `(self_ns, calls)` of every step in which it was seen.
-_PerOp = Mapping[str, Sequence[tuple[int, int]]]
 
 
 def _timings(
-    profile: Profile, events: _Events, names: Names, division: Division, thunks: frozenset[str]
+    profile: Profile, events: StepEvents, names: Names, division: Division, thunks: frozenset[str]
 ) -> dict[str, OpTiming]:
     """Return the time of every op: of its kernels where it has any, else of its own events on the host.
 
     ``thunks`` are the ops whose events there are those of compiled instructions.
     """
-    on_host = _self_times(([(e.node, e.op, e.self_ns, not e.resumed) for e in step] for step in events.ops), names)
-    on_device = _self_times(
-        ([(*kernel_name(k), k.end_ns - k.start_ns, True) for k in step] for step in events.kernels), names
-    )
-    n = len(events.ops)
+    n, on_host, on_device = events.count, events.on_host(names), events.on_device(names)
     timings = {
         name: _timing(seen, n, division.share(name), "kernel" if name in thunks else "profile")
         for name, seen in on_host.items()
@@ -233,7 +197,7 @@ def _timings(
     for name, seen in on_device.items():
         own = _timing(seen, n, division.share(name), "kernel")
         timings[name] = _launched(replace(own, device=devices[name]), timings.get(name))
-    waited = Counter(names.key(*wait_name(wait, names)) for step in events.waits for wait in step)
+    waited = Counter(names.key(*wait_name(wait, names)) for wait in events.waits)
     for name, ns in division.active_ns.items():
         if name not in timings and name not in STATES:
             calls = max(1, waited[name]) / n  # one that began before the steps is one all the same
@@ -246,20 +210,6 @@ def _instructions(profile: Profile, names: Names) -> Mapping[str, frozenset[str]
     for kernel in profile.kernels:
         found[kernel.hlo_module].add(names.key(*names.instruction(kernel)))
     return {module: frozenset(ops) for module, ops in found.items()}
-
-
-def _self_times(steps: Iterable[Iterable[tuple[str, str, int, bool]]], names: Names) -> _PerOp:
-    """Return the time and the executions of every op, by its events: name, type, self time, whether one begins."""
-    per_op: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for events in steps:
-        totals: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-        for node, op, self_ns, begins in events:
-            total = totals[names.key(node, op)]
-            total[0] += self_ns
-            total[1] += begins
-        for name, (self_ns, calls) in totals.items():
-            per_op[name].append((self_ns, calls))
-    return per_op
 
 
 def _timing(
@@ -280,36 +230,24 @@ def _launched(kernels: OpTiming, launch: OpTiming | None) -> OpTiming:
     return replace(kernels, calls_per_step=launch.calls_per_step, host_ns=launch.self_ns)
 
 
-def _devices_of_ops(profile: Profile, events: _Events, names: Names) -> Mapping[str, str]:
+def _devices_of_ops(profile: Profile, events: StepEvents, names: Names) -> Mapping[str, str]:
     """Return the devices that ran the kernels of each op."""
-    devices: dict[str, set[int]] = defaultdict(set)
-    for kernel in (kernel for step in events.kernels for kernel in step):
-        devices[names.key(*kernel_name(kernel))].add(kernel.device)
     return {
-        name: ", ".join(device_name(profile, position) for position in sorted(found)) for name, found in devices.items()
+        name: ", ".join(device_name(profile, position) for position in sorted(found))
+        for name, found in events.devices(names).items()
     }
-
-
-def _threads(events: _Events) -> int:
-    on_host = {event.thread for step in events.ops for event in step}
-    on_device = {(kernel.device, kernel.stream) for step in events.kernels for kernel in step}
-    return len(on_host) + len(on_device)
 
 
 # -- what was joined ----------------------------------------------------------------------------------------------
 
 
 def _join_totals(
-    events: _Events, names: Names, origins: Mapping[str, tuple[str, ...]] | None
+    events: StepEvents, names: Names, origins: Mapping[str, tuple[str, ...]] | None
 ) -> tuple[int, int, tuple[Unjoined, ...]]:
-    measured: Counter[tuple[str, str]] = Counter()
-    for event in (event for step in events.ops for event in step):
-        measured[event.node, event.op] += event.self_ns
-    for kernel in (kernel for step in events.kernels for kernel in step):
-        measured[kernel_name(kernel)] += kernel.end_ns - kernel.start_ns
+    measured = events.measured_ns()
     rest = Counter({key: ns for key, ns in measured.items() if not _is_joined(*key, names, origins)})
     total = measured.total()
-    unjoined = tuple(Unjoined(name, op, round(ns / len(events.ops))) for (name, op), ns in rest.most_common())
+    unjoined = tuple(Unjoined(name, op, round(ns / events.count)) for (name, op), ns in rest.most_common())
     return total, total - rest.total(), unjoined
 
 

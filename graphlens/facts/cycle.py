@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Final
 
-from graphlens.ir.run import OpEvent
-
 # Branches hold many ops, which come and go together; what the profiler leaves out at random does not.
 FEWEST_OPS: Final = 3
 LEAST_SHARE_OF_OPS: Final = 0.02
@@ -46,8 +44,8 @@ class Cycle:
 ALL_ALIKE: Final = Cycle()
 
 
-def cycle_of(steps: Sequence[Sequence[OpEvent]], lengths_ns: Sequence[int]) -> Cycle:
-    """Return the cycle of steps from the ops that ran in each, and their lengths."""
+def cycle_of(steps: Sequence[Counter[str]], lengths_ns: Sequence[int]) -> Cycle:
+    """Return the cycle of steps from how often every op ran in each, and their lengths."""
     labels = _labels(steps)
     if len(set(labels)) < 2:
         return ALL_ALIKE
@@ -56,11 +54,11 @@ def cycle_of(steps: Sequence[Sequence[OpEvent]], lengths_ns: Sequence[int]) -> C
     return Cycle(tuple(_kinds(labels, steps, lengths_ns)), length, round(fmean(lengths_ns[:whole])))
 
 
-def _labels(steps: Sequence[Sequence[OpEvent]]) -> list[frozenset[int]]:
+def _labels(steps: Sequence[Counter[str]]) -> list[frozenset[int]]:
     """Return for each step which groups of ops that come and go together ran in it."""
     presence: dict[str, int] = defaultdict(int)
-    for number, events in enumerate(steps):
-        for node in {event.node for event in events}:
+    for number, nodes in enumerate(steps):
+        for node in nodes:
             presence[node] |= 1 << number
     fewest = max(FEWEST_OPS, LEAST_SHARE_OF_OPS * len(presence))
     groups = Counter(mask for mask in presence.values() if _comes_and_goes(mask, len(steps)))
@@ -86,9 +84,9 @@ def _period(labels: Sequence[frozenset[int]]) -> int | None:
 
 
 def _kinds(
-    labels: Sequence[frozenset[int]], steps: Sequence[Sequence[OpEvent]], lengths_ns: Sequence[int]
+    labels: Sequence[frozenset[int]], steps: Sequence[Counter[str]], lengths_ns: Sequence[int]
 ) -> Iterable[Kind]:
     for label, count in Counter(labels).most_common():
         members = [number for number, other in enumerate(labels) if other == label]
-        ops = median(len(steps[number]) for number in members)
+        ops = median(steps[number].total() for number in members)
         yield Kind(count, round(median(lengths_ns[number] for number in members)), round(ops))

@@ -7,12 +7,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
+from operator import sub
 from statistics import median
+from typing import TYPE_CHECKING
 
 from graphlens.facts.devices import merged
 from graphlens.facts.steps import length_ns, steps_of
 from graphlens.ir.instructions import is_wait
-from graphlens.ir.run import CopyEvent, DeviceEvent, Profile, Span
+from graphlens.ir.run import CopyEvent, Profile, Span
+
+if TYPE_CHECKING:
+    from graphlens.ir.columns import DeviceEvents
 
 
 @dataclass(frozen=True)
@@ -57,17 +63,31 @@ class Busy:
     """The stretches of time in which a device ran at least one kernel, and its busy time up to each of them."""
 
     def __init__(self, kernels: Iterable[tuple[int, int]]) -> None:
-        self.starts_ns: list[int] = []
-        self.ends_ns: list[int] = []
-        self.before_ns: list[int] = [0]
-        for start_ns, end_ns in merged(kernel for kernel in kernels if kernel[0] < kernel[1]):
-            self.starts_ns.append(start_ns)
-            self.ends_ns.append(end_ns)
-            self.before_ns.append(self.before_ns[-1] + end_ns - start_ns)
+        self._lay_out(merged(kernel for kernel in kernels if kernel[0] < kernel[1]))
+
+    @staticmethod
+    def of(kernels: DeviceEvents) -> Busy:
+        """Return when a device that ran ``kernels`` was busy."""
+        from graphlens.facts.sweep import united  # needs numpy, which graphs alone do not
+
+        lasting = kernels.start_ns < kernels.end_ns
+        starts_ns, ends_ns = united(kernels.start_ns[lasting], kernels.end_ns[lasting])
+        busy = Busy(())
+        busy._lay_out(zip(starts_ns.tolist(), ends_ns.tolist(), strict=True))
+        return busy
+
+    def _lay_out(self, stretches: Iterable[tuple[int, int]]) -> None:
+        both = tuple(zip(*stretches, strict=True)) or ((), ())
+        self.starts_ns, self.ends_ns = map(list, both)
+        self.before_ns = list(accumulate(map(sub, self.ends_ns, self.starts_ns), initial=0))
 
     def within_ns(self, start_ns: int, end_ns: int) -> int:
         """Return for how long of an interval the device computed."""
         return self._until(end_ns) - self._until(start_ns)
+
+    def all_within_ns(self, intervals: Iterable[tuple[int, int]]) -> int:
+        """Return for how long of all of some intervals the device computed."""
+        return sum(self.within_ns(start_ns, end_ns) for start_ns, end_ns in intervals)
 
     def next_start_ns(self, time_ns: int) -> int | None:
         """Return when the device computes again after ``time_ns``; that instant itself when it does so then."""
@@ -89,19 +109,30 @@ def busy_of(profile: Profile) -> Mapping[int, Busy]:
 
     Waiting for a copy is no computing, although it is an instruction of the device.
     """
-    return _busy(kernel for kernel in profile.kernels_on_device if not is_wait(kernel.category))
+    return {device: Busy.of(kernels) for device, kernels in _computing(profile)}
 
 
 def running_of(profile: Profile) -> Mapping[int, Busy]:
     """Return when each device of the profile was within a kernel, be it to wait; absent when it ran none."""
-    return _busy(profile.kernels_on_device)
+    return {device: Busy.of(kernels) for device, kernels in _kernels(profile)}
 
 
-def _busy(kernels: Iterable[DeviceEvent]) -> Mapping[int, Busy]:
-    return {device: Busy(stretches) for device, stretches in _stretches(kernels).items()}
+def _kernels(profile: Profile) -> Iterable[tuple[int, DeviceEvents]]:
+    if not profile.kernels_on_device:
+        return ()
+    from graphlens.ir.columns import DeviceEvents  # needs numpy, which graphs alone do not
+
+    return DeviceEvents.of(profile.kernels_on_device).by_device()
 
 
-def _stretches(events: Iterable[DeviceEvent | CopyEvent]) -> Mapping[int, list[tuple[int, int]]]:
+def _computing(profile: Profile) -> Iterator[tuple[int, DeviceEvents]]:
+    for device, kernels in _kernels(profile):
+        own = kernels.of_kinds(lambda kernel: not is_wait(kernel.category))
+        if own:
+            yield device, own
+
+
+def _stretches(events: Iterable[CopyEvent]) -> Mapping[int, list[tuple[int, int]]]:
     found: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for event in events:
         found[event.device].append((event.start_ns, event.end_ns))
@@ -155,8 +186,7 @@ def device_uses(
     windows
         The steps of each device.
     """
-    kernels = _stretches(kernel for kernel in profile.kernels_on_device if not is_wait(kernel.category))
-    copies = _stretches(profile.copies)
+    kernels, copies = dict(_computing(profile)), _stretches(profile.copies)
     return tuple(
         replace(
             _use(device, busy[device], kernels[device], copies.get(device, []), windows[device].spans),
@@ -170,11 +200,11 @@ def device_uses(
 def _use(
     device: int,
     busy: Busy,
-    kernels: Sequence[tuple[int, int]],
+    kernels: DeviceEvents,
     copies: Iterable[tuple[int, int]],
     spans: Sequence[Span],
 ) -> DeviceUse:
-    inside = [end_ns - start_ns for start_ns, end_ns in kernels if spans[0].start_ns <= start_ns < spans[-1].end_ns]
+    inside = kernels.lengths_ns(spans[0].start_ns, spans[-1].end_ns)
     return DeviceUse(
         device=device,
         step_ns=round(sum(map(length_ns, spans)) / len(spans)),

@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from graphlens.facts.names import device_name, replica_of
 from graphlens.facts.steps import length_ns
 from graphlens.ir.devices import LANE_BINS, DeviceRow, Distribution, HostRow, Lane, ReplicaRow
 from graphlens.ir.instructions import is_wait
 from graphlens.ir.ops import family
-from graphlens.ir.run import CopyEvent, DeviceEvent, Profile, ProfiledDevice, Span, host_of_thread
+from graphlens.ir.run import CopyEvent, Kernel, Profile, ProfiledDevice, Span, host_of_thread
+
+if TYPE_CHECKING:
+    from graphlens.ir.columns import DeviceEvents
 
 # Devices whose busy times differ by less do the same work: kernels of one and the same step vary by as much.
 ALIKE: Final = 1.10
@@ -34,20 +37,22 @@ _LANES: Final[tuple[LaneKind, ...]] = ("compute", "collective", "copy-in", "copy
 Stretch = tuple[int, int]
 
 
-@dataclass(slots=True)
 class _Work:
-    """What the profile shows on one device."""
+    """What the profile shows on one device: its kernels, those that do more than wait for a copy, and its copies."""
 
-    kernels: list[DeviceEvent] = field(default_factory=list)
-    copies: list[CopyEvent] = field(default_factory=list)
+    def __init__(self, kernels: DeviceEvents, copies: Sequence[CopyEvent]) -> None:
+        self.kernels, self.copies = kernels, copies
+        self.computing = kernels.of_kinds(lambda kernel: not is_wait(kernel.category))
+        self.alike = tuple(kernels.totals())
 
-    @property
-    def computing(self) -> Iterator[DeviceEvent]:
-        """The kernels that do more than wait for a copy."""
-        return (kernel for kernel in self.kernels if not is_wait(kernel.category))
-
-    def stretches(self) -> list[Stretch]:
-        return [(event.start_ns, event.end_ns) for events in (self.kernels, self.copies) for event in events]
+    def extent(self) -> Stretch | None:
+        """Return from when to when it did anything."""
+        starts_ns = [copy.start_ns for copy in self.copies]
+        ends_ns = [copy.end_ns for copy in self.copies]
+        if self.kernels:
+            starts_ns.append(int(self.kernels.start_ns.min()))
+            ends_ns.append(int(self.kernels.end_ns.max()))
+        return (min(starts_ns), max(ends_ns)) if starts_ns else None
 
 
 def device_rows(profile: Profile | None) -> tuple[DeviceRow, ...]:
@@ -55,8 +60,8 @@ def device_rows(profile: Profile | None) -> tuple[DeviceRow, ...]:
     if profile is None or not profile.devices:
         return ()
     work = _work(profile)
-    everything = [stretch for item in work for stretch in item.stretches()]
-    whole = (min(start for start, _ in everything), max(end for _, end in everything)) if everything else (0, 0)
+    extents = [extent for item in work if (extent := item.extent()) is not None]
+    whole = (min(start for start, _ in extents), max(end for _, end in extents)) if extents else (0, 0)
     replicas = _replicas(work)
     return tuple(
         _row(device, item, replica, whole)
@@ -65,12 +70,14 @@ def device_rows(profile: Profile | None) -> tuple[DeviceRow, ...]:
 
 
 def _work(profile: Profile) -> list[_Work]:
-    work = [_Work() for _ in profile.devices]
-    for kernel in profile.kernels_on_device:
-        work[kernel.device].kernels.append(kernel)
+    from graphlens.ir.columns import DeviceEvents  # needs numpy, which graphs alone do not
+
+    kernels = dict(DeviceEvents.of(profile.kernels_on_device).by_device())
+    copies: dict[int, list[CopyEvent]] = defaultdict(list)
     for copy in profile.copies:
-        work[copy.device].copies.append(copy)
-    return work
+        copies[copy.device].append(copy)
+    none = DeviceEvents.of(())
+    return [_Work(kernels.get(device, none), copies[device]) for device in range(len(profile.devices))]
 
 
 def _replicas(work: Sequence[_Work]) -> list[int | None]:
@@ -78,22 +85,26 @@ def _replicas(work: Sequence[_Work]) -> list[int | None]:
 
     Of several replicas the first has no number in its names.
     """
-    named = [Counter(replica_of(kernel.node) for kernel in item.kernels if kernel.node) for item in work]
+    named: list[Counter[int | None]] = [Counter() for _ in work]
+    for item, counter in zip(work, named, strict=True):
+        for kernel, _, times, _ in item.alike:
+            if kernel.node:
+                counter[replica_of(kernel.node)] += times
     several = any(number is not None for counter in named for number in counter)
     return [(counter.most_common(1)[0][0] or 0) if several and counter else None for counter in named]
 
 
 def _row(device: ProfiledDevice, work: _Work, replica: int | None, whole: Stretch) -> DeviceRow:
-    own = work.stretches()
+    own = work.extent()
     sizes = [copy.nbytes for copy in work.copies]
     return DeviceRow(
         name=device.name,
         host=device.host,
         kind=device.kind,
         kernels=len(work.kernels),
-        kernel_ns=sum(kernel.end_ns - kernel.start_ns for kernel in work.kernels),
-        busy_ns=covered_ns((kernel.start_ns, kernel.end_ns) for kernel in work.computing),
-        span_ns=max(end for _, end in own) - min(start for start, _ in own) if own else None,
+        kernel_ns=sum(ns for _, _, _, ns in work.alike),
+        busy_ns=_busy_ns(work.computing),
+        span_ns=own[1] - own[0] if own else None,
         steps=len(device.steps) or None,
         step_ns=_median_ns(device.steps),
         copies=len(sizes),
@@ -102,20 +113,27 @@ def _row(device: ProfiledDevice, work: _Work, replica: int | None, whole: Stretc
         replica=replica,
         properties=device.properties,
         lanes=tuple(_lanes(work, whole)),
-        wait_ns=_waiting_ns(work.kernels),
-        flops=_known_sum(kernel.flops for kernel in work.kernels),
+        wait_ns=_waiting_ns(work),
+        flops=_known_flops(work),
     )
 
 
-def _waiting_ns(kernels: Sequence[DeviceEvent]) -> int | None:
+def _busy_ns(kernels: DeviceEvents) -> int:
+    from graphlens.facts.sweep import united  # needs numpy, which graphs alone do not
+
+    starts_ns, ends_ns = united(kernels.start_ns, kernels.end_ns)
+    return int((ends_ns - starts_ns).sum())
+
+
+def _waiting_ns(work: _Work) -> int | None:
     """Return how long instructions waited for copies; ``None`` where no kernel says what kind it is."""
-    if not any(kernel.category for kernel in kernels):
+    if not any(kernel.category for kernel, _, _, _ in work.alike):
         return None
-    return sum(kernel.end_ns - kernel.start_ns for kernel in kernels if is_wait(kernel.category))
+    return sum(ns for kernel, _, _, ns in work.alike if is_wait(kernel.category))
 
 
-def _known_sum(amounts: Iterable[int | None]) -> int | None:
-    known = [amount for amount in amounts if amount is not None]
+def _known_flops(work: _Work) -> int | None:
+    known = [times * kernel.flops for kernel, _, times, _ in work.alike if kernel.flops is not None]
     return sum(known) if known else None
 
 
@@ -129,8 +147,8 @@ def _median_ns(steps: Sequence[Span]) -> int | None:
 def _lanes(work: _Work, whole: Stretch) -> Iterator[Lane]:
     """Yield the lanes that hold anything; copies of which nobody knows the way are in none."""
     by_lane: dict[LaneKind | None, list[Stretch]] = defaultdict(list)
-    for kernel in work.computing:
-        by_lane["collective" if _is_collective(kernel) else "compute"].append((kernel.start_ns, kernel.end_ns))
+    by_lane["compute"] = work.computing.of_kinds(lambda kernel: not _is_collective(kernel)).stretches()
+    by_lane["collective"] = work.computing.of_kinds(_is_collective).stretches()
     for copy in work.copies:
         by_lane[_LANE_OF_COPY.get(copy.kind)].append((copy.start_ns, copy.end_ns))
     for kind in _LANES:
@@ -138,7 +156,7 @@ def _lanes(work: _Work, whole: Stretch) -> Iterator[Lane]:
             yield Lane(kind, binned(by_lane[kind], whole))
 
 
-def _is_collective(kernel: DeviceEvent) -> bool:
+def _is_collective(kernel: Kernel) -> bool:
     return "collective" in (family(kernel.op), family(kernel.category)) or bool(_COLLECTIVE_KERNEL.search(kernel.name))
 
 
@@ -148,17 +166,12 @@ def binned(stretches: Iterable[Stretch], whole: Stretch, bins: int = LANE_BINS) 
     >>> binned([(0, 10), (5, 15), (30, 40)], (0, 40), bins=4)
     (1.0, 0.5, 0.0, 1.0)
     """
-    first_ns, width = whole[0], (whole[1] - whole[0]) / bins
-    filled = [0.0] * bins
+    from graphlens.facts.sweep import binned_ns  # needs numpy, which graphs alone do not
+
+    width = (whole[1] - whole[0]) / bins
     if width <= 0:
-        return tuple(filled)
-    for start, end in merged(stretches):
-        position = int((start - first_ns) / width)
-        while position < bins and first_ns + position * width < end:
-            left, right = first_ns + position * width, first_ns + (position + 1) * width
-            filled[position] += max(0.0, min(end, right) - max(start, left))
-            position += 1
-    return tuple(round(min(1.0, value / width), 4) for value in filled)
+        return (0.0,) * bins
+    return tuple(round(min(1.0, value / width), 4) for value in binned_ns(stretches, whole, bins))
 
 
 def merged(stretches: Iterable[Stretch]) -> Iterator[Stretch]:

@@ -9,6 +9,7 @@ from typing import Final
 
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.graphs import judged_graph
+from graphlens.facts.kernel_work import alike_kernels
 from graphlens.facts.placement.gpus import GPUS
 from graphlens.ir.devices import Roof, short_device
 
@@ -51,7 +52,7 @@ class KnownGpu:
 def gpus(facts: Facts) -> tuple[KnownGpu, ...]:
     """Return the GPUs that did some of the step's work, as far as profile and recording tell, and the assumed one."""
     profile = facts.evidence.profile
-    busy = {kernel.device for kernel in profile.kernels_on_device} if profile else set()
+    busy = {kernels.device for kernels in facts(alike_kernels)}
     profiled = [profile.devices[position] for position in sorted(busy)] if profile else []
     found = {one.name: _profiled(one.name, dict(one.properties)) for one in profiled if one.kind == "GPU"}
     for one in _recorded(facts):
@@ -102,7 +103,7 @@ def stated_roof(facts: Facts) -> Roof | None:
     are of one kind.
     """
     profile = facts.evidence.profile
-    for number in sorted({kernel.device for kernel in profile.kernels_on_device}) if profile else ():
+    for number in sorted({kernels.device for kernels in facts(alike_kernels)}):
         device = profile.devices[number]  # type: ignore[union-attr]  # it is the profile of the kernels
         peaks = [device.properties.get(name) for name in _PEAKS]
         if all(isinstance(peak, (int, float)) and peak > 0 for peak in peaks):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.names import kernel_name
-from graphlens.ir.run import DeviceEvent, Instruction, Profile
+from graphlens.ir.run import Instruction, Kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +20,30 @@ class Work:
     nbytes: int | None = None
 
 
+class AlikeKernels(NamedTuple):
+    """The kernels of a device that differ by nothing but time: what they share, how many, and how long in all."""
+
+    kernel: Kernel
+    device: int
+    times: int
+    ns: int
+
+
+@fact
+def alike_kernels(facts: Facts) -> tuple[AlikeKernels, ...]:
+    """The kernels on devices of the whole profile: there may be a million, of which few differ."""
+    profile = facts.evidence.profile
+    if profile is None or not profile.kernels_on_device:
+        return ()
+    from graphlens.ir.columns import DeviceEvents  # needs numpy, which graphs alone do not
+
+    return tuple(AlikeKernels(*one) for one in DeviceEvents.of(profile.kernels_on_device).totals())
+
+
 @fact
 def kernel_work(facts: Facts) -> Mapping[str, Work]:
     """Op -> operations and bytes of one of its kernels, as the profile tells them."""
-    return work_by_op(facts.evidence.profile or Profile())
+    return _by_op(facts(alike_kernels))
 
 
 @fact
@@ -37,18 +58,21 @@ def told_of(facts: Facts, name: str) -> Instruction:
     return facts(told_instructions).get(name) or Instruction()
 
 
-def work_by_op(profile: Profile) -> Mapping[str, Work]:
+def _by_op(alike: Iterable[AlikeKernels]) -> Mapping[str, Work]:
     """Return the work of the kernels of each op; that of an instruction which starts or awaits a copy is the copy."""
-    kernels: dict[str, list[DeviceEvent]] = defaultdict(list)
-    for kernel in profile.kernels_on_device:
-        if kernel.flops is not None or kernel.nbytes is not None:
-            kernels[kernel_name(kernel)[0]].append(kernel)
-    return {
-        name: Work(_mean([event.flops for event in events]), _mean([event.nbytes for event in events]))
-        for name, events in kernels.items()
-    }
+    found: dict[str, list[AlikeKernels]] = defaultdict(list)
+    for one in alike:
+        if one.kernel.flops is not None or one.kernel.nbytes is not None:
+            found[kernel_name(one.kernel)[0]].append(one)
+    return {name: _work(group) for name, group in found.items()}
 
 
-def _mean(amounts: Sequence[int | None]) -> int | None:
-    known = [amount for amount in amounts if amount is not None]
-    return round(sum(known) / len(known)) if known else None
+def _work(group: Sequence[AlikeKernels]) -> Work:
+    flops = _mean((one.times, one.kernel.flops) for one in group)
+    return Work(flops, _mean((one.times, one.kernel.nbytes) for one in group))
+
+
+def _mean(amounts: Iterable[tuple[int, int | None]]) -> int | None:
+    known = [(times, amount) for times, amount in amounts if amount is not None]
+    total = sum(times * amount for times, amount in known)
+    return round(total / sum(times for times, _ in known)) if known else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -298,13 +297,10 @@ def _ran(facts: Facts, seen: Iterable[str]) -> list[str]:
 
 def _first_starts(profile: Profile) -> Mapping[str, float]:
     """Return node -> the median over the steps of its first start since the step began."""
+    from graphlens.ir.columns import OpEvents  # needs numpy, which graphs alone do not
+
     windows = [step.start_ns for step in steps_of(profile).windows] or [0]
-    firsts: dict[tuple[str, int], int] = {}
-    for event in profile.ops:
-        step = bisect_right(windows, event.start_ns) - 1
-        if step >= 0:
-            firsts.setdefault((event.node, step), event.start_ns - windows[step])
     per_node: dict[str, list[int]] = defaultdict(list)
-    for (node, _), start_ns in firsts.items():
-        per_node[node].append(start_ns)
+    for node, step, start_ns in OpEvents.of(profile.ops).first_after(windows):
+        per_node[node].append(start_ns - windows[step])
     return {node: median(found) for node, found in per_node.items()}

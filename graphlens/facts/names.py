@@ -16,7 +16,7 @@ from graphlens.facts.renames import as_written
 from graphlens.ir.graph import Graph, op_of
 from graphlens.ir.instructions import fusion_kernel, instruction_type, library_family
 from graphlens.ir.ops import TRANSFERS, is_instruction
-from graphlens.ir.run import DeviceEvent, KernelEvent, OpEvent, Profile
+from graphlens.ir.run import DeviceEvent, Kernel, KernelEvent, OpEvent, Profile
 from graphlens.ir.table import Table
 
 XLA_KERNEL: Final = "XlaKernel"
@@ -51,7 +51,7 @@ def device_name(profile: Profile, position: int) -> str:
     return f"{device.host} {device.name}" if len(profile.hosts) > 1 and device.host else device.name
 
 
-def kernel_name(kernel: DeviceEvent) -> tuple[str, str]:
+def kernel_name(kernel: DeviceEvent | Kernel) -> tuple[str, str]:
     """Return the op that a kernel belongs to with its type, else the kernel itself.
 
     An instruction of XLA has the type that its compiler, or its name, tells; a kernel of which nobody says what

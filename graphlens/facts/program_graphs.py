@@ -40,11 +40,13 @@ def matched(programs: Sequence[Program], ran: Sequence[ProgramRuns], profile: Pr
 
 
 def _events(ran: Iterable[ProgramRuns], profile: Profile) -> _Events:
+    from graphlens.ir.columns import OpEvents  # needs numpy, which graphs alone do not
+
     program_of = {run: one.name for one in ran for run in one.runs}
     found: dict[str, set[tuple[str, str]]] = defaultdict(set)
-    for event in profile.ops:
-        if event.run in program_of:
-            found[program_of[event.run]].add((event.node, event.op))
+    for run, node, op in OpEvents.of(profile.ops).by_run():
+        if run in program_of:
+            found[program_of[run]].add((node, op))
     return {name: frozenset(ops) for name, ops in found.items()}
 
 

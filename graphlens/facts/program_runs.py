@@ -170,10 +170,14 @@ def _by_example(ops: frozenset[str]) -> str:
 
 def nodes_by_run(profile: Profile) -> Ops:
     """Return run -> its ops as ``node:type``."""
+    if not profile.ops:
+        return {}
+    from graphlens.ir.columns import OpEvents  # needs numpy, which graphs alone do not
+
     found: dict[int, set[str]] = defaultdict(set)
-    for event in profile.ops:
-        if event.run != NO_RUN:
-            found[event.run].add(f"{event.node}:{event.op}")
+    for run, node, op in OpEvents.of(profile.ops).by_run():
+        if run != NO_RUN:
+            found[run].add(f"{node}:{op}")
     return {run: frozenset(nodes) for run, nodes in found.items()}
 
 
@@ -230,5 +234,10 @@ def possible_period(program: ProgramRuns, step_ns: int) -> int | None:
 
 def _extent_ns(profile: Profile) -> int:
     """Return the time from the first run or op of any host to the last."""
-    spans = [(span.start_ns, span.end_ns) for spans in (profile.runs, profile.ops, profile.steps) for span in spans]
+    spans = [(span.start_ns, span.end_ns) for spans in (profile.runs, profile.steps) for span in spans]
+    if profile.ops:
+        from graphlens.ir.columns import OpEvents  # needs numpy, which graphs alone do not
+
+        ops = OpEvents.of(profile.ops)
+        spans.append((int(ops.start_ns.min()), int(ops.end_ns.max())))
     return max(end for _, end in spans) - min(start for start, _ in spans) if spans else 0

@@ -19,7 +19,6 @@ from graphlens.ir.run import (
     NO_RUN,
     STEP_MARKER,
     KernelEvent,
-    OpEvent,
     Profile,
     Span,
     Window,
@@ -183,7 +182,7 @@ def _begins_in(starts_ns: Sequence[int], span: Span) -> bool:
     return index < len(starts_ns) and starts_ns[index] < span.end_ns
 
 
-OnHost = TypeVar("OnHost", OpEvent, Span, KernelEvent)
+OnHost = TypeVar("OnHost", Span, KernelEvent)
 
 
 def _of_program(profile: Profile, judged: ProgramRuns, others: Sequence[ProgramRuns]) -> Profile:
@@ -195,14 +194,16 @@ def _of_program(profile: Profile, judged: ProgramRuns, others: Sequence[ProgramR
     if any(step.run == NO_RUN for step in judged.steps):
         own = own.union(*(one.runs for one in others if one.role != "dataset"))
 
+    from graphlens.ir.columns import OpEvents, Spans  # needs numpy, which graphs alone do not
+
     def kept(events: Iterable[OnHost]) -> tuple[OnHost, ...]:
         return tuple(event for event in events if event.run in own)
 
     return replace(
         profile,
         steps=judged.steps,
-        ops=kept(profile.ops),
-        executors=kept(profile.executors),
+        ops=OpEvents.of(profile.ops).of_runs(own),
+        executors=Spans.of(profile.executors).of_runs(own),
         functions=kept(profile.functions),
         waits=kept(profile.waits),
         kernels=kept(profile.kernels),

@@ -133,13 +133,14 @@ def outermost(spans: Iterable[Span]) -> list[Span]:
 
 def _whole(profile: Profile) -> Span | None:
     """Return the span from the first event to the last one."""
-    kinds = (
-        profile.ops, profile.kernels, profile.waits, profile.executors, profile.functions,
-        profile.kernels_on_device, profile.copies,
-    )  # fmt: skip
-    starts = [events[0].start_ns for events in kinds if events]
-    ends = [event.end_ns for events in kinds for event in events]
-    return Span("profile", min(starts), max(ends), 0) if ends else None
+    single = (profile.kernels, profile.waits, profile.functions, profile.copies)
+    extents = [(event.start_ns, event.end_ns) for events in single for event in events]
+    if profile.ops or profile.executors or profile.kernels_on_device:
+        from graphlens.ir.columns import DeviceEvents, OpEvents, Spans  # need numpy, which graphs alone do not
+
+        many = OpEvents.of(profile.ops), Spans.of(profile.executors), DeviceEvents.of(profile.kernels_on_device)
+        extents += [(int(events.start_ns.min()), int(events.end_ns.max())) for events in many if events]
+    return Span("profile", min(start for start, _ in extents), max(end for _, end in extents), 0) if extents else None
 
 
 def typical(steps: Steps) -> list[Span]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, NamedTuple
@@ -15,6 +15,7 @@ from graphlens.facts.crossing import UNKNOWN, Cause, Crossing, End, Kernels, Mem
 from graphlens.facts.device_facts import device_busy, device_windows
 from graphlens.facts.device_time import Busy
 from graphlens.facts.graphs import executed_graph, joined_loosely, judged_graph, origins, renamed, traced_graph
+from graphlens.facts.kernel_work import alike_kernels
 from graphlens.facts.memcpy_causes import Known, cause_of_event, ends_of, memories_of, result_of
 from graphlens.facts.memcpys import join
 from graphlens.facts.names import Names
@@ -120,11 +121,19 @@ class _Run:
         return frozenset(path.ops) if path else None
 
     @cached_property
+    def seen(self) -> Mapping[str, str]:
+        """The types as which the ops of the host ran."""
+        if not self.profile.ops:
+            return {}
+        from graphlens.ir.columns import OpEvents  # needs numpy, which graphs alone do not
+
+        return dict(OpEvents.of(self.profile.ops).kinds_by_last())
+
+    @cached_property
     def known(self) -> Known:
-        launched = {event.node: event.op for event in self.profile.kernels_on_device if event.node}
-        seen = {event.node: event.op for event in self.profile.ops}
+        launched = {alike.kernel.node: alike.kernel.op for alike in self.facts(alike_kernels) if alike.kernel.node}
         graph = self.facts(judged_graph)
-        types = {**launched, **seen, **{name: op.type for name, op in graph.items()}}
+        types = {**launched, **self.seen, **{name: op.type for name, op in graph.items()}}
         shapes = self.shapes if self.facts(executed_graph) is not None else shape_ops(graph)
         names = Names(graph, self.facts(joined_loosely), self.facts(renamed))
         return Known(graph, names, types, shapes, self.requested, self.profile.instructions)
@@ -265,5 +274,5 @@ def _overlap(busy: Busy | None, events: Sequence[CopyEvent]) -> float | None:
     duration_ns = _duration_ns(events)
     if not duration_ns:
         return None
-    within_ns = sum(busy.within_ns(event.start_ns, event.end_ns) for event in events) if busy else 0
+    within_ns = busy.all_within_ns([(event.start_ns, event.end_ns) for event in events]) if busy else 0
     return within_ns / duration_ns

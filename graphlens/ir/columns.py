@@ -6,32 +6,21 @@ Each is a sequence of the events that ``graphlens.ir.run`` defines, made when th
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Generic, NamedTuple, TypeVar, overload
+from itertools import pairwise
+from typing import Any, Final, Generic, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graphlens.ir.run import DeviceEvent, OpEvent, Span
+from graphlens.ir.run import DeviceEvent, Kernel, OpEvent, Span
 
 Ints = NDArray[np.int64]
 Chosen = Any  # what chooses rows of an array: a mask, positions, or a slice
 
+_DENSE: Final = 1 << 22  # up to this number values are looked up in an array: 32 MB at most
 _AT_ONCE: Final = 65_536  # events that are made objects in one go
-
-
-class Kernel(NamedTuple):
-    """What the kernels of one name and op on one stream share; as in ``DeviceEvent``."""
-
-    name: str
-    node: str
-    op: str
-    stream: str
-    category: str = ""
-    flops: int | None = None
-    nbytes: int | None = None
-    made_of: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +76,31 @@ class OpEvents(Sequence[OpEvent]):
     def where(self, chosen: Chosen) -> OpEvents:
         """Return some of the events: those of a mask, or of positions, in their order."""
         return replace(self, **{name: getattr(self, name)[chosen] for name in _OP_COLUMNS})
+
+    def kinds_by_last(self) -> Iterator[tuple[str, str]]:
+        """Yield node and type of what ran, each once; that of which the last event is the latest comes last."""
+        yield from (self.kinds[code] for code in reversed(in_order(self.code[::-1])))
+
+    def first_after(self, moments_ns: Sequence[int]) -> Iterator[tuple[str, int, int]]:
+        """Yield the first event of every op after each of some moments, and before the next: node, moment and start."""
+        moment = np.searchsorted(np.array(moments_ns, np.int64), self.start_ns, side="right") - 1
+        nodes = Codes[str]()
+        node = np.fromiter((nodes(node) for node, _ in self.kinds), np.int64, len(self.kinds))[self.code]
+        place = np.flatnonzero(moment >= 0)
+        first = place[np.sort(first_of(numbered(node[place], moment[place])))]
+        names = nodes.all
+        rows = (column[first].tolist() for column in (node, moment, self.start_ns))
+        yield from ((names[own], number, start_ns) for own, number, start_ns in zip(*rows, strict=True))
+
+    def by_run(self) -> Iterator[tuple[int, str, str]]:
+        """Yield run, node and type of what ran, each once."""
+        first = first_of(numbered(self.code, self.run))
+        for code, run in zip(self.code[first].tolist(), self.run[first].tolist(), strict=True):
+            yield (run, *self.kinds[code])
+
+    def of_runs(self, runs: Collection[int]) -> OpEvents:
+        """Return those that are part of one of ``runs``."""
+        return self.where(np.isin(self.run, list(runs)))
 
     def __len__(self) -> int:
         return len(self.code)
@@ -154,6 +168,39 @@ class DeviceEvents(Sequence[DeviceEvent]):
     def where(self, chosen: Chosen) -> DeviceEvents:
         """Return some of the events: those of a mask, or of positions, in their order."""
         return replace(self, **{name: getattr(self, name)[chosen] for name in _DEVICE_COLUMNS})
+
+    def of_kinds(self, chosen: Callable[[Kernel], bool]) -> DeviceEvents:
+        """Return those of the kinds that ``chosen`` holds for; it is asked once for each."""
+        holds = np.fromiter(map(chosen, self.kinds), bool, len(self.kinds))
+        return self if holds.all() else self.where(holds[self.code])
+
+    def lengths_ns(self, since_ns: int, until_ns: int) -> list[int]:
+        """Return how long those take that begin in an interval."""
+        inside = (self.start_ns >= since_ns) & (self.start_ns < until_ns)
+        return (self.end_ns - self.start_ns)[inside].tolist()
+
+    def stretches(self) -> list[tuple[int, int]]:
+        """Return when each begins and ends."""
+        return list(zip(self.start_ns.tolist(), self.end_ns.tolist(), strict=True))
+
+    def by_device(self) -> Iterator[tuple[int, DeviceEvents]]:
+        """Yield each device that has any with its own, in their order."""
+        order = np.argsort(self.device, kind="stable")
+        devices, first = np.unique(self.device[order], return_index=True)
+        borders = [*first.tolist(), len(order)]
+        for device, (begin, end) in zip(devices.tolist(), pairwise(borders), strict=True):
+            yield device, self.where(order[begin:end])
+
+    def totals(self) -> Iterator[tuple[Kernel, int, int, int]]:
+        """Yield what kernels of a device share, the device, how many there are, and how long they take in all.
+
+        Those of which one comes first are first.
+        """
+        group = numbered(self.code, self.device)
+        first = first_of(group)
+        count, total_ns = np.bincount(group, minlength=len(first)), sums(group, self.end_ns - self.start_ns, len(first))
+        for place, number in sorted(zip(first.tolist(), range(len(first)), strict=True)):
+            yield self.kinds[self.code[place]], int(self.device[place]), int(count[number]), int(total_ns[number])
 
     def __len__(self) -> int:
         return len(self.code)
@@ -229,6 +276,10 @@ class Spans(Sequence[Span]):
         """Return some of them: those of a mask, or of positions, in their order."""
         return replace(self, **{name: getattr(self, name)[chosen] for name in _SPAN_COLUMNS})
 
+    def of_runs(self, runs: Collection[int]) -> Spans:
+        """Return those that are part of one of ``runs``."""
+        return self.where(np.isin(self.run, list(runs)))
+
     def __len__(self) -> int:
         return len(self.code)
 
@@ -273,20 +324,75 @@ class Codes(Generic[Coded]):
     """Numbers what is called, in the order in which it first is: ``codes(value)``."""
 
     def __init__(self) -> None:
-        self._numbers: dict[Coded, int] = {}
+        self.numbers: dict[Coded, int] = {}
 
     def __call__(self, value: Coded) -> int:
         """Return the number of ``value``."""
-        return self._numbers.setdefault(value, len(self._numbers))
+        return self.numbers.setdefault(value, len(self.numbers))
 
     @property
     def all(self) -> tuple[Coded, ...]:
         """What has a number, by it."""
-        return tuple(self._numbers)
+        return tuple(self.numbers)
 
     def renumbered(self, values: Sequence[Coded], codes: Ints) -> Ints:
         """Return ``codes``, which refer to ``values``, as codes of this."""
         return np.fromiter(map(self, values), np.int64, len(values))[codes] if len(codes) else codes
+
+
+def numbered(*columns: Ints) -> Ints:
+    """Return a number for each row: from 0 on, the same for equal ones."""
+    number = np.zeros_like(columns[0])
+    for column in columns:
+        own = _dense(column)
+        number = _dense(number * (own.max(initial=0) + 1) + own)
+    return number
+
+
+def _dense(values: Ints) -> Ints:
+    """Return the position of each value among those that there are."""
+    least, most = values.min(initial=0), values.max(initial=0)
+    if least < 0 or most > _DENSE:
+        return np.unique(values, return_inverse=True)[1]
+    seen = np.zeros(most + 1, bool)
+    seen[values] = True
+    return (np.cumsum(seen) - 1)[values]
+
+
+def first_of(numbers: Ints) -> Ints:
+    """Return where each of the numbers, from 0 on, comes first."""
+    first = np.zeros(numbers.max(initial=-1) + 1, np.int64)
+    first[numbers[::-1]] = np.arange(len(numbers))[::-1]
+    return first
+
+
+def looked_up(keys: Ints, table: Mapping[int, int]) -> Ints:
+    """Return what ``table`` has for each of ``keys``, -1 where it has nothing."""
+    known = np.fromiter(sorted(table), np.int64, len(table))
+    if not len(known):
+        return np.full(len(keys), -1)
+    values = np.fromiter((table[key] for key in known.tolist()), np.int64, len(known))
+    if known[0] >= 0 and known[-1] < _DENSE:
+        dense = np.full(known[-1] + 2, -1)
+        dense[known] = values
+        return dense[np.where((keys >= 0) & (keys <= known[-1]), keys, known[-1] + 1)]
+    place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    return np.where(known[place] == keys, values[place], -1)
+
+
+def in_order(codes: Ints) -> list[int]:
+    """Return the codes that there are, in the order in which each comes first."""
+    present = np.flatnonzero(np.bincount(codes)) if len(codes) else codes
+    places = np.zeros(codes.max(initial=-1) + 1, np.int64)
+    places[codes[::-1]] = np.arange(len(codes))[::-1]
+    return present[np.argsort(places[present])].tolist()
+
+
+def sums(number: Ints, values: Ints, count: int) -> Ints:
+    """Return the sum of the values of each of ``count`` numbers."""
+    total = np.zeros(count, np.int64)
+    np.add.at(total, number, values)
+    return total
 
 
 def columns(rows: Sequence[tuple[int, ...]], count: int) -> Iterator[Ints]:

@@ -160,6 +160,19 @@ class DeviceEvent(NamedTuple):
     made_of: str = ""
 
 
+class Kernel(NamedTuple):
+    """What the kernels of one name and op on one stream share; as in ``DeviceEvent``."""
+
+    name: str
+    node: str
+    op: str
+    stream: str
+    category: str = ""
+    flops: int | None = None
+    nbytes: int | None = None
+    made_of: str = ""
+
+
 class Instruction(NamedTuple):
     """What a profile tells of one instruction of a compiled program, however often it ran.
 

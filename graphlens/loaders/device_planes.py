@@ -15,8 +15,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from graphlens.ir.columns import Codes, DeviceEvents, Ints, Kernel
-from graphlens.ir.run import NO_RUN, CopyEvent, ProfiledDevice, Span
+from graphlens.ir.columns import Codes, DeviceEvents, Ints, first_of, numbered
+from graphlens.ir.run import NO_RUN, CopyEvent, Kernel, ProfiledDevice, Span
 from graphlens.loaders.annotations import (
     Cause,
     copied_bytes,
@@ -26,7 +26,7 @@ from graphlens.loaders.annotations import (
     names_something,
     parse_annotation,
 )
-from graphlens.loaders.event_columns import PlaneEvents, first_of, numbered, read_events, with_events
+from graphlens.loaders.event_columns import PlaneEvents, read_events, with_events
 from graphlens.loaders.events import Events
 from graphlens.loaders.planes import XLA_KERNEL, stat_names, values
 from graphlens.loaders.tpu_plane import is_tpu, read_tpu

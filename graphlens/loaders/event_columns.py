@@ -15,10 +15,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from graphlens.ir.columns import Ints, numbered
 from graphlens.loaders.planes import PS_PER_NS
 from graphlens.loaders.schema import xspace_part
-
-Ints = NDArray[np.int64]
 
 # Fields of an event and of a statistic, as their first byte says: the field's number and how its value is written.
 _NAME, _OFFSET, _DURATION, _STAT, _OCCURRENCES = 0x08, 0x10, 0x18, 0x22, 0x28
@@ -28,8 +27,6 @@ _NO_VALUE: Final = 0
 _PADDING: Final = bytes(16)  # behind the last event: numbers are looked up eight bytes at a time
 _CONTINUES: Final = np.uint64(0x8080808080808080)  # the bit of each byte that says that a number goes on
 _NOWHERE: Final = 1 << 62  # the place of what is damaged: behind every end
-
-_DENSE: Final = 1 << 22  # up to this key names are looked up in an array: 32 MB at most
 
 # Half of what 64 bits hold of picoseconds, 26 days: what lies beyond is damaged, and is cut so that sums stay right.
 _FARTHEST_PS: Final = 1 << 61
@@ -184,46 +181,6 @@ def read_events(
         end_ns=origin_ns + end_ps // PS_PER_NS,
         stats=Stats(decoded.data, decoded.stats, names),
     )
-
-
-def numbered(*columns: Ints) -> Ints:
-    """Return a number for each row: from 0 on, the same for equal ones."""
-    number = np.zeros_like(columns[0])
-    for column in columns:
-        own = _dense(column)
-        number = _dense(number * (own.max(initial=0) + 1) + own)
-    return number
-
-
-def _dense(values: Ints) -> Ints:
-    """Return the position of each value among those that there are."""
-    least, most = values.min(initial=0), values.max(initial=0)
-    if least < 0 or most > _DENSE:
-        return np.unique(values, return_inverse=True)[1]
-    seen = np.zeros(most + 1, bool)
-    seen[values] = True
-    return (np.cumsum(seen) - 1)[values]
-
-
-def first_of(numbers: Ints) -> Ints:
-    """Return where each of the numbers, from 0 on, comes first."""
-    first = np.zeros(numbers.max(initial=-1) + 1, np.int64)
-    first[numbers[::-1]] = np.arange(len(numbers))[::-1]
-    return first
-
-
-def looked_up(keys: Ints, table: Mapping[int, int]) -> Ints:
-    """Return what ``table`` has for each of ``keys``, -1 where it has nothing."""
-    known = np.fromiter(sorted(table), np.int64, len(table))
-    if not len(known):
-        return np.full(len(keys), -1)
-    values = np.fromiter((table[key] for key in known.tolist()), np.int64, len(known))
-    if known[0] >= 0 and known[-1] < _DENSE:
-        dense = np.full(known[-1] + 2, -1)
-        dense[known] = values
-        return dense[np.where((keys >= 0) & (keys <= known[-1]), keys, known[-1] + 1)]
-    place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-    return np.where(known[place] == keys, values[place], -1)
 
 
 class _Decoder:

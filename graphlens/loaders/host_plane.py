@@ -12,12 +12,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from graphlens.ir.columns import Codes, Ints, OpEvents, Spans
+from graphlens.ir.columns import Codes, Ints, OpEvents, Spans, looked_up
 from graphlens.ir.instructions import module_names
 from graphlens.ir.run import NO_RUN, STEP_MARKER, KernelEvent, Span
 from graphlens.loaders import host_loops, host_runs
 from graphlens.loaders.annotations import split_op
-from graphlens.loaders.event_columns import looked_up, read_events
+from graphlens.loaders.event_columns import read_events
 from graphlens.loaders.events import Events
 from graphlens.loaders.host_executions import END_OF_THUNK, EXECUTION, Compiled, Thunk, assemble
 from graphlens.loaders.host_loops import Element, LoopOp

@@ -14,6 +14,7 @@ from graphlens.facts.core import Facts
 from graphlens.facts.costs import cost_of
 from graphlens.facts.graphs import judged_graph, judged_stage
 from graphlens.facts.hardware import KnownGpu
+from graphlens.facts.kernel_work import alike_kernels
 from graphlens.facts.names import without_replica
 from graphlens.facts.savings import saving_at, saving_without
 from graphlens.ir.analysis import Finding, Fix, Saving
@@ -213,9 +214,9 @@ def _kernels(facts: Facts, devices: Sequence[str]) -> list[tuple[str, str, list[
     """Return the products that the profile saw on ``devices``: name, type, and their kernels, the longest first."""
     profile = facts.evidence.profile
     spent: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for kernel in profile.kernels_on_device if profile else ():
-        if profile and _is_product(kernel.op) and profile.devices[kernel.device].name in devices:
-            spent[_timed_as(facts, kernel.node), kernel.op][kernel.name] += kernel.end_ns - kernel.start_ns
+    for kernel, device, _, ns in facts(alike_kernels):
+        if profile and _is_product(kernel.op) and profile.devices[device].name in devices:
+            spent[_timed_as(facts, kernel.node), kernel.op][kernel.name] += ns
     return [(name, op, [kernel for kernel, _ in names.most_common()]) for (name, op), names in spent.items()]
 
 
