@@ -24,6 +24,7 @@ _OPS: Final = " Compute"  # ends the process names of a timeline whose events ar
 _PLANES: Final = ("/host:", "/device:")
 _NS_PER_US: Final = 1000
 _PS_PER_US: Final = 1_000_000
+MOST_PS: Final = (1 << 63) - 1  # what an XPlane can hold: a hundred days of one recording
 MOST_US: Final = 1 << 53  # about 285 years since 1970; as picoseconds of a step even a thousandth of it is no time
 _KEYS: Final = ("ph", "pid", "tid")
 _LONG_NAME: Final = "long_name"  # the event's own name, where another is shown
@@ -135,9 +136,14 @@ def _as_xspace(events: Sequence[Mapping[str, Any]], processes: Mapping[Any, str]
     }
     for event in _timed(events):
         writer = planes.get(event.get("pid"))
-        if writer is not None:
+        if writer is not None and _fits(event, first_us):
             writer.add(event, threads.get((event.get("pid"), event.get("tid")), ""))
     return bytes(space.SerializeToString())
+
+
+def _fits(event: Mapping[str, Any], first_us: int) -> bool:
+    longest = max(event["ts"] - first_us, event.get("dur", 0))
+    return bool(longest * _PS_PER_US < MOST_PS)
 
 
 class _PlaneWriter:
