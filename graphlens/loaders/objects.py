@@ -1,4 +1,4 @@
-"""The object graph of a TF2 SavedModel: variables, what functions capture, which library wrote it."""
+"""The object graph of a TF2 SavedModel: what functions capture, which are called by name, and which while it loads."""
 
 from __future__ import annotations
 
@@ -8,10 +8,6 @@ from typing import Any, Final
 
 from graphlens.ir.graph import TensorSpec, Variable
 from graphlens.loaders.attrs import dtype_name, shape_of
-
-# Keras 3 exports list every variable a second time under this child of the root.
-_SECOND_LIST: Final = "_all_variables"
-_FIRST_LIST: Final = "variables"
 
 SIGNATURES: Final = "signatures"  # child of the root that holds the signatures' functions
 
@@ -26,34 +22,10 @@ _NOT_CALLED: Final = frozenset(
 )
 
 
-def variables_of(object_graph: Any) -> dict[int, Variable]:
-    """Return the variables by their number in the object graph."""
-    skipped = _listed_twice(object_graph)
-    return {
-        number: variable_of(node.variable, f"variable_{number}")
-        for number, node in enumerate(object_graph.nodes)
-        if node.WhichOneof("kind") == "variable" and number not in skipped
-    }
-
-
 def variable_of(saved: Any, otherwise: str) -> Variable:
     """Translate one ``SavedVariable``; ``otherwise`` names it when it has no name."""
     spec = TensorSpec(dtype_name(saved.dtype), shape_of(saved.shape))
     return Variable(saved.name or otherwise, spec, bool(saved.trainable))
-
-
-def _listed_twice(object_graph: Any) -> frozenset[int]:
-    if not object_graph.nodes:
-        return frozenset()
-    children = _children(object_graph, 0)
-    if _SECOND_LIST not in children or _FIRST_LIST not in children:
-        return frozenset()
-    return _members(object_graph, children[_SECOND_LIST]) - _members(object_graph, children[_FIRST_LIST])
-
-
-def _members(object_graph: Any, number: int) -> frozenset[int]:
-    node = _node(object_graph, number)
-    return frozenset(child.node_id for child in node.children) if node is not None else frozenset()
 
 
 def _node(object_graph: Any, number: int) -> Any | None:
@@ -79,23 +51,6 @@ def _bound(object_graph: Any, number: int) -> Iterator[Variable]:
 def called_function(object_graph: Any) -> str | None:
     """Return the function that calling the loaded object runs, ``None`` where it is not callable."""
     return next(_functions(object_graph, _children(object_graph, 0).get(_CALLED_BY_USERS, -1)), None)
-
-
-def keras_version(object_graph: Any, has_metadata_file: bool) -> str | None:
-    """Return ``keras 2`` or ``keras 3`` where the object graph shows its marks."""
-    identifiers = {
-        node.user_object.identifier for node in object_graph.nodes if node.WhichOneof("kind") == "user_object"
-    }
-    if has_metadata_file or any(name.startswith("_tf_keras") for name in identifiers):
-        return "keras 2"
-    children = set(_children(object_graph, 0))
-    # The first are the marks of `model.export`, the second of `tf.saved_model.save(model)`.
-    return "keras 3" if {_SECOND_LIST, "_misc_assets"} <= children or {"_tracked", "_losses"} <= children else None
-
-
-def has_optimizer_slots(object_graph: Any) -> bool:
-    """Tell whether an optimizer's slot variables were saved, which need Keras 2 to be loaded."""
-    return any(node.slot_variables for node in object_graph.nodes)
 
 
 def signature_function(object_graph: Any, signature: str) -> str | None:

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from graphlens.errors import TargetError
-from graphlens.ir.graph import Function, Graph, TensorSpec, Variable, input_specs, op_of
+from graphlens.ir.graph import Function, Graph, input_specs, op_of
 from graphlens.loaders import judged, objects
-from graphlens.loaders.checkpoint import read_index
 from graphlens.loaders.files import looks_like_text, parse_message, parse_text, read_bytes
 from graphlens.loaders.graphdef import MAIN, build_graph, build_reachable, parse_graph_def
 from graphlens.loaders.judged import NOTHING, Judged
@@ -32,7 +31,6 @@ from graphlens.loaders.tensors import strip_weights
 BINARY: Final = "saved_model.pb"
 TEXT: Final = "saved_model.pbtxt"
 SPLIT: Final = "saved_model.cpb"
-INDEX: Final = Path("variables", "variables.index")
 DEBUG_INFO: Final = Path("debug", "saved_model_debug_info.pb")
 SERVE: Final = frozenset({"serve"})
 
@@ -49,10 +47,6 @@ class LoadedModel:
         The root's name in ``graph_def``; ``""`` is the main graph.
     signature
         The chosen signature's name; ``None`` for files that have none.
-    variables
-        Every variable of the model; ``checkpoint`` lists what its checkpoint holds.
-    keras
-        ``keras 2`` or ``keras 3`` where the file says that Keras wrote it.
     judged
         What TensorFlow runs while it loads the model and in a step, for those who judge whether it may.
     is_text
@@ -66,11 +60,6 @@ class LoadedModel:
     signature: str | None = None
     signatures: tuple[Signature, ...] = ()
     tags: tuple[str, ...] = ()
-    variables: tuple[Variable, ...] = ()
-    checkpoint: Mapping[str, TensorSpec] | None = None
-    keras: str | None = None
-    optimizer_slots: bool = False
-    assets: tuple[str, ...] = ()
     judged: Judged = NOTHING
     is_text: bool = False
     notes: tuple[str, ...] = ()
@@ -116,8 +105,7 @@ def load_saved_model(path: str | os.PathLike[str], signature: str | None = None,
     else:
         chosen, note = choose(signatures, signature, folder)
         graph = _signature_graph(meta_graph, chosen, debug_info, _has_objects(message))
-    checkpoint, checkpoint_notes = _checkpoint(folder / INDEX)
-    notes = [*([note] if note else []), *graph.notes, *debug_notes, *checkpoint_notes]
+    notes = [*([note] if note else []), *graph.notes, *debug_notes]
     return LoadedModel(
         graph=graph,
         traced_root=graph.root,
@@ -126,24 +114,9 @@ def load_saved_model(path: str | os.PathLike[str], signature: str | None = None,
         signature=chosen.name,
         signatures=signatures or (chosen,),
         tags=_tags(meta_graph),
-        checkpoint=checkpoint,
-        assets=tuple(str(Path("assets") / asset.filename) for asset in judged.assets(meta_graph)),
         judged=judged.of_saved_model(meta_graph, graph, _has_objects(message)),
         notes=tuple(notes),
-        **_described(meta_graph, folder, checkpoint),
     )
-
-
-def _described(meta_graph: Any, folder: Path | None, checkpoint: Mapping[str, TensorSpec] | None) -> dict[str, Any]:
-    """What the object graph (TF2) or the collections (TF1) say of the model."""
-    known = meta_graph.object_graph_def
-    metadata = folder is not None and (folder / "keras_metadata.pb").exists()
-    found = tuple(objects.variables_of(known).values())
-    return {
-        "variables": found or _collected_variables(meta_graph, checkpoint or {}),
-        "keras": objects.keras_version(known, metadata),
-        "optimizer_slots": objects.has_optimizer_slots(known),
-    }
 
 
 def _read_saved_model(folder: Path) -> tuple[Any, str]:
@@ -190,15 +163,6 @@ def _choose_meta_graph(meta_graphs: Sequence[Any], tag: str | None, folder: Path
     return serving[0]
 
 
-def _checkpoint(index: Path) -> tuple[dict[str, TensorSpec] | None, list[str]]:
-    if not index.is_file():
-        return None, []
-    try:
-        return read_index(index), []
-    except TargetError as error:
-        return None, [f"the checkpoint's tensors are not known: {error}"]
-
-
 def _debug_info(file: Path) -> tuple[Any, list[str]]:
     if not file.is_file():
         return None, []
@@ -208,21 +172,6 @@ def _debug_info(file: Path) -> tuple[Any, list[str]]:
         return parse_message(graph_debug_info_pb2.GraphDebugInfo, read_bytes(file), file, "debug information"), []
     except TargetError as error:
         return None, [f"source lines are not known: {error}"]
-
-
-def _collected_variables(meta_graph: Any, checkpoint: Mapping[str, TensorSpec]) -> tuple[Variable, ...]:
-    """TF1: the collections say which variables there are, the checkpoint their dtypes and shapes."""
-    trainable = set(_collection(meta_graph, "trainable_variables"))
-    named = [*_collection(meta_graph, "variables"), *_collection(meta_graph, "global_variables"), *trainable]
-    unknown = TensorSpec("unknown")
-    known = [Variable(name, checkpoint.get(name, unknown), name in trainable) for name in dict.fromkeys(named)]
-    return tuple(known) or tuple(
-        Variable(name, spec) for name, spec in checkpoint.items() if "CHECKPOINTABLE" not in name
-    )
-
-
-def _collection(meta_graph: Any, key: str) -> list[str]:
-    return [variable.variable_name.removesuffix(":0") for variable in judged.variables_in(meta_graph, key)]
 
 
 # -- the part of the graph that a signature runs ------------------------------------------------------------------
@@ -379,13 +328,11 @@ def load_meta_graph(path: str | os.PathLike[str], signature: str | None = None) 
     parse = parse_text if is_text else parse_message
     meta_graph = parse(meta_graph_pb2.MetaGraphDef, data, file, "a MetaGraph")
     signatures = signatures_of(meta_graph)
-    checkpoint, notes = _checkpoint(file.with_suffix(".index"))
     if signatures or signature is not None:
         chosen, note = choose(signatures, signature, file)
         graph, name = _signature_graph(meta_graph, chosen, None, has_objects=False), chosen.name
-        notes = [*([note] if note else []), *notes]
     else:
-        graph, name = build_reachable(meta_graph.graph_def), None
+        graph, name, note = build_reachable(meta_graph.graph_def), None, None
     return LoadedModel(
         graph=graph,
         traced_root=graph.root,
@@ -394,9 +341,7 @@ def load_meta_graph(path: str | os.PathLike[str], signature: str | None = None) 
         signature=name,
         signatures=signatures,
         tags=_tags(meta_graph),
-        checkpoint=checkpoint,
-        notes=(*notes, *graph.notes),
+        notes=(*([note] if note else []), *graph.notes),
         judged=judged.of_graph_file(meta_graph.graph_def, build_reachable(meta_graph.graph_def)),
         is_text=is_text,
-        **_described(meta_graph, None, checkpoint),
     )

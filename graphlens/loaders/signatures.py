@@ -33,14 +33,13 @@ class Signature:
     name: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    method: str = ""
 
 
 def signatures_of(meta_graph: Any) -> tuple[Signature, ...]:
     """Return the signatures that a user can ask for, sorted by name."""
     defined = meta_graph.signature_def
     return tuple(
-        Signature(name, _tensors(defined[name].inputs), _tensors(defined[name].outputs), defined[name].method_name)
+        Signature(name, _tensors(defined[name].inputs), _tensors(defined[name].outputs))
         for name in sorted(defined)
         if name not in INTERNAL
     )
