@@ -224,7 +224,7 @@ def test_a_chain_that_is_fused_says_so() -> None:
 def test_chains_and_answers_survive_json() -> None:
     chain = chain_of(CONV + "    peek = Softmax(conv) float32[?,8,8,8]\n    seen = _Retval(peek)")
     assert from_line(to_line(chain), [Chain]) == chain
-    answer = FusionAnswer("k", "explained", ((Obstacle("bridge", "a", "Reshape"),),), ("Conv2D",))
+    answer = FusionAnswer("k", "explained", ((Obstacle("bridge", "a", "Reshape"),),), "why")
     assert from_line(to_line(answer), [FusionAnswer]) == answer
 
 

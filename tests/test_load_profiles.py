@@ -23,7 +23,7 @@ from graphlens.loaders import timeline
 from graphlens.loaders.profiles import read_recorded
 from graphlens.loaders.sniff import identify
 from graphlens.loaders.timeline import read_timeline
-from graphlens.loaders.xplane import read_profiles
+from graphlens.loaders.xplane import read_recordings
 
 
 def read(path):
@@ -276,7 +276,7 @@ def host(name="", started_ns=None, offset_ns=0, thread=7):
 
 
 def test_threads_of_several_hosts_are_kept_apart():
-    profile = read_profiles({"a": host(), "b": host()})
+    profile = read_recordings({"a": host(), "b": host()}).profile
     assert profile.hosts == ("a", "b")
     assert [host_of_thread(op.thread) for op in profile.ops] == [0, 1]
     assert profile.ops[0].thread == 7
@@ -284,13 +284,13 @@ def test_threads_of_several_hosts_are_kept_apart():
 
 def test_hosts_lie_on_one_clock_by_the_moments_at_which_they_began():
     begin = 1_700_000_000_000_000_000
-    profile = read_profiles({"a": host(started_ns=begin + 500), "b": host(started_ns=begin)})
+    profile = read_recordings({"a": host(started_ns=begin + 500), "b": host(started_ns=begin)}).profile
     assert [(host_of_thread(op.thread), op.start_ns) for op in profile.ops] == [(1, 1000), (0, 1500)]
     assert profile.notes[0].startswith("the clocks of 2 hosts are compared as they are")
 
 
 def test_hosts_that_do_not_say_when_they_began_are_laid_side_by_side():
-    profile = read_profiles({"a": host(started_ns=500), "b": host()})
+    profile = read_recordings({"a": host(started_ns=500), "b": host()}).profile
     assert [op.start_ns for op in profile.ops] == [1000, 1000]
     assert profile.notes[0].startswith("the profile does not say when each of its 2 hosts began")
 
@@ -312,7 +312,7 @@ def test_the_files_of_one_recording_are_one_profile(tmp_path, own, found):
 
 def test_a_damaged_file_of_many_is_named():
     with pytest.raises(TargetError, match="the profile of worker_1 is damaged"):
-        read_profiles({"worker_0": host("a"), "worker_1": host("b")[:-2]})
+        read_recordings({"worker_0": host("a"), "worker_1": host("b")[:-2]})
 
 
 def test_of_several_recordings_the_newest_is_read_and_the_others_are_named(tmp_path):

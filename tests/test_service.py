@@ -31,7 +31,7 @@ from graphlens.errors import UsageError
 from graphlens.loaders.capture import packing, reading
 from graphlens.loaders.hosts import part_of
 from graphlens.loaders.schema import PROFILER_SERVICE, profile_request, profile_response, xspace
-from graphlens.loaders.xplane import read_profile, read_profiles
+from graphlens.loaders.xplane import read_profile, read_recordings
 from graphlens.pipeline import remote
 
 Run = Callable[..., Outcome]
@@ -195,7 +195,7 @@ def test_hosts_are_put_on_one_clock_with_threads_of_their_own() -> None:
         return bytes(space.SerializeToString())
 
     one = read_profile(PROFILE)
-    both = read_profiles({"a:1": started(10**18), "b:1": started(10**18 + 10**9)})
+    both = read_recordings({"a:1": started(10**18), "b:1": started(10**18 + 10**9)}).profile
     assert both.ops[0] == one.ops[0]
     assert both.ops[-1].start_ns == one.ops[-1].start_ns + 10**9
     threads = [{event.thread for event in events.ops} for events in (one, both)]

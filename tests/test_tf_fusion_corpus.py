@@ -50,7 +50,7 @@ def said(answer: dict[str, Any]) -> set[str]:
 @each_setting
 def test_the_planted_reason_comes_back(setting: str) -> None:
     wrong = {
-        answer["name"]: (answer[setting], said(answer), answer.get("became"))
+        answer["name"]: (answer[setting], said(answer))
         for answer in answers(setting)
         if not said(answer) & set(answer[setting].split("|"))
     }

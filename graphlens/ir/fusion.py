@@ -114,8 +114,6 @@ class FusionAnswer:
     ----------
     changes
         Alternatives, each of which made the chain fuse; all obstacles of one alternative have to go together.
-    became
-        The op types that the chain was turned into as it is.
     why
         What went wrong, for ``failed``.
     """
@@ -123,7 +121,6 @@ class FusionAnswer:
     key: str
     verdict: Verdict
     changes: tuple[tuple[Obstacle, ...], ...] = ()
-    became: tuple[str, ...] = ()
     why: str = ""
 
 

@@ -414,10 +414,6 @@ class TableBuilder:
         self._ops.append(op)
         return position
 
-    def replace_op(self, op: Op) -> None:
-        """Put ``op`` in the place of the one of its name."""
-        self._ops[self._index[op.name]] = op
-
     def add_edge(self, source: str, name: str, edge: Edge) -> None:
         """Add an edge between two ops that were added; ``KeyError`` when one was not."""
         self.connect(self._index[source], self._index[name], edge)

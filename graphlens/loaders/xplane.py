@@ -58,17 +58,6 @@ def read_recording(data: bytes) -> Recorded:
     return Recorded(into.profile(), modules=into.modules)
 
 
-def read_profiles(profiles: Mapping[str, bytes]) -> Profile:
-    """Return the events of all hosts in one profile, as ``read_recordings``.
-
-    Raises
-    ------
-    TargetError
-        When a profile is damaged or is none; the message names its host.
-    """
-    return read_recordings(profiles).profile
-
-
 def read_recordings(profiles: Mapping[str, bytes]) -> Recorded:
     """Return what all hosts recorded in one, given as host -> serialized profile.
 

@@ -1,6 +1,7 @@
 """The one view model: a document in the order and the words in which every report shows it.
 
-Nothing is computed here that the document does not say; numbers are only formatted, counted and grouped.
+Nothing is computed here that the document does not say: numbers are formatted, counted and grouped, and copies are
+drawn by the names of their ends.
 """
 
 from __future__ import annotations

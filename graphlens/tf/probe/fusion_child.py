@@ -41,12 +41,12 @@ def explain(chain: Chain, run: Run) -> FusionAnswer:
     try:
         whole = run(chain, around)
         if whole.fused:
-            return FusionAnswer(chain.key, "fuses", became=whole.types)
+            return FusionAnswer(chain.key, "fuses")
         alternatives = _alternatives(chain, run)
         changes = tuple(dict.fromkeys(tuple(some) for some in _with_surroundings(chain, alternatives, run)))
     except GraphLensError as error:
         return FusionAnswer(chain.key, "failed", why=str(error))
-    return FusionAnswer(chain.key, "explained" if changes else "unsupported", changes, whole.types)
+    return FusionAnswer(chain.key, "explained" if changes else "unsupported", changes)
 
 
 def _alternatives(chain: Chain, run: Run) -> list[tuple[tuple[Obstacle, ...], Chain]]:
