@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +46,8 @@ class LoadedModel:
         The functions that a step can reach; its root is what the chosen signature runs.
     traced_root
         The root's name in ``graph_def``; ``""`` is the main graph.
+    reread
+        Reads the ``GraphDef`` message and the file's digest again: the message takes more memory than the graph.
     signature
         The chosen signature's name; ``None`` for files that have none.
     judged
@@ -55,7 +58,7 @@ class LoadedModel:
 
     graph: Graph
     traced_root: str
-    message: Any
+    reread: Callable[[], tuple[Any, str]]
     digest: str
     signature: str | None = None
     signatures: tuple[Signature, ...] = ()
@@ -66,8 +69,17 @@ class LoadedModel:
 
     @property
     def graph_def(self) -> bytes:
-        """The ``GraphDef`` that ``graph`` was built from, without weights; made on demand, since few need it."""
-        return _reduced(self.message, self.graph).SerializeToString()  # type: ignore[no-any-return]
+        """The ``GraphDef`` that ``graph`` was built from, without weights; made on demand, since few need it.
+
+        Raises
+        ------
+        TargetError
+            When the file is another one by now.
+        """
+        message, digest = self.reread()
+        if digest != self.digest:
+            raise TargetError("the model's file changed while it was read; run the command again")
+        return _reduced(message, self.graph).SerializeToString()  # type: ignore[no-any-return]
 
 
 # -- SavedModel ---------------------------------------------------------------------------------------------------
@@ -109,7 +121,7 @@ def load_saved_model(path: str | os.PathLike[str], signature: str | None = None,
     return LoadedModel(
         graph=graph,
         traced_root=graph.root,
-        message=meta_graph.graph_def,
+        reread=partial(_graph_def_of_saved_model, folder, tag),
         digest=digest,
         signature=chosen.name,
         signatures=signatures or (chosen,),
@@ -117,6 +129,11 @@ def load_saved_model(path: str | os.PathLike[str], signature: str | None = None,
         judged=judged.of_saved_model(meta_graph, graph, _has_objects(message)),
         notes=tuple(notes),
     )
+
+
+def _graph_def_of_saved_model(folder: Path, tag: str | None) -> tuple[Any, str]:
+    message, digest = _read_saved_model(folder)
+    return _choose_meta_graph(message.meta_graphs, tag, folder).graph_def, digest
 
 
 def _read_saved_model(folder: Path) -> tuple[Any, str]:
@@ -294,20 +311,24 @@ def load_graph_def(path: str | os.PathLike[str]) -> LoadedModel:
         When the file is damaged or holds no op.
     """
     file = Path(path)
-    data = read_bytes(file)
-    message = parse_graph_def(data, file)
+    message, digest, is_text = _read_graph_def(file)
     if not message.node and not message.library.function:
         raise TargetError(f"'{file}' holds no op; export the graph again")
     graph = build_graph(message)
     return LoadedModel(
         graph,
         MAIN,
-        message,
-        hashlib.sha256(data).hexdigest(),
+        lambda: _read_graph_def(file)[:2],
+        digest,
         notes=graph.notes,
         judged=judged.of_graph_file(message, graph),
-        is_text=looks_like_text(data),
+        is_text=is_text,
     )
+
+
+def _read_graph_def(file: Path) -> tuple[Any, str, bool]:
+    data = read_bytes(file)
+    return parse_graph_def(data, file), hashlib.sha256(data).hexdigest(), looks_like_text(data)
 
 
 def load_meta_graph(path: str | os.PathLike[str], signature: str | None = None) -> LoadedModel:
@@ -320,28 +341,39 @@ def load_meta_graph(path: str | os.PathLike[str], signature: str | None = None) 
     TargetError
         When the file is damaged or has no signature of that name.
     """
-    from tensorboard.compat.proto import meta_graph_pb2
-
     file = Path(path)
-    data = read_bytes(file)
-    is_text = looks_like_text(data)
-    parse = parse_text if is_text else parse_message
-    meta_graph = parse(meta_graph_pb2.MetaGraphDef, data, file, "a MetaGraph")
+    meta_graph, digest, is_text = _read_meta_graph(file)
     signatures = signatures_of(meta_graph)
+    whole = build_reachable(meta_graph.graph_def)
     if signatures or signature is not None:
         chosen, note = choose(signatures, signature, file)
         graph, name = _signature_graph(meta_graph, chosen, None, has_objects=False), chosen.name
     else:
-        graph, name, note = build_reachable(meta_graph.graph_def), None, None
+        graph, name, note = whole, None, None
     return LoadedModel(
         graph=graph,
         traced_root=graph.root,
-        message=meta_graph.graph_def,
-        digest=hashlib.sha256(data).hexdigest(),
+        reread=lambda: _graph_def_of_meta_graph(file),
+        digest=digest,
         signature=name,
         signatures=signatures,
         tags=_tags(meta_graph),
         notes=(*([note] if note else []), *graph.notes),
-        judged=judged.of_graph_file(meta_graph.graph_def, build_reachable(meta_graph.graph_def)),
+        judged=judged.of_graph_file(meta_graph.graph_def, whole),
         is_text=is_text,
     )
+
+
+def _read_meta_graph(file: Path) -> tuple[Any, str, bool]:
+    from tensorboard.compat.proto import meta_graph_pb2
+
+    data = read_bytes(file)
+    is_text = looks_like_text(data)
+    parse = parse_text if is_text else parse_message
+    message = parse(meta_graph_pb2.MetaGraphDef, data, file, "a MetaGraph")
+    return message, hashlib.sha256(data).hexdigest(), is_text
+
+
+def _graph_def_of_meta_graph(file: Path) -> tuple[Any, str]:
+    message, digest, _ = _read_meta_graph(file)
+    return message.graph_def, digest
