@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +107,7 @@ def test_the_packed_file_holds_the_parts_of_all_programs(folder: Path, tmp_path:
 
 def test_a_program_that_is_written_again_takes_the_place_of_what_was_said_before(folder: Path) -> None:
     capture = two_programs.write(folder, two_programs.profile())
-    assert [program["id"] for program in capture.content["programs"]] == ["main", "evaluation"]
+    assert [program.id for program in capture.manifest.programs] == ["main", "evaluation"]
     assert capture.id_for("evaluation") == "evaluation-2"
     parts = ProgramParts(executed=[two_programs.executed(CALLED[1])])
     capture.write_program(CapturedProgram("evaluation", "other"), parts)
@@ -344,14 +347,14 @@ def test_any_name_makes_an_id_of_its_own(name: str, others: set[str]) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "why"),
     [
-        ("empty_call_ns", "many", 'empty_call_ns is "many", expected integer'),
-        ("unprofiled_nanoseconds", [1], "no field unprofiled_nanoseconds"),
-        ("inputs", [{"name": "x"}], r"inputs\[0\].dtype is missing"),
+        ("empty_call_ns", "many", "empty_call_ns is 'many', expected a whole number"),
+        ("inputs", (CapturedInput("x", 7),), r"inputs\[0\].dtype is 7, expected string"),
+        ("profiled_s", -1.0, "profiled_s is -1.0, expected 0 or more"),
     ],
 )
 def test_what_no_reader_could_read_is_not_written(tmp_path: Path, field: str, value: Any, why: str) -> None:
-    capture = CaptureDirectory(tmp_path, {"path": "m", "kind": "keras"})
-    capture.content[field] = value
+    capture = CaptureDirectory(tmp_path, CapturedTarget("m", "keras"))
+    capture.manifest = replace(capture.manifest, **{field: value})
     with pytest.raises(TypeError, match=why):
         capture.save()
     assert reading.open_capture(tmp_path).manifest.target.path == "m"
@@ -418,6 +421,138 @@ def test_the_committed_schema_is_fresh() -> None:
         SCHEMA.write_text(fresh, "utf-8")
     assert SCHEMA.read_text("utf-8") == fresh, "run GRAPHLENS_UPDATE=1 pytest tests/test_capture_programs.py"
     jsonschema.Draft202012Validator.check_schema(json_schema())
+
+
+# Every field of every class is said, and every list and mapping holds something.
+COMPLETE = Manifest(
+    graphlens_version="1",
+    target=CapturedTarget("model", "saved_model", "serving_default", "sha256:0"),
+    environment={"cores": 2},
+    traced_root="root",
+    variables={"w": CapturedVariable("weights", "float32", (None, 2), trainable=True)},
+    inputs=(CapturedInput("x", "float32", (1, None), "made"),),
+    executed=("executed/0.pb",),
+    executed_root_arguments={"w": CapturedVariable("weights", "float32", (2,), trainable=False)},
+    renamed={"output_0": "output"},
+    training=False,
+    hosts=(CapturedHost("a:1", "profile/a.xplane.pb"),),
+    unprofiled_ns=(5,),
+    empty_call_ns=7,
+    profiled_steps=3,
+    profiled_s=0.5,
+    roof=CapturedRoof(1e9, 1e9, "float16", 2, "CPU:0"),
+    static_reason="asked for",
+    trust=True,
+    notes=("a note",),
+    errors=(AnalysisError("roof", "none"),),
+    stages_done=("load",),
+    stage_seconds={"load": 0.25},
+    programs=(
+        CapturedProgram(
+            "evaluation",
+            "evaluate",
+            True,
+            "eval",
+            "called",
+            True,
+            "root",
+            {"w": CapturedVariable("weights", "float32", (2,), trainable=True)},
+            ("programs/evaluation/executed/0.pb",),
+            {"w": CapturedVariable("weights", "float32", (2,), trainable=True)},
+            {"a": "b"},
+            (CapturedInput("x", "float32", (1,), "made"),),
+        ),
+    ),
+)
+VALUES: tuple[Any, ...] = ("many", 7, -1, -0.5, True, None, [], ["many"], {}, {"load": "many"}, [[[]]])
+
+
+def test_the_complete_manifest_leaves_out_no_field() -> None:
+    def said(value: Any) -> Iterator[str]:
+        for one in fields(value) if is_dataclass(value) else ():
+            held = getattr(value, one.name)
+            assert held not in (None, "", (), {}), f"{type(value).__name__}.{one.name}"
+            for item in held.values() if isinstance(held, dict) else held if isinstance(held, tuple) else (held,):
+                yield from said(item)
+        yield type(value).__name__
+
+    classes = {kind.__name__ for kind in vars(nouns).values() if is_dataclass(kind)}
+    assert classes <= set(said(COMPLETE))
+
+
+def places(data: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Every value of a manifest but what is free, by its keys."""
+    if path:
+        yield path
+    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in items:
+        if path != ("environment",):
+            yield from places(value, (*path, key))
+
+
+def value_at(path: tuple[str | int, ...]) -> Any:
+    return reduce(lambda data, key: data[key], path, json.loads(to_bytes(COMPLETE)))
+
+
+def changed(path: tuple[str | int, ...], value: Any) -> Any:
+    """The complete manifest with another value in one place."""
+    data = json.loads(to_bytes(COMPLETE))
+    reduce(lambda inner, key: inner[key], path[:-1], data)[path[-1]] = value
+    return data
+
+
+# But the version, which is looked at before and has tests of its own.
+PLACES = [path for path in places(json.loads(to_bytes(COMPLETE))) if path != ("schema_version",)]
+
+
+def is_allowed(data: Any) -> bool:
+    """By the committed schema, but for fields that are not known: a later version may have added those."""
+    text = SCHEMA.read_text("utf-8").replace('"additionalProperties": false', '"additionalProperties": {}')
+    return bool(jsonschema.Draft202012Validator(json.loads(text)).is_valid(data))
+
+
+def named(path: tuple[str | int, ...]) -> str:
+    return ".".join(map(str, path))
+
+
+@pytest.mark.parametrize("path", PLACES, ids=named)
+def test_a_wrong_value_anywhere_is_one_line_that_names_file_key_and_what_was_expected(
+    path: tuple[str | int, ...],
+) -> None:
+    """Which values are wrong is said by the committed schema."""
+    wrong = [value for value in VALUES if not is_allowed(changed(path, value))]
+    assert len(wrong) > len(VALUES) / 2
+    for value in wrong:
+        with pytest.raises(TargetError) as caught:
+            read(changed(path, value))
+        assert_told(str(caught.value), path)
+
+
+@pytest.mark.parametrize("path", PLACES, ids=named)
+def test_what_the_schema_allows_is_read(path: tuple[str | int, ...]) -> None:
+    for value in VALUES:
+        if is_allowed(changed(path, value)):
+            read(changed(path, value))
+
+
+@pytest.mark.parametrize("path", [path for path in PLACES if type(value_at(path)) in (int, float)], ids=named)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_no_number_is_infinite_or_none_at_all(path: tuple[str | int, ...], value: float) -> None:
+    """JSON has no word for these, but Python reads and writes some; the schema cannot speak of them."""
+    with pytest.raises(TargetError) as caught:
+        read(changed(path, value))
+    assert_told(str(caught.value), path)
+
+
+def read(data: Any) -> Manifest:
+    return read_manifest(json.dumps(data).encode(), Path("m.glcap"))
+
+
+def assert_told(message: str, path: tuple[str | int, ...]) -> None:
+    assert message.startswith("'m.glcap' "), message
+    assert str(next(key for key in reversed(path) if isinstance(key, str))) in message
+    assert "expected " in message or "is missing" in message, message
+    assert "\n" not in message
 
 
 def test_there_are_captures() -> None:

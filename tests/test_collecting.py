@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from graphlens.ir.capture import CapturedTarget
 from graphlens.loaders.capture.collecting import Context, collecting
 from graphlens.loaders.capture.writing import CaptureDirectory
 
@@ -43,7 +44,7 @@ class Noted:
 
 @pytest.fixture
 def capture(tmp_path: Path) -> CaptureDirectory:
-    return CaptureDirectory(tmp_path, {})
+    return CaptureDirectory(tmp_path, CapturedTarget())
 
 
 def manifest(capture: CaptureDirectory) -> Any:
@@ -95,7 +96,7 @@ def test_a_stage_is_left_out_when_the_time_is_spent(capture: CaptureDirectory) -
     with collecting(Context(capture, seconds_left=lambda: 0.0), [Noted("a", said), Noted("b", said, "roof")]):
         pass
     assert said == ["start a", "start b", "cancel b", "stop a"]
-    assert capture.content["notes"] == ["The time budget was spent before the stage 'roof'."]
+    assert capture.manifest.notes == ("The time budget was spent before the stage 'roof'.",)
 
 
 def test_nothing_to_record_is_no_stage(capture: CaptureDirectory) -> None:

@@ -10,6 +10,7 @@ from google.protobuf import text_format
 from tensorboard.compat.proto import graph_pb2
 
 from graphlens.errors import UsageError
+from graphlens.ir.capture import CapturedInput
 from graphlens.loaders.arrays import read_npz
 from graphlens.tf.open import consumers, inputs
 from graphlens.tf.open.inputs import InputSpec
@@ -159,7 +160,7 @@ def test_given_arrays_are_used_and_say_so(tmp_path: Path) -> None:
     arrays = read_npz(tmp_path / "in.npz")
     (spec,) = inputs.resolve([IMAGE], {}, None, arrays)
     (made,) = inputs.make([spec], arrays, NO_GRAPH)
-    assert made.as_json() == {"name": "image", "dtype": "float32", "shape": [1, 224, 224, 3], "origin": "given"}
+    assert made.captured() == CapturedInput("image", "float32", (1, 224, 224, 3), "given")
     assert made.value.dtype == np.float32
 
 

@@ -28,6 +28,7 @@ from graphlens.children.messages import ServiceRequest
 from graphlens.cli import main
 from graphlens.config import Request
 from graphlens.errors import UsageError
+from graphlens.ir.capture import CapturedTarget
 from graphlens.loaders.capture import packing, reading
 from graphlens.loaders.hosts import part_of
 from graphlens.loaders.schema import PROFILER_SERVICE, profile_request, profile_response, xspace
@@ -121,7 +122,7 @@ def test_two_services_are_profiled_at_once_into_one_capture(
 
 def recorded(address: str, duration_s: float, folder: Path) -> bytes:
     """The profile that one service handed over."""
-    service.record(ServiceRequest((address,), duration_s, {"path": address, "kind": "service"}), folder, lambda _: None)
+    service.record(ServiceRequest((address,), duration_s, CapturedTarget(address, "service")), folder, lambda _: None)
     return (folder / part_of(address)).read_bytes()
 
 

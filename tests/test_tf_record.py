@@ -25,6 +25,7 @@ from graphlens.children.recorder import start_recorder
 from graphlens.facts.core import Facts
 from graphlens.facts.memory import peak_memory
 from graphlens.facts.programs import programs_of
+from graphlens.ir.capture import CapturedTarget
 from graphlens.ir.graph import ops_of
 from graphlens.ir.settings import ONEDNN
 from graphlens.loaders.capture.reading import evidence_of, open_capture
@@ -332,7 +333,7 @@ def test_a_running_program_is_recorded_under_the_same_collectors(tmp_path: Path)
     argument = tf.ones((64, 64))
     concrete = step.get_concrete_function(argument)
     step(argument)
-    context = Context(CaptureDirectory(tmp_path, {"path": "a loop", "kind": "callable"}))
+    context = Context(CaptureDirectory(tmp_path, CapturedTarget("a loop", "callable")))
     with collecting(context, [ExecutedGraphs(concrete), Profile()]):
         for _ in range(3):
             step(argument)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from load_helpers import add_function, graph_def
 from test_load_xplane import HostPlane
 
-from graphlens.ir.capture import MAIN, CapturedInput, CapturedProgram, CapturedVariable
+from graphlens.ir.capture import MAIN, CapturedInput, CapturedProgram, CapturedTarget, CapturedVariable
 from graphlens.loaders.capture.parts import EXECUTED_FOLDER, PROFILE, REPLAY, TRACED
 from graphlens.loaders.capture.writing import CaptureDirectory, ProgramParts
 
@@ -66,7 +67,7 @@ def executed(called: Called) -> bytes:
 
 def write(place: Path, recorded: bytes, main: str = TRAIN, other: str = EVALUATE) -> CaptureDirectory:
     """Write the capture, with the evaluation as the further program, into the folder ``place``."""
-    capture = CaptureDirectory(place, {"path": "train.py", "kind": "callable"})
+    capture = CaptureDirectory(place, CapturedTarget("train.py", "callable"))
     train, evaluate = CALLED
     capture.write(TRACED, traced(train))
     capture.write(f"{EXECUTED_FOLDER}0.pb", executed(train))
@@ -74,8 +75,9 @@ def write(place: Path, recorded: bytes, main: str = TRAIN, other: str = EVALUATE
     capture.write(
         REPLAY, b'{"train/neg": {"calls": 1, "durations_ns": [5]}, "eval/abs": {"calls": 7, "durations_ns": [9]}}'
     )
-    capture.content["executed"] = [f"{EXECUTED_FOLDER}0.pb"]
-    capture.content["unprofiled_ns"] = [TRAIN_NS] * CALLS
+    capture.manifest = replace(
+        capture.manifest, executed=(f"{EXECUTED_FOLDER}0.pb",), unprofiled_ns=(TRAIN_NS,) * CALLS
+    )
     capture.write_program(CapturedProgram(MAIN, main, main=True, role="step"))
     function = graph_def()
     add_function(function, "root", [(evaluate.node, evaluate.op, ("x",))], args=("x",), results={"y": "eval/abs:y:0"})

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
 from graphlens.ir import codec
+from graphlens.ir.capture import CapturedTarget
 from graphlens.ir.edit_data import AnyEdit
 
 _NAME: Final = "message"
@@ -121,7 +122,7 @@ class ServiceRequest:
 
     services: tuple[str, ...]
     duration_s: float
-    target: Mapping[str, str]
+    target: CapturedTarget
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from graphlens.children.channel import carry_out, requests, reserve_stdout
 from graphlens.children.messages import Emit, Progress, ServiceRequest
 from graphlens.errors import ExecutionError, MissingDependencyError
+from graphlens.ir.capture import CapturedHost
 from graphlens.loaders.capture.collecting import Context, collecting
 from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.loaders.hosts import part_of
@@ -57,10 +59,13 @@ def record(request: ServiceRequest, directory: Path, emit: Emit) -> None:
     ExecutionError
         When one of them cannot be reached, refuses, or does not hand over its profile; the message names it.
     """
-    capture = CaptureDirectory(directory, dict(request.target))
-    capture.content["environment"] = {"hosts": list(request.services)}
-    capture.content["static_reason"] = NOT_EXECUTED
-    capture.content["profiled_s"] = request.duration_s
+    capture = CaptureDirectory(directory, request.target)
+    capture.manifest = replace(
+        capture.manifest,
+        environment={"hosts": list(request.services)},
+        static_reason=NOT_EXECUTED,
+        profiled_s=request.duration_s,
+    )
     context = Context(capture, lambda what, done, of: emit(Progress(what, done, of)))
     profiles = ServiceProfiles(request.services, request.duration_s)
     with capture.stage("profile"), collecting(context, [profiles]):
@@ -106,7 +111,8 @@ class ServiceProfiles:
         for service in self._services:
             profile = _profile(service, self._answers[service], context.capture.path / SAVED_HERE)
             context.capture.write(part_of(service), profile)
-        context.capture.content["hosts"] = [{"name": name, "profile": part_of(name)} for name in self._services]
+        hosts = tuple(CapturedHost(name, part_of(name)) for name in self._services)
+        context.capture.manifest = replace(context.capture.manifest, hosts=hosts)
         return True
 
     def cancel(self) -> None:

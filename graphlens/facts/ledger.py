@@ -17,8 +17,9 @@ from graphlens.ir.run import LedgerRow, stat_of
 
 # Rows of the ledger that are no op's time.  The hand-off between threads (a function runs, but neither an op nor the
 # executor is active on any thread) has no known cause: it is the unattributed rest.
+SCHEDULING: Final = "executor: scheduling, control flow and ops too cheap to be timed"
 OVERHEAD_ROWS: Final[Mapping[str, str]] = {
-    EXECUTOR: "executor: scheduling, control flow and ops too cheap to be timed",
+    EXECUTOR: SCHEDULING,
     DISPATCH: "dispatch: Python and the call of the function",
 }
 UNATTRIBUTED: Final = "unattributed"

@@ -10,14 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from math import isfinite
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from graphlens.ir.analysis import AnalysisError
+from graphlens.ir.codec import at_least
 from graphlens.ir.roles import Role
 
 CAPTURE_VERSION: Final = 2
 MAIN: Final = "main"  # the id of the main program, unless another one has it
+
+Count = Annotated[int, at_least(int, 0)]
+Seconds = Annotated[float, at_least(float, 0)]
+Rate = Annotated[float, at_least(float, 0, above=True)]
+Shape = tuple[Count | None, ...]
 
 # An id is a part of file names: valid on every system, and never a way out of the folder (no `..`, no separators).
 _ID: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
@@ -41,7 +46,7 @@ class CapturedInput:
 
     name: str
     dtype: str
-    shape: tuple[int | None, ...] | None = None
+    shape: Shape | None = None
     origin: str = ""
 
 
@@ -51,7 +56,7 @@ class CapturedVariable:
 
     name: str = ""
     dtype: str = "unknown"
-    shape: tuple[int | None, ...] | None = None
+    shape: Shape | None = None
     trainable: bool | None = None
 
 
@@ -59,15 +64,11 @@ class CapturedVariable:
 class CapturedRoof:
     """What the machine can do at best, as measured beside the model; see ``ir.devices.Roof``."""
 
-    flops_per_s: float
-    bytes_per_s: float
+    flops_per_s: Rate
+    bytes_per_s: Rate
     dtype: str = "float32"
-    threads: int | None = None
+    threads: Count | None = None
     device: str = ""
-
-    def __post_init__(self) -> None:
-        if not all(isfinite(rate) and rate > 0 for rate in (self.flops_per_s, self.bytes_per_s)):
-            raise ValueError("holds a rate that is not above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,16 +157,16 @@ class Manifest:
     training: bool | None = None
     hosts: tuple[CapturedHost, ...] = ()
     unprofiled_ns: tuple[int, ...] = ()
-    empty_call_ns: int | None = None
-    profiled_steps: int = 0
-    profiled_s: float | None = None
+    empty_call_ns: Count | None = None
+    profiled_steps: Count = 0
+    profiled_s: Seconds | None = None
     roof: CapturedRoof | None = None
     static_reason: str | None = None
     trust: bool = False
     notes: tuple[str, ...] = ()
     errors: tuple[AnalysisError, ...] = ()
     stages_done: tuple[str, ...] = ()
-    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    stage_seconds: Mapping[str, Seconds] = field(default_factory=dict)
     programs: tuple[CapturedProgram, ...] = ()
 
     def __post_init__(self) -> None:
@@ -174,8 +175,6 @@ class Manifest:
             raise ValueError("lists two programs with one id")
         if sum(program.main for program in self.programs) > 1:
             raise ValueError("lists two main programs")
-        if any(seconds < 0 for seconds in (self.profiled_s or 0, *self.stage_seconds.values())):
-            raise ValueError("holds a duration below 0")
 
     @property
     def main(self) -> CapturedProgram | None:

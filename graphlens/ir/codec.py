@@ -45,6 +45,20 @@ class Coded:
     schema: Callable[[dict[str, Any]], dict[str, Any]]
 
 
+def at_least(kind: type[int] | type[float], least: float, *, above: bool = False) -> Coded:
+    """Return how numbers say themselves that are ``least`` or more, or ``above`` it."""
+    key, words = ("exclusiveMinimum", f"above {least:g}") if above else ("minimum", f"{least:g} or more")
+
+    def decode_bounded(value: Any) -> Any:
+        number = _decode_scalar(kind, False, value)
+        if number < least or (above and number == least):
+            raise MismatchError(f"is {briefly(value)}, expected {words}")
+        return number
+
+    encode_number = _encode_int if kind is int else float
+    return Coded(encode_number, decode_bounded, lambda _: {"type": _JSON_NAMES[kind], key: least})
+
+
 class MismatchError(Exception):
     """A value does not fit its field; ``path`` grows while the error climbs out of the document."""
 

@@ -13,6 +13,7 @@ from graphlens.children.messages import ServiceRequest
 from graphlens.children.start import start
 from graphlens.config import Progress, Request, no_progress
 from graphlens.errors import ExecutionError, TargetError, UsageError
+from graphlens.ir.capture import CapturedTarget
 from graphlens.ir.run import Profile
 from graphlens.loaders import hosts, sniff
 from graphlens.loaders.capture import packing, reading
@@ -96,8 +97,8 @@ def _profile(folder: Path, request: Request, services: Sequence[str], duration_s
     _note_idle(folder, duration_s)
 
 
-def _described(services: Sequence[str]) -> dict[str, str]:
-    return {"path": ",".join(_SCHEME + service for service in services), "kind": "service"}
+def _described(services: Sequence[str]) -> CapturedTarget:
+    return CapturedTarget(",".join(_SCHEME + service for service in services), "service")
 
 
 def _note_idle(folder: Path, duration_s: float) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 
 from graphlens.ir.analysis import Finding
 from graphlens.ir.edits import JitCompile
+from graphlens.ir.selectors import is_meant
 from graphlens.ir.settings import is_setting
 from graphlens.prove.experiment import Plan
 from graphlens.prove.questions import is_question
@@ -45,8 +46,8 @@ def reason_not_to_try(finding: Finding, asked: Sequence[str] = ()) -> str | None
 
 
 def is_asked(finding: Finding, asked: Sequence[str]) -> bool:
-    """Whether the user selected this finding's rule: by code, by the code's beginning, or by name."""
-    return any(finding.code.startswith(selector) or finding.rule == selector for selector in asked)
+    """Whether the user selected this finding's rule."""
+    return any(is_meant(selector, finding.code, finding.rule) for selector in asked)
 
 
 def ordered(candidates: Sequence[int], findings: Sequence[Finding], plan: Plan, step_ns: int | None) -> list[int]:

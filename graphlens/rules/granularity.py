@@ -9,7 +9,7 @@ from typing import Final
 from graphlens.facts.attribution import attribution
 from graphlens.facts.core import Facts
 from graphlens.facts.graphs import judged_graph
-from graphlens.facts.ledger import ledger, step_time
+from graphlens.facts.ledger import SCHEDULING, ledger, step_time
 from graphlens.facts.savings import call_share
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.ir.edits import EVERYWHERE, JitCompile
@@ -75,7 +75,7 @@ def op_overhead_bound(facts: Facts) -> Iterator[Finding]:
     """
     cheap = {name: timing for name, timing in facts(attribution).timings.items() if _is_cheap(timing)}
     calls = sum(timing.calls_per_step for timing in cheap.values())
-    executor_ns = sum(row.ns for row in facts(ledger) if row.category.startswith("executor"))
+    executor_ns = sum(row.ns for row in facts(ledger) if row.category == SCHEDULING)
     step = facts(step_time)
     if step is None or calls < FEWEST_CHEAP_CALLS:
         return

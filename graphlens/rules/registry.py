@@ -16,6 +16,7 @@ from graphlens.errors import UsageError
 from graphlens.facts.core import Facts
 from graphlens.facts.graphs import Stage
 from graphlens.ir.analysis import Figure, Finding, Fix, Saving, Severity
+from graphlens.ir.selectors import is_meant
 from graphlens.plugins import RULE_GROUP, PluginError, load_group
 from graphlens.rules.needs import GRAPH, Need
 from graphlens.rules.plugin_facts import PluginFacts
@@ -246,7 +247,7 @@ def _strength(item: Rule, selectors: Sequence[str]) -> int:
 
 
 def _is(item: Rule, selector: str) -> bool:
-    return selector == item.name or item.code.startswith(selector)
+    return is_meant(selector, item.code, item.name)
 
 
 def _require_known(rules: Sequence[Rule], selector: str) -> None:

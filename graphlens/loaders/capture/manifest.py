@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,25 +67,19 @@ def upgraded(raw: bytes, path: Path) -> dict[str, Any]:
 
 
 def to_bytes(manifest: Manifest) -> bytes:
-    """Return ``manifest`` as the content of ``capture.json``."""
-    return json.dumps(codec.encode(manifest), indent=1).encode()
-
-
-def checked(content: Mapping[str, Any]) -> Manifest:
-    """Return what a recorder has put together as a manifest.
+    """Return ``manifest`` as the content of ``capture.json``.
 
     Raises
     ------
     TypeError
-        When it holds a field that no reader knows, or a value that a reader would refuse.
+        When it holds a value that no reader would take.
     """
-    unknown = content.keys() - {known.name for known in fields(Manifest)}
-    if unknown:
-        raise TypeError(f"a capture's manifest has no field {', '.join(sorted(unknown))}")
     try:
-        return codec.decode(Manifest, json.loads(json.dumps(content)))
+        data = codec.encode(manifest)
+        codec.decode(Manifest, data)
     except MismatchError as error:
         raise TypeError(f"a capture's manifest: {error.place} {error}") from error
+    return json.dumps(data, indent=1).encode()
 
 
 def json_schema() -> dict[str, Any]:

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from graphlens._version import __version__
-from graphlens.ir import codec
-from graphlens.ir.capture import CAPTURE_VERSION, CapturedProgram, new_id
-from graphlens.loaders.capture.manifest import checked, to_bytes
+from graphlens.ir.analysis import AnalysisError
+from graphlens.ir.capture import CapturedProgram, CapturedTarget, Manifest, new_id
+from graphlens.loaders.capture.manifest import to_bytes
 from graphlens.loaders.capture.parts import EXECUTED_FOLDER, HLO_FOLDER, MANIFEST, OPTIMIZED, TRACED, folder_of
 
 
@@ -34,39 +34,29 @@ NO_PARTS: Final = ProgramParts()
 
 
 class CaptureDirectory:
-    """What has been recorded so far, and where it is kept."""
+    """What has been recorded so far, and where it is kept.
 
-    def __init__(self, path: Path, target: dict[str, Any], trust: bool = False) -> None:
+    Attributes
+    ----------
+    path
+        The folder.
+    manifest
+        What is said of the recording.  Recorders replace it, and :meth:`save` writes it.
+    """
+
+    def __init__(self, path: Path, target: CapturedTarget, trust: bool = False) -> None:
         self.path = path
-        self.content: dict[str, Any] = {
-            "schema_version": CAPTURE_VERSION,
-            "graphlens_version": __version__,
-            "target": target,
-            "environment": {},
-            "inputs": [],
-            "unprofiled_ns": [],
-            "empty_call_ns": None,
-            "profiled_steps": 0,
-            "roof": None,
-            "executed": [],
-            "trust": trust,
-            "training": None,
-            "notes": [],
-            "errors": [],
-            "stages_done": [],
-            "stage_seconds": {},
-            "programs": [],
-        }
+        self.manifest = Manifest(graphlens_version=__version__, target=target, trust=trust)
         path.mkdir(parents=True, exist_ok=True)
         self.save()
 
     def note(self, *notes: str) -> None:
         """Add what the reader must know about this measurement; repeated notes are kept once."""
-        self.content["notes"].extend(note for note in notes if note not in self.content["notes"])
+        self.manifest = replace(self.manifest, notes=tuple(dict.fromkeys((*self.manifest.notes, *notes))))
 
     def fail(self, stage: str, message: str) -> None:
         """Record that a stage could not be done, and why."""
-        self.content["errors"].append({"stage": stage, "message": message})
+        self.manifest = replace(self.manifest, errors=(*self.manifest.errors, AnalysisError(stage, message)))
         self.save()
 
     @contextmanager
@@ -78,13 +68,16 @@ class CaptureDirectory:
 
     def finish(self, stage: str, seconds: float) -> None:
         """Record that a stage is done, and save."""
-        self.content["stages_done"].append(stage)
-        self.content["stage_seconds"][stage] = round(seconds, 3)
+        self.manifest = replace(
+            self.manifest,
+            stages_done=(*self.manifest.stages_done, stage),
+            stage_seconds={**self.manifest.stage_seconds, stage: round(seconds, 3)},
+        )
         self.save()
 
     def id_for(self, name: str) -> str:
         """Return an id for one more program, which reads like its ``name``."""
-        return new_id(name, [listed["id"] for listed in self.content["programs"]])
+        return new_id(name, [listed.id for listed in self.manifest.programs])
 
     def write_program(self, program: CapturedProgram, parts: ProgramParts = NO_PARTS) -> None:
         """Write one program's parts and what is known of it, in place of what was said of it before.
@@ -92,8 +85,8 @@ class CaptureDirectory:
         Of the main program only that it is one of the programs: its parts are written at the top.
         """
         listed = program if program.main else self._written(program, parts)
-        others = [one for one in self.content["programs"] if one["id"] != program.id]
-        self.content["programs"] = [*others, codec.encode(listed)]
+        others = [one for one in self.manifest.programs if one.id != program.id]
+        self.manifest = replace(self.manifest, programs=(*others, listed))
         self.save()
 
     def _written(self, program: CapturedProgram, parts: ProgramParts) -> CapturedProgram:
@@ -121,7 +114,7 @@ class CaptureDirectory:
         TypeError
             When it would hold what no reader could read: a mistake of whoever put it there.
         """
-        self.write(MANIFEST, to_bytes(checked(self.content)))
+        self.write(MANIFEST, to_bytes(self.manifest))
 
     def write(self, name: str, data: bytes) -> None:
         """Write one part; readers never see half of it."""

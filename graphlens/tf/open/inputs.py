@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from graphlens.errors import UsageError
+from graphlens.ir.capture import CapturedInput
 from graphlens.tf.open import consumers
 
 SEED = 0
@@ -42,14 +43,9 @@ class Input:
     value: Any
     origin: Origin
 
-    def as_json(self) -> dict[str, object]:
+    def captured(self) -> CapturedInput:
         """Return what the capture says about this input."""
-        return {
-            "name": self.spec.name,
-            "dtype": self.spec.dtype,
-            "shape": list(np.shape(self.value)),
-            "origin": self.origin,
-        }
+        return CapturedInput(self.spec.name, self.spec.dtype, np.shape(self.value), self.origin)
 
 
 def resolve(

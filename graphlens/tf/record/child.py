@@ -18,6 +18,7 @@ from graphlens.children.messages import Emit, Progress, RecordRequest
 from graphlens.children.start import XLA_DUMP
 from graphlens.config import DEFAULT_STEPS
 from graphlens.errors import ExecutionError, GraphLensError, first_line
+from graphlens.ir.capture import CapturedTarget
 from graphlens.loaders.arrays import read_npz
 from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.tf.importing import import_tensorflow
@@ -37,12 +38,7 @@ def main(arguments: list[str]) -> int:
 
 def serve(request: RecordRequest, directory: Path, emit: Emit) -> int:
     """Record what ``request`` asks for into ``directory``; returns the exit code."""
-    target = {
-        "path": request.shown_as or request.target,
-        "kind": request.kind,
-        "signature": request.signature,
-        "digest": request.digest,
-    }
+    target = CapturedTarget(request.shown_as or request.target, request.kind, request.signature, request.digest)
     capture = CaptureDirectory(directory, target, request.trust)
     return carry_out(lambda: _recorded(request, capture, emit), emit)
 

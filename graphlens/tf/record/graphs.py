@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from graphlens.ir.capture import CapturedVariable
 from graphlens.loaders.capture.parts import TRACED
 from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.loaders.tensors import strip_weights
@@ -13,11 +15,10 @@ from graphlens.tf import private
 def write_traced(capture: CaptureDirectory, concrete: Any, graph_def: Any) -> None:
     """Write the function as traced; its root is the main graph, whose placeholders are the inputs and captures."""
     capture.write(TRACED, strip_weights(graph_def).SerializeToString())
-    capture.content["traced_root"] = ""
-    capture.content["variables"] = captured_variables(concrete)
+    capture.manifest = replace(capture.manifest, traced_root="", variables=captured_variables(concrete))
 
 
-def captured_variables(concrete: Any) -> dict[str, dict[str, Any]]:
+def captured_variables(concrete: Any) -> dict[str, CapturedVariable]:
     """Return placeholder name -> the variable that a capture is bound to."""
     variables = private.variables_by_handle(concrete)
     return {
@@ -35,20 +36,17 @@ def captured_shapes(concrete: Any) -> dict[str, tuple[int | None, ...]]:
     return {name: tuple(shape.as_list()) for name, shape in shapes.items() if shape.rank is not None}
 
 
-def described(variable: Any) -> dict[str, Any]:
+def described(variable: Any) -> CapturedVariable:
     """Return what the capture says about a variable."""
-    return {
-        "name": variable.name.removesuffix(":0"),
-        "dtype": variable.dtype.name,
-        "shape": variable.shape.as_list() if variable.shape.rank is not None else None,
-        "trainable": variable.trainable,
-    }
+    shape = tuple(variable.shape.as_list()) if variable.shape.rank is not None else None
+    return CapturedVariable(variable.name.removesuffix(":0"), variable.dtype.name, shape, variable.trainable)
 
 
 def write_renamed(capture: CaptureDirectory, concrete: Any) -> None:
     """Write which ops of the function run under another name than the one in its graph."""
-    capture.content["renamed"] = renamed_ops(concrete)
-    if capture.content["renamed"] is None:
+    renamed = renamed_ops(concrete)
+    capture.manifest = replace(capture.manifest, renamed=renamed)
+    if renamed is None:
         capture.note("TensorFlow does not say under which names it runs the ops: some may not be joined.")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from graphlens.config import DEFAULT_STEPS
 from graphlens.errors import GraphLensError
+from graphlens.ir.capture import CapturedTarget
 from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.tf.open import callables
 from graphlens.tf.record import measure
@@ -45,8 +46,7 @@ def record_callable(
     GraphLensError
         If the function cannot be traced or run; the directory then holds what there is.
     """
-    target = {"path": name or _label(function), "kind": "callable", "signature": None, "digest": None}
-    capture = CaptureDirectory(Path(directory), target)
+    capture = CaptureDirectory(Path(directory), CapturedTarget(name or _label(function), "callable"))
     deadline_s = None if time_budget_s is None else time.monotonic() + time_budget_s
     plan = Plan(steps=steps, batch=batch, deadline_s=deadline_s)
     try:

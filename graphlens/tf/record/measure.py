@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
@@ -58,7 +59,7 @@ def _record(prepared: Prepared, plan: Plan, context: Context) -> None:
         with context.capture.stage("graphs"):
             context.progress("first step", 0, 1)
             _first_step(prepared, plan, context, executed)
-            context.capture.content["environment"] = environment.describe()
+            context.capture.manifest = replace(context.capture.manifest, environment=environment.describe())
         _measured_steps(prepared.step, plan, context)
 
 
@@ -100,17 +101,19 @@ def _advice(error: Exception) -> str:
 
 def _measured_steps(step: Step, plan: Plan, context: Context) -> None:
     """Time steps before and after those that are profiled, all warm."""
-    capture, times = context.capture, StepTimes()
+    capture = context.capture
+    times = StepTimes(capture)
     with collecting(context, [times]):
         with capture.stage("profile"), collector_paused():
             warm_ns = [timed(step) for _ in range(WARM_UP_CALLS)]
             steps, before, profiled = _counts(plan, warm_ns[-1], capture)
             times.time(step, before)
-            capture.content["profiled_steps"] = _profiled_steps(step, profiled, context)
+            profiled_steps = _profiled_steps(step, profiled, context)
+            capture.manifest = replace(capture.manifest, profiled_steps=profiled_steps)
         with capture.stage("timing"), collector_paused():
             context.progress("timing", before, steps)
             times.time(step, steps - before)
-            capture.content["empty_call_ns"] = empty_call_ns()
+            capture.manifest = replace(capture.manifest, empty_call_ns=empty_call_ns())
 
 
 def _counts(plan: Plan, step_ns: int, capture: CaptureDirectory) -> tuple[int, int, int]:

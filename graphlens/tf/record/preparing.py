@@ -58,8 +58,8 @@ def trace(opened: Opened, plan: Plan, capture: CaptureDirectory) -> tuple[Traced
     """Trace the target for its inputs' shapes and write the traced graph; nothing is executed."""
     with capture.stage("trace"):
         capture.note(*opened.notes)
-        capture.content["training"] = opened.training
-        capture.content["target"]["signature"] = opened.signature
+        target = replace(capture.manifest.target, signature=opened.signature)
+        capture.manifest = replace(capture.manifest, training=opened.training, target=target)
         examples = {name: value for name, value in opened.examples.items() if name not in plan.shapes}
         if plan.batch is not None and examples:
             raise UsageError("--batch does not change the target's own example arguments: use --shape NAME=… instead")
@@ -82,7 +82,7 @@ def prepare(opened: Opened, plan: Plan, capture: CaptureDirectory) -> Prepared:
     _note_placement(capture, graph_def)
     followed = consumers.graph_of(graph_def, graphs.captured_shapes(traced.concrete))
     made = inputs.make(specs, plan.arrays, followed, opened.examples)
-    capture.content["inputs"] = [one.as_json() for one in made]
+    capture.manifest = replace(capture.manifest, inputs=tuple(one.captured() for one in made))
     tensors = [_tensor(one) for one in made]
 
     def random_tensors(seed: int) -> list[Any]:

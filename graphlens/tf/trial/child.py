@@ -45,6 +45,7 @@ from graphlens.children.messages import (
 from graphlens.children.start import XLA_DUMP
 from graphlens.collector import collector_paused
 from graphlens.errors import GraphLensError, RewriteError, first_line
+from graphlens.ir.capture import CapturedTarget
 from graphlens.ir.edits import Edit
 from graphlens.tf.importing import import_tensorflow
 from graphlens.tf.trial.written import State
@@ -132,7 +133,7 @@ def open_target(session: Session, request: RecordRequest, threads: Mapping[str, 
 
     environment.set_threads(threads)
     opened = child.open_requested(request)
-    capture = CaptureDirectory(session.directory / "opened", {"kind": request.kind, "signature": request.signature})
+    capture = CaptureDirectory(session.directory / "opened", CapturedTarget(None, request.kind, request.signature))
     prepared = preparing.prepare(opened, child.plan_of(request, session.directory), capture)
     session.prepared, session.owner, session.probe = prepared, opened, None
     session.variants.clear()
@@ -445,7 +446,7 @@ def load(session: Session, variant: str, request: RecordRequest) -> Done:
     from graphlens.tf.record import child, clock, preparing
 
     opened = child.open_requested(request)
-    capture = CaptureDirectory(session.directory / variant, {"kind": request.kind, "signature": request.signature})
+    capture = CaptureDirectory(session.directory / variant, CapturedTarget(None, request.kind, request.signature))
     prepared = preparing.prepare(opened, child.plan_of(request, session.directory), capture)
     program = rewrite.extract(replace(opened, trace=lambda _: prepared.traced), prepared.specs)
     call = shortest_call(prepared.traced)

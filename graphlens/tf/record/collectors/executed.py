@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from graphlens.ir.capture import CapturedVariable
 from graphlens.loaders.capture.collecting import Context
 from graphlens.loaders.capture.parts import EXECUTED_FOLDER, OPTIMIZED
 from graphlens.loaders.tensors import strip_weights
@@ -35,11 +37,11 @@ class ExecutedGraphs:
             return False
         capture = context.capture
         capture.write(OPTIMIZED, strip_weights(ran.post_optimization_graph).SerializeToString())
-        for index, partition in enumerate(ran.partition_graphs):
-            name = f"{EXECUTED_FOLDER}{index}.pb"
+        names = tuple(f"{EXECUTED_FOLDER}{index}.pb" for index in range(len(ran.partition_graphs)))
+        for name, partition in zip(names, ran.partition_graphs, strict=True):
             capture.write(name, strip_weights(partition).SerializeToString())
-            capture.content["executed"].append(name)
-        capture.content["executed_root_arguments"] = _root_arguments(ran, self._concrete)
+        arguments = _root_arguments(ran, self._concrete)
+        capture.manifest = replace(capture.manifest, executed=names, executed_root_arguments=arguments)
         self.partitions = list(ran.partition_graphs)
         return True
 
@@ -58,7 +60,7 @@ def _root(collected: list[Any], concrete: Any) -> Any | None:
     return best if best is not None and common(best) > 0 else None
 
 
-def _root_arguments(ran: Any, concrete: Any) -> Mapping[str, dict[str, Any]]:
+def _root_arguments(ran: Any, concrete: Any) -> Mapping[str, CapturedVariable]:
     """Return ``_Arg`` name -> variable, matched by the argument's position in the whole function."""
     variables = private.variables_by_handle(concrete)
     pairs = private.captures(concrete)

@@ -50,7 +50,7 @@ class Replay:
             context.capture.note(f"The function was not replayed, so loops and shapes are unknown: {reason}.")
             return True
         if self._executed.partitions:
-            runs_as = {written: ran for ran, written in (context.capture.content.get("renamed") or {}).items()}
+            runs_as = {written: ran for ran, written in (context.capture.manifest.renamed or {}).items()}
             named = {runs_as.get(name, name): record for name, record in seen.items()}
             seen = alignment.align(named, self._executed.partitions)
         context.capture.write(REPLAY, json.dumps(seen, sort_keys=True).encode())

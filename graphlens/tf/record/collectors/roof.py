@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import tensorflow as tf
 
+from graphlens.ir.capture import CapturedRoof
 from graphlens.loaders.capture.collecting import Context
 from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.tf.record.clock import synchronous
@@ -67,7 +69,7 @@ class Roof:
 
 def _write(capture: CaptureDirectory, device: str) -> None:
     measured = measure(device)
-    capture.content["roof"] = measured.roof
+    capture.manifest = replace(capture.manifest, roof=measured.roof)
     if measured.undisturbed is not None and measured.undisturbed < UNDISTURBED_SHARE:
         capture.note(
             f"While the machine's roof was measured, other programs had {1 - measured.undisturbed:.0%} of the "
@@ -80,7 +82,7 @@ def _write(capture: CaptureDirectory, device: str) -> None:
 class Measured(NamedTuple):
     """A roof as data, and which share of its threads' time this process got in the best repeat (None: not a CPU)."""
 
-    roof: dict[str, Any]
+    roof: CapturedRoof
     undisturbed: float | None
 
 
@@ -94,13 +96,7 @@ def measure(device: str) -> Measured:
     threads = _threads() if device.startswith("CPU") else None
     with tf.device(device):
         flops, streams = _rates(threads)
-    roof = {
-        "flops_per_s": max(flops).per_s,
-        "bytes_per_s": max(streams).per_s,
-        "dtype": DTYPE,
-        "threads": threads,
-        "device": device,
-    }
+    roof = CapturedRoof(max(flops).per_s, max(streams).per_s, DTYPE, threads, device)
     return Measured(roof, _share_of_threads(max(flops), threads))
 
 
