@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -97,6 +99,24 @@ class _Module:
         return self._told[name]
 
 
+class _Ends:
+    """Looks up names by their ends: a function that was not inlined reports its ops without the path of its call."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+
+    @cached_property
+    def _backwards(self) -> Sequence[str]:
+        return sorted(name[::-1] for name in self._names)
+
+    def only_one(self, end: str) -> str | None:
+        """Return the only name that ends with these segments and has others before them, ``None`` for several."""
+        wanted = f"{end[::-1]}/"
+        at = bisect_left(self._backwards, wanted)
+        found = [name for name in self._backwards[at : at + 2] if name.startswith(wanted)]
+        return found[0][::-1] if len(found) == 1 else None
+
+
 class Names:
     """Looks up what the names of a profile mean in one graph.
 
@@ -124,7 +144,7 @@ class Names:
         self.loosely = loosely
         self._renamed = renamed if loosely else {}
         self._known: set[str] = set(graph) if graph is not None else set()
-        self._unique_tails = _unique_tails(self._known)
+        self._ends = _Ends(self._known)
         self._canonical = {canonical_name(name): name for name in self._known} if loosely else {}
         self._found: dict[tuple[str, str], str | None] = {}
         self._instructions = _instructions(graph) if graph is not None else {}
@@ -138,7 +158,7 @@ class Names:
             # A function calls two ops by such a name, its own and another one; which way it was run is not known.
             return None if name in self._renamed else name
         if (name, op) not in self._found:
-            self._found[name, op] = self._unique_tails.get(name) or self._rewritten(name, op)
+            self._found[name, op] = self._ends.only_one(name) or self._rewritten(name, op)
         return self._found[name, op]
 
     def _rewritten(self, name: str, op: str) -> str | None:
@@ -199,26 +219,6 @@ def _instructions(graph: Table) -> Mapping[tuple[str, str, str], str]:
                 found.setdefault((call, module, part), name)
     alone = {(ANY_CALL, *place[1:]): name for place, name in found.items() if len(calls[place[1]]) == 1}
     return {**alone, **found}
-
-
-def _unique_tails(names: set[str]) -> dict[str, str]:
-    """Return the ends of names that only one op has: a function that was not inlined reports its ops without the path
-    of its call."""
-    count: Counter[str] = Counter()
-    by_tail: dict[str, str] = {}
-    for name in names:
-        for tail in _function_tails(name):
-            count[tail] += 1
-            by_tail[tail] = name
-    return {tail: name for tail, name in by_tail.items() if count[tail] == 1}
-
-
-def _function_tails(name: str) -> Iterator[str]:
-    """Yield the name without 1, 2, … leading segments."""
-    position = name.find("/")
-    while position >= 0:
-        yield name[position + 1 :]
-        position = name.find("/", position + 1)
 
 
 def _spellings(name: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ from that op until an op is met that runs on its own.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
@@ -106,10 +107,10 @@ def _with_absorbed(head: str | None, traced: Table, running: set[str], constant:
 
 def _walk_back(head: str, traced: Table, running: set[str], constant: frozenset[str]) -> list[str]:
     absorbed: list[str] = []
-    pending = data_inputs(traced, head)
+    pending = deque(data_inputs(traced, head))
     seen = {head}
     while pending and len(absorbed) <= _ORIGIN_LIMIT:
-        name = pending.pop(0)
+        name = pending.popleft()
         if name in seen or name in running or name in constant or _is_boundary(traced, name):
             continue
         seen.add(name)

@@ -10,7 +10,6 @@ from graphlens.facts.core import Facts, fact
 from graphlens.facts.graphs import judged_graph
 from graphlens.facts.ledger import step_time
 from graphlens.ir.analysis import CriticalPath, StepTime
-from graphlens.ir.graph import topological_order
 from graphlens.ir.run import OpTiming
 from graphlens.ir.table import Table
 
@@ -61,15 +60,14 @@ def heaviest_path(graph: Table, weights: Mapping[str, int]) -> CriticalPath | No
     """Return the heaviest path of the DAG by node weight; only ops that were seen are members."""
     if not any(name in weights for name in graph):
         return None
-    finish_ns, predecessor = _longest(graph, weights)
-    name: str | None = max(finish_ns, key=lambda item: finish_ns[item])
-    length = finish_ns[name] if name is not None else 0
+    finish_ns = _finish_ns(graph, weights)
+    end = max(graph.order, key=finish_ns.__getitem__)
+    at: int | None = end
     members: list[str] = []
-    while name is not None:
-        if name in weights:
-            members.append(name)
-        name = predecessor[name]
-    return CriticalPath(length, tuple(reversed(members)))
+    while at is not None:
+        members.append(graph.names[at])
+        at = max(graph.before(at), key=finish_ns.__getitem__, default=None)
+    return CriticalPath(finish_ns[end], tuple(name for name in reversed(members) if name in weights))
 
 
 def on_scale(path: CriticalPath | None, step: StepTime | None) -> CriticalPath | None:
@@ -82,26 +80,34 @@ def on_scale(path: CriticalPath | None, step: StepTime | None) -> CriticalPath |
 
 def length_ns(graph: Table, weights: Mapping[str, int]) -> int:
     """Return the weight of the heaviest path; 0 for a graph without weights."""
-    finish_ns, _ = _longest(graph, weights)
-    return max(finish_ns.values(), default=0)
+    return max(_finish_ns(graph, weights), default=0)
 
 
 def slacks_ns(graph: Table, weights: Mapping[str, int]) -> Mapping[str, int]:
     """Return for every op how much longer it could take without lengthening the critical path."""
-    finish_ns, _ = _longest(graph, weights)
-    total = max(finish_ns.values(), default=0)
-    tail_ns: dict[str, int] = {}  # the heaviest path that starts after the op
-    for name in reversed(topological_order(graph)):
-        tail_ns[name] = max((tail_ns[dst] + weights.get(dst, 0) for dst in graph.successors(name)), default=0)
-    return {name: total - finish_ns[name] - tail_ns[name] for name in graph}
+    finish_ns = _finish_ns(graph, weights)
+    total = max(finish_ns, default=0)
+    own_ns = _by_position(graph, weights)
+    rest_ns = list(own_ns)  # of the heaviest path that starts with the op
+    for at in reversed(graph.order):
+        rest_ns[at] += max([rest_ns[reader] for reader in graph.following[at]], default=0)
+    return {
+        name: total - finish - rest + own
+        for name, finish, rest, own in zip(graph.names, finish_ns, rest_ns, own_ns, strict=True)
+    }
 
 
-def _longest(graph: Table, weights: Mapping[str, int]) -> tuple[dict[str, int], dict[str, str | None]]:
-    """Return for every op the weight of the heaviest path that ends with it, and the op before it on that path."""
-    finish_ns: dict[str, int] = {}
-    predecessor: dict[str, str | None] = {}
-    for name in topological_order(graph):
-        before = max(graph.predecessors(name), key=finish_ns.__getitem__, default=None)
-        predecessor[name] = before
-        finish_ns[name] = weights.get(name, 0) + (finish_ns[before] if before is not None else 0)
-    return finish_ns, predecessor
+def _finish_ns(graph: Table, weights: Mapping[str, int]) -> list[int]:
+    """Return for every position the weight of the heaviest path that ends with the op there."""
+    finish_ns = _by_position(graph, weights)
+    first, sources = graph.first, graph.sources
+    for at in graph.order:
+        latest = 0
+        for source in sources[first[at] : first[at + 1]]:
+            latest = max(latest, finish_ns[source])
+        finish_ns[at] += latest
+    return finish_ns
+
+
+def _by_position(graph: Table, weights: Mapping[str, int]) -> list[int]:
+    return [weights.get(name, 0) for name in graph.names]

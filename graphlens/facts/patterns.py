@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -308,10 +309,10 @@ def exclusive_inputs(graph: Table, nodes: Iterable[str], among: Collection[str] 
         Where given, only these ops are considered.
     """
     gone = dict.fromkeys(nodes)
-    pending = list(gone)
+    pending = deque(gone)
     result: list[str] = []
     while pending:
-        for src in data_inputs(graph, pending.pop(0)):
+        for src in data_inputs(graph, pending.popleft()):
             op_type = op_of(graph, src).type
             if src in gone or (among is not None and src not in among) or op_type in CONSTANTS or stays(op_type):
                 continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -224,9 +224,9 @@ def _first_group(graph: Table, nodes: Sequence[str]) -> list[str]:
     """Return the subjects to draw: those that hang together with the first one, so that the figure is one picture."""
     if not nodes:
         return []
-    wanted, group, pending = set(nodes), [nodes[0]], [nodes[0]]
+    wanted, group, pending = set(nodes), [nodes[0]], deque([nodes[0]])
     while pending and len(group) < FIGURE_SUBJECT_LIMIT:
-        name = pending.pop(0)
+        name = pending.popleft()
         for other in _around(graph, name):
             if other in wanted and other not in group and len(group) < FIGURE_SUBJECT_LIMIT:
                 group.append(other)

@@ -10,7 +10,7 @@ from graphlens.facts.core import Facts, fact
 from graphlens.facts.division import DISPATCH, EXECUTOR
 from graphlens.facts.graphs import judged_graph
 from graphlens.facts.ledger import step_time
-from graphlens.facts.paths import length_ns, path_weights_ns
+from graphlens.facts.paths import length_ns, longest_path, path_weights_ns
 from graphlens.ir.analysis import Saving
 
 
@@ -58,11 +58,20 @@ def saving_at(facts: Facts, remaining: Mapping[str, float]) -> Saving:
     seen = {name: share for name in remaining if name in times and (share := times[name].wall_share) is not None}
     if step is None or not seen:
         return Saving()
-    shortest_ns = length_ns(facts(judged_graph), _shortened(facts, remaining))
     saved = sum(share * (1 - remaining[name]) for name, share in seen.items())
-    share = min(saved, max(0.0, 1 - shortest_ns / step.profiled_ns))
+    share = min(saved, _most(facts, remaining, saved, step.profiled_ns))
     return Saving(round(share * step.median_ns), share, "modelled")
 
 
+def _most(facts: Facts, remaining: Mapping[str, float], saved: float, step_ns: int) -> float:
+    """Return the share that the critical path allows; where that of all ops allows ``saved``, theirs: it is longest."""
+    path = facts(longest_path)
+    allowed = max(0.0, 1 - path.ns / step_ns) if path and max(remaining.values()) <= 1 else 0.0
+    if saved <= allowed:
+        return allowed
+    return max(0.0, 1 - length_ns(facts(judged_graph), _shortened(facts, remaining)) / step_ns)
+
+
 def _shortened(facts: Facts, remaining: Mapping[str, float]) -> Mapping[str, int]:
-    return {name: round(ns * remaining.get(name, 1.0)) for name, ns in facts(path_weights_ns).items()}
+    weights = facts(path_weights_ns)
+    return {**weights, **{name: round(weights[name] * left) for name, left in remaining.items() if name in weights}}
