@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from graphlens.prove.bench import prepared, tried
+from graphlens.prove.bench import prepared, timed, tried
 from graphlens.prove.experiment import Budget, Plan
 from graphlens.prove.statistics import Interval
 from graphlens.prove.verdict import CPU, WALL, Quantity, judge
@@ -107,6 +107,20 @@ def verdicts(noise: type | object, faster: float, runs: int, rebuilt_faster: flo
         fixes = [[fake_runner.FakeEdit("x", faster)]]
         found[tried(bench, fixes, budget.slice(12.0), lambda _: None).verdict] += 1
     return found
+
+
+def test_a_program_that_is_there_already_is_judged_by_the_same_noise() -> None:
+    def judged(noise: object, faster: float, seed: int = 0) -> str:
+        runner = FakeRunner(noise=noise, seed=seed)
+        budget = Budget(60.0, runner.clock)
+        runner.open(0)
+        bench = prepared(runner, PLAN, budget, with_cpu=True, on_pairs=lambda _: None)
+        runner.variants["written"] = [[fake_runner.FakeEdit("x", faster)]]
+        return timed(bench, "written", budget, lambda _: None).verdict
+
+    assert judged(fake_runner.quiet, 1.5) == "proven"
+    assert judged(fake_runner.quiet, 1.0) == "refuted"
+    assert "proven" not in {judged(fake_runner.shared, 1.0, seed) for seed in range(20)}
 
 
 class Moody:

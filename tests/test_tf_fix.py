@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,6 @@ from graphlens.loaders.savedmodel import load_saved_model
 from graphlens.pipeline import fixing
 from graphlens.pipeline.gather import Gathered
 from graphlens.pipeline.recorder import child_request
-from graphlens.prove.statistics import Interval
 
 ROOT = Path(__file__).parents[1]
 
@@ -56,6 +56,9 @@ def test_the_written_model_is_read_back_and_equal(model: Path, tmp_path: Path) -
     assert (target / "saved_model.pb").is_file()
     assert list(target.parent.iterdir()) == [target], "nothing else is left beside it"
     assert fixed.difference.agrees
+    assert fixed.again.pairs is not None
+    assert fixed.again.speedup is not None
+    assert fixed.again.aa_ci95 is not None, "beside the noise of A against A"
     assert fixed.bytes_before is not None
     assert fixed.bytes_after <= 1.1 * fixed.bytes_before
     words = "\n".join(in_words(fixed))
@@ -130,21 +133,32 @@ def test_the_signatures_that_were_not_measured_are_compared_too(tmp_path: Path) 
 
 
 def test_the_second_measurement_says_what_it_does_not_confirm(model: Path) -> None:
-    def said(low: float, high: float) -> str:
-        ratio = fixing.Ratio(1.1, Interval(low, 1.1, high), 2_000_000, 1_900_000)
+    def said(low: float, high: float, verdict: Any, why: str = "") -> str:
+        again = Proof(
+            verdict, why, before_ns=2_000_000, after_ns=1_900_000, speedup=1.1, ci95=(low, high),
+            cpu_before_ns=4_000_000, cpu_after_ns=3_000_000, cpu_speedup=1.3,
+        )  # fmt: skip
         agrees = Difference("y", "float32", 1e-5, 0.0, 0.0)
         left_out = (replace(finding(OtherEdit("b")), code="GL207"),)
         proof = Proof("proven", "measured faster: wall time 1.20x")
-        return "\n".join(
-            in_words(fixing.Fixed("d", (finding(),), agrees, ratio, ratio, 9, 8, proof=proof, left_out=left_out))
-        )
+        return "\n".join(in_words(fixing.Fixed("d", (finding(),), agrees, again, 9, 8, proof=proof, left_out=left_out)))
 
-    assert "2.00 ms -> 1.90 ms a step; pair by pair 1.10x, 95 % in [1.05, 1.15]" in said(1.05, 1.15)
-    assert "note" not in said(1.05, 1.15)
-    assert "proven     measured faster: wall time 1.20x" in said(1.05, 1.15)
-    assert "left out   GL207 unfolded-batch-norm: proven alone" in said(1.05, 1.15)
-    assert "show no gain of wall time" in said(0.9, 1.3)
-    assert "is slower now" in said(0.8, 0.9)
+    sure = said(1.05, 1.15, "proven")
+    assert "wall time  2.00 ms -> 1.90 ms a step; pair by pair 1.10x, 95 % in [1.05, 1.15]" in sure
+    assert "CPU time   4.00 ms -> 3.00 ms a step; pair by pair 1.30x\n" in sure
+    assert "note" not in sure
+    assert "proven     measured faster: wall time 1.20x" in sure
+    assert "left out   GL207 unfolded-batch-norm: proven alone" in sure
+    assert "does not confirm the proof, which rests on the first: noise" in said(1.05, 1.3, "inconclusive", "noise")
+    assert "is slower now" in said(0.8, 0.9, "refuted", "slower")
+
+
+def test_what_could_not_be_timed_again_is_told_and_has_no_numbers() -> None:
+    again = Proof("inconclusive", "the original's own outputs change")
+    agrees = Difference("y", "float32", 1e-5, 0.0, 0.0)
+    words = "\n".join(in_words(fixing.Fixed("d", (finding(),), agrees, again, 9, 8)))
+    assert "a step" not in words
+    assert "rests on the first: the original's own outputs change" in words
 
 
 @pytest.mark.parametrize(("name", "content"), [("a.xplane.pb", b"\x0a\x08\x12\x06/host:"), ("capture.json", b"{}")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Final
 
 from graphlens import workplace
 from graphlens.children.messages import Comparison, Difference, RecordRequest
-from graphlens.config import Progress, Request
+from graphlens.config import DEFAULT_PROOF_BUDGET_S, Progress, Request
 from graphlens.errors import ExecutionError, TargetError, UsageError
 from graphlens.ir.analysis import Finding, Proof
 from graphlens.ir.settings import graph_edits, lines_of
@@ -20,40 +21,28 @@ from graphlens.loaders.signatures import CALL
 from graphlens.pipeline import stages
 from graphlens.pipeline.gather import Gathered
 from graphlens.pipeline.result import Analysis
-from graphlens.prove import TrialRunner
-from graphlens.prove.bench import computes_in
-from graphlens.prove.runner import ORIGINAL, TrialError
-from graphlens.prove.statistics import Interval, interval, log_ratios, median_ratio
+from graphlens.prove import Plan, TrialRunner
+from graphlens.prove.bench import BlockedError, computes_in, prepared, timed
+from graphlens.prove.experiment import Budget
+from graphlens.prove.runner import TrialError
 
 TIME_LIMIT_S: Final = 600.0  # for writing, and again for reading back; both are a matter of seconds
-PAIRS: Final = 15
-BLOCK_MS: Final = 60.0
 WRITTEN: Final = "written"
 RECORDINGS: Final = PROFILE_KINDS | {"capture"}  # nothing of them can be executed
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """Before over after (2: twice as fast) with its 95 % interval, and the medians per call."""
-
-    factor: float
-    ci95: Interval | None
-    before_ns: int
-    after_ns: int
 
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
     """What was written, and what it was found to be in a process that knows it from disk only.
 
-    ``proof`` is what was measured before it was written, ``left_out`` what was proven and not applied.
+    ``again`` is what was measured of it there, ``proof`` what was measured before it was written, ``left_out`` what was
+    proven and not applied.
     """
 
     directory: str
     applied: tuple[Finding, ...]
     difference: Difference
-    wall: Ratio
-    cpu: Ratio
+    again: Proof
     bytes_before: int | None
     bytes_after: int
     signatures: int = 1
@@ -85,7 +74,8 @@ def fix(request: Request, output: str, progress: Progress) -> tuple[Analysis, Fi
         chosen = proven(analysis)
         if not any(_changes_the_graph(finding) for finding in chosen):
             return analysis, None
-        fixed = _written(known.gathered, chosen, target, progress)
+        budget_s = request.recording.time_budget_s or DEFAULT_PROOF_BUDGET_S
+        fixed = _written(known.gathered, chosen, target, progress, budget_s)
     return analysis, replace(fixed, proof=_proof_of(analysis, chosen), left_out=_left_out(analysis, chosen))
 
 
@@ -155,7 +145,13 @@ def _reference(findings: Sequence[Finding], finding: Finding) -> str:
     return f"{finding.code}#{findings.index(finding) + 1}"
 
 
-def _written(gathered: Gathered, chosen: Sequence[Finding], target: Path, progress: Progress) -> Fixed:
+def _written(
+    gathered: Gathered,
+    chosen: Sequence[Finding],
+    target: Path,
+    progress: Progress,
+    budget_s: float = DEFAULT_PROOF_BUDGET_S,
+) -> Fixed:
     assert gathered.opened_as is not None
     assert gathered.directory is not None
     try:
@@ -164,7 +160,7 @@ def _written(gathered: Gathered, chosen: Sequence[Finding], target: Path, progre
             progress("writing the model", 0, 0)
             notes = _write(gathered.opened_as, gathered.directory, chosen, made)
             progress("reading it back, and comparing", 0, 0)
-            fixed = _checked(gathered.opened_as, gathered.directory, made, chosen, _other_signatures(gathered))
+            fixed = _checked(gathered, chosen, made, Plan(budget_s), progress)
             if os.path.lexists(target):
                 raise ExecutionError(f"'{target}' was made by somebody else meanwhile; nothing was written")
             os.replace(made, target)
@@ -192,16 +188,17 @@ def _write(opened_as: RecordRequest, folder: Path, chosen: Sequence[Finding], mo
         runner.close()
 
 
-def _checked(
-    opened_as: RecordRequest, folder: Path, model: Path, chosen: Sequence[Finding], others: Sequence[str] = ()
-) -> Fixed:
+def _checked(gathered: Gathered, chosen: Sequence[Finding], model: Path, plan: Plan, progress: Progress) -> Fixed:
     """Compare and time what is on disk against the original, in a process that has made neither."""
-    runner = TrialRunner(opened_as, folder / "check")
+    assert gathered.opened_as is not None
+    assert gathered.directory is not None
+    runner = TrialRunner(gathered.opened_as, gathered.directory / "check")
     computed = computes_in([finding.fix.edits for finding in chosen])
+    others = _other_signatures(gathered)
     try:
-        runner.open(TIME_LIMIT_S)
+        with_cpu = not runner.open(TIME_LIMIT_S).accelerated
         differences = _read_back(runner, model, computed)
-        pairs = runner.time(ORIGINAL, WRITTEN, PAIRS, BLOCK_MS, TIME_LIMIT_S)
+        again = _timed(runner, plan, with_cpu, progress)
         more, notes = _compared_too(runner, model, computed, others)
     finally:
         runner.close()
@@ -209,13 +206,26 @@ def _checked(
         directory=str(model),
         applied=tuple(filter(_changes_the_graph, chosen)),
         difference=max([*differences, *more], key=lambda item: item.max_rel or 0.0),
-        wall=_ratio([pair.before_ns for pair in pairs], [pair.after_ns for pair in pairs]),
-        cpu=_ratio([pair.before_cpu_ns for pair in pairs], [pair.after_cpu_ns for pair in pairs]),
-        bytes_before=_size(Path(opened_as.target)),
+        again=again,
+        bytes_before=_size(Path(gathered.opened_as.target)),
         bytes_after=_size(model) or 0,
         signatures=1 + len(others) - len(notes),
         notes=notes,
     )
+
+
+def _timed(runner: TrialRunner, plan: Plan, with_cpu: bool, progress: Progress) -> Proof:
+    """Time the written model as every fix is timed: by turns with the original, beside the noise of A against A."""
+    budget = Budget(time.monotonic() + plan.budget_s)
+
+    def on_pairs(done: int) -> None:
+        progress("measuring what was written, pairs", done, plan.max_pairs)
+
+    try:
+        bench = prepared(runner, plan, budget, with_cpu=with_cpu, on_pairs=on_pairs)
+    except BlockedError as error:
+        return Proof(error.verdict, str(error))
+    return timed(bench, WRITTEN, budget, on_pairs)
 
 
 def _read_back(runner: TrialRunner, model: Path, computed: str | None) -> tuple[Difference, ...]:
@@ -255,12 +265,6 @@ def _agreeing(comparison: Comparison) -> tuple[Difference, ...]:
             how = item.mismatch or f"it differs by {item.max_rel:.1e}, with {item.tolerance:.0e} allowed"
             raise ExecutionError(f"output '{item.output}' of the written model: {how}; nothing was kept")
     return comparison.differences
-
-
-def _ratio(before: Sequence[float], after: Sequence[float]) -> Ratio:
-    logs = log_ratios(before, after)
-    middle = len(before) // 2
-    return Ratio(median_ratio(logs), interval(logs), round(sorted(before)[middle]), round(sorted(after)[middle]))
 
 
 def _size(path: Path) -> int | None:

@@ -195,6 +195,21 @@ def _measured(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: On
     return _placed(_timed(proof, experiment.quantities(sample), sample), applied)
 
 
+def timed(bench: Bench, variant: str, budget: Budget, on_pairs: OnPairs) -> Proof:
+    """Time a program that the runner holds against the original, and judge it by the noise.
+
+    Its outputs are the caller's to compare.
+
+    Raises
+    ------
+    TrialError
+        If it cannot be run.
+    """
+    experiment = Experiment(bench.runner, ORIGINAL, variant, bench.plan, bench.noise.beside, bench.with_cpu)
+    sample = experiment.run(budget, experiment.is_settled, on_pairs)
+    return _timed(Proof("inconclusive", "nothing was timed yet"), experiment.quantities(sample), sample)
+
+
 def _placed(proof: Proof, applied: Applied) -> Proof:
     """Add how the process of the changed program was set up, where it had one of its own."""
     if not applied.where:
