@@ -18,7 +18,11 @@ _PARTS: Final = frozenset(part.name for part in fields(Evidence))
 
 
 class FactError(GraphLensError):
-    """A fact that could not be derived: the message says which, and why."""
+    """A fact could not be derived: the message says which, and why; ``fact`` is its name."""
+
+    def __init__(self, fact: str, why: str) -> None:
+        super().__init__(f"{fact} failed with {why}; please report it")
+        self.fact = fact
 
 
 class Fact(Generic[T_co]):
@@ -132,7 +136,7 @@ class Facts:
         except GraphLensError as error:
             answer.error = error
         except Exception as error:  # a defect of one fact must not cost the user what does not rest on it
-            answer.error = FactError(f"{fact.name} failed with {in_words(error)}; please report it")
+            answer.error = FactError(fact.name, in_words(error))
             answer.error.__cause__ = error
         answer.parts, own._is_open = frozenset(own._parts), False
         return answer

@@ -244,6 +244,10 @@ class Quality:
     notes: tuple[str, ...] = ()
 
 
+# What is said of a measurement when judging it failed.
+UNKNOWN_QUALITY: Final = Quality("none", reasons=("how far this can be trusted could not be derived",))
+
+
 @dataclass(frozen=True, slots=True)
 class StepKind:
     """Steps that ran the same ops: how many were seen, their median, and how many ops one ran."""

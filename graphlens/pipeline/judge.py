@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
 
 from graphlens import rules
 from graphlens._version import __version__
@@ -21,14 +20,11 @@ from graphlens.facts.roofline import roofline
 from graphlens.facts.rows import op_rows
 from graphlens.facts.sizes import graph_sizes
 from graphlens.facts.transfers import copies
-from graphlens.ir.analysis import CONTRADICTION, JUDGE, AnalysisError, Document, Quality
+from graphlens.ir.analysis import CONTRADICTION, JUDGE, UNKNOWN_QUALITY, AnalysisError, Document
 from graphlens.ir.dag import Deferred
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.op_rows import OpRows
 from graphlens.pipeline.result import Analysis
-
-# What is said of a measurement when judging it failed.
-UNKNOWN_QUALITY: Final = Quality("none", reasons=("how far this can be trusted could not be found out",))
 
 
 def judge(evidence: Evidence, select: Sequence[str] = (), ignore: Sequence[str] = ()) -> Analysis:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from graphlens.ir.analysis import CONTRADICTION, SEVERITIES, Document, RuleStatus
+from graphlens.ir.analysis import CONTRADICTION, SEVERITIES, UNKNOWN_QUALITY, Document, RuleStatus
 from graphlens.ir.devices import short_device
 from graphlens.report.evidence import Cell, cells_of
 from graphlens.report.view_copies import CopiesView, copies_view
@@ -129,7 +129,8 @@ def view_of(document: Document, op_limit: int | None = None) -> View:
     alarm = next((error.message for error in document.errors if error.stage == CONTRADICTION), "")
     quality = quality_view(document.quality, alarm)
     programs = programs_view(document)
-    step, step_detail = step_words(document.step, alarm)
+    failed = document.quality == UNKNOWN_QUALITY
+    step, step_detail = step_words(document.step, alarm, failed)
     rhythm = rhythm_words(document.step, judged_of(document))
     return View(
         version=document.graphlens_version,
@@ -139,7 +140,7 @@ def view_of(document: Document, op_limit: int | None = None) -> View:
         environment=cells_of(document.environment),
         measured=document.step is not None,
         alarm=alarm,
-        untimed="" if document.step else _untimed(alarm),
+        untimed="" if document.step else _untimed(alarm, failed),
         step=step,
         step_detail=step_detail,
         rhythm=rhythm,
@@ -174,7 +175,9 @@ def _name(path: str) -> str:
     return parts[-1] if parts else path
 
 
-def _untimed(alarm: str) -> str:
+def _untimed(alarm: str, failed: bool) -> str:
+    if failed:
+        return "the times could not be derived"
     return "the measurement contradicts itself" if alarm else "nothing was measured"
 
 

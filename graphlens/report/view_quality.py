@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphlens.ir.analysis import Quality
-from graphlens.report.words import CONTRADICTS, GRADES
+from graphlens.ir.analysis import UNKNOWN_QUALITY, Quality
+from graphlens.report.words import CONTRADICTS, GRADES, NOT_KNOWN
 from graphlens.units import UNKNOWN, format_count, format_share
 
 
@@ -51,7 +51,7 @@ def quality_view(quality: Quality, alarm: str = "") -> GradeView:
     )
     known = tuple(number for number in numbers if number.value != UNKNOWN)
     unknown = tuple(number.label.lower() for number in numbers if number.value == UNKNOWN)
-    words = CONTRADICTS if alarm else GRADES[quality.grade]
+    words = CONTRADICTS if alarm else NOT_KNOWN if quality == UNKNOWN_QUALITY else GRADES[quality.grade]
     reasons = tuple(reason for reason in quality.reasons if not alarm or alarm not in reason)
     return GradeView(quality.grade, words, reasons, quality.notes, known, ", ".join(unknown))
 

@@ -8,6 +8,7 @@ from graphlens.ir.analysis import ProgramRow, StepTime
 from graphlens.units import counted, format_count, format_ns
 
 NOT_MEASURED = "not measured"
+NOT_KNOWN = "not known"
 NOT_SHOWN = "not shown"
 
 # From one call to the next passes at least the call itself.  Less than this beyond it is within the spread of steps.
@@ -42,8 +43,10 @@ class KindsView:
     note: str
 
 
-def step_words(step: StepTime | None, alarm: str = "") -> tuple[str, str]:
-    """Return the step's time and what there is to say of it."""
+def step_words(step: StepTime | None, alarm: str = "", failed: bool = False) -> tuple[str, str]:
+    """Return the step's time and what there is to say of it; ``failed``: it is among what could not be derived."""
+    if step is None and failed:
+        return NOT_KNOWN, "it could not be derived"
     if step is None:
         return (NOT_SHOWN, "the measurement contradicts itself") if alarm else (NOT_MEASURED, "no step was executed")
     spread = f"{format_ns(step.p10_ns)} – {format_ns(step.p90_ns)} (p10 – p90), " if step.n > 1 else ""

@@ -29,6 +29,8 @@ GRADES: Mapping[str, str] = {
 
 # What is said instead of a grade's words where the numbers of a measurement exclude each other.
 CONTRADICTS = "Contradicts itself"
+# And where judging it failed.
+NOT_KNOWN = "Not known"
 
 SAVING_ORIGINS: Mapping[str, str] = {
     "measured": "measured",

@@ -27,7 +27,8 @@ _UID = re.compile(r"_\d+(?=/|$)")
 def judge(facts: Facts, rules: Sequence[Rule]) -> tuple[list[Finding], list[RuleStatus]]:
     """Run ``rules`` and return the findings, ranked by saving, and one status per rule.
 
-    A rule that raises gets the status ``error``; the others still run.
+    A rule that raises gets the status ``error``, as does one that needs a fact that failed (``facts.errors`` says why);
+    the others still run.
     """
     findings: list[Finding] = []
     statuses: list[RuleStatus] = []
@@ -42,7 +43,7 @@ def _judge_one(facts: Facts, rule: Rule) -> tuple[list[Finding], RuleStatus]:
     try:
         return _checked(facts, rule)
     except FactError as error:
-        return [], _status(rule, "error", f"it needs a fact that failed: {error}")
+        return [], _status(rule, "error", f"it needs {error.fact}, which failed")
     except Exception as error:  # a defect of one rule must not cost the user the other ones' results
         return [], _status(rule, "error", f"the rule failed with {in_words(error)}; please report it")
 
