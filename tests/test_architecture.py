@@ -41,7 +41,7 @@ ROOMS: dict[str, list[set[str]]] = {
         {"ask_fusion", "ask_placement", "recorder", "service"},
     ],
     "loaders/capture": [{"parts"}, {"manifest"}, {"reading", "writing"}, {"collecting", "packing"}],
-    "tf": [{"importing", "private"}, {"demo", "open", "probe"}, {"record"}, {"rewrite"}, {"trial"}],
+    "tf": [{"functions", "importing", "private"}, {"demo", "open", "probe"}, {"record"}, {"rewrite"}, {"trial"}],
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -20,7 +20,7 @@ from graphlens.ir.graph import (
     op_of,
 )
 from graphlens.ir.ops import (
-    BATCH_NORMS,
+    BATCH_NORMS_AS_RUN,
     CONSTANTS,
     QUOTIENTS,
     SCALINGS,
@@ -37,7 +37,6 @@ _MATMULS: Final = frozenset({"MatMul", "_FusedMatMul"})
 # What a fused layer may hold and still be linear in its weights: after an activation, scaling the weights is wrong.
 _LINEAR_FUSED_OPS: Final = frozenset({"BiasAdd", "FusedBatchNorm"})
 
-_BATCH_NORMS: Final = BATCH_NORMS | {"_FusedBatchNormEx"}
 _SHIFTS: Final = SUMS | {"Sub"}
 _SUMS: Final = SUMS | {"AddN"}
 _PLAIN: Final = frozenset({"Conv2D", "_FusedConv2D", "PadWithConv2D", "PadWithFusedConv2D", "Conv2DWithBias"})
@@ -203,7 +202,7 @@ class _Walk:
 
     def _take(self, op: Op, port: int | None, others: list[str]) -> str | None:
         op_type = runtime_type(op.type)
-        if op_type in _BATCH_NORMS and port == 0:
+        if op_type in BATCH_NORMS_AS_RUN and port == 0:
             return (
                 self._add(op, others[:4], scale=True) if _is_inference_norm(op) and self._frozen(others[:4]) else None
             )
@@ -356,7 +355,7 @@ def _connected(graph: Table, names: list[str]) -> list[tuple[str, ...]]:
 def is_normalization(facts: Facts, chain: AffineChain) -> bool:
     """Tell whether a chain's scale is that of a batch normalization, judged by the graph as written where known."""
     graph = facts(judged_graph)
-    if any(runtime_type(op_of(graph, step).type) in _BATCH_NORMS for step in chain.steps):
+    if any(runtime_type(op_of(graph, step).type) in BATCH_NORMS_AS_RUN for step in chain.steps):
         return True
     frozen = facts(frozen_ops)
     if any(_has_rsqrt(graph, operand, frozen) for operand in chain.operands):

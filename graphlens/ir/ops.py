@@ -93,6 +93,7 @@ CONVOLUTIONS = frozenset({"Conv2D", "DepthwiseConv2dNative", "Conv3D"})
 BATCH_PRODUCTS = frozenset({"BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"})
 PRODUCTS = BATCH_PRODUCTS | {"MatMul", "Einsum"}
 BATCH_NORMS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
+BATCH_NORMS_AS_RUN = BATCH_NORMS | {"_FusedBatchNormEx"}  # with an activation or a sum, as Grappler makes them
 PADS = frozenset({"Pad", "PadV2"})
 
 # -- what is there to find mistakes --------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.ir.edits import ChangeDtype, Edit, Ops, RemoveDropout, UseMovingStatistics
 from graphlens.ir.graph import Op, TensorSpec, data_consumers, data_inputs, input_specs
 from graphlens.ir.ops import (
+    BATCH_NORMS_AS_RUN,
     COMPARISONS,
     CONSTANTS,
     CONTROL_FLOW,
@@ -170,7 +171,6 @@ def _part(saving: Saving, share: float) -> Saving:
 # -- what only training needs -------------------------------------------------------------------------------------
 
 _UNIFORM: Final = re.compile(r"^(Stateless)?RandomUniform(V2)?$|^StatefulUniform$|^RandomUniform$")
-_BATCH_NORM: Final = re.compile(r"^_?FusedBatchNorm(V2|V3|Ex)?$")
 _MASK_STEPS: Final = SUMS | {"Mul", "Sub", "Identity", "Cast", "RealDiv", "Floor"}
 _MASK_HOPS: Final = 6  # from the random numbers to the masked product
 
@@ -227,7 +227,7 @@ def training_op_in_inference(facts: Facts) -> Iterator[Finding]:
     dropouts = [path for name in graph.where(_UNIFORM.match) if (path := _dropout(facts, name))]
     if dropouts:
         yield _dropout_finding(facts, dropouts)
-    named = graph.where(lambda kind: _BATCH_NORM.match(runtime_type(kind)))
+    named = graph.where(lambda kind: runtime_type(kind) in BATCH_NORMS_AS_RUN)
     norms = [name for name in named if _uses_batch_statistics(facts, name)]
     if norms:
         yield _norm_finding(facts, norms)

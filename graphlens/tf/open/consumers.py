@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphlens.ir.ops import CONDITIONALS
+from graphlens.tf.functions import called
 
 # Ops that hand an input's elements on unchanged, as far as a range of ids or a serialized string is concerned.
 _PASSING = frozenset(
@@ -129,19 +130,10 @@ def _readers(graph: Graph, name: str) -> Iterator[tuple[_Place, Any, int]]:
 
 def _entered(graph: Graph, place: _Place, node: Any, position: int) -> Iterator[_Place]:
     offset = 1 if node.op in CONDITIONALS else 0
-    for function in _called(node):
+    for function in called(node):
         body = graph.functions.get(function)
         if body and 0 <= position - offset < len(body.arguments):
             yield _Place(body, body.arguments[position - offset], (*place.callers, (place.body, node)))
-
-
-def _called(node: Any) -> Iterator[str]:
-    for value in node.attr.values():
-        kind = value.WhichOneof("value")
-        if kind == "func":
-            yield value.func.name
-        elif kind == "list":
-            yield from (function.name for function in value.list.func)
 
 
 # -- what a reader demands -----------------------------------------------------------------------------------------

@@ -13,12 +13,13 @@ from typing import Any
 
 from graphlens.errors import RewriteError
 from graphlens.ir.ops import PLAIN_CALLS
+from graphlens.tf.functions import called
 from graphlens.tf.rewrite.nodes import (
     GraphDef,
     NodeDef,
-    called,
     canonical,
     data_inputs,
+    inputs_first,
     is_control,
     make,
     output_offsets,
@@ -195,7 +196,7 @@ def drop_idle_controls(nodes: Sequence[Any], unwritten: frozenset[str]) -> list[
     """
     by_name = {node.name: node for node in nodes}
     idle: dict[str, bool] = {}
-    for name in _inputs_first(by_name):
+    for name in inputs_first(by_name):
         node = by_name[name]
         waits = [ref for ref in node.input if is_control(ref)]
         needed = [ref for ref in waits if not idle.get(ref[1:], False)]
@@ -203,25 +204,6 @@ def drop_idle_controls(nodes: Sequence[Any], unwritten: frozenset[str]) -> list[
             _set_inputs(node, [*data_inputs(node), *needed])
         idle[name] = not needed and (name in unwritten or node.op in {"Const", "NoOp", "Placeholder"})
     return list(nodes)
-
-
-def _inputs_first(by_name: Mapping[str, Any]) -> list[str]:
-    """Return the names in an order in which inputs come first (graphs with cycles: as far as there is one)."""
-    done: dict[str, None] = {}
-    for root in by_name:
-        stack = [root]
-        entered: set[str] = set()
-        while stack:
-            name = stack[-1]
-            if name in done or name not in by_name:
-                stack.pop()
-            elif name in entered:
-                done[name] = None
-                stack.pop()
-            else:
-                entered.add(name)
-                stack.extend(source(ref) for ref in by_name[name].input if source(ref) not in done)
-    return list(done)
 
 
 def library_of(graph_def: Any, nodes: Sequence[Any]) -> list[Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from graphlens.errors import RewriteError
 from graphlens.ir.edits import RemoveDebugOps, RemoveDropout, UseMovingStatistics
 from graphlens.ir.ops import ASSERTIONS, BATCH_NORMS, CHECKS, CONDITIONALS, DEBUGGER, PRINTS, SELECTIONS, SUMS
+from graphlens.tf.functions import called
 from graphlens.tf.rewrite import nodes
 from graphlens.tf.rewrite.declaring import rewrite
 from graphlens.tf.rewrite.draft import Draft, named
@@ -83,7 +84,7 @@ def _is_waited_for_only(draft: Draft, name: str) -> bool:
 
 
 def _inner(draft: Draft, node: Any) -> Iterator[Any]:
-    todo = list(nodes.called(node))
+    todo = list(called(node))
     seen: set[str] = set()
     while todo:
         function = todo.pop()
@@ -91,7 +92,7 @@ def _inner(draft: Draft, node: Any) -> Iterator[Any]:
             seen.add(function)
             for inner in draft.library[function].node_def:
                 yield inner
-                todo += nodes.called(inner)
+                todo += called(inner)
 
 
 def _leave_out(draft: Draft, name: str) -> None:

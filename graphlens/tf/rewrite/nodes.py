@@ -5,7 +5,7 @@ A *ref* is an input as a graph writes it, always with its port here: ``conv:0`` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from graphlens.errors import RewriteError
 from graphlens.ir.ops import CONTROL_FLOW
+from graphlens.tf.functions import called
 
 NodeDef = tf.compat.v1.NodeDef
 GraphDef = tf.compat.v1.GraphDef
@@ -108,14 +109,23 @@ def output_offsets(node: Any) -> dict[str, int]:
     return offsets
 
 
-def called(node: Any) -> Iterator[str]:
-    """Yield the names of the functions that a node refers to."""
-    for value in node.attr.values():
-        kind = value.WhichOneof("value")
-        if kind == "func":
-            yield value.func.name
-        elif kind == "list":
-            yield from (function.name for function in value.list.func)
+def inputs_first(by_name: Mapping[str, Any]) -> list[str]:
+    """Return the names in an order in which inputs come before their readers; within cycles, as far as there is one."""
+    done: dict[str, None] = {}
+    for root in by_name:
+        stack = [root]
+        entered: set[str] = set()
+        while stack:
+            name = stack[-1]
+            if name in done or name not in by_name:
+                stack.pop()
+            elif name in entered:
+                done[name] = None
+                stack.pop()
+            else:
+                entered.add(name)
+                stack.extend(source(ref) for ref in by_name[name].input if source(ref) not in done)
+    return list(done)
 
 
 def touches_state(node: Any) -> bool:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from graphlens.ir.ops import CONDITIONALS, LOOPS, PLAIN_CALLS
 from graphlens.tf import private
+from graphlens.tf.functions import called
 from graphlens.tf.open.inputs import InputSpec
 from graphlens.tf.open.opened import Opened
 from graphlens.tf.rewrite import branches, flatten, nodes
@@ -186,7 +187,7 @@ def _read_only_arguments(function: Any) -> frozenset[int]:
 def _only_reads(node: Any, index: int, read_only: Mapping[str, frozenset[int]]) -> bool:
     if node.op in nodes.READS:
         return True
-    functions = list(nodes.called(node)) if node.op in _FIRST_ARGUMENT else []
+    functions = list(called(node)) if node.op in _FIRST_ARGUMENT else []
     first = _FIRST_ARGUMENT.get(node.op, 0)
     return bool(functions) and all(index - first in read_only.get(name, ()) for name in functions)
 

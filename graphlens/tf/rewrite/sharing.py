@@ -84,18 +84,4 @@ def _inputs(draft: Draft, node: Any, numbers: Mapping[str, int]) -> Iterator[obj
 
 def inputs_first(draft: Draft) -> list[str]:
     """Return the ops of a draft in an order in which inputs come before their readers."""
-    done: dict[str, None] = {}
-    for root in draft:
-        stack = [root]
-        entered: set[str] = set()
-        while stack:
-            name = stack[-1]
-            if name in done:
-                stack.pop()
-            elif name in entered:
-                done[name] = None
-                stack.pop()
-            else:
-                entered.add(name)
-                stack += [nodes.source(ref) for ref in draft.node(name).input if nodes.source(ref) not in done]
-    return list(done)
+    return nodes.inputs_first({name: draft.node(name) for name in draft})

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from graphlens.children.messages import Compiled
 from graphlens.ir.ops import ARGUMENTS, PASSES, PLACEHOLDERS, PLAIN_CALLS, RETURNS
+from graphlens.tf.functions import called
 from graphlens.tf.record.collectors import hlo
 from graphlens.tf.rewrite import nodes
 
@@ -53,10 +54,10 @@ def _all_of(graph_nodes: Iterable[Any], library: Mapping[str, Any]) -> Iterator[
     todo = list(graph_nodes)
     while todo:
         node = todo.pop()
-        called = [name for name in nodes.called(node) if name in library]
-        if not called or node.op not in PLAIN_CALLS:
+        functions = [name for name in called(node) if name in library]
+        if not functions or node.op not in PLAIN_CALLS:
             yield node
-        for name in called:
+        for name in functions:
             if name not in met:
                 met.add(name)
                 todo.extend(library[name])
