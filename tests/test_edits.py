@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar, get_type_hints
 
 import pytest
@@ -28,6 +33,7 @@ from graphlens.ir.edits import (
     SinkReshape,
     Where,
 )
+from graphlens.plugins import PluginError
 from tests import sample_document
 
 KINDS = sorted(own_edits())
@@ -219,3 +225,85 @@ def test_a_misspelt_key_of_a_plug_ins_edit_is_refused_where_it_is_applied() -> N
     assert known == WidenChannels(Ops(("conv",)))
     with pytest.raises(RewriteError, match="the edit is no 'acme-widen-channels': 'opss' is no key of it"):
         registry._known(OtherEdit(WidenChannels.kind, {"opss": ("conv",)}), planted)
+
+
+# -- plug-ins -------------------------------------------------------------------------------------------------------
+
+DOCUMENTED = Path(__file__).parents[1] / "docs" / "plugins.md"
+
+
+@pytest.fixture
+def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+    """What the entry points of the group ``graphlens.rewrites`` load; fill it before asking for the rewrites."""
+    from graphlens.tf.rewrite import registry
+
+    loaded: list[object] = []
+
+    def load_group(group: str) -> Iterator[object]:
+        assert group == "graphlens.rewrites"
+        for item in loaded:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+
+    monkeypatch.setattr(registry, "load_group", load_group)
+    registry.rewrites.cache_clear()
+    yield loaded
+    registry.rewrites.cache_clear()
+
+
+@pytest.fixture
+def documented(plugins: list[object], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The edit and the rewrite that the documentation of plug-ins shows, installed; for blurs of TensorFlow's own."""
+    text = DOCUMENTED.read_text(encoding="utf-8")
+    for name in ("acme_edits", "acme_rewrites"):
+        (source,) = re.findall(rf'^```python\n("""{name}\.py""".*?)^```$', text, re.MULTILINE | re.DOTALL)
+        module = ModuleType(name)
+        monkeypatch.setitem(sys.modules, name, module)
+        exec(compile(source.replace("AcmeBlur", "Softplus"), name, "exec"), vars(module))
+    plugins.append(module)
+    return sys.modules["acme_edits"]
+
+
+@pytest.mark.tf
+def test_the_documented_rewrite_carries_out_the_documented_edit(documented: ModuleType, lab: Any) -> None:
+    import tensorflow as tf
+
+    traced = lab.trace(lambda x: tf.nn.relu(tf.nn.softplus(x, name="blur")), lab.random(2, 3))
+
+    def types(edit: Any) -> Any:
+        return lab.types(lab.rewrite.apply(traced.program, [edit]))
+
+    some = documented.SkipBlur(Ops(("blur",)))
+    assert to_data(some) == {"edit": "acme-skip-blur", "ops": ["blur"]}
+    for edit in (some, from_data(to_data(some)), documented.SkipBlur(EVERYWHERE)):
+        assert types(edit) == {"Placeholder": 1, "Relu": 1, "Identity": 1}
+    with pytest.raises(RewriteError, match="there are 1 blurs"):
+        types(OtherEdit("acme-skip-blur", {"at_most": 0}))
+    for wrong, why in (("opps", "'opps' is no key of it; did you mean 'ops'"), ("at_most", "expected integer")):
+        with pytest.raises(RewriteError, match=f"the edit is no 'acme-skip-blur': .*{why}"):
+            types(OtherEdit("acme-skip-blur", {wrong: ("blur",)}))
+
+
+@pytest.mark.tf
+def test_a_plug_in_takes_over_no_rewrite_of_this_package_nor_of_another(plugins: list[object]) -> None:
+    from graphlens.tf.rewrite import Rewrite
+    from graphlens.tf.rewrite.registry import rewrites
+
+    first, second = (Rewrite(WidenChannels, lambda draft, edit: None) for _ in range(2))
+    plugins += [Rewrite(FoldAffine, lambda draft, edit: None), first, SimpleNamespace(again=first)]
+    assert rewrites()["acme-widen-channels"] is first
+    assert rewrites()["fold-affine"].change.__module__ == "graphlens.tf.rewrite.affine"
+    rewrites.cache_clear()
+    plugins.append(second)
+    with pytest.raises(RewriteError, match="two rewrites carry out 'acme-widen-channels'"):
+        rewrites()
+
+
+@pytest.mark.tf
+def test_a_plug_in_that_cannot_be_loaded_is_named(plugins: list[object]) -> None:
+    from graphlens.tf.rewrite.registry import rewrites
+
+    plugins.append(PluginError("plug-in 'acme' of 'acme-rewrites' failed to load (boom); update or uninstall it"))
+    with pytest.raises(RewriteError, match="acme-rewrites"):
+        rewrites()

@@ -268,7 +268,7 @@ def documented_code(language: str) -> list[str]:
 @pytest.fixture
 def documented(plugins: list[object]) -> ModuleType:
     """The module that the documentation of plug-ins shows, installed."""
-    source, _ = documented_code("python")
+    source, *_ = documented_code("python")
     module = ModuleType("acme_rules")
     exec(compile(source, str(DOCUMENTED), "exec"), vars(module))
     plugins.append(module)
@@ -287,7 +287,7 @@ def test_the_documented_plugin_finds_its_bad_example_and_not_its_good_one(docume
 def test_the_documented_tests_of_the_plugin_pass(
     documented: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    _, source = documented_code("python")
+    _, source, *_ = documented_code("python")
     (cases,) = documented_code("markdown")
     (tmp_path / "acme_cases.md").write_text(cases, encoding="utf-8")
     monkeypatch.chdir(tmp_path)

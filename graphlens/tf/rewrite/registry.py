@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
@@ -25,13 +25,29 @@ def rewrites() -> Mapping[str, Rewrite]:
 
     An entry point of the group ``graphlens.rewrites`` is a module that holds rewrites (see ``declaring.rewrite``), or
     one rewrite.  Kinds of this package cannot be taken over.
+
+    Raises
+    ------
+    RewriteError
+        When a plug-in cannot be loaded, or two rewrites carry out the same kind of edit.
     """
-    own = {found.kind: found for found in _own_rewrites()}
     try:
-        others = {found.kind: found for found in _others_rewrites()}
+        others = _by_kind(_others_rewrites())
     except PluginError as error:
         raise RewriteError(str(error)) from error
-    return {**others, **own}
+    return {**others, **_by_kind(_own_rewrites())}
+
+
+def _by_kind(found: Iterable[Rewrite]) -> Mapping[str, Rewrite]:
+    by_kind: dict[str, Rewrite] = {}
+    for made in found:
+        other = by_kind.setdefault(made.kind, made)
+        if other is not made:  # the same one imported twice counts once
+            raise RewriteError(
+                f"two rewrites carry out '{made.kind}' ({other.change.__module__} and {made.change.__module__}); "
+                "uninstall one of the plug-ins"
+            )
+    return by_kind
 
 
 def _own_rewrites() -> Iterator[Rewrite]:
