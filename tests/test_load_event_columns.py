@@ -56,7 +56,7 @@ def as_protobuf_reads(event: bytes) -> tuple[int, int, int, list[tuple[int, Any]
         value = getattr(stat, kind) if kind and kind != "bytes_value" else None
         if stat.metadata_id in (1, 2, 300):
             told.append((stat.metadata_id, NAMES.get(value, "") if kind == "ref_value" else value))
-    end_ps = message.offset_ps + min(2**61, max(0, message.duration_ps))
+    end_ps = message.offset_ps + min(2**62 - 1, max(0, message.duration_ps))
     return message.metadata_id, message.offset_ps, end_ps, told
 
 

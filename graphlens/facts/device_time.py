@@ -18,7 +18,7 @@ from graphlens.ir.instructions import is_wait
 from graphlens.ir.run import CopyEvent, Profile, Span
 
 if TYPE_CHECKING:
-    from graphlens.ir.columns import DeviceEvents
+    from graphlens.ir.columns import DeviceEvents, Ints
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,23 @@ class Busy:
 
     def all_within_ns(self, intervals: Iterable[tuple[int, int]]) -> int:
         """Return for how long of all of some intervals the device computed."""
-        return sum(self.within_ns(start_ns, end_ns) for start_ns, end_ns in intervals)
+        import numpy as np
+
+        times_ns = np.array(list(intervals), np.int64).reshape(-1, 2)
+        starts_ns, ends_ns, before_ns = self._columns
+
+        def until(time_ns: Ints) -> Ints:
+            index = np.searchsorted(starts_ns, time_ns)
+            return before_ns[index] - np.where(index > 0, np.maximum(0, ends_ns[index - 1] - time_ns), 0)
+
+        return int((until(times_ns[:, 1]) - until(times_ns[:, 0])).sum()) if self.starts_ns else 0
+
+    @cached_property
+    def _columns(self) -> tuple[Ints, Ints, Ints]:
+        import numpy as np
+
+        starts_ns, ends_ns, before_ns = (np.array(column) for column in (self.starts_ns, self.ends_ns, self.before_ns))
+        return starts_ns, ends_ns, before_ns
 
     def next_start_ns(self, time_ns: int) -> int | None:
         """Return when the device computes again after ``time_ns``; that instant itself when it does so then."""
@@ -225,5 +241,6 @@ def only_copying_ns(busy: Busy, copies: Iterable[tuple[int, int]], spans: Sequen
     Copies may overlap each other: what two of them take together counts once.
     """
     copying = Busy(copies)
-    pieces = (piece for span in spans for piece in copying.pieces(span.start_ns, span.end_ns))
-    return round(sum(end_ns - start_ns - busy.within_ns(start_ns, end_ns) for start_ns, end_ns in pieces) / len(spans))
+    pieces = [piece for span in spans for piece in copying.pieces(span.start_ns, span.end_ns)]
+    copying_ns = sum(end_ns - start_ns for start_ns, end_ns in pieces)
+    return round((copying_ns - busy.all_within_ns(pieces)) / len(spans))

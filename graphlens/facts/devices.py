@@ -17,7 +17,7 @@ from graphlens.ir.ops import family
 from graphlens.ir.run import CopyEvent, Kernel, Profile, ProfiledDevice, Span, host_of_thread
 
 if TYPE_CHECKING:
-    from graphlens.ir.columns import DeviceEvents
+    from graphlens.ir.columns import DeviceEvents, OpEvents
 
 # Devices whose busy times differ by less do the same work: kernels of one and the same step vary by as much.
 ALIKE: Final = 1.10
@@ -118,10 +118,10 @@ def _row(device: ProfiledDevice, work: _Work, replica: int | None, whole: Stretc
     )
 
 
-def _busy_ns(kernels: DeviceEvents) -> int:
+def _busy_ns(events: DeviceEvents | OpEvents) -> int:
     from graphlens.facts.sweep import united  # needs numpy, which graphs alone do not
 
-    starts_ns, ends_ns = united(kernels.start_ns, kernels.end_ns)
+    starts_ns, ends_ns = united(events.start_ns, events.end_ns)
     return int((ends_ns - starts_ns).sum())
 
 
@@ -228,7 +228,6 @@ def _host_row(profile: Profile, rows: Sequence[DeviceRow], position: int) -> Hos
     name = profile.hosts[position]
     own = [row for row in rows if row.host == name]
     steps = [step for step in profile.steps if host_of_thread(step.thread) == position]
-    ops = [(op.start_ns, op.end_ns) for op in profile.ops if host_of_thread(op.thread) == position]
     on_devices = [row.step_ns for row in own if row.step_ns is not None]
     counted = [row.steps for row in own if row.steps is not None]
     return HostRow(
@@ -236,8 +235,15 @@ def _host_row(profile: Profile, rows: Sequence[DeviceRow], position: int) -> Hos
         devices=len(own),
         steps=len(steps) or max(counted, default=None),
         step_ns=_median_ns(steps) or max(on_devices, default=None),
-        busy_ns=sum(row.busy_ns or 0 for row in own) if own else covered_ns(ops),
+        busy_ns=sum(row.busy_ns or 0 for row in own) if own else _busy_ns(_ops_of_host(profile, position)),
     )
+
+
+def _ops_of_host(profile: Profile, position: int) -> OpEvents:
+    from graphlens.ir.columns import OpEvents  # needs numpy, which graphs alone do not
+
+    ops = OpEvents.of(profile.ops)
+    return ops.where(ops.of_threads(host_of_thread) == position)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,17 @@ So do the devices of one machine that run their programs by themselves, as TPUs 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from graphlens.ir.run import Profile, Span, host_of_thread
+from graphlens.ir.run import Profile, host_of_thread
 
-_ON_THREADS: Final = ("ops", "steps", "executors", "functions", "waits", "kernels", "executions")
-_ON_DEVICES: Final = ("kernels_on_device", "copies")
+if TYPE_CHECKING:
+    from graphlens.ir.columns import Ints
+
+# Beside ops and executors, of which there are many.
+_ON_THREADS: Final = ("steps", "functions", "waits", "kernels", "executions")
 
 
 class _Places(NamedTuple):
@@ -51,20 +54,31 @@ def _places(profile: Profile) -> _Places:
 
 def _of_place(profile: Profile, places: _Places, position: int) -> Profile:
     own: dict[str, Any] = {
-        name: tuple(event for event in getattr(profile, name) if _of_thread(places, event) == position)
+        name: tuple(event for event in getattr(profile, name) if _of_thread(places, event.thread) == position)
         for name in _ON_THREADS
     }
-    for name in _ON_DEVICES:
-        own[name] = tuple(event for event in getattr(profile, name) if places.of_device[event.device] == position)
+    for name, events, place in _many(profile, places):
+        own[name] = events.where(place == position)
+    copies = tuple(copy for copy in profile.copies if places.of_device[copy.device] == position)
     devices = [
         device if place == position else replace(device, steps=())
         for device, place in zip(profile.devices, places.of_device, strict=True)
     ]
-    return replace(profile, **own, devices=tuple(devices), hosts=(places.names[position],))
+    return replace(profile, **own, copies=copies, devices=tuple(devices), hosts=(places.names[position],))
 
 
-def _of_thread(places: _Places, event: Any) -> int:
-    return places.of_host.get(host_of_thread(event.thread), 0)
+def _many(profile: Profile, places: _Places) -> Iterator[tuple[str, Any, Ints]]:
+    """Yield the events of which there may be a million: what they are called, they, and the part that each is of."""
+    from graphlens.ir.columns import DeviceEvents, OpEvents, Spans  # need numpy, which graphs alone do not
+
+    for name, on_threads in (("ops", OpEvents.of(profile.ops)), ("executors", Spans.of(profile.executors))):
+        yield name, on_threads, on_threads.of_threads(lambda thread: _of_thread(places, thread))
+    kernels = DeviceEvents.of(profile.kernels_on_device)
+    yield "kernels_on_device", kernels, kernels.of_devices(places.of_device)
+
+
+def _of_thread(places: _Places, thread: int) -> int:
+    return places.of_host.get(host_of_thread(thread), 0)
 
 
 def in_turn(profile: Profile) -> Profile:
@@ -72,13 +86,14 @@ def in_turn(profile: Profile) -> Profile:
     places = _places(profile)
     if len(places.names) < 2:
         return profile
-    length_ns = _length_ns(profile)
+    from graphlens.ir.columns import later  # needs numpy, which graphs alone do not
+
+    length_ns = _length_ns(profile, places)
     moved: dict[str, Any] = {
-        name: [_later(event, _of_thread(places, event) * length_ns) for event in getattr(profile, name)]
+        name: [_later(event, _of_thread(places, event.thread) * length_ns) for event in getattr(profile, name)]
         for name in _ON_THREADS
     }
-    for name in _ON_DEVICES:
-        moved[name] = [_later(event, places.of_device[event.device] * length_ns) for event in getattr(profile, name)]
+    moved["copies"] = [_later(event, places.of_device[event.device] * length_ns) for event in profile.copies]
     devices = [
         replace(device, steps=tuple(_later(step, place * length_ns) for step in device.steps))
         for device, place in zip(profile.devices, places.of_device, strict=True)
@@ -86,6 +101,8 @@ def in_turn(profile: Profile) -> Profile:
     ordered: dict[str, Any] = {
         name: tuple(sorted(events, key=lambda event: event.start_ns)) for name, events in moved.items()
     }
+    for name, events, place in _many(profile, places):
+        ordered[name] = later(events, place * length_ns)
     return replace(profile, **ordered, devices=tuple(devices))
 
 
@@ -99,11 +116,13 @@ def _later(event: Any, ns: int) -> Any:
     return event._replace(start_ns=event.start_ns + ns, end_ns=event.end_ns + ns) if ns else event
 
 
-def _length_ns(profile: Profile) -> int:
+def _length_ns(profile: Profile, places: _Places) -> int:
     """Return a time that is longer than what the profile covers."""
-    kinds = [getattr(profile, name) for name in (*_ON_THREADS, *_ON_DEVICES)]
-    spans: list[Span] = [event for events in kinds for event in events]
+    spans: list[Any] = [event for name in _ON_THREADS for event in getattr(profile, name)]
+    spans += profile.copies
     spans += [step for device in profile.devices for step in device.steps]
-    if not spans:
-        return 0
-    return max(span.end_ns for span in spans) - min(span.start_ns for span in spans) + 1
+    extents = [(span.start_ns, span.end_ns) for span in spans]
+    extents += [
+        (int(events.start_ns.min()), int(events.end_ns.max())) for _, events, _ in _many(profile, places) if events
+    ]
+    return max(end for _, end in extents) - min(start for start, _ in extents) + 1 if extents else 0

@@ -98,6 +98,10 @@ class OpEvents(Sequence[OpEvent]):
         for code, run in zip(self.code[first].tolist(), self.run[first].tolist(), strict=True):
             yield (run, *self.kinds[code])
 
+    def of_threads(self, number: Callable[[int], int]) -> Ints:
+        """Return for each what ``number`` says of its thread; it is asked once for each thread."""
+        return np.fromiter(map(number, self.threads), np.int64, len(self.threads))[self.thread]
+
     def of_runs(self, runs: Collection[int]) -> OpEvents:
         """Return those that are part of one of ``runs``."""
         return self.where(np.isin(self.run, list(runs)))
@@ -173,6 +177,10 @@ class DeviceEvents(Sequence[DeviceEvent]):
         """Return those of the kinds that ``chosen`` holds for; it is asked once for each."""
         holds = np.fromiter(map(chosen, self.kinds), bool, len(self.kinds))
         return self if holds.all() else self.where(holds[self.code])
+
+    def of_devices(self, numbers: Sequence[int]) -> Ints:
+        """Return for each what ``numbers`` have for its device."""
+        return np.array(numbers, np.int64)[self.device] if len(self) else self.device
 
     def lengths_ns(self, since_ns: int, until_ns: int) -> list[int]:
         """Return how long those take that begin in an interval."""
@@ -276,6 +284,10 @@ class Spans(Sequence[Span]):
         """Return some of them: those of a mask, or of positions, in their order."""
         return replace(self, **{name: getattr(self, name)[chosen] for name in _SPAN_COLUMNS})
 
+    def of_threads(self, number: Callable[[int], int]) -> Ints:
+        """Return for each what ``number`` says of its thread; it is asked once for each thread."""
+        return np.fromiter(map(number, self.threads), np.int64, len(self.threads))[self.thread]
+
     def of_runs(self, runs: Collection[int]) -> Spans:
         """Return those that are part of one of ``runs``."""
         return self.where(np.isin(self.run, list(runs)))
@@ -313,6 +325,11 @@ def by_start(events: Columns) -> Columns:
     if np.all(events.start_ns[1:] >= events.start_ns[:-1]):
         return events
     return events.where(np.argsort(events.start_ns, kind="stable"))
+
+
+def later(events: Columns, ns: Ints) -> Columns:
+    """Return the events, each moved by its own time, in the order of their starts."""
+    return by_start(replace(events, start_ns=events.start_ns + ns, end_ns=events.end_ns + ns))
 
 
 # -- codes and columns ---------------------------------------------------------------------------------------------

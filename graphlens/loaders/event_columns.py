@@ -28,8 +28,8 @@ _PADDING: Final = bytes(16)  # behind the last event: numbers are looked up eigh
 _CONTINUES: Final = np.uint64(0x8080808080808080)  # the bit of each byte that says that a number goes on
 _NOWHERE: Final = 1 << 62  # the place of what is damaged: behind every end
 
-# Half of what 64 bits hold of picoseconds, 26 days: what lies beyond is damaged, and is cut so that sums stay right.
-_FARTHEST_PS: Final = 1 << 61
+# Half of what 64 bits hold of picoseconds, 53 days: what lies beyond is damaged, and is cut so that sums stay right.
+_FARTHEST_PS: Final = (1 << 62) - 1
 _FARTHEST_NS: Final = 1 << 62  # the same of the moments that lines count from
 
 
