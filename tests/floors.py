@@ -1,10 +1,12 @@
 """What reading costs at least: the floors that benchmarks compare with, each a command without any GraphLens in it.
 
-``python tests/floors.py networkx MODEL`` parses a SavedModel and builds one ``networkx.MultiDiGraph`` per function.
+``python tests/floors.py networkx MODEL`` parses a SavedModel and builds one ``networkx.MultiDiGraph`` per function;
+``python tests/floors.py profile FILE`` parses an XPlane with TensorFlow's generated messages and walks over its events.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -51,7 +53,38 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             return number, at
 
 
-FLOORS: Mapping[str, Callable[[Path], int]] = {"networkx": build_networkx}
+def walk_profile(path: Path) -> int:
+    """Parse the XPlane ``path``, read what each of its events and of their statistics says, and count the events."""
+    count = total = 0
+    space = generated_messages().XSpace.FromString(path.read_bytes())
+    for plane in space.planes:
+        for line in plane.lines:
+            for event in line.events:
+                count += 1
+                total += event.metadata_id + event.offset_ps + event.duration_ps
+                for stat in event.stats:
+                    kind = stat.WhichOneof("value")
+                    if kind is not None:
+                        total += stat.metadata_id + bool(getattr(stat, kind))
+    assert total
+    return count
+
+
+def generated_messages() -> Any:
+    """Return TensorFlow's module of an XPlane's messages: its file alone, as importing TensorFlow takes seconds."""
+    found = importlib.util.find_spec("tensorflow")
+    assert found is not None
+    assert found.origin is not None
+    file = Path(found.origin).parent / "tsl" / "profiler" / "protobuf" / "xplane_pb2.py"
+    spec = importlib.util.spec_from_file_location("xplane_pb2", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+FLOORS: Mapping[str, Callable[[Path], int]] = {"networkx": build_networkx, "profile": walk_profile}
 
 if __name__ == "__main__":
     print(FLOORS[sys.argv[1]](Path(sys.argv[2])))
