@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from graphlens.errors import UsageError
 from graphlens.ir.analysis import Document, Finding
-from graphlens.ir.dag import Dag, Edges, Stage
+from graphlens.ir.dag import Dag, Stage
 from graphlens.ir.nodes import Edge
 
 if TYPE_CHECKING:
@@ -30,10 +31,44 @@ def networkx_of(document: Document, stage: Stage | None = None, program: str | N
     UsageError
         When the document has no such graph.
     """
+    import networkx as nx
+
+    chosen = annotated(document, stage, program)
+    graph, names = nx.MultiDiGraph(), chosen.dag.name
+    for name, attributes in chosen.nodes():
+        graph.add_node(name, **attributes)
+    for source, reader, edge in chosen.edges():
+        graph.add_edge(names[source], names[reader], kind=edge.kind, src_port=edge.src_port, dst_port=edge.dst_port)
+    return graph
+
+
+@dataclass(frozen=True, slots=True)
+class Annotated:
+    """A graph of a document, and the codes of the findings about its ops."""
+
+    dag: Dag
+    codes: Mapping[str, Sequence[str]]
+
+    def nodes(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the name of each op with what is known of it, in objects of the caller's own."""
+        for name, attributes in zip(self.dag.name, _attributes(self.dag), strict=True):
+            attributes["findings"] = sorted(self.codes.get(name, ()))
+            yield name, attributes
+
+    def edges(self) -> Iterator[tuple[int, int, Edge]]:
+        """Yield ``(source, reader, edge)``, by position and source: in the order in which networkx hands them out."""
+        edges = self.dag.edges
+        readers = [reader for reader, count in enumerate(edges.counts) for _ in range(count)]
+        for at in sorted(range(len(readers)), key=edges.sources.__getitem__):
+            yield edges.sources[at], readers[at], edges.kinds[edges.codes[at]]
+
+
+def annotated(document: Document, stage: Stage | None = None, program: str | None = None) -> Annotated:
+    """Return a graph of ``document``; the parameters and errors are those of :func:`networkx_of`."""
     stage = stage or judged_stage(document)
     judged = _judged(document)
     dag = _dag(document, stage, judged if program is None else program)
-    return _annotated(dag, _codes_by_op(document.findings, stage) if dag.program == judged else {})
+    return Annotated(dag, _codes_by_op(document.findings, stage) if dag.program == judged else {})
 
 
 def judged_stage(document: Document) -> Stage:
@@ -79,18 +114,6 @@ def _codes_by_op(findings: Sequence[Finding], stage: Stage) -> Mapping[str, Sequ
     return codes
 
 
-def _annotated(dag: Dag, findings: Mapping[str, Sequence[str]]) -> nx.MultiDiGraph:
-    import networkx as nx
-
-    graph = nx.MultiDiGraph()
-    names = dag.name
-    for name, attributes in zip(names, _attributes(dag), strict=True):
-        graph.add_node(name, **attributes, findings=sorted(findings.get(name, ())))
-    for source, reader, edge in _edges(dag.edges):
-        graph.add_edge(names[source], names[reader], kind=edge.kind, src_port=edge.src_port, dst_port=edge.dst_port)
-    return graph
-
-
 def _attributes(dag: Dag) -> Iterator[dict[str, Any]]:
     size = len(dag.name)
     nothing: Sequence[None] = (None,) * size
@@ -112,10 +135,3 @@ def _attributes(dag: Dag) -> Iterator[dict[str, Any]]:
     }
     for values in zip(*columns.values(), strict=True):
         yield dict(zip(columns, values, strict=True))
-
-
-def _edges(edges: Edges) -> Iterator[tuple[int, int, Edge]]:
-    """Yield ``(source, reader, edge)`` by their sources: in the order in which networkx hands them out."""
-    readers = [reader for reader, count in enumerate(edges.counts) for _ in range(count)]
-    for at in sorted(range(len(readers)), key=edges.sources.__getitem__):
-        yield edges.sources[at], readers[at], edges.kinds[edges.codes[at]]

@@ -10,6 +10,9 @@ from typing import Any
 from graphlens import report, workplace
 from graphlens.config import Progress, Request, no_progress
 from graphlens.errors import ExecutionError, UsageError
+from graphlens.ir.dag import Stage
+from graphlens.loaders import sniff
+from graphlens.loaders.profile_files import PROFILE_KINDS
 from graphlens.pipeline import stages
 from graphlens.pipeline.gather import NO_TENSORFLOW, Gathered, gather, has_tensorflow
 from graphlens.pipeline.judge import judge
@@ -17,7 +20,17 @@ from graphlens.pipeline.result import Analysis
 
 CAPTURE_SUFFIX = ".capture"
 
-__all__ = ["Analysis", "analyze", "analyze_live", "check_outputs", "demo", "judge", "record", "record_services"]
+__all__ = [
+    "Analysis",
+    "analyze",
+    "analyze_live",
+    "check_outputs",
+    "check_stage",
+    "demo",
+    "judge",
+    "record",
+    "record_services",
+]
 
 
 def analyze(request: Request, progress: Progress = no_progress) -> Analysis:
@@ -142,6 +155,23 @@ def check_outputs(paths: Iterable[str]) -> None:
     for path in paths:
         report.reporter_for(path)
         _check_place(path)
+
+
+def check_stage(request: Request, outputs: Iterable[str], stage: Stage | None) -> None:
+    """Refuse a stage that is for no output, or that there will be no graph of, before any work is done.
+
+    Raises
+    ------
+    UsageError
+        When no output holds a graph, or what ran is asked for of a model that is not run.
+    """
+    if stage is None:
+        return
+    if not any(map(report.holds_a_graph, outputs)):
+        raise UsageError("--stage is for graphs; name a file that ends in .graphml, .gexf or .dot with -o")
+    alone = request.recording.static and request.recording.profile is None
+    if stage == "executed" and alone and sniff.identify(request.source.target).kind not in {*PROFILE_KINDS, "capture"}:
+        raise UsageError("with --static nothing is executed, and there is no executed graph to write")
 
 
 def _check_capture_file(path: str) -> None:

@@ -66,17 +66,25 @@ class Analysis:
 
         return to_json(self.document)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a report; the suffix picks the format (``.html``, ``.json``, ``.txt``).
+    def save(self, path: str | os.PathLike[str], stage: Stage | None = None) -> None:
+        """Write a report, or a graph; the suffix picks the format.
+
+        A report is ``.html``, ``.json`` or ``.txt``; the annotated DAG of ``to_networkx``, for Gephi, yEd and Graphviz,
+        is ``.graphml``, ``.gexf`` or ``.dot``.
+
+        Parameters
+        ----------
+        stage
+            Which graph is written: ``traced``, ``optimized`` or ``executed``; by default the judged one.
 
         Raises
         ------
         UsageError
-            For a suffix that no report has, or a path that cannot be written.
+            For another suffix, a path that cannot be written, or a stage of which there is no graph.
         """
         from graphlens import report
 
-        report.write(self.document, os.fspath(path))
+        report.write(self.document, os.fspath(path), stage)
 
     def to_networkx(self, stage: Stage | None = None, program: str | None = None) -> nx.MultiDiGraph:
         """Return the annotated DAG of ``stage`` as a plain graph of your own; also of an analysis read from its JSON.

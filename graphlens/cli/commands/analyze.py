@@ -10,6 +10,7 @@ from graphlens.errors import UsageError
 
 SUMMARY: Final = "execute a model, judge it, and write the report"
 PLACE: Final = 10
+STAGES: Final = ("traced", "optimized", "executed")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +19,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     arguments.add_opening(parser)
     parser.add_argument(
         "-o", "--output", metavar="FILE", action="append", default=[],
-        help="write the report; the suffix picks the format (.html .json .txt); may be given several times",
+        help="write the report; the suffix picks the format (.html .json .txt), or the graph that is judged "
+        "(.graphml .gexf .dot); may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--stage", choices=STAGES,
+        help="which graph a .graphml, .gexf or .dot file holds (default: executed where there is one, else traced)",
     )  # fmt: skip
     arguments.add(parser, "static", "program", "profile", "assume_device", "prove")
     arguments.add_keep_logdir(parser)
@@ -30,16 +36,17 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Analyze, and return the code of what was found."""
-    from graphlens import pipeline
+    from graphlens import pipeline, report
 
     if given.keep_logdir and (given.static or given.profile):
         named = "--static" if given.static else "--profile"
         raise UsageError(f"with {named} nothing is recorded, and --keep-logdir has no profile to leave anywhere")
     request, outputs = arguments.request_of(given), given.output
     pipeline.check_outputs(outputs)
+    pipeline.check_stage(request, outputs, given.stage)
     with progress.shown() as shown:
         analysis = pipeline.analyze(request, shown)
-        for path in outputs:
-            analysis.save(path)
+        for path in sorted(outputs, key=report.holds_a_graph):  # last: whether there is one of that stage is seen then
+            analysis.save(path, given.stage)
     outcome.summarized(analysis, outputs)
     return outcome.kept(request.recording.keep_run) or outcome.exit_code(analysis, given.fail_on)
