@@ -26,7 +26,7 @@ from graphlens.loaders.annotations import (
     names_something,
     parse_annotation,
 )
-from graphlens.loaders.event_columns import PlaneEvents, read_events, with_events
+from graphlens.loaders.event_columns import PlaneEvents, read_events
 from graphlens.loaders.events import Events
 from graphlens.loaders.planes import XLA_KERNEL, stat_names, values
 from graphlens.loaders.tpu_plane import is_tpu, read_tpu
@@ -91,7 +91,7 @@ def read_device(plane: Any, host: str, into: Events) -> None:
     name, properties = f"{match['kind']}:{match['number']}", dict(values(plane.stats, stat_names(plane)))
     device = ProfiledDevice(name, host, match["kind"], properties)
     if is_tpu(plane):
-        read_tpu(with_events(plane), device, into)
+        read_tpu(plane, device, into)
         return
     reader = _DeviceReader(plane, len(into.devices), into.shift_ns)
     into.devices.append(replace(device, steps=tuple(reader.steps())))

@@ -311,17 +311,6 @@ def _as_serialized(event: bytes) -> bytes:
     return b"".join([*parts, *(_sized(_STAT, _stat(stat)) for stat in message.stats)])
 
 
-def with_events(plane: Any) -> Any:
-    """Return a plane whose lines hold their events as bytes as one of messages.
-
-    Raises
-    ------
-    google.protobuf.message.DecodeError
-        When an event is damaged.
-    """
-    return xspace_part("XPlane").FromString(plane.SerializeToString())
-
-
 def _stat(stat: Any) -> bytes:
     kind = stat.WhichOneof("value")
     key = _numbered(_KEY, stat.metadata_id)

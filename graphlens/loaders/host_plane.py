@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -311,11 +312,17 @@ class _PlaneReader:
         """Name each function that tf.data called after the stage that did."""
         is_call = self.kind == _NUMBERED[_CAPTURED]
         is_stage = looked_up(self.events.name, dict.fromkeys(self.stages, 1)) == 1
-        for line in np.unique(self.events.line[is_call]).tolist():
-            on_line = self.events.line == line
-            calls = [_span(event, "", event.stats.get("id")) for event in self._events(is_call & on_line)]
-            stages = [_span(event, self.stages[event.key]) for event in self._events(is_stage & on_line)]
-            self.seen.captured.extend(host_runs.named_after_stages(calls, stages))
+        chosen = (is_call | is_stage) & np.isin(self.events.line, np.unique(self.events.line[is_call]))
+        calls: dict[int, list[Span]] = defaultdict(list)
+        stages: dict[int, list[Span]] = defaultdict(list)
+        places = self.events.line[chosen].tolist(), is_call[chosen].tolist()
+        for event, line, calls_it in zip(self._events(chosen), *places, strict=True):
+            if calls_it:
+                calls[line].append(_span(event, "", event.stats.get("id")))
+            else:
+                stages[line].append(_span(event, self.stages[event.key]))
+        for line, own in calls.items():
+            self.seen.captured.extend(host_runs.named_after_stages(own, stages[line]))
 
     # -- kinds ----------------------------------------------------------------------------------------------------
 

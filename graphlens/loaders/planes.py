@@ -1,32 +1,12 @@
-"""What all readers of device planes share: places in time, and the values of statistics."""
+"""What all readers of planes share: units, and the values of statistics."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 PS_PER_NS: Final = 1000
 XLA_KERNEL: Final = "XlaKernel"  # the type of an instruction, which is called after its module
-
-
-class Place(NamedTuple):
-    """Where the events of a line lie: what their times count from, and what the line is called."""
-
-    origin_ns: int
-    stream: str
-
-    def ns(self, ps: int) -> int:
-        """Return the time of an offset within the line."""
-        return self.origin_ns + ps // PS_PER_NS
-
-    def span_ns(self, event: Any) -> tuple[int, int]:
-        """Return when an event of the line begins and ends."""
-        return self.ns(event.offset_ps), self.ns(end_ps(event))
-
-
-def end_ps(event: Any) -> int:
-    """Return where an event ends within its line; one of a damaged profile that ends before it begins takes no time."""
-    return int(event.offset_ps) + max(0, int(event.duration_ps))
 
 
 def stat_names(plane: Any) -> Mapping[int, str]:

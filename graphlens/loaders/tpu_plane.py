@@ -10,24 +10,28 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import zip_longest
 from typing import Any, Final
 
+import numpy as np
+
+from graphlens.ir.columns import Codes, DeviceEvents, Ints, first_of, numbered
 from graphlens.ir.graph import TensorSpec
 from graphlens.ir.instructions import COPY_DONE, COPY_START, is_wait, module_names
-from graphlens.ir.run import NO_RUN, CopyDirection, CopyEvent, DeviceEvent, Instruction, ProfiledDevice, Run, Span
+from graphlens.ir.run import NO_RUN, CopyDirection, CopyEvent, Instruction, Kernel, ProfiledDevice, Run, Span
 from graphlens.loaders.annotations import made_of, split_op
+from graphlens.loaders.event_columns import PlaneEvents, read_events
 from graphlens.loaders.events import Events
 from graphlens.loaders.hlo import Written, specs, split_instruction
-from graphlens.loaders.planes import XLA_KERNEL, Place, end_ps, stat_names, values
+from graphlens.loaders.planes import XLA_KERNEL, stat_names, values
 
 _STEPS: Final = "Steps"
 _RUNS: Final = "XLA Modules"
 _INSTRUCTIONS: Final = "XLA Ops"
 _COPIES: Final = "Async XLA Ops"
+_TELLING: Final = frozenset({"tf_op", "hlo_category", "program_id", "flops", "bytes_accessed", "source", "run_id"})
 
 _TPU_PLANE = re.compile(r"^/device:TPU:\d+$")
 _LAYOUT = re.compile(r"[a-z]\w*\[[^\]]*\](\{[^}]*\})?")  # behind data type and shape of an array
@@ -53,7 +57,7 @@ def read_tpu(plane: Any, device: ProfiledDevice, into: Events) -> None:
     reader = _TpuReader(plane, into)
     into.devices.append(replace(device, steps=tuple(reader.steps())))
     into.runs += reader.runs
-    into.kernels_on_device += reader.kernels()
+    into.kernel_columns.append(reader.kernels())
     into.copies += reader.copies()
     into.instructions.update(reader.told)
 
@@ -84,31 +88,50 @@ class _Kind:
 
 
 class _TpuReader:
-    """Reads one plane; the tables of names and the runs are needed at every turn."""
+    """Reads one plane, whose lines hold their events as bytes; the tables of names and the runs are needed at every
+    turn."""
 
     def __init__(self, plane: Any, into: Events) -> None:
-        self.plane, self.shift_ns = plane, into.shift_ns
+        self.plane = plane
         self.device, self.first_run = len(into.devices), len(into.runs)
         self.stat_names = stat_names(plane)
-        self.lines = {line.name: line for line in plane.lines}
+        lines = {line.name: line for line in plane.lines}
+        told = frozenset(key for key, name in self.stat_names.items() if name in _TELLING)
+        self.events = {
+            name: read_events([lines[name]] if name in lines else [], self.stat_names, told, into.shift_ns)
+            for name in (_STEPS, _RUNS, _INSTRUCTIONS, _COPIES)
+        }
         self.kinds = self._kinds()
         self.told: dict[str, Instruction] = {}
-
-    def _events(self, line: str) -> Sequence[Any]:
-        return self.lines[line].events if line in self.lines else ()
 
     def _kinds(self) -> Mapping[int, _Kind]:
         """Return what the events of each name share, by its number; a trace tells it at each of them."""
         kinds: dict[int, _Kind] = {}
-        for event in (*self._events(_INSTRUCTIONS), *self._events(_COPIES)):
-            key = event.metadata_id
-            if key not in kinds:
-                meta = self.plane.event_metadata[key]
-                kinds[key] = _kind(meta, dict(values((*event.stats, *meta.stats), self.stat_names)))
+        for events in (self.events[_INSTRUCTIONS], self.events[_COPIES]):
+            first = np.unique(events.name, return_index=True)[1]
+            first.sort()
+            for key, told in zip(events.name[first].tolist(), self._told(events, first), strict=True):
+                if key not in kinds:
+                    meta = self.plane.event_metadata[key]
+                    kinds[key] = _kind(meta, {**told, **dict(values(meta.stats, self.stat_names))})
         return kinds
 
-    def _place(self, line: str) -> Place:
-        return Place(self.lines[line].timestamp_ns + self.shift_ns, line)
+    def _told(self, events: PlaneEvents, places: Ints) -> list[dict[str, Any]]:
+        """Return what the statistics of some events tell."""
+        chosen = np.zeros(len(events), bool)
+        chosen[places] = True
+        stats = events.stats.of_events(chosen)
+        told: dict[int, dict[str, Any]] = {place: {} for place in places.tolist()}
+        for place, key, value in zip(stats.event.tolist(), stats.key.tolist(), stats.values(), strict=True):
+            if value is not None:
+                told[place][self.stat_names.get(key, "")] = value
+        return list(told.values())
+
+    def _spans(self, line: str, places: Any = slice(None)) -> Iterator[tuple[int, int, int]]:
+        """Yield events of a line: the number of the name, start and end."""
+        events = self.events[line]
+        columns = (column[places].tolist() for column in (events.name, events.start_ns, events.end_ns))
+        return zip(*columns, strict=True)
 
     # -- programs and steps ---------------------------------------------------------------------------------------
 
@@ -116,10 +139,10 @@ class _TpuReader:
     def runs(self) -> list[Run]:
         """The runs of all programs, by their start."""
         runs = []
-        for event in self._events(_RUNS):
-            name = self.plane.event_metadata[event.metadata_id].name
-            number = _amount(dict(values(event.stats, self.stat_names)).get("run_id")) or 0
-            runs.append(Run(name, *self._place(_RUNS).span_ns(event), 0, number, device=self.device))
+        told = self._told(self.events[_RUNS], np.arange(len(self.events[_RUNS])))
+        for (key, start_ns, end_ns), own in zip(self._spans(_RUNS), told, strict=True):
+            name, number = self.plane.event_metadata[key].name, _amount(own.get("run_id")) or 0
+            runs.append(Run(name, start_ns, end_ns, 0, number, device=self.device))
         return sorted(runs, key=lambda run: run.start_ns)
 
     @cached_property
@@ -138,10 +161,10 @@ class _TpuReader:
 
     def steps(self) -> Iterator[Span]:
         """Yield the device's own steps, else the runs of the program that it spends most time in."""
-        for event in self._events(_STEPS):
-            name = self.plane.event_metadata[event.metadata_id].name
-            yield Span(name, *self._place(_STEPS).span_ns(event), 0, int(name) if name.isdecimal() else 0)
-        if self._events(_STEPS) or not self.runs:
+        for key, start_ns, end_ns in self._spans(_STEPS):
+            name = self.plane.event_metadata[key].name
+            yield Span(name, start_ns, end_ns, 0, int(name) if name.isdecimal() else 0)
+        if len(self.events[_STEPS]) or not self.runs:
             return
         spent_ns: dict[str, int] = defaultdict(int)
         for run in self.runs:
@@ -152,20 +175,40 @@ class _TpuReader:
 
     # -- instructions ---------------------------------------------------------------------------------------------
 
-    def kernels(self) -> Iterator[DeviceEvent]:
-        """Yield the executed instructions; one that contains others (a loop) is what runs in it."""
-        for event in _innermost(self._events(_INSTRUCTIONS)):
-            kind = self.kinds[event.metadata_id]
-            start_ns, end_ns = self._place(_INSTRUCTIONS).span_ns(event)
-            run = self._run_at(start_ns)
-            instruction = self._named(kind.name, run)
-            node, op = kind.op if kind.op[1] and not is_wait(kind.category) else (instruction, XLA_KERNEL)
-            self.told.setdefault(node, kind.told)
-            yield DeviceEvent(
-                kind.name, node, op, start_ns, end_ns, self.device, _INSTRUCTIONS,
-                run if run == NO_RUN else self.first_run + run,
-                kind.category, kind.flops, kind.nbytes, kind.made_of,
-            )  # fmt: skip
+    def kernels(self) -> DeviceEvents:
+        """Return the executed instructions; one that contains others (a loop) is what runs in it."""
+        events = self.events[_INSTRUCTIONS]
+        places = _innermost(events)
+        name, start_ns, run = events.name[places], events.start_ns[places], self._runs_at(events.start_ns[places])
+        programs = Codes[str]()
+        program = np.array([*(programs(own.program) for own in self.runs), NO_RUN], np.int64)[run]
+        alike = numbered(name, program + 1)
+        first = first_of(alike)
+        kinds: list[Kernel | None] = [None] * len(first)
+        for place, number in sorted(zip(first.tolist(), range(len(first)), strict=True)):
+            kinds[number] = self._kernel(self.kinds[int(name[place])], int(run[place]))
+        return DeviceEvents(
+            [kind for kind in kinds if kind is not None],
+            alike,
+            start_ns,
+            events.end_ns[places],
+            np.full(len(places), self.device),
+            np.where(run == NO_RUN, NO_RUN, run + self.first_run),
+        )
+
+    def _kernel(self, kind: _Kind, run: int) -> Kernel:
+        instruction = self._named(kind.name, run)
+        node, op = kind.op if kind.op[1] and not is_wait(kind.category) else (instruction, XLA_KERNEL)
+        self.told.setdefault(node, kind.told)
+        return Kernel(kind.name, node, op, _INSTRUCTIONS, kind.category, kind.flops, kind.nbytes, kind.made_of)
+
+    def _runs_at(self, times_ns: Ints) -> Ints:
+        """Return the positions among ``runs`` of those that go on at some times."""
+        if not self.runs:
+            return np.full(len(times_ns), NO_RUN)
+        ends_ns = np.array([run.end_ns for run in self.runs], np.int64)
+        last = np.searchsorted(np.array(self._run_starts_ns, np.int64), times_ns, side="right") - 1
+        return np.where((last >= 0) & (times_ns <= ends_ns[last]), last, NO_RUN)
 
     def _named(self, instruction: str, run: int) -> str:
         """Return the name of an instruction within its program."""
@@ -175,29 +218,31 @@ class _TpuReader:
 
     def copies(self) -> Iterator[CopyEvent]:
         """Yield the copies: from the line that shows them, else each from its start to the end of the wait for it."""
-        shown = [event for event in self._events(_COPIES) if self._is(COPY_START, event)]
-        if shown:
-            place = self._place(_COPIES)
-            yield from (self._copy(self.kinds[event.metadata_id], *place.span_ns(event), _COPIES) for event in shown)
-        elif self._events(_INSTRUCTIONS):
+        shown = self._places(_COPIES, COPY_START)
+        if len(shown):
+            for key, start_ns, end_ns in self._spans(_COPIES, shown):
+                yield self._copy(self.kinds[key], start_ns, end_ns, _COPIES)
+        else:
             yield from self._paired()
 
-    def _is(self, category: str, event: Any) -> bool:
-        return self.kinds[event.metadata_id].category == category
+    def _places(self, line: str, *categories: str) -> Ints:
+        """Return where the events of a line are whose instruction is of one of some kinds."""
+        keys = [key for key, kind in self.kinds.items() if kind.category in categories]
+        return np.flatnonzero(np.isin(self.events[line].name, keys))
 
     def _paired(self) -> Iterator[CopyEvent]:
         """Yield a copy for each wait; of one whose start is not in the profile the wait is all that is known."""
-        place = self._place(_INSTRUCTIONS)
         by_key = {kind.key: kind for kind in self.kinds.values()}
         started_ns: dict[tuple[str, str], int] = {}
+        places = self._places(_INSTRUCTIONS, COPY_START, COPY_DONE)
+        done = np.isin(places, self._places(_INSTRUCTIONS, COPY_DONE))
         # By the device's clock a copy may begin at the very instant at which it is waited for.
-        in_order = sorted(self._events(_INSTRUCTIONS), key=lambda event: (event.offset_ps, self._is(COPY_DONE, event)))
-        for event in in_order:
-            kind = self.kinds[event.metadata_id]
-            start_ns, end_ns = place.span_ns(event)
+        in_order = places[np.lexsort((done, self.events[_INSTRUCTIONS].start_ps[places]))]
+        for number, start_ns, end_ns in self._spans(_INSTRUCTIONS, in_order):
+            kind = self.kinds[number]
             if kind.category == COPY_START:
                 started_ns[kind.key] = start_ns
-            elif kind.category == COPY_DONE:
+            else:
                 key = kind.module, _source(kind)
                 yield self._copy(by_key.get(key, kind), started_ns.pop(key, start_ns), end_ns, _INSTRUCTIONS)
 
@@ -289,14 +334,13 @@ def _direction(memories: Sequence[str]) -> CopyDirection | None:
     return "device-to-host" if to_host else "host-to-device" if from_host else "device-to-device"
 
 
-def _innermost(events: Iterable[Any]) -> Iterator[Any]:
-    """Yield the events that contain no other: a loop's instruction lasts as long as those of its body.
+def _innermost(events: PlaneEvents) -> Ints:
+    """Return where the events are that contain no other: a loop's instruction lasts as long as those of its body.
 
     What takes no time at all is in nothing: the clock of the device was not fine enough for it.
     """
-    yield from (event for event in events if event.duration_ps <= 0)
-    lasting = (event for event in events if event.duration_ps > 0)
-    ordered = sorted(lasting, key=lambda event: (event.offset_ps, -event.duration_ps))
-    for event, following in zip_longest(ordered, ordered[1:]):
-        if following is None or following.offset_ps >= end_ps(event):
-            yield event
+    lasting = np.flatnonzero(events.end_ps > events.start_ps)
+    ordered = lasting[np.lexsort((-events.end_ps[lasting], events.start_ps[lasting]))]
+    following = np.append(events.start_ps[ordered[1:]], np.iinfo(np.int64).max)[: len(ordered)]
+    contains_none = following >= events.end_ps[ordered]
+    return np.concatenate([np.flatnonzero(events.end_ps <= events.start_ps), ordered[contains_none]])
