@@ -1,6 +1,7 @@
 """What the user asks for: one frozen request, made by the command line or by the Python API.
 
-A field that an option of the command line sets carries its description: a new option is a new field, and nothing else.
+A field that an option of the command line sets carries its description: a new option is a new field, and its name in
+the commands that take it.
 """
 
 from __future__ import annotations
