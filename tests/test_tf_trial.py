@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphlens.children.messages import RecordRequest
+from graphlens.children.messages import Difference, RecordRequest
 from graphlens.ir.analysis import Finding, Fix, Proof, Saving
 from graphlens.ir.edits import JitCompile, OtherEdit
 from graphlens.prove import Plan, TrialRunner, prove
@@ -193,10 +193,10 @@ class Tensor:
         return self.array
 
 
-def compared(before: Any, after: Any, dtype: str = "float32", computes_in: str | None = None) -> dict[str, Any]:
+def compared(before: Any, after: Any, dtype: str = "float32", computes_in: str | None = None) -> Difference:
     first, second = (Tensor(np.asarray(values, dtype)) for values in (before, after))
-    (row,) = comparison.compare({"y": first}, {"y": second}, computes_in)
-    return row
+    (found,) = comparison.compare({"y": first}, {"y": second}, computes_in)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -204,15 +204,15 @@ def compared(before: Any, after: Any, dtype: str = "float32", computes_in: str |
     [("float32", 9e-5, True), ("float32", 2e-4, False), ("float64", 1e-10, False), ("float16", 0.05, True)],
 )
 def test_differences_are_relative_to_the_largest_value(dtype: str, difference: float, agrees: bool) -> None:
-    row = compared([0.0, 1.0, -10.0], [difference, 1.0, -10.0], dtype)
-    assert row["max_abs"] == pytest.approx(difference, rel=1e-3)
-    assert row["max_rel"] == pytest.approx(difference / 10, rel=1e-3)
-    assert comparison.disagrees(row) is not agrees
+    found = compared([0.0, 1.0, -10.0], [difference, 1.0, -10.0], dtype)
+    assert found.max_abs == pytest.approx(difference, rel=1e-3)
+    assert found.max_rel == pytest.approx(difference / 10, rel=1e-3)
+    assert found.agrees is agrees
 
 
 def test_the_tolerance_is_that_of_the_type_the_fix_computes_in() -> None:
-    assert not comparison.disagrees(compared([1.0], [1.0 + 1e-7], "float64", "float32"))
-    assert comparison.disagrees(compared([1.0], [1.0 + 1e-7], "float64"))
+    assert compared([1.0], [1.0 + 1e-7], "float64", "float32").agrees
+    assert not compared([1.0], [1.0 + 1e-7], "float64").agrees
 
 
 @pytest.mark.parametrize(
@@ -228,26 +228,25 @@ def test_the_tolerance_is_that_of_the_type_the_fix_computes_in() -> None:
     ],
 )
 def test_what_no_number_can_say_is_said_in_words(before: Any, after: Any, dtype: str, mismatch: str) -> None:
-    row = compared(before, after, dtype)
-    assert mismatch in row["mismatch"]
-    assert comparison.disagrees(row)
+    found = compared(before, after, dtype)
+    assert mismatch in (found.mismatch or "")
+    assert not found.agrees
 
 
 @pytest.mark.parametrize("values", [[1.5, np.nan, np.inf], [0.0, 0.0], []])
 def test_what_is_equal_agrees(values: list[float]) -> None:
-    assert not comparison.disagrees(compared(values, values))
+    assert compared(values, values).agrees
 
 
 def test_an_output_that_is_missing_or_of_another_type_disagrees() -> None:
     one, other = Tensor(np.ones(1, "float32")), Tensor(np.ones(1, "float64"))
-    mismatches = {row["output"]: row["mismatch"] for row in comparison.compare({"y": one, "z": one}, {"y": other})}
+    mismatches = {found.output: found.mismatch for found in comparison.compare({"y": one, "z": one}, {"y": other})}
     assert mismatches == {"y": "its type became float64", "z": "it is missing"}
 
 
 def test_over_several_inputs_the_worst_difference_counts() -> None:
-    rows = [compared([1.0], [1.0 + difference]) for difference in (0.0, 0.5, 0.1)]
-    (worst,) = comparison.worst(rows)
-    assert worst["max_rel"] == pytest.approx(0.5)
+    (worst,) = comparison.worst([compared([1.0], [1.0 + difference]) for difference in (0.0, 0.5, 0.1)])
+    assert worst.max_rel == pytest.approx(0.5)
 
 
 def test_blocks_are_timed_in_the_order_a_b_b_a() -> None:
@@ -338,7 +337,7 @@ def test_what_happens_to_agree_twice_is_called_again() -> None:
     draws = iter([0, 0, 0, 0, 1])
     again = lambda: {"rare": Tensor(np.asarray(next(draws)))}  # noqa: E731
     (found,) = trial._changes(again(), again, repeats=10)
-    assert found["mismatch"] == "1 of 1 values are not equal"
+    assert found.mismatch == "1 of 1 values are not equal"
     assert trial._changes({"y": Tensor(np.ones(2))}, lambda: {"y": Tensor(np.ones(2))}, repeats=10) == []
 
 

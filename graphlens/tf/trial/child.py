@@ -227,23 +227,19 @@ def compare(session: Session, variant: str, computes_in: str | None, outputs: st
     from graphlens.tf.trial import comparison
 
     before, after = _observers(session, variant) if outputs is None else _observers_across(session, Path(outputs))
-    differences: list[Any] = []
-    unstable: list[Any] = []
+    differences: list[Difference] = []
+    unstable: list[Difference] = []
     sets = _input_sets(session)
     for tensors in sets:
         reference = before(tensors)
-        rows = comparison.compare(reference, after(tensors), computes_in)
-        repeats = MOST_REPEATS if any(map(comparison.disagrees, rows)) else 1
+        found = comparison.compare(reference, after(tensors), computes_in)
+        repeats = 1 if all(one.agrees for one in found) else MOST_REPEATS
         unstable += _changes(reference, partial(before, tensors), repeats)
-        differences += rows
-    return Comparison(_rows(comparison.worst(differences)), len(sets), _rows(comparison.worst(unstable)))
+        differences += found
+    return Comparison(comparison.worst(differences), len(sets), comparison.worst(unstable))
 
 
-def _rows(rows: Sequence[Mapping[str, Any]]) -> tuple[Difference, ...]:
-    return tuple(Difference(**row) for row in rows)
-
-
-def _changes(reference: Mapping[str, Any], again: Callable[[], Mapping[str, Any]], repeats: int) -> list[Any]:
+def _changes(reference: Mapping[str, Any], again: Callable[[], Mapping[str, Any]], repeats: int) -> list[Difference]:
     """Return the outputs in which a program differs from itself, called again until it does or time is up.
 
     A number drawn at random may be the same twice and another one the third time, in which a fix would be blamed.
@@ -252,7 +248,7 @@ def _changes(reference: Mapping[str, Any], again: Callable[[], Mapping[str, Any]
 
     end_s = time.monotonic() + REPEATS_S
     for number in range(repeats):
-        found = [row for row in comparison.compare(reference, again()) if comparison.disagrees(row)]
+        found = [one for one in comparison.compare(reference, again()) if not one.agrees]
         if found or (number + 1 >= LEAST_REPEATS and time.monotonic() > end_s):
             return found
     return []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
+from graphlens.children.messages import Difference
 from graphlens.errors import ExecutionError
 
 # Allowed difference relative to the largest value of the output.  Rounding differs even where the arithmetic is the
@@ -25,7 +27,6 @@ TOLERANCES: Final[Mapping[str, float]] = {
 INCOMPARABLE: Final = frozenset({"variant", "resource"})
 
 Outputs = Mapping[str, Any]  # name -> tensor
-Row = dict[str, Any]
 
 
 def tolerance_of(dtype: str, computes_in: str | None = None) -> float:
@@ -38,60 +39,50 @@ def tolerance_of(dtype: str, computes_in: str | None = None) -> float:
     return max(own, TOLERANCES.get(computes_in or "", 0.0)) if own else 0.0
 
 
-def compare(before: Outputs, after: Outputs, computes_in: str | None = None) -> list[Row]:
-    """Return one row per output: its type, tolerance, largest difference, or why the two cannot be compared.
+def compare(before: Outputs, after: Outputs, computes_in: str | None = None) -> list[Difference]:
+    """Return one difference per output: the largest one beside its tolerance, or why the two cannot be compared.
 
     Raises
     ------
     ExecutionError
         If an output is of a type without values.
     """
-    rows = [_compared(name, before[name], after.get(name), computes_in) for name in before]
-    return rows + [_row(name, after[name], None, "the original has no such output") for name in after.keys() - before]
+    found = [_compared(name, before[name], after.get(name), computes_in) for name in before]
+    added = after.keys() - before
+    return found + [_difference(name, after[name], None, "the original has no such output") for name in added]
 
 
-def worst(rows: Sequence[Row]) -> list[Row]:
-    """Return for every output the row of its largest difference."""
-    chosen: dict[str, Row] = {}
-    for row in rows:
-        known = chosen.get(row["output"])
-        if known is None or _badness(row) > _badness(known):
-            chosen[row["output"]] = row
-    return list(chosen.values())
+def worst(differences: Sequence[Difference]) -> tuple[Difference, ...]:
+    """Return the largest difference of every output."""
+    chosen: dict[str, Difference] = {}
+    for one in differences:
+        known = chosen.get(one.output)
+        if known is None or _badness(one) > _badness(known):
+            chosen[one.output] = one
+    return tuple(chosen.values())
 
 
-def disagrees(row: Row) -> bool:
-    """Whether a difference is beyond its tolerance."""
-    return row["mismatch"] is not None or row["max_rel"] > row["tolerance"]
+def _badness(one: Difference) -> float:
+    return float("inf") if one.max_rel is None else one.max_rel
 
 
-def _badness(row: Row) -> float:
-    return float("inf") if row["mismatch"] is not None else float(row["max_rel"])
+def _difference(name: str, tensor: Any, computes_in: str | None, mismatch: str | None = None) -> Difference:
+    dtype = tensor.dtype.name
+    return Difference(name, dtype, tolerance_of(dtype, computes_in), mismatch=mismatch)
 
 
-def _row(name: str, tensor: Any, computes_in: str | None, mismatch: str | None = None) -> Row:
-    return {
-        "output": name,
-        "dtype": tensor.dtype.name,
-        "tolerance": tolerance_of(tensor.dtype.name, computes_in),
-        "max_abs": None,
-        "max_rel": None,
-        "mismatch": mismatch,
-    }
-
-
-def _compared(name: str, before: Any, after: Any, computes_in: str | None) -> Row:
+def _compared(name: str, before: Any, after: Any, computes_in: str | None) -> Difference:
     if before.dtype.name in INCOMPARABLE:
         raise ExecutionError(f"output '{name}' is a {before.dtype.name}, which holds no values that could be compared")
     if after is None:
-        return _row(name, before, computes_in, "it is missing")
+        return _difference(name, before, computes_in, "it is missing")
     if after.dtype != before.dtype:
-        return _row(name, before, computes_in, f"its type became {after.dtype.name}")
+        return _difference(name, before, computes_in, f"its type became {after.dtype.name}")
     if after.shape != before.shape:
-        return _row(name, before, computes_in, f"its shape {tuple(before.shape)} became {tuple(after.shape)}")
-    row = _row(name, before, computes_in)
+        return _difference(name, before, computes_in, f"its shape {tuple(before.shape)} became {tuple(after.shape)}")
+    equal = _difference(name, before, computes_in)
     first, second = _array(before), _array(after)
-    return {**row, **(_numeric(first, second) if row["tolerance"] else _exact(first, second))}
+    return _numeric(equal, first, second) if equal.tolerance else _exact(equal, first, second)
 
 
 def _array(tensor: Any) -> np.ndarray:
@@ -100,21 +91,21 @@ def _array(tensor: Any) -> np.ndarray:
     return array.astype(np.float32) if tensor.dtype.name in {"bfloat16", "float16"} else array
 
 
-def _numeric(first: np.ndarray, second: np.ndarray) -> Row:
+def _numeric(equal: Difference, first: np.ndarray, second: np.ndarray) -> Difference:
     finite = np.isfinite(first)
     if not np.array_equal(first[~finite], second[~finite], equal_nan=True):
-        return {"mismatch": "NaN or infinity stand in other places"}
+        return replace(equal, mismatch="NaN or infinity stand in other places")
     if not np.all(np.isfinite(second[finite])):
-        return {"mismatch": "NaN or infinity stand where there were numbers"}
+        return replace(equal, mismatch="NaN or infinity stand where there were numbers")
     largest = float(np.max(np.abs(second[finite] - first[finite]), initial=0.0))
     scale = float(np.max(np.abs(first[finite]), initial=0.0))
     if largest and not scale:
-        return {"max_abs": largest, "mismatch": "the original gives nothing but zeros"}
-    return {"max_abs": largest, "max_rel": largest / scale if largest else 0.0}
+        return replace(equal, max_abs=largest, mismatch="the original gives nothing but zeros")
+    return replace(equal, max_abs=largest, max_rel=largest / scale if largest else 0.0)
 
 
-def _exact(first: np.ndarray, second: np.ndarray) -> Row:
+def _exact(equal: Difference, first: np.ndarray, second: np.ndarray) -> Difference:
     different = int(np.count_nonzero(first != second))
     if not different:
-        return {"max_abs": 0.0, "max_rel": 0.0}
-    return {"mismatch": f"{different} of {first.size} values are not equal"}
+        return replace(equal, max_abs=0.0, max_rel=0.0)
+    return replace(equal, mismatch=f"{different} of {first.size} values are not equal")
