@@ -94,6 +94,8 @@ def test_documents_name_edits_as_they_always_did(data: dict[str, Any], edit: Any
 
 def test_the_one_edit_that_named_an_op_where_all_others_name_ops_is_still_read() -> None:
     assert from_data({"edit": "constant-to-variable", "op": "t"}) == ConstantToVariable(Ops(("t",)))
+    with pytest.raises(MismatchError, match="'op' is no key of it"):
+        from_data({"edit": "constant-to-variable", "op": "t", "ops": ["u"]})
 
 
 def test_the_ops_are_those_of_the_traced_graph_where_they_are_known() -> None:
@@ -178,11 +180,14 @@ class WidenChannels:
     """As a plug-in would bring it."""
 
     kind: ClassVar[str] = "acme-widen-channels"
-    where: Where = EVERYWHERE
+    where: Where
     by: int = 8
 
 
 def test_the_edit_of_a_plug_in_is_written_and_read_like_any_other() -> None:
+    everywhere = WidenChannels(EVERYWHERE)
+    assert to_data(everywhere) == {"edit": "acme-widen-channels"}
+    assert typed(OtherEdit("acme-widen-channels"), WidenChannels) == everywhere
     edit = WidenChannels(Ops(("conv",)), 16)
     data = {"edit": "acme-widen-channels", "ops": ["conv"], "by": 16}
     assert to_data(edit) == data

@@ -48,10 +48,8 @@ def to_data(edit: Edit) -> dict[str, Any]:
     data: dict[str, Any] = {KIND: edit.kind}
     for part in _parts(type(edit)):
         value = getattr(edit, part.name)
-        if part.is_where:
-            data |= {} if value is Everywhere.EVERYWHERE else _spread(value)
-        elif value != part.default:
-            data[part.key] = codec.encode(value, part.hint)
+        if value is not Everywhere.EVERYWHERE and value != part.default:
+            data |= _spread(value) if part.is_where else {part.key: codec.encode(value, part.hint)}
     return data
 
 
@@ -100,14 +98,14 @@ def _read(kind: type[Known], content: Mapping[str, Any]) -> Known:
 
 def _with_new_keys(kind: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the keys as they are called now: this one edit named its only op."""
-    if kind != ConstantToVariable.kind or "op" not in content:
+    if kind != ConstantToVariable.kind or "op" not in content or "ops" in content:
         return content
     return {"ops": [content["op"]], **{key: value for key, value in content.items() if key != "op"}}
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A field of an edit and its key; ``hint`` is its type where the key is there."""
+    """A field of an edit and its key; ``hint`` is its type where the key is there, ``default`` its value otherwise."""
 
     name: str
     hint: Any
@@ -129,16 +127,15 @@ class _Part:
 @cache
 def _parts(kind: Any) -> tuple[_Part, ...]:
     hints = get_type_hints(kind, include_extras=True)
-    return tuple(_Part(one.name, _without_everywhere(hints[one.name]), _default(one)) for one in fields(kind))
+    return tuple(_part(one, hints[one.name]) for one in fields(kind))
 
 
-def _without_everywhere(hint: Any) -> Any:
-    said = [part for part in get_args(hint) if part is not Everywhere]
-    return reduce(or_, said) if Everywhere in get_args(hint) else hint
-
-
-def _default(one: Field[Any]) -> Any:
-    return one.default_factory() if one.default_factory is not MISSING else one.default
+def _part(one: Field[Any], hint: Any) -> _Part:
+    default = one.default_factory() if one.default_factory is not MISSING else one.default
+    if Everywhere not in get_args(hint):
+        return _Part(one.name, hint, default)
+    said = reduce(or_, [part for part in get_args(hint) if part is not Everywhere])
+    return _Part(one.name, said, Everywhere.EVERYWHERE if default is MISSING else default)
 
 
 def _values(parts: tuple[_Part, ...], content: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,7 +143,7 @@ def _values(parts: tuple[_Part, ...], content: Mapping[str, Any]) -> dict[str, A
     for key in content:
         if key not in known:
             raise MismatchError(f"is no key of it{_instead(key, known)}").inside(key)
-    return {part.name: _value(part, content) for part in parts if part.default is MISSING or _is_given(part, content)}
+    return {part.name: _value(part, content) for part in parts}
 
 
 def _instead(key: str, known: Sequence[str]) -> str:
@@ -154,13 +151,11 @@ def _instead(key: str, known: Sequence[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else f", which knows {', '.join(known) or 'none'}"
 
 
-def _is_given(part: _Part, content: Mapping[str, Any]) -> bool:
-    return any(key in content for key in part.keys)
-
-
 def _value(part: _Part, content: Mapping[str, Any]) -> Any:
-    if not _is_given(part, content):
-        raise MismatchError("is missing").inside(part.keys[0])
+    if not any(key in content for key in part.keys):
+        if part.default is MISSING:
+            raise MismatchError("is missing").inside(part.keys[0])
+        return part.default
     if part.is_where:
         return codec.decode(Ops, {key: content[key] for key in part.keys if key in content})
     try:
