@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from graphlens.facts.dataflow import dataflow
-from graphlens.facts.fusion import fusion_candidates
+from graphlens.facts.patterns.dataflow import dataflow
+from graphlens.facts.patterns.fusion import fusion_candidates
 
 # What is expected: "fused" (in the model as it is), "unsupported", or the kinds of obstacles that one alternative of
 # the answer must name, joined by "+".  "|" separates what is right on some processors and wrong on others.
@@ -377,7 +377,7 @@ def graph_of(row: Row) -> Any:
 def answer_of(row: Row) -> dict[str, Any]:
     """Find the chain of a pattern and explain it."""
     from graphlens.facts.core import Facts
-    from graphlens.facts.cutting import chain_of
+    from graphlens.facts.patterns.cutting import chain_of
     from graphlens.ir import codec
     from graphlens.ir.analysis import Target
     from graphlens.ir.evidence import Evidence

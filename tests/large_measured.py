@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from graphlens.facts.steps import steps_of
+from graphlens.facts.clock.steps import steps_of
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Function, Graph, Table
 from graphlens.ir.run import Profile

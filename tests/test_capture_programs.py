@@ -23,8 +23,8 @@ import graphlens
 from graphlens.cli import main
 from graphlens.config import Request
 from graphlens.errors import TargetError, UsageError
-from graphlens.facts.program_graphs import matched
-from graphlens.facts.programs import programs_of
+from graphlens.facts.programs.judged_program import programs_of
+from graphlens.facts.programs.program_graphs import matched
 from graphlens.ir import capture as nouns
 from graphlens.ir.analysis import AnalysisError
 from graphlens.ir.capture import (

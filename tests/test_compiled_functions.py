@@ -17,11 +17,11 @@ from end_to_end import python
 import graphlens
 from graphlens.facts.core import Facts
 from graphlens.facts.graphs import judged_graph
-from graphlens.facts.ledger import ledger, step_time
-from graphlens.facts.paths import critical_path
-from graphlens.facts.programs import judged_profile
-from graphlens.facts.quality import quality
-from graphlens.facts.rows import op_rows
+from graphlens.facts.programs.judged_program import judged_profile
+from graphlens.facts.rows.op_rows import op_rows
+from graphlens.facts.time.ledger import ledger, step_time
+from graphlens.facts.time.paths import critical_path
+from graphlens.facts.time.quality import quality
 from graphlens.loaders import savedmodel, sniff
 from graphlens.loaders.capture.reading import evidence_of, open_capture
 from graphlens.pipeline import foreign

@@ -20,10 +20,7 @@ from test_facts_programs import two_programs
 
 import graphlens
 from graphlens.errors import TargetError, UsageError
-from graphlens.facts import costs
-from graphlens.facts.attribution import timings
 from graphlens.facts.core import FactError
-from graphlens.facts.dags import bare_dag, dags
 from graphlens.facts.graphs import (
     executed_by,
     executed_graph,
@@ -33,6 +30,9 @@ from graphlens.facts.graphs import (
     origins,
     traced_graph,
 )
+from graphlens.facts.rows.dags import bare_dag, dags
+from graphlens.facts.time.attribution import timings
+from graphlens.facts.work import costs
 from graphlens.ir.analysis import Document
 from graphlens.ir.annotated import networkx_of
 from graphlens.ir.dag import Dag, Deferred, Edges, Words

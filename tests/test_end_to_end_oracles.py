@@ -16,7 +16,7 @@ from oracles import allocations_by_op, host_lines, is_op
 from xprof_oracle import Rows, assert_xprof_agrees, host_rows, needs_xprof, our_rows
 
 import graphlens
-from graphlens.facts.attribution import attribution
+from graphlens.facts.time.attribution import attribution
 from graphlens.ir.ops import runtime_type
 
 # -- XProf ------------------------------------------------------------------------------------------------------------

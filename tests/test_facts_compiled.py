@@ -10,16 +10,16 @@ from dataclasses import replace
 
 import pytest
 
-from graphlens.facts import compiled
-from graphlens.facts.attribution import timings
 from graphlens.facts.core import Facts
-from graphlens.facts.costs import cost_of
-from graphlens.facts.executed import is_module_of
+from graphlens.facts.flat.executed import is_module_of
 from graphlens.facts.graphs import executed_graph, judged_graph, origins
-from graphlens.facts.ledger import ledger
-from graphlens.facts.paths import critical_path
-from graphlens.facts.quality import quality
-from graphlens.facts.rows import op_rows
+from graphlens.facts.rows.op_rows import op_rows
+from graphlens.facts.time import compiled
+from graphlens.facts.time.attribution import timings
+from graphlens.facts.time.ledger import ledger
+from graphlens.facts.time.paths import critical_path
+from graphlens.facts.time.quality import quality
+from graphlens.facts.work.costs import cost_of
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Call, Graph, Op
 from graphlens.ir.run import KernelEvent, OpEvent, Profile, Run, Span

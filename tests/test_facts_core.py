@@ -20,13 +20,13 @@ from graphlens.children.messages import RecordRequest
 from graphlens.cli import main
 from graphlens.config import Request, no_progress
 from graphlens.errors import TargetError, UsageError
-from graphlens.facts.attribution import attribution
 from graphlens.facts.core import Fact, FactError, Facts, fact
 from graphlens.facts.graphs import executed_graph, judged_graph, origins, traced_graph
-from graphlens.facts.ledger import ledger, step_time
-from graphlens.facts.memory import peak_memory
-from graphlens.facts.quality import quality
-from graphlens.facts.rows import op_rows
+from graphlens.facts.rows.op_rows import op_rows
+from graphlens.facts.time.attribution import attribution
+from graphlens.facts.time.ledger import ledger, step_time
+from graphlens.facts.time.quality import quality
+from graphlens.facts.work.memory import peak_memory
 from graphlens.ir.analysis import JUDGE, Target
 from graphlens.ir.document import to_json
 from graphlens.ir.evidence import Evidence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from graphlens.facts.costs import cost_of
+from graphlens.facts.work.costs import cost_of
 from graphlens.ir.graph import Edge, Op, Table, TensorSpec
 from graphlens.ir.table import TableBuilder
 

@@ -6,8 +6,8 @@ from typing import get_args
 
 import pytest
 
+from graphlens.facts.copies.memcpy_causes import OFFLOADED
 from graphlens.facts.crossing import UNKNOWN, Crossing, End, Memory, cause_of, device_kind, shape_ops
-from graphlens.facts.memcpy_causes import OFFLOADED
 from graphlens.facts.placement.kernels import Kernel, KernelTable
 from graphlens.facts.placement.registry import GpuKernels
 from graphlens.ir.devices import CopyReason

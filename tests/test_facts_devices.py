@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from load_helpers import REAL, needs_real
 
+from graphlens.facts.clock.devices import binned, covered_ns
+from graphlens.facts.clock.steps import steps_of
+from graphlens.facts.copies.device_facts import device_rows, distribution
 from graphlens.facts.core import Facts
-from graphlens.facts.device_facts import device_rows, distribution
-from graphlens.facts.devices import binned, covered_ns
-from graphlens.facts.ledger import ledger, step_time
-from graphlens.facts.quality import quality
-from graphlens.facts.rows import op_rows
-from graphlens.facts.steps import steps_of
+from graphlens.facts.rows.op_rows import op_rows
+from graphlens.facts.time.ledger import ledger, step_time
+from graphlens.facts.time.quality import quality
 from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.run import (

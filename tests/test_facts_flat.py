@@ -8,8 +8,9 @@ import networkx as nx
 import pytest
 
 from graphlens.errors import TargetError
-from graphlens.facts import flat, inlining
-from graphlens.facts.inlining import effects, inline
+from graphlens.facts.flat import inlining
+from graphlens.facts.flat import scopes as flat
+from graphlens.facts.flat.inlining import effects, inline
 from graphlens.ir.graph import Call, Edge, Function, Graph, Op, data_inputs
 from graphlens.ir.table import TableBuilder
 

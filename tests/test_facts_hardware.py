@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from graphlens.facts import hardware
 from graphlens.facts.core import Facts
-from graphlens.facts.hardware import KnownGpu
+from graphlens.facts.work import hardware
+from graphlens.facts.work.hardware import KnownGpu
 from graphlens.ir.analysis import Finding, Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.run import DeviceEvent, Profile, ProfiledDevice, Span

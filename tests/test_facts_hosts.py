@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from graphlens.facts import hosts
-from graphlens.facts.attribution import attribution
+from graphlens.facts.clock import hosts
+from graphlens.facts.clock.steps import steps_of
+from graphlens.facts.copies.device_facts import distribution
 from graphlens.facts.core import Facts
-from graphlens.facts.device_facts import distribution
-from graphlens.facts.quality import quality
-from graphlens.facts.steps import steps_of
+from graphlens.facts.time.attribution import attribution
+from graphlens.facts.time.quality import quality
 from graphlens.ir.analysis import Target
 from graphlens.ir.devices import HostRow
 from graphlens.ir.evidence import Evidence

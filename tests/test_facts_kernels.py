@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from graphlens.facts.core import Facts
-from graphlens.facts.ledger import ledger
-from graphlens.facts.quality import quality
-from graphlens.facts.rows import op_rows
+from graphlens.facts.rows.op_rows import op_rows
+from graphlens.facts.time.ledger import ledger
+from graphlens.facts.time.quality import quality
 from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Function, Graph, Op

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from graphlens.facts.attribution import attribute
+from graphlens.facts.time.attribution import attribute
 from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.run import OpEvent, Profile, Span

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphlens.facts.attribution import attribute
+from graphlens.facts.clock.division import COPY, DISPATCH, EXECUTOR, HANDOFF
 from graphlens.facts.core import Facts
-from graphlens.facts.division import COPY, DISPATCH, EXECUTOR, HANDOFF
 from graphlens.facts.graphs import judged_graph
-from graphlens.facts.ledger import apportion, ledger, step_time
-from graphlens.facts.savings import call_share, saving_without
+from graphlens.facts.time.attribution import attribute
+from graphlens.facts.time.ledger import apportion, ledger, step_time
+from graphlens.facts.time.savings import call_share, saving_without
 from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.ops import family

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from graphlens.facts.core import Facts
-from graphlens.facts.memory import lives, peak_memory
+from graphlens.facts.work.memory import lives, peak_memory
 from graphlens.ir.devices import LANE_BINS, Memory
 from graphlens.testing.sketch import sketch
 

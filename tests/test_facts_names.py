@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from graphlens.facts.attribution import attribution
 from graphlens.facts.core import Facts
+from graphlens.facts.flat.names import Names
 from graphlens.facts.graphs import origins, traced_graph
-from graphlens.facts.names import Names
-from graphlens.facts.quality import quality
+from graphlens.facts.time.attribution import attribution
+from graphlens.facts.time.quality import quality
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.ops import TRANSFERS
 from graphlens.loaders.capture import reading

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphlens.facts.origins import resolve
+from graphlens.facts.flat.origins import resolve
 from graphlens.ir.graph import Edge, Op, Table
 from graphlens.ir.table import TableBuilder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphlens.facts.paths import heaviest_path, length_ns, slacks_ns
+from graphlens.facts.time.paths import heaviest_path, length_ns, slacks_ns
 from graphlens.ir.graph import Edge, Op, Table
 from graphlens.ir.table import TableBuilder
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from graphlens.facts.core import Facts
-from graphlens.facts.ledger import step_time
-from graphlens.facts.program_rows import ids_of, program_rows
-from graphlens.facts.program_runs import ProgramRuns
-from graphlens.facts.programs import named
+from graphlens.facts.programs.judged_program import named
+from graphlens.facts.programs.program_runs import ProgramRuns
+from graphlens.facts.rows.program_rows import ids_of, program_rows
+from graphlens.facts.time.ledger import step_time
 from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.run import OpEvent, Profile, Run, Span

@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 
 from graphlens.errors import UsageError
-from graphlens.facts.attribution import attribution
+from graphlens.facts.clock.cycle import cycle_of
 from graphlens.facts.core import Facts
-from graphlens.facts.cycle import cycle_of
-from graphlens.facts.impossible import why_impossible
-from graphlens.facts.program_names import base_name
-from graphlens.facts.programs import NO_FUNCTION, programs_of
+from graphlens.facts.programs.judged_program import NO_FUNCTION, programs_of
+from graphlens.facts.programs.program_names import base_name
+from graphlens.facts.time.attribution import attribution
+from graphlens.facts.time.impossible import why_impossible
 from graphlens.ir.analysis import Target
 from graphlens.ir.document import to_json
 from graphlens.ir.evidence import Evidence

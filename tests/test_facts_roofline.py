@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from graphlens.facts.core import Facts
-from graphlens.facts.roofline import is_under, roofline, time_at_roof_ns
-from graphlens.facts.rows import op_rows
+from graphlens.facts.rows.op_rows import op_rows
+from graphlens.facts.work.roofline import is_under, roofline, time_at_roof_ns
 from graphlens.ir.devices import Roof, RoofPoint
 from graphlens.ir.run import OpEvent
 from graphlens.testing.sketch import sketch

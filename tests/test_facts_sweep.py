@@ -10,11 +10,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from graphlens.facts.device_time import Busy
-from graphlens.facts.devices import binned, merged
-from graphlens.facts.names import Names
-from graphlens.facts.step_events import StepEvents
-from graphlens.facts.sweep import Intervals, Windows, divide_among
+from graphlens.facts.clock.device_time import Busy
+from graphlens.facts.clock.devices import binned, merged
+from graphlens.facts.clock.step_events import StepEvents
+from graphlens.facts.clock.sweep import Intervals, Windows, divide_among
+from graphlens.facts.flat.names import Names
 from graphlens.ir.columns import DeviceEvents, OpEvents, Spans, by_start
 from graphlens.ir.run import NO_RUN, DeviceEvent, OpEvent, Profile, Span
 

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphlens.facts.clock.device_time import Busy
+from graphlens.facts.copies.device_facts import device_uses
+from graphlens.facts.copies.pairs import pairs_of
+from graphlens.facts.copies.transfers import copies, transfers
 from graphlens.facts.core import Facts
-from graphlens.facts.device_facts import device_uses
-from graphlens.facts.device_time import Busy
-from graphlens.facts.pairs import pairs_of
-from graphlens.facts.transfers import copies, transfers
 from graphlens.ir.analysis import Target
 from graphlens.ir.devices import Copy
 from graphlens.ir.evidence import Evidence

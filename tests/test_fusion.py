@@ -10,8 +10,8 @@ import pytest
 from graphlens.children import ask_fusion
 from graphlens.children.messages import from_line, to_line
 from graphlens.facts.core import Facts
-from graphlens.facts.experiments import chains_to_probe
-from graphlens.facts.fusion import fusion_candidates, unfused
+from graphlens.facts.patterns.experiments import chains_to_probe
+from graphlens.facts.patterns.fusion import fusion_candidates, unfused
 from graphlens.ir.analysis import Finding
 from graphlens.ir.edits import Ops, SinkReshape, SumByAddN
 from graphlens.ir.fusion import (

@@ -21,7 +21,7 @@ import graphlens
 from graphlens import pipeline, report
 from graphlens.children.tool import run_tool
 from graphlens.errors import UsageError
-from graphlens.facts.dags import bare_dag
+from graphlens.facts.rows.dags import bare_dag
 from graphlens.ir.analysis import Document
 from graphlens.ir.annotated import annotated, networkx_of
 from graphlens.ir.nodes import CONTROL, Edge, Op, TensorSpec

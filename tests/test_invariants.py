@@ -17,10 +17,10 @@ import pytest
 from end_to_end import CAPTURES, REAL
 
 import graphlens
-from graphlens.facts.attribution import attribution
 from graphlens.facts.core import Facts
-from graphlens.facts.ledger import step_time
-from graphlens.facts.rows import op_rows
+from graphlens.facts.rows.op_rows import op_rows
+from graphlens.facts.time.attribution import attribution
+from graphlens.facts.time.ledger import step_time
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.run import OpEvent, Profile, Span
 from graphlens.pipeline.judge import judge

@@ -12,13 +12,13 @@ import oracles
 import pytest
 from load_helpers import REAL, needs_real
 
+from graphlens.facts.copies.device_facts import device_rows
 from graphlens.facts.core import Facts
-from graphlens.facts.device_facts import device_rows
-from graphlens.facts.ledger import ledger, step_time
-from graphlens.facts.programs import programs
-from graphlens.facts.quality import quality
-from graphlens.facts.roofline import roofline, time_at_roof_ns
-from graphlens.facts.rows import op_rows
+from graphlens.facts.programs.judged_program import programs
+from graphlens.facts.rows.op_rows import op_rows
+from graphlens.facts.time.ledger import ledger, step_time
+from graphlens.facts.time.quality import quality
+from graphlens.facts.work.roofline import roofline, time_at_roof_ns
 from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.instructions import HOST_COPY

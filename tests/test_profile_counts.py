@@ -10,7 +10,7 @@ import pytest
 from floors import walk_profile
 
 import graphlens
-from graphlens.facts.names import Names
+from graphlens.facts.flat.names import Names
 from graphlens.ir import columns
 from graphlens.loaders import event_columns
 from graphlens.loaders.schema import xspace_part

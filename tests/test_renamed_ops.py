@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from end_to_end import python
 
-from graphlens.facts.attribution import attribution, timings
 from graphlens.facts.core import Facts
+from graphlens.facts.flat.names import Names
+from graphlens.facts.flat.origins import resolve
+from graphlens.facts.flat.renames import as_written, normalized, renamed_ops
 from graphlens.facts.graphs import executed_by, judged_graph, traced_graph
-from graphlens.facts.names import Names
-from graphlens.facts.origins import resolve
-from graphlens.facts.quality import quality
-from graphlens.facts.renames import as_written, normalized, renamed_ops
+from graphlens.facts.time.attribution import attribution, timings
+from graphlens.facts.time.quality import quality
 from graphlens.ir.evidence import Evidence
 from graphlens.loaders import savedmodel, sniff
 from graphlens.loaders.capture.reading import evidence_of, open_capture

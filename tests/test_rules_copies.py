@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+from graphlens.facts.copies.transfers import copies, transfers
 from graphlens.facts.core import Facts
-from graphlens.facts.ledger import step_time
-from graphlens.facts.transfers import copies, transfers
+from graphlens.facts.time.ledger import step_time
 from graphlens.ir.devices import CopyCount, Counterfactual
 from graphlens.ir.edits import Ops, PlaceOps
 from graphlens.ir.run import CopyEvent, ProfiledDevice
 from graphlens.rules import find
-from graphlens.rules.copies import saving_of
+from graphlens.rules.copies.copies import saving_of
 from graphlens.testing.sketch import sketch
 
 # A fed input, an op without a kernel, a table and a copy of unknown cause, on one accelerator.

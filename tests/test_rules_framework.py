@@ -15,7 +15,7 @@ import pytest
 
 from graphlens.errors import UsageError
 from graphlens.facts.core import Facts
-from graphlens.facts.ledger import step_time
+from graphlens.facts.time.ledger import step_time
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.pipeline.judge import judge as judge_evidence
 from graphlens.plugins import PluginError

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from graphlens.facts.attribution import attribution, timings
 from graphlens.facts.core import Facts
-from graphlens.facts.ledger import ledger, step_time
-from graphlens.facts.quality import quality
+from graphlens.facts.time.attribution import attribution, timings
+from graphlens.facts.time.ledger import ledger, step_time
+from graphlens.facts.time.quality import quality
 from graphlens.ir.graph import Call, TensorSpec, data_inputs, in_edges, op_of
 from graphlens.testing.sketch import STEPS, SketchError, sketch
 

@@ -8,7 +8,7 @@ import pytest
 
 from graphlens.children import ask_fusion
 from graphlens.facts.core import Facts
-from graphlens.facts.experiments import chains_to_probe
+from graphlens.facts.patterns.experiments import chains_to_probe
 from graphlens.ir.fusion import FusionAnswer, Obstacle
 from graphlens.ir.settings import ONEDNN
 from graphlens.testing.sketch import sketch

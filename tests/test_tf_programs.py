@@ -18,7 +18,7 @@ import pytest
 from end_to_end import REPOSITORY, python, run_python
 
 import graphlens
-from graphlens.facts.programs import programs_of
+from graphlens.facts.programs.judged_program import programs_of
 from graphlens.ir.analysis import Document, ProgramRow
 from graphlens.loaders.schema import xspace
 from graphlens.loaders.xplane import read_profile

@@ -23,8 +23,8 @@ from tensorboard.compat.proto import graph_pb2
 from graphlens.children.messages import Failure, RecordRequest
 from graphlens.children.recorder import start_recorder
 from graphlens.facts.core import Facts
-from graphlens.facts.memory import peak_memory
-from graphlens.facts.programs import programs_of
+from graphlens.facts.programs.judged_program import programs_of
+from graphlens.facts.work.memory import peak_memory
 from graphlens.ir.capture import CapturedTarget
 from graphlens.ir.graph import ops_of
 from graphlens.ir.settings import ONEDNN

@@ -326,7 +326,7 @@ def test_the_snippet_of_the_rule_folds_layers_of_keras(kind: str) -> None:
     import keras
     import tensorflow as tf
 
-    from graphlens.rules.fusion import FOLDING_SNIPPET
+    from graphlens.rules.fusion.fusion import FOLDING_SNIPPET
 
     sizes = {"DepthwiseConv2D": {"kernel_size": 3, "depth_multiplier": 2}, "Dense": {"units": 7}}
     options = {**sizes.get(kind, {"filters": 5, "kernel_size": 3}), "use_bias": kind != "Conv2D"}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple, Protocol
 
-from graphlens.facts.names import replica_of
+from graphlens.facts.flat.names import replica_of
 from graphlens.ir.devices import CopyKind, CopyReason
 from graphlens.ir.graph import DTYPE_BYTES, Op, TensorSpec, data_inputs, op_of, topological_order
 from graphlens.ir.ops import CONSTANTS, FED, PYTHON, RETURNS, SHAPE_READERS, VARIABLE_READS, family, runtime_type

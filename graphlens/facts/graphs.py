@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from graphlens.facts import constants, executed, flat, renames
 from graphlens.facts.core import Facts, fact
-from graphlens.facts.inlining import inline
-from graphlens.facts.origins import resolve
-from graphlens.facts.programs import judged_profile
+from graphlens.facts.flat import constants, executed, renames
+from graphlens.facts.flat import scopes as flat
+from graphlens.facts.flat.inlining import inline
+from graphlens.facts.flat.origins import resolve
+from graphlens.facts.programs.judged_program import judged_profile
 from graphlens.ir.graph import topological_order
 from graphlens.ir.table import NO_OPS, Table
 

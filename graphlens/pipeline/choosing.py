@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Final
 
 from graphlens.errors import UsageError
-from graphlens.facts.program_graphs import matched
-from graphlens.facts.program_names import base_name, short_name
-from graphlens.facts.program_rows import ids_of
-from graphlens.facts.program_runs import ProgramRuns
-from graphlens.facts.programs import Programs, is_our_own, named, programs_of
+from graphlens.facts.programs.judged_program import Programs, is_our_own, named, programs_of
+from graphlens.facts.programs.program_graphs import matched
+from graphlens.facts.programs.program_names import base_name, short_name
+from graphlens.facts.programs.program_runs import ProgramRuns
+from graphlens.facts.rows.program_rows import ids_of
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Graph
 from graphlens.ir.program import Program

@@ -7,19 +7,19 @@ from dataclasses import replace
 
 from graphlens import rules
 from graphlens._version import __version__
+from graphlens.facts.copies.device_facts import device_rows, distribution
+from graphlens.facts.copies.transfers import copies
 from graphlens.facts.core import Facts
-from graphlens.facts.dags import dags
-from graphlens.facts.device_facts import device_rows, distribution
-from graphlens.facts.impossible import why_impossible
-from graphlens.facts.ledger import ledger, step_time
-from graphlens.facts.memory import peak_memory
-from graphlens.facts.paths import critical_path
-from graphlens.facts.program_rows import program_rows
-from graphlens.facts.quality import quality
-from graphlens.facts.roofline import roofline
-from graphlens.facts.rows import op_rows
-from graphlens.facts.sizes import graph_sizes
-from graphlens.facts.transfers import copies
+from graphlens.facts.rows.dags import dags
+from graphlens.facts.rows.op_rows import op_rows
+from graphlens.facts.rows.program_rows import program_rows
+from graphlens.facts.rows.sizes import graph_sizes
+from graphlens.facts.time.impossible import why_impossible
+from graphlens.facts.time.ledger import ledger, step_time
+from graphlens.facts.time.paths import critical_path
+from graphlens.facts.time.quality import quality
+from graphlens.facts.work.memory import peak_memory
+from graphlens.facts.work.roofline import roofline
 from graphlens.ir.analysis import CONTRADICTION, JUDGE, UNKNOWN_QUALITY, AnalysisError, Document
 from graphlens.ir.dag import Deferred
 from graphlens.ir.evidence import Evidence

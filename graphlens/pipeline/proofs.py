@@ -8,7 +8,7 @@ from graphlens.children import ask_fusion
 from graphlens.command import command_of
 from graphlens.config import DEFAULT_PROOF_BUDGET_S, Progress, Request
 from graphlens.facts.core import Facts
-from graphlens.facts.experiments import chains_to_probe
+from graphlens.facts.patterns.experiments import chains_to_probe
 from graphlens.pipeline.gather import Gathered
 from graphlens.pipeline.result import Analysis
 from graphlens.prove import Plan, TrialRunner, prove

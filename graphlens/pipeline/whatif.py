@@ -14,7 +14,7 @@ from graphlens.config import Progress, Request
 from graphlens.errors import ExecutionError, GraphLensError, UsageError, in_words
 from graphlens.facts import placement
 from graphlens.facts.core import FactError, Facts
-from graphlens.facts.flat import with_shapes
+from graphlens.facts.flat.scopes import with_shapes
 from graphlens.facts.graphs import traced_graph
 from graphlens.facts.placement import changes, limits, pinning, prediction
 from graphlens.facts.placement.gpus import Gpu, gpu_named

@@ -1,6 +1,6 @@
 """Checks on facts.  A rule is one decorated generator in a module of this package, or of a plug-in.
 
-To add a rule, write the function with its page in the module of its family, and its cases in ``tests/rules/CODE.md``;
+To add a rule, write the function with its page in a module of its family, and its cases in ``tests/rules/CODE.md``;
 ``docs/plugins.md`` shows a rule of a plug-in, with a fact of its own.
 """
 

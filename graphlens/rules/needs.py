@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from graphlens.facts.attribution import attribution
+from graphlens.facts.copies.device_facts import device_uses
+from graphlens.facts.copies.transfers import accelerators
 from graphlens.facts.core import Facts
-from graphlens.facts.device_facts import device_uses
 from graphlens.facts.graphs import is_training, judged_graph, judged_stage, traced_graph
-from graphlens.facts.ledger import step_time
-from graphlens.facts.roofline import roofline
-from graphlens.facts.transfers import accelerators
+from graphlens.facts.time.attribution import attribution
+from graphlens.facts.time.ledger import step_time
+from graphlens.facts.work.roofline import roofline
 
 
 @dataclass(frozen=True, slots=True)

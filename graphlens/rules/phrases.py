@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from graphlens.facts.core import Facts
 from graphlens.facts.graphs import judged_stage
-from graphlens.facts.programs import judged_profile
+from graphlens.facts.programs.judged_program import judged_profile
 
 
 def with_stage(facts: Facts, cause: str) -> str:

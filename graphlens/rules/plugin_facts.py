@@ -5,27 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from graphlens.facts import (
-    attribution,
-    device_facts,
-    fusion,
-    graphs,
-    kernel_work,
-    ledger,
-    memory,
-    paths,
-    patterns,
-    programs,
-    quality,
-    roofline,
-    rows,
-    savings,
-    syncs,
-    transfers,
-)
+from graphlens.facts import graphs
+from graphlens.facts.copies import device_facts, syncs, transfers
 from graphlens.facts.core import Fact, Facts
-from graphlens.facts.costs import cost_of
-from graphlens.facts.dataflow import dataflow
+from graphlens.facts.patterns import affine as patterns
+from graphlens.facts.patterns import fusion
+from graphlens.facts.patterns.dataflow import dataflow
+from graphlens.facts.programs import judged_program as programs
+from graphlens.facts.rows import op_rows as rows
+from graphlens.facts.time import attribution, ledger, paths, quality, savings
+from graphlens.facts.work import kernel_work, memory, roofline
+from graphlens.facts.work.costs import cost_of
 from graphlens.ir.analysis import Figure, Saving
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Op

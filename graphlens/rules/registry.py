@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from inspect import cleandoc
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 from typing import Any, Final, cast
 
 from graphlens.errors import UsageError
@@ -172,8 +172,8 @@ def all_rules() -> tuple[Rule, ...]:
 
 def _own_rules() -> Iterator[Rule]:
     package = import_module(__package__ or "graphlens.rules")
-    for module in sorted(iter_modules(package.__path__), key=lambda item: item.name):
-        yield from _rules_in(import_module(f"{package.__name__}.{module.name}"))
+    for module in sorted(walk_packages(package.__path__, f"{package.__name__}."), key=lambda item: item.name):
+        yield from _rules_in(import_module(module.name))
 
 
 def _plugin_rules() -> Iterator[Rule]:

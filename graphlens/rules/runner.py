@@ -12,7 +12,7 @@ from typing import Final
 from graphlens.errors import in_words
 from graphlens.facts.core import FactError, Facts
 from graphlens.facts.graphs import judged_graph, judged_stage, traced_graph
-from graphlens.facts.rows import figure_of, figure_without
+from graphlens.facts.rows.op_rows import figure_of, figure_without
 from graphlens.ir.analysis import SEVERITIES, Figure, Finding, RuleStatus, Severity, severity_of
 from graphlens.ir.ops import runtime_type
 from graphlens.ir.ranking import ranked

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from graphlens.facts.flat import canonical_name
+from graphlens.facts.flat.scopes import canonical_name
 from graphlens.facts.placement import frames
 from graphlens.facts.placement.netlist import Netlist
 from graphlens.ir.ops import LOOPS

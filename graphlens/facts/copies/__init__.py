@@ -1,0 +1,1 @@
+"""Copies between memories: which there were, why, and what devices did meanwhile."""

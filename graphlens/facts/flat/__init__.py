@@ -1,0 +1,1 @@
+"""Graphs with their functions inlined: how their ops are called, joined to those that ran, and what never changes."""

@@ -1,0 +1,1 @@
+"""What a document lists: its ops, the graphs as columns, their sizes, and the programs."""

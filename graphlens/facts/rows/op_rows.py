@@ -1,0 +1,316 @@
+"""The facts in the form that reports show: one row per op, and the small figure around a finding."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from graphlens.facts.core import Facts, fact
+from graphlens.facts.flat import scopes as flat
+from graphlens.facts.flat.executed import HLO_MODULE, HLO_STANDS_FOR
+from graphlens.facts.graphs import (
+    Stage,
+    frozen_ops,
+    is_training,
+    joined_loosely,
+    judged_graph,
+    judged_stage,
+    origins,
+    traced_graph,
+)
+from graphlens.facts.time.attribution import Attribution, attribution, timings
+from graphlens.facts.time.paths import slack_ns
+from graphlens.facts.work import costs
+from graphlens.facts.work.kernel_work import Work, kernel_work, told_instructions, told_of
+from graphlens.facts.work.roofline import roof_shares
+from graphlens.ir.analysis import Figure, FigureNode, OpRow
+from graphlens.ir.graph import Op, data_inputs, op_of
+from graphlens.ir.op_rows import OpRows
+from graphlens.ir.ops import CONSTANTS, family, is_instruction
+from graphlens.ir.run import Instruction, OpTiming
+from graphlens.ir.table import Table
+
+FIGURE_HOPS: Final = 2
+FIGURE_OPS_LIMIT: Final = 28  # what a reader takes in at once, and what dot lays out in under 0.1 s
+FIGURE_SUBJECT_LIMIT: Final = 14
+
+# Plumbing that says nothing in a figure.
+_HIDDEN = CONSTANTS | {"ReadVariableOp", "Identity", "NoOp", "_Arg", "_Retval", "VarHandleOp"}
+
+
+@fact
+def op_rows(facts: Facts) -> OpRows:
+    """One row per op, by falling self time; unseen ops last, by name.  What a failed fact would tell is unknown."""
+    joined = facts.known(attribution, Attribution())
+    in_graph = _columns(facts, joined)
+    of_profile = OpRows.of(_row_of_profile(facts, joined, *seen) for seen in _in_no_graph(facts, joined))
+    columns = {name: [*values, *of_profile.column(name)] for name, values in in_graph.items()}
+    order = _ranked(columns["name"], columns["self_ns"])
+    return OpRows({name: [values[position] for position in order] for name, values in columns.items()})
+
+
+@fact
+def shape_costs(facts: Facts) -> Sequence[costs.Cost]:
+    """Operations and bytes of an execution of each op of the judged graph, as its shapes say, in its order."""
+    return costs.costs_of(facts(judged_graph))
+
+
+@fact
+def layers(facts: Facts) -> Sequence[str | None]:
+    """The layer of each op of the judged graph, in its order."""
+    graph, written, origin_of = facts(judged_graph), facts(traced_graph), facts.known(origins, {})
+    names = graph.names
+    if facts(judged_stage) == "executed":
+        names = [(origin_of.get(name) or (name,))[-1] for name in names]
+    return flat.layers_of(names, graph if written is None else written)
+
+
+def _ranked(names: Sequence[str], times_ns: Sequence[int | None]) -> list[int]:
+    """Return the positions of rows by falling time, then by name; those without a time last."""
+    by_name = sorted(range(len(names)), key=names.__getitem__)
+    seen = sorted((at for at in by_name if times_ns[at] is not None), key=lambda at: -(times_ns[at] or 0))
+    return [*seen, *(at for at in by_name if times_ns[at] is None)]
+
+
+def _columns(facts: Facts, joined: Attribution) -> dict[str, Sequence[Any]]:
+    """Return the fields of the rows of the judged graph's ops, in its order: columns cost a fraction of rows."""
+    ops = list(facts(judged_graph).ops())
+    names = [op.name for op in ops]
+    executed, origin_of = facts(judged_stage) == "executed", facts.known(origins, {})
+    sources = [origin_of.get(name, ()) for name in names] if executed else [()] * len(ops)
+    written = [_written(facts, op, origin) for op, origin in zip(ops, sources, strict=True)]
+    timings = [joined.timings.get(name) for name in names]
+    seen = joined.op_types
+    devices = _timed(timings, "device")
+    flops, nbytes = _work(facts, names)
+    trains, slack, shares = facts.known(is_training, False), facts.known(slack_ns, {}), facts.known(roof_shares, {})
+    return {
+        "name": names,
+        "op": [op.type for op in written],
+        "scope": [op.scope for op in ops],
+        "device": [op.device or seen_on for op, seen_on in zip(ops, devices, strict=True)],
+        "executed_as": [_executed_as(seen, op) if executed else seen.get(op.name) for op in ops],
+        "flops": flops,
+        "bytes": nbytes,
+        "source": _sources(facts, written, names),
+        "phase": [_phase(name) if trains else None for name in names],
+        "origin": sources,
+        "timing": _timed(timings, "source"),
+        "layer": facts(layers),
+        "category": [family(_ran_as(seen, op)) for op in ops],
+        "slack_ns": [slack.get(name) for name in names],
+        "output": _outputs(ops),
+        "roof_share": [shares.get(name) for name in names],
+        **{field: _timed(timings, field) for field in ("self_ns", "calls_per_step", "wall_share", "host_ns")},
+    }
+
+
+def _written(facts: Facts, op: Op, origin: Sequence[str]) -> Op:
+    """Return the op as written that ``op`` is of; the last one where it stands for several."""
+    written = facts(traced_graph) if origin else None
+    return op_of(written, origin[-1]) if written is not None else op
+
+
+def _timed(timings: Sequence[OpTiming | None], field: str) -> list[Any]:
+    return [getattr(timing, field) if timing else None for timing in timings]
+
+
+def _work(facts: Facts, names: Sequence[str]) -> tuple[list[int | None], list[int | None]]:
+    """Return operations and bytes of an execution of each op: what the profile tells, else what its shapes say."""
+    by_shapes = facts(shape_costs)
+    flops, nbytes = [cost.flops for cost in by_shapes], [cost.bytes for cost in by_shapes]
+    told = facts.known(kernel_work, {})
+    for position, name in enumerate(names if told else ()):
+        work = told.get(name, Work())
+        flops[position] = work.flops if work.flops is not None else flops[position]
+        nbytes[position] = work.nbytes if work.nbytes is not None else nbytes[position]
+    return flops, nbytes
+
+
+def _sources(facts: Facts, written: Sequence[Op], names: Sequence[str]) -> list[str | None]:
+    """Return where each op was written, as the graph says it, else the profile."""
+    known, told = [op.source for op in written], facts(told_instructions)
+    if not told:
+        return known
+    return [source or told.get(name, Instruction()).source or None for source, name in zip(known, names, strict=True)]
+
+
+def _outputs(ops: Sequence[Op]) -> list[str | None]:
+    """Write what each op puts out; ops share the tuples of their outputs, so that each is written once."""
+    distinct = {id(op.outputs): op.outputs for op in ops}
+    texts = {key: ", ".join(map(str, outputs)) or None for key, outputs in distinct.items()}
+    return [texts[id(op.outputs)] for op in ops]
+
+
+def _ran_as(seen: Mapping[str, str], op: Op) -> str:
+    """Return the type of an op; of an instruction of XLA what its events say, since the graph has its opcode alone."""
+    told = seen.get(op.name, "") if seen else ""
+    return told if is_instruction(told) else str(op.attrs.get(HLO_STANDS_FOR, op.type))
+
+
+def _executed_as(seen: Mapping[str, str], op: Op) -> str:
+    """Return the type that an op ran as; an instruction, and the call of a compiled function, say that they are XLA's.
+
+    An instruction of a processor has its opcode: what it was made of is another column.
+    """
+    if HLO_MODULE in op.attrs and not is_instruction(seen.get(op.name, "")):
+        return f"XLA {op.type}"
+    return f"{op.type} (XLA)" if flat.is_compiled(op) else _ran_as(seen, op)
+
+
+def _in_no_graph(facts: Facts, joined: Attribution) -> Iterator[tuple[str, OpTiming]]:
+    """Yield what was timed and is an op of no graph, where the executed one is not known: all of it without a graph."""
+    graph = facts(judged_graph)
+    if facts(joined_loosely):
+        yield from ((name, timing) for name, timing in joined.timings.items() if name not in graph)
+
+
+def _row_of_profile(facts: Facts, joined: Attribution, name: str, timing: OpTiming) -> OpRow:
+    """Return the row of an op of which only its name and its events are known."""
+    kind = joined.op_types.get(name, "")
+    work, told = facts.known(kernel_work, {}).get(name, Work()), told_of(facts, name)
+    return OpRow(
+        name=name,
+        op=kind,
+        scope=name.rpartition("/")[0],
+        device=timing.device,
+        executed_as=kind,
+        self_ns=timing.self_ns,
+        calls_per_step=timing.calls_per_step,
+        flops=work.flops,
+        bytes=work.nbytes,
+        source=told.source or None,
+        timing=timing.source,
+        wall_share=timing.wall_share,
+        layer=flat.layer_of(name),
+        category=family(kind),
+        output=told.output or None,
+        host_ns=timing.host_ns,
+        roof_share=facts.known(roof_shares, {}).get(name),
+    )
+
+
+def _phase(name: str) -> str:
+    """Name the phase of a training step from TensorFlow's own scopes."""
+    if "gradient_tape" in name or "/gradients/" in name or name.startswith("gradients/"):
+        return "backward"
+    return "optimizer" if any(part in name.lower() for part in ("adam", "/sgd", "rmsprop", "optimizer")) else "forward"
+
+
+def figure_of(facts: Facts, nodes: Sequence[str], stage: Stage | None = None) -> Figure | None:
+    """Return the ops around ``nodes`` (two hops, capped) in graph ``stage``, for drawing; by default the judged one.
+
+    ``None`` when none of them is in it.
+    """
+    drawn: Stage = facts(judged_stage) if stage is None else stage
+    graph = facts(judged_graph) if drawn == facts(judged_stage) else facts(traced_graph)
+    if graph is None:
+        return None
+    present = [name for name in nodes if name in graph]
+    subjects = _first_group(graph, present)
+    if not subjects:
+        return None
+    shown = _neighbourhood(graph, subjects)
+    return Figure(
+        drawn,
+        tuple(_figure_node(facts, graph, name, name in set(subjects), drawn) for name in shown),
+        tuple(_edges(graph, shown)),
+        len(present) - len(subjects),
+    )
+
+
+def _first_group(graph: Table, nodes: Sequence[str]) -> list[str]:
+    """Return the subjects to draw: those that hang together with the first one, so that the figure is one picture."""
+    if not nodes:
+        return []
+    wanted, group, pending = set(nodes), [nodes[0]], deque([nodes[0]])
+    while pending and len(group) < FIGURE_SUBJECT_LIMIT:
+        name = pending.popleft()
+        for other in _around(graph, name):
+            if other in wanted and other not in group and len(group) < FIGURE_SUBJECT_LIMIT:
+                group.append(other)
+                pending.append(other)
+    return group
+
+
+def _neighbourhood(graph: Table, subjects: Sequence[str]) -> list[str]:
+    shown = list(subjects)
+    frontier = list(subjects)
+    for _ in range(FIGURE_HOPS):
+        frontier = [
+            other
+            for name in frontier
+            for other in _around(graph, name)
+            if other not in shown and op_of(graph, other).type not in _HIDDEN
+        ]
+        for other in dict.fromkeys(frontier):
+            if len(shown) < FIGURE_OPS_LIMIT:
+                shown.append(other)
+    return shown
+
+
+def _around(graph: Table, name: str) -> Iterable[str]:
+    yield from data_inputs(graph, name)
+    yield from graph.successors(name)
+
+
+def _edges(graph: Table, shown: Sequence[str]) -> list[tuple[str, str, str]]:
+    inside = set(shown)
+    return list(
+        dict.fromkeys((name, dst, edge.kind) for name in shown for dst, edge in graph.out_edges(name) if dst in inside)
+    )
+
+
+def _figure_node(facts: Facts, graph: Table, name: str, subject: bool, stage: str) -> FigureNode:
+    op = op_of(graph, name)
+    timing = facts.known(timings, {}).get(name) if stage == facts(judged_stage) else None
+    return FigureNode(
+        name,
+        op.type,
+        "subject" if subject else "context",
+        timing.self_ns if timing else None,
+        op.device or None,
+        str(op.outputs[0]) if op.outputs else None,
+    )
+
+
+def figure_without(facts: Facts, figure: Figure, removed: Iterable[str]) -> Figure | None:
+    """Return ``figure`` without the ops ``removed``, what they read joined to what read them."""
+    return figure_after(figure, frozenset(removed), facts(frozen_ops))
+
+
+def figure_after(figure: Figure, removed: Collection[str], frozen: Collection[str]) -> Figure | None:
+    """Return the figure without ``removed``; ``None`` when it shows none of them, or nothing else.
+
+    What a removed op read is joined to what read it, but for values that never change: they went into a weight.  No op
+    has a time, since none was measured after the fix.
+    """
+    kept = tuple(replace(node, self_ns=None) for node in figure.nodes if node.name not in removed)
+    if not kept or len(kept) == len(figure.nodes):
+        return None
+    following: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for src, dst, kind in figure.edges:
+        following[src].append((dst, kind))
+    edges = [
+        (node.name, dst, kind)
+        for node in kept
+        for dst, kind in _past(node.name, following, removed)
+        if dst not in removed and (node.name not in frozen or (node.name, dst, kind) in figure.edges)
+    ]
+    return replace(figure, nodes=kept, edges=tuple(dict.fromkeys(edges)), omitted=0)
+
+
+def _past(
+    name: str, following: Mapping[str, list[tuple[str, str]]], removed: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield what follows ``name`` once the removed ops are passed over."""
+    pending, seen = list(following.get(name, ())), set()
+    while pending:
+        dst, kind = pending.pop()
+        if dst not in removed:
+            yield dst, kind
+        elif dst not in seen:
+            seen.add(dst)
+            pending += [(after, "data") for after, _ in following.get(dst, ())]

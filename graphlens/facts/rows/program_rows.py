@@ -1,0 +1,89 @@
+"""The programs of an analysis as rows: what ran, how often, how long, and for which share of the time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from graphlens.facts.clock.steps import length_ns, without_slow_first
+from graphlens.facts.core import Facts, fact
+from graphlens.facts.programs.judged_program import programs
+from graphlens.facts.programs.program_names import base_name, short_name
+from graphlens.facts.programs.program_runs import ProgramRuns, possible_period
+from graphlens.facts.rows.sizes import graph_sizes, sizes_of_others
+from graphlens.facts.time.ledger import step_time
+from graphlens.ir.analysis import GraphSize, ProgramRow, ProgramTrace, StepTime
+from graphlens.ir.program import Program
+from graphlens.ir.run import stat_of
+
+TRACED: Final = "the function was traced by Python or compiled by XLA in this call"
+_ONLY: Final = "main"  # the id of the one program whose name nobody says
+
+
+@fact
+def program_rows(facts: Facts) -> tuple[ProgramRow, ...]:
+    """One row per program, the judged one first; where none is judged, no row has the step of the analysis."""
+    sizes, others = facts(graph_sizes), facts(sizes_of_others)
+    shown = facts(programs)
+    ran = shown.all
+    if not ran:
+        return tuple(_without_runs(facts, sizes, others))
+    ids = ids_of(ran)
+    known = {program.name: program for program in facts.evidence.programs if program.name}
+    rows = []
+    step = facts.known(step_time, None)
+    for one in ran:
+        judged, program = one is shown.judged, known.get(one.name)
+        graphs = sizes if judged else others.get(program.id, {}) if program else {}
+        row = _row(ids[one.name], one, step if judged else _step(one), graphs)
+        rows.append(replace(row, role=program.role) if program and program.role else row)
+    return (*rows, *_not_seen(facts.evidence.programs, others, rows))
+
+
+def _not_seen(
+    programs: Iterable[Program], others: Mapping[str, Mapping[str, GraphSize]], seen: Sequence[ProgramRow]
+) -> Iterator[ProgramRow]:
+    """Yield the rows of programs whose graphs are known, and of which the profile shows no run."""
+    names, ids = {row.name for row in seen}, {row.id for row in seen}
+    for program in programs:
+        if program.id in others and program.name not in names:
+            row = _graphs_only(program, others[program.id])
+            yield replace(row, id=program.name or program.id) if program.id in ids else row
+
+
+def _without_runs(
+    facts: Facts, sizes: Mapping[str, GraphSize], others: Mapping[str, Mapping[str, GraphSize]]
+) -> list[ProgramRow]:
+    """Return the rows of an analysis whose profile, if any, shows no runs."""
+    evidence = facts.evidence
+    name = evidence.target.signature or (evidence.traced.root if evidence.traced else "")
+    step = facts.known(step_time, None)
+    rows = [ProgramRow(name or _ONLY, name, "step", step=step, graphs=sizes)] if sizes or step else []
+    listed = [one for one in evidence.programs if one.id in others and one.executed is not evidence.executed]
+    return rows + [_graphs_only(program, others[program.id]) for program in listed]
+
+
+def _graphs_only(program: Program, sizes: Mapping[str, GraphSize]) -> ProgramRow:
+    return ProgramRow(program.id, program.name, program.role or "step", graphs=sizes)
+
+
+def ids_of(programs: Sequence[ProgramRuns]) -> Mapping[str, str]:
+    """Return name -> id: the name as it was written in Python, with its number where several have the same one."""
+    shared = Counter(base_name(one.name) for one in programs)
+    return {
+        one.name: base_name(one.name) if shared[base_name(one.name)] == 1 else short_name(one.name) for one in programs
+    }
+
+
+def _row(identity: str, one: ProgramRuns, step: StepTime | None, graphs: Mapping[str, GraphSize]) -> ProgramRow:
+    traces = tuple(ProgramTrace(TRACED, trace.ns) for trace in one.traces)
+    return ProgramRow(identity, one.name, one.role, len(one.runs), one.count, step, one.share, graphs, traces)
+
+
+def _step(one: ProgramRuns) -> StepTime | None:
+    stat = stat_of([length_ns(step) for step in without_slow_first(one.steps)])
+    if stat is None:
+        return None
+    return StepTime(stat.median_ns, stat.p10_ns, stat.p90_ns, stat.n, period_ns=possible_period(one, stat.median_ns))

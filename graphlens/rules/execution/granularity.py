@@ -1,0 +1,114 @@
+"""Rules about the size of the pieces that a step is cut into."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+from graphlens.facts.core import Facts
+from graphlens.facts.graphs import judged_graph
+from graphlens.facts.time.attribution import attribution
+from graphlens.facts.time.ledger import SCHEDULING, ledger, step_time
+from graphlens.facts.time.savings import call_share
+from graphlens.ir.analysis import Finding, Fix, Saving
+from graphlens.ir.edits import EVERYWHERE, JitCompile
+from graphlens.ir.run import OpTiming
+from graphlens.rules.needs import EXECUTED, PROFILE
+from graphlens.rules.registry import found, rule
+from graphlens.units import format_count, format_ns, format_share
+
+# TensorFlow's executor itself calls a kernel cheap below 8,000 processor cycles, about 3 us: handing it to another
+# thread would then cost more than running it.
+CHEAP_OP_NS: Final = 3_000
+# Below a hundred cheap executions per step, dispatching them costs less than 0.3 ms in all.
+FEWEST_CHEAP_CALLS: Final = 100
+# The executor's own time in models whose ops are large enough is a few percent of the step; from a fifth on it is a
+# cause in its own right.
+OVERHEAD_SHARE: Final = 0.20
+TYPES_LISTED: Final = 10
+
+
+@rule("GL212", "op-overhead-bound", needs=(EXECUTED, PROFILE))
+def op_overhead_bound(facts: Facts) -> Iterator[Finding]:
+    """Many ops that are cheaper to run than to dispatch.
+
+    ## What it finds
+
+    Steps with a hundred and more executions of ops below 3 us, in which these ops and the executor together take a
+    fifth of the step or more.
+
+    ## Why it costs
+
+    Before each op the executor counts its inputs, picks a thread and allocates the output. For an op of a microsecond
+    that is most of its cost. It does not shrink with a smaller model or a faster processor, and threads do not help.
+
+    ## Example
+
+    ```bad
+    x = Placeholder() float32[4]
+    *150 a# = Tanh(x) float32[4] 1us
+    y = MatMul(x, a1) float32[4,4] 50us
+    ```
+
+    ```good
+    x = Placeholder() float32[512]
+    *150 a# = Tanh(x) float32[512] 40us
+    y = MatMul(x, a1) float32[4,4] 50us
+    ```
+
+    ## Fix
+
+    Do more per op: a larger batch, vectorized code instead of a loop, a fused layer. Or compile the function
+    (`jit_compile=True`), which joins small ops to a few kernels; measure it, because XLA on a processor made some
+    convolution networks many times slower.
+
+    ## When it is fine
+
+    When the step is fast enough as it is, and batches cannot be larger.
+
+    ## Source
+
+    Events of the profile, calls counted by the replay where the profiler dropped them, and the executor's row of the
+    ledger. The saving is a bound: what the step would save if these ops, dispatching them, and preparing them in each
+    call cost nothing.
+    """
+    cheap = {name: timing for name, timing in facts(attribution).timings.items() if _is_cheap(timing)}
+    calls = sum(timing.calls_per_step for timing in cheap.values())
+    executor_ns = sum(row.ns for row in facts(ledger) if row.category == SCHEDULING)
+    step = facts(step_time)
+    if step is None or calls < FEWEST_CHEAP_CALLS:
+        return
+    share = executor_ns / step.median_ns + sum(timing.wall_share or 0.0 for timing in cheap.values())
+    if share < OVERHEAD_SHARE:
+        return
+    types = Counter[str]()
+    graph = facts(judged_graph)
+    for name, timing in cheap.items():
+        types[graph.op(name).type if name in graph else "unknown"] += round(timing.calls_per_step)
+    cheap_nodes = [name for name in cheap if name in graph]
+    bound = min(1.0, share + facts(call_share) * len(cheap_nodes) / max(len(graph), 1))
+    yield found(
+        title=f"{format_count(round(calls))} executions per step of ops below {format_ns(CHEAP_OP_NS)} "
+        f"and their dispatch take {format_share(share)} of the step",
+        nodes=cheap_nodes,
+        evidence={
+            "cheap_calls_per_step": round(calls),
+            "cheap_ops": len(cheap),
+            "executor_ns": executor_ns,
+            "op_types": dict(types.most_common(TYPES_LISTED)),
+        },
+        reason=f"each of these ops costs less than {format_ns(CHEAP_OP_NS)}, about what dispatching an op costs",
+        saving=Saving(round(bound * step.median_ns), bound, "bound"),
+        fix=Fix(
+            "Do more work per op: larger batches, vectorized code, fused layers, or jit_compile where it helps",
+            "tolerance",
+            (JitCompile(EVERYWHERE),),
+            "@tf.function(jit_compile=True)",
+        ),
+    )
+
+
+def _is_cheap(timing: OpTiming) -> bool:
+    # The replay inflates times, so an op that is cheap there is cheap indeed.
+    return timing.calls_per_step > 0 and timing.self_ns / timing.calls_per_step < CHEAP_OP_NS

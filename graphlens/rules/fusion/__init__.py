@@ -1,0 +1,1 @@
+"""What runs as several kernels and could be one."""

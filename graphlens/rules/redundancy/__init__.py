@@ -1,0 +1,1 @@
+"""What is computed although it is known, or computed already."""

@@ -1,0 +1,322 @@
+"""Rules about ops that undo each other: transposes and casts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from graphlens.facts.core import Facts
+from graphlens.facts.graphs import judged_graph, judged_stage
+from graphlens.facts.time.savings import saving_without
+from graphlens.facts.work.costs import cost_of
+from graphlens.ir.analysis import Finding, Fix
+from graphlens.ir.edits import Ops, RemoveCasts, RemoveTransposes
+from graphlens.ir.graph import TensorSpec, data_consumers, data_inputs, in_edges, input_specs, op_of
+from graphlens.ir.ops import BINARY, PER_ELEMENT, RESHAPES, runtime_type
+from graphlens.rules.needs import GRAPH
+from graphlens.rules.phrases import known_sum, with_stage
+from graphlens.rules.registry import found, rule
+
+# Elementwise ops: they give the same numbers whatever the order of the axes.
+_LAYOUT_AGNOSTIC: Final = PER_ELEMENT | {"_UnaryOpsComposition", "Swish", "FusedMish"}
+# Ops that move elements and do not look at them: a cast commutes with them.
+_CAST_AGNOSTIC: Final = RESHAPES | {"Identity", "Transpose"}
+
+
+# -- transposes ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Cancelling:
+    """Transposes that undo each other, with the elementwise ops between them."""
+
+    first: str
+    between: tuple[str, ...]
+    last: str
+    vanishing: tuple[str, ...]
+
+
+@rule("GL207", "redundant-transpose", needs=(GRAPH,))
+def redundant_transpose(facts: Facts) -> Iterator[Finding]:
+    """Transposes that undo each other, also with elementwise ops between them, or that move nothing.
+
+    ## What it finds
+
+    Two `Transpose` ops with known permutations that together are the identity, where everything between them is
+    elementwise; and single ones whose permutation is the identity.
+
+    ## Why it costs
+
+    Each one reads and writes its whole tensor, against the order in which memory is laid out. They appear where
+    channels-first code meets a channels-last runtime, and around converted layers.
+
+    ## Example
+
+    ```bad
+    x    = Placeholder() float32[1,8,8,3]
+    perm = Const() int32[4] = 0,3,1,2
+    back = Const() int32[4] = 0,2,3,1
+    a    = Transpose(x, perm) float32[1,3,8,8] 30us
+    b    = Relu(a) float32[1,3,8,8] 10us
+    c    = Transpose(b, back) float32[1,8,8,3] 30us
+    out  = _Retval(c)
+    ```
+
+    ```good
+    x   = Placeholder() float32[1,8,8,3]
+    b   = Relu(x) float32[1,8,8,3] 10us
+    out = _Retval(b)
+    ```
+
+    ## Fix
+
+    Remove both; the ops between them work on the layout that comes in.
+
+    ## When it is fine
+
+    When another op needs the transposed tensor as well. A first transpose that is read elsewhere is not counted.
+
+    ## Source
+
+    The permutations are constants of the judged graph. Grappler removes pairs without anything between them and
+    identity permutations by itself, so these are not reported where nothing was executed.
+    """
+    pairs = list(_cancelling_transposes(facts))
+    vanishing = list(dict.fromkeys(name for pair in pairs for name in pair.vanishing))
+    if not vanishing:
+        return
+    graph = facts(judged_graph)
+    yield found(
+        title=f"{len(vanishing)} transposes move data that is moved back"
+        if len(vanishing) > 1
+        else "A transpose moves data for nothing",
+        nodes=dict.fromkeys(name for pair in pairs for name in (pair.first, *pair.between, pair.last)),
+        evidence={
+            "pairs": [{"first": pair.first, "between": list(pair.between), "last": pair.last} for pair in pairs],
+            "bytes_moved": known_sum([cost_of(graph, name).bytes for name in vanishing]),
+        },
+        reason=with_stage(
+            facts,
+            "the permutations cancel, and only elementwise ops lie between them, past which Grappler does not look",
+        ),
+        saving=saving_without(facts, vanishing),
+        removes=vanishing,
+        fix=Fix(
+            "Remove the transposes",
+            "exact",
+            tuple(RemoveTransposes(Ops(tuple(pair.vanishing))) for pair in pairs),
+        ),
+    )
+
+
+def _cancelling_transposes(facts: Facts) -> Iterator[_Cancelling]:
+    claimed: set[str] = set()
+    for name in facts(judged_graph).where(_is_transpose):
+        permutation = _permutation(facts, name)
+        if permutation is None:
+            continue
+        pair = _identity(facts, name, permutation) or _pair_ending_at(facts, name, permutation)
+        if pair and not claimed.intersection(pair.vanishing):
+            claimed.update(pair.vanishing)
+            yield pair
+
+
+def _identity(facts: Facts, name: str, permutation: Sequence[int]) -> _Cancelling | None:
+    if facts(judged_stage) == "traced" or list(permutation) != list(range(len(permutation))):
+        return None
+    return _Cancelling(name, (), name, (name,))
+
+
+def _pair_ending_at(facts: Facts, last: str, permutation: Sequence[int]) -> _Cancelling | None:
+    graph = facts(judged_graph)
+    between: list[str] = []
+    name = data_inputs(graph, last)[0]
+    while not _is_transpose(op_of(graph, name).type):
+        source = _elementwise_source(facts, name)
+        if source is None or data_consumers(graph, name) != [between[-1] if between else last]:
+            return None
+        between.append(name)
+        name = source
+    first = _permutation(facts, name)
+    if first is None or len(first) != len(permutation) or [first[axis] for axis in permutation] != sorted(first):
+        return None
+    shared = data_consumers(graph, name) != [between[-1] if between else last]
+    if (between and shared) or (not between and facts(judged_stage) == "traced"):
+        return None
+    return _Cancelling(name, tuple(reversed(between)), last, (last,) if shared else (name, last))
+
+
+def _elementwise_source(facts: Facts, name: str) -> str | None:
+    """Return the input whose axes the output of an elementwise op has, ``None`` for any other op."""
+    graph = facts(judged_graph)
+    inputs = data_inputs(graph, name)
+    op_type = runtime_type(graph.op(name).type)
+    if op_type in _LAYOUT_AGNOSTIC and len(inputs) == 1:
+        return inputs[0]
+    if op_type in BINARY and len(inputs) == 2:
+        specs = input_specs(graph, name)
+        for source, other in ((0, 1), (1, 0)):
+            if _is_scalar(specs[other]) and not _is_scalar(specs[source]):
+                return inputs[source]
+    return None
+
+
+def _is_scalar(spec: TensorSpec | None) -> bool:
+    return spec is not None and spec.shape == ()
+
+
+def _is_transpose(op_type: str) -> bool:
+    return runtime_type(op_type) == "Transpose"
+
+
+def _permutation(facts: Facts, name: str) -> tuple[int, ...] | None:
+    graph = facts(judged_graph)
+    inputs = data_inputs(graph, name)
+    constant = graph.op(inputs[1]).constant if len(inputs) == 2 else None
+    return tuple(int(axis) for axis in constant.values) if constant and constant.values else None
+
+
+# -- casts --------------------------------------------------------------------------------------------------------
+
+# Types whose every value another type holds exactly.
+_HOLDS: Final = {
+    "float64": {"float32", "float16", "bfloat16", "int32", "int16", "int8", "uint8", "bool"},
+    "float32": {"float16", "bfloat16", "int16", "int8", "uint8", "bool"},
+    "int64": {"int32", "int16", "int8", "uint8", "bool"},
+    "int32": {"int16", "int8", "uint8", "bool"},
+    "float16": {"int8", "uint8", "bool"},
+    "int16": {"int8", "uint8", "bool"},
+}
+_FLOATS: Final = frozenset({"float64", "float32", "float16", "bfloat16"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Casts:
+    """Casts that can go, and why; ``exact`` tells whether leaving them out changes no bit."""
+
+    vanishing: tuple[str, ...]
+    nodes: tuple[str, ...]
+    words: str
+    exact: bool
+
+
+@rule("GL208", "redundant-cast", needs=(GRAPH,))
+def redundant_cast(facts: Facts) -> Iterator[Finding]:
+    """Casts to another type and back, to the same type, or of one tensor to one type several times.
+
+    ## What it finds
+
+    `Cast` pairs that return to the type they came from, casts that change nothing, and repeated casts of one tensor.
+    Going through an integer or a boolean is no round trip: it rounds on purpose.
+
+    ## Why it costs
+
+    A cast reads and writes its whole tensor and computes nothing.
+
+    ## Example
+
+    ```bad
+    x   = Placeholder() float32[1024]
+    a   = Cast(x) float64[1024] 20us {SrcT: float32, DstT: float64}
+    b   = Cast(a) float32[1024] 20us {SrcT: float64, DstT: float32}
+    out = _Retval(b)
+    ```
+
+    ```good
+    x   = Placeholder() float32[1024]
+    a   = Cast(x) int32[1024] 20us {SrcT: float32, DstT: int32}
+    b   = Cast(a) float32[1024] 20us {SrcT: int32, DstT: float32}
+    out = _Retval(b)
+    ```
+
+    ## Fix
+
+    Use the tensor as it was before the first cast. Where the type between was the narrower one, the values lost
+    digits on the way; without the casts they keep them, so outputs are compared with a tolerance.
+
+    ## When it is fine
+
+    When the loss of digits is wanted, as in a simulation of low precision.
+
+    ## Source
+
+    `SrcT` and `DstT` of the judged graph. Grappler removes casts to the same type and repeated casts by itself, so
+    these are not reported where nothing was executed.
+    """
+    cases = list(_redundant_casts(facts))
+    vanishing = list(dict.fromkeys(name for case in cases for name in case.vanishing))
+    if not vanishing:
+        return
+    yield found(
+        title=f"{len(vanishing)} casts can be left out" if len(vanishing) > 1 else "A cast can be left out",
+        nodes=dict.fromkeys(name for case in cases for name in case.nodes),
+        evidence={"casts": [{"ops": list(case.nodes), "what": case.words} for case in cases]},
+        reason=with_stage(facts, "; ".join(dict.fromkeys(case.words for case in cases))),
+        saving=saving_without(facts, vanishing),
+        removes=vanishing,
+        fix=Fix(
+            "Read the tensor as it was before the casts",
+            "exact" if all(case.exact for case in cases) else "tolerance",
+            tuple(RemoveCasts(Ops(tuple(case.vanishing))) for case in cases),
+        ),
+    )
+
+
+def _redundant_casts(facts: Facts) -> Iterator[_Casts]:
+    graph = facts(judged_graph)
+    repeated: dict[tuple[str, int | None, str], list[str]] = defaultdict(list)
+    stage = facts(judged_stage)
+    for name in graph.of_types({"Cast"}):
+        types = _cast_types(facts, name)
+        if types is None:
+            continue
+        source, edge = in_edges(graph, name)[0]
+        if types[0] == types[1]:
+            if stage == "executed":
+                yield _Casts((name,), (name,), f"a cast from {types[0]} to {types[0]} changes nothing", True)
+            continue
+        repeated[source, edge.src_port, types[1]].append(name)
+        trip = _round_trip(facts, name, types)
+        if trip:
+            yield trip
+    if stage == "executed":
+        for (source, _, dtype), names in repeated.items():
+            if len(names) > 1:
+                yield _Casts(tuple(names[1:]), (source, *names), f"one tensor is cast to {dtype} several times", True)
+
+
+def _round_trip(facts: Facts, last: str, types: tuple[str, str]) -> _Casts | None:
+    graph = facts(judged_graph)
+    between: list[str] = []
+    name = data_inputs(graph, last)[0]
+    while runtime_type(op_of(graph, name).type) in _CAST_AGNOSTIC and data_inputs(graph, name):
+        between.append(name)
+        name = data_inputs(graph, name)[0]
+    first = _cast_types(facts, name) if op_of(graph, name).type == "Cast" else None
+    if first is None or first[0] != types[1] or first[1] != types[0]:
+        return None
+    outer, inner = first
+    exact = outer in _HOLDS.get(inner, ())
+    if not exact and not {outer, inner} <= _FLOATS:
+        return None
+    path = [name, *reversed(between), last]
+    is_private = all(data_consumers(graph, src) == [dst] for src, dst in pairwise(path))
+    if between and not is_private:
+        return None
+    loss = "" if exact else f", which loses the digits that {inner} does not hold"
+    words = f"the values go from {outer} to {inner} and back{loss}"
+    return _Casts((name, last) if is_private else (last,), tuple(path), words, exact)
+
+
+def _cast_types(facts: Facts, name: str) -> tuple[str, str] | None:
+    graph = facts(judged_graph)
+    op = graph.op(name)
+    if not in_edges(graph, name):
+        return None
+    before = input_specs(graph, name)[0]
+    source = op.attrs.get("SrcT") or (before.dtype if before else None)
+    target = op.attrs.get("DstT") or (op.outputs[0].dtype if op.outputs else None)
+    return (str(source), str(target)) if source and target else None

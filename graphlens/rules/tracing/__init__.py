@@ -1,0 +1,1 @@
+"""What tracing left in the graph."""
