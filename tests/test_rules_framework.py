@@ -179,6 +179,15 @@ def test_a_fingerprint_tells_scopes_and_types_apart() -> None:
     assert len(prints) == 3
 
 
+def test_findings_of_one_fingerprint_are_numbered_by_their_ops_whatever_they_save() -> None:
+    text = "net/a = Relu() 5us\nnet/b = Relu() 7us\nother/c = Tanh()"
+    for saved in ((0.1, 0.2), (0.2, 0.1)):
+        rule = toy("TOY001", about("net/b", share=saved[0]), about("net/a", share=saved[1]), about("other/c"))
+        found, _ = judge(facts(text), [rule])
+        assert {finding.nodes: finding.ordinal for finding in found} == {("net/a",): 1, ("net/b",): 2, ("other/c",): 1}
+        assert len({(finding.fingerprint, finding.ordinal) for finding in found}) == len(found)
+
+
 # -- declaring and finding rules ----------------------------------------------------------------------------------
 
 

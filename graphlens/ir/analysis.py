@@ -151,7 +151,9 @@ class Finding:
 
     ``nodes`` are names in the graph that ``stage`` says.  ``evidence`` maps plain words to numbers and names.
     ``removes`` are those of ``nodes`` that the fix takes away, ``figure_after`` the figure without them.
-    ``severity`` and ``shares_ops_with`` (``CODE#rank`` of overlapping findings) are set by the judge, not by the rule.
+    ``severity``, ``shares_ops_with`` (``CODE#rank`` of overlapping findings), ``fingerprint`` and ``ordinal`` are set
+    by the judge, not by the rule: findings about like ops of like scopes share a fingerprint, the same in every run,
+    and ``ordinal`` numbers those of one fingerprint by the names of their ops.
     """
 
     code: str
@@ -170,6 +172,7 @@ class Finding:
     figure_after: Figure | None = None
     shares_ops_with: tuple[str, ...] = ()
     fingerprint: str = ""
+    ordinal: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,10 @@ class OpRows(Sequence[OpRow]):
         """Return the values of field ``name``, one per row."""
         return self.columns[name] if name in self.columns else (DEFAULTS[name],) * self._length
 
+    def in_order(self, positions: Sequence[int]) -> OpRows:
+        """Return the rows at ``positions``, in that order."""
+        return OpRows({name: list(map(values.__getitem__, positions)) for name, values in self.columns.items()})
+
     @cached_property
     def positions(self) -> Mapping[str, int]:
         """Name of an op -> the position of its row; of several rows with one name, that of the last."""

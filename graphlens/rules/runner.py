@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -36,7 +37,17 @@ def judge(facts: Facts, rules: Sequence[Rule]) -> tuple[list[Finding], list[Rule
         own, status = _judge_one(facts, rule)
         findings += own
         statuses.append(status)
-    return ranked(findings), statuses
+    return ranked(_numbered(findings)), statuses
+
+
+def _numbered(findings: Sequence[Finding]) -> list[Finding]:
+    """Number the findings of each fingerprint by the names of their ops, which stay while times and ranks change."""
+    count: Counter[str] = Counter()
+    numbers = {}
+    for index in sorted(range(len(findings)), key=lambda index: findings[index].nodes):
+        count[findings[index].fingerprint] += 1
+        numbers[index] = count[findings[index].fingerprint]
+    return [replace(finding, ordinal=numbers[index]) for index, finding in enumerate(findings)]
 
 
 def _judge_one(facts: Facts, rule: Rule) -> tuple[list[Finding], RuleStatus]:

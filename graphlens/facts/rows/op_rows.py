@@ -46,9 +46,8 @@ def op_rows(facts: Facts) -> OpRows:
     joined = facts.known(attribution, Attribution())
     in_graph = _columns(facts, joined)
     of_profile = OpRows.of(_row_of_profile(facts, joined, *seen) for seen in _in_no_graph(facts, joined))
-    columns = {name: [*values, *of_profile.column(name)] for name, values in in_graph.items()}
-    order = _ranked(columns["name"], columns["self_ns"])
-    return OpRows({name: [values[position] for position in order] for name, values in columns.items()})
+    rows = OpRows({name: [*values, *of_profile.column(name)] for name, values in in_graph.items()})
+    return rows.in_order(_ranked(rows.column("name"), rows.column("self_ns")))
 
 
 @fact
