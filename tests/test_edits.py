@@ -143,6 +143,11 @@ def test_no_names_are_not_everywhere() -> None:
         RemoveCasts(Ops(()))
 
 
+def test_a_name_is_not_taken_for_the_names_of_its_letters() -> None:
+    with pytest.raises(TypeError, match="ops are named in tuples, and not by 'cast'"):
+        RemoveCasts(Ops("cast"))  # type: ignore[arg-type]
+
+
 def with_edit(edit: Any) -> Any:
     document = sample_document.RICH
     finding = replace(document.findings[0], fix=Fix("do it", "exact", (edit,)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from types import NoneType
 from typing import Any, ClassVar, Final, Literal, Protocol, runtime_checkable
 
 POOLS: Final = ("intra_op", "inter_op")  # TensorFlow's thread pools
@@ -49,6 +50,10 @@ class Ops:
     traced: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.ops, tuple) or not isinstance(self.traced, (tuple, NoneType)):
+            raise TypeError(
+                f"ops are named in tuples, and not by {self.ops!r} and {self.traced!r}"
+            )  # a name is no tuple
         if not self.names:
             raise ValueError("names no op")
 

@@ -176,7 +176,7 @@ def _layer(facts: Facts, chain: AffineChain) -> Mapping[str, Any]:
 
 def _edit(facts: Facts, chain: AffineChain) -> FoldAffine:
     # Where the chain ends is for the rewriter to see: an executed sum may stand for more than a shift.
-    ops = Ops(tuple(chain.steps), traced=tuple(facts(origins).get(chain.base, ())))
+    ops = Ops(chain.steps, traced=tuple(facts(origins).get(chain.base, ())))
     return FoldAffine(chain.base, ops, freeze=not chain.is_constant)
 
 

@@ -161,7 +161,7 @@ def _compiled(facts: Facts, item: Unfused) -> JitCompile:
     names = [name for name, _ in item.candidate.members]
     flow = facts(dataflow)
     written = flow.with_passes(names) if flow is not None else tuple(names)
-    return JitCompile(Ops(tuple(item.ops), traced=tuple(written)))
+    return JitCompile(Ops(item.ops, traced=written))
 
 
 def _cured_by_edit(items: Sequence[Unfused]) -> tuple[str, Edit] | None:

@@ -131,7 +131,7 @@ def _constant_finding(facts: Facts, groups: Sequence[tuple[str, ...]], constant:
         fix=Fix(
             "Store the result instead of its inputs" if constant else "Freeze the variables, so that Grappler folds it",
             "exact",
-            tuple(FoldConstant(Ops(tuple(group)), freeze=not constant) for group in groups),
+            tuple(FoldConstant(Ops(group), freeze=not constant) for group in groups),
         ),
     )
 

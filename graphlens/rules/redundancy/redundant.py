@@ -107,7 +107,7 @@ def redundant_transpose(facts: Facts) -> Iterator[Finding]:
         fix=Fix(
             "Remove the transposes",
             "exact",
-            tuple(RemoveTransposes(Ops(tuple(pair.vanishing))) for pair in pairs),
+            tuple(RemoveTransposes(Ops(pair.vanishing)) for pair in pairs),
         ),
     )
 
@@ -260,7 +260,7 @@ def redundant_cast(facts: Facts) -> Iterator[Finding]:
         fix=Fix(
             "Read the tensor as it was before the casts",
             "exact" if all(case.exact for case in cases) else "tolerance",
-            tuple(RemoveCasts(Ops(tuple(case.vanishing))) for case in cases),
+            tuple(RemoveCasts(Ops(case.vanishing)) for case in cases),
         ),
     )
 

@@ -113,7 +113,7 @@ def _group(facts: Facts, group: Repeat) -> Mapping[str, Any]:
 def _edit(facts: Facts, group: Repeat) -> ShareComputation:
     origin_of = facts(origins)
     written = tuple(sources[-1] for name in group.ops if (sources := origin_of.get(name)))
-    return ShareComputation(Ops(tuple(group.ops), traced=written))
+    return ShareComputation(Ops(group.ops, traced=written))
 
 
 def _why_not_shared(group: Repeat) -> str:
