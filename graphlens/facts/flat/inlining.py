@@ -31,6 +31,7 @@ class _Frame:
     """One dynamic instance of a function: where it was called from, and the prefix of its ops' names.
 
     ``flat`` says for each local position the one in the flat graph; ``called`` holds the frames of an op by role.
+    ``given`` holds what the call site reads by input port, once it was asked for.
     """
 
     function: Function
@@ -40,6 +41,7 @@ class _Frame:
     depth: int = 0
     flat: list[int] = field(default_factory=list)
     called: dict[tuple[int, str], _Frame] = field(default_factory=dict)
+    given: Mapping[int, _Source] | None = None
 
     @property
     def table(self) -> Table:
@@ -102,6 +104,7 @@ class _Inliner:
         self.root = _Frame(graph.main, "")
         self.flat = TableBuilder()
         self.known: dict[str, Mapping[int, Callees]] = {}
+        self.arguments: dict[str, Mapping[int, int]] = {}
         self.number_of_frames = 1
 
     def run(self) -> Table:
@@ -252,15 +255,26 @@ class _Inliner:
 
     def _argument(self, item: _Source) -> Iterator[_Source]:
         frame, parent = item.frame, item.frame.parent
-        name = frame.table.names[item.position]
-        if parent is None or name not in frame.function.inputs:
+        number = self._numbered(frame.function).get(item.position)
+        if parent is None or number is None:
             return
+        if frame.given is None:
+            read = reversed(parent.table.inputs_at(frame.call_site))
+            frame.given = {edge.dst_port or 0: _Source(parent, src, edge.src_port) for src, edge in read}
         call = parent.table.op_at(frame.call_site)
-        wanted = frame.function.inputs.index(name) + (1 if call.type in OTHER_INPUT_FIRST else 0)
-        for src, edge in parent.table.inputs_at(frame.call_site):
-            if (edge.dst_port or 0) == wanted:
-                yield _Source(parent, src, edge.src_port)
-                return
+        found = frame.given.get(number + (1 if call.type in OTHER_INPUT_FIRST else 0))
+        if found is not None:
+            yield found
+
+    def _numbered(self, function: Function) -> Mapping[int, int]:
+        """Return position -> the number of the argument that is there."""
+        known = self.arguments.get(function.name)
+        if known is None:
+            table = function.graph
+            numbered = enumerate(function.inputs)
+            known = {table.position(name): number for number, name in numbered if name in table}
+            self.arguments[function.name] = known
+        return known
 
     def _results(self, item: _Source) -> list[_Source]:
         """The tensors behind one output of a call, or all of them when the port is not known."""
