@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import bench_proofs
 import big_profile
+import large_graphs
 
 ROOT = Path(__file__).parents[1]
 PYTHON = sys.executable
@@ -144,6 +145,43 @@ def large_saved_model(folder: Path) -> str:
     )
 
 
+def nested_functions(folder: Path) -> str:
+    graph = build("resnet50_train", folder, "graph_def")
+    ops = large_graphs.write_nested_saved_model(graph, folder / "nested", functions=8, at_least=37_000)
+    ours, floor = interleaved(static_of(folder / "nested"), floor_of(folder / "nested"), 5)
+    return (
+        f"static analysis of {ops:,} ops in 8 nested functions to html and json: {ours.against(floor)} of parsing it "
+        "and building networkx graphs (goal 2x time)"
+    )
+
+
+def a_million_ops(folder: Path) -> str:
+    graph = build("resnet50_train", folder, "graph_def")
+    ops = write_large_saved_model(graph, folder / "million", 1_000_000)
+    elapsed, peak = peak_and_seconds(static_of(folder / "million"))
+    return f"static analysis of {ops:,} ops to html and json: {elapsed:.0f} s, {peak / 2**30:.2f} GiB (goal 4 GiB)"
+
+
+def large_measured_steps(folder: Path) -> str:
+    """A recorded training step, and one that does the same five times: judged, without the recording."""
+    capture = folder / "mobilenet_v2_train_step.capture"
+    record = [PYTHON, "-m", "graphlens", "record", "fixtures.models:mobilenet_v2_train_step", "--steps", "5"]
+    if not capture.exists():
+        subprocess.run([*record, "-o", str(capture)], check=True, capture_output=True, cwd=ROOT)
+    times = subprocess.run(
+        [PYTHON, str(ROOT / "tests" / "large_measured.py"), str(capture), "1", "5"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    ).stdout.splitlines()
+    (ops, small), (more, large) = (map(float, line.split()) for line in times)
+    return (
+        f"judging a measured training step of {ops:,.0f} ops as executed: {small:.1f} s, of {more:,.0f} ops: "
+        f"{large:.1f} s, {large / more / (small / ops):.2f}x as much per op (goal 1.5x: caches get colder)"
+    )
+
+
 def static_of(model: Path) -> Sequence[str]:
     """Return the command that analyzes ``model`` statically and writes what users keep, beside it."""
     outputs = (f"{model}.report{suffix}" for suffix in (".html", ".json"))
@@ -229,6 +267,9 @@ BENCHMARKS: dict[str, Callable[[Path], str]] = {
     "analyze": analyze_against_script,
     "proofs": analyze_with_proofs,
     "large": large_saved_model,
+    "nested": nested_functions,
+    "million": a_million_ops,
+    "measured": large_measured_steps,
     "xplane": large_xplane,
     **{f"fix-{name}": on_model(name, partial(bench_proofs.fixed, name)) for name in bench_proofs.GOALS},
     "calibration": calibration,

@@ -1,7 +1,13 @@
-"""Measured graphs of any size: what was recorded of a small model, several times over in one step."""
+"""Measured graphs of any size: what was recorded of a small model, several times over in one step.
+
+``python tests/large_measured.py CAPTURE COPIES…`` judges them, and prints the executed ops and the seconds of each.
+"""
 
 from __future__ import annotations
 
+import gc
+import sys
+import time
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +16,7 @@ from pathlib import Path
 
 from graphlens.facts.clock.steps import steps_of
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import Function, Graph, Table
+from graphlens.ir.graph import CONTROL, Function, Graph, Op, Table
 from graphlens.ir.run import Profile
 from graphlens.ir.table import TableBuilder
 from graphlens.loaders.capture.reading import evidence_of, open_capture
@@ -21,17 +27,22 @@ def recorded(path: Path) -> Evidence:
     return replace(evidence_of(open_capture(path)), programs=(), judged=None)
 
 
-def repeated(evidence: Evidence, copies: int) -> Evidence:
+def repeated(evidence: Evidence, copies: int, *, in_turn: bool = False) -> Evidence:
     """Return the evidence of a step that does ``copies`` times what that of ``evidence`` does, one after the other.
 
     Every copy of an op has a scope of its own, ``copy0/`` for the first one; the step lasts ``copies`` times as long.
+
+    Parameters
+    ----------
+    in_turn
+        Whether the ops of a copy wait for those of the one before, so that the graph becomes deep and not wide.
     """
     scopes = [f"copy{number}/" for number in range(copies)]
     return replace(
         evidence,
-        traced=_graph(evidence.traced, scopes),
-        optimized=_graph(evidence.optimized, scopes),
-        executed=_graph(evidence.executed, scopes),
+        traced=_graph(evidence.traced, scopes, in_turn),
+        optimized=_graph(evidence.optimized, scopes, in_turn),
+        executed=_graph(evidence.executed, scopes, in_turn),
         profile=_profile(evidence.profile, scopes) if evidence.profile else None,
         unprofiled_ns=tuple(ns * copies for ns in evidence.unprofiled_ns),
         replay={
@@ -48,13 +59,13 @@ def _scoped(names: Mapping[str, str], scopes: Sequence[str]) -> dict[str, str]:
     return {scope + name: scope + other for scope in scopes for name, other in names.items()}
 
 
-def _graph(graph: Graph | None, scopes: Sequence[str]) -> Graph | None:
+def _graph(graph: Graph | None, scopes: Sequence[str], in_turn: bool) -> Graph | None:
     if graph is None:
         return None
-    return replace(graph, functions={**graph.functions, graph.root: _function(graph.main, scopes)})
+    return replace(graph, functions={**graph.functions, graph.root: _function(graph.main, scopes, in_turn)})
 
 
-def _function(function: Function, scopes: Sequence[str]) -> Function:
+def _function(function: Function, scopes: Sequence[str], in_turn: bool) -> Function:
     def named(names: Iterable[str]) -> tuple[str, ...]:
         names = tuple(names)
         return tuple(scope + name for scope in scopes for name in names)
@@ -63,7 +74,7 @@ def _function(function: Function, scopes: Sequence[str]) -> Function:
     back = tuple((scope + a, scope + b, edge) for scope in scopes for a, b, edge in function.back_edges)
     return replace(
         function,
-        graph=_table(function.graph, scopes),
+        graph=_table(function.graph, scopes, in_turn),
         inputs=named(function.inputs),
         outputs=named(function.outputs),
         captures=captures,
@@ -72,7 +83,7 @@ def _function(function: Function, scopes: Sequence[str]) -> Function:
     )
 
 
-def _table(table: Table, scopes: Sequence[str]) -> Table:
+def _table(table: Table, scopes: Sequence[str], in_turn: bool) -> Table:
     builder, edges = TableBuilder(), list(table.edges())
     for scope in scopes:
         for op in table.ops():
@@ -80,7 +91,24 @@ def _table(table: Table, scopes: Sequence[str]) -> Table:
             builder.add_op(replace(op, name=scope + op.name, attrs={**op.attrs, **frame} if frame else op.attrs))
         for source, reader, edge in edges:
             builder.add_edge(scope + source, scope + reader, edge)
+    if in_turn:
+        for scope in scopes:
+            _bracket(builder, table, scope)
+        for before, after in pairwise(scopes):
+            builder.add_edge(f"{before}end", f"{after}begin", CONTROL)
     return builder.table()
+
+
+def _bracket(builder: TableBuilder, table: Table, scope: str) -> None:
+    """Add an op that all of a copy wait for, and one that waits for all of them."""
+    begin, end = f"{scope}begin", f"{scope}end"
+    builder.add_op(Op(begin, "NoOp"))
+    builder.add_op(Op(end, "NoOp"))
+    for name in table:
+        if not table.in_degree(name):
+            builder.add_edge(begin, scope + name, CONTROL)
+        if not table.has_readers(name):
+            builder.add_edge(scope + name, end, CONTROL)
 
 
 # -- events -------------------------------------------------------------------------------------------------------
@@ -148,3 +176,24 @@ def _profile(profile: Profile, scopes: Sequence[str]) -> Profile:
         executions=each(profile.executions, names=("name",)),
         runs=tuple(run._replace(iterations=()) for run in stretched(profile.runs)),
     )
+
+
+def main(capture: str, *counts: str) -> None:
+    """Judge a capture in several copies, once for each of ``counts``."""
+    from graphlens.pipeline.judge import judge
+
+    known = recorded(Path(capture))
+    judge(known)  # what is imported and read once belongs to no size
+    for count in counts:
+        evidence = repeated(known, int(count))
+        gc.collect()
+        gc.disable()  # as the pipeline does
+        start = time.process_time()
+        judge(evidence)
+        taken = time.process_time() - start
+        gc.enable()
+        print(len(evidence.executed.main.graph) if evidence.executed else 0, round(taken, 3))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
