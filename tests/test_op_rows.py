@@ -1,6 +1,7 @@
 """Op rows as columns: they are the same rows as a tuple, in JSON too, and reports never walk all of them twice."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -85,6 +86,12 @@ def test_the_text_of_a_row_is_that_of_its_record(rows: list[OpRow]) -> None:
     texts = [json.dumps(codec.encode(row), ensure_ascii=False) for row in rows]
     assert written(OpRows.of(rows)) == texts
     assert rows_of([json.loads(text) for text in texts]) == OpRows.of(rows)
+
+
+def test_equal_numbers_that_are_written_differently_stay_apart() -> None:
+    rows = OpRows.of([OpRow("a", "A", "", calls_per_step=zero) for zero in (0.0, -0.0, 0)])
+    assert [json.loads(text)["calls_per_step"] for text in written(rows)] == [0.0, 0.0, 0.0]
+    assert [re.findall(r'"calls_per_step": (\S+),', text) for text in written(rows)] == [["0.0"], ["-0.0"], ["0.0"]]
 
 
 def test_rows_of_several_chunks_keep_their_order() -> None:

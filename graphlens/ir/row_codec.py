@@ -53,7 +53,7 @@ def row_texts(rows: OpRows) -> Iterator[Sequence[str]]:
     for start in range(0, len(rows), CHUNK_ROWS):
         stop = start + CHUNK_ROWS
         try:
-            texts = [_texts(_writer(_TYPES[name]), values[start:stop]) for name, values in rows.columns.items()]
+            texts = [_texts(_TYPES[name], values[start:stop]) for name, values in rows.columns.items()]
             lines = list(map(template.__mod__, zip(*texts, strict=True)))
         except (TypeError, ValueError):
             lines = [_text(number, row) for number, row in enumerate(rows[start:stop], start)]
@@ -84,12 +84,10 @@ class _Remembered(dict[Any, str]):
         return text
 
 
-def _texts(write: Write, values: Sequence[Any]) -> Iterator[str]:
-    return map(_Remembered(write).__getitem__, values)
-
-
-def _writer(kind: Any) -> Write:
-    return {int: _write_int, float: _write_float}.get(kind, _encode)
+def _texts(kind: Any, values: Sequence[Any]) -> Iterator[str]:
+    if kind is float:  # they hardly repeat, and 0.0 equals -0.0
+        return map(_write_float, values)
+    return map(_Remembered(_write_int if kind is int else _encode).__getitem__, values)
 
 
 def _write_int(value: Any) -> str:
