@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import pickle
 import re
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -221,6 +223,13 @@ def test_each_column_of_a_graph_is_a_line_of_the_document() -> None:
     text = to_json(replace(RICH, dags=[repeated(3)]))
     assert re.search(r'^   "flops": \[0, 0, ', text, re.MULTILINE)
     assert from_json(text).dags == (repeated(3),)
+
+
+def test_a_document_is_handed_to_another_process_with_its_graphs() -> None:
+    document = judged("tiny_cnn").document
+    for again in (pickle.loads(pickle.dumps(document)), deepcopy(document)):
+        assert to_json(again) == to_json(document)
+        assert again.ops == document.ops
 
 
 def test_graphs_are_made_when_they_are_looked_at() -> None:

@@ -15,10 +15,9 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A column of words, each distinct one stored once.
+    """A column of words, each distinct one once in ``values``; ``codes`` has a position among them for each op.
 
-    ``codes`` has one entry per op, its position in ``values`` or ``null`` where nothing is known; it is empty where
-    nothing is known of any op.
+    A code is ``None`` where nothing is known of an op, and there are none where nothing is known of any.
     """
 
     values: tuple[str, ...] = ()
@@ -37,7 +36,7 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Tensors:
-    """A column of what ops put out, each distinct list of tensors stored once; coded as :class:`Words` are."""
+    """A column of what ops put out, each distinct list of tensors once in ``values``; ``codes`` are as in ``Words``."""
 
     values: tuple[tuple[TensorSpec, ...], ...] = ()
     codes: tuple[int | None, ...] = ()
@@ -45,10 +44,8 @@ class Tensors:
 
 @dataclass(frozen=True, slots=True)
 class Edges:
-    """The edges of a DAG by the op that they go into.
-
-    ``counts`` has one entry per op: how many edges go into it.  ``sources`` and ``codes`` have one per edge, those into
-    the first op first: the position of the op that it comes from, and what it is, as a position in ``kinds``.
+    """The edges of a DAG, those into its first op first: how many go into each op (``counts``), and for each edge the
+    position of the op that it comes from (``sources``), and what it is, as a position in ``kinds`` (``codes``).
     """
 
     counts: tuple[int, ...] = ()
@@ -59,7 +56,7 @@ class Edges:
 
 @dataclass(frozen=True, slots=True)
 class Dag:
-    """One stage of a program as a DAG, functions inlined: columns with one entry per op, and the edges between them.
+    """One stage of a program, functions inlined: columns with one entry per op, empty where they tell nothing; edges.
 
     Attributes
     ----------
@@ -157,6 +154,9 @@ class Deferred(Sequence[Item]):
 
     def __hash__(self) -> int:
         return hash(tuple(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return tuple, (tuple(self),)  # what it is made of stays in this process
 
     def __repr__(self) -> str:
         return repr(self._items())

@@ -90,6 +90,9 @@ class OpRows(Sequence[OpRow]):
     def __hash__(self) -> int:
         return hash(tuple(self))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OpRows, (dict(self.columns),)
+
     def __repr__(self) -> str:
         return f"OpRows.of({list(self)!r})"
 
