@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from graphlens.facts import graphs
 from graphlens.facts.copies import device_facts, syncs, transfers
 from graphlens.facts.core import Fact, Facts
-from graphlens.facts.patterns import affine as patterns
-from graphlens.facts.patterns import fusion
+from graphlens.facts.patterns import affine, fusion
 from graphlens.facts.patterns.dataflow import dataflow
 from graphlens.facts.programs import judged_program as programs
 from graphlens.facts.rows import op_rows as rows
@@ -53,7 +52,7 @@ _MEMBERS: Final[Mapping[str, Fact[Any]]] = {
     "roofline": roofline.roofline,
     "roof_shares": roofline.roof_shares,
     "memory": memory.peak_memory,
-    "affine_chains": patterns.affine_chains,
+    "affine_chains": affine.affine_chains,
     "dataflow": dataflow,
     "fusion_candidates": fusion.fusion_candidates,
     "unfused": fusion.unfused,

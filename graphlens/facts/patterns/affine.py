@@ -1,15 +1,14 @@
-"""Shapes of graphs that rules look for: per-channel chains behind a layer, and what only feeds given ops."""
+"""Per-channel scales and shifts behind a layer that can be folded into its weights."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from graphlens.facts.core import Facts, fact
-from graphlens.facts.graphs import constant_ops, frozen_ops, judged_graph, op_order, origins, traced_graph
-from graphlens.ir.effects import stays
+from graphlens.facts.graphs import constant_ops, frozen_ops, judged_graph, origins, traced_graph
+from graphlens.facts.patterns.exclusive import exclusive_inputs
 from graphlens.ir.graph import (
     Op,
     TensorSpec,
@@ -21,12 +20,10 @@ from graphlens.ir.graph import (
 )
 from graphlens.ir.ops import (
     BATCH_NORMS_AS_RUN,
-    CONSTANTS,
     QUOTIENTS,
     SCALINGS,
     SUMS,
     TRANSPOSED_CONVOLUTIONS,
-    VARIABLE_READS,
     runtime_type,
 )
 from graphlens.ir.table import Table
@@ -297,59 +294,6 @@ def _has_rsqrt(graph: Table, name: str, frozen: Collection[str]) -> bool:
         seen.update(fresh)
         pending += fresh
     return False
-
-
-def exclusive_inputs(graph: Table, nodes: Iterable[str], among: Collection[str] | None = None) -> list[str]:
-    """Return the ops that compute something only for ``nodes``, nearest first: neither ``nodes`` nor constants.
-
-    Parameters
-    ----------
-    among
-        Where given, only these ops are considered.
-    """
-    gone = dict.fromkeys(nodes)
-    pending = deque(gone)
-    result: list[str] = []
-    while pending:
-        for src in data_inputs(graph, pending.popleft()):
-            op_type = op_of(graph, src).type
-            if src in gone or (among is not None and src not in among) or op_type in CONSTANTS or stays(op_type):
-                continue
-            if all(dst in gone for dst in data_consumers(graph, src)):
-                gone[src] = None
-                result.append(src)
-                pending.append(src)
-    return result
-
-
-def computed_frozen_groups(facts: Facts, leave_out: Collection[str]) -> Iterator[tuple[str, ...]]:
-    """Yield the maximal connected groups of ops that compute something from frozen values only.
-
-    Constants and variable reads themselves are not part of a group; nor are the ops of ``leave_out``.
-    """
-    graph = facts(judged_graph)
-    computed = {
-        name
-        for name in facts(frozen_ops)
-        if name not in leave_out and op_of(graph, name).type not in CONSTANTS | VARIABLE_READS
-    }
-    yield from _connected(graph, [name for name in facts(op_order) if name in computed])
-
-
-def _connected(graph: Table, names: list[str]) -> list[tuple[str, ...]]:
-    """Return the groups of ``names`` that are joined by tensors, each as ordered, by their first in the file."""
-    group_of: dict[str, list[str]] = {}
-    for name in names:
-        groups = [[name], *(group_of[src] for src in data_inputs(graph, name) if src in group_of)]
-        largest = max(groups, key=len)
-        for group in {id(group): group for group in groups if group is not largest}.values():
-            largest.extend(group)
-            group_of.update(dict.fromkeys(group, largest))
-        group_of[name] = largest
-    rank = {name: index for index, name in enumerate(names)}
-    found = {id(group): group for group in group_of.values()}.values()
-    by_file = sorted(found, key=lambda group: min(map(graph.position, group)))
-    return [tuple(sorted(group, key=rank.__getitem__)) for group in by_file]
 
 
 def is_normalization(facts: Facts, chain: AffineChain) -> bool:

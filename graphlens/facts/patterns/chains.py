@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
+from graphlens.facts.patterns.candidate import Candidate, Kind
 from graphlens.facts.patterns.dataflow import Dataflow, Reader
-from graphlens.facts.patterns.decomposed import Candidate, Kind
 from graphlens.ir.fusion import Role
 from graphlens.ir.graph import Tensor, TensorSpec
 from graphlens.ir.ops import ACTIVATIONS, BATCH_NORMS, CONVOLUTIONS, PRODUCTS, RESHAPES, SUMS, TRANSPOSED_CONVOLUTIONS

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from graphlens.facts.patterns.candidate import Candidate
 from graphlens.facts.patterns.dataflow import Dataflow
-from graphlens.facts.patterns.decomposed import Candidate
 from graphlens.ir.fusion import VARIABLE_READ, Chain, ChainOp, Role, Surrounding
 from graphlens.ir.graph import Tensor
 from graphlens.ir.ops import CONSTANTS

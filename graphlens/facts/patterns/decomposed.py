@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
+from graphlens.facts.patterns.candidate import Candidate
 from graphlens.facts.patterns.dataflow import Dataflow
 from graphlens.ir.fusion import Role
 from graphlens.ir.graph import Constant, Tensor
 from graphlens.ir.ops import CONSTANTS, PRODUCTS, QUOTIENTS, RESHAPES, SCALINGS, SELECTIONS, SUMS
-
-Kind = Literal["conv", "matmul", "activation", "layer-norm", "attention"]
 
 # The longest of these patterns (GELU by tanh, with a cubic power) has eleven ops; twice that is room enough.
 _LARGEST_REGION: Final = 24
@@ -39,29 +38,6 @@ _MARKS: Final[tuple[tuple[frozenset[str], str, str], ...]] = (
     (frozenset({"Tanh", "Square"}), "gelu (tanh form)", "tf.nn.gelu(x, approximate=True)"),
     (frozenset({"Sigmoid", "Mul"}), "swish", "tf.nn.silu"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """Ops of the graph as written that one kernel could compute.
-
-    ``members`` are in topological order, each with its role; ``base`` is the op that gives the candidate its name.
-    """
-
-    kind: Kind
-    name: str
-    base: str
-    members: tuple[tuple[str, Role], ...]
-
-    @property
-    def key(self) -> str:
-        """What identifies the candidate within its graph."""
-        return f"{self.kind}:{self.base}"
-
-    @property
-    def core(self) -> tuple[str, ...]:
-        """The ops that would be one kernel, without what only moves data between them."""
-        return tuple(name for name, role in self.members if role != "bridge")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.flat.executed import HLO_MODULE
 from graphlens.facts.graphs import executed_by, judged_graph, judged_stage, op_order
+from graphlens.facts.patterns.candidate import Candidate
 from graphlens.facts.patterns.chains import chains, label_of
 from graphlens.facts.patterns.cutting import chain_of
 from graphlens.facts.patterns.dataflow import Dataflow, dataflow
-from graphlens.facts.patterns.decomposed import Candidate, activations, attentions, layer_norms
+from graphlens.facts.patterns.decomposed import activations, attentions, layer_norms
 from graphlens.facts.time.attribution import timings
 from graphlens.ir.fusion import Chain, FusionAnswer
 from graphlens.ir.ops import UNTRACED

@@ -9,7 +9,7 @@ from typing import Final
 
 from graphlens.facts.core import Facts
 from graphlens.facts.graphs import constant_ops, frozen_ops, judged_graph, layer_of_op
-from graphlens.facts.patterns.affine import exclusive_inputs
+from graphlens.facts.patterns.exclusive import exclusive_inputs
 from graphlens.facts.time.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.ir.edits import ChangeDtype, Edit, Ops, RemoveDropout, UseMovingStatistics

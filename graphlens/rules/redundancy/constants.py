@@ -8,7 +8,8 @@ from typing import Final
 
 from graphlens.facts.core import Facts
 from graphlens.facts.graphs import constant_ops, is_training, judged_graph, judged_stage, layer_of_op
-from graphlens.facts.patterns.affine import affine_chains, computed_frozen_groups
+from graphlens.facts.patterns.affine import affine_chains
+from graphlens.facts.patterns.exclusive import computed_frozen_groups
 from graphlens.facts.patterns.invariants import invariants_by_loop
 from graphlens.facts.time.attribution import attribution, timings
 from graphlens.facts.time.savings import saving_without

@@ -7,7 +7,7 @@ from typing import Final
 
 from graphlens.facts.core import Facts
 from graphlens.facts.graphs import judged_graph
-from graphlens.facts.patterns.affine import exclusive_inputs
+from graphlens.facts.patterns.exclusive import exclusive_inputs
 from graphlens.facts.time.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.edits import Ops, RemoveDebugOps
