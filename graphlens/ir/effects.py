@@ -36,7 +36,8 @@ _NOT_PURE: Final = (
     | frozenset({"Batch", "Unbatch", "UnbatchGrad"})
 )
 # The handles of the first TensorArrays are plain strings, and the ops of XLA, TPU and DTensor differ by where they run.
-_NOT_PURE_NAMES: Final = re.compile(r"^(TensorArray|_?Xla|_?TPU|DTensor)|^Copy$")
+# Random numbers of a seed that never changes could be kept, but whoever draws them means others each time.
+_NOT_PURE_NAMES: Final = re.compile(r"^(TensorArray|_?Xla|_?TPU|DTensor)|^Copy$|^(Stateless|Risc)?(Random|Multinomial)")
 _OPAQUE: Final = frozenset({"=resource", "=variant"})
 
 # Give something and do something, or do it although TensorFlow declares no state; calls do what their functions do.
@@ -51,7 +52,7 @@ def is_pure(op_type: str) -> bool:
 
     Of a type that TensorFlow does not know, nothing is claimed.
 
-    >>> is_pure("MatMul"), is_pure("TruncatedNormal"), is_pure("StatelessRandomNormalV2"), is_pure("SomebodysOp")
+    >>> is_pure("MatMul"), is_pure("TruncatedNormal"), is_pure("TensorScatterAdd"), is_pure("SomebodysOp")
     (True, False, True, False)
     """
     info = table().get(op_type)
