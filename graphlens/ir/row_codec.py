@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from types import NoneType
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
@@ -130,9 +130,19 @@ class _UnfitError(Exception):
 
 
 def _columns(data: Sequence[dict[str, Any]]) -> Mapping[str, Sequence[Any]]:
-    if data and set(map(tuple, data)) == {NAMES}:  # as this version writes them: no name has to be looked for
-        return dict(zip(NAMES, zip(*map(dict.values, data), strict=True), strict=True))
-    return {name: [row.get(name, default) for row in data] for name, default in _EMPTY.items()}
+    columns: Mapping[str, list[Any]] = {name: [] for name in NAMES}
+    for start in range(0, len(data), CHUNK_ROWS):  # so many rows fit into the caches of a processor
+        chunk = zip(*_rows(data[start : start + CHUNK_ROWS]), strict=True)
+        for column, values in zip(columns.values(), chunk, strict=True):
+            column.extend(values)
+    return columns
+
+
+def _rows(data: Sequence[dict[str, Any]]) -> Iterable[Iterable[Any]]:
+    """Return the values of each object, in the order of the fields."""
+    if set(map(tuple, data)) == {NAMES}:  # as this version writes them: no name has to be looked for
+        return map(dict.values, data)
+    return ([row.get(name, default) for name, default in _EMPTY.items()] for row in data)
 
 
 def _fitting(name: str, values: Sequence[Any]) -> Sequence[Any]:
