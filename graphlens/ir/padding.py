@@ -15,8 +15,6 @@ Form = Literal["SAME", "EXPLICIT"]
 _TAKES_AMOUNTS: Final = frozenset({"Conv2D"})
 # Without oneDNN, TensorFlow 2.21 computes something else in Conv3D where SAME leaves a part of the image out.
 _FAILS_ON_LEFT_OUT: Final = frozenset({"Conv3D"})
-_SPATIAL: Final = "DHW"
-_LAYOUTS: Final = frozenset({"NHWC", "NCHW", "NDHWC", "NCDHW"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +51,6 @@ class Axis:
         if self.size is None:
             return self.before + self.after == self.missing
         return (self.size + self.before + self.after - self.reach) // self.stride + 1 == -(-self.size // self.stride)
-
-
-def spatial_axes(layout: str) -> tuple[int, ...] | None:
-    """Return where depth, height and width are in a tensor; ``None`` for a layout that is packed or not known.
-
-    >>> spatial_axes("NHWC"), spatial_axes("NCHW"), spatial_axes("NCHW_VECT_C")
-    ((1, 2), (2, 3), None)
-    """
-    if layout not in _LAYOUTS:
-        return None
-    return tuple(index for index, letter in enumerate(layout) if letter in _SPATIAL)
 
 
 def pads_only(zeros: Sequence[Sequence[int]], spatial: Sequence[int]) -> bool:

@@ -18,6 +18,7 @@ from graphlens.ir.graph import (
     input_specs,
     op_of,
 )
+from graphlens.ir.layouts import CHANNELS_FIRST
 from graphlens.ir.ops import (
     BATCH_NORMS_AS_RUN,
     QUOTIENTS,
@@ -43,7 +44,6 @@ _BASES: Final = _PLAIN | _DEPTHWISE | _MATMULS | TRANSPOSED_CONVOLUTIONS | {"Con
 # oneDNN take.  Depthwise and 3-D convolutions take the former with oneDNN, and of the latter none.
 _TAKEN: Final = frozenset({"Relu", "Relu6", "Elu", "LeakyRelu"})
 _TAKEN_BY_ONEDNN: Final = frozenset({"_MklSwish", "_MklFusedMish"})
-_CHANNELS_FIRST: Final = frozenset({"NCHW", "NCDHW"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def _has_frozen_weights(facts: Facts, name: str) -> bool:
 
 
 def _channels_first(op: Op) -> bool:
-    return op.attrs.get("data_format") in _CHANNELS_FIRST
+    return op.attrs.get("data_format") in CHANNELS_FIRST
 
 
 def _channel_count(graph: Table, name: str, op: Op) -> int | None:

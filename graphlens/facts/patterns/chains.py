@@ -9,6 +9,7 @@ from graphlens.facts.patterns.candidate import Candidate, Kind
 from graphlens.facts.patterns.dataflow import Dataflow, Reader
 from graphlens.ir.fusion import Role
 from graphlens.ir.graph import Tensor, TensorSpec
+from graphlens.ir.layouts import CHANNELS_FIRST
 from graphlens.ir.ops import ACTIVATIONS, BATCH_NORMS, CONVOLUTIONS, PRODUCTS, RESHAPES, SUMS, TRANSPOSED_CONVOLUTIONS
 
 _BRIDGES: Final = RESHAPES | {"Transpose", "Cast"}
@@ -55,7 +56,7 @@ def _entries(flow: Dataflow, candidate: Candidate) -> Iterator[Tensor]:
 
 
 def _channels_first(flow: Dataflow, name: str) -> bool:
-    return str(flow.op(name).attrs.get("data_format", "")).startswith("NC")
+    return flow.op(name).attrs.get("data_format") in CHANNELS_FIRST
 
 
 def label_of(flow: Dataflow, members: Sequence[tuple[str, Role]]) -> str:

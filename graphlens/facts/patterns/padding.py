@@ -10,8 +10,9 @@ from graphlens.facts.core import Facts, fact
 from graphlens.facts.graphs import executed_by, judged_graph, judged_stage, traced_graph
 from graphlens.facts.patterns.dataflow import Dataflow, dataflow
 from graphlens.ir.graph import data_inputs
+from graphlens.ir.layouts import spatial_axes
 from graphlens.ir.ops import CONSTANTS, CONVOLUTIONS, PADS, runtime_type
-from graphlens.ir.padding import Axis, Form, form_of, pads_only, spatial_axes
+from graphlens.ir.padding import Axis, Form, form_of, pads_only
 
 # oneDNN takes zeros into these as the graph is about to run, so of a graph that never ran nothing can be said.
 _TAKEN_BY_ONEDNN: Final = frozenset({"Conv2D", "Conv3D"})

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from graphlens.ir.layouts import CHANNELS_FIRST
 from graphlens.ir.ops import BATCH_NORMS, QUOTIENTS, SUMS
 from graphlens.tf.rewrite import nodes
 from graphlens.tf.rewrite.draft import Draft
@@ -26,7 +27,6 @@ _TRANSPOSED = frozenset({"Conv2DBackpropInput", "Conv3DBackpropInputV2"})
 AFFINE = frozenset({"Mul", "Sub", "BiasAdd", *SUMS, *QUOTIENTS, *BATCH_NORMS})
 # Ops that may leave the last axis as it is, so that a scale of it may as well come before.
 PASSED = frozenset({"Identity", "StopGradient", "Squeeze", "Reshape"})
-_CHANNELS_FIRST = frozenset({"NCHW", "NCDHW"})
 _DEFAULT_EPSILON = 1e-4  # of FusedBatchNorm's definition
 
 
@@ -153,7 +153,7 @@ def layer_of(node: Any, values: Values) -> Layer:
 
 
 def _is_channels_first(node: Any) -> bool:
-    return nodes.text(node, "data_format", "NHWC") in _CHANNELS_FIRST
+    return nodes.text(node, "data_format", "NHWC") in CHANNELS_FIRST
 
 
 def _passes(draft: Draft, layer: Layer, name: str) -> bool:

@@ -9,8 +9,9 @@ import numpy as np
 
 from graphlens.errors import RewriteError
 from graphlens.ir.edits import FoldPadding
+from graphlens.ir.layouts import spatial_axes
 from graphlens.ir.ops import CONVOLUTIONS, PADS
-from graphlens.ir.padding import Axis, Form, form_of, pads_only, spatial_axes
+from graphlens.ir.padding import Axis, Form, form_of, pads_only
 from graphlens.tf.rewrite import nodes
 from graphlens.tf.rewrite.declaring import rewrite
 from graphlens.tf.rewrite.draft import Draft, named
