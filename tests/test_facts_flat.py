@@ -8,9 +8,13 @@ import networkx as nx
 import pytest
 
 from graphlens.errors import TargetError
+from graphlens.facts.core import Facts
 from graphlens.facts.flat import inlining
 from graphlens.facts.flat import scopes as flat
 from graphlens.facts.flat.inlining import effects, inline
+from graphlens.facts.patterns.dataflow import dataflow
+from graphlens.ir.analysis import Target
+from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Call, Edge, Function, Graph, Op, data_inputs
 from graphlens.ir.table import TableBuilder
 
@@ -107,6 +111,21 @@ def test_what_a_function_lists_runs_for_its_effect_whatever_its_type() -> None:
     assert effects(Graph("", library)) == {"listing/told", "silent/not_told", "check"}
     library[""] = replace(main, control_outputs=("listing",))  # the call is no op of the flat graph, its effects are
     assert effects(Graph("", library)) == {"listing/told", "silent/not_told"}
+
+
+def test_an_op_is_alive_that_is_listed_and_one_that_is_not_is_dead_whatever_its_type() -> None:
+    ops = [Op("a", "_Arg"), Op("made", "Exp"), Op("told", "SomebodysOp"), Op("not_told", "Print"), Op("r", "_Retval")]
+    edges = [("a", "made", 0, 0), ("made", "told", 0, 0), ("a", "not_told", 0, 0), ("a", "r", 0, 0)]
+    body = function("", ops, edges)
+
+    def alive(*listed: str) -> set[str]:
+        traced = Graph("", {"": replace(body, control_outputs=listed)})
+        flow = Facts(Evidence(Target("t", "callable"), traced=traced))(dataflow)
+        assert flow is not None
+        return set(flow.inputs)
+
+    assert alive("told") == {"a", "made", "told", "r"}
+    assert alive() == {"a", "not_told", "r"}  # nothing is listed: the types decide
 
 
 def test_a_function_that_calls_itself_does_not_hang() -> None:

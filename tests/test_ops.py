@@ -156,3 +156,25 @@ def test_no_module_spells_out_a_trait_of_the_catalogue(path: Path) -> None:
 )
 def test_a_trait_that_is_spelt_out_is_seen(source: str) -> None:
     assert written_again(source) == {"SUMS"}
+
+
+# -- nothing misspelt ----------------------------------------------------------------------------------------------
+
+EVERY_MODULE = sorted(PACKAGE.rglob("*.py"))
+AS_RUN = frozenset(map(ops.runtime_type, table()))  # without the marks of oneDNN
+
+
+def misspelt(source: str) -> set[str]:
+    """What stands among op types and is none: in sets most of whose words are types that TensorFlow registers."""
+    registered = table().keys() | AS_RUN | NOT_REGISTERED.keys()
+    mixed = [found for found in sets_of_strings(source) if 2 <= len(found & registered) >= len(found - registered)]
+    return set().union(*(found - registered for found in mixed))
+
+
+@pytest.mark.parametrize("path", EVERY_MODULE, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_module_names_a_type_that_there_is_none_of(path: Path) -> None:
+    assert not misspelt(path.read_text(encoding="utf-8"))
+
+
+def test_a_type_that_is_misspelt_is_seen() -> None:
+    assert misspelt('X = frozenset("Add AddV2 Substract".split())') == {"Substract"}

@@ -21,7 +21,7 @@ from graphlens.rules.phrases import known_sum, with_stage
 from graphlens.rules.registry import found, rule
 
 # Elementwise ops: they give the same numbers whatever the order of the axes.
-_LAYOUT_AGNOSTIC: Final = PER_ELEMENT | {"_UnaryOpsComposition", "Swish", "FusedMish"}
+_LAYOUT_AGNOSTIC: Final = PER_ELEMENT | {"_UnaryOpsComposition", "Swish", "_FusedMish"}
 # Ops that move elements and do not look at them: a cast commutes with them.
 _CAST_AGNOSTIC: Final = RESHAPES | {"Identity", "Transpose"}
 

@@ -16,7 +16,7 @@ from graphlens.tf.rewrite.values import Values
 
 # Ops whose result has as many rows (the first axis) as their first input.
 _ROW_BY_ROW = PER_ELEMENT | frozenset(
-    """Conv1D Conv2D Conv3D DepthwiseConv2dNative MaxPool MaxPoolV2 AvgPool MaxPool3D AvgPool3D BiasAdd BiasAddV1
+    """Conv2D Conv3D DepthwiseConv2dNative MaxPool MaxPoolV2 AvgPool MaxPool3D AvgPool3D BiasAdd BiasAddV1
     FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3 LRN Softmax LogSoftmax ResizeBilinear ResizeNearestNeighbor
     PreventGradient""".split()
 )
