@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from graphlens.facts.clock.device_time import Busy
 from graphlens.facts.clock.devices import binned, merged
+from graphlens.facts.clock.division import STATES
+from graphlens.facts.clock.layers import divide
 from graphlens.facts.clock.step_events import StepEvents
 from graphlens.facts.clock.sweep import Intervals, Windows, divide_among
 from graphlens.facts.flat.names import Names
@@ -66,11 +68,48 @@ def instant_by_instant(
 def test_every_instant_is_given_to_what_ran_in_it(
     windows: list[tuple[int, int]], layers: list[list[tuple[tuple[int, int], int]]]
 ) -> None:
-    """To the last digit, and in the same order: sums of fractions depend on it."""
+    """To the last digit, and in the order in which they first had a share: sums of fractions depend on it."""
     found = divide_among(Windows.of(spans(windows)), [columns(layer) for layer in layers], OUTSIDE)
-    assert {share.key: share.ns for share in found} == instant_by_instant(windows, layers)
-    in_order = sorted(found, key=lambda share: (share.first, share.key))
-    assert [share.key for share in in_order] == list(instant_by_instant(windows, layers))
+    expected = instant_by_instant(windows, layers)
+    assert {share.key: share.ns for share in found} == expected
+    since = {share.key: share.first[0] for share in found}
+    assert [since[key] for key in expected] == sorted(since.values())
+
+
+nested = st.lists(st.tuples(stretches, st.integers(0, 1), st.booleans()), max_size=12)
+
+
+@given(nested, st.lists(stretches, max_size=2))
+@example([((0, 20), 0, False), ((2, 12), 0, True), ((4, 8), 0, False), ((5, 6), 0, True)], [(0, 30)])
+def test_an_op_has_the_time_in_which_nothing_runs_in_it(
+    events: list[tuple[tuple[int, int], int, bool]], windows: list[tuple[int, int]]
+) -> None:
+    """Whatever executors lie around it; one that runs in it takes its time."""
+    ops = [OpEvent(f"op{n}", "Relu", *span, 0, thread) for n, (span, thread, is_op) in enumerate(events) if is_op]
+    others = [Span("e", *span, thread) for span, thread, is_op in events if not is_op]
+    profile = Profile(ops=tuple(ops), executors=tuple(others), steps=tuple(spans(windows)))
+    expected: dict[str, float] = defaultdict(float)
+    for instant in (time for time in range(45) if any(start <= time < end for start, end in windows)):
+        running = list(filter(None, (last_opened(profile, thread, instant) for thread in (0, 1))))
+        for op in running:
+            expected[op] += 1 / len(running)
+    found = divide(profile, OpEvents.of(ops), spans(windows), Names(None)).active_ns
+    assert {name: ns for name, ns in found.items() if name not in STATES} == pytest.approx(expected)
+
+
+def last_opened(profile: Profile, thread: int, instant: int) -> str | None:
+    """The op that runs at an instant on a thread, unless an executor was begun in it: by opening and closing all."""
+    items = [(e.start_ns, -e.end_ns, isinstance(e, OpEvent), e) for e in (*profile.executors, *profile.ops)]
+    opened: list[OpEvent | Span] = []
+    for start, _, _, event in sorted((item for item in items if item[3].thread == thread), key=lambda item: item[:3]):
+        if start > instant:
+            break
+        while opened and opened[-1].end_ns <= start:
+            opened.pop()
+        opened.append(event)
+    while opened and opened[-1].end_ns <= instant:
+        opened.pop()
+    return opened[-1].node if opened and isinstance(opened[-1], OpEvent) else None
 
 
 runs = st.sampled_from([NO_RUN, 0, 1, 2])
@@ -160,7 +199,7 @@ def test_columns_hold_the_events_that_they_were_made_of(
     totals = list(DeviceEvents.of(some_kernels).totals())
     assert sum(times for _, _, times, _ in totals) == len(some_kernels)
     assert sum(ns for _, _, _, ns in totals) == sum(kernel.end_ns - kernel.start_ns for kernel in some_kernels)
-    by_device = {device: list(own) for device, own in DeviceEvents.of(some_kernels).by_device()}
+    by_device = {device: list(own) for device, own in DeviceEvents.of(some_kernels).by_device.items()}
     assert by_device == {
         number: [kernel for kernel in some_kernels if kernel.device == number]
         for number in {kernel.device for kernel in some_kernels}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from graphlens.errors import TargetError
 from graphlens.loaders.event_columns import PlaneEvents, read_events
+from graphlens.loaders.host_plane import _nested
 from graphlens.loaders.schema import xspace_part
 from graphlens.loaders.xplane import read_profile
 from tests.big_profile import content, number
@@ -116,3 +119,46 @@ def test_only_what_is_written_oddly_is_read_by_protobuf(monkeypatch: pytest.Monk
     assert asked == []
     read(usual, number(2, 1) + number(1, 1), usual)
     assert asked == ["XEvent"]
+
+
+# -- what lies in what ---------------------------------------------------------------------------------------------
+
+nesting = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20), st.integers(0, 9), st.booleans()), max_size=14)
+
+
+@given(nesting)
+@example([(0, 0, 20, True), (0, 1, 2, True), (0, 4, 5, False), (0, 5, 1, False), (0, 5, 1, True), (1, 6, 1, False)])
+def test_events_are_nested_as_they_open_and_close(events: list[tuple[int, int, int, bool]]) -> None:
+    """Time of events within an op is told from its own, and an op is part of the last executor that is not over."""
+    rows = sorted((line, start, -(start + length), is_executor) for line, start, length, is_executor in events)
+    lines, starts, negative_ends, executors = zip(*rows, strict=True) if rows else ((), (), (), ())
+    numbers = [index if is_executor else -1 for index, is_executor in enumerate(executors)]
+    borders = [bisect_left(lines, line) for line in range(3)]
+    columns = (np.array(column, np.int64) for column in (borders, starts, negative_ends, numbers))
+    of_lines, start_ps, negative_end_ps, number = columns
+    inner_ps, within = _nested(of_lines, start_ps, -negative_end_ps, number)
+    of_ops = np.where(number < 0, within, -1)
+    assert (inner_ps.tolist(), of_ops.tolist()) == opened_and_closed(rows)
+
+
+def opened_and_closed(rows: list[tuple[int, int, int, bool]]) -> tuple[list[int], list[int]]:
+    """What `_nested` has to be equal to, one event after the other."""
+    inner_ps, within = [0] * len(rows), [-1] * len(rows)
+    for line in {row[0] for row in rows}:
+        opened: list[tuple[int, int]] = []
+        executors: list[tuple[int, int]] = []
+        for index, (own, start, negative_end, is_executor) in enumerate(rows):
+            if own != line:
+                continue
+            while executors and executors[-1][0] <= start:
+                executors.pop()
+            if is_executor:
+                executors.append((-negative_end, index))
+                continue
+            while opened and opened[-1][0] <= start:
+                opened.pop()
+            within[index] = executors[-1][1] if executors else -1
+            if opened and opened[-1][0] >= -negative_end:
+                inner_ps[opened[-1][1]] += -negative_end - start
+            opened.append((-negative_end, index))
+    return inner_ps, within

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Final, Generic, TypeVar, overload
 
@@ -187,17 +188,14 @@ class DeviceEvents(Sequence[DeviceEvent]):
         inside = (self.start_ns >= since_ns) & (self.start_ns < until_ns)
         return (self.end_ns - self.start_ns)[inside].tolist()
 
-    def stretches(self) -> list[tuple[int, int]]:
-        """Return when each begins and ends."""
-        return list(zip(self.start_ns.tolist(), self.end_ns.tolist(), strict=True))
-
-    def by_device(self) -> Iterator[tuple[int, DeviceEvents]]:
-        """Yield each device that has any with its own, in their order."""
+    @cached_property
+    def by_device(self) -> Mapping[int, DeviceEvents]:
+        """The events of each device that has any, in their order."""
         order = np.argsort(self.device, kind="stable")
         devices, first = np.unique(self.device[order], return_index=True)
         borders = [*first.tolist(), len(order)]
-        for device, (begin, end) in zip(devices.tolist(), pairwise(borders), strict=True):
-            yield device, self.where(order[begin:end])
+        parts = zip(devices.tolist(), pairwise(borders), strict=True)
+        return {device: self.where(order[begin:end]) for device, (begin, end) in parts}
 
     def totals(self) -> Iterator[tuple[Kernel, int, int, int]]:
         """Yield what kernels of a device share, the device, how many there are, and how long they take in all.
@@ -330,6 +328,20 @@ def by_start(events: Columns) -> Columns:
 def later(events: Columns, ns: Ints) -> Columns:
     """Return the events, each moved by its own time, in the order of their starts."""
     return by_start(replace(events, start_ns=events.start_ns + ns, end_ns=events.end_ns + ns))
+
+
+def alone(borders: Ints, starts: Ints, ends: Ints) -> NDArray[np.bool_]:
+    """Tell which intervals of a thread overlap no other of it.
+
+    Each thread begins at one of ``borders``, which end with the number of all, and has its intervals sorted by start.
+    """
+    until = np.empty_like(ends)
+    for first, last in pairwise(borders.tolist()):
+        np.maximum.accumulate(ends[first:last], out=until[first:last])
+    opens = np.ones(len(starts) + 1, bool)
+    opens[1:-1] = starts[1:] >= until[:-1]
+    opens[borders] = True
+    return opens[:-1] & opens[1:]
 
 
 # -- codes and columns ---------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from graphlens.ir.columns import Ints, numbered
+from graphlens.ir.columns import Ints, looked_up, numbered
 from graphlens.loaders.planes import PS_PER_NS
 from graphlens.loaders.schema import xspace_part
 
@@ -142,7 +142,11 @@ class PlaneEvents:
 
 
 def read_events(
-    lines: Sequence[Any], names: Mapping[int, str], wanted: Collection[int] = (), shift_ns: int = 0
+    lines: Sequence[Any],
+    names: Mapping[int, str],
+    wanted: Collection[int] = (),
+    shift_ns: int = 0,
+    silent: Collection[int] = (),
 ) -> PlaneEvents:
     """Return the events of ``lines``, whose messages hold them as bytes, with those statistics whose key is ``wanted``.
 
@@ -152,6 +156,8 @@ def read_events(
         Those of statistics, by key.
     shift_ns
         By how much the clock of the profile is behind that of the lines.
+    silent
+        The numbers of names whose events' statistics are not wanted whatever their key.
 
     Raises
     ------
@@ -162,11 +168,11 @@ def read_events(
     """
     written = [event for line in lines for event in line.events]
     lengths = np.fromiter((len(line.events) for line in lines), np.int64, len(lines))
-    decoded = _Decoder(written, wanted)
+    decoded = _Decoder(written, wanted, silent)
     if len(decoded.odd):
         for position in decoded.odd.tolist():
             written[position] = _as_serialized(written[position])
-        decoded = _Decoder(written, wanted)
+        decoded = _Decoder(written, wanted, silent)
     line_of = np.repeat(np.arange(len(lines)), lengths)
     origins = [min(max(line.timestamp_ns, -_FARTHEST_NS), _FARTHEST_NS) + shift_ns for line in lines]
     origin_ns = np.array(origins, np.int64)[line_of]
@@ -186,7 +192,7 @@ def read_events(
 class _Decoder:
     """Decodes events written one after the other; ``odd`` are the positions of those that it cannot read."""
 
-    def __init__(self, events: Sequence[bytes], wanted: Collection[int]) -> None:
+    def __init__(self, events: Sequence[bytes], wanted: Collection[int], silent: Collection[int]) -> None:
         lengths = np.fromiter(map(len, events), np.int64, len(events))
         self.data = b"".join(events) + _PADDING
         self._bytes = np.frombuffer(self.data, np.uint8)
@@ -197,6 +203,7 @@ class _Decoder:
         self.offset_ps, at = self._field(_OFFSET, at)
         self.duration_ps, at = self._field(_DURATION, at)
         self._odd: list[Ints] = [np.flatnonzero(at > self.ends)]
+        at = np.where(looked_up(self.name, dict.fromkeys(silent, 1)) == 1, np.maximum(at, self.ends), at)
         self.stats = self._valued(_sorted(list(self._stats(at, np.fromiter(wanted, np.int64, len(wanted))))))
         self.odd = np.unique(np.concatenate(self._odd))
 

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from graphlens.ir.columns import Codes, Ints, OpEvents, Spans, looked_up
+from graphlens.ir.columns import Codes, Ints, OpEvents, Spans, alone, looked_up
 from graphlens.ir.instructions import module_names
 from graphlens.ir.run import NO_RUN, STEP_MARKER, KernelEvent, Span
 from graphlens.loaders import host_loops, host_runs
@@ -130,7 +130,8 @@ class _PlaneReader:
             for key, meta in plane.event_metadata.items()
             if _STAGE.match(meta.name)
         }
-        self.events = read_events(plane.lines, self.stat_names, self._keys(_READ), into.shift_ns)
+        silent = [key for key, meta in plane.event_metadata.items() if not _tells(self.names.get(key))]
+        self.events = read_events(plane.lines, self.stat_names, self._keys(_READ), into.shift_ns, silent)
         self.threads = [line.id + into.first_thread for line in plane.lines]
         self.kind = looked_up(self.events.name, {key: _NUMBERED[name.kind] for key, name in self.names.items()})
         self.seen = Seen(executors=self._executors())
@@ -407,6 +408,11 @@ class _PlaneReader:
                 self.waits.append(start._replace(end_ns=end_ns))
 
 
+def _tells(name: _Name | None) -> bool:
+    """Tell whether the statistics of events of that name say more than the name does."""
+    return name is not None and name.kind != _OP
+
+
 def _span(event: _Event, name: str, step_id: Any = 0, iteration: Any = 0) -> Span:
     return Span(name, event.start_ns, event.end_ns, event.thread, _int(step_id), _int(iteration))
 
@@ -416,27 +422,58 @@ def _nested(borders: Ints, start_ps: Ints, end_ps: Ints, executor: Ints) -> tupl
 
     Each thread begins at one of ``borders``, and has its events sorted by start, the longer ones first.
     """
-    inner_ps = [0] * len(start_ps)
-    within = [_NO_EXECUTOR] * len(start_ps)
+    inner_ps = np.zeros_like(start_ps)
+    others = np.flatnonzero(executor == _NO_EXECUTOR)
+    # Most contain nothing and lie in nothing.
+    nested = others[~alone(np.searchsorted(others, borders), start_ps[others], end_ps[others])]
+    for outer, ps in _time_within(nested, np.searchsorted(nested, borders), start_ps, end_ps):
+        inner_ps[outer] += ps
+    return inner_ps, _executor_around(borders, start_ps, end_ps, executor)
+
+
+def _time_within(chosen: Ints, borders: Ints, start_ps: Ints, end_ps: Ints) -> Iterator[tuple[int, int]]:
+    """Yield each event that contains others of ``chosen`` with the time of one of them, those of a thread by start."""
     for first, last in pairwise(borders.tolist()):
-        part = slice(first, last)
-        starts, ends, executors = start_ps[part].tolist(), end_ps[part].tolist(), executor[part].tolist()
+        places = chosen[first:last]
         opened: list[tuple[int, int]] = []
-        opened_executors: list[tuple[int, int]] = []
-        for index, start, end, number in zip(range(first, last), starts, ends, executors, strict=True):
-            while opened_executors and opened_executors[-1][0] <= start:
-                opened_executors.pop()
-            if number != _NO_EXECUTOR:
-                opened_executors.append((end, number))
-                continue
+        for place, start, end in zip(
+            *(column.tolist() for column in (places, start_ps[places], end_ps[places])), strict=True
+        ):
             while opened and opened[-1][0] <= start:
                 opened.pop()
-            if opened_executors:
-                within[index] = opened_executors[-1][1]
             if opened and opened[-1][0] >= end:
-                inner_ps[opened[-1][1]] += end - start
-            opened.append((end, index))
-    return np.array(inner_ps, np.int64), np.array(within, np.int64)
+                yield opened[-1][1], end - start
+            opened.append((end, place))
+
+
+def _executor_around(borders: Ints, start_ps: Ints, end_ps: Ints, executor: Ints) -> Ints:
+    """Return for each event the executor that it ran in: the last one begun that is not over."""
+    within = np.full(len(executor), _NO_EXECUTOR)
+    executors = np.flatnonzero(executor != _NO_EXECUTOR)
+    if not len(executors):
+        return within
+    first = np.searchsorted(executors, borders)
+    is_alone = alone(first, start_ps[executors], end_ps[executors])
+    last = np.searchsorted(executors, np.arange(len(executor)), side="right") - 1
+    line = np.searchsorted(borders, np.arange(len(executor)), side="right")
+    own = executors[np.maximum(last, 0)]
+    follows = (last >= 0) & (line[own] == line)
+    sure = follows & is_alone[last] & (end_ps[own] > start_ps)
+    within[sure] = executor[own[sure]]
+    # Where executors overlap, the last one may be over and the one around it not.
+    unsure = np.flatnonzero(follows & ~is_alone[last])
+    for begin, end in pairwise(np.searchsorted(unsure, borders).tolist()):
+        opened: list[tuple[int, int]] = []
+        places = unsure[begin:end]
+        rows = (column.tolist() for column in (places, start_ps[places], end_ps[places], executor[places]))
+        for place, start, stop, number in zip(*rows, strict=True):
+            while opened and opened[-1][0] <= start:
+                opened.pop()
+            if number != _NO_EXECUTOR:
+                opened.append((stop, number))
+            elif opened:
+                within[place] = opened[-1][1]
+    return within
 
 
 def _of(values: Ints, positions: Ints) -> Ints:

@@ -62,8 +62,10 @@ def windows_of(profile: Profile) -> Mapping[int, Windows]:
 class Busy:
     """The stretches of time in which a device ran at least one kernel, and its busy time up to each of them."""
 
-    def __init__(self, kernels: Iterable[tuple[int, int]]) -> None:
-        self._lay_out(merged(kernel for kernel in kernels if kernel[0] < kernel[1]))
+    def __init__(self, kernels: Iterable[tuple[int, int]] = ()) -> None:
+        stretches = tuple(merged(kernel for kernel in kernels if kernel[0] < kernel[1]))
+        self.starts_ns = [start_ns for start_ns, _ in stretches]
+        self.ends_ns = [end_ns for _, end_ns in stretches]
 
     @staticmethod
     def of(kernels: DeviceEvents) -> Busy:
@@ -72,14 +74,14 @@ class Busy:
 
         lasting = kernels.start_ns < kernels.end_ns
         starts_ns, ends_ns = united(kernels.start_ns[lasting], kernels.end_ns[lasting])
-        busy = Busy(())
-        busy._lay_out(zip(starts_ns.tolist(), ends_ns.tolist(), strict=True))
+        busy = Busy()
+        busy.starts_ns, busy.ends_ns = starts_ns.tolist(), ends_ns.tolist()
         return busy
 
-    def _lay_out(self, stretches: Iterable[tuple[int, int]]) -> None:
-        both = tuple(zip(*stretches, strict=True)) or ((), ())
-        self.starts_ns, self.ends_ns = map(list, both)
-        self.before_ns = list(accumulate(map(sub, self.ends_ns, self.starts_ns), initial=0))
+    @cached_property
+    def before_ns(self) -> list[int]:
+        """The time until the start of each stretch, and after the last one, in which it was busy."""
+        return list(accumulate(map(sub, self.ends_ns, self.starts_ns), initial=0))
 
     def within_ns(self, start_ns: int, end_ns: int) -> int:
         """Return for how long of an interval the device computed."""
@@ -102,8 +104,8 @@ class Busy:
     def _columns(self) -> tuple[Ints, Ints, Ints]:
         import numpy as np
 
-        starts_ns, ends_ns, before_ns = (np.array(column) for column in (self.starts_ns, self.ends_ns, self.before_ns))
-        return starts_ns, ends_ns, before_ns
+        starts_ns, ends_ns = np.array(self.starts_ns, np.int64), np.array(self.ends_ns, np.int64)
+        return starts_ns, ends_ns, np.concatenate([[0], np.cumsum(ends_ns - starts_ns)])
 
     def next_start_ns(self, time_ns: int) -> int | None:
         """Return when the device computes again after ``time_ns``; that instant itself when it does so then."""
@@ -125,27 +127,29 @@ def busy_of(profile: Profile) -> Mapping[int, Busy]:
 
     Waiting for a copy is no computing, although it is an instruction of the device.
     """
-    return {device: Busy.of(kernels) for device, kernels in _computing(profile)}
+    return {device: Busy.of(kernels) for device, kernels in _computing(profile).items()}
 
 
 def running_of(profile: Profile) -> Mapping[int, Busy]:
     """Return when each device of the profile was within a kernel, be it to wait; absent when it ran none."""
-    return {device: Busy.of(kernels) for device, kernels in _kernels(profile)}
+    return {device: Busy.of(kernels) for device, kernels in _kernels(profile).items()}
 
 
-def _kernels(profile: Profile) -> Iterable[tuple[int, DeviceEvents]]:
+def _kernels(profile: Profile) -> Mapping[int, DeviceEvents]:
     if not profile.kernels_on_device:
-        return ()
+        return {}
     from graphlens.ir.columns import DeviceEvents  # needs numpy, which graphs alone do not
 
-    return DeviceEvents.of(profile.kernels_on_device).by_device()
+    return DeviceEvents.of(profile.kernels_on_device).by_device
 
 
-def _computing(profile: Profile) -> Iterator[tuple[int, DeviceEvents]]:
-    for device, kernels in _kernels(profile):
-        own = kernels.of_kinds(lambda kernel: not is_wait(kernel.category))
-        if own:
-            yield device, own
+def _computing(profile: Profile) -> Mapping[int, DeviceEvents]:
+    """Return the kernels of each device that do more than wait for a copy."""
+    computing = {
+        device: kernels.of_kinds(lambda kernel: not is_wait(kernel.category))
+        for device, kernels in _kernels(profile).items()
+    }
+    return {device: kernels for device, kernels in computing.items() if kernels}
 
 
 def _stretches(events: Iterable[CopyEvent]) -> Mapping[int, list[tuple[int, int]]]:
@@ -202,7 +206,7 @@ def device_uses(
     windows
         The steps of each device.
     """
-    kernels, copies = dict(_computing(profile)), _stretches(profile.copies)
+    kernels, copies = _computing(profile), _stretches(profile.copies)
     return tuple(
         replace(
             _use(device, busy[device], kernels[device], copies.get(device, []), windows[device].spans),
@@ -232,7 +236,7 @@ def _use(
 
 
 def _mean_ns(times: Busy, spans: Sequence[Span]) -> int:
-    return round(sum(times.within_ns(span.start_ns, span.end_ns) for span in spans) / len(spans))
+    return round(times.all_within_ns((span.start_ns, span.end_ns) for span in spans) / len(spans))
 
 
 def only_copying_ns(busy: Busy, copies: Iterable[tuple[int, int]], spans: Sequence[Span]) -> int:

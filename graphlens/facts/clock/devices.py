@@ -17,7 +17,7 @@ from graphlens.ir.ops import family
 from graphlens.ir.run import CopyEvent, Kernel, Profile, ProfiledDevice, Span, host_of_thread
 
 if TYPE_CHECKING:
-    from graphlens.ir.columns import DeviceEvents, OpEvents
+    from graphlens.ir.columns import DeviceEvents, Ints, OpEvents
 
 # Devices whose busy times differ by less do the same work: kernels of one and the same step vary by as much.
 ALIKE: Final = 1.10
@@ -72,7 +72,7 @@ def device_rows(profile: Profile | None) -> tuple[DeviceRow, ...]:
 def _work(profile: Profile) -> list[_Work]:
     from graphlens.ir.columns import DeviceEvents  # needs numpy, which graphs alone do not
 
-    kernels = dict(DeviceEvents.of(profile.kernels_on_device).by_device())
+    kernels = DeviceEvents.of(profile.kernels_on_device).by_device
     copies: dict[int, list[CopyEvent]] = defaultdict(list)
     for copy in profile.copies:
         copies[copy.device].append(copy)
@@ -146,14 +146,19 @@ def _median_ns(steps: Sequence[Span]) -> int | None:
 
 def _lanes(work: _Work, whole: Stretch) -> Iterator[Lane]:
     """Yield the lanes that hold anything; copies of which nobody knows the way are in none."""
-    by_lane: dict[LaneKind | None, list[Stretch]] = defaultdict(list)
-    by_lane["compute"] = work.computing.of_kinds(lambda kernel: not _is_collective(kernel)).stretches()
-    by_lane["collective"] = work.computing.of_kinds(_is_collective).stretches()
+    from graphlens.facts.clock.sweep import pairs  # needs numpy, which graphs alone do not
+
+    of_copies: dict[LaneKind | None, list[Stretch]] = defaultdict(list)
     for copy in work.copies:
-        by_lane[_LANE_OF_COPY.get(copy.kind)].append((copy.start_ns, copy.end_ns))
+        of_copies[_LANE_OF_COPY.get(copy.kind)].append((copy.start_ns, copy.end_ns))
+    by_lane = {lane: pairs(stretches) for lane, stretches in of_copies.items()}
+    computing = work.computing.of_kinds(lambda kernel: not _is_collective(kernel))
+    collective = work.computing.of_kinds(_is_collective)
+    by_lane["compute"] = computing.start_ns, computing.end_ns
+    by_lane["collective"] = collective.start_ns, collective.end_ns
     for kind in _LANES:
-        if by_lane[kind]:
-            yield Lane(kind, binned(by_lane[kind], whole))
+        if kind in by_lane and len(by_lane[kind][0]):
+            yield Lane(kind, _binned(by_lane[kind], whole, LANE_BINS))
 
 
 def _is_collective(kernel: Kernel) -> bool:
@@ -166,6 +171,12 @@ def binned(stretches: Iterable[Stretch], whole: Stretch, bins: int = LANE_BINS) 
     >>> binned([(0, 10), (5, 15), (30, 40)], (0, 40), bins=4)
     (1.0, 0.5, 0.0, 1.0)
     """
+    from graphlens.facts.clock.sweep import pairs  # needs numpy, which graphs alone do not
+
+    return _binned(pairs(stretches), whole, bins)
+
+
+def _binned(stretches: tuple[Ints, Ints], whole: Stretch, bins: int) -> tuple[float, ...]:
     from graphlens.facts.clock.sweep import binned_ns  # needs numpy, which graphs alone do not
 
     width = (whole[1] - whole[0]) / bins

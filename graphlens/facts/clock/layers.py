@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graphlens.facts.clock.division import COPY, DISPATCH, EXECUTOR, HANDOFF, Division, is_real_wait, wait_name
 from graphlens.facts.clock.sweep import Intervals, Windows, divide_among, touching
 from graphlens.facts.flat.names import Names, kernel_name
-from graphlens.ir.columns import Codes, DeviceEvents, OpEvents, Spans, in_order
+from graphlens.ir.columns import Codes, DeviceEvents, Ints, OpEvents, Spans, alone, in_order
 from graphlens.ir.instructions import is_wait
 from graphlens.ir.run import CopyEvent, Profile, Span
+
+Mask = NDArray[np.bool_]
 
 
 def divide(profile: Profile, ops: OpEvents, windows: Sequence[Span], names: Names) -> Division:
@@ -84,6 +88,22 @@ def _waits(profile: Profile, names: Names, keys: Codes[str]) -> Intervals:
 _NO_OP = -1
 
 
+class _Nesting(NamedTuple):
+    """What may run in each other, one thread after the other, by start; what contains others comes before them."""
+
+    thread: Ints
+    start_ns: Ints
+    end_ns: Ints
+    key: Ints  # of an op; `_NO_OP` for an executor and for an execution of a compiled function
+
+    def where(self, chosen: Any) -> _Nesting:
+        return _Nesting(*(column[chosen] for column in self))
+
+    def borders(self) -> Ints:
+        """Return where each thread begins, and how many there are in all."""
+        return np.searchsorted(self.thread, np.arange(self.thread.max(initial=-1) + 2))
+
+
 def _own_pieces(profile: Profile, ops: OpEvents, within: Windows, names: Names, keys: Codes[str]) -> Intervals:
     """Return the stretches in which an op itself ran, without what ran nested in it on the same thread.
 
@@ -92,28 +112,38 @@ def _own_pieces(profile: Profile, ops: OpEvents, within: Windows, names: Names, 
     key = np.zeros(len(ops.kinds), np.int64)
     for code in _by_thread(profile, ops):
         key[code] = keys(names.key(*ops.kinds[code]))
+    nesting = _nesting(profile, ops, key[ops.code], within)
+    nesting = nesting.where((nesting.key != _NO_OP) | _begins_in_an_op(nesting))
+    is_alone = alone(nesting.borders(), nesting.start_ns, nesting.end_ns)
+    whole = nesting.where(is_alone & (nesting.key != _NO_OP))
+    pieces = list(_innermost(nesting.where(~is_alone)))
+    columns = np.array(pieces, np.int64).reshape(-1, 3).T
+    return _joined(Intervals(*columns), Intervals(whole.start_ns, whole.end_ns, whole.key))
+
+
+def _nesting(profile: Profile, ops: OpEvents, key: Ints, within: Windows) -> _Nesting:
+    """Return what ran on threads of the host in some windows."""
     # An executor that lasts exactly as long as its only op contains it, so it has to come first.
     rank = np.where(np.arange(len(ops)) < len(profile.ops), 1, 3)
-    executors, executions = Spans.of(profile.executors), Spans.of(profile.executions)
     threads = Codes[int]()
-    parts = [
-        (part.start_ns, part.end_ns, threads.renumbered(part.threads, part.thread), own_rank, own_key)
-        for part, own_rank, own_key in (
-            (executors, np.zeros(len(executors), np.int64), np.full(len(executors), _NO_OP)),
-            (ops, rank, key[ops.code]),
-            (executions, np.full(len(executions), 2), np.full(len(executions), _NO_OP)),
-        )
-    ]
-    start_ns, end_ns, thread, rank, own = map(np.concatenate, zip(*parts, strict=True))
-    near = np.flatnonzero(touching(start_ns, end_ns, within))
-    order = near[np.lexsort((rank[near], -end_ns[near], start_ns[near], thread[near]))]
-    borders = np.searchsorted(thread[order], np.arange(len(threads.all) + 1)).tolist()
-    pieces: list[tuple[int, int, int]] = []
-    for first, last in pairwise(borders):
-        items = order[first:last]
-        pieces.extend(_innermost(start_ns[items].tolist(), end_ns[items].tolist(), own[items].tolist()))
-    columns = np.array(pieces, np.int64).reshape(-1, 3).T
-    return Intervals(columns[0], columns[1], columns[2])
+    parts = [(threads.renumbered(ops.threads, ops.thread), ops.start_ns, ops.end_ns, key, rank)]
+    for number, spans in ((0, Spans.of(profile.executors)), (2, Spans.of(profile.executions))):
+        none = np.full(len(spans), _NO_OP)
+        thread = threads.renumbered(spans.threads, spans.thread)
+        parts.append((thread, spans.start_ns, spans.end_ns, none, np.full(len(spans), number)))
+    *columns, rank = map(np.concatenate, zip(*parts, strict=True))
+    found = _Nesting(*columns)
+    near = np.flatnonzero(touching(found.start_ns, found.end_ns, within))
+    found, rank = found.where(near), rank[near]
+    return found.where(np.lexsort((rank, -found.end_ns, found.start_ns, found.thread)))
+
+
+def _begins_in_an_op(nesting: _Nesting) -> Mask:
+    """Tell what begins while an op goes on: an executor takes time from the op that it runs in, and from no other."""
+    until_ns = np.where(nesting.key != _NO_OP, nesting.end_ns, np.iinfo(np.int64).min)
+    for first, last in pairwise(nesting.borders().tolist()):
+        until_ns[first:last] = np.maximum.accumulate(until_ns[first:last])
+    return nesting.start_ns < until_ns
 
 
 def _by_thread(profile: Profile, ops: OpEvents) -> list[int]:
@@ -132,11 +162,18 @@ def _by_thread(profile: Profile, ops: OpEvents) -> list[int]:
     return [*first, *sorted(set(in_order(ops.code)) - set(first))]
 
 
-def _innermost(starts_ns: list[int], ends_ns: list[int], keys: list[int]) -> Iterator[tuple[int, int, int]]:
+def _innermost(nesting: _Nesting) -> Iterator[tuple[int, int, int]]:
+    """Yield when each op itself ran, and its key."""
+    for first, last in pairwise(nesting.borders().tolist()):
+        rows = (column[first:last].tolist() for column in (nesting.start_ns, nesting.end_ns, nesting.key))
+        yield from _on_thread(zip(*rows, strict=True))
+
+
+def _on_thread(rows: Iterable[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
     """Walk one thread's nested intervals; each instant belongs to the last one that was opened and not yet closed."""
     opened: list[tuple[int, int]] = []
     since_ns = 0
-    for start_ns, end_ns, key in zip(starts_ns, ends_ns, keys, strict=True):
+    for start_ns, end_ns, key in rows:
         while opened and opened[-1][0] <= start_ns:
             until_ns, own = opened.pop()
             if own != _NO_OP and until_ns > since_ns:

@@ -144,12 +144,10 @@ class _Part:
         """Yield key, first stretch that it has, and since when it was active then."""
         own = np.flatnonzero(self.taken)
         following = np.append(own, _NEVER)[np.searchsorted(own, self.first)]
-        has_any = following < self.last
-        yield from zip(
-            self.key[has_any].tolist(),
-            zip(following[has_any].tolist(), self.first[has_any].tolist(), strict=True),
-            strict=True,
-        )
+        has_any = np.flatnonzero(following < self.last)
+        earliest = has_any[np.unique(self.key[has_any], return_index=True)[1]]
+        begun = zip(following[earliest].tolist(), self.first[earliest].tolist(), strict=True)
+        yield from zip(self.key[earliest].tolist(), begun, strict=True)
 
 
 def _of_one_key_united(first: Ints, last: Ints, key: Ints, count: int) -> tuple[Ints, Ints, Ints]:
@@ -186,7 +184,7 @@ def _shares(parts: Sequence[_Part], lengths_ns: Ints) -> list[Share]:
 
 def _in_order(parts: Sequence[_Part], lengths_ns: Ints) -> Iterator[tuple[Ints, Ints, NDArray[np.float64]]]:
     """Yield the shares of all parts, those of one key in order of time: sums of fractions depend on the order."""
-    own = [set(part.key.tolist()) for part in parts]
+    own = [set(np.unique(part.key).tolist()) for part in parts]
     found = (piece for part in parts for piece in part.shares(lengths_ns))
     if sum(map(len, own)) == len(set().union(*own)):
         yield from found
@@ -196,16 +194,21 @@ def _in_order(parts: Sequence[_Part], lengths_ns: Ints) -> Iterator[tuple[Ints, 
     yield key[order], stretch[order], ns[order]
 
 
-def binned_ns(stretches: Iterable[tuple[int, int]], whole: tuple[int, int], bins: int) -> list[float]:
-    """Return how much of the union of ``stretches`` lies in each of ``bins`` equal parts of ``whole``.
+def pairs(stretches: Iterable[tuple[int, int]]) -> tuple[Ints, Ints]:
+    """Return the starts and the ends of stretches."""
+    both = np.array(list(stretches), np.int64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
+def binned_ns(stretches: tuple[Ints, Ints], whole: tuple[int, int], bins: int) -> list[float]:
+    """Return how much of the union of stretches (starts and ends) lies in each of ``bins`` equal parts of ``whole``.
 
     Most stretches are far shorter than a part: what lies in one alone is added up as integers.  Borders of parts are
     fractions, and times too large for these to be exact, so which is earlier is told by the integers next to a border.
     """
     first_ns, width = whole[0], (whole[1] - whole[0]) / bins
     borders = [first_ns + position * width for position in range(bins + 1)]
-    ends = np.array(list(stretches), np.int64).reshape(-1, 2)
-    starts_ns, ends_ns = united(ends[:, 0], ends[:, 1])
+    starts_ns, ends_ns = united(*stretches)
     place = ((starts_ns - first_ns) / width).astype(np.int64)
     known = np.clip(place, 0, bins - 1)
     is_in_one = (place == known) & (starts_ns >= np.array([math.ceil(border) for border in borders])[known])
