@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from graphlens.collector import collector_paused
+from graphlens.config import MOST_STEPS, WARM_UP_CALLS
 from graphlens.errors import ExecutionError, first_line
 from graphlens.ir.run import STEP_MARKER
 from graphlens.loaders.capture.collecting import Collector, Context, Progress, collecting
@@ -27,10 +28,6 @@ from graphlens.tf.record.collectors.steps import StepTimes
 from graphlens.tf.record.collectors.unplaced import UnplacedGraph
 from graphlens.tf.record.preparing import Plan, Prepared, prepare
 
-WARM_UP_CALLS = 2
-# After some 90 executions the runtime drops an op that it found to be cheap from the profile.  All calls up to the
-# end of the profile stay below this, with a margin for ops that run twice a step.
-CALLS_BEFORE_OPS_VANISH = 50
 RESERVED_SHARE = 0.5  # of the time left that profiled and unprofiled steps may use; replay and writing need the rest
 
 Step = Callable[[], Any]
@@ -122,11 +119,10 @@ def _counts(plan: Plan, step_ns: int, capture: CaptureDirectory) -> tuple[int, i
     steps = max(1, plan.steps if affordable > plan.steps else int(affordable))
     if steps < plan.steps:
         capture.note(f"The time budget allowed {steps} steps instead of {plan.steps}.")
-    room = CALLS_BEFORE_OPS_VANISH - WARM_UP_CALLS - 1
-    profiled = min(steps, room)
+    profiled = min(steps, MOST_STEPS)
     if profiled < steps:
         capture.note(f"Only {profiled} of {steps} steps were profiled: later ones would lack the cheap ops.")
-    return steps, min(steps // 3, room - profiled), profiled
+    return steps, min(steps // 3, MOST_STEPS - profiled), profiled
 
 
 def _profiled_steps(step: Step, count: int, context: Context) -> int:
