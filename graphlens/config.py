@@ -17,7 +17,7 @@ from graphlens.options import Option, asked, option_of
 DEFAULT_STEPS: Final = 30  # the sampling error of a per-op median is then 2 to 5 %
 WARM_UP_CALLS: Final = 2
 # After some 90 executions the runtime drops an op that it found to be cheap from the profile.  All calls up to the
-# end of the profile (one traces) stay below this, with a margin for ops that run twice a step.
+# end of the profile stay below this, with a margin for ops that run twice a step.
 CALLS_BEFORE_OPS_VANISH: Final = 50
 MOST_STEPS: Final = CALLS_BEFORE_OPS_VANISH - WARM_UP_CALLS - 1
 
