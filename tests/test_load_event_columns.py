@@ -98,6 +98,8 @@ def test_statistics_that_are_alike_have_the_same_text(events: list[bytes]) -> No
     for alike, key, text in zip(stats.alike().tolist(), stats.key.tolist(), stats.texts(), strict=True):
         by_number.setdefault(alike, set()).add((key, text))
     assert all(len(told) == 1 for told in by_number.values())
+    values, own = stats.distinct()
+    assert [values[number] for number in own.tolist()] == stats.values()
 
 
 def test_a_damaged_event_damages_the_profile() -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from graphlens.ir.columns import Ints, looked_up, numbered
+from graphlens.ir.columns import Codes, Ints, looked_up, numbered
 from graphlens.loaders.planes import PS_PER_NS
 from graphlens.loaders.schema import xspace_part
 
@@ -72,6 +72,16 @@ class Stats:
         if tag == _TEXT:
             return str(self._data[number:end], "utf-8")
         return struct.unpack_from("<d", self._data, number)[0] if tag == _DOUBLE else None
+
+    def distinct(self) -> tuple[list[Any], Ints]:
+        """Return the values that there are, and for each statistic which of them is its own."""
+        tags, numbers = self._columns.tag, self._columns.value
+        if np.all((tags == _SIGNED) | ((tags == _UNSIGNED) & (numbers >= 0))):
+            values, own = np.unique(numbers, return_inverse=True)
+            return values.tolist(), own
+        codes = Codes[Any]()
+        own = np.fromiter(map(codes, self.values()), np.int64, len(self))
+        return list(codes.all), own
 
     def texts(self) -> list[str]:
         """Return their texts; a number is no text, and stands for the name that has no number."""

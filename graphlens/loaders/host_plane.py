@@ -233,11 +233,13 @@ class _PlaneReader:
         number = np.full(len(self.events), _NO_EXECUTOR)
         number[chosen] = np.arange(len(chosen))
         stats = self.events.stats.of_events(number != _NO_EXECUTOR)
-        codes, code, iteration = Codes[tuple[str, int]](), np.zeros_like(chosen), np.zeros_like(chosen)
-        codes((_EXECUTOR, 0))
+        codes = Codes[tuple[str, int]]()
+        code, iteration = np.full_like(chosen, codes((_EXECUTOR, 0))), np.zeros_like(chosen)
         steps, iterations = stats.among(self._keys({"id"})), stats.among(self._keys({"iter_num"}))
-        code[number[steps.event]] = [codes((_EXECUTOR, _int(value))) for value in steps.values()]
-        iteration[number[iterations.event]] = [_int(value) for value in iterations.values()]
+        values, own = steps.distinct()
+        code[number[steps.event]] = np.array([codes((_EXECUTOR, _int(value))) for value in values], np.int64)[own]
+        values, own = iterations.distinct()
+        iteration[number[iterations.event]] = np.array([_int(value) for value in values], np.int64)[own]
         return Spans(
             codes.all,
             self.threads,
