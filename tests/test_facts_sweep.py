@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from statistics import median
 
 import numpy as np
 import pytest
@@ -203,4 +204,21 @@ def test_columns_hold_the_events_that_they_were_made_of(
     assert by_device == {
         number: [kernel for kernel in some_kernels if kernel.device == number]
         for number in {kernel.device for kernel in some_kernels}
+    }
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from("ab"), st.integers(0, 9), st.booleans()), max_size=14))
+def test_an_op_takes_the_median_of_the_steps_that_it_was_seen_in(events: list[tuple[int, str, int, bool]]) -> None:
+    windows = spans([(10 * step, 10 * step + 10) for step in range(4)])
+    ran = [
+        OpEvent(node, "Relu", 10 * step + 1, 10 * step + 2, self_ns, 0, resumed=resumed)
+        for step, node, self_ns, resumed in sorted(events)
+    ]
+    found = StepEvents.of(Profile(ops=tuple(ran)), OpEvents.of(ran), windows, Names(None)).on_host(Names(None))
+    totals: dict[str, Counter[int]] = defaultdict(Counter)
+    for step, node, self_ns, _ in events:
+        totals[node][step] += self_ns
+    calls = Counter(node for _, node, _, resumed in events if not resumed)
+    assert {node: (seen.median_ns, seen.calls) for node, seen in found.items()} == {
+        node: (round(median(per_step.values())), calls[node]) for node, per_step in totals.items()
     }

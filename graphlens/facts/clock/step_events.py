@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,15 @@ from graphlens.facts.flat.names import Names, kernel_name, kernels_as_ops
 from graphlens.ir.columns import Codes, DeviceEvents, Ints, OpEvents, first_of, in_order, looked_up, numbered, sums
 from graphlens.ir.run import NO_RUN, Profile, Span
 
-# Op -> `(self_ns, calls)` of every step in which it was seen.
-PerOp = Mapping[str, Sequence[tuple[int, int]]]
+
+class Seen(NamedTuple):
+    """An op's events: the median, over the steps in which it was seen, of their time, and its executions in all."""
+
+    median_ns: int
+    calls: int
+
+
+PerOp = Mapping[str, Seen]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,14 +169,15 @@ def _per_op(step: Ints, key: Ints, self_ns: Ints, begins: NDArray[np.bool_], key
     """Return the time and the executions of every op, by its events: step, op, self time, whether one begins."""
     pair = numbered(step, key)
     first = first_of(pair)
-    total_ns = sums(pair, self_ns, len(first))
-    calls = sums(pair, begins.astype(np.int64), len(first))
-    order = np.argsort(first)
-    found: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    rows = (key[first[order]], total_ns[order], calls[order])
-    for number, ns, count in zip(*(column.tolist() for column in rows), strict=True):
-        found[keys[number]].append((ns, count))
-    return found
+    own, total_ns = key[first], sums(pair, self_ns, len(first))
+    # The steps of one op next to each other, by their time: the median is in the middle.
+    order = np.lexsort((total_ns, own))
+    borders = np.searchsorted(own[order], np.arange(len(keys) + 1))
+    lower, upper = (borders[:-1] + borders[1:] - 1) // 2, (borders[:-1] + borders[1:]) // 2
+    by_time = total_ns[order]
+    medians_ns = np.rint((by_time[lower] + by_time[upper]) / 2).astype(np.int64).tolist() if len(first) else []
+    calls = sums(key, begins.astype(np.int64), len(keys)).tolist()
+    return {keys[number]: Seen(medians_ns[number], calls[number]) for number in in_order(own[np.argsort(first)])}
 
 
 def _totals(code: Ints, ns: Ints) -> Iterator[tuple[int, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from statistics import median
 from types import MappingProxyType
@@ -24,7 +24,7 @@ from graphlens.ir.run import NO_RUN, OpTiming, Profile, ReplayRecord
 from graphlens.ir.table import Table
 
 if TYPE_CHECKING:
-    from graphlens.facts.clock.step_events import StepEvents
+    from graphlens.facts.clock.step_events import Seen, StepEvents
 
 # A loop op of which the profile saw fewer of the replayed executions than this share is timed by the replay.
 COMPLETE_SHARE: Final = 0.98
@@ -212,15 +212,8 @@ def _instructions(profile: Profile, names: Names) -> Mapping[str, frozenset[str]
     return {module: frozenset(ops) for module, ops in found.items()}
 
 
-def _timing(
-    seen: Sequence[tuple[int, int]], n: int, share: float | None, source: Literal["profile", "kernel"]
-) -> OpTiming:
-    return OpTiming(
-        self_ns=round(median(self_ns for self_ns, _ in seen)),
-        calls_per_step=sum(calls for _, calls in seen) / n,
-        wall_share=share,
-        source=source,
-    )
+def _timing(seen: Seen, n: int, share: float | None, source: Literal["profile", "kernel"]) -> OpTiming:
+    return OpTiming(seen.median_ns, seen.calls / n, share, source)
 
 
 def _launched(kernels: OpTiming, launch: OpTiming | None) -> OpTiming:
