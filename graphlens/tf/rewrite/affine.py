@@ -64,16 +64,11 @@ def _named_chain(draft: Draft, values: Values, wanted: Sequence[str]) -> Chain:
     chain = chain_of(draft, values, base)
     # An edit also names what computes the factors, activations that were fused, and sums of zero in front of the layer
     # that Grappler removed (Keras' ``Rescaling`` without an offset): these are no steps.
-    known = _accounted_for(draft, chain, base)
-    others = [name for name in wanted if name in draft and name not in known]
-    if chain is None or any(_is_step(draft, values, name) for name in others):
+    folded = {step.name for step in chain.steps} if chain else set()
+    others = {name for name in wanted if name in draft and name not in folded and _is_step(draft, values, name)}
+    if chain is None or (others and not draft.before(base).issuperset(others)):
         raise RewriteError(obstacle(draft, values, chain, base))
     return chain
-
-
-def _accounted_for(draft: Draft, chain: Chain | None, base: str) -> set[str]:
-    folded = {step.name for step in chain.steps} if chain else set()
-    return folded | draft.before(base)
 
 
 def _is_step(draft: Draft, values: Values, name: str) -> bool:

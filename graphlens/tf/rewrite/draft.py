@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,13 +37,17 @@ class Draft:
         self._nodes: dict[str, Any] = {}
         self._readers: dict[str, dict[str, int]] = defaultdict(dict)
         self.outputs = list(program.outputs)
-        self.effects = list(program.effects)
+        self.effects = dict.fromkeys(program.effects)
         self.bindings = dict(program.bindings)
         self._shapes = dict(program.shapes)
         self.library = {function.signature.name: function for function in program.graph.library.function}
         self.compiled = program.compiled
         self.notes: list[str] = list(program.notes)
         self._constant_bytes = 0
+        self._places: dict[str, int] = {}
+        self._early: set[str] = set()  # nodes that stand before an input of theirs
+        self._changed: list[str] = []
+        self._seen: dict[str, _Seen] = {}
         self.has_dataflow = any(map(nodes.is_dataflow, program.graph.node))
         self._given = frozenset(node.name for node in program.graph.node)
         for node in program.graph.node:
@@ -70,8 +74,9 @@ class Draft:
 
     def _orphaned_effects(self) -> list[str]:
         """Return the ops with effects, not taken out, that ran only because something waited for them that is gone."""
-        before = _needed(self._program.graph.node, self._program.outputs, self._program.effects)
-        after = _needed(self._nodes.values(), self.outputs, self.effects)
+        given = {node.name: node for node in self._program.graph.node}
+        before = _needed(given, self._program.outputs, self._program.effects)
+        after = _needed(self._nodes, self.outputs, self.effects)
         return [name for name, node in self._nodes.items() if name in before - after and nodes.has_effect(node)]
 
     # -- reading ---------------------------------------------------------------------------------------------------
@@ -122,12 +127,49 @@ class Draft:
         )
 
     def is_needed(self, name: str) -> bool:
-        """Whether the outputs or effects need ``name``, as things stand."""
-        return name in _needed(self._nodes.values(), self.outputs, self.effects)
+        """Whether the outputs or effects need ``name``, as things stand: of what is not needed, little is read."""
+        kept, todo, seen = self._kept(), [name] if name in self._nodes else [], {name}
+        while todo:
+            current = todo.pop()
+            if current in kept:
+                return True
+            fresh = self._readers.get(current, {}).keys() - seen
+            seen |= fresh
+            todo += fresh
+        return False
+
+    def inputs_first(self, names: Iterable[str]) -> list[str]:
+        """Return ``names`` in an order in which inputs come before their readers."""
+        by_place = sorted(names, key=self._places.__getitem__)
+        early = min(map(self._places.__getitem__, self._early), default=None)
+        if early is None or not by_place or self._places[by_place[-1]] < early:  # as TensorFlow writes a graph
+            return by_place
+        wanted = set(by_place)
+        return [name for name in nodes.inputs_first(self._nodes) if name in wanted]
 
     def before(self, name: str) -> set[str]:
         """Return the nodes that ``name`` is computed from, or waits for."""
-        return _needed(self._nodes.values(), [name], ()) - {name}
+        return _needed(self._nodes, [name], ()) - {name}
+
+    def news(self, asker: str, ops: int = 1) -> list[str]:
+        """Return the nodes that changed since ``asker`` last asked, and what is computed from them in so many ops.
+
+        All nodes are news at first.  Whether a node is fetched, and whether it is run for its effect, count as a part
+        of it.  What goes through the whole graph after one edit need look at these alone after the next.
+        """
+        before, now = self._seen.get(asker), _Seen(len(self._changed), self._kept())
+        self._seen[asker] = now
+        if before is None:
+            return list(self._nodes)
+        found = {*self._changed[before.changes :], *(before.kept ^ now.kept)}
+        latest = found
+        for _ in range(ops):
+            latest = {reader for name in latest for reader in self._readers.get(name, ())} - found
+            found |= latest
+        return sorted(found & self._nodes.keys(), key=self._places.__getitem__)
+
+    def _kept(self) -> frozenset[str]:
+        return frozenset((*map(nodes.source, self.outputs), *self.effects))
 
     def only_reader(self, name: str) -> str | None:
         """Return the one op that reads the node's first output, if nothing else has anything to do with the node."""
@@ -163,6 +205,8 @@ class Draft:
         """Add a node, which then belongs to the draft, or put it in place of the one of its name."""
         if node.name in self._nodes:
             self._forget(node.name)
+        else:
+            self._places[node.name] = len(self._changed)  # which only grows
         self._nodes[node.name] = node
         self._remember(node)
         return str(node.name)
@@ -204,7 +248,8 @@ class Draft:
             self.redirect(nodes.tensor(old, port), nodes.tensor(new, port))
         for reader in self.readers(old):
             self.set_inputs(reader, [f"^{new}" if ref == f"^{old}" else ref for ref in self._nodes[reader].input])
-        self.effects = [new if effect == old else effect for effect in self.effects]
+        if old in self.effects:
+            self.effects = {new if effect == old else effect: None for effect in self.effects}
         self.remove(old)
 
     def bypass(self, name: str, ref: str | None = None) -> None:
@@ -218,8 +263,7 @@ class Draft:
         for reader in dict.fromkeys([*self.reads(nodes.tensor(name)), *self.waiting(name)]):
             self.wait_instead(reader, name, waited)
         self.redirect(nodes.tensor(name), replacement)
-        if name in self.effects:
-            self.effects.remove(name)
+        self.effects.pop(name, None)
         if not self._readers[name] and not self.is_fetched(name):
             self.remove(name)
 
@@ -232,7 +276,8 @@ class Draft:
         """Remove an op that nobody reads."""
         self._forget(name)
         del self._nodes[name]
-        self.effects = [effect for effect in self.effects if effect != name]
+        self._early.discard(name)
+        self.effects.pop(name, None)
 
     def unused(self, wanted: str) -> str:
         """Return ``wanted`` or the next name like it that no node has."""
@@ -266,6 +311,12 @@ class Draft:
         self.add(read)
 
     def _remember(self, node: Any) -> None:
+        self._changed.append(node.name)
+        place = self._places[node.name]
+        if any(self._places.get(nodes.source(ref), place) >= place for ref in node.input):
+            self._early.add(node.name)
+        else:
+            self._early.discard(node.name)
         self._constant_bytes += _stored_bytes(node)
         for ref in node.input:
             counts = self._readers[nodes.source(ref)]
@@ -277,9 +328,16 @@ class Draft:
             self._readers[nodes.source(ref)].pop(name, None)
 
 
-def _needed(graph_nodes: Iterable[Any], outputs: Iterable[str], effects: Iterable[str]) -> set[str]:
+@dataclass(frozen=True)
+class _Seen:
+    """How a draft was when somebody looked at all of it: how often it had changed, and what nothing has to read."""
+
+    changes: int
+    kept: frozenset[str]
+
+
+def _needed(by_name: Mapping[str, Any], outputs: Iterable[str], effects: Iterable[str]) -> set[str]:
     """Return the nodes that outputs and effects lead back to."""
-    by_name = {node.name: node for node in graph_nodes}
     todo = [*(nodes.source(ref) for ref in outputs), *effects]
     seen: set[str] = set()
     while todo:

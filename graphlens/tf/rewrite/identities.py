@@ -24,15 +24,16 @@ def remove_identities(draft: Draft, edit: RemoveIdentities) -> None:
     wanted = named(edit)
     if not wanted and not clear_identities(draft):
         raise RewriteError("no op only hands on its input")
+    values = Values(draft)
     for name in wanted:
-        if name in draft and not _clear(draft, Values(draft), name):
+        if name in draft and not _clear(draft, values, name):
             raise RewriteError(f"'{name}' ({draft.node(name).op}) does more than to hand on its input")
 
 
 def clear_identities(draft: Draft) -> int:
     """Leave out every op that only hands on its input; returns how many there were."""
     values = Values(draft)
-    return sum(_clear(draft, values, name) for name in draft if name in draft)
+    return sum(_clear(draft, values, name) for name in draft.news("clear_identities") if name in draft)
 
 
 def _clear(draft: Draft, values: Values, name: str) -> bool:

@@ -14,7 +14,6 @@ from graphlens.tf.functions import called
 from graphlens.tf.rewrite import nodes
 from graphlens.tf.rewrite.declaring import rewrite
 from graphlens.tf.rewrite.draft import Draft, named
-from graphlens.tf.rewrite.sharing import inputs_first
 from graphlens.tf.rewrite.values import Values
 
 _DEBUG = (PRINTS | ASSERTIONS | CHECKS | DEBUGGER) - {"Timestamp", "CopyHost", "SleepOp", "SleepIdentityOp"}
@@ -36,7 +35,7 @@ def remove_debug_ops(draft: Draft, edit: RemoveDebugOps) -> None:
     chosen = [_place(draft, name) for name in wanted] if wanted else _all_debug_ops(draft)
     if not chosen:
         raise RewriteError("the graph holds no check, print or summary")
-    order = {name: position for position, name in enumerate(inputs_first(draft))}
+    order = {name: position for position, name in enumerate(draft.inputs_first(draft))}
     for name in sorted(set(chosen), key=order.__getitem__, reverse=True):  # who reads a summary goes before it
         _leave_out(draft, name)
 

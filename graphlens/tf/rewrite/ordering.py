@@ -29,7 +29,7 @@ def order_names(draft: Draft, edit: OrderNames) -> None:
 
 def order_hard_swishes(draft: Draft, only: list[str] | None = None) -> int:
     """Rename what multiplies the argument of each hard swish; returns how many there were to rename."""
-    products = [name for name in draft if draft.node(name).op == "Mul"]
+    products = [name for name in draft.news("order_hard_swishes", _LONGEST_WAY + 1) if draft.node(name).op == "Mul"]
     pairs = (_argument_and_factor(draft, name) for name in products)
     wrong = [pair for pair in pairs if pair is not None and pair[1] < pair[0] and (not only or pair[1] in only)]
     for argument, factor in wrong:

@@ -19,16 +19,16 @@ _KEPT = frozenset({"Placeholder", "NoOp", "Const"})
 def share_computation(draft: Draft, edit: ShareComputation) -> None:
     """Let the ops named be computed once, by the first of them; without names, whatever is equal."""
     wanted = [draft.node(name).name for name in named(edit)]
-    numbers = _numbered(draft)
     if not wanted:
-        _share(draft, _groups(numbers))
+        _share(draft, _groups(_numbered(draft)))
         return
     if len(wanted) < 2:
         raise RewriteError("share-computation names the ops that compute the same, two or more")
-    different = [name for name in wanted[1:] if name not in numbers or numbers[name] != numbers.get(wanted[0])]
+    first, *others = wanted
+    different = [name for name in others if not _computes_the_same(draft, first, name)]
     if different:
-        raise RewriteError(f"'{different[0]}' does not compute the same as '{wanted[0]}'")
-    _share(draft, [sorted(wanted, key=list(numbers).index)])  # inputs first, so that none waits for itself
+        raise RewriteError(f"'{different[0]}' does not compute the same as '{first}'")
+    _share(draft, [draft.inputs_first(wanted)])  # so that none waits for itself
 
 
 def _share(draft: Draft, groups: list[list[str]]) -> None:
@@ -53,17 +53,58 @@ def _numbered(draft: Draft) -> dict[str, int]:
     values = Values(draft)
     numbers: dict[str, int] = {}
     known: dict[Any, int] = {}
-    for name in inputs_first(draft):
-        node = draft.node(name)
-        if node.op in {"Const"} or nodes.is_pure(node) or _reads_unwritten(draft, values, name):
-            waits = tuple(nodes.control_inputs(node)) if draft.has_dataflow else ()
-            key = (node.op, node.device, _attributes(node), tuple(_inputs(draft, node, numbers)), waits)
+    for name in draft.inputs_first(draft):
+        if _has_a_value(draft, values, name):
+            key = (_described(draft, name), tuple(_inputs(draft, draft.node(name), numbers)))
             numbers[name] = known.setdefault(key, len(known))
     return {name: number for name, number in numbers.items() if draft.node(name).op not in _KEPT}
 
 
+def _computes_the_same(draft: Draft, one: str, other: str) -> bool:
+    """Whether two ops would have the same number; what both are computed from is looked at no further."""
+    values = Values(draft)
+    todo, seen = [(one, other)], set()
+    if draft.node(one).op in _KEPT:
+        return False
+    while todo:
+        pair = todo.pop()
+        if pair in seen:
+            continue
+        seen.add(pair)
+        if not all(_has_a_value(draft, values, name) for name in pair):
+            return False
+        if _described(draft, pair[0]) != _described(draft, pair[1]):
+            return False
+        for refs in zip(*(nodes.data_inputs(draft.node(name)) for name in pair), strict=True):
+            sources = nodes.source(refs[0]), nodes.source(refs[1])
+            if refs[0] == refs[1] or _are_held_alike(draft, sources):
+                continue
+            if sources[0] == sources[1] or nodes.port(refs[0]) != nodes.port(refs[1]):
+                return False
+            todo.append(sources)
+    return True
+
+
+def _are_held_alike(draft: Draft, names: tuple[str, str]) -> bool:
+    held = [draft.bindings[name].value for name in names if name in draft.bindings]
+    return len(held) == 2 and held[0] is held[1]
+
+
+def _has_a_value(draft: Draft, values: Values, name: str) -> bool:
+    """Whether an op gives a value that depends on its inputs only."""
+    node = draft.node(name)
+    return node.op == "Const" or nodes.is_pure(node) or _reads_unwritten(draft, values, name)
+
+
 def _reads_unwritten(draft: Draft, values: Values, name: str) -> bool:
     return draft.node(name).op in nodes.READS and values.variable_of(name) is not None
+
+
+def _described(draft: Draft, name: str) -> tuple[object, ...]:
+    """Return all that tells ops apart but what they read."""
+    node = draft.node(name)
+    waits = tuple(nodes.control_inputs(node)) if draft.has_dataflow else ()
+    return node.op, node.device, _attributes(node), len(nodes.data_inputs(node)), waits
 
 
 def _attributes(node: Any) -> tuple[tuple[str, bytes], ...]:
@@ -80,8 +121,3 @@ def _inputs(draft: Draft, node: Any, numbers: Mapping[str, int]) -> Iterator[obj
             yield "held", id(draft.bindings[name].value)
         else:
             yield ref
-
-
-def inputs_first(draft: Draft) -> list[str]:
-    """Return the ops of a draft in an order in which inputs come before their readers."""
-    return nodes.inputs_first({name: draft.node(name) for name in draft})
