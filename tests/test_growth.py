@@ -1,23 +1,21 @@
-"""Judging a graph of twice the size is at most twice the work: lines of Python are counted, which no machine changes.
+"""Judging a graph of twice the size is at most twice the work, by the lines that are executed (``line_counts``).
 
-A small graph is judged in several copies, and in twice as many.  Each function of GraphLens is looked at by itself: in
-the sum, one that walks the graph once per finding would be lost among those that walk it once.
+A small graph is judged in several copies, and in twice as many.
 """
 
 from __future__ import annotations
 
 import gc
-import sys
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import CodeType, FrameType
 from typing import Any
 
 import pytest
 from large_measured import recorded, repeated
+from line_counts import lines_of, what_grows_faster
 from test_rules_cases import CASES
 
 from graphlens.facts.core import Facts
@@ -30,10 +28,7 @@ from graphlens.rules import judge as judge_by
 from graphlens.testing.sketch import sketch
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-PACKAGE = str(Path(sys.modules["graphlens"].__file__ or "").parent)
 
-MOST_GROWTH = 2.1  # of a graph of twice the size
-FEW_LINES = 200  # what a function may execute more than that: a second finding, a larger number in words
 MOST_WALKS = 2  # of the whole graph by one rule, once the facts are known
 MOST_VISITS = 3.0  # of each op by one rule, once the facts are known
 MOST_VISITS_STATIC = 10.0  # of each op by all facts and rules about a graph that nobody ran; about 5 when written
@@ -42,36 +37,6 @@ MOST_TABLE_BYTES = 600  # an op with its edges in a table; about 400 when writte
 MOST_FACTS_BYTES = 900  # per op, of what is kept of a graph that nobody ran; about 400 when written
 
 FOUND = [(code, case) for code, cases in sorted(CASES.items()) for case in cases if case.expected["expect"] == "found"]
-
-
-def lines_of(run: Callable[[], Any]) -> Counter[CodeType]:
-    """Return how many lines each function of GraphLens executes; each turn of a comprehension is one."""
-    lines: Counter[CodeType] = Counter()
-
-    def in_function(frame: FrameType, event: str, _: Any) -> Any:
-        if event == "line":
-            lines[frame.f_code] += 1
-        return in_function
-
-    def anywhere(frame: FrameType, _event: str, _: Any) -> Any:
-        return in_function if frame.f_code.co_filename.startswith(PACKAGE) else None
-
-    before = sys.gettrace()
-    sys.settrace(anywhere)
-    try:
-        run()
-    finally:
-        sys.settrace(before)
-    return lines
-
-
-def what_grows_faster(once: Counter[CodeType], twice: Counter[CodeType]) -> dict[str, tuple[int, int]]:
-    """Return the functions whose lines more than double, with their numbers."""
-    return {
-        f"{code.co_filename.removeprefix(PACKAGE)}:{code.co_firstlineno} {code.co_name}": (once[code], lines)
-        for code, lines in twice.items()
-        if lines > once[code] * MOST_GROWTH + FEW_LINES
-    }
 
 
 def growth(evidence: Evidence, copies: int, run: Callable[[Evidence], Any], **how: bool) -> dict[str, tuple[int, int]]:
