@@ -113,3 +113,20 @@ def test_bytes_are_read_and_written_once() -> None:
     assert bytes_of(op_with("AssignVariableOp", [TensorSpec("resource", ()), f32(4)], f32(4))) == 32
     assert bytes_of(op_with("AddV2", [f32(None), f32(4)], f32(4))) is None
     assert bytes_of(op_with("StringLower", [TensorSpec("string", (4,))], TensorSpec("string", (4,)))) is None
+
+
+LONGEST = 2**63 - 1
+
+
+@pytest.mark.parametrize("rank", [1, 2, 20, 254, 255])
+def test_what_no_tensor_can_hold_is_not_known(rank: int) -> None:
+    spec = TensorSpec("int4", (LONGEST,) * rank)
+    assert spec.elements == (LONGEST if rank == 1 else None)
+    assert spec.nbytes is None or rank == 1
+    assert flops_of(op_with("Relu", [spec], spec)) == (LONGEST if rank == 1 else None)
+
+
+def test_a_number_of_operations_that_no_profiler_could_count_is_not_known() -> None:
+    window = (LONGEST,) * 300
+    assert flops_of(op_with("MaxPool", [f32(2)], f32(2), ksize=window)) is None
+    assert flops_of(op_with("MatMul", [f32(LONGEST, 1), f32(1, LONGEST)], f32(1, LONGEST))) is None

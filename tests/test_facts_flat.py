@@ -57,6 +57,20 @@ def test_a_function_called_twice_is_two_instances() -> None:
     assert data_inputs(graph, "two/relu") == ["x"]
 
 
+def test_an_op_that_is_called_as_one_of_a_function_will_be_stays_another_op() -> None:
+    ops = [Op("x", "Placeholder"), Op("call", "PartitionedCall", calls=(Call("call", "swap"),))]
+    ops += [Op("call/relu", "Tanh"), Op("first", "Neg"), Op("second", "Abs")]
+    edges = [("x", "call/relu", 0, 0), ("call/relu", "call", 0, 0), ("x", "call", 0, 1), ("call", "second", 1, 0)]
+    graph = inline(Graph("", {"": function("", ops, [*edges, ("call/relu", "first", 0, 0)]), "swap": swap()}))
+    assert {name: op.type for name, op in graph.items() if "relu" in name} == {
+        "call/relu": "Tanh",
+        "call/relu#2": "Relu",
+    }
+    assert data_inputs(graph, "first") == ["call/relu"]
+    assert data_inputs(graph, "call/relu#2") == ["call/relu"]
+    assert data_inputs(graph, "second") == ["call/relu#2"]
+
+
 def loop_graph() -> Graph:
     body = function(
         "body",

@@ -108,6 +108,20 @@ def test_an_op_under_another_name_gets_that_name_when_it_is_asked_for() -> None:
     assert table.get("x") is None
 
 
+def test_ops_of_one_name_are_told_apart_and_keep_their_edges() -> None:
+    builder = TableBuilder()
+    first, second, third = (builder.add_op(Op("x", kind)) for kind in ("Relu", "Neg", "Abs"))
+    builder.connect(first, third, Edge("data"))
+    builder.connect(second, third, Edge("data", 0, 1))
+    table = builder.table()
+    assert [(name, op.name, op.type) for name, op in table.items()] == [
+        ("x", "x", "Relu"),
+        ("x#2", "x#2", "Neg"),
+        ("x#3", "x#3", "Abs"),
+    ]
+    assert table.predecessors("x#3") == ["x", "x#2"]
+
+
 def test_other_ops_can_stand_in_place_and_the_table_stays() -> None:
     builder = TableBuilder()
     builder.add_op(Op("x", "Relu"))

@@ -42,6 +42,12 @@ DTYPE_BYTES: Mapping[str, float] = MappingProxyType(
 )
 
 
+# TensorFlow counts elements in 64 bits and refuses a shape of more, or of more dimensions (`tensor_shape.h`): only a
+# damaged file tells of one.
+MOST_ELEMENTS = 2**63 - 1
+MOST_DIMENSIONS = 254
+
+
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
     """Data type and shape of one output; ``None`` stands for a dimension or a whole shape that is not known."""
@@ -51,10 +57,11 @@ class TensorSpec:
 
     @property
     def elements(self) -> int | None:
-        """Number of elements, or ``None`` when the shape is not fully known."""
-        if self.shape is None or None in self.shape:
+        """Number of elements, or ``None`` when the shape is not fully known, or one that no tensor can have."""
+        if self.shape is None or None in self.shape or len(self.shape) > MOST_DIMENSIONS:
             return None
-        return prod(self.shape)  # type: ignore[arg-type]  # no size is None here; a filter would cost half the time
+        elements: int = prod(self.shape)  # type: ignore[arg-type]  # no size is None here; a filter costs half the time
+        return elements if elements <= MOST_ELEMENTS else None
 
     @property
     def nbytes(self) -> int | None:

@@ -409,10 +409,22 @@ class TableBuilder:
         return self._index.get(name)
 
     def add_op(self, op: Op, name: str | None = None) -> int:
-        """Add an op, under a name of the table's own where one is given, and return its position."""
-        position = self._index[op.name if name is None else name] = len(self._ops)
+        """Add an op, under a name of the table's own where one is given, and return its position.
+
+        A name that another op has already gets a number: names are what ops of a table are told apart by.
+        """
+        chosen = op.name if name is None else name
+        position = self._index[self.free_name(chosen) if chosen in self._index else chosen] = len(self._ops)
         self._ops.append(op)
         return position
+
+    def free_name(self, name: str) -> str:
+        """Return ``name`` where no op has it yet, else the first of ``name#2``, ``name#3``, … that none has."""
+        free, number = name, 1
+        while free in self._index:
+            number += 1
+            free = f"{name}#{number}"
+        return free
 
     def add_edge(self, source: str, name: str, edge: Edge) -> None:
         """Add an edge between two ops that were added; ``KeyError`` when one was not."""

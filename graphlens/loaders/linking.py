@@ -52,13 +52,9 @@ class Linker:
 
     def free_name(self, name: str) -> str:
         """Return ``name``, or a changed one when an op of that name exists (TensorFlow refuses such graphs)."""
-        if name not in self.graph:
-            return name
-        self.problems.add("ops share their name with another op and were renamed", name)
-        number = 2
-        while f"{name}#{number}" in self.graph:
-            number += 1
-        return f"{name}#{number}"
+        if name in self.graph:
+            self.problems.add("ops share their name with another op and were renamed", name)
+        return self.graph.free_name(name)
 
     def add_op(self, op: Op, offsets: Mapping[str, int] | None = None) -> None:
         """Add an op under its name, which must be free."""

@@ -54,12 +54,7 @@ def _add(merged: TableBuilder, part: Function) -> dict[str, str]:
 def _free_name(merged: TableBuilder, op: Op) -> str:
     if op.name not in merged:
         return op.name
-    device = short_device(op.device) or "other"
-    name = f"{op.name}@{device}"
-    number = 2
-    while name in merged:
-        name, number = f"{op.name}@{device}#{number}", number + 1
-    return name
+    return merged.free_name(f"{op.name}@{short_device(op.device) or 'other'}")
 
 
 def _join_transfers(merged: TableBuilder) -> Iterator[str]:

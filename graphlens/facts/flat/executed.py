@@ -61,7 +61,7 @@ def executed_graph(evidence: Evidence, traced: Table | None, profile: Profile | 
             continue  # what else the process compiled is no part of this step
         for call in calls[module] or ("",):
             prefix = f"{call}/{module}" if several[call] > 1 and call else call or module
-            _add_instructions(joined, flat, _Placed(module, graph, call, prefix, is_whole or bool(call)))
+            _add_instructions(joined, flat, _Placed(module, graph, call, prefix, is_whole or bool(call), joined))
     return fill_elementwise(with_shapes(joined.table(), traced, evidence.replay, renamed_ops(evidence)))
 
 
@@ -112,13 +112,15 @@ class _Placed:
     ``is_placed`` is false for one of which nobody says who calls it: the ops that it names may be anybody's.
     """
 
-    def __init__(self, module: str, graph: Graph, call: str, prefix: str, is_placed: bool) -> None:
+    def __init__(
+        self, module: str, graph: Graph, call: str, prefix: str, is_placed: bool, joined: TableBuilder
+    ) -> None:
         self.module, self.graph, self.call, self.is_placed = module, graph, call, is_placed
         self.instructions = inline(graph)
         self.functions = {name: function for function in graph.functions.values() for name in function.graph}
         last = Counter(name.rpartition("/")[2] for name in self.instructions)
         self.names = {
-            name: f"{prefix}/{local if last[local] == 1 else name}"
+            name: joined.free_name(f"{prefix}/{local if last[local] == 1 else name}")
             for name in self.instructions
             for local in (name.rpartition("/")[2],)
         }

@@ -73,6 +73,9 @@ class Cost:
 
 
 _FREE: Final = Cost(0, 0)
+# Operations or bytes; the profiler of TensorFlow counts both in 64 bits.  Only a damaged file tells of more, by an
+# attribute as well (`ksize`), and they would be beyond all floats.
+_MOST: Final = 2**63 - 1
 
 
 def cost_of(graph: Table, name: str) -> Cost:
@@ -81,7 +84,7 @@ def cost_of(graph: Table, name: str) -> Cost:
     The bytes are those of the tensors that it reads and writes; resource handles count as nothing.
     """
     op, inputs = op_of(graph, name), input_specs(graph, name)
-    return Cost(_flops(op, inputs), _bytes(op, inputs))
+    return Cost(_possible(_flops(op, inputs)), _possible(_bytes(op, inputs)))
 
 
 def costs_of(graph: Table) -> list[Cost]:
@@ -103,6 +106,10 @@ def costs_of(graph: Table) -> list[Cost]:
             cost = known[key] = cost_of(graph, name)
         costs.append(cost)
     return costs
+
+
+def _possible(count: int | None) -> int | None:
+    return count if count is not None and count <= _MOST else None
 
 
 def _flops(op: Op, inputs: Specs) -> int | None:
