@@ -14,7 +14,7 @@ from graphlens.facts.flat.renames import renamed_ops
 from graphlens.facts.flat.scopes import is_compiled, with_shapes
 from graphlens.facts.flat.shapes import fill_elementwise
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import CONTROL, Edge, Function, Graph, Op, Table, op_of, ops_of
+from graphlens.ir.graph import CONTROL, Function, Graph, Op, Table, op_of, ops_of
 from graphlens.ir.instructions import without_fingerprint
 from graphlens.ir.run import Profile
 from graphlens.ir.table import NO_OPS, TableBuilder
@@ -61,7 +61,7 @@ def executed_graph(evidence: Evidence, traced: Table | None, profile: Profile | 
             continue  # what else the process compiled is no part of this step
         for call in calls[module] or ("",):
             prefix = f"{call}/{module}" if several[call] > 1 and call else call or module
-            _add_instructions(joined, flat, _Placed(module, graph, call, prefix, is_whole or bool(call), joined))
+            _add_instructions(joined, flat, _Placed(module, graph, call, prefix, is_whole or bool(call)))
     return fill_elementwise(with_shapes(joined.table(), traced, evidence.replay, renamed_ops(evidence)))
 
 
@@ -112,15 +112,13 @@ class _Placed:
     ``is_placed`` is false for one of which nobody says who calls it: the ops that it names may be anybody's.
     """
 
-    def __init__(
-        self, module: str, graph: Graph, call: str, prefix: str, is_placed: bool, joined: TableBuilder
-    ) -> None:
+    def __init__(self, module: str, graph: Graph, call: str, prefix: str, is_placed: bool) -> None:
         self.module, self.graph, self.call, self.is_placed = module, graph, call, is_placed
         self.instructions = inline(graph)
         self.functions = {name: function for function in graph.functions.values() for name in function.graph}
         last = Counter(name.rpartition("/")[2] for name in self.instructions)
         self.names = {
-            name: joined.free_name(f"{prefix}/{local if last[local] == 1 else name}")
+            name: f"{prefix}/{local if last[local] == 1 else name}"
             for name in self.instructions
             for local in (name.rpartition("/")[2],)
         }
@@ -128,23 +126,27 @@ class _Placed:
 
 def _add_instructions(joined: TableBuilder, flat: Table, placed: _Placed) -> None:
     names, instructions = placed.names, placed.instructions
-    for name, op in instructions.items():
-        joined.add_op(replace(op, name=names[name], attrs=_described(op, name, placed)))
+    at = {
+        name: joined.add_op(replace(op, name=names[name], attrs=_described(op, name, placed)))
+        for name, op in instructions.items()
+    }
     for source, name, edge in instructions.edges():
-        joined.add_edge(names[source], names[name], edge)
+        joined.connect(at[source], at[name], edge)
     if placed.call in flat:
-        for source, name, edge in _around(flat, placed):
-            joined.add_edge(source, name, edge)
+        for position, reader in _around(flat, placed, at):
+            joined.connect(position, reader, CONTROL)
 
 
-def _around(flat: Table, placed: _Placed) -> Iterator[tuple[str, str, Edge]]:
-    """Yield what orders the instructions after what the call reads, and the call after its instructions."""
-    before = flat.predecessors(placed.call)
+def _around(flat: Table, placed: _Placed, at: Mapping[str, int]) -> Iterator[tuple[int, int]]:
+    """Yield what orders the instructions, which are ``at`` positions of the joined graph behind all of ``flat``, after
+    what the call reads, and the call after its instructions.
+    """
+    call = flat.position(placed.call)
     for name in placed.instructions:
         if not placed.instructions.in_degree(name):
-            yield from ((source, placed.names[name], CONTROL) for source in before)
+            yield from ((source, at[name]) for source in flat.before(call))
         if not placed.instructions.has_readers(name):
-            yield placed.names[name], placed.call, CONTROL
+            yield at[name], call
 
 
 def _described(op: Op, name: str, placed: _Placed) -> Mapping[str, Any]:
