@@ -13,6 +13,7 @@ from oracles import node_counts, saved_model_graphs
 
 from graphlens.errors import TargetError
 from graphlens.ir.graph import Call, Edge, TensorSpec, op_of
+from graphlens.loaders import graphdef
 from graphlens.loaders.graphdef import build_graph, build_reachable, parse_graph_def, read_graph_def
 from graphlens.loaders.partitions import merge_partitions
 
@@ -24,6 +25,14 @@ def test_inputs_become_data_and_control_edges_with_ports():
         Edge("data", 0, 1),
         Edge("control", None, None),
     ]
+
+
+def test_a_graph_of_more_ops_than_are_judged_is_refused_with_the_limit(monkeypatch):
+    monkeypatch.setattr(graphdef, "OPS_LIMIT", 2)
+    two = [("a", "NoOp", ()), ("b", "NoOp", ())]
+    assert len(build_graph(graph_def(*two)).main.graph) == 2
+    with pytest.raises(TargetError, match="the main graph holds 3 ops, and at most 2 are judged"):
+        build_graph(graph_def(*two, ("c", "NoOp", ())))
 
 
 def test_runtime_names_load():

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from graphlens.ir.nodes import CONTROL, Edge, Op
 
 if TYPE_CHECKING:
     import networkx as nx
+
+OPS_LIMIT: Final = 3_000_000  # of one graph; to judge a million ops and write all reports takes about 2 GB
 
 
 class Table:

@@ -9,6 +9,7 @@ from typing import Any
 from graphlens.collector import collector_paused
 from graphlens.errors import TargetError
 from graphlens.ir.graph import ARGUMENT, RETURN, Function, Graph, Op, Table, TensorSpec
+from graphlens.ir.table import OPS_LIMIT
 from graphlens.loaders import sources
 from graphlens.loaders.attrs import dtype_name
 from graphlens.loaders.files import looks_like_text, parse_message, parse_text, read_bytes
@@ -125,7 +126,7 @@ class _Builder:
         linker = Linker()
         self._add_nodes(linker, self.graph_def.node, MAIN)
         graph = linker.finish()
-        self.notes.extend(linker.problems.notes(MAIN_IN_WORDS))
+        self.notes.extend(linker.problems.notes(_in_words(MAIN)))
         arguments = tuple(graph.of_types({ARGUMENT}))
         results = tuple(graph.of_types({RETURN}))
         return Function(
@@ -142,11 +143,16 @@ class _Builder:
         self._add_nodes(linker, function.node_def, name)
         outputs = _add_results(linker, function)
         graph = linker.finish()
-        self.notes.extend(linker.problems.notes(f"function '{name}'"))
+        self.notes.extend(linker.problems.notes(_in_words(name)))
         kept = tuple(node for node in function.control_ret.values() if node in graph)
         return Function(name, graph, inputs, outputs, control_outputs=kept, back_edges=tuple(linker.back_edges))
 
     def _add_nodes(self, linker: Linker, nodes: Any, function: str) -> None:
+        if len(nodes) > OPS_LIMIT:
+            raise TargetError(
+                f"{_in_words(function)} holds {len(nodes):,} ops, and at most {OPS_LIMIT:,} are judged; save the "
+                "model in parts, and analyze each"
+            )
         lines = self.sources.get(function, {})
         first = len(linker.graph)
         for node in nodes:
@@ -155,6 +161,10 @@ class _Builder:
             linker.add_op(op, decoded.offsets)
         for reader, node in enumerate(nodes, first):
             linker.link_at(node.input, reader)
+
+
+def _in_words(function: str) -> str:
+    return MAIN_IN_WORDS if function == MAIN else f"function '{function}'"
 
 
 def _by_index(graph: Table, names: tuple[str, ...]) -> tuple[str, ...]:

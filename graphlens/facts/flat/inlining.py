@@ -11,10 +11,10 @@ from graphlens.errors import TargetError
 from graphlens.ir.effects import acts
 from graphlens.ir.graph import ARGUMENT, CONTROL, RETURN, Edge, Function, Graph, Op, Table
 from graphlens.ir.ops import OTHER_INPUT_FIRST, PLAIN_CALLS
-from graphlens.ir.table import TableBuilder
+from graphlens.ir.table import OPS_LIMIT, TableBuilder
 
 # A library of a few nested functions can denote exponentially many ops; a flat graph beyond this is refused.
-FLAT_OPS_LIMIT: Final = 3_000_000
+FLAT_OPS_LIMIT: Final = OPS_LIMIT
 FLAT_CALLS_LIMIT: Final = 300_000
 DEPTH_LIMIT: Final = 100
 
