@@ -99,3 +99,8 @@ def test_replicas_of_one_op_are_summed():
     both = Facts(replace(alone, profile=replace(evidence.profile, ops=twice)))(attribution).timings
     assert set(both) == set(once)
     assert all(both[name].calls_per_step == 2 * timing.calls_per_step for name, timing in once.items())
+
+
+def test_of_ops_that_differ_in_the_counters_of_lowering_alone_it_is_the_last_in_every_process():
+    written = sketch("\n".join(f"while/body/_{number}/MatMul = MatMul()" for number in range(20)))
+    assert Names(Facts(written)(traced_graph), loosely=True).find("while/body/_99/MatMul") == "while/body/_19/MatMul"

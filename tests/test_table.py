@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import networkx as nx
 import pytest
 from hypothesis import given
@@ -97,6 +100,19 @@ def test_inputs_come_by_port_and_control_edges_are_none() -> None:
     table = builder.table()
     assert table.in_edges("c") == [("b", Edge("data", 2, 0)), ("a", Edge("data", 0, 1))]
     assert table.control_inputs("c") == ["a"]
+
+
+def test_a_copy_and_a_pickle_of_a_table_tell_control_edges_as_well() -> None:
+    builder = TableBuilder()
+    for name in "abc":
+        builder.add_op(Op(name, "Relu"))
+    builder.add_edge("a", "c", Edge("control", None, None))
+    builder.add_edge("b", "c", Edge("data", 1, 0))
+    table = builder.table()
+    for again in (copy.deepcopy(table), pickle.loads(pickle.dumps(table))):
+        assert again.control_inputs("c") == ["a"]
+        assert again.in_edges("c") == [("b", Edge("data", 1, 0))]
+        assert again.op("b") == table.op("b")
 
 
 def test_an_op_under_another_name_gets_that_name_when_it_is_asked_for() -> None:

@@ -142,5 +142,13 @@ class Edge:
     src_port: int | None = 0
     dst_port: int | None = 0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _edge, (self.kind, self.src_port, self.dst_port)
 
-CONTROL = Edge("control", None, None)
+
+CONTROL = Edge("control", None, None)  # of tables the only one: they tell it by its identity
+
+
+def _edge(kind: Any, src_port: int | None, dst_port: int | None) -> Edge:
+    """Return an edge that was copied or pickled; a control edge is the one of this process."""
+    return CONTROL if kind == "control" else Edge(kind, src_port, dst_port)

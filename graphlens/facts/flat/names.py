@@ -145,7 +145,7 @@ class Names:
         self._renamed = renamed if loosely else {}
         self._known: set[str] = set(graph) if graph is not None else set()
         self._ends = _Ends(self._known)
-        self._canonical = {canonical_name(name): name for name in self._known} if loosely else {}
+        self._canonical = {canonical_name(name): name for name in graph or ()} if loosely else {}
         self._found: dict[tuple[str, str], str | None] = {}
         self._instructions = _instructions(graph) if graph is not None else {}
         self._modules = {name: _Module(module) for name, module in modules.items()}

@@ -115,12 +115,12 @@ def _channels_first(op: Op) -> bool:
 
 def _channel_count(graph: Table, name: str, op: Op) -> int | None:
     """Return the number of output channels of a layer, from its weights or else from its output."""
-    weights = input_specs(graph, name)[1] if graph.in_degree(name) > 1 else None
-    shape = weights.shape if weights else None
+    weights = input_specs(graph, name)[1:2]
+    shape = weights[0].shape if weights and weights[0] else None
     if shape and len(shape) > 1:
         return _channels_of_weights(runtime_type(op.type), op, shape)
     output = op.outputs[0].shape if op.outputs else None
-    if not output:
+    if not output or len(output) < 2:
         return None
     return output[1] if _channels_first(op) else output[-1]
 

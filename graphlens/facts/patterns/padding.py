@@ -95,13 +95,14 @@ def _is_private(flow: Dataflow, name: str, readers: Sequence[str]) -> bool:
 
 def _zeros(flow: Dataflow, name: str) -> list[tuple[int, int]] | None:
     """Return how many zeros are added along each axis; ``None`` where that is not fixed, or it is no zeros, or none."""
-    _, *operands = flow.inputs[name]
-    constants = [flow.op(tensor.op) for tensor in operands]
+    constants = [flow.op(tensor.op) for tensor in flow.inputs[name][1:]]
     values = [op.constant.values if op.type in CONSTANTS and op.constant else None for op in constants]
     if not values or any(value is None for value in values) or any(any(value or ()) for value in values[1:]):
         return None
     amounts = [int(amount) for amount in values[0] or ()]
-    return list(zip(amounts[::2], amounts[1::2], strict=True)) if any(amounts) else None
+    if not any(amounts) or len(amounts) % 2:
+        return None
+    return list(zip(amounts[::2], amounts[1::2], strict=True))
 
 
 def _axes(flow: Dataflow, reader: str, zeros: Sequence[tuple[int, int]]) -> list[Axis] | None:
