@@ -171,7 +171,7 @@ def test_a_stage_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(UsageError, match=r"has no executed graph; only a profile is known"):
         networkx_of(static, "executed")
     only_traced = replace(static, graphs={"traced": RICH.graphs["traced"]}, dags=judged("tiny_cnn").document.dags[:1])
-    with pytest.raises(UsageError, match=r"has no executed graph; there is traced"):
+    with pytest.raises(UsageError, match=r"has no executed graph; choose from traced"):
         networkx_of(only_traced, "executed")
     assert len(networkx_of(only_traced))
 

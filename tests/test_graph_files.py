@@ -214,7 +214,7 @@ def test_a_loaded_analysis_writes_the_same_file_as_the_live_one(suffix: str, tmp
 
 @every_suffix
 def test_a_stage_that_is_not_there_leaves_no_file(suffix: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="has no executed graph; there is traced"):
+    with pytest.raises(UsageError, match="has no executed graph; choose from traced"):
         report.write(hostile(), tmp_path / f"dag{suffix}", "executed")
     assert files_in(tmp_path) == set()
 
@@ -265,9 +265,28 @@ def test_a_stage_that_cannot_be_written_is_refused_before_any_work(
     assert_refused(run("analyze", target, *options), message, tmp_path, before)
 
 
-def test_reports_are_written_although_there_is_no_graph_of_the_stage(run: Command, tmp_path: Path) -> None:
+def test_what_was_measured_is_shown_although_there_is_no_graph_of_the_stage(run: Command, tmp_path: Path) -> None:
     with zipfile.ZipFile(TINY) as archive:
         profile = archive.extract("profile.xplane.pb", tmp_path)
     before = files_in(tmp_path)
-    outcome = run("analyze", profile, "--stage", "optimized", "-o", "dag.dot", "-o", "r.json")
-    assert_refused(outcome, "has no optimized graph; only a profile is known", tmp_path, before | {"r.json"})
+    outcome = run("analyze", profile, "--stage", "optimized", "-o", "dag.dot", "-o", "dag.gexf", "-o", "r.json")
+    assert outcome.code == 2
+    assert outcome.err == (
+        "graphlens: this analysis has no optimized graph; only a profile is known; "
+        "analyze the model that ran, with the profile as --profile\n"
+    )
+    assert "Slowest ops" in outcome.out
+    assert [line for line in outcome.out.splitlines() if line.startswith("Report:")] == ["Report: r.json"]
+    assert files_in(tmp_path) == before | {"r.json"}
+
+
+def test_why_there_is_no_executed_graph_is_said(run: Command, tmp_path: Path) -> None:
+    reads = write_saved_model(tmp_path / "m", [("name", "Placeholder", ()), ("content", "ReadFile", ("name",))])
+    before = files_in(tmp_path)
+    outcome = run("analyze", reads, "--stage", "executed", "-o", "dag.dot", "-o", "r.json")
+    assert outcome.code == 3
+    why, missing = outcome.err.splitlines()
+    assert "op 'content' ReadFile reads files; pass --trust to execute it anyway" in why
+    assert missing == "graphlens: this analysis has no executed graph; choose from traced"
+    assert "GL901" in outcome.out
+    assert files_in(tmp_path) == before | {"r.json"}

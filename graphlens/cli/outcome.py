@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from graphlens.errors import GraphLensError
 
 if TYPE_CHECKING:
     from graphlens.pipeline.result import Analysis
@@ -37,6 +39,14 @@ def exit_code(analysis: Analysis, fail_on: str | None) -> int:
         print(f"graphlens: {one_line(analysis.execution_error)}", file=sys.stderr)
         return NOT_EXECUTED
     return FINDINGS if fail_on and analysis.findings_at_or_above(fail_on) else OK
+
+
+def not_written(refusals: Iterable[GraphLensError], code: int) -> int:
+    """Say once each why outputs were not written; that a model was not executed, often the reason, counts for more."""
+    messages = dict.fromkeys(one_line(str(error)) for error in refusals)
+    for message in messages:
+        print(f"graphlens: {message}", file=sys.stderr)
+    return USAGE if messages and code != NOT_EXECUTED else code
 
 
 def kept(run: Path | None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from graphlens.errors import UsageError
 from graphlens.ir.analysis import Document, Finding
@@ -14,6 +14,8 @@ from graphlens.ir.nodes import Edge
 
 if TYPE_CHECKING:
     import networkx as nx
+
+_PROFILE_ALONE: Final = "only a profile is known; analyze the model that ran, with the profile as --profile"
 
 
 def networkx_of(document: Document, stage: Stage | None = None, program: str | None = None) -> nx.MultiDiGraph:
@@ -100,9 +102,9 @@ def _of(document: Document, program: str | None) -> str:
 
 def _instead(document: Document, known: Sequence[str]) -> str:
     if known:
-        return f"there is {' and '.join(known)}"
+        return f"choose from {', '.join(known)}"
     programs = dict.fromkeys(dag.program for dag in document.dags)
-    return f"there are those of {', '.join(programs)}" if programs else "only a profile is known"
+    return f"there are those of {', '.join(programs)}" if programs else _PROFILE_ALONE
 
 
 def _codes_by_op(findings: Sequence[Finding], stage: Stage) -> Mapping[str, Sequence[str]]:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 from graphlens.cli import arguments, outcome, progress
 from graphlens.errors import UsageError
+
+if TYPE_CHECKING:
+    from graphlens.ir.dag import Stage
+    from graphlens.pipeline.result import Analysis
 
 SUMMARY: Final = "execute a model, judge it, and write the report"
 PLACE: Final = 10
@@ -36,7 +41,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Analyze, and return the code of what was found."""
-    from graphlens import pipeline, report
+    from graphlens import pipeline
 
     if given.keep_logdir and (given.static or given.profile):
         named = "--static" if given.static else "--profile"
@@ -46,7 +51,18 @@ def run(given: argparse.Namespace) -> int:
     pipeline.check_stage(request, outputs, given.stage)
     with progress.shown() as shown:
         analysis = pipeline.analyze(request, shown)
-        for path in sorted(outputs, key=report.holds_a_graph):  # last: whether there is one of that stage is seen then
-            analysis.save(path, given.stage)
-    outcome.summarized(analysis, outputs)
-    return outcome.kept(request.recording.keep_run) or outcome.exit_code(analysis, given.fail_on)
+        refused = _saved(analysis, outputs, given.stage)
+    outcome.summarized(analysis, [path for path in outputs if path not in refused])
+    code = outcome.kept(request.recording.keep_run) or outcome.exit_code(analysis, given.fail_on)
+    return outcome.not_written(refused.values(), code)
+
+
+def _saved(analysis: Analysis, paths: Sequence[str], stage: Stage | None) -> dict[str, UsageError]:
+    """Write what can be written, and return why the rest was not: what was measured is shown all the same."""
+    refused = {}
+    for path in paths:
+        try:
+            analysis.save(path, stage)
+        except UsageError as error:
+            refused[path] = error
+    return refused
