@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from load_helpers import REAL, needs_real
 
-from graphlens.facts.clock.devices import binned, covered_ns
+from graphlens.facts.clock.devices import binned, merged
 from graphlens.facts.clock.steps import steps_of
+from graphlens.facts.clock.sweep import pairs
 from graphlens.facts.copies.device_facts import device_rows, distribution
 from graphlens.facts.core import Facts
 from graphlens.facts.rows.op_rows import op_rows
@@ -53,13 +54,15 @@ stretches = st.lists(st.tuples(st.integers(0, 90), st.integers(1, 20)).map(lambd
 
 @given(stretches)
 def test_busy_time_is_that_in_which_anything_runs(spans):
-    assert covered_ns(spans) == len({at for start, end in spans for at in range(start, end)})
+    assert sum(end - start for start, end in merged(spans)) == len(
+        {at for start, end in spans for at in range(start, end)}
+    )
 
 
 @given(stretches)
 def test_a_lane_shows_the_covered_share_of_each_part(spans):
     covered = Counter(at // 22 for at in {at for start, end in spans for at in range(start, end)})
-    assert binned(spans, (0, 110), 5) == pytest.approx([covered[part] / 22 for part in range(5)], abs=1e-3)
+    assert binned(pairs(spans), (0, 110), 5) == pytest.approx([covered[part] / 22 for part in range(5)], abs=1e-3)
 
 
 def test_a_device_row_counts_kernels_and_copies_apart():

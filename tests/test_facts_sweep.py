@@ -16,7 +16,7 @@ from graphlens.facts.clock.devices import binned, merged
 from graphlens.facts.clock.division import STATES
 from graphlens.facts.clock.layers import divide
 from graphlens.facts.clock.step_events import StepEvents
-from graphlens.facts.clock.sweep import Intervals, Windows, divide_among
+from graphlens.facts.clock.sweep import Intervals, Windows, divide_among, pairs
 from graphlens.facts.flat.names import Names
 from graphlens.ir.columns import DeviceEvents, OpEvents, Spans, by_start
 from graphlens.ir.run import NO_RUN, DeviceEvent, OpEvent, Profile, Span
@@ -161,7 +161,7 @@ def test_bins_are_filled_by_what_lies_in_them(first_ns: int, found: list[tuple[i
             left, right = number * width, (number + 1) * width
             expected[number] += max(0.0, min(end - whole[0], right) - max(start - whole[0], left))
     shares = [min(1.0, value / width) for value in expected]
-    assert binned(moved, whole, bins) == pytest.approx(shares, abs=1e-3)
+    assert binned(pairs(moved), whole, bins) == pytest.approx(shares, abs=1e-3)
 
 
 # -- columns are sequences of events -------------------------------------------------------------------------------

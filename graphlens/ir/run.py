@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-if TYPE_CHECKING:  # whoever reads times only, as proofs do, needs no networkx
+if TYPE_CHECKING:  # whoever reads times only, as proofs do, needs no graphs
     from graphlens.ir.graph import Graph
 
 Origin = Literal["measured", "modelled", "static", "unknown"]

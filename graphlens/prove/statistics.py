@@ -65,15 +65,6 @@ def log_ratios(before: Sequence[float], after: Sequence[float]) -> list[float]:
     return [math.log(a / b) for a, b in zip(before, after, strict=True) if a > 0 and b > 0]
 
 
-def median_ratio(logs: Sequence[float]) -> float:
-    """Return the ratio in the middle.
-
-    >>> round(median_ratio(log_ratios([2.0, 4.0, 9.0], [1.0, 2.0, 3.0])), 6)
-    2.0
-    """
-    return math.exp(_median(logs))
-
-
 def interval(logs: Sequence[float], resamples: int = RESAMPLES, seed: int = SEED) -> Interval | None:
     """Return the median ratio with its 95 % interval, ``None`` when there are too few pairs to have one.
 

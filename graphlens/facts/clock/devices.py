@@ -158,25 +158,20 @@ def _lanes(work: _Work, whole: Stretch) -> Iterator[Lane]:
     by_lane["collective"] = collective.start_ns, collective.end_ns
     for kind in _LANES:
         if kind in by_lane and len(by_lane[kind][0]):
-            yield Lane(kind, _binned(by_lane[kind], whole, LANE_BINS))
+            yield Lane(kind, binned(by_lane[kind], whole))
 
 
 def _is_collective(kernel: Kernel) -> bool:
     return "collective" in (family(kernel.op), family(kernel.category)) or bool(_COLLECTIVE_KERNEL.search(kernel.name))
 
 
-def binned(stretches: Iterable[Stretch], whole: Stretch, bins: int = LANE_BINS) -> tuple[float, ...]:
+def binned(stretches: tuple[Ints, Ints], whole: Stretch, bins: int = LANE_BINS) -> tuple[float, ...]:
     """Return for each of ``bins`` equal parts of ``whole`` the share of it that at least one stretch covers.
 
-    >>> binned([(0, 10), (5, 15), (30, 40)], (0, 40), bins=4)
+    >>> import numpy as np
+    >>> binned((np.array([0, 5, 30]), np.array([10, 15, 40])), (0, 40), bins=4)
     (1.0, 0.5, 0.0, 1.0)
     """
-    from graphlens.facts.clock.sweep import pairs  # needs numpy, which graphs alone do not
-
-    return _binned(pairs(stretches), whole, bins)
-
-
-def _binned(stretches: tuple[Ints, Ints], whole: Stretch, bins: int) -> tuple[float, ...]:
     from graphlens.facts.clock.sweep import binned_ns  # needs numpy, which graphs alone do not
 
     width = (whole[1] - whole[0]) / bins
@@ -201,11 +196,6 @@ def merged(stretches: Iterable[Stretch]) -> Iterator[Stretch]:
         open_end = max(open_end, end)
     if open_start is not None:
         yield open_start, open_end
-
-
-def covered_ns(stretches: Iterable[Stretch]) -> int:
-    """Return the time during which at least one of the stretches lasts."""
-    return sum(end - start for start, end in merged(stretches))
 
 
 # -- distribution -------------------------------------------------------------------------------------------------
