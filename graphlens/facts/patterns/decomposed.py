@@ -145,15 +145,20 @@ def _softmax(flow: Dataflow, name: str) -> Candidate | None:
     if len(inputs) != 2 or flow.op(inputs[0].op).type != "Exp" or flow.op(inputs[1].op).type != "Sum":
         return None
     exp, total = inputs[0].op, inputs[1].op
-    if flow.inputs[total][0] != inputs[0] or not _is_along_the_end(flow, total):
+    shifted = _first_of(flow, exp)
+    if shifted is None or _first_of(flow, total) != inputs[0] or not _is_along_the_end(flow, total):
         return None
-    shifted = flow.inputs[exp][0].op
     before: tuple[str, ...] = ()
-    if flow.op(shifted).type == "Sub" and len(flow.inputs.get(shifted, ())) == 2:
-        maximum = flow.inputs[shifted][1].op
-        if flow.op(maximum).type == "Max" and flow.inputs[maximum][0] == flow.inputs[shifted][0]:
-            before = (maximum, shifted)
+    if flow.op(shifted.op).type == "Sub" and len(flow.inputs.get(shifted.op, ())) == 2:
+        moved, maximum = flow.inputs[shifted.op]
+        if flow.op(maximum.op).type == "Max" and _first_of(flow, maximum.op) == moved:
+            before = (maximum.op, shifted.op)
     return _activation("softmax", (*before, exp, total, name))
+
+
+def _first_of(flow: Dataflow, name: str) -> Tensor | None:
+    """Return what an op reads first; ``None`` for one that reads nothing, as there are in damaged files."""
+    return next(iter(flow.inputs[name]), None)
 
 
 def _scalar(flow: Dataflow, name: str) -> float | None:
@@ -219,7 +224,7 @@ def _before_mean(flow: Dataflow, region: Region) -> Tensor:
     inputs = flow.inputs.get(source.op, ())
     if flow.op(source.op).type == "Sub" and len(inputs) == 2:
         mean = inputs[1].op
-        if flow.op(mean).type == "Mean" and flow.inputs[mean][0] == inputs[0]:
+        if flow.op(mean).type == "Mean" and _first_of(flow, mean) == inputs[0]:
             return inputs[0]
     return source
 
@@ -228,10 +233,10 @@ def _is_along_the_end(flow: Dataflow, name: str) -> bool:
     """Tell whether a reduction runs over the last axis, and not over the first."""
     inputs = flow.inputs[name]
     axes: Constant | None = flow.op(inputs[1].op).constant if len(inputs) > 1 else None
-    spec = flow.spec(inputs[0])
-    rank = len(spec.shape) if spec is not None and spec.shape is not None else None
     if axes is None or axes.values is None:
         return False
+    spec = flow.spec(inputs[0])
+    rank = len(spec.shape) if spec is not None and spec.shape is not None else None
     found = {int(axis) for axis in axes.values}
     return (-1 in found or (rank is not None and rank - 1 in found)) and 0 not in found and rank not in {1, len(found)}
 
@@ -276,7 +281,10 @@ def attentions(flow: Dataflow, softmaxes: Mapping[str, Candidate]) -> Iterator[C
 def _scores_behind(flow: Dataflow, softmax: str) -> list[tuple[str, Role]] | None:
     """Return product, scaling and mask in the order in which they run."""
     found: list[tuple[str, Role]] = []
-    name = flow.inputs[softmax][0].op
+    scores = _first_of(flow, softmax)
+    if scores is None:
+        return None
+    name = scores.op
     for _ in range(_HOPS):
         op_type = flow.op(name).type
         if op_type in PRODUCTS:
