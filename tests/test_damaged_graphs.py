@@ -46,8 +46,8 @@ def test_no_rule_and_no_fact_fails_where_an_op_reads(inputs: str, output: str) -
 
 # What patterns are made of; they are met more often in a graph of these alone.
 PARTS = """Add AddV2 Mul Sub RealDiv Exp Sum Max Mean Rsqrt Sqrt Square SquaredDifference Softmax MatMul Conv2D BiasAdd
-    Pad FusedBatchNormV3 Relu Maximum Minimum Sigmoid Tanh Erf Softplus Select Cast Transpose Reshape Identity Const Neg Pow
-    ReadVariableOp""".split()
+    Pad FusedBatchNormV3 Relu Maximum Minimum Sigmoid Tanh Erf Softplus Select Cast Transpose Reshape Identity Const Neg
+    Pow ReadVariableOp""".split()
 
 
 def at_random(seed: int, size: int = 400) -> Iterator[str]:

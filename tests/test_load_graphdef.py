@@ -12,7 +12,7 @@ from load_helpers import REAL, add_function, edges, graph_def, needs_real
 from oracles import node_counts, saved_model_graphs
 
 from graphlens.errors import TargetError
-from graphlens.ir.graph import Call, Edge, TensorSpec, op_of
+from graphlens.ir.graph import Call, Edge, TensorSpec
 from graphlens.loaders import graphdef
 from graphlens.loaders.graphdef import build_graph, build_reachable, parse_graph_def, read_graph_def
 from graphlens.loaders.partitions import merge_partitions
@@ -51,7 +51,7 @@ def test_known_ops_get_dtypes_shapes_and_defaults():
     attr["T"].type, attr["U"].type = 19, 1
     for size in (4, 2, 2, 2, 2, 2):
         attr["_output_shapes"].list.shape.add().dim.add(size=size if size != 4 else -1)
-    op = op_of(build_graph(message).main.graph, "bn")
+    op = build_graph(message).main.graph.op("bn")
     assert op.outputs[:2] == (TensorSpec("float16", (None,)), TensorSpec("float32", (2,)))
     # SavedModels leave default attributes out: without them, this op would look like inference.
     assert op.attrs["is_training"] is True
@@ -63,7 +63,7 @@ def test_unknown_ops_keep_what_the_graph_says():
     message = graph_def(("z", "Zorblax>Op", ()))
     message.node[0].attr["_output_shapes"].list.shape.add(unknown_rank=True)
     message.node[0].attr["blob"].s = b"\xff\x00"
-    op = op_of(build_graph(message).main.graph, "z")
+    op = build_graph(message).main.graph.op("z")
     assert op.outputs == (TensorSpec("unknown", None),)
     assert op.attrs == {"blob": "\\xff\x00"}
 
@@ -90,7 +90,7 @@ def test_attributes_are_decoded(written, decoded):
 
     message = graph_def(("z", "Unregistered", ()))
     message.node[0].attr["value"].CopyFrom(attr_value_pb2.AttrValue(**written))
-    assert op_of(build_graph(message).main.graph, "z").attrs["value"] == decoded
+    assert build_graph(message).main.graph.op("z").attrs["value"] == decoded
 
 
 def test_function_attributes_become_calls_with_roles():
@@ -105,10 +105,10 @@ def test_function_attributes_become_calls_with_roles():
     message.node[3].attr["f"].func.name = "g"
     graph = build_graph(message).main.graph
     # By the names of the attributes: a protobuf hands them out in another order in every process.
-    assert op_of(graph, "if").calls == (Call("else", "g"), Call("then", "f"))
-    assert op_of(graph, "case").calls == (Call("branch_0", "f"), Call("branch_1", "g"))
-    assert op_of(graph, "call").calls == (Call("call", "f"),)
-    assert op_of(graph, "map").calls == (Call("dataset", "g"),)
+    assert graph.op("if").calls == (Call("else", "g"), Call("then", "f"))
+    assert graph.op("case").calls == (Call("branch_0", "f"), Call("branch_1", "g"))
+    assert graph.op("call").calls == (Call("call", "f"),)
+    assert graph.op("map").calls == (Call("dataset", "g"),)
 
 
 def test_a_function_body_has_its_arguments_and_results_as_ops():
@@ -247,7 +247,7 @@ def test_partitions_are_joined_at_their_transfers():
 def test_ops_of_equal_name_get_their_device_appended():
     graph = merge_partitions([partition("CPU:0", ("c", "Const", ())), partition("CPU:1", ("c", "Const", ()))])
     assert set(graph.main.graph) == {"c", "c@CPU:1"}
-    assert op_of(graph.main.graph, "c@CPU:1").name == "c@CPU:1"
+    assert graph.main.graph.op("c@CPU:1").name == "c@CPU:1"
 
 
 def test_a_receiver_without_sender_is_noted():

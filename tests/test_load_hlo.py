@@ -6,7 +6,7 @@ import pytest
 from load_helpers import edges, run_tensorflow
 
 from graphlens.errors import TargetError
-from graphlens.ir.graph import Call, TensorSpec, op_of, ops_of
+from graphlens.ir.graph import Call, TensorSpec
 from graphlens.loaders.hlo import read_hlo
 
 TEXT = """HloModule cluster_0, is_scheduled=true, entry_computation_layout={(f32[2,3]{1,0})->(f32[2,3]{1,0}, s32[])}
@@ -31,7 +31,7 @@ def test_instructions_become_ops():
     name, graph = read_hlo(TEXT)
     main = graph.main
     assert (name, graph.root, main.inputs, main.outputs) == ("cluster_0", "main.9", ("x",), ("out",))
-    assert [(op.name, op.type) for op in ops_of(main.graph)] == [
+    assert [(op.name, op.type) for op in main.graph.ops()] == [
         ("x", "parameter"),
         ("c", "constant"),
         ("fusion", "fusion"),
@@ -48,12 +48,12 @@ def test_instructions_become_ops():
 
 def test_shapes_names_sources_and_calls():
     _, graph = read_hlo(TEXT)
-    fusion = op_of(graph.main.graph, "fusion")
+    fusion = graph.main.graph.op("fusion")
     assert fusion.outputs == (TensorSpec("float32", (2, 3)),)
     assert fusion.calls == (Call("fusion", "fused"),)
     assert fusion.attrs == {"op_type": "Mul", "op_name": "net/mul"}
-    assert op_of(graph.functions["fused"].graph, "mul.1").source == "/me/net.py:12"
-    loop = op_of(graph.main.graph, "w")
+    assert graph.functions["fused"].graph.op("mul.1").source == "/me/net.py:12"
+    loop = graph.main.graph.op("w")
     assert loop.outputs == (TensorSpec("int32", ()), TensorSpec("bfloat16", (2,)))
     assert loop.calls == (Call("cond", "cond"), Call("body", "body"))
 
@@ -84,9 +84,9 @@ def test_what_xla_writes_today_is_understood(tmp_path):
     run_tensorflow(COMPILE, tmp_path)
     _, graph = read_hlo((tmp_path / "hlo.txt").read_text())
     assert graph.notes == ()
-    names = {op.attrs.get("op_name") for function in graph.functions.values() for op in ops_of(function.graph)}
+    names = {op.attrs.get("op_name") for function in graph.functions.values() for op in function.graph.ops()}
     assert {"MatMul", "Relu", "Mean"} <= names
     called = {
-        call.function for function in graph.functions.values() for op in ops_of(function.graph) for call in op.calls
+        call.function for function in graph.functions.values() for op in function.graph.ops() for call in op.calls
     }
     assert called <= set(graph.functions)

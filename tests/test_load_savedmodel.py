@@ -10,7 +10,7 @@ from oracles import saved_model_graphs, tensor_bytes
 from tensorboard.compat.proto import graph_pb2, meta_graph_pb2
 
 from graphlens.errors import TargetError
-from graphlens.ir.graph import TensorSpec, Variable, op_of, ops_of
+from graphlens.ir.graph import TensorSpec, Variable
 from graphlens.loaders import savedmodel
 from graphlens.loaders.graphdef import build_reachable
 from graphlens.loaders.schema import saved_model
@@ -167,9 +167,7 @@ def test_a_keras_2_export():
         ("input_2", "float32[?,43844,1]")
     ]
     assert [tensor.name for tensor in model.signatures[0].outputs] == ["contour", "note", "onset"]
-    resources = [
-        name for name in model.graph.main.inputs if op_of(model.graph.main.graph, name).attrs["T"] == "resource"
-    ]
+    resources = [name for name in model.graph.main.inputs if model.graph.main.graph.op(name).attrs["T"] == "resource"]
     assert set(model.graph.main.captures) == set(resources)
 
 
@@ -177,7 +175,7 @@ def test_a_keras_2_export():
 @pytest.mark.parametrize("signature", ["classification", "predict", "regression", "serving_default"])
 def test_every_signature_of_an_estimator_export(signature):
     model = savedmodel.load_saved_model(REAL / "tfx_taxi_savedmodel", signature)
-    ops = {op.type for op in ops_of(model.graph.main.graph)}
+    ops = {op.type for op in model.graph.main.graph.ops()}
     assert "ParseExampleV2" in ops or "ParseExample" in ops
     assert "SaveV2" not in ops
 
@@ -185,7 +183,7 @@ def test_every_signature_of_an_estimator_export(signature):
 @needs_real
 def test_an_explicit_gpu_is_kept_as_the_requested_device():
     model = savedmodel.load_saved_model(REAL / "half_plus_two_gpu_savedmodel/00000123")
-    assert any("GPU:0" in op.device for op in ops_of(model.graph.main.graph))
+    assert any("GPU:0" in op.device for op in model.graph.main.graph.ops())
 
 
 @needs_real
@@ -261,13 +259,13 @@ def test_keras_3_models(exported, name):
 def test_control_flow_tables_and_source_lines(exported):
     model = savedmodel.load_saved_model(exported / "plain")
     roles = {
-        call.role for function in model.graph.functions.values() for op in ops_of(function.graph) for call in op.calls
+        call.role for function in model.graph.functions.values() for op in function.graph.ops() for call in op.calls
     }
     assert roles == {"call", "cond", "body", "then", "else"}
     assert [variable.name for variable in model.graph.main.captures.values()] == ["w"], "the table is no variable"
     assert any("_initializer_" in graph.root for graph in model.judged.on_load)
     lines = {
-        op.source for function in model.graph.functions.values() for op in ops_of(function.graph) if op.type == "Neg"
+        op.source for function in model.graph.functions.values() for op in function.graph.ops() if op.type == "Neg"
     }
     negation = 1 + (exported / "script.py").read_text().splitlines().index("            x = -x")
     assert lines == {f"{exported / 'script.py'}:{negation}"}
@@ -278,4 +276,4 @@ def test_a_model_without_signatures_is_what_calling_it_runs(exported):
     model = savedmodel.load_saved_model(exported / "unsigned")
     assert model.signature == "__call__"
     assert [(tensor.name, str(tensor.spec)) for tensor in model.signatures[0].inputs] == [("x", "float32[2]")]
-    assert "AddV2" in {op.type for op in ops_of(model.graph.main.graph)}
+    assert "AddV2" in {op.type for op in model.graph.main.graph.ops()}

@@ -11,7 +11,6 @@ from load_helpers import add_function, graph_def
 from oracles import tensor_bytes
 from tensorboard.compat.proto import graph_pb2, tensor_pb2
 
-from graphlens.ir.graph import op_of
 from graphlens.loaders.attrs import short_float
 from graphlens.loaders.graphdef import build_graph, strip_weights
 from graphlens.loaders.tensors import constant_of, digest_of
@@ -123,7 +122,7 @@ def test_stripping_keeps_no_large_content_and_every_identity(main, body):
     for name in ("", "f"):
         before, after = (build_graph(graph).functions[name].graph for graph in (message, stripped))
         for node in before:
-            old, new = op_of(before, node), op_of(after, node)
+            old, new = before.op(node), after.op(node)
             assert (new.outputs, new.constant.nbytes, new.constant.digest) == (
                 old.outputs,
                 old.constant.nbytes,

@@ -8,12 +8,12 @@ from graphlens.facts.core import Facts
 from graphlens.facts.time.attribution import attribution, timings
 from graphlens.facts.time.ledger import ledger, step_time
 from graphlens.facts.time.quality import quality
-from graphlens.ir.graph import Call, TensorSpec, data_inputs, in_edges, op_of
+from graphlens.ir.graph import Call, TensorSpec, data_inputs
 from graphlens.testing.sketch import STEPS, SketchError, sketch
 
 
 def the_op(line: str):
-    return op_of(sketch(line).traced.main.graph, "a")
+    return sketch(line).traced.main.graph.op("a")
 
 
 def test_outputs_device_and_attributes() -> None:
@@ -34,14 +34,14 @@ def test_a_constant_has_values_size_and_digest() -> None:
 
 def test_equal_elements_make_equal_digests_and_nothing_else_does() -> None:
     graph = sketch("a = Const() int32[2] = 1,2\nb = Const() int32[2] = 1,2\nc = Const() int32[2]\nd = Const() int32[2]")
-    digests = [op_of(graph.traced.main.graph, name).constant.digest for name in "abcd"]
+    digests = [graph.traced.main.graph.op(name).constant.digest for name in "abcd"]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
 
 
 def test_inputs_have_ports_and_control_dependencies_have_none() -> None:
     graph = sketch("x = A()\ny = B()\nz = C(x:2, ^y, y)").traced.main.graph
-    assert [(src, edge.src_port, edge.dst_port) for src, edge in in_edges(graph, "z")] == [("x", 2, 0), ("y", 0, 1)]
+    assert [(src, edge.src_port, edge.dst_port) for src, edge in graph.in_edges("z")] == [("x", 2, 0), ("y", 0, 1)]
     assert graph.control_inputs("z") == ["y"]
 
 
@@ -63,7 +63,7 @@ def test_a_repeated_line_stands_for_many_ops() -> None:
 
 def test_functions_are_called_by_name() -> None:
     graph = sketch("x = A()\nc = PartitionedCall(x) {call: f}\nfunction f:\ni = _Arg()\no = _Retval(i)").traced
-    assert op_of(graph.main.graph, "c").calls == (Call("call", "f"),)
+    assert graph.main.graph.op("c").calls == (Call("call", "f"),)
     assert (graph.functions["f"].inputs, graph.functions["f"].outputs) == (("i",), ("o",))
 
 

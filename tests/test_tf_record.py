@@ -26,7 +26,6 @@ from graphlens.facts.core import Facts
 from graphlens.facts.programs.judged_program import programs_of
 from graphlens.facts.work.memory import peak_memory
 from graphlens.ir.capture import CapturedTarget
-from graphlens.ir.graph import ops_of
 from graphlens.ir.settings import ONEDNN
 from graphlens.loaders.capture.reading import evidence_of, open_capture
 
@@ -342,7 +341,7 @@ def test_a_running_program_is_recorded_under_the_same_collectors(tmp_path: Path)
     assert evidence.profile is not None
     assert {event.op for event in evidence.profile.ops} & {"MatMul", "_FusedMatMul", "_MklMatMul", "_MklFusedMatMul"}
     assert evidence.executed is not None
-    assert any("MatMul" in op.type for op in ops_of(evidence.executed.main.graph))
+    assert any("MatMul" in op.type for op in evidence.executed.main.graph.ops())
 
 
 def test_a_profiler_that_does_not_start_leaves_the_times(record: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:

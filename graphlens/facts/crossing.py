@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 from graphlens.facts.flat.names import replica_of
 from graphlens.ir.devices import CopyKind, CopyReason
-from graphlens.ir.graph import DTYPE_BYTES, Op, TensorSpec, data_inputs, op_of, topological_order
+from graphlens.ir.graph import DTYPE_BYTES, Op, TensorSpec, data_inputs, topological_order
 from graphlens.ir.ops import CONSTANTS, FED, PYTHON, RETURNS, SHAPE_READERS, VARIABLE_READS, family, runtime_type
 from graphlens.ir.table import Table
 
@@ -117,7 +117,7 @@ def shape_ops(graph: Table) -> frozenset[str]:
     found: set[str] = set()
     known: set[str] = set()  # constants and what is in `found`
     for name in topological_order(graph):
-        op = op_of(graph, name)
+        op = graph.op(name)
         if op.type in SHAPE_READERS:
             found.add(name)
         elif op.type not in CONSTANTS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from graphlens.ir.nodes import (
@@ -36,10 +36,7 @@ __all__ = [
     "Variable",
     "data_consumers",
     "data_inputs",
-    "in_edges",
     "input_specs",
-    "op_of",
-    "ops_of",
     "topological_order",
 ]
 
@@ -89,24 +86,9 @@ class Graph:
         return self.functions[self.root]
 
 
-def op_of(graph: Table, name: str) -> Op:
-    """Return the op ``name``."""
-    return graph.op(name)
-
-
-def ops_of(graph: Table) -> Iterator[Op]:
-    """Iterate over all ops in order."""
-    return graph.ops()
-
-
 def topological_order(graph: Table) -> list[str]:
     """Return the ops so that every one comes after all it depends on; ties keep the order of the graph."""
     return [graph.names[position] for position in graph.order]
-
-
-def in_edges(graph: Table, name: str) -> list[tuple[str, Edge]]:
-    """Return ``(source, edge)`` of the non-control inputs of ``name``, ordered by input port."""
-    return graph.in_edges(name)
 
 
 def data_inputs(graph: Table, name: str) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from graphlens.ir.graph import ARGUMENT, Function, Graph, Op, in_edges, op_of
+from graphlens.ir.graph import ARGUMENT, Function, Graph, Op
 from graphlens.ir.ops import PLAIN_CALLS
 from graphlens.ir.table import Table
 
@@ -119,7 +119,7 @@ def reachable_functions(graph: Graph) -> list[str]:
 def unsafe_reason(graph: Table, name: str) -> str | None:
     """Say what the op reaches, or ``None`` when it stays inside the graph."""
     alone = _Library("", {"": Function("", graph)}, ("",), {})
-    return _reason(alone, "", name, op_of(graph, name))
+    return _reason(alone, "", name, graph.op(name))
 
 
 # -- functions ----------------------------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ def _origins(library: _Library, function: str, name: str, port: int) -> set[str]
         if place[1] == _UNKNOWN:
             origins.add(_UNKNOWN)
             continue
-        op = op_of(library.functions[place[0]].graph, place[1])
+        op = library.functions[place[0]].graph.op(place[1])
         if op.type in _NAME_BUILDERS:
             pending += _names_into(library, *place, _NAME_BUILDERS[op.type])
         elif op.type == ARGUMENT and place[0] != library.root:
@@ -280,13 +280,13 @@ def _origins(library: _Library, function: str, name: str, port: int) -> set[str]
 
 
 def _producers(library: _Library, function: str, name: str, port: int) -> list[tuple[str, str]]:
-    edges = in_edges(library.functions[function].graph, name)
+    edges = library.functions[function].graph.in_edges(name)
     return [(function, src) for src, edge in edges if edge.dst_port == port] or [(function, _UNKNOWN)]
 
 
 def _names_into(library: _Library, function: str, name: str, ports: tuple[int, ...] | None) -> list[tuple[str, str]]:
     if ports is None:
-        edges = in_edges(library.functions[function].graph, name)
+        edges = library.functions[function].graph.in_edges(name)
         return [(function, src) for src, _ in edges] or [(function, _UNKNOWN)]
     return [producer for port in ports for producer in _producers(library, function, name, port)]
 
@@ -303,13 +303,13 @@ def _arguments(library: _Library, function: str, name: str) -> list[tuple[str, s
 
 
 def _is_plain_call(library: _Library, site: tuple[str, str], function: str) -> bool:
-    op = op_of(library.functions[site[0]].graph, site[1])
+    op = library.functions[site[0]].graph.op(site[1])
     called = {call.function for call in op.calls}
-    single = all(op_of(library.functions[function].graph, name).outputs for name in library.functions[function].inputs)
+    single = all(library.functions[function].graph.op(name).outputs for name in library.functions[function].inputs)
     return single and called <= {function} and op.type in {*PLAIN_CALLS, function}
 
 
 def _is_memory_cache(graph: Table, name: str) -> bool:
     """Tell whether the file name of a cache is known to be empty."""
-    names = [op_of(graph, src).constant for src, edge in in_edges(graph, name) if edge.dst_port == 1]
+    names = [graph.op(src).constant for src, edge in graph.in_edges(name) if edge.dst_port == 1]
     return bool(names) and all(constant is not None and constant.nbytes == 0 for constant in names)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from graphlens.errors import TargetError
-from graphlens.ir.graph import Function, Graph, input_specs, op_of
+from graphlens.ir.graph import Function, Graph, input_specs
 from graphlens.loaders import judged, objects
 from graphlens.loaders.files import looks_like_text, parse_message, parse_text, read_bytes
 from graphlens.loaders.graphdef import MAIN, build_graph, build_reachable, parse_graph_def
@@ -244,9 +244,7 @@ def _called_graph(meta_graph: Any, debug_info: Any) -> Graph | None:
 def _call_signature(graph: Graph) -> Signature:
     main = graph.main
     free = [name for name in main.inputs if name not in main.captures]
-    inputs = tuple(
-        Tensor(name, op_of(main.graph, name).outputs[0], ()) for name in free if op_of(main.graph, name).outputs
-    )
+    inputs = tuple(Tensor(name, main.graph.op(name).outputs[0], ()) for name in free if main.graph.op(name).outputs)
     outputs = tuple(
         Tensor(name, spec, ())
         for name in main.outputs

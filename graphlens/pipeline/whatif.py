@@ -23,7 +23,7 @@ from graphlens.ir import unsafe
 from graphlens.ir.analysis import AnalysisError
 from graphlens.ir.devices import Copy, Counterfactual, Placement
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import Function, Graph, TensorSpec, ops_of
+from graphlens.ir.graph import Function, Graph, TensorSpec
 from graphlens.ir.table import Table
 from graphlens.loaders.capture.parts import BEFORE_PLACER
 from graphlens.loaders.graphdef import build_graph, parse_graph_def
@@ -204,7 +204,7 @@ class _WhatIf:
 
     def _with_shapes(self, graph: Table) -> Table:
         shaped = with_shapes(graph, self.traced, self.evidence.replay)
-        fed = placement.fed_with(ops_of(shaped), self.inputs)
+        fed = placement.fed_with(shaped.ops(), self.inputs)
         return shaped.with_ops({name: replace(shaped.op(name), outputs=(spec,)) for name, spec in fed.items()})
 
     def _tried(self, simulated: Simulated, found: tuple[Copy, ...]) -> Iterator[Counterfactual]:

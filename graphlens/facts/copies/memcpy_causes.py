@@ -13,7 +13,7 @@ from graphlens.facts.crossing import UNKNOWN, Cause, Crossing, End, Kernels, Mem
 from graphlens.facts.flat.names import Names
 from graphlens.facts.placement.netlist import slots_of
 from graphlens.ir.devices import CopyReason
-from graphlens.ir.graph import Op, op_of
+from graphlens.ir.graph import Op
 from graphlens.ir.instructions import COPY_DONE, COPY_START
 from graphlens.ir.ops import CONSTANTS, TRANSFERS
 from graphlens.ir.run import CopyEvent, Instruction
@@ -97,7 +97,7 @@ class Known:
     def op(self, name: str) -> Op:
         """Return the op of that name, with its type alone where no graph has it."""
         found = self.names.find(name)
-        return op_of(self.graph, found) if found else Op(name, self.types.get(name, ""))
+        return self.graph.op(found) if found else Op(name, self.types.get(name, ""))
 
     def reads(self, src: str, dst: str) -> list[Wire]:
         """Return the edges by which ``dst`` may read a tensor of ``src``, or any op where ``dst`` is unknown."""
@@ -184,7 +184,7 @@ def result_of(start: str, graph: Table) -> Wire | None:
 
 
 def _type(graph: Table, name: str) -> str:
-    return op_of(graph, name).type
+    return graph.op(name).type
 
 
 def _written(name: str, known: Known) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from graphlens.facts.crossing import Memory, is_accelerator
 from graphlens.ir.devices import CopyKind, short_device
-from graphlens.ir.graph import Op, TensorSpec, in_edges, op_of
+from graphlens.ir.graph import Op, TensorSpec
 from graphlens.ir.table import Table
 
 
@@ -57,7 +57,7 @@ class Pair:
 def pairs_of(graph: Table) -> tuple[Pair, ...]:
     """Return the pairs of send and receive of an executed graph, in its order."""
     return tuple(
-        _pair(graph, op_of(graph, send), op_of(graph, receive))
+        _pair(graph, graph.op(send), graph.op(receive))
         for send, receive, edge in graph.edges()
         if edge.kind == "transfer"
     )
@@ -81,7 +81,7 @@ def _pair(graph: Table, send: Op, receive: Op) -> Pair:
 
 
 def _producer(graph: Table, send: str) -> tuple[str, int | None]:
-    inputs = in_edges(graph, send)
+    inputs = graph.in_edges(send)
     return (inputs[0][0], inputs[0][1].src_port) if inputs else (send, None)
 
 
@@ -92,14 +92,14 @@ def _readers(graph: Table, receive: str) -> tuple[tuple[str, int | None], ...]:
 
 def _awaited(graph: Table, src: str) -> str | None:
     """Return the op that a control dependency waits for: the partitioner sends an empty constant in its place."""
-    constant = op_of(graph, src).constant
+    constant = graph.op(src).constant
     if constant is None or constant.nbytes != 0:
         return None
     return next(iter(graph.control_inputs(src)), None)
 
 
 def _tensor(graph: Table, send: Op, src: str, port: int | None) -> TensorSpec | None:
-    outputs = op_of(graph, src).outputs
+    outputs = graph.op(src).outputs
     if port is not None and port < len(outputs):
         return outputs[port]
     dtype = send.attrs.get("T")

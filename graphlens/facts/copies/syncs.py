@@ -13,7 +13,6 @@ from graphlens.facts.copies.transfers import Transfer, transfers
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.graphs import judged_graph
 from graphlens.ir.devices import Copy
-from graphlens.ir.graph import op_of
 from graphlens.ir.ops import DECIDERS
 from graphlens.ir.run import CopyEvent, Profile
 
@@ -67,7 +66,7 @@ def _decider(facts: Facts, copy: Copy) -> str:
     """Return the type of the op that reads the value, when it decides what runs next."""
     graph = facts(judged_graph)
     types = {placed.name: placed.op for placed in facts.evidence.placement.ops} if facts.evidence.placement else {}
-    op_type = op_of(graph, copy.dst).type if copy.dst in graph else types.get(copy.dst, "")
+    op_type = graph.op(copy.dst).type if copy.dst in graph else types.get(copy.dst, "")
     return op_type if op_type in DECIDERS else ""
 
 

@@ -24,7 +24,7 @@ from graphlens.facts.time.attribution import timings
 from graphlens.facts.time.paths import critical_path
 from graphlens.facts.work.kernel_work import alike_kernels
 from graphlens.ir.devices import Copy, short_device
-from graphlens.ir.graph import Op, op_of
+from graphlens.ir.graph import Op
 from graphlens.ir.instructions import COPY_START
 from graphlens.ir.run import CopyEvent, Instruction, Profile, ProfiledDevice
 from graphlens.ir.table import NO_OPS, Table
@@ -144,8 +144,8 @@ class _Run:
         if written is None:
             return ""
         if self.facts(executed_graph) is None:
-            return op_of(written, name).device if name in written else ""
-        asked = (op_of(written, origin).device for origin in self.facts(origins).get(name, ()))
+            return written.op(name).device if name in written else ""
+        asked = (written.op(origin).device for origin in self.facts(origins).get(name, ()))
         return next(filter(None, asked), "")
 
 
@@ -190,7 +190,7 @@ def _cause(run: _Run, pair: Pair) -> Cause:
 
 
 def _end(run: _Run, transfer: Op, name: str, port: int | None) -> End:
-    return End(op_of(run.graph, name), memory_of(transfer), transfer.device, port, run.requested(name))
+    return End(run.graph.op(name), memory_of(transfer), transfer.device, port, run.requested(name))
 
 
 def _wait_ns(facts: Facts, pair: Pair) -> int | None:

@@ -14,7 +14,7 @@ from graphlens.facts.flat.renames import renamed_ops
 from graphlens.facts.flat.scopes import is_compiled, with_shapes
 from graphlens.facts.flat.shapes import fill_elementwise
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import CONTROL, Function, Graph, Op, Table, op_of, ops_of
+from graphlens.ir.graph import CONTROL, Function, Graph, Op, Table
 from graphlens.ir.instructions import without_fingerprint
 from graphlens.ir.run import Profile
 from graphlens.ir.table import NO_OPS, TableBuilder
@@ -151,7 +151,7 @@ def _around(flat: Table, placed: _Placed, at: Mapping[str, int]) -> Iterator[tup
 
 def _described(op: Op, name: str, placed: _Placed) -> Mapping[str, Any]:
     function = placed.functions[name.rpartition("/")[2]]
-    written = op_of(function.graph, name.rpartition("/")[2])
+    written = function.graph.op(name.rpartition("/")[2])
     origins = _origins(op, placed.graph)
     return {
         **op.attrs,
@@ -167,7 +167,7 @@ def _described(op: Op, name: str, placed: _Placed) -> Mapping[str, Any]:
 
 def _parts(call: Op, module: Graph) -> Iterator[str]:
     for item in call.calls:
-        for op in ops_of(module.functions[item.function].graph) if item.function in module.functions else ():
+        for op in module.functions[item.function].graph.ops() if item.function in module.functions else ():
             yield op.name
             yield from _parts(op, module) if op.type == "call" else ()
 

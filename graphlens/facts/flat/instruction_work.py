@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Final
 
-from graphlens.ir.graph import Function, Graph, Op, TensorSpec, input_specs, op_of, ops_of
+from graphlens.ir.graph import Function, Graph, Op, TensorSpec, input_specs
 
 Specs = Sequence[TensorSpec | None]
 
@@ -34,7 +34,7 @@ _CONTAINERS: Final = frozenset({"fusion", "call"})
 def flops_of(op: Op, function: Function, module: Graph) -> int | None:
     """Return the operations of one execution of an instruction of ``function``; ``None`` where they are not known."""
     if op.type in _CONTAINERS:
-        parts = [flops_of(part, body, module) for body in _bodies(op, module) for part in ops_of(body.graph)]
+        parts = [flops_of(part, body, module) for body in _bodies(op, module) for part in body.graph.ops()]
         return None if not parts or None in parts else sum(part for part in parts if part is not None)
     if op.type in _NO_FLOPS:
         return 0
@@ -69,7 +69,7 @@ def _parts(op: Op, function: Function, module: Graph) -> Iterator[tuple[Op, Func
         yield op, function
         return
     for body in _bodies(op, module):
-        for part in ops_of(body.graph):
+        for part in body.graph.ops():
             yield from _parts(part, body, module)
 
 
@@ -80,7 +80,7 @@ def _bodies(op: Op, module: Graph) -> Iterator[Function]:
 def _last_opcode(op: Op, module: Graph) -> str:
     for body in _bodies(op, module) if op.type in _CONTAINERS else ():
         for root in body.outputs:
-            return _last_opcode(op_of(body.graph, root), module)
+            return _last_opcode(body.graph.op(root), module)
     return op.type
 
 

@@ -15,7 +15,7 @@ from graphlens.facts.flat.executed import HLO_CALL, HLO_INSTRUCTION, HLO_MODULE,
 from graphlens.facts.flat.instruction_work import stands_for
 from graphlens.facts.flat.renames import as_written
 from graphlens.facts.flat.scopes import canonical_name
-from graphlens.ir.graph import Graph, op_of
+from graphlens.ir.graph import Graph
 from graphlens.ir.instructions import fusion_kernel, instruction_type, library_family
 from graphlens.ir.ops import TRANSFERS, is_instruction
 from graphlens.ir.run import DeviceEvent, Kernel, KernelEvent, OpEvent, Profile
@@ -93,7 +93,7 @@ class _Module:
         if function is None:
             return None
         if name not in self._told:
-            op = op_of(function.graph, name)
+            op = function.graph.op(name)
             origin = str(op.attrs.get("op_name", ""))
             self._told[name] = _Told(stands_for(op, function, self.module), origin)
         return self._told[name]

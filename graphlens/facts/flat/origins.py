@@ -15,7 +15,7 @@ from graphlens.facts.flat.constants import constant_ops
 from graphlens.facts.flat.executed import HLO_CALL, HLO_ORIGINS
 from graphlens.facts.flat.renames import as_written
 from graphlens.facts.flat.scopes import canonical_name
-from graphlens.ir.graph import Op, data_inputs, op_of
+from graphlens.ir.graph import Op, data_inputs
 from graphlens.ir.ops import CONTROL_FLOW
 from graphlens.ir.table import Table
 
@@ -120,5 +120,5 @@ def _walk_back(head: str, traced: Table, running: set[str], constant: frozenset[
 
 
 def _is_boundary(traced: Table, name: str) -> bool:
-    op = op_of(traced, name)
+    op = traced.op(name)
     return not traced.in_degree(name) or op.type in CONTROL_FLOW or bool(op.calls)

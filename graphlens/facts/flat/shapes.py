@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from graphlens.ir.graph import Op, Table, TensorSpec, in_edges, topological_order
+from graphlens.ir.graph import Op, Table, TensorSpec, topological_order
 from graphlens.ir.ops import BINARY, UNARY
 
 # The optimizer makes new ops of these types (`ArithmeticOptimizer/AddOpsRewrite_…`), under names that nothing else has.
@@ -22,7 +22,7 @@ def fill_elementwise(graph: Table) -> Table:
     for name in topological_order(graph):
         if name in open_ops:
             op = graph.op(name)
-            read = [_spec(filled.get(src) or graph.op(src), edge.src_port) for src, edge in in_edges(graph, name)]
+            read = [_spec(filled.get(src) or graph.op(src), edge.src_port) for src, edge in graph.in_edges(name)]
             filled[name] = replace(op, outputs=_outputs(op, read))
     return graph.with_ops(filled)
 

@@ -14,9 +14,7 @@ from graphlens.ir.graph import (
     TensorSpec,
     data_consumers,
     data_inputs,
-    in_edges,
     input_specs,
-    op_of,
 )
 from graphlens.ir.layouts import CHANNELS_FIRST
 from graphlens.ir.ops import (
@@ -156,8 +154,8 @@ class _Walk:
         return self._chain(self.scale) if self.scale is not None else None
 
     def _chain(self, scale: str) -> AffineChain:
-        op = op_of(self.graph, self.base)
-        bias_types = [op_of(self.graph, step).type for step in self.steps]
+        op = self.graph.op(self.base)
+        bias_types = [self.graph.op(step).type for step in self.steps]
         parts = (data_inputs(self.graph, self.base)[1], *self.operands)
         return AffineChain(
             self.base,
@@ -179,7 +177,7 @@ class _Walk:
         readers = data_consumers(self.graph, self.steps[-1])
         if self.in_sum or len(readers) != 1:
             return None
-        return readers[0] if _takes(base, op_of(self.graph, readers[0])) else None
+        return readers[0] if _takes(base, self.graph.op(readers[0])) else None
 
     def _step(self, current: str) -> str | None:
         """Take the only consumer of ``current`` into the chain; return it, or ``None`` at the end of the chain."""
@@ -187,14 +185,14 @@ class _Walk:
         if len(edges) != 1:
             return None
         following, edge = edges[0]
-        op = op_of(self.graph, following)
+        op = self.graph.op(following)
         if op.type == "Identity":
             return following
         if op.type in ("Squeeze", "Reshape"):
             return following if self._keeps_channels(current, following) else None
         if edge.src_port not in (0, None):
             return None
-        others = [src for src, other in in_edges(self.graph, following) if src != current]
+        others = [src for src, other in self.graph.in_edges(following) if src != current]
         return self._take(op, edge.dst_port, others)
 
     def _take(self, op: Op, port: int | None, others: list[str]) -> str | None:
@@ -234,7 +232,7 @@ class _Walk:
         spec = next(
             (
                 spec
-                for (src, _), spec in zip(in_edges(self.graph, op.name), input_specs(self.graph, op.name), strict=True)
+                for (src, _), spec in zip(self.graph.in_edges(op.name), input_specs(self.graph, op.name), strict=True)
                 if src == operand
             ),
             None,
@@ -255,7 +253,7 @@ class _Walk:
         """Return where the channels are in an operand of this rank that is broadcast to the layer's output."""
         if not self.channels_first:
             return rank - 1 if rank else None
-        output = op_of(self.graph, self.base).outputs
+        output = self.graph.op(self.base).outputs
         full = len(output[0].shape) if output and output[0].shape else 4
         position = rank - (full - 1)
         return position if position >= 0 else None
@@ -264,7 +262,7 @@ class _Walk:
         """Tell whether a reshape leaves the channels where they are: as the last axis."""
         if self.channels_first:
             return False
-        shapes = [outputs[0].shape for name in (current, following) if (outputs := op_of(self.graph, name).outputs)]
+        shapes = [outputs[0].shape for name in (current, following) if (outputs := self.graph.op(name).outputs)]
         return len(shapes) == 2 and all(shapes) and shapes[0][-1:] == shapes[1][-1:] != (None,)  # type: ignore[index]
 
 
@@ -288,7 +286,7 @@ def _has_rsqrt(graph: Table, name: str, frozen: Collection[str]) -> bool:
     pending, seen = [name], {name}
     while pending:
         current = pending.pop()
-        if op_of(graph, current).type == "Rsqrt":
+        if graph.op(current).type == "Rsqrt":
             return True
         fresh = [src for src in data_inputs(graph, current) if src in frozen and src not in seen]
         seen.update(fresh)
@@ -299,7 +297,7 @@ def _has_rsqrt(graph: Table, name: str, frozen: Collection[str]) -> bool:
 def is_normalization(facts: Facts, chain: AffineChain) -> bool:
     """Tell whether a chain's scale is that of a batch normalization, judged by the graph as written where known."""
     graph = facts(judged_graph)
-    if any(runtime_type(op_of(graph, step).type) in BATCH_NORMS_AS_RUN for step in chain.steps):
+    if any(runtime_type(graph.op(step).type) in BATCH_NORMS_AS_RUN for step in chain.steps):
         return True
     frozen = facts(frozen_ops)
     if any(_has_rsqrt(graph, operand, frozen) for operand in chain.operands):
@@ -308,5 +306,5 @@ def is_normalization(facts: Facts, chain: AffineChain) -> bool:
     written = [origin for name in (*chain.steps, *chain.operands) for origin in sources.get(name, ())]
     traced = facts(traced_graph)
     return traced is not None and any(
-        op_of(traced, src).type == "Rsqrt" for name in written for src in (name, *data_inputs(traced, name))
+        traced.op(src).type == "Rsqrt" for name in written for src in (name, *data_inputs(traced, name))
     )

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from graphlens.facts.core import Facts
 from graphlens.facts.graphs import frozen_ops, judged_graph, op_order
 from graphlens.ir.effects import stays
-from graphlens.ir.graph import data_consumers, data_inputs, op_of
+from graphlens.ir.graph import data_consumers, data_inputs
 from graphlens.ir.ops import CONSTANTS, VARIABLE_READS
 from graphlens.ir.table import Table
 
@@ -26,7 +26,7 @@ def exclusive_inputs(graph: Table, nodes: Iterable[str], among: Collection[str] 
     result: list[str] = []
     while pending:
         for src in data_inputs(graph, pending.popleft()):
-            op_type = op_of(graph, src).type
+            op_type = graph.op(src).type
             if src in gone or (among is not None and src not in among) or op_type in CONSTANTS or stays(op_type):
                 continue
             if all(dst in gone for dst in data_consumers(graph, src)):
@@ -45,7 +45,7 @@ def computed_frozen_groups(facts: Facts, leave_out: Collection[str]) -> Iterator
     computed = {
         name
         for name in facts(frozen_ops)
-        if name not in leave_out and op_of(graph, name).type not in CONSTANTS | VARIABLE_READS
+        if name not in leave_out and graph.op(name).type not in CONSTANTS | VARIABLE_READS
     }
     yield from _connected(graph, [name for name in facts(op_order) if name in computed])
 

@@ -10,7 +10,7 @@ from graphlens.facts.core import Facts, fact
 from graphlens.facts.flat.constants import is_pure
 from graphlens.facts.graphs import executed_by, judged_stage, traced_graph
 from graphlens.facts.time.attribution import timings
-from graphlens.ir.graph import ARGUMENT, Function, Graph, Op, data_inputs, in_edges, op_of
+from graphlens.ir.graph import ARGUMENT, Function, Graph, Op, data_inputs
 from graphlens.ir.ops import CONSTANTS, ENTERS, LOOPS, PASSES, UNTRACED, is_variable_write
 from graphlens.ir.table import Table
 
@@ -37,7 +37,7 @@ def invariant_ops(facts: Facts) -> Iterator[InvariantOps]:
         return
     bodies = _Bodies(library)
     for name in written.of_types(LOOPS):
-        found = tuple(f"{name}/body/{inner}" for inner in bodies.invariant_in(op_of(written, name)))
+        found = tuple(f"{name}/body/{inner}" for inner in bodies.invariant_in(written.op(name)))
         if found:
             yield InvariantOps(name, found)
     yield from _in_frames(written)
@@ -68,9 +68,9 @@ class _Bodies:
 
 def _is_handed_on(body: Function, argument: str, result: str) -> bool:
     """Tell whether an argument leaves the body as it came in: then it is the same in every iteration."""
-    edges = in_edges(body.graph, result)
+    edges = body.graph.in_edges(result)
     name = edges[0][0] if edges else ""
-    while name and op_of(body.graph, name).type in _PASSES and data_inputs(body.graph, name):
+    while name and body.graph.op(name).type in _PASSES and data_inputs(body.graph, name):
         name = data_inputs(body.graph, name)[0]
     return name == argument
 
@@ -139,7 +139,7 @@ def _in_frames(graph: Table) -> Iterator[InvariantOps]:
     """Yield the same for loops that were written with ``Enter``: what does not change says so itself."""
     frames: dict[str, set[str]] = {}
     for name in graph.of_types(ENTERS):
-        op = op_of(graph, name)
+        op = graph.op(name)
         if op.attrs.get("is_constant"):
             frames.setdefault(str(op.attrs.get("frame_name", "")), set()).add(name)
     if not frames:

@@ -10,7 +10,7 @@ from graphlens.facts.core import Facts, fact
 from graphlens.facts.flat.constants import is_pure
 from graphlens.facts.flat.executed import HLO_MODULE
 from graphlens.facts.graphs import frozen_ops, judged_graph, op_order
-from graphlens.ir.graph import Op, in_edges, op_of
+from graphlens.ir.graph import Op
 from graphlens.ir.ops import CONSTANTS, UNTRACED, VARIABLE_READS
 from graphlens.ir.table import Table
 
@@ -38,7 +38,7 @@ def repeats(facts: Facts) -> tuple[Repeat, ...]:
     groups: dict[object, list[str]] = defaultdict(list)
     frozen = facts(frozen_ops)
     for name, value in values.items():
-        op = op_of(graph, name)
+        op = graph.op(name)
         if value != name and op.type not in UNTRACED | VARIABLE_READS and name not in frozen:
             groups[value].append(name)
     return tuple(_repeat(graph, names) for names in groups.values() if len(names) > 1)
@@ -50,7 +50,7 @@ def _values(facts: Facts) -> Mapping[str, object]:
     numbers: dict[object, object] = {}
     values: dict[str, object] = {}
     for name in facts(op_order):
-        key = _key(facts, name, op_of(graph, name), values)
+        key = _key(facts, name, graph.op(name), values)
         values[name] = name if key is None else numbers.setdefault(key, ("value", len(numbers)))
     return values
 
@@ -61,7 +61,7 @@ def _key(facts: Facts, name: str, op: Op, values: Mapping[str, object]) -> objec
         spec = op.outputs[0] if op.outputs else None
         known = op.constant and (op.constant.values, op.constant.digest)
         return (op.type, spec, known) if known and known != (None, None) else None
-    inputs = tuple((values[src], edge.src_port) for src, edge in in_edges(facts(judged_graph), name))
+    inputs = tuple((values[src], edge.src_port) for src, edge in facts(judged_graph).in_edges(name))
     is_frozen_read = op.type == "ReadVariableOp" and name in facts(frozen_ops)
     if not inputs or HLO_MODULE in op.attrs or not (is_frozen_read or is_pure(op)):
         return None
@@ -70,8 +70,8 @@ def _key(facts: Facts, name: str, op: Op, values: Mapping[str, object]) -> objec
 
 
 def _repeat(graph: Table, names: list[str]) -> Repeat:
-    read = [tuple((src, edge.src_port) for src, edge in in_edges(graph, name)) for name in names]
+    read = [tuple((src, edge.src_port) for src, edge in graph.in_edges(name)) for name in names]
     waits = [frozenset(graph.control_inputs(name)) for name in names]
     direct = {src for some in read for src, _ in some if src not in {src for src, _ in read[0]}}
-    through = any(op_of(graph, src).type in VARIABLE_READS for src in direct)
+    through = any(graph.op(src).type in VARIABLE_READS for src in direct)
     return Repeat(tuple(names), len(set(read)) == 1, len(set(waits)) > 1, through)

@@ -16,7 +16,7 @@ from graphlens.facts.graphs import traced_graph
 from graphlens.facts.patterns.cutting import single_op
 from graphlens.facts.patterns.dataflow import dataflow
 from graphlens.ir.fusion import COMPILE, Chain, FusionAnswer
-from graphlens.ir.graph import Function, Graph, Op, Table, ops_of
+from graphlens.ir.graph import Function, Graph, Op, Table
 from graphlens.ir.ops import ARGUMENTS, CONSTANTS, PASSES, PLACEHOLDERS, RETURNS, VARIABLE_READS
 
 TABLE_VERSION: Final = "2.21"
@@ -82,7 +82,7 @@ def blockers_of_compiled(library: Graph) -> Mapping[str, tuple[Blocker, ...]]:
     asked = {
         call.function
         for function in library.functions.values()
-        for op in ops_of(function.graph)
+        for op in function.graph.ops()
         if is_compiled(op)
         for call in op.calls
     }
@@ -98,7 +98,7 @@ def _in_function(library: Graph, function: Function, seen: set[str]) -> Iterator
     if function.name in seen:
         return
     seen.add(function.name)
-    for op in ops_of(function.graph):
+    for op in function.graph.ops():
         called = [library.functions[call.function] for call in op.calls if call.function in library.functions]
         for item in called:
             yield from _in_function(library, item, seen)

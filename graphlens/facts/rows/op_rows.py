@@ -26,7 +26,7 @@ from graphlens.facts.work import costs
 from graphlens.facts.work.kernel_work import Work, kernel_work, told_instructions, told_of
 from graphlens.facts.work.roofline import roof_shares
 from graphlens.ir.analysis import Figure, FigureNode, OpRow
-from graphlens.ir.graph import Op, data_inputs, op_of
+from graphlens.ir.graph import Op, data_inputs
 from graphlens.ir.op_rows import OpRows
 from graphlens.ir.ops import CONSTANTS, family, is_instruction
 from graphlens.ir.run import Instruction, OpTiming
@@ -109,7 +109,7 @@ def _columns(facts: Facts, joined: Attribution) -> dict[str, Sequence[Any]]:
 def _written(facts: Facts, op: Op, origin: Sequence[str]) -> Op:
     """Return the op as written that ``op`` is of; the last one where it stands for several."""
     written = facts(traced_graph) if origin else None
-    return op_of(written, origin[-1]) if written is not None else op
+    return written.op(origin[-1]) if written is not None else op
 
 
 def _timed(timings: Sequence[OpTiming | None], field: str) -> list[Any]:
@@ -242,7 +242,7 @@ def _neighbourhood(graph: Table, subjects: Sequence[str]) -> list[str]:
             other
             for name in frontier
             for other in _around(graph, name)
-            if other not in shown and op_of(graph, other).type not in _HIDDEN
+            if other not in shown and graph.op(other).type not in _HIDDEN
         ]
         for other in dict.fromkeys(frontier):
             if len(shown) < FIGURE_OPS_LIMIT:
@@ -263,7 +263,7 @@ def _edges(graph: Table, shown: Sequence[str]) -> list[tuple[str, str, str]]:
 
 
 def _figure_node(facts: Facts, graph: Table, name: str, subject: bool, stage: str) -> FigureNode:
-    op = op_of(graph, name)
+    op = graph.op(name)
     timing = facts.known(timings, {}).get(name) if stage == facts(judged_stage) else None
     return FigureNode(
         name,

@@ -14,7 +14,7 @@ from math import prod
 from typing import Final
 
 from graphlens.facts.flat.executed import HLO_FLOPS
-from graphlens.ir.graph import Op, TensorSpec, input_specs, op_of
+from graphlens.ir.graph import Op, TensorSpec, input_specs
 from graphlens.ir.ops import REDUCTIONS, UNTRACED_INSTRUCTIONS, runtime_type
 from graphlens.ir.table import Table
 
@@ -83,7 +83,7 @@ def cost_of(graph: Table, name: str) -> Cost:
 
     The bytes are those of the tensors that it reads and writes; resource handles count as nothing.
     """
-    op, inputs = op_of(graph, name), input_specs(graph, name)
+    op, inputs = graph.op(name), input_specs(graph, name)
     return Cost(_possible(_flops(op, inputs)), _possible(_bytes(op, inputs)))
 
 

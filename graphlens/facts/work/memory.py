@@ -15,7 +15,7 @@ from graphlens.facts.flat.executed import HLO_MODULE
 from graphlens.facts.graphs import executed_graph, judged_graph, op_order
 from graphlens.facts.programs.judged_program import judged_profile
 from graphlens.ir.devices import LANE_BINS, LiveTensor, Memory, short_device
-from graphlens.ir.graph import Op, Tensor, TensorSpec, in_edges, op_of
+from graphlens.ir.graph import Op, Tensor, TensorSpec
 from graphlens.ir.ops import (
     BINARY,
     CONSTANTS,
@@ -146,7 +146,7 @@ def _weights_bytes(facts: Facts, space: str) -> int | None:
         op = graph.op(name)
         if space_of(op) != space:
             continue
-        inputs = in_edges(graph, name)
+        inputs = graph.in_edges(name)
         sizes[inputs[0][0] if inputs else name] = op.outputs[0].nbytes if op.outputs else None
     known = [size for size in sizes.values() if size is not None]
     return sum(known) if known else None
@@ -165,7 +165,7 @@ class _Walk:
     """One walk along the order; what an op needs to know of the ones before it is kept here."""
 
     def __init__(self, graph: Table, order: Sequence[str]) -> None:
-        self.ops = {name: op_of(graph, name) for name in order}
+        self.ops = {name: graph.op(name) for name in order}
         self.inputs = {name: _inputs(graph, name) for name in order}
         self.last = len(order) - 1
         self.roots: dict[Tensor, tuple[Tensor, ...]] = {}  # a tensor -> those whose memory it is
@@ -256,7 +256,7 @@ class _Walk:
 
 
 def _inputs(graph: Table, name: str) -> tuple[Tensor, ...]:
-    return tuple(Tensor(source, edge.src_port or 0) for source, edge in in_edges(graph, name))
+    return tuple(Tensor(source, edge.src_port or 0) for source, edge in graph.in_edges(name))
 
 
 # -- order --------------------------------------------------------------------------------------------------------
@@ -291,7 +291,7 @@ def _ran(facts: Facts, seen: Iterable[str]) -> list[str]:
     graph = facts(judged_graph)
     for name in reversed(names):
         if name in ran:
-            ran.update(source for source, _ in in_edges(graph, name))
+            ran.update(source for source, _ in graph.in_edges(name))
     return [name for name in names if name in ran]
 
 

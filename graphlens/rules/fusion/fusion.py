@@ -15,7 +15,6 @@ from graphlens.facts.time.attribution import timings
 from graphlens.facts.time.savings import saving_without
 from graphlens.ir.analysis import Figure, Finding, Fix
 from graphlens.ir.edits import FoldAffine, Ops
-from graphlens.ir.graph import op_of
 from graphlens.ir.ops import runtime_type
 from graphlens.rules.needs import GRAPH, INFERENCE
 from graphlens.rules.phrases import by_cause, with_stage
@@ -192,8 +191,8 @@ def _cause(facts: Facts, chain: AffineChain) -> str:
         )
     graph = facts(judged_graph)
     if not _is_plain_convolution(facts, chain):
-        kind = "depthwise convolution" if chain.depthwise else op_of(graph, chain.base).type
+        kind = "depthwise convolution" if chain.depthwise else graph.op(chain.base).type
         return f"the layer is a {kind}, into whose weights Grappler folds no scale"
     if chain.has_bias:
         return "the layer has a bias of its own, which Grappler fuses first; it does not fold a scale behind that"
-    return f"why Grappler left it after {op_of(graph, chain.base).type} was not established"
+    return f"why Grappler left it after {graph.op(chain.base).type} was not established"

@@ -13,7 +13,6 @@ from graphlens.facts.time.attribution import timings
 from graphlens.facts.time.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.ir.edits import FoldPadding, Ops
-from graphlens.ir.graph import op_of
 from graphlens.ir.ops import runtime_type
 from graphlens.rules.phrases import by_cause, known_sum, with_stage
 from graphlens.rules.registry import found
@@ -94,7 +93,7 @@ def _ran_behind(facts: Facts, item: ZeroPadding) -> list[str]:
 
 def _type(facts: Facts, reader: str) -> str:
     written = facts(traced_graph)
-    return op_of(written, reader).type if written is not None else ""
+    return written.op(reader).type if written is not None else ""
 
 
 def _cause(facts: Facts, item: ZeroPadding) -> str:

@@ -10,7 +10,7 @@ from graphlens.facts.core import Facts
 from graphlens.facts.graphs import traced_graph
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.edits import ConstantToVariable, MergeConstants, Ops
-from graphlens.ir.graph import Graph, Op, ops_of
+from graphlens.ir.graph import Graph, Op
 from graphlens.ir.ops import CONSTANTS, VARIABLE_READS
 from graphlens.ir.unsafe import reachable_functions
 from graphlens.rules.needs import TRACED
@@ -168,4 +168,4 @@ def _flat_names(facts: Facts, items: Sequence[_Stored]) -> list[str]:
     """Return the names of constants in the flat graph, where functions are inlined."""
     wanted = {id(item.op.constant) for item in items}
     graph = facts(traced_graph)
-    return [] if graph is None else [op.name for op in ops_of(graph) if op.constant and id(op.constant) in wanted]
+    return [] if graph is None else [op.name for op in graph.ops() if op.constant and id(op.constant) in wanted]

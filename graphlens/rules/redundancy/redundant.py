@@ -14,7 +14,7 @@ from graphlens.facts.time.savings import saving_without
 from graphlens.facts.work.costs import cost_of
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.edits import Ops, RemoveCasts, RemoveTransposes
-from graphlens.ir.graph import TensorSpec, data_consumers, data_inputs, in_edges, input_specs, op_of
+from graphlens.ir.graph import TensorSpec, data_consumers, data_inputs, input_specs
 from graphlens.ir.ops import BINARY, PER_ELEMENT, RESHAPES, runtime_type
 from graphlens.rules.needs import GRAPH
 from graphlens.rules.phrases import known_sum, with_stage
@@ -134,7 +134,7 @@ def _pair_ending_at(facts: Facts, last: str, permutation: Sequence[int]) -> _Can
     graph = facts(judged_graph)
     between: list[str] = []
     name = data_inputs(graph, last)[0]
-    while not _is_transpose(op_of(graph, name).type):
+    while not _is_transpose(graph.op(name).type):
         source = _elementwise_source(facts, name)
         if source is None or data_consumers(graph, name) != [between[-1] if between else last]:
             return None
@@ -273,7 +273,7 @@ def _redundant_casts(facts: Facts) -> Iterator[_Casts]:
         types = _cast_types(facts, name)
         if types is None:
             continue
-        source, edge = in_edges(graph, name)[0]
+        source, edge = graph.in_edges(name)[0]
         if types[0] == types[1]:
             if stage == "executed":
                 yield _Casts((name,), (name,), f"a cast from {types[0]} to {types[0]} changes nothing", True)
@@ -292,10 +292,10 @@ def _round_trip(facts: Facts, last: str, types: tuple[str, str]) -> _Casts | Non
     graph = facts(judged_graph)
     between: list[str] = []
     name = data_inputs(graph, last)[0]
-    while runtime_type(op_of(graph, name).type) in _CAST_AGNOSTIC and data_inputs(graph, name):
+    while runtime_type(graph.op(name).type) in _CAST_AGNOSTIC and data_inputs(graph, name):
         between.append(name)
         name = data_inputs(graph, name)[0]
-    first = _cast_types(facts, name) if op_of(graph, name).type == "Cast" else None
+    first = _cast_types(facts, name) if graph.op(name).type == "Cast" else None
     if first is None or first[0] != types[1] or first[1] != types[0]:
         return None
     outer, inner = first
@@ -314,7 +314,7 @@ def _round_trip(facts: Facts, last: str, types: tuple[str, str]) -> _Casts | Non
 def _cast_types(facts: Facts, name: str) -> tuple[str, str] | None:
     graph = facts(judged_graph)
     op = graph.op(name)
-    if not in_edges(graph, name):
+    if not graph.in_edges(name):
         return None
     before = input_specs(graph, name)[0]
     source = op.attrs.get("SrcT") or (before.dtype if before else None)
