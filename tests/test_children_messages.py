@@ -57,6 +57,7 @@ def test_a_message_arrives_as_it_was_sent(message: Any) -> None:
     "line",
     [
         '{"message": "Progr',
+        "[" * 100_000,
         "a user's print",
         "[1]",
         "7",

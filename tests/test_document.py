@@ -161,6 +161,7 @@ def test_fields_added_by_a_newer_release_are_left_out():
         ('{"schema_version": true}', "schema_version is true"),
         ('{"schema_version": 1}', "target is missing"),
         ('{"schema_version": 1, "target": []}', r"target is \[\], expected object"),
+        ('{"schema_version": 1, "target": ' + "[" * 900 + "]" * 900 + "}", "target is .*, expected object"),
         ('{"schema_version": 1, "target": {"path": 1}}', "target.path is 1, expected string"),
         ('{"schema_version": 1, "target": {"path": "p"}}', "target.kind is missing"),
     ],
@@ -169,6 +170,15 @@ def test_what_is_no_analysis_is_refused_in_one_line(text, message):
     with pytest.raises(TargetError, match=message) as caught:
         from_json(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("depth", [52, 300, 900])
+def test_evidence_that_is_nested_too_deeply_to_be_shown_is_refused(depth):
+    text = to_json(sample_document.RICH).replace(
+        '"evidence": {', f'"evidence": {{"deep": {"[" * depth + "]" * depth}, '
+    )
+    with pytest.raises(TargetError, match=r"findings\[0\]\.evidence\.deep is nested more than 50 times"):
+        from_json(text)
 
 
 def test_a_wrong_value_deep_inside_is_named():

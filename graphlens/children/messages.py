@@ -40,7 +40,7 @@ def from_line(line: str, expected: Sequence[type[Message]]) -> Message:
         data = json.loads(line)
         name = data.pop(_NAME)
         kind = next(kind for kind in expected if kind.__name__ == name)
-    except (ValueError, StopIteration, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, StopIteration, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise MessageError(f"no message that is expected here: {line[:200]!r}") from error
     try:
         return codec.decode(kind, data, exact=True)

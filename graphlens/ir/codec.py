@@ -17,13 +17,17 @@ from functools import cache, partial
 from inspect import getdoc
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Codec = Callable[[Any], Any]
 # Version n -> the function that turns a document of version n into one of version n + 1.
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
 Record = TypeVar("Record")
+
+# Values within values where a record leaves open what they are.  What rules tell has three or four; whoever shows them
+# goes down one call at a time.
+DEEPEST: Final = 50
 
 _JSON_NAMES: Mapping[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
@@ -378,11 +382,13 @@ def _decode_mapping(decode: Codec, value: Any) -> dict[str, Any]:
     return dict(zip(value, _each(decode, value.items()), strict=True))
 
 
-def _decode_free(value: Any) -> Any:
+def _decode_free(value: Any, depth: int = 0) -> Any:
+    if depth > DEEPEST:
+        raise MismatchError(f"is nested more than {DEEPEST} times")
     if isinstance(value, list):
-        return tuple(_decode_free(item) for item in value)
+        return tuple([_decode_free(item, depth + 1) for item in value])
     if isinstance(value, dict):
-        return {key: _decode_free(item) for key, item in value.items()}
+        return {key: _decode_free(item, depth + 1) for key, item in value.items()}
     return value
 
 
@@ -393,7 +399,10 @@ def _expect(kind: type, name: str, value: Any) -> None:
 
 def briefly(value: Any) -> str:
     """Return a JSON value for a message in one line."""
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value)
+    except RecursionError:
+        return "nested without end"
     return text if len(text) <= 40 else text[:37] + "..."
 
 
