@@ -90,6 +90,15 @@ def test_an_einsum_of_another_form_has_no_flops(equation: str) -> None:
     assert flops_of(op_with("Einsum", [f32(4, 5, 7), f32(7, 11)], f32(4, 11), equation=equation)) is None
 
 
+@pytest.mark.parametrize("window", ["2,2", -1, 0.5, ("2", "2"), (), {"dtype": "int32"}])
+def test_a_pooling_whose_window_is_no_list_of_sizes_has_no_flops(window: object) -> None:
+    assert flops_of(op_with("MaxPool", [f32(1, 8, 8, 3)], f32(1, 4, 4, 3), ksize=window)) is None
+
+
+def test_what_is_fused_counts_nothing_where_it_is_no_list_of_names() -> None:
+    assert flops_of(op_with("_FusedMatMul", [f32(5, 7), f32(7, 11)], f32(5, 11), fused_ops=0.5)) == 2 * 5 * 7 * 11
+
+
 def test_an_op_without_a_formula_has_no_flops() -> None:
     assert flops_of(op_with("MyCustomOp", [f32(2)], f32(2))) is None
 

@@ -188,6 +188,10 @@ def test_names_wrap_without_becoming_markup():
     assert breakable("short_name") == "short_name"
 
 
+def test_a_name_of_a_million_letters_without_a_place_to_wrap_is_written_as_it_is() -> None:
+    assert breakable("a" * 1_000_000) == "a" * 1_000_000
+
+
 def test_the_script_stays_small():
     assert (html.ASSETS / "app.js").stat().st_size <= 20_000
     assert len(render(sample_document.RICH)) <= 400_000

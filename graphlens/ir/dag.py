@@ -99,8 +99,12 @@ class Dag:
         plain = (self.self_ns, self.calls_per_step, self.flops, self.bytes, self.origin, self.executed_as)
         if any(len(column) not in (0, size) for column in (*plain, *(column.codes for column in coded))):
             raise ValueError("has columns of different lengths")
-        if len(edges.counts) != size or not len(edges.codes) == len(edges.sources) == sum(edges.counts):
+        if len(edges.counts) != size or min(edges.counts, default=0) < 0:
             raise ValueError("has edges that do not fit its ops")
+        if not len(edges.codes) == len(edges.sources) == sum(edges.counts):
+            raise ValueError("has edges that do not fit its ops")
+        if len(set(self.name)) != size:
+            raise ValueError("has several ops of one name")
         within = [*((column.codes, column.values) for column in coded), (edges.codes, edges.kinds)]
         if not all(_are_within(codes, values) for codes, values in (*within, (edges.sources, self.name))):
             raise ValueError("has codes that stand for nothing")

@@ -6,7 +6,7 @@ import base64
 import gzip
 import hashlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -148,9 +148,20 @@ def _finalize(value: Any) -> Any:
 def breakable(name: str, least: int = LEAST_LINE) -> Markup:
     """Escape ``name`` and let it wrap after ``/``, ``.``, ``,``, ``_`` and ``::``, in lines of ``least`` or more."""
     # What escaping inserts holds none of these characters, so a break never lands inside an entity.
-    return Markup(_breaks(least).sub(r"\1<wbr>", str(escape(printable(name)))))
+    return Markup(
+        re.sub(r"\S+", lambda word: "<wbr>".join(_lines(word[0], _line(least))), str(escape(printable(name))))
+    )
+
+
+def _lines(word: str, line: re.Pattern[str]) -> Iterator[str]:
+    """Yield what stands between two places to wrap; where a line does not end, none after it does: a name is long."""
+    start = 0
+    while found := line.match(word, start):
+        yield found[0]
+        start = found.end()
+    yield word[start:]
 
 
 @cache
-def _breaks(least: int) -> re.Pattern[str]:
-    return re.compile(rf"(\S{{{least},}}?(?:[/_.,]|::))(?=\S)")
+def _line(least: int) -> re.Pattern[str]:
+    return re.compile(rf".{{{least},}}?(?:[/_.,]|::)(?=.)", re.DOTALL)

@@ -70,7 +70,7 @@ def _refused(kernel: _Kernel, attrs: Mapping[str, Any]) -> list[str]:
     for attr, types in kernel.items():
         value = attrs.get(attr)
         dtypes = value if isinstance(value, tuple) else () if value is None else (value,)
-        found += [str(dtype) for dtype in dtypes if dtype not in types]
+        found += [dtype for dtype in map(str, dtypes) if dtype not in types]
     return found
 
 

@@ -237,20 +237,20 @@ def _softmax(op: Op, _: Specs) -> int | None:
 
 def _pool(op: Op, _: Specs) -> int | None:
     """One operation per element of each window."""
-    window = op.attrs.get("ksize")
-    return _times(_elements(op), prod(window)) if window else None
+    window = _window(op)
+    return _times(_elements(op), window) if window else None
 
 
 def _max_pool_gradient(op: Op, inputs: Specs) -> int | None:
     """As TensorFlow counts: the pooling is done again, and each of its outputs (input 1) is handed on."""
-    window, pooled = op.attrs.get("ksize"), _shape(inputs, 1)
-    return None if not window or pooled is None else prod(pooled) * (prod(window) + 1)
+    window, pooled = _window(op), _shape(inputs, 1)
+    return None if not window or pooled is None else prod(pooled) * (window + 1)
 
 
 def _average_pool_gradient(op: Op, inputs: Specs) -> int | None:
     """As TensorFlow counts: a product and a sum per element of each window of the gradient (input 1)."""
-    window, gradient = op.attrs.get("ksize"), _shape(inputs, 1)
-    return None if not window or gradient is None else 2 * prod(gradient) * prod(window)
+    window, gradient = _window(op), _shape(inputs, 1)
+    return None if not window or gradient is None else 2 * prod(gradient) * window
 
 
 def _addn(op: Op, inputs: Specs) -> int | None:
@@ -273,9 +273,17 @@ _FORMULAS: tuple[tuple[re.Pattern[str], Formula], ...] = (
 )
 
 
+def _window(op: Op) -> int | None:
+    """Return the elements of a pooling's window; ``None`` where the file does not say it as TensorFlow does."""
+    sizes = op.attrs.get("ksize")
+    if not isinstance(sizes, (tuple, list)) or not sizes or not all(isinstance(size, int) for size in sizes):
+        return None
+    return prod(sizes)
+
+
 def _epilogue(op: Op, elements: int) -> int:
-    fused = op.attrs.get("fused_ops") or ()
-    return elements * sum(_EPILOGUE.get(str(item), 1) for item in fused)
+    fused = op.attrs.get("fused_ops")
+    return elements * sum(_EPILOGUE.get(str(item), 1) for item in fused) if isinstance(fused, (tuple, list)) else 0
 
 
 def _elements(op: Op) -> int | None:

@@ -130,7 +130,7 @@ def _float_type(facts: Facts, name: str) -> str | None:
     """Return the floating type in which an op computes; ``None`` for other types, small tensors and plain moves."""
     graph = facts(judged_graph)
     op = graph.op(name)
-    if op.type in _NO_ARITHMETIC or op.attrs.get("T", "float64") not in _FLOATS:
+    if op.type in _NO_ARITHMETIC or str(op.attrs.get("T", "float64")) not in _FLOATS:
         return None
     specs = [*op.outputs, *(spec for spec in input_specs(graph, name) if spec)]
     dtype = op.attrs.get("T") or next((spec.dtype for spec in specs if spec.dtype in _FLOATS), None)
