@@ -260,6 +260,8 @@ EDGES_OF_NOWHERE = {"counts": [5, 0, 0, 0, 0], "sources": [7] * 5, "kinds": [{"k
         ({"op": {"values": ["Relu"], "codes": [9] * 5}}, r"dags\[0\] has codes that stand for nothing"),
         ({"op": {"values": ["Relu"], "codes": [-1] * 5}}, r"dags\[0\] has codes that stand for nothing"),
         ({"edges": {"counts": [1] * 5}}, r"dags\[0\] has edges that do not fit its ops"),
+        ({"edges": {"counts": [-1, 1, 0, 0, 0]}}, r"dags\[0\] has edges that do not fit its ops"),
+        ({"name": ["a"] * 5}, r"dags\[0\] has several ops of one name"),
         ({"edges": EDGES_OF_NOWHERE}, r"dags\[0\] has codes that stand for nothing"),
         ({"name": [1]}, r"dags\[0\]\.name\[0\] is 1, expected string"),
         ({"self_ns": [1.5] * 5}, r"dags\[0\]\.self_ns\[0\] is 1.5, expected integer"),

@@ -11,17 +11,20 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import pytest
 from large_measured import recorded, repeated
 from line_counts import lines_of, what_grows_faster
+from load_helpers import graph_def
 from test_rules_cases import CASES
 
 from graphlens.facts.core import Facts
 from graphlens.facts.graphs import judged_graph
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.table import Table
+from graphlens.loaders.graphdef import build_graph
 from graphlens.pipeline.judge import judge
 from graphlens.rules import all_rules, find
 from graphlens.rules import judge as judge_by
@@ -145,3 +148,11 @@ def test_an_op_takes_a_few_hundred_bytes_in_a_table_and_in_all_that_is_found_of_
     assert twice[0] - once[0] <= MOST_TABLE_BYTES * ops
     small, large = (bytes_of(lambda evidence=evidence: judge(evidence))[0] for _, evidence in (once, twice))
     assert large - small <= MOST_FACTS_BYTES * ops
+
+
+def test_ops_of_one_name_are_told_apart_at_once() -> None:
+    def lines(count: int) -> Counter[CodeType]:
+        damaged = graph_def(*[("a", "NoOp", ())] * count)
+        return lines_of(lambda: build_graph(damaged))
+
+    assert what_grows_faster(lines(1000), lines(2000)) == {}

@@ -369,6 +369,7 @@ class TableBuilder:
 
     def __init__(self) -> None:
         self._index: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}
         self._ops: list[Op] = []
         self._sources: list[int] = []
         self._readers: list[int] = []
@@ -422,11 +423,13 @@ class TableBuilder:
 
     def free_name(self, name: str) -> str:
         """Return ``name`` where no op has it yet, else the first of ``name#2``, ``name#3``, … that none has."""
-        free, number = name, 1
-        while free in self._index:
+        if name not in self._index:
+            return name
+        number = self._numbers.get(name, 2)  # all below are taken
+        while f"{name}#{number}" in self._index:
             number += 1
-            free = f"{name}#{number}"
-        return free
+        self._numbers[name] = number
+        return f"{name}#{number}"
 
     def add_edge(self, source: str, name: str, edge: Edge) -> None:
         """Add an edge between two ops that were added; ``KeyError`` when one was not."""

@@ -98,7 +98,8 @@ def affine_chains(facts: Facts) -> tuple[AffineChain, ...]:
 
 def _is_linear(op: Op) -> bool:
     fused = op.attrs.get("fused_ops") or ()
-    return set(map(str, fused)) <= _LINEAR_FUSED_OPS and not op.attrs.get("num_side_inputs")
+    is_known = isinstance(fused, (tuple, list)) and set(map(str, fused)) <= _LINEAR_FUSED_OPS
+    return is_known and not op.attrs.get("num_side_inputs")
 
 
 def _has_frozen_weights(facts: Facts, name: str) -> bool:
