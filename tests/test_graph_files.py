@@ -272,8 +272,8 @@ def test_what_was_measured_is_shown_although_there_is_no_graph_of_the_stage(run:
     outcome = run("analyze", profile, "--stage", "optimized", "-o", "dag.dot", "-o", "dag.gexf", "-o", "r.json")
     assert outcome.code == 2
     assert outcome.err == (
-        "graphlens: this analysis has no optimized graph; only a profile is known; "
-        "analyze the model that ran, with the profile as --profile\n"
+        "graphlens: this analysis has no optimized graph; only a profile is known; name the model that ran too: "
+        "to `record`, or to `analyze` with the profile as --profile\n"
     )
     assert "Slowest ops" in outcome.out
     assert [line for line in outcome.out.splitlines() if line.startswith("Report:")] == ["Report: r.json"]

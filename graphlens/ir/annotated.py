@@ -15,7 +15,9 @@ from graphlens.ir.nodes import Edge
 if TYPE_CHECKING:
     import networkx as nx
 
-_PROFILE_ALONE: Final = "only a profile is known; analyze the model that ran, with the profile as --profile"
+_PROFILE_ALONE: Final = (
+    "only a profile is known; name the model that ran too: to `record`, or to `analyze` with the profile as --profile"
+)
 
 
 def networkx_of(document: Document, stage: Stage | None = None, program: str | None = None) -> nx.MultiDiGraph:
