@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -282,6 +283,16 @@ def documented(plugins: list[object]) -> ModuleType:
     exec(compile(source, str(DOCUMENTED), "exec"), vars(module))
     plugins.append(module)
     return module
+
+
+def test_every_documented_fact_is_where_the_page_says_and_can_be_asked_for() -> None:
+    facts = Facts(sketch(TWO_OPS))
+    asks = re.findall(r"^\| .*`facts\(.*", DOCUMENTED.read_text(encoding="utf-8"), re.MULTILINE)
+    paths = [path for line in asks for path in re.findall(r"`facts\(([\w.]+)\)`", line)]
+    assert len(paths) == 14
+    for path in paths:
+        module, _, name = path.rpartition(".")
+        facts(getattr(import_module(f"graphlens.facts.{module}"), name))
 
 
 def test_the_documented_plugin_finds_its_bad_example_and_not_its_good_one(documented: ModuleType) -> None:
