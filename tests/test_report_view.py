@@ -8,6 +8,7 @@ import pytest
 from graphlens.ir.analysis import Saving
 from graphlens.report import view_ops
 from graphlens.report.evidence import cells_of
+from graphlens.report.html import render
 from graphlens.report.view import view_of
 from tests import sample_document
 
@@ -136,6 +137,19 @@ def test_rows_beyond_the_limit_are_counted(monkeypatch):
     assert len(table.rows) == 17
     assert "first 17 of 19 ops" in table.note
     assert "43.0 us of self time together (1 op of them not seen)" in table.note
+
+
+def test_ops_of_which_no_time_is_known_are_by_name_and_those_not_shown_have_no_time_either(monkeypatch):
+    monkeypatch.setattr(view_ops, "ROW_LIMIT", 1)
+    static = sample_document.STATIC
+    assert view_of(static).ops.note == f"The first 1 of {len(static.ops)} ops are shown; the JSON report lists all."
+    page, timed = render(static), render(RICH)
+    assert (
+        page.count('aria-sort="descending"'),
+        page.count("ops of the judged graph, by name. There are no times"),
+    ) == (0, 1)
+    assert timed.count('aria-sort="descending"') == 1
+    assert "ops of the judged graph, by falling self time." in timed
 
 
 def test_the_stops_of_the_critical_path_are_parts_of_the_step_as_its_length_is():

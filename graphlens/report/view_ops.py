@@ -83,7 +83,10 @@ class OpRowView:
 
 @dataclass(frozen=True, slots=True)
 class OpTable:
-    """The ops of the judged graph; ``note`` says how many rows are not shown, names are shown without ``scope``."""
+    """The ops of the judged graph; ``note`` says how many rows are not shown, names are shown without ``scope``.
+
+    Rows are by falling self time where that is known, and by name otherwise.
+    """
 
     columns: tuple[Column, ...] = ()
     rows: tuple[OpRowView, ...] = ()
@@ -91,6 +94,11 @@ class OpTable:
     note: str = ""
     several_devices: bool = False
     scope: Scope = field(default_factory=Scope)
+
+    @property
+    def timed(self) -> bool:
+        """Whether the self time of some op is known."""
+        return any(column.key == "self_ns" for column in self.columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +202,12 @@ def _ops_note(ops: OpRows, limit: int) -> str:
     times_ns = ops.column("self_ns")[limit:]
     if not times_ns:
         return ""
+    first = f"The first {limit:,} of {len(ops):,} ops are shown"
+    if "self_ns" not in ops.columns:
+        return f"{first}; the JSON report lists all."
     hidden_ns, unseen = sum(filter(None, times_ns)), times_ns.count(None)
     return (
-        f"The first {limit:,} of {len(ops):,} ops are shown. The other {len(times_ns):,} took "
+        f"{first}. The other {len(times_ns):,} took "
         f"{format_ns(hidden_ns)} of self time together ({counted(unseen, 'op')} of them not seen); "
         "the JSON report lists all."
     )

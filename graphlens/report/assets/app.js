@@ -114,7 +114,6 @@
     });
   };
   all("table.sortable").forEach(makeSortable);
-  if (table && table.tHead.rows[0].cells[1].dataset.sort === "number") table.tHead.rows[0].cells[1].setAttribute("aria-sort", "descending");
 
   // -- the analysis itself, for saving and for whatever is added to this page
   const analysisText = async () => {
