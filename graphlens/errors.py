@@ -44,7 +44,7 @@ def in_words(error: BaseException) -> str:
     """
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({'/'.join(Path(frames[-1].filename).parts[-2:])}:{frames[-1].lineno})" if frames else ""
-    message = str(error)
+    message = " ".join(str(error).split())
     return f"{type(error).__name__}{': ' if message else ''}{message}{where}"
 
 

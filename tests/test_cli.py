@@ -19,6 +19,7 @@ import pytest
 from conftest import Command
 from end_to_end import CAPTURES, REPOSITORY, Outcome, assert_one_line, assert_refused, files_in, write_saved_model
 
+from graphlens import cli
 from graphlens.cli import commands
 from graphlens.cli import progress as line
 from graphlens.config import MOST_STEPS, Request
@@ -377,3 +378,14 @@ def test_a_reader_that_goes_away_is_no_error(unbuffered: str) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == 0
+
+
+def test_too_little_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(_: Any) -> int:
+        raise MemoryError
+
+    monkeypatch.setattr("graphlens.cli.commands.rules.run", fail)
+    assert cli.main(["rules"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("graphlens: this process may not use as much memory as the target needs")
+    assert message.count("\n") == 1

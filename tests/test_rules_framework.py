@@ -337,6 +337,17 @@ def test_a_fact_of_a_plugin_that_fails_is_told_like_any_other(
     assert [(status.code, status.why) for status in failed] == [("ACME001", "it needs acme_blurs, which failed")]
 
 
+def test_a_finding_of_a_plugin_that_no_document_can_hold_is_an_error_of_its_rule(
+    documented: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blurs = documented.old_blur
+    broken = replace(blurs, check=lambda facts: (replace(f, evidence={"of": {1}}) for f in blurs.check(facts)))
+    findings, (status,) = judge(Facts(sketch(blurs.examples["bad"])), [broken])
+    assert findings == []
+    assert status.status == "error"
+    assert status.why.startswith("the rule failed with TypeError: evidence.of of a finding is a set, which JSON cannot")
+
+
 # Everything that a rule could read before facts were asked.
 MEMBERS = """traced executed stage graph order programs profile origins renamed executed_by attribution joined_loosely
 step step_times_ns ledger quality path_weights_ns critical_path path_ns slack_ns call_share kernel_work roofline

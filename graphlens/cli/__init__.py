@@ -12,12 +12,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import NoReturn, Protocol, cast
+from typing import Final, NoReturn, Protocol, cast
 
 from graphlens._version import __version__
 from graphlens.cli import commands, signals
 from graphlens.cli.outcome import EXIT_CODES, OK, USAGE, one_line
 from graphlens.errors import GraphLensError
+
+OUT_OF_MEMORY: Final = (
+    "this process may not use as much memory as the target needs (about 2 kB per op); allow it more (`ulimit -v`), or "
+    "analyze a smaller signature"
+)
 
 
 class Command(Protocol):
@@ -51,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GraphLensError as error:
         print(f"graphlens: {one_line(str(error))}", file=sys.stderr)
         return error.exit_code
+    except MemoryError:
+        print(f"graphlens: {OUT_OF_MEMORY}", file=sys.stderr)
+        return USAGE
     except KeyboardInterrupt:
         print("graphlens: interrupted", file=sys.stderr)
         return 130

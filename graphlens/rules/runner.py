@@ -14,10 +14,11 @@ from graphlens.errors import in_words
 from graphlens.facts.core import FactError, Facts
 from graphlens.facts.graphs import judged_graph, judged_stage, traced_graph
 from graphlens.facts.rows.op_rows import figure_of, figure_without
+from graphlens.ir import codec
 from graphlens.ir.analysis import SEVERITIES, Figure, Finding, RuleStatus, Severity, severity_of
 from graphlens.ir.ops import runtime_type
 from graphlens.ir.ranking import ranked
-from graphlens.rules.registry import Rule
+from graphlens.rules.registry import Rule, is_own
 
 # The highest severity of a finding whose saving is unknown: a risk without a number is no emergency.
 HIGHEST_WITHOUT_NUMBER: Final[Severity] = "medium"
@@ -65,10 +66,21 @@ def _checked(facts: Facts, rule: Rule) -> tuple[list[Finding], RuleStatus]:
     if unmet is not None:
         return [], _status(rule, "not-applicable", unmet.why_not(seen))
     findings = [_finished(facts, rule, finding) for finding in rule.check(seen)]
+    if not is_own(rule.code):
+        _checked_for_json(findings)
     if not findings:
         return [], _status(rule, "passed", f"nothing found in the {facts(judged_stage)} graph")
     count = len(findings)
     return findings, _status(rule, "found", f"{count} finding{'s' if count > 1 else ''}")
+
+
+def _checked_for_json(findings: Sequence[Finding]) -> None:
+    """Raise the error of a rule whose finding cannot be written: later it would cost the user the whole document."""
+    for finding in findings:
+        try:
+            codec.encode(finding)
+        except codec.MismatchError as error:
+            raise TypeError(f"{error.place} of a finding {error}") from None
 
 
 def _status(rule: Rule, status: str, why: str) -> RuleStatus:
