@@ -156,3 +156,15 @@ def test_ops_of_one_name_are_told_apart_at_once() -> None:
         return lines_of(lambda: build_graph(damaged))
 
     assert what_grows_faster(lines(1000), lines(2000)) == {}
+
+
+@pytest.mark.parametrize("kind", ["", "^"])
+def test_the_edges_into_an_op_with_many_inputs_are_each_looked_at_once(kind: str) -> None:
+    def lines(count: int) -> Counter[CodeType]:
+        read = [("sum", "AddN", tuple(f"{kind}x{number}" for number in range(count)))]
+        graph = build_graph(
+            graph_def(*((f"x{number}", "Placeholder", ()) for number in range(count)), *read)
+        ).main.graph
+        return lines_of(lambda: list(graph.edges()))
+
+    assert what_grows_faster(lines(1000), lines(2000)) == {}

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 OPS_LIMIT: Final = 3_000_000  # of one graph; to judge a million ops and write all reports takes about 2 GB
 
+_FEW_INPUTS: Final = 32  # of more than these, those from one op are looked up
+
 
 class Table:
     """An immutable DAG of ops, addressed by name as rules speak, or by position where a whole graph is walked.
@@ -37,6 +39,7 @@ class Table:
 
     __slots__ = (
         "_by_port",
+        "_by_source",
         "_by_type",
         "_following",
         "_index",
@@ -67,6 +70,7 @@ class Table:
         self._index = index if index is not None else {name: position for position, name in enumerate(names)}
         self._following = following
         self._by_port: bool | None = None
+        self._by_source: dict[int, dict[int, list[int]]] = {}
         self._order: Sequence[int] | None = None
         self._rank: Sequence[int] | None = None
         self._kinds: Sequence[Op] | None = None
@@ -248,11 +252,21 @@ class Table:
                 yield name, names[reader], edge
 
     def _out(self, source: int) -> Iterator[tuple[int, Edge]]:
-        first, sources, links = self.first, self.sources, self.links
         for reader in self.following[source]:
-            for at in range(first[reader], first[reader + 1]):
-                if sources[at] == source:
-                    yield reader, links[at]
+            for at in self._between(source, reader):
+                yield reader, self.links[at]
+
+    def _between(self, source: int, reader: int) -> Sequence[int]:
+        """Return where the edges from ``source`` to ``reader`` are kept; of many inputs they are looked up."""
+        span = range(self.first[reader], self.first[reader + 1])
+        if len(span) <= _FEW_INPUTS:
+            return [at for at in span if self.sources[at] == source]
+        if reader not in self._by_source:
+            found: dict[int, list[int]] = {}
+            for at in span:
+                found.setdefault(self.sources[at], []).append(at)
+            self._by_source[reader] = found
+        return self._by_source[reader][source]
 
     @property
     def order(self) -> Sequence[int]:
