@@ -8,6 +8,7 @@ from functools import cache
 import pytest
 from fake_gpu.run import PROFILED_STEPS, Run
 
+from graphlens.facts.copies.transfers import copies
 from graphlens.facts.core import Facts
 from graphlens.ir.analysis import Target
 from graphlens.ir.devices import Copy
@@ -32,7 +33,7 @@ def copies_of(on_fake_gpu: dict[str, Run]):
     """Judge a model's partitions and profile; each once."""
 
     @cache
-    def copies(name: str) -> tuple[Copy, ...]:
+    def copies_of_model(name: str) -> tuple[Copy, ...]:
         run = on_fake_gpu[name]
         evidence = Evidence(
             Target(name, "run"),
@@ -43,7 +44,7 @@ def copies_of(on_fake_gpu: dict[str, Run]):
         )
         return Facts(evidence)(copies)
 
-    return copies
+    return copies_of_model
 
 
 def raw_events(run: Run) -> Counter[str]:
