@@ -16,9 +16,10 @@ from pathlib import Path
 
 from graphlens.facts.clock.steps import steps_of
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import CONTROL, Function, Graph, Op, Table
+from graphlens.ir.graph import Function, Graph
+from graphlens.ir.nodes import CONTROL, Op
 from graphlens.ir.run import Profile
-from graphlens.ir.table import TableBuilder
+from graphlens.ir.table import Table, TableBuilder
 from graphlens.loaders.capture.reading import evidence_of, open_capture
 
 

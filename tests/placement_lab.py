@@ -22,7 +22,8 @@ from graphlens.facts.placement import (
     table_for,
     transfers,
 )
-from graphlens.ir.graph import CONTROL, Edge, Function, Op, TensorSpec
+from graphlens.ir.graph import Function
+from graphlens.ir.nodes import CONTROL, Edge, Op, TensorSpec
 from graphlens.ir.optable import dtypes_of, table
 from graphlens.ir.table import TableBuilder
 

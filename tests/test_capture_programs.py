@@ -38,7 +38,8 @@ from graphlens.ir.capture import (
     new_id,
 )
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import TensorSpec, Variable
+from graphlens.ir.graph import Variable
+from graphlens.ir.nodes import TensorSpec
 from graphlens.ir.program import Program
 from graphlens.ir.run import OpEvent, Profile, Run
 from graphlens.loaders.capture import packing, reading

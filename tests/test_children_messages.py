@@ -26,7 +26,7 @@ from graphlens.children.messages import (
 )
 from graphlens.ir.edits import FoldAffine, Ops, OtherEdit
 from graphlens.ir.fusion import Chain, ChainOp, Surrounding
-from graphlens.ir.graph import TensorSpec
+from graphlens.ir.nodes import TensorSpec
 
 REQUEST = RecordRequest("m", "saved_model", shapes={"x": (2, 3)}, steps=5, time_budget_s=60.0, trust=True, mode="trace")
 CONV = ChainOp("c", "Conv2D", "base", (("x", 0),), {"strides": (1, 1), "T": "half"}, TensorSpec("half", (None,)))

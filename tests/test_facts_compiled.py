@@ -21,7 +21,8 @@ from graphlens.facts.time.paths import critical_path
 from graphlens.facts.time.quality import quality
 from graphlens.facts.work.costs import cost_of
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import Call, Graph, Op
+from graphlens.ir.graph import Graph
+from graphlens.ir.nodes import Call, Op
 from graphlens.ir.run import KernelEvent, OpEvent, Profile, Run, Span
 from graphlens.loaders.hlo import read_hlo
 from graphlens.testing.sketch import sketch

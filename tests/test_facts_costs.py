@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from graphlens.facts.work.costs import cost_of
-from graphlens.ir.graph import Edge, Op, Table, TensorSpec
-from graphlens.ir.table import TableBuilder
+from graphlens.ir.nodes import Edge, Op, TensorSpec
+from graphlens.ir.table import Table, TableBuilder
 
 
 def op_with(kind: str, inputs: list[TensorSpec], output: TensorSpec, **attrs: object) -> Table:

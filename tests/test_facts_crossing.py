@@ -11,7 +11,7 @@ from graphlens.facts.crossing import UNKNOWN, Crossing, End, Memory, cause_of, d
 from graphlens.facts.placement.kernels import Kernel, KernelTable
 from graphlens.facts.placement.registry import GpuKernels
 from graphlens.ir.devices import CopyReason
-from graphlens.ir.graph import Op, TensorSpec
+from graphlens.ir.nodes import Op, TensorSpec
 from graphlens.testing.sketch import sketch
 
 CPU, GPU = "/job:localhost/replica:0/task:0/device:CPU:0", "/job:localhost/replica:0/task:0/device:GPU:0"

@@ -15,7 +15,8 @@ from graphlens.facts.flat.inlining import effects, inline
 from graphlens.facts.patterns.dataflow import dataflow
 from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import Call, Edge, Function, Graph, Op, data_inputs
+from graphlens.ir.graph import Function, Graph, data_inputs
+from graphlens.ir.nodes import Call, Edge, Op
 from graphlens.ir.table import TableBuilder
 
 

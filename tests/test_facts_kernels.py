@@ -10,8 +10,9 @@ from graphlens.facts.time.ledger import ledger
 from graphlens.facts.time.quality import quality
 from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import Function, Graph, Op
+from graphlens.ir.graph import Function, Graph
 from graphlens.ir.instructions import COPY_DONE, ELEMENTWISE, HOST_COPY, family_of, instruction_type, is_wait
+from graphlens.ir.nodes import Op
 from graphlens.ir.ops import family
 from graphlens.ir.table import TableBuilder
 from graphlens.loaders.schema import xspace

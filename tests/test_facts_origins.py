@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from graphlens.facts.flat.origins import resolve
-from graphlens.ir.graph import Edge, Op, Table
-from graphlens.ir.table import TableBuilder
+from graphlens.ir.nodes import Edge, Op
+from graphlens.ir.table import Table, TableBuilder
 
 
 def dag(text: str) -> Table:

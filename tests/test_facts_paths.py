@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphlens.facts.time.paths import heaviest_path, length_ns, slacks_ns
-from graphlens.ir.graph import Edge, Op, Table
-from graphlens.ir.table import TableBuilder
+from graphlens.ir.nodes import Edge, Op
+from graphlens.ir.table import Table, TableBuilder
 
 
 @st.composite

@@ -22,7 +22,7 @@ from graphlens.facts.core import Facts
 from graphlens.ir.analysis import Target
 from graphlens.ir.devices import Copy
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import TensorSpec
+from graphlens.ir.nodes import TensorSpec
 from graphlens.ir.run import CopyEvent, DeviceEvent, OpEvent, Profile, ProfiledDevice, Span
 from graphlens.loaders.graphdef import build_graph, read_graph_def
 from graphlens.loaders.schema import xspace

@@ -13,7 +13,8 @@ from test_load_xplane import HostPlane
 from graphlens.errors import TargetError
 from graphlens.ir.analysis import AnalysisError, Target
 from graphlens.ir.devices import Roof
-from graphlens.ir.graph import TensorSpec, Variable
+from graphlens.ir.graph import Variable
+from graphlens.ir.nodes import TensorSpec
 from graphlens.ir.run import ReplayRecord
 from graphlens.loaders.capture import packing, reading
 

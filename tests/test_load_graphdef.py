@@ -12,7 +12,7 @@ from load_helpers import REAL, add_function, edges, graph_def, needs_real
 from oracles import node_counts, saved_model_graphs
 
 from graphlens.errors import TargetError
-from graphlens.ir.graph import Call, Edge, TensorSpec
+from graphlens.ir.nodes import Call, Edge, TensorSpec
 from graphlens.loaders import graphdef
 from graphlens.loaders.graphdef import build_graph, build_reachable, parse_graph_def, read_graph_def
 from graphlens.loaders.partitions import merge_partitions

@@ -6,7 +6,7 @@ import pytest
 from load_helpers import edges, run_tensorflow
 
 from graphlens.errors import TargetError
-from graphlens.ir.graph import Call, TensorSpec
+from graphlens.ir.nodes import Call, TensorSpec
 from graphlens.loaders.hlo import read_hlo
 
 TEXT = """HloModule cluster_0, is_scheduled=true, entry_computation_layout={(f32[2,3]{1,0})->(f32[2,3]{1,0}, s32[])}

@@ -10,7 +10,8 @@ from oracles import saved_model_graphs, tensor_bytes
 from tensorboard.compat.proto import graph_pb2, meta_graph_pb2
 
 from graphlens.errors import TargetError
-from graphlens.ir.graph import TensorSpec, Variable
+from graphlens.ir.graph import Variable
+from graphlens.ir.nodes import TensorSpec
 from graphlens.loaders import savedmodel
 from graphlens.loaders.graphdef import build_reachable
 from graphlens.loaders.schema import saved_model

@@ -13,7 +13,8 @@ from graphlens.facts.placement.counts import Executions, loops
 from graphlens.facts.placement.gpus import GPUS, PCIE_LATENCY_NS, gpu_named
 from graphlens.facts.placement.prediction import Simulated
 from graphlens.ir.devices import Copy
-from graphlens.ir.graph import Function, TensorSpec
+from graphlens.ir.graph import Function
+from graphlens.ir.nodes import TensorSpec
 from graphlens.ir.run import ReplayRecord
 
 A100 = GPUS["A100"]

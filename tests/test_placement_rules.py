@@ -8,7 +8,7 @@ from placement_lab import KERNELS, arrows, devices, netlist, placed, sent
 from graphlens.errors import UsageError
 from graphlens.facts.placement import Rules, assigned_as_dumped, device_name, table_for
 from graphlens.facts.placement.groups import ANYWHERE, DeviceName
-from graphlens.ir.graph import Op
+from graphlens.ir.nodes import Op
 
 CPU0 = "/job:localhost/replica:0/task:0/device:CPU:0"
 

@@ -8,7 +8,8 @@ from graphlens.facts.core import Facts
 from graphlens.facts.time.attribution import attribution, timings
 from graphlens.facts.time.ledger import ledger, step_time
 from graphlens.facts.time.quality import quality
-from graphlens.ir.graph import Call, TensorSpec, data_inputs
+from graphlens.ir.graph import data_inputs
+from graphlens.ir.nodes import Call, TensorSpec
 from graphlens.testing.sketch import STEPS, SketchError, sketch
 
 

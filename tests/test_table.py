@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphlens.ir.graph import CONTROL, Edge, Op, Table
-from graphlens.ir.table import NO_OPS, TableBuilder
+from graphlens.ir.nodes import CONTROL, Edge, Op
+from graphlens.ir.table import NO_OPS, Table, TableBuilder
 
 TYPES = ("Relu", "Add", "Const")
 

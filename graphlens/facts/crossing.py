@@ -9,7 +9,8 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 from graphlens.facts.flat.names import replica_of
 from graphlens.ir.devices import CopyKind, CopyReason
-from graphlens.ir.graph import DTYPE_BYTES, Op, TensorSpec, data_inputs, topological_order
+from graphlens.ir.graph import data_inputs, topological_order
+from graphlens.ir.nodes import DTYPE_BYTES, Op, TensorSpec
 from graphlens.ir.ops import CONSTANTS, FED, PYTHON, RETURNS, SHAPE_READERS, VARIABLE_READS, family, runtime_type
 from graphlens.ir.table import Table
 

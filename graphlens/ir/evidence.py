@@ -9,7 +9,8 @@ from typing import Any
 from graphlens.ir.analysis import AnalysisError, Target
 from graphlens.ir.devices import Copy, Placement, Roof
 from graphlens.ir.fusion import FusionAnswer
-from graphlens.ir.graph import Graph, TensorSpec
+from graphlens.ir.graph import Graph
+from graphlens.ir.nodes import TensorSpec
 from graphlens.ir.program import Program
 from graphlens.ir.run import Profile, ReplayRecord
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from graphlens.ir.graph import TensorSpec
+from graphlens.ir.nodes import TensorSpec
 
 # boundary: fed from outside; constant: a value known when the graph is built; base: the kernel that could absorb the
 # others; bridge: moves data between two of them; part: any op of a decomposed layer.

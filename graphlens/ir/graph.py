@@ -1,44 +1,12 @@
-"""A TensorFlow graph as immutable nouns: functions, each a :class:`Table` of ops joined by edges."""
+"""A TensorFlow graph as immutable nouns: a library of functions, each with a :class:`Table` of its ops."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from graphlens.ir.nodes import (
-    ARGUMENT,
-    CONTROL,
-    DTYPE_BYTES,
-    RETURN,
-    Call,
-    Constant,
-    Edge,
-    Op,
-    Tensor,
-    TensorSpec,
-)
+from graphlens.ir.nodes import CONTROL, Edge, Op, TensorSpec
 from graphlens.ir.table import Table
-
-__all__ = [
-    "ARGUMENT",
-    "CONTROL",
-    "DTYPE_BYTES",
-    "RETURN",
-    "Call",
-    "Constant",
-    "Edge",
-    "Function",
-    "Graph",
-    "Op",
-    "Table",
-    "Tensor",
-    "TensorSpec",
-    "Variable",
-    "data_consumers",
-    "data_inputs",
-    "input_specs",
-    "topological_order",
-]
 
 
 @dataclass(frozen=True, slots=True)

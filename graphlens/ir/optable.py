@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from graphlens.ir.graph import ARGUMENT
+from graphlens.ir.nodes import ARGUMENT
 
 # An op whose attribute asks for more tensors than this is corrupt (TensorFlow itself has no such op).
 ARGUMENT_LIMIT = 65_536

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from graphlens.ir.graph import Graph, TensorSpec
+from graphlens.ir.graph import Graph
+from graphlens.ir.nodes import TensorSpec
 from graphlens.ir.roles import Role
 
 

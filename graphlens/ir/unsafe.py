@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from graphlens.ir.graph import ARGUMENT, Function, Graph, Op
+from graphlens.ir.graph import Function, Graph
+from graphlens.ir.nodes import ARGUMENT, Op
 from graphlens.ir.ops import PLAIN_CALLS
 from graphlens.ir.table import Table
 

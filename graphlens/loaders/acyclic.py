@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphlens.ir.graph import Edge
+from graphlens.ir.nodes import Edge
 from graphlens.ir.table import TableBuilder, topological_positions
 
 

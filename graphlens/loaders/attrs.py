@@ -9,7 +9,7 @@ from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from graphlens.ir.graph import Call
+from graphlens.ir.nodes import Call
 
 _IRREGULAR: Mapping[str, str] = MappingProxyType(
     {"DT_FLOAT": "float32", "DT_DOUBLE": "float64", "DT_HALF": "float16", "DT_INVALID": "invalid"}

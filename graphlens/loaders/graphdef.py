@@ -8,8 +8,9 @@ from typing import Any
 
 from graphlens.collector import collector_paused
 from graphlens.errors import TargetError
-from graphlens.ir.graph import ARGUMENT, RETURN, Function, Graph, Op, Table, TensorSpec
-from graphlens.ir.table import OPS_LIMIT
+from graphlens.ir.graph import Function, Graph
+from graphlens.ir.nodes import ARGUMENT, RETURN, Op, TensorSpec
+from graphlens.ir.table import OPS_LIMIT, Table
 from graphlens.loaders import sources
 from graphlens.loaders.attrs import dtype_name
 from graphlens.loaders.files import looks_like_text, parse_message, parse_text, read_bytes

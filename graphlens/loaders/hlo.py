@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from graphlens.errors import TargetError
-from graphlens.ir.graph import Call, Function, Graph, Op, TensorSpec
+from graphlens.ir.graph import Function, Graph
+from graphlens.ir.nodes import Call, Op, TensorSpec
 from graphlens.loaders.linking import Linker
 from graphlens.loaders.sources import is_framework
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
-from graphlens.ir.graph import Call, Function, Graph, Op, TensorSpec
+from graphlens.ir.graph import Function, Graph
 from graphlens.ir.instructions import module_names
+from graphlens.ir.nodes import Call, Op, TensorSpec
 from graphlens.loaders.linking import Linker
 from graphlens.loaders.planes import bytes_of, stat_names
 from graphlens.loaders.schema import hlo_proto

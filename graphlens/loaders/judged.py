@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
-from graphlens.ir.graph import ARGUMENT, Graph, Op
+from graphlens.ir.graph import Graph
+from graphlens.ir.nodes import ARGUMENT, Op
 from graphlens.ir.unsafe import OWN_FILE, WRITTEN_VALUE, unsafe_ops
 from graphlens.loaders import objects
 from graphlens.loaders.graphdef import build_each, build_graph, build_reachable

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from graphlens.ir.graph import CONTROL, Edge, Op, Table
+from graphlens.ir.nodes import CONTROL, Edge, Op
 from graphlens.ir.ops import MERGES, NEXT_ITERATIONS
-from graphlens.ir.table import TableBuilder
+from graphlens.ir.table import Table, TableBuilder
 from graphlens.loaders.acyclic import break_cycles
 
 

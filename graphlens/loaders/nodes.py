@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from graphlens.ir.graph import Call, Constant, Op, TensorSpec
+from graphlens.ir.nodes import Call, Constant, Op, TensorSpec
 from graphlens.ir.ops import CONSTANTS
 from graphlens.ir.optable import Argument, OpInfo, dtypes_of, table
 from graphlens.loaders.attrs import calls, decode, dtype_name

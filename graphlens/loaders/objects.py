@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from graphlens.ir.graph import TensorSpec, Variable
+from graphlens.ir.graph import Variable
+from graphlens.ir.nodes import TensorSpec
 from graphlens.loaders.attrs import dtype_name, shape_of
 
 SIGNATURES: Final = "signatures"  # child of the root that holds the signatures' functions

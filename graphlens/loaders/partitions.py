@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from graphlens.ir.devices import short_device
-from graphlens.ir.graph import Edge, Function, Graph, Op
+from graphlens.ir.graph import Function, Graph
+from graphlens.ir.nodes import Edge, Op
 from graphlens.ir.ops import RECEIVES, SENDS
 from graphlens.ir.table import TableBuilder
 from graphlens.loaders.acyclic import break_cycles

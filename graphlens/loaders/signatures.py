@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from graphlens.errors import TargetError
-from graphlens.ir.graph import TensorSpec
+from graphlens.ir.nodes import TensorSpec
 from graphlens.ir.ops import PLAIN_CALLS
 from graphlens.loaders.attrs import dtype_name, shape_of
 

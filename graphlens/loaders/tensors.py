@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from graphlens.ir.graph import Constant, TensorSpec
+from graphlens.ir.nodes import Constant, TensorSpec
 from graphlens.loaders.attrs import dtype_name, shape_of, short_float
 
 STRIPPED_BYTES = "_graphlens_stripped_bytes"

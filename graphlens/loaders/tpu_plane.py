@@ -18,8 +18,8 @@ from typing import Any, Final
 import numpy as np
 
 from graphlens.ir.columns import Codes, DeviceEvents, Ints, first_of, numbered
-from graphlens.ir.graph import TensorSpec
 from graphlens.ir.instructions import COPY_DONE, COPY_START, is_wait, module_names
+from graphlens.ir.nodes import TensorSpec
 from graphlens.ir.run import NO_RUN, CopyDirection, CopyEvent, Instruction, Kernel, ProfiledDevice, Run, Span
 from graphlens.loaders.annotations import made_of, split_op
 from graphlens.loaders.event_columns import PlaneEvents, read_events

@@ -23,7 +23,8 @@ from graphlens.ir import unsafe
 from graphlens.ir.analysis import AnalysisError
 from graphlens.ir.devices import Copy, Counterfactual, Placement
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import Function, Graph, TensorSpec
+from graphlens.ir.graph import Function, Graph
+from graphlens.ir.nodes import TensorSpec
 from graphlens.ir.table import Table
 from graphlens.loaders.capture.parts import BEFORE_PLACER
 from graphlens.loaders.graphdef import build_graph, parse_graph_def

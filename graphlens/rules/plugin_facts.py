@@ -17,7 +17,7 @@ from graphlens.facts.work import kernel_work, memory, roofline
 from graphlens.facts.work.costs import cost_of
 from graphlens.ir.analysis import Figure, Saving
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import Op
+from graphlens.ir.nodes import Op
 from graphlens.ir.run import Instruction, OpTiming
 from graphlens.ir.table import Table
 

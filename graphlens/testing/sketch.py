@@ -41,19 +41,8 @@ from typing import Any, Final
 from graphlens.ir.analysis import Target
 from graphlens.ir.devices import Copy
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import (
-    ARGUMENT,
-    CONTROL,
-    RETURN,
-    Call,
-    Constant,
-    Edge,
-    Function,
-    Graph,
-    Op,
-    TensorSpec,
-    Variable,
-)
+from graphlens.ir.graph import Function, Graph, Variable
+from graphlens.ir.nodes import ARGUMENT, CONTROL, RETURN, Call, Constant, Edge, Op, TensorSpec
 from graphlens.ir.ops import ASYNCHRONOUS, CONSTANTS, RECEIVES, UNTRACED, VARIABLE_READS, is_variable_write
 from graphlens.ir.run import OpEvent, Profile, Span
 from graphlens.ir.table import TableBuilder

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from graphlens.ir.devices import Copy, CopyCount, Placement
-from graphlens.ir.graph import Op
+from graphlens.ir.nodes import Op
 from graphlens.ir.ops import RECEIVES, SENDS
 from graphlens.ir.run import CopyEvent, DeviceEvent, ProfiledDevice
 

@@ -13,8 +13,8 @@ from graphlens.facts.crossing import UNKNOWN, Cause, Crossing, End, Kernels, Mem
 from graphlens.facts.flat.names import Names
 from graphlens.facts.placement.netlist import slots_of
 from graphlens.ir.devices import CopyReason
-from graphlens.ir.graph import Op
 from graphlens.ir.instructions import COPY_DONE, COPY_START
+from graphlens.ir.nodes import Op
 from graphlens.ir.ops import CONSTANTS, TRANSFERS
 from graphlens.ir.run import CopyEvent, Instruction
 from graphlens.ir.table import Table

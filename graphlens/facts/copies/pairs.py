@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from graphlens.facts.crossing import Memory, is_accelerator
 from graphlens.ir.devices import CopyKind, short_device
-from graphlens.ir.graph import Op, TensorSpec
+from graphlens.ir.nodes import Op, TensorSpec
 from graphlens.ir.table import Table
 
 

@@ -24,8 +24,8 @@ from graphlens.facts.time.attribution import timings
 from graphlens.facts.time.paths import critical_path
 from graphlens.facts.work.kernel_work import alike_kernels
 from graphlens.ir.devices import Copy, short_device
-from graphlens.ir.graph import Op
 from graphlens.ir.instructions import COPY_START
+from graphlens.ir.nodes import Op
 from graphlens.ir.run import CopyEvent, Instruction, Profile, ProfiledDevice
 from graphlens.ir.table import NO_OPS, Table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from graphlens.ir import effects
-from graphlens.ir.graph import CONTROL, Op
+from graphlens.ir.nodes import CONTROL, Op
 from graphlens.ir.ops import CONSTANTS, ENTERS, REFERENCE_VARIABLES, WHOLE_CALLS, WHOLE_READS, is_variable_write
 from graphlens.ir.table import Table
 

@@ -14,10 +14,11 @@ from graphlens.facts.flat.renames import renamed_ops
 from graphlens.facts.flat.scopes import is_compiled, with_shapes
 from graphlens.facts.flat.shapes import fill_elementwise
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import CONTROL, Function, Graph, Op, Table
+from graphlens.ir.graph import Function, Graph
 from graphlens.ir.instructions import without_fingerprint
+from graphlens.ir.nodes import CONTROL, Op
 from graphlens.ir.run import Profile
-from graphlens.ir.table import NO_OPS, TableBuilder
+from graphlens.ir.table import NO_OPS, Table, TableBuilder
 
 # What the nodes of instructions say of themselves.
 HLO_ORIGINS: Final = "hlo_origins"  # the TensorFlow ops behind it, by their names in the compiled function

@@ -9,9 +9,10 @@ from typing import Final
 
 from graphlens.errors import TargetError
 from graphlens.ir.effects import acts
-from graphlens.ir.graph import ARGUMENT, CONTROL, RETURN, Edge, Function, Graph, Op, Table
+from graphlens.ir.graph import Function, Graph
+from graphlens.ir.nodes import ARGUMENT, CONTROL, RETURN, Edge, Op
 from graphlens.ir.ops import OTHER_INPUT_FIRST, PLAIN_CALLS
-from graphlens.ir.table import OPS_LIMIT, TableBuilder
+from graphlens.ir.table import OPS_LIMIT, Table, TableBuilder
 
 # A library of a few nested functions can denote exponentially many ops; a flat graph beyond this is refused.
 FLAT_OPS_LIMIT: Final = OPS_LIMIT

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Final
 
-from graphlens.ir.graph import Function, Graph, Op, TensorSpec, input_specs
+from graphlens.ir.graph import Function, Graph, input_specs
+from graphlens.ir.nodes import Op, TensorSpec
 
 Specs = Sequence[TensorSpec | None]
 

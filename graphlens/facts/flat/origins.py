@@ -15,7 +15,8 @@ from graphlens.facts.flat.constants import constant_ops
 from graphlens.facts.flat.executed import HLO_CALL, HLO_ORIGINS
 from graphlens.facts.flat.renames import as_written
 from graphlens.facts.flat.scopes import canonical_name
-from graphlens.ir.graph import Op, data_inputs
+from graphlens.ir.graph import data_inputs
+from graphlens.ir.nodes import Op
 from graphlens.ir.ops import CONTROL_FLOW
 from graphlens.ir.table import Table
 

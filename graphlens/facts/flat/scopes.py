@@ -8,9 +8,10 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from graphlens.facts.flat.renames import as_written
-from graphlens.ir.graph import Op, Table, TensorSpec
+from graphlens.ir.nodes import Op, TensorSpec
 from graphlens.ir.ops import is_variable_write
 from graphlens.ir.run import ReplayRecord
+from graphlens.ir.table import Table
 
 _COUNTER_SEGMENT = re.compile(r"/_\d+(?=/)")
 

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from graphlens.ir.graph import Op, Table, TensorSpec, topological_order
+from graphlens.ir.graph import topological_order
+from graphlens.ir.nodes import Op, TensorSpec
 from graphlens.ir.ops import BINARY, UNARY
+from graphlens.ir.table import Table
 
 # The optimizer makes new ops of these types (`ArithmeticOptimizer/AddOpsRewrite_…`), under names that nothing else has.
 _BROADCASTING: Final = UNARY | BINARY | {"AddN", "BiasAdd"}

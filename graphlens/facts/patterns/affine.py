@@ -9,14 +9,9 @@ from typing import Final
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.graphs import constant_ops, frozen_ops, judged_graph, origins, traced_graph
 from graphlens.facts.patterns.exclusive import exclusive_inputs
-from graphlens.ir.graph import (
-    Op,
-    TensorSpec,
-    data_consumers,
-    data_inputs,
-    input_specs,
-)
+from graphlens.ir.graph import data_consumers, data_inputs, input_specs
 from graphlens.ir.layouts import CHANNELS_FIRST
+from graphlens.ir.nodes import Op, TensorSpec
 from graphlens.ir.ops import (
     BATCH_NORMS_AS_RUN,
     QUOTIENTS,

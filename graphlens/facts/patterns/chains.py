@@ -8,8 +8,8 @@ from typing import Final
 from graphlens.facts.patterns.candidate import Candidate, Kind
 from graphlens.facts.patterns.dataflow import Dataflow, Reader
 from graphlens.ir.fusion import Role
-from graphlens.ir.graph import Tensor, TensorSpec
 from graphlens.ir.layouts import CHANNELS_FIRST
+from graphlens.ir.nodes import Tensor, TensorSpec
 from graphlens.ir.ops import ACTIVATIONS, BATCH_NORMS, CONVOLUTIONS, PRODUCTS, RESHAPES, SUMS, TRANSPOSED_CONVOLUTIONS
 
 _BRIDGES: Final = RESHAPES | {"Transpose", "Cast"}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from graphlens.facts.patterns.candidate import Candidate
 from graphlens.facts.patterns.dataflow import Dataflow
 from graphlens.ir.fusion import VARIABLE_READ, Chain, ChainOp, Role, Surrounding
-from graphlens.ir.graph import Tensor
+from graphlens.ir.nodes import Tensor
 from graphlens.ir.ops import CONSTANTS
 
 

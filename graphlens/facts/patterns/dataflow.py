@@ -11,7 +11,8 @@ from graphlens.facts.core import Facts, fact
 from graphlens.facts.flat.constants import constant_ops, parameter_ops
 from graphlens.facts.flat.inlining import effects
 from graphlens.facts.graphs import traced_graph
-from graphlens.ir.graph import CONTROL, RETURN, Op, Tensor, TensorSpec, data_inputs
+from graphlens.ir.graph import data_inputs
+from graphlens.ir.nodes import CONTROL, RETURN, Op, Tensor, TensorSpec
 from graphlens.ir.ops import PASSES
 from graphlens.ir.table import Table
 

@@ -9,7 +9,7 @@ from typing import Final
 from graphlens.facts.patterns.candidate import Candidate
 from graphlens.facts.patterns.dataflow import Dataflow
 from graphlens.ir.fusion import Role
-from graphlens.ir.graph import Constant, Tensor
+from graphlens.ir.nodes import Constant, Tensor
 from graphlens.ir.ops import CONSTANTS, PRODUCTS, QUOTIENTS, RESHAPES, SCALINGS, SELECTIONS, SUMS
 
 # The longest of these patterns (GELU by tanh, with a cubic power) has eleven ops; twice that is room enough.

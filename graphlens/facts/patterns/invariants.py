@@ -10,7 +10,8 @@ from graphlens.facts.core import Facts, fact
 from graphlens.facts.flat.constants import is_pure
 from graphlens.facts.graphs import executed_by, judged_stage, traced_graph
 from graphlens.facts.time.attribution import timings
-from graphlens.ir.graph import ARGUMENT, Function, Graph, Op, data_inputs
+from graphlens.ir.graph import Function, Graph, data_inputs
+from graphlens.ir.nodes import ARGUMENT, Op
 from graphlens.ir.ops import CONSTANTS, ENTERS, LOOPS, PASSES, UNTRACED, is_variable_write
 from graphlens.ir.table import Table
 

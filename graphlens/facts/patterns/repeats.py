@@ -10,7 +10,7 @@ from graphlens.facts.core import Facts, fact
 from graphlens.facts.flat.constants import is_pure
 from graphlens.facts.flat.executed import HLO_MODULE
 from graphlens.facts.graphs import frozen_ops, judged_graph, op_order
-from graphlens.ir.graph import Op
+from graphlens.ir.nodes import Op
 from graphlens.ir.ops import CONSTANTS, UNTRACED, VARIABLE_READS
 from graphlens.ir.table import Table
 

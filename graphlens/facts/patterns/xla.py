@@ -16,8 +16,10 @@ from graphlens.facts.graphs import traced_graph
 from graphlens.facts.patterns.cutting import single_op
 from graphlens.facts.patterns.dataflow import dataflow
 from graphlens.ir.fusion import COMPILE, Chain, FusionAnswer
-from graphlens.ir.graph import Function, Graph, Op, Table
+from graphlens.ir.graph import Function, Graph
+from graphlens.ir.nodes import Op
 from graphlens.ir.ops import ARGUMENTS, CONSTANTS, PASSES, PLACEHOLDERS, RETURNS, VARIABLE_READS
+from graphlens.ir.table import Table
 
 TABLE_VERSION: Final = "2.21"
 _TABLE: Final = Path(__file__).parents[2] / "data" / f"xla-ops-tf{TABLE_VERSION}.json.gz"

@@ -13,7 +13,7 @@ from typing import Final
 from graphlens.facts.placement.groups import device_name
 from graphlens.facts.placement.kernels import CPU, GPU, DeviceType
 from graphlens.facts.placement.netlist import INT32, RESOURCE, STRING, Netlist
-from graphlens.ir.graph import ARGUMENT, RETURN, Op, TensorSpec
+from graphlens.ir.nodes import ARGUMENT, RETURN, Op, TensorSpec
 from graphlens.ir.ops import CONTROL_FLOW, FED, NEXT_ITERATIONS
 
 # Values and variables of these dtypes are kept in host memory.

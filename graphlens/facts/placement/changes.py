@@ -11,7 +11,7 @@ from graphlens.facts.placement.kernels import CPU
 from graphlens.facts.placement.netlist import Netlist
 from graphlens.facts.placement.placer import Placed
 from graphlens.ir.devices import Copy, CopyCount, Counterfactual
-from graphlens.ir.graph import ARGUMENT, Op, TensorSpec
+from graphlens.ir.nodes import ARGUMENT, Op, TensorSpec
 from graphlens.ir.ops import LOOKUPS
 
 _MOST_NAMED: Final = 3  # names of ops in a sentence

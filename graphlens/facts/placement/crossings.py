@@ -11,7 +11,7 @@ from graphlens.facts.placement.kernels import CPU, GPU, DeviceType, KernelTable
 from graphlens.facts.placement.netlist import INT32, RESOURCE, STRING, Netlist, Slot, Wire
 from graphlens.facts.placement.placer import ALL_RULES, Rules
 from graphlens.ir.devices import CopyKind
-from graphlens.ir.graph import Op
+from graphlens.ir.nodes import Op
 from graphlens.ir.ops import LOOPS, PLAIN_CALLS
 
 ALWAYS_ON_HOST: Final = frozenset({STRING, RESOURCE})

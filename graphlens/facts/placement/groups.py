@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from graphlens.facts.placement.kernels import CPU, GPU, DeviceType, KernelTable
 from graphlens.facts.placement.netlist import RESOURCE, VARIANT, Netlist, Wire
-from graphlens.ir.graph import Op
+from graphlens.ir.nodes import Op
 
 _DEVICE: Final = re.compile(r"(?:^|/)(?:device:)?([A-Za-z_]+):(\d+|\*)$|(?:^|/)(?:device:)?([A-Za-z_]+)$")
 _NO_DEVICE: Final = re.compile(r"^/?(job|replica|task):")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from graphlens.errors import UsageError
-from graphlens.ir.graph import Op
+from graphlens.ir.nodes import Op
 
 DeviceType = Literal["GPU", "CPU"]
 GPU: Final[DeviceType] = "GPU"

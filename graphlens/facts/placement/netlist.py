@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal, NamedTuple
 
-from graphlens.ir.graph import Edge, Function, Op
+from graphlens.ir.graph import Function
+from graphlens.ir.nodes import Edge, Op
 from graphlens.ir.optable import Argument, dtypes_of, table
 from graphlens.ir.table import Table
 

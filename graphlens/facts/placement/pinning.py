@@ -13,7 +13,7 @@ from typing import Final
 from graphlens.facts.placement.kernels import CPU, GPU, DeviceType, KernelTable
 from graphlens.facts.placement.netlist import Netlist
 from graphlens.facts.placement.registry import GpuKernels
-from graphlens.ir.graph import Op
+from graphlens.ir.nodes import Op
 from graphlens.ir.ops import CONSTANTS
 
 # `IsTensorSmall` in TensorFlow's pin_to_host_optimizer.cc; strings are on the host already.

@@ -18,7 +18,8 @@ from graphlens.facts.placement.netlist import Netlist, netlist_of
 from graphlens.facts.placement.placer import Placed
 from graphlens.facts.placement.registry import GpuKernels
 from graphlens.ir.devices import Copy, CopyCount, Island, PlacedOp
-from graphlens.ir.graph import Function, Op, TensorSpec
+from graphlens.ir.graph import Function
+from graphlens.ir.nodes import Op, TensorSpec
 from graphlens.ir.ops import CONDITIONALS, CONSTANTS, CONTROL_FLOW, FED, LOOPS
 from graphlens.ir.run import ReplayRecord
 

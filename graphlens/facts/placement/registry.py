@@ -8,7 +8,7 @@ from typing import Final
 from graphlens.facts.crossing import Side
 from graphlens.facts.placement.kernels import DEFAULT, GPU, KernelTable
 from graphlens.facts.placement.netlist import slots_of
-from graphlens.ir.graph import Op
+from graphlens.ir.nodes import Op
 
 _MOST_TYPES: Final = 6  # what a line has room for
 

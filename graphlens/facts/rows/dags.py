@@ -22,7 +22,7 @@ from graphlens.facts.rows.sizes import graph_sizes, graphs_of_others, sizes_of_o
 from graphlens.facts.time.attribution import timings
 from graphlens.facts.work import costs
 from graphlens.ir.dag import Dag, Edges, Stage, Tensors, Words, distinct
-from graphlens.ir.graph import Op
+from graphlens.ir.nodes import Op
 from graphlens.ir.run import OpTiming
 from graphlens.ir.table import Table
 

@@ -26,7 +26,8 @@ from graphlens.facts.work import costs
 from graphlens.facts.work.kernel_work import Work, kernel_work, told_instructions, told_of
 from graphlens.facts.work.roofline import roof_shares
 from graphlens.ir.analysis import Figure, FigureNode, OpRow
-from graphlens.ir.graph import Op, data_inputs
+from graphlens.ir.graph import data_inputs
+from graphlens.ir.nodes import Op
 from graphlens.ir.op_rows import OpRows
 from graphlens.ir.ops import CONSTANTS, family, is_instruction
 from graphlens.ir.run import Instruction, OpTiming

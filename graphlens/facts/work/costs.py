@@ -14,7 +14,8 @@ from math import prod
 from typing import Final
 
 from graphlens.facts.flat.executed import HLO_FLOPS
-from graphlens.ir.graph import Op, TensorSpec, input_specs
+from graphlens.ir.graph import input_specs
+from graphlens.ir.nodes import Op, TensorSpec
 from graphlens.ir.ops import REDUCTIONS, UNTRACED_INSTRUCTIONS, runtime_type
 from graphlens.ir.table import Table
 

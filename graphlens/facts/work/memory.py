@@ -15,7 +15,7 @@ from graphlens.facts.flat.executed import HLO_MODULE
 from graphlens.facts.graphs import executed_graph, judged_graph, op_order
 from graphlens.facts.programs.judged_program import judged_profile
 from graphlens.ir.devices import LANE_BINS, LiveTensor, Memory, short_device
-from graphlens.ir.graph import Op, Tensor, TensorSpec
+from graphlens.ir.nodes import Op, Tensor, TensorSpec
 from graphlens.ir.ops import (
     BINARY,
     CONSTANTS,

@@ -13,8 +13,9 @@ from graphlens.facts.work import costs
 from graphlens.facts.work.hardware import stated_roof
 from graphlens.facts.work.kernel_work import Work, kernel_work
 from graphlens.ir.devices import Roof, Roofline, RoofPoint, short_device
-from graphlens.ir.graph import Op, input_specs
+from graphlens.ir.graph import input_specs
 from graphlens.ir.instructions import HOST_COPY
+from graphlens.ir.nodes import Op
 from graphlens.ir.ops import family
 from graphlens.ir.run import OpTiming
 

@@ -17,7 +17,8 @@ from graphlens.ir.analysis import AnalysisError, Target
 from graphlens.ir.capture import MAIN, CapturedInput, CapturedProgram, CapturedRoof, CapturedVariable, Manifest, new_id
 from graphlens.ir.devices import Roof
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import ARGUMENT, Graph, Op, TensorSpec, Variable
+from graphlens.ir.graph import Graph, Variable
+from graphlens.ir.nodes import ARGUMENT, Op, TensorSpec
 from graphlens.ir.program import Program
 from graphlens.ir.run import ReplayRecord
 from graphlens.loaders.capture.manifest import read_manifest

@@ -10,7 +10,8 @@ from graphlens.facts.core import Facts
 from graphlens.facts.graphs import traced_graph
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.edits import ConstantToVariable, MergeConstants, Ops
-from graphlens.ir.graph import Graph, Op
+from graphlens.ir.graph import Graph
+from graphlens.ir.nodes import Op
 from graphlens.ir.ops import CONSTANTS, VARIABLE_READS
 from graphlens.ir.unsafe import reachable_functions
 from graphlens.rules.needs import TRACED

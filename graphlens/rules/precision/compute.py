@@ -13,7 +13,8 @@ from graphlens.facts.patterns.exclusive import exclusive_inputs
 from graphlens.facts.time.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.ir.edits import ChangeDtype, Edit, Ops, RemoveDropout, UseMovingStatistics
-from graphlens.ir.graph import Op, TensorSpec, data_consumers, data_inputs, input_specs
+from graphlens.ir.graph import data_consumers, data_inputs, input_specs
+from graphlens.ir.nodes import Op, TensorSpec
 from graphlens.ir.ops import (
     BATCH_NORMS_AS_RUN,
     COMPARISONS,

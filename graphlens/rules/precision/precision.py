@@ -19,7 +19,8 @@ from graphlens.facts.work.hardware import KnownGpu
 from graphlens.facts.work.kernel_work import alike_kernels
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.ir.devices import short_device
-from graphlens.ir.graph import Op, TensorSpec, input_specs
+from graphlens.ir.graph import input_specs
+from graphlens.ir.nodes import Op, TensorSpec
 from graphlens.ir.ops import family
 from graphlens.rules.needs import GRAPH, Need
 from graphlens.rules.registry import found, rule

@@ -14,7 +14,8 @@ from graphlens.facts.time.savings import saving_without
 from graphlens.facts.work.costs import cost_of
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.edits import Ops, RemoveCasts, RemoveTransposes
-from graphlens.ir.graph import TensorSpec, data_consumers, data_inputs, input_specs
+from graphlens.ir.graph import data_consumers, data_inputs, input_specs
+from graphlens.ir.nodes import TensorSpec
 from graphlens.ir.ops import BINARY, PER_ELEMENT, RESHAPES, runtime_type
 from graphlens.rules.needs import GRAPH
 from graphlens.rules.phrases import known_sum, with_stage

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from graphlens.errors import ExecutionError
 from graphlens.ir.fusion import VARIABLE_READ, Chain, ChainOp, Surrounding, is_grouped
-from graphlens.ir.graph import TensorSpec
+from graphlens.ir.nodes import TensorSpec
 from graphlens.ir.ops import SHAPE_READERS
 from graphlens.tf import private
 from graphlens.tf.probe import grappler

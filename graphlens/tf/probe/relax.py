@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from graphlens.ir.fusion import OUTSIDE, Chain, ChainOp, Obstacle
-from graphlens.ir.graph import TensorSpec
+from graphlens.ir.nodes import TensorSpec
 from graphlens.ir.ops import BATCH_PRODUCTS, SUMS
 
 Relaxed = tuple[Obstacle, Chain]
