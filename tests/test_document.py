@@ -181,6 +181,12 @@ def test_evidence_that_is_nested_too_deeply_to_be_shown_is_refused(depth):
         from_json(text)
 
 
+def test_a_whole_number_that_no_float_holds_is_refused():
+    text = to_json(sample_document.RICH).replace('"median_ns": ', '"median_ns": 1' + "0" * 400, 1)
+    with pytest.raises(TargetError, match="expected a number that a float can hold"):
+        from_json(text)
+
+
 def test_a_wrong_value_deep_inside_is_named():
     text = to_json(sample_document.RICH).replace('"severity": "medium"', '"severity": "terrible"')
     with pytest.raises(TargetError, match=r'findings\[1\]\.severity is "terrible", expected one of high'):

@@ -189,3 +189,9 @@ def test_the_counters_of_lowering_are_dropped(runtime: str, traced: str) -> None
 )
 def test_layers_are_scopes_without_call_sites(name: str, layer: str | None) -> None:
     assert flat.layer_of(name) == layer
+
+
+def test_an_op_without_a_type_does_not_call_the_main_graph() -> None:
+    ops = [Op("x", ""), Op("call", "PartitionedCall", calls=(Call("call", ""),)), Op("y", "Relu")]
+    graph = inline(Graph("", {"": function("", ops, [("x", "y", 0, 0)])}))
+    assert list(graph) == ["x", "call", "y"]

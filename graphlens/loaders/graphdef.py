@@ -145,7 +145,7 @@ class _Builder:
         outputs = _add_results(linker, function)
         graph = linker.finish()
         self.notes.extend(linker.problems.notes(_in_words(name)))
-        kept = tuple(node for node in function.control_ret.values() if node in graph)
+        kept = tuple(node for _, node in sorted(function.control_ret.items()) if node in graph)
         return Function(name, graph, inputs, outputs, control_outputs=kept, back_edges=tuple(linker.back_edges))
 
     def _add_nodes(self, linker: Linker, nodes: Any, function: str) -> None:

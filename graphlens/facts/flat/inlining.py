@@ -100,7 +100,8 @@ class _Inliner:
     """The state of one inlining; the walk needs the library, the frames met so far and the result at every turn."""
 
     def __init__(self, graph: Graph, opaque: Callable[[Op], bool]) -> None:
-        self.library = graph.functions
+        # The main graph has no name: an op whose type or callee is empty, in a damaged file, does not call it.
+        self.library = {name: function for name, function in graph.functions.items() if name}
         self.opaque = opaque
         self.root = _Frame(graph.main, "")
         self.flat = TableBuilder()
