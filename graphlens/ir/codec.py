@@ -317,7 +317,7 @@ def _decoder(hint: Any, exact: bool) -> Codec:
 def _decode_scalar(kind: Any, exact: bool, value: Any) -> Any:
     if type(value) is not kind and not (kind is float and type(value) is int):
         raise MismatchError(f"is {briefly(value)}, expected {_JSON_NAMES[kind]}")
-    if type(value) is int and abs(value) >= _BEYOND_FLOATS:
+    if kind is int and abs(value) >= _BEYOND_FLOATS:
         raise MismatchError(f"is {briefly(value)}, expected a number that a float can hold")
     return _decode_float(value) if kind is float and not exact else value
 
