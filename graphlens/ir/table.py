@@ -199,10 +199,6 @@ class Table:
         position = self._index[name]
         return self.first[position + 1] - self.first[position]
 
-    def out_degree(self, name: str) -> int:
-        """Return the number of edges out of ``name``."""
-        return len(self.out_edges(name))
-
     def has_readers(self, name: str) -> bool:
         """Tell whether any op reads ``name`` or waits for it."""
         return bool(self.following[self._index[name]])
