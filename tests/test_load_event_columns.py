@@ -64,6 +64,8 @@ def as_protobuf_reads(event: bytes) -> tuple[int, int, int, list[tuple[int, Any]
 
 
 @given(st.lists(written(), max_size=5))
+@example([number(5, 1), content(4, number(1, 5) + number(1, 1))])
+@example([content(4, number(1, 5) + number(4, 9) + number(1, 2)), content(4, number(1, 1) + number(1, 5))])
 def test_events_are_what_protobuf_reads(events: list[bytes]) -> None:
     found = read(*events)
     told: list[list[tuple[int, Any]]] = [[] for _ in events]

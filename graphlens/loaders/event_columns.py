@@ -23,6 +23,7 @@ from graphlens.loaders.schema import xspace_part
 _NAME, _OFFSET, _DURATION, _STAT, _OCCURRENCES = 0x08, 0x10, 0x18, 0x22, 0x28
 _KEY, _DOUBLE, _UNSIGNED, _SIGNED, _TEXT, _BYTES, _REFERENCE = 0x08, 0x11, 0x18, 0x20, 0x2A, 0x32, 0x38
 _NO_VALUE: Final = 0
+_IS_VALUE: Final = np.isin(np.arange(256), (_UNSIGNED, _SIGNED, _REFERENCE, _TEXT, _BYTES, _DOUBLE))
 
 _PADDING: Final = bytes(16)  # behind the last event: numbers are looked up eight bytes at a time
 _CONTINUES: Final = np.uint64(0x8080808080808080)  # the bit of each byte that says that a number goes on
@@ -265,9 +266,12 @@ class _Decoder:
             key, value = self._number(begin + 1)
             is_good = np.where(is_stat, (self._bytes[np.minimum(begin, ends)] == _KEY) & (value <= behind), True)
             is_good &= (behind <= ends) & (behind > at) & (is_stat | (tag == _OCCURRENCES))
+            is_wanted = np.isin(key, wanted)
+            skipped = np.flatnonzero(is_good & is_stat & ~is_wanted)  # one that has a second key may be wanted yet
+            is_good[skipped] = self._read_value(value[skipped], behind[skipped])[3]
             if not is_good.all():
                 self._odd.append(events[~is_good])
-            chosen = np.flatnonzero(is_good & is_stat & np.isin(key, wanted))
+            chosen = np.flatnonzero(is_good & is_stat & is_wanted)
             if len(chosen):
                 yield events[chosen], key[chosen], value[chosen], behind[chosen]
             goes_on = np.flatnonzero(is_good & (behind < ends))
@@ -276,16 +280,22 @@ class _Decoder:
     def _valued(self, stats: tuple[Ints, Ints, Ints, Ints]) -> _Columns:
         """Return the statistics with their values: numbers, or where a text or a float begins."""
         event, key, at, end = stats
+        tag, begin, value, is_known = self._read_value(at, end)
+        if not is_known.all():
+            self._odd.append(event[~is_known])
+        is_number = (tag != _TEXT) & (tag != _BYTES) & (tag != _DOUBLE)
+        return _Columns(event, key, tag, np.where(is_number, value, begin), end)
+
+    def _read_value(self, at: Ints, end: Ints) -> tuple[NDArray[np.uint8], Ints, Ints, NDArray[np.bool_]]:
+        """Return how values are written, where texts and floats begin, what numbers are, and which of them are known to
+        fill their statistic as serializers write it."""
         tag = np.where(at < end, self._bytes[at], _NO_VALUE).astype(np.uint8)
         value, behind = self._number(at + 1)
         is_text, is_float = (tag == _TEXT) | (tag == _BYTES), tag == _DOUBLE
         begin = np.where(is_float, at + 1, behind)
         behind = np.where(is_text, behind + value, np.where(is_float, at + 9, behind))
-        is_known = np.isin(tag, (_UNSIGNED, _SIGNED, _REFERENCE, _TEXT, _BYTES, _DOUBLE)) & (behind == end)
-        is_known |= tag == _NO_VALUE
-        if not is_known.all():
-            self._odd.append(event[~is_known])
-        return _Columns(event, key, tag, np.where(is_text | is_float, begin, value), end)
+        is_known = _IS_VALUE[tag] & (behind == end)
+        return tag, begin, value, is_known | (tag == _NO_VALUE)
 
 
 def _packed(word: NDArray[np.uint64]) -> NDArray[np.uint64]:
