@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from end_to_end import REAL, Outcome, python
+from end_to_end import Outcome, python
 from fake_gpu import build
 from fake_gpu.run import MODELS, PROFILED_STEPS, Run, run
+from real_inputs import REAL, RealInputs
 
 import graphlens
 from graphlens.cli import main
@@ -66,10 +67,8 @@ def tf() -> Any:
 
 
 @pytest.fixture(scope="session")
-def shared_real() -> Path:
-    """The folder of real inputs that others made; tests that need it skip where it is absent."""
-    if not REAL.is_dir():
-        pytest.skip("the real inputs are not beside the repository")
+def shared_real() -> RealInputs:
+    """The folder of real inputs that others made; a test that asks for one that is nowhere is skipped."""
     return REAL
 
 

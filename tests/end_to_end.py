@@ -12,7 +12,6 @@ from tensorboard.compat.proto import graph_pb2, meta_graph_pb2
 
 REPOSITORY = Path(__file__).parents[1]
 CAPTURES = REPOSITORY / "fixtures" / "captures"
-REAL = REPOSITORY.parent / "shared" / "real"
 TIMEOUT_S = 900
 
 

@@ -7,14 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tensorboard.compat.proto import graph_pb2
 
 from graphlens.loaders.schema import xspace
 from graphlens.loaders.xplane import read_profile
-
-REAL = Path(__file__).parents[2] / "shared" / "real"
-needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the real inputs are not beside the repository")
 
 
 def graph_def(*nodes: tuple[str, str, tuple[str, ...]]) -> Any:

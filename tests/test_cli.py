@@ -18,6 +18,7 @@ import jsonschema
 import pytest
 from conftest import Command
 from end_to_end import CAPTURES, REPOSITORY, Outcome, assert_one_line, assert_refused, files_in, write_saved_model
+from real_inputs import RealInputs
 
 from graphlens import cli
 from graphlens.cli import commands
@@ -95,13 +96,13 @@ def test_every_bad_file_is_refused(run: Command, tmp_path: Path, name: str) -> N
     assert_refused(run("analyze", BAD / name, "-o", "report.html"), expected, tmp_path, set())
 
 
-def test_damaged_real_files_are_refused(run: Command, tmp_path: Path, shared_real: Path) -> None:
+def test_damaged_real_files_are_refused(run: Command, tmp_path: Path, shared_real: RealInputs) -> None:
     target = shared_real / "malformed" / "corrupt_tpu.xplane.pb"
     assert_refused(run("analyze", target, "-o", "report.html"), "is damaged", tmp_path, set())
 
 
 @pytest.mark.parametrize("name", ["bad_node_attr", "negative_shape"])
-def test_what_only_tensorflow_rejects_is_read(run: Command, tmp_path: Path, shared_real: Path, name: str) -> None:
+def test_what_only_tensorflow_rejects_is_read(run: Command, tmp_path: Path, shared_real: RealInputs, name: str) -> None:
     outcome = run("analyze", shared_real / "malformed" / name, "--static", "-o", "report.json")
     assert outcome.code == 0
     assert json.loads((tmp_path / "report.json").read_text())["graphs"]["traced"]["nodes"] > 0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import Command
 from end_to_end import CAPTURES, REPOSITORY, assert_refused, files_in
-from load_helpers import REAL, needs_real
+from real_inputs import REAL
 
 import graphlens
 from graphlens.errors import UsageError
@@ -106,7 +106,6 @@ def test_a_profile_is_not_recorded_again(run: Command, tmp_path: Path, profile: 
     assert_refused(outcome, "is a recording already; `graphlens analyze` reads it", tmp_path, before)
 
 
-@needs_real
 @pytest.mark.parametrize(
     "path", ["gpu_bert_8xV100.xplane.pb", "gpu_run_metadata/run_meta", "kittibox_gpu.timeline.json"]
 )
@@ -118,7 +117,6 @@ def test_real_profiles_of_others(run: Command, tmp_path: Path, path: str) -> Non
     assert any(row["timing"] == "kernel" for row in document["ops"])
 
 
-@needs_real
 def test_a_real_run_on_a_gpu_is_joined_to_its_graph(run: Command, tmp_path: Path) -> None:
     folder = REAL / "gpu_run_metadata"
     document = analyzed(run, tmp_path, folder / "graph.pbtxt", "--profile", folder / "run_meta")
@@ -132,7 +130,6 @@ def test_a_real_run_on_a_gpu_is_joined_to_its_graph(run: Command, tmp_path: Path
     assert {item["proof"]["verdict"] for item in document["findings"]} == {"not-run"}
 
 
-@needs_real
 @pytest.mark.parametrize(
     "path", ["malformed/corrupt_tpu.xplane.pb", "malformed/bad_node_attr/variables/variables.index"]
 )

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from end_to_end import Outcome, analyze, assert_one_line, files_in, python, run_python
+from real_inputs import RealInputs
 
 from graphlens.children.start import Child
 from graphlens.cli import main
@@ -223,7 +224,7 @@ def test_an_op_that_tensorflow_does_not_know(small_models: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["bad_node_attr", pytest.param("negative_shape", marks=pytest.mark.heavy)])
-def test_a_model_that_only_tensorflow_rejects(shared_real: Path, tmp_path: Path, name: str) -> None:
+def test_a_model_that_only_tensorflow_rejects(shared_real: RealInputs, tmp_path: Path, name: str) -> None:
     outcome = analyze(shared_real / "malformed" / name, "-o", "r.json", "-o", "r.html", cwd=tmp_path)
     assert_static_report(tmp_path, outcome, f"TensorFlow cannot load {shared_real / 'malformed' / name}:")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from end_to_end import Outcome, analyze, assert_one_line
+from real_inputs import RealInputs
 
 pytestmark = pytest.mark.tf
 
@@ -25,7 +26,7 @@ def assert_measured(outcome: Outcome, report: dict[str, Any]) -> None:
     assert [rule["code"] for rule in report["rules"] if rule["status"] == "error"] == []
 
 
-def test_an_audio_network_saved_with_its_optimizer(shared_real: Path, tmp_path: Path) -> None:
+def test_an_audio_network_saved_with_its_optimizer(shared_real: RealInputs, tmp_path: Path) -> None:
     outcome, report = analyzed(tmp_path, shared_real / "basic_pitch_savedmodel")
     assert_measured(outcome, report)
     assert report["quality"]["join_rate"] >= 0.97
@@ -34,7 +35,7 @@ def test_an_audio_network_saved_with_its_optimizer(shared_real: Path, tmp_path: 
     assert report["ledger"][0]["category"] == "convolution"
 
 
-def test_a_classifier_with_examples_tables_and_branches(shared_real: Path, tmp_path: Path) -> None:
+def test_a_classifier_with_examples_tables_and_branches(shared_real: RealInputs, tmp_path: Path) -> None:
     outcome, report = analyzed(tmp_path, shared_real / "tfx_taxi_savedmodel")
     assert_measured(outcome, report)
     assert report["quality"]["join_rate"] >= 0.97
@@ -43,7 +44,7 @@ def test_a_classifier_with_examples_tables_and_branches(shared_real: Path, tmp_p
     assert timed & {"LookupTableFindV2", "LookupTableFind"}
 
 
-def test_a_model_placed_on_a_gpu_runs_without_one(shared_real: Path, tmp_path: Path) -> None:
+def test_a_model_placed_on_a_gpu_runs_without_one(shared_real: RealInputs, tmp_path: Path) -> None:
     outcome, report = analyzed(tmp_path, shared_real / "half_plus_two_gpu_savedmodel")
     assert_measured(outcome, report)
     if not any("GPU" in device for device in report["environment"]["devices"]):
@@ -51,7 +52,7 @@ def test_a_model_placed_on_a_gpu_runs_without_one(shared_real: Path, tmp_path: P
     assert {op["op"] for op in report["ops"] if op["timing"]} >= {"Mul"}
 
 
-def test_a_graph_that_only_a_gpu_program_can_run_is_read(shared_real: Path, tmp_path: Path) -> None:
+def test_a_graph_that_only_a_gpu_program_can_run_is_read(shared_real: RealInputs, tmp_path: Path) -> None:
     """A training graph whose names TensorFlow does not import; it is 2,853 + 106 nodes."""
     outcome, report = analyzed(tmp_path, shared_real / "keras_imagenet_gpu.pbtxt", "--static")
     assert (outcome.code, outcome.err) == (0, "")
@@ -63,7 +64,7 @@ def test_a_graph_that_only_a_gpu_program_can_run_is_read(shared_real: Path, tmp_
 
 
 @pytest.mark.heavy
-def test_a_graph_that_crashes_tensorflow_is_still_read(shared_real: Path, tmp_path: Path) -> None:
+def test_a_graph_that_crashes_tensorflow_is_still_read(shared_real: RealInputs, tmp_path: Path) -> None:
     outcome, report = analyzed(tmp_path, shared_real / "keras_imagenet_gpu.pbtxt")
     assert outcome.code == 3
     assert_one_line(Outcome(3, "", outcome.err))

@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from load_helpers import REAL, needs_real
+from real_inputs import REAL
 
 from graphlens.facts.clock.devices import binned, merged
 from graphlens.facts.clock.steps import steps_of
@@ -178,7 +178,6 @@ def bert() -> Facts:
     return facts_of(read_profile((REAL / "gpu_bert_8xV100.xplane.pb").read_bytes()))
 
 
-@needs_real
 def test_the_imbalance_of_eight_real_gpus_is_found():
     found = bert()(distribution)
     assert found.words == ("GPU:4 and GPU:6 did all the work, GPU:1 received 19 copies only, five devices were idle")
@@ -186,7 +185,6 @@ def test_the_imbalance_of_eight_real_gpus_is_found():
     assert [(row.number, row.device, row.kernels) for row in found.replicas] == [(4, "GPU:4", 665), (6, "GPU:6", 665)]
 
 
-@needs_real
 def test_the_ledger_of_a_real_gpu_profile_sums_to_its_step():
     facts = bert()
     assert sum(row.ns for row in facts(ledger)) == facts(step_time).median_ns

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
+from real_inputs import RealInputs
 
 from graphlens.facts.core import Facts
 from graphlens.facts.work import hardware
@@ -90,7 +90,7 @@ def test_a_product_of_several_kernels_is_half_precision_when_one_is() -> None:
     assert full_precision(facts_of(*kernels)) == []
 
 
-def test_the_public_profile_of_bert_on_v100_has_no_product_in_full_precision(shared_real: Path) -> None:
+def test_the_public_profile_of_bert_on_v100_has_no_product_in_full_precision(shared_real: RealInputs) -> None:
     """It was cut down to dropout and small ops: eight V100 are listed, two of them worked, none multiplied."""
     path = shared_real / "gpu_bert_8xV100.xplane.pb"
     profile = read_profile(path.read_bytes())

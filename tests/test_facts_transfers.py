@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_inputs import RealInputs
 
 from graphlens.facts.clock.device_time import Busy
 from graphlens.facts.copies.device_facts import device_uses
@@ -394,7 +395,7 @@ def raw_memcpys(path: Path) -> list[tuple[str, str, str, int]]:
 
 
 @pytest.fixture(scope="module")
-def bert(shared_real: Path) -> tuple[tuple[Copy, ...], list[tuple[str, str, str, int]]]:
+def bert(shared_real: RealInputs) -> tuple[tuple[Copy, ...], list[tuple[str, str, str, int]]]:
     path = shared_real / "gpu_bert_8xV100.xplane.pb"
     facts = Facts(Evidence(Target("bert", "xplane"), profile=read_profile(path.read_bytes())))
     return facts(copies), raw_memcpys(path)
@@ -442,7 +443,7 @@ def test_specs_of_a_sketch_are_those_of_the_tensor() -> None:
     assert (pair.tensor, pair.edge, pair.accelerators) == (TensorSpec("float32", (8, 4)), "edge_5_a", {"GPU:0"})
 
 
-def test_what_the_rules_say_of_bert(shared_real: Path) -> None:
+def test_what_the_rules_say_of_bert(shared_real: RealInputs) -> None:
     """Three quarters of the step are computed on each of the two busy devices; six ran no kernel."""
     profile = read_profile((shared_real / "gpu_bert_8xV100.xplane.pb").read_bytes())
     facts = Facts(Evidence(Target("bert", "xplane"), profile=profile))
@@ -454,7 +455,7 @@ def test_what_the_rules_say_of_bert(shared_real: Path) -> None:
     assert set(reasons) == {"int32/host-memory argument", "explicit device", None}
 
 
-def test_the_memcpys_of_a_timeline_are_accounted_for(shared_real: Path) -> None:
+def test_the_memcpys_of_a_timeline_are_accounted_for(shared_real: RealInputs) -> None:
     """The lane `memcpy` of the file has 21 events; 10 of them are of ops that copy themselves, without a direction."""
     path = shared_real / "kittibox_gpu.timeline.json"
     events = json.loads(path.read_text())["traceEvents"]
@@ -473,7 +474,7 @@ def test_the_memcpys_of_a_timeline_are_accounted_for(shared_real: Path) -> None:
     }
 
 
-def test_the_memcpys_of_a_session_are_tied_to_its_graph(shared_real: Path) -> None:
+def test_the_memcpys_of_a_session_are_tied_to_its_graph(shared_real: RealInputs) -> None:
     folder = shared_real / "gpu_run_metadata"
     profile = read_run_metadata((folder / "run_meta").read_bytes(), folder / "run_meta").profile
     graph = build_graph(read_graph_def(folder / "graph.pbtxt"))

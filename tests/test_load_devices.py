@@ -8,8 +8,9 @@ from collections import Counter, defaultdict
 
 import big_profile
 import pytest
-from load_helpers import REAL, run_tensorflow
+from load_helpers import run_tensorflow
 from oracles import device_lines
+from real_inputs import REAL
 
 from graphlens.ir.run import CopyEvent, DeviceEvent
 from graphlens.loaders.schema import xspace
@@ -181,8 +182,6 @@ def test_every_event_of_a_large_profile_is_read_once(tmp_path):
 
 @pytest.fixture(scope="module")
 def bert():
-    if not REAL.exists():
-        pytest.skip("needs the real profiles")
     data = (REAL / "gpu_bert_8xV100.xplane.pb").read_bytes()
     return read_profile(data), device_lines(data)
 

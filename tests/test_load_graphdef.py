@@ -8,8 +8,9 @@ import networkx as nx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from load_helpers import REAL, add_function, edges, graph_def, needs_real
+from load_helpers import add_function, edges, graph_def
 from oracles import node_counts, saved_model_graphs
+from real_inputs import REAL
 
 from graphlens.errors import TargetError
 from graphlens.ir.nodes import Call, Edge, TensorSpec
@@ -263,7 +264,6 @@ def test_a_receiver_without_sender_is_noted():
 # -- real graphs --------------------------------------------------------------------------------------------------
 
 
-@needs_real
 @pytest.mark.parametrize(
     ("path", "main", "inner"), [("keras_imagenet_gpu.pbtxt", 2853, 106), ("gpu_run_metadata/graph.pbtxt", 31, 0)]
 )
@@ -275,7 +275,6 @@ def test_real_text_graphs_load_whole(path, main, inner):
     assert graph.notes == ()
 
 
-@needs_real
 @pytest.mark.parametrize(
     "path",
     [

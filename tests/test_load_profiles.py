@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from load_helpers import REAL, needs_real, run_tensorflow
+from load_helpers import run_tensorflow
+from real_inputs import REAL
 from tensorboard.compat.proto import config_pb2
 from test_load_xplane import HostPlane
 
@@ -152,7 +153,6 @@ def test_what_tensorflow_of_today_records_is_read_with_its_partitions(tmp_path):
     assert {row.name for row in document.ops if row.self_ns} >= {"product", "out"}
 
 
-@needs_real
 def test_a_real_run_on_a_gpu():
     profile = read(REAL / "gpu_run_metadata/run_meta").profile
     assert Counter(kernel.node for kernel in profile.kernels_on_device) == {"Conv2D": 11, "Conv2D_1": 10}
@@ -169,7 +169,6 @@ def test_a_real_run_on_a_gpu():
 # -- timelines and traces -----------------------------------------------------------------------------------------
 
 
-@needs_real
 def test_a_real_timeline_of_tensorflow_1():
     """Against its own lists of all kernels and of all copies, which are not what is counted."""
     path = REAL / "kittibox_gpu.timeline.json"
@@ -245,7 +244,6 @@ open(sys.argv[1] + "/trace.json", "w").write(data)
 """
 
 
-@needs_real
 @pytest.mark.tf
 def test_the_trace_that_xprof_makes_of_a_profile_says_the_same(tmp_path):
     pytest.importorskip("xprof")

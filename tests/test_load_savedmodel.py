@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from load_helpers import REAL, add_function, graph_def, needs_real, run_tensorflow
+from load_helpers import add_function, graph_def, run_tensorflow
 from oracles import saved_model_graphs, tensor_bytes
+from real_inputs import REAL
 from tensorboard.compat.proto import graph_pb2, meta_graph_pb2
 
 from graphlens.errors import TargetError
@@ -160,7 +161,6 @@ def test_a_graph_without_ops_is_refused(tmp_path):
 # -- real models --------------------------------------------------------------------------------------------------
 
 
-@needs_real
 def test_a_keras_2_export():
     model = savedmodel.load_saved_model(REAL / "basic_pitch_savedmodel")
     assert model.signature == "serving_default"
@@ -172,7 +172,6 @@ def test_a_keras_2_export():
     assert set(model.graph.main.captures) == set(resources)
 
 
-@needs_real
 @pytest.mark.parametrize("signature", ["classification", "predict", "regression", "serving_default"])
 def test_every_signature_of_an_estimator_export(signature):
     model = savedmodel.load_saved_model(REAL / "tfx_taxi_savedmodel", signature)
@@ -181,19 +180,16 @@ def test_every_signature_of_an_estimator_export(signature):
     assert "SaveV2" not in ops
 
 
-@needs_real
 def test_an_explicit_gpu_is_kept_as_the_requested_device():
     model = savedmodel.load_saved_model(REAL / "half_plus_two_gpu_savedmodel/00000123")
     assert any("GPU:0" in op.device for op in model.graph.main.graph.ops())
 
 
-@needs_real
 @pytest.mark.parametrize("name", ["bad_node_attr", "negative_shape"])
 def test_models_that_tensorflow_rejects_are_still_read(name):
     assert len(savedmodel.load_saved_model(REAL / "malformed" / name).graph.main.graph) > 5
 
 
-@needs_real
 def test_no_weight_leaves_the_model():
     path = REAL / "basic_pitch_savedmodel"
     whole = saved_model_graphs((path / "saved_model.pb").read_bytes())[0]

@@ -9,7 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from load_helpers import REAL, graph_def, needs_real
+from load_helpers import graph_def
+from real_inputs import REAL
 from tensorboard.compat.proto import config_pb2, meta_graph_pb2
 
 from graphlens.errors import TargetError
@@ -190,7 +191,6 @@ def test_what_a_tool_made_of_a_profile_is_refused_in_one_line(tmp_path, name, fu
     assert "\n" not in str(refusal.value)
 
 
-@needs_real
 @pytest.mark.parametrize(
     ("path", "kind", "place"),
     [
@@ -208,14 +208,12 @@ def test_real_inputs(path, kind, place):
     assert identify(REAL / path) == (kind, REAL / place)
 
 
-@needs_real
 def test_a_corrupt_profile_is_refused_in_one_line():
     with pytest.raises(TargetError, match="is damaged or no TensorFlow file") as refusal:
         identify(REAL / "malformed/corrupt_tpu.xplane.pb")
     assert "\n" not in str(refusal.value)
 
 
-@needs_real
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.7, 0.9999])
 def test_a_model_cut_anywhere_is_refused_in_one_line(tmp_path, share):
     whole = (REAL / "basic_pitch_savedmodel/saved_model.pb").read_bytes()
@@ -225,7 +223,6 @@ def test_a_model_cut_anywhere_is_refused_in_one_line(tmp_path, share):
     assert "\n" not in str(refusal.value)
 
 
-@needs_real
 def test_several_versions_in_a_folder_ask_for_one(tmp_path):
     source = REAL / "half_plus_two_gpu_savedmodel/00000123"
     for version in ("1", "2"):

@@ -10,7 +10,7 @@ from functools import cache
 
 import oracles
 import pytest
-from load_helpers import REAL, needs_real
+from real_inputs import REAL
 
 from graphlens.facts.copies.device_facts import device_rows
 from graphlens.facts.core import Facts
@@ -470,15 +470,15 @@ def test_a_trace_tells_of_each_event_what_a_plane_tells_of_its_name(tmp_path):
 
 # -- four TPU v6e, recorded by somebody else ------------------------------------------------------------------------
 
-OFFLOAD = REAL / "tpu_v6e_offload.xplane.pb"
+OFFLOAD = "tpu_v6e_offload.xplane.pb"
 DEVICES = [f"TPU:{number}" for number in range(4)]
 
 
 @cache
 def real():
     """The document of the file, its profile, and the events and their statistics as a second reader finds them."""
-    data = OFFLOAD.read_bytes()
-    profile = foreign.read(sniff.identify(str(OFFLOAD)), str(OFFLOAD))
+    data = (REAL / OFFLOAD).read_bytes()
+    profile = foreign.read(sniff.identify(str(REAL / OFFLOAD)), str(REAL / OFFLOAD))
     return (
         judge(foreign.alone(profile)).document,
         profile.profile,
@@ -495,7 +495,6 @@ def row_of(device):
     return next(row for row in real()[0].devices if row.name == device)
 
 
-@needs_real
 @pytest.mark.parametrize("device", DEVICES)
 def test_kernels_and_their_time_equal_a_raw_walk(device):
     events = lines_of(device)["XLA Ops"]
@@ -505,7 +504,6 @@ def test_kernels_and_their_time_equal_a_raw_walk(device):
     assert ours == Counter(re.match(r"%([^\s=]+) = ", name)[1] for name, *_ in events)
 
 
-@needs_real
 @pytest.mark.parametrize("device", DEVICES)
 def test_waits_are_the_time_of_the_raw_copy_done_events(device):
     ps = sum(end - start for name, start, end, _ in lines_of(device)["XLA Ops"] if name.startswith("%copy-done"))
@@ -514,7 +512,6 @@ def test_waits_are_the_time_of_the_raw_copy_done_events(device):
     assert ps / 1e12 == pytest.approx(76.1, abs=0.1)
 
 
-@needs_real
 @pytest.mark.parametrize("device", DEVICES)
 def test_copies_and_their_bytes_equal_a_raw_walk(device):
     """One device shows its copies on a line of their own, all show the instructions that start and await them."""
@@ -531,11 +528,10 @@ def test_copies_and_their_bytes_equal_a_raw_walk(device):
     }  # fmt: skip
 
 
-@needs_real
 def test_what_instructions_tell_of_copies_is_what_the_line_of_copies_shows():
     """Between a start and its wait lies what the profiler drew as one event: so it may be drawn where it was not."""
     shown = sorted((start // 1000, end // 1000) for _, start, end, _ in lines_of("TPU:0")["Async XLA Ops"])
-    space = xspace().FromString(OFFLOAD.read_bytes())
+    space = xspace().FromString((REAL / OFFLOAD).read_bytes())
     for plane in space.planes:
         for line in plane.lines:
             if line.name == "Async XLA Ops":
@@ -546,7 +542,6 @@ def test_what_instructions_tell_of_copies_is_what_the_line_of_copies_shows():
     ]  # fmt: skip
 
 
-@needs_real
 @pytest.mark.parametrize("device", DEVICES)
 def test_flops_are_the_sum_over_executions(device):
     told = real()[3][f"/device:{device}"]
@@ -554,7 +549,6 @@ def test_flops_are_the_sum_over_executions(device):
     assert row_of(device).flops == flops == 303 * 5 * 1024 * 1024 * 256
 
 
-@needs_real
 @pytest.mark.parametrize("device", DEVICES)
 def test_runs_and_steps_are_the_raw_modules(device):
     modules = Counter(name for name, *_ in lines_of(device)["XLA Modules"])
@@ -564,13 +558,11 @@ def test_runs_and_steps_are_the_raw_modules(device):
     assert row_of(device).steps == modules["jit_f(12190760917235803885)"] == 100
 
 
-@needs_real
 def test_all_four_devices_are_busy():
     assert all(row.busy_ns and not row.busy_ns > row.span_ns for row in real()[0].devices)
     assert real()[0].distribution.words == "all four devices were busy for the same time"
 
 
-@needs_real
 def test_the_first_finding_is_the_copies_with_their_bytes():
     """Each run of each device moves three arrays of 5 GiB from the host and three back: 30 GiB."""
     finding = real()[0].findings[0]
@@ -583,7 +575,6 @@ def test_the_first_finding_is_the_copies_with_their_bytes():
         assert words in finding.reason
 
 
-@needs_real
 def test_the_ledger_is_the_time_of_the_raw_instructions_in_the_steps():
     ledger = {row.category: row.ns for row in real()[0].ledger}
     assert sum(ledger.values()) == real()[0].step.median_ns
@@ -604,7 +595,6 @@ def test_the_ledger_is_the_time_of_the_raw_instructions_in_the_steps():
     assert ledger["elementwise and other"] / step_ns == pytest.approx(fusions / runs, abs=0.005)
 
 
-@needs_real
 def test_no_share_is_above_one():
     document = real()[0]
     rows = [row for row in document.ops if row.wall_share is not None]
@@ -616,7 +606,6 @@ def test_no_share_is_above_one():
     assert document.critical_path.ns <= document.step.median_ns
 
 
-@needs_real
 def test_the_roof_is_the_one_that_the_plane_states():
     roofline = real()[0].roofline
     assert (roofline.roof.flops_per_s, roofline.roof.bytes_per_s) == pytest.approx((918e12, 1637.993152512e9))

@@ -9,8 +9,9 @@ from collections import defaultdict
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from load_helpers import REAL, HostPlane, needs_real, run_tensorflow
+from load_helpers import HostPlane, run_tensorflow
 from oracles import op_totals_ps, self_totals_ps
+from real_inputs import REAL
 
 from graphlens.errors import TargetError
 from graphlens.ir.ops import runtime_type
@@ -133,7 +134,6 @@ def test_random_bytes_are_refused_or_read(data):
         read_profile(data)
 
 
-@needs_real
 def test_a_corrupt_profile_is_refused_in_one_line():
     with pytest.raises(TargetError, match="the profile is damaged") as refusal:
         read_profile((REAL / "malformed/corrupt_tpu.xplane.pb").read_bytes())
@@ -158,7 +158,6 @@ def agrees_with_the_oracle(data):
     return profile
 
 
-@needs_real
 @pytest.mark.heavy
 def test_a_real_gpu_profiles_host_plane_agrees_with_the_oracle():
     profile = agrees_with_the_oracle((REAL / "gpu_bert_8xV100.xplane.pb").read_bytes())

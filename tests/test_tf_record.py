@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import oracles
 import pytest
+from real_inputs import REAL
 from tensorboard.compat.proto import graph_pb2
 
 from graphlens.children.messages import Failure, RecordRequest
@@ -32,7 +33,6 @@ from graphlens.loaders.capture.reading import evidence_of, open_capture
 pytestmark = pytest.mark.tf
 
 REPOSITORY = Path(__file__).parents[1]
-REAL = REPOSITORY.parent / "shared" / "real"
 STEPS = 6
 
 # Ops that the profiler never shows: they cost nothing, or only start something.
@@ -436,7 +436,6 @@ def test_a_child_killed_while_it_profiles_leaves_what_it_had(models: Path, tmp_p
 
 
 @pytest.mark.heavy
-@pytest.mark.skipif(not REAL.exists(), reason="the real models are not here")
 @pytest.mark.parametrize(
     ("path", "note"),
     [
@@ -452,7 +451,6 @@ def test_old_exports_run(record: Recorder, path: str, note: str) -> None:
     assert any(note in one for one in recording.manifest["notes"])
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the real models are not here")
 @pytest.mark.parametrize("path", ["malformed/bad_node_attr", "malformed/negative_shape"])
 def test_malformed_models_are_refused_in_one_line(record: Recorder, path: str) -> None:
     recording = record("saved_model", str(REAL / path))

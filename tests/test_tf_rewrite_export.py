@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from end_to_end import REAL, python
+from end_to_end import python
+from real_inputs import REAL
 
 from graphlens.errors import RewriteError, UsageError
 from graphlens.ir.edits import FoldAffine, RemoveDropout
@@ -135,8 +136,6 @@ def test_a_copy_gives_the_same_bits(small_models: Path, lab: Any, name: str) -> 
     "name", ["basic_pitch_savedmodel", "half_plus_two_gpu_savedmodel/00000123", "tfx_taxi_savedmodel"]
 )
 def test_copies_of_models_that_others_made_give_the_same_bits(lab: Any, name: str) -> None:
-    if not (REAL / name).is_dir():
-        pytest.skip("the real inputs are not beside the repository")
     assert same_bits(lab, REAL / name)
 
 
@@ -288,8 +287,6 @@ def test_what_another_signature_writes_is_not_folded(lab: Any, tmp_path: Path) -
 
 
 def test_tables_of_tensorflow_1_are_taken_along(lab: Any, tmp_path: Path) -> None:
-    if not (REAL / "tfx_taxi_savedmodel").is_dir():
-        pytest.skip("the real inputs are not beside the repository")
     lab.rewrite.write_saved_model(REAL / "tfx_taxi_savedmodel", {}, tmp_path / "out")
     print_scores = TAXI.replace("FOLDERS", repr([str(REAL / "tfx_taxi_savedmodel"), str(tmp_path / "out")]))
     before, after = python("-c", print_scores).split()[-2:]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from real_inputs import REAL
 
 from graphlens.ir.unsafe import OWN_FILE, WRITTEN_VALUE, refusal, unsafe_ops
 from graphlens.testing.sketch import sketch
-
-REAL = Path(__file__).parents[2] / "shared" / "real"
 
 
 def unsafe(text: str) -> list[str]:
@@ -160,7 +159,6 @@ def test_functions_are_searched_when_they_can_be_called() -> None:
     assert unsafe(calls) == ["f/a", "g/b"]
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="real models are not here")
 @pytest.mark.parametrize("model", ["tfx_taxi_savedmodel", "basic_pitch_savedmodel"])
 def test_real_models_with_vocabularies_and_a_saver_are_safe(model: str) -> None:
     savedmodel = pytest.importorskip("graphlens.loaders.savedmodel")
@@ -169,7 +167,6 @@ def test_real_models_with_vocabularies_and_a_saver_are_safe(model: str) -> None:
     assert loaded.judged.on_load
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="real models are not here")
 def test_what_runs_on_loading_may_read_assets_of_the_model_only(tmp_path: Path) -> None:
     """The same bytes, but the vocabulary is no longer declared as an asset: then it is somebody's file."""
     from graphlens.loaders.savedmodel import load_saved_model
