@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import networkx as nx
@@ -9,10 +10,10 @@ import pytest
 
 from graphlens.errors import TargetError
 from graphlens.facts.core import Facts
-from graphlens.facts.flat import inlining
 from graphlens.facts.flat import scopes as flat
 from graphlens.facts.flat.inlining import effects, inline
 from graphlens.facts.patterns.dataflow import dataflow
+from graphlens.ir import calls
 from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Function, Graph, data_inputs
@@ -147,12 +148,63 @@ def test_a_function_that_calls_itself_does_not_hang() -> None:
     again = Op("again", "PartitionedCall", calls=(Call("call", "f"),))
     body = function("f", [Op("a", "_Arg"), again, Op("r", "_Retval")], [("a", "again", 0, 0), ("again", "r", 0, 0)])
     main = function("", [Op("x", "Placeholder"), Op("start", "PartitionedCall", calls=(Call("call", "f"),))], [])
-    graph = inline(Graph("", {"": main, "f": body}))
+    whole = Graph("", {"": main, "f": body})
+    graph = inline(whole)
     assert nx.is_directed_acyclic_graph(graph.networkx())
+    assert set(graph) == {"x", "start/again"}
+    assert graph.op("start/again").type == "PartitionedCall"
+    assert calls.Calls(whole).notes() == [
+        "function 'f' calls itself: that call stays an op, and what it does again is in no figure"
+    ]
+
+
+def calling(name: str, *callees: str, more: int = 1) -> Function:
+    ops = [Op(f"op{number}", "Relu") for number in range(more)]
+    called = [Op(f"c{n}", "PartitionedCall", calls=(Call("call", callee),)) for n, callee in enumerate(callees)]
+    return function(name, ops + called, [])
+
+
+def test_of_functions_that_call_each_other_the_call_that_leads_back_stays() -> None:
+    library = {"": calling("", "f"), "f": calling("f", "g"), "g": calling("g", "h", "f"), "h": calling("h")}
+    graph = Graph("", library)
+    assert set(inline(graph)) == {"op0", "c0/op0", "c0/c0/op0", "c0/c0/c0/op0", "c0/c0/c1"}
+    assert calls.Calls(graph).notes()[0].startswith("function 'f' calls itself, by way of 'g'")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_size_is_known_before_anything_is_inlined(seed: int) -> None:
+    choose = random.Random(seed)
+    names = [f"f{number}" for number in range(6)]
+    library = {
+        name: calling(name, *choose.choices(names, k=choose.choice([0, 0, 1, 2])), more=choose.randrange(4))
+        for name in names
+    }
+    library[""] = calling("", *choose.choices(names, k=3))
+    graph = Graph("", library)
+    assert calls.Calls(graph).flat_size().ops == len(inline(graph))
+
+
+def test_calls_nested_deeper_than_the_limit_stay_ops_and_are_counted_as_such() -> None:
+    depth = calls.DEPTH_LIMIT + 5
+    library = {f"f{level}": calling(f"f{level}", f"f{level + 1}") for level in range(depth)}
+    graph = Graph("f0", library)
+    size = calls.Calls(graph).flat_size()
+    assert size.is_cut
+    assert size.ops == len(inline(graph))
+    assert size.calls == calls.DEPTH_LIMIT
+    assert calls.Calls(graph).notes() == ["calls nest deeper than 100 functions: those below that stay ops"]
+
+
+def test_a_billion_ops_are_refused_without_making_any() -> None:
+    library = {f"f{level}": calling(f"f{level}", *[f"f{level + 1}"] * 2) for level in range(30)}
+    library["f30"] = calling("f30")
+    assert calls.Calls(Graph("f0", library)).flat_size().ops == 2**31 - 1
+    with pytest.raises(TargetError, match=r"more than 3,000,000 ops .*; analyze a smaller signature"):
+        inline(Graph("f0", library))
 
 
 def test_exponential_nesting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inlining, "FLAT_OPS_LIMIT", 1000)
+    monkeypatch.setattr(calls, "FLAT_OPS_LIMIT", 1000)
     library = {
         f"f{level}": function(
             f"f{level}",

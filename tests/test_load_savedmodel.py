@@ -274,3 +274,31 @@ def test_a_model_without_signatures_is_what_calling_it_runs(exported):
     assert model.signature == "__call__"
     assert [(tensor.name, str(tensor.spec)) for tensor in model.signatures[0].inputs] == [("x", "float32[2]")]
     assert "AddV2" in {op.type for op in model.graph.main.graph.ops()}
+
+
+def test_a_file_of_functions_alone_says_that_nothing_was_judged(tmp_path):
+    message = graph_def()
+    for name in ("f", "g", "h", "i"):
+        add_function(message, name, [("r", "Relu", ("a",))], ("a",), {"o": "r:activations:0"})
+    (tmp_path / "functions.pb").write_bytes(message.SerializeToString())
+    loaded = savedmodel.load_graph_def(tmp_path / "functions.pb")
+    assert loaded.notes == (
+        "nothing was judged: the file's main graph is empty, and nothing in the file calls its functions ('f', 'g', "
+        "'h' and 1 more); export the model with the call of the one that is meant",
+    )
+
+
+def test_a_function_that_calls_itself_is_noted_and_one_that_grows_without_bounds_is_refused(tmp_path):
+    message = graph_def(("x", "Placeholder", ()), ("start", "f", ("x",)))
+    add_function(message, "f", [("again", "f", ("a",))], ("a",), {"o": "again:o:0"})
+    (tmp_path / "m.pb").write_bytes(message.SerializeToString())
+    (note,) = savedmodel.load_graph_def(tmp_path / "m.pb").notes
+    assert note.startswith("function 'f' calls itself: that call stays an op")
+    message = graph_def(("x", "Placeholder", ()), ("start", "f0", ("x",)))
+    for level in range(30):
+        twice = [(side, f"f{level + 1}", ("a",)) for side in ("left", "right")]
+        add_function(message, f"f{level}", twice, ("a",), {"o": "left:o:0"})
+    add_function(message, "f30", [("r", "Relu", ("a",))], ("a",), {"o": "r:activations:0"})
+    (tmp_path / "m.pb").write_bytes(message.SerializeToString())
+    with pytest.raises(TargetError, match="once its functions are inlined"):
+        savedmodel.load_graph_def(tmp_path / "m.pb")

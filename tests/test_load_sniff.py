@@ -13,8 +13,9 @@ from load_helpers import graph_def
 from real_inputs import REAL
 from tensorboard.compat.proto import config_pb2, meta_graph_pb2
 
-from graphlens.errors import TargetError
+from graphlens.errors import TargetError, UsageError
 from graphlens.loaders import profiles, savedmodel
+from graphlens.loaders.arrays import read_npz
 from graphlens.loaders.capture import reading
 from graphlens.loaders.sniff import READS, identify
 
@@ -46,6 +47,70 @@ def test_bad_files_are_refused_with_their_message(name):
 
 def test_every_bad_file_has_an_expected_message():
     assert {path.name for path in BAD.iterdir()} - {"expected.json"} == set(EXPECTED)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345678\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["m.pb", "m.pbtxt", "m.keras", "m.h5", "m.capture", "m.xplane.pb", "m.json", "m/saved_model.pb"]
+)
+def test_a_pointer_of_git_lfs_is_called_one_whatever_its_name(tmp_path, name):
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(POINTER)
+    with pytest.raises(TargetError) as refusal:
+        identify_and_load(tmp_path / name.partition("/")[0])
+    said = f"'{file}' is a Git LFS pointer, not the file (11.8 MiB) that it stands for; fetch that with: git lfs pull"
+    assert str(refusal.value) == said
+
+
+def test_arrays_to_feed_may_be_a_pointer_too(tmp_path):
+    (tmp_path / "x.npz").write_bytes(POINTER)
+    with pytest.raises(UsageError, match=r"x\.npz is a Git LFS pointer.*git lfs pull"):
+        read_npz(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize(
+    ("url", "how"),
+    [
+        ("gs://bucket/model", "`gcloud storage cp --recursive gs://bucket/model .`"),
+        ("s3://bucket/my model", "`aws s3 cp --recursive 's3://bucket/my model' DIR`"),
+        ("https://host/m.keras", "download it"),
+    ],
+)
+def test_a_target_that_lies_elsewhere_is_told_how_to_come_here(url, how):
+    with pytest.raises(TargetError, match="is not on this machine") as refusal:
+        identify(url)
+    assert how in str(refusal.value)
+
+
+DIRECTORY = b"PK\x01\x02"
+# Offset in the directory's entry -> what is written there.
+WRONG_ENTRIES = {
+    "a version that nobody knows": (6, b"\x63"),
+    "a compression that nobody knows": (10, b"\x61"),
+    "encrypted content": (8, b"\x01"),
+    "a name in no encoding": (9, b"\x08"),
+    "an offset beyond the end": (42, b"\xff\xff\xff\x7f"),
+}
+
+
+@pytest.mark.parametrize(("offset", "wrong"), WRONG_ENTRIES.values(), ids=WRONG_ENTRIES)
+def test_an_archive_that_pythons_reader_does_not_take_is_refused_in_one_line(tmp_path, offset, wrong):
+    file = tmp_path / "some.capture"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("capture.json", '{"schema_version": 2}')
+        archive.writestr("\xe4", "")
+    content = bytearray(file.read_bytes())
+    entries = [at for at in range(len(content)) if content.startswith(DIRECTORY, at)]
+    for at in entries:
+        content[at + offset : at + offset + len(wrong)] = wrong
+        content[at + 46 : at + 47] = b"\xff" if offset == 9 else content[at + 46 : at + 47]
+    file.write_bytes(content)
+    with pytest.raises(TargetError, match=r"some\.capture' is .*damaged") as refusal:
+        identify_and_load(file)
+    assert "\n" not in str(refusal.value)
 
 
 def test_an_empty_folder_and_a_missing_path(tmp_path):

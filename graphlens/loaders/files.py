@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import re
+import struct
+import zipfile
+import zlib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from graphlens.errors import TargetError
+from graphlens.units import format_bytes
 
 MESSAGE_LIMIT_BYTES = (1 << 31) - 1  # protobuf refuses larger messages
 
 HEAD_BYTES = 1 << 16  # enough of a file to tell what it is
 
 Message = TypeVar("Message")
+
+# What Python's reader of zip archives raises: a damaged one may name a version, a compression method or an encryption
+# that the reader does not know, offsets beyond its end, or names in no encoding.
+ARCHIVE_ERRORS: Final = (
+    OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError,
+    struct.error,
+)  # fmt: skip
+
+_POINTER: Final = re.compile(rb"version https://git-lfs\.github\.com/spec/\S+\n(?:.*\n)*?size (\d{1,18})\b")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -32,7 +46,34 @@ def read_bytes(path: Path) -> bytes:
         raise TargetError(f"'{path}' cannot be read: {error.strerror or error}") from error
     if not data:
         raise TargetError(f"'{path}' is empty; was it copied completely?")
+    refuse_pointer(path, data[:HEAD_BYTES])
     return data
+
+
+def refuse_pointer(path: Path, head: bytes) -> None:
+    """Refuse what Git LFS leaves in place of a file that was not fetched; ``head`` is how the file begins.
+
+    Raises
+    ------
+    TargetError
+        When it is such a pointer, whatever the file is called.
+    """
+    said = pointer_in_words(head)
+    if said:
+        raise TargetError(f"'{path}' is {said}")
+
+
+def pointer_in_words(head: bytes) -> str | None:
+    """Say what a file that begins with ``head`` is and how to get it if it is a pointer of Git LFS, else ``None``.
+
+    >>> pointer_in_words(b"version https://git-lfs.github.com/spec/v1\\noid sha256:ab\\nsize 2500000\\n")
+    'a Git LFS pointer, not the file (2.38 MiB) that it stands for; fetch that with: git lfs pull'
+    """
+    found = _POINTER.match(head)
+    if not found:
+        return None
+    size = format_bytes(int(found[1]))
+    return f"a Git LFS pointer, not the file ({size}) that it stands for; fetch that with: git lfs pull"
 
 
 def looks_like_text(data: bytes) -> bool:

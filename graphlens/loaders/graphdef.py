@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from graphlens.collector import collector_paused
 from graphlens.errors import TargetError
+from graphlens.ir.calls import Calls
 from graphlens.ir.graph import Function, Graph
 from graphlens.ir.nodes import ARGUMENT, RETURN, Op, TensorSpec
 from graphlens.ir.table import OPS_LIMIT, Table
@@ -54,6 +56,8 @@ def build_graph(graph_def: Any, debug_info: Any = None) -> Graph:
     with collector_paused():
         builder = _Builder(graph_def, debug_info)
         names = [MAIN, *builder.library]
+        for name in names:
+            list(builder.callees(name))  # notes the ones that are missing
         return builder.graph(MAIN, names)
 
 
@@ -92,7 +96,8 @@ class _Builder:
 
     def graph(self, root: str, names: Iterable[str]) -> Graph:
         functions = {name: self.function(name) for name in names}
-        return Graph(root, functions, tuple(self.notes))
+        graph = Graph(root, functions)
+        return replace(graph, notes=(*self.notes, *Calls(graph).notes()))
 
     def function(self, name: str) -> Function:
         if name not in self.built:
@@ -102,13 +107,13 @@ class _Builder:
     def reachable(self, root: str) -> list[str]:
         order, pending = {root: None}, [root]
         while pending:
-            for callee in self._callees(pending.pop()):
+            for callee in self.callees(pending.pop()):
                 if callee not in order:
                     order[callee] = None
                     pending.append(callee)
         return list(order)
 
-    def _callees(self, name: str) -> Iterator[str]:
+    def callees(self, name: str) -> Iterator[str]:
         for op in self.function(name).graph.ops():
             for call in op.calls:
                 if call.function in self.library:
@@ -117,7 +122,7 @@ class _Builder:
                     self._note_missing(call.function)
 
     def _note_missing(self, callee: str) -> None:
-        note = f"function '{callee}' is called but not in the graph"
+        note = f"function '{callee}' is called but not in the graph: what it does was not judged"
         if note not in self.notes:
             self.notes.append(note)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from graphlens.errors import TargetError
+from graphlens.ir.calls import Calls
 from graphlens.ir.graph import Function, Graph, input_specs
 from graphlens.loaders import judged, objects
 from graphlens.loaders.files import looks_like_text, parse_message, parse_text, read_bytes
@@ -117,6 +118,7 @@ def load_saved_model(path: str | os.PathLike[str], signature: str | None = None,
     else:
         chosen, note = choose(signatures, signature, folder)
         graph = _signature_graph(meta_graph, chosen, debug_info, _has_objects(message))
+    Calls(graph).refuse_huge()
     notes = [*([note] if note else []), *graph.notes, *debug_notes]
     return LoadedModel(
         graph=graph,
@@ -313,15 +315,32 @@ def load_graph_def(path: str | os.PathLike[str]) -> LoadedModel:
     if not message.node and not message.library.function:
         raise TargetError(f"'{file}' holds no op; export the graph again")
     graph = build_graph(message)
+    Calls(graph).refuse_huge()
     return LoadedModel(
         graph,
         MAIN,
         lambda: _read_graph_def(file)[:2],
         digest,
-        notes=graph.notes,
+        notes=(*graph.notes, *_uncalled(graph)),
         judged=judged.of_graph_file(message, graph),
         is_text=is_text,
     )
+
+
+_NAMES_SHOWN: Final = 3
+
+
+def _uncalled(graph: Graph) -> list[str]:
+    """Say so where a file holds functions only: what is judged is its main graph, which has nothing in it."""
+    if len(graph.main.graph):
+        return []
+    names = [name for name in graph.functions if name != MAIN]
+    listed = ", ".join(f"'{name}'" for name in names[:_NAMES_SHOWN])
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return [
+        f"nothing was judged: the file's main graph is empty, and nothing in the file calls its functions ({listed}"
+        f"{more}); export the model with the call of the one that is meant"
+    ]
 
 
 def _read_graph_def(file: Path) -> tuple[Any, str, bool]:
@@ -348,6 +367,7 @@ def load_meta_graph(path: str | os.PathLike[str], signature: str | None = None) 
         graph, name = _signature_graph(meta_graph, chosen, None, has_objects=False), chosen.name
     else:
         graph, name, note = whole, None, None
+    Calls(graph).refuse_huge()
     return LoadedModel(
         graph=graph,
         traced_root=graph.root,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import shlex
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ from typing import Final, Literal, NamedTuple
 from graphlens.errors import TargetError
 from graphlens.loaders import savedmodel
 from graphlens.loaders.capture.parts import MANIFEST
-from graphlens.loaders.files import HEAD_BYTES, looks_like_text, read_bytes
+from graphlens.loaders.files import ARCHIVE_ERRORS, HEAD_BYTES, looks_like_text, read_bytes, refuse_pointer
 from graphlens.loaders.hosts import PROFILE_SUFFIX
 from graphlens.loaders.profile_files import profile_files
 from graphlens.loaders.wire import BYTES, FIXED32, FIXED64, VARINT, WireError, read_varint
@@ -43,6 +44,22 @@ _FOREIGN: Final = (
 )
 
 
+_URL: Final = re.compile(r"^([A-Za-z][\w+.-]*)://")
+# Scheme -> what copies a folder from there.
+_FETCHING: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "gs": "gcloud storage cp --recursive {url} .",
+        "s3": "aws s3 cp --recursive {url} DIR",
+        "hdfs": "hdfs dfs -get {url}",
+    }
+)
+
+
+def _fetching(scheme: str, url: str) -> str:
+    known = _FETCHING.get(scheme.lower())
+    return f"copy it here (`{known.format(url=shlex.quote(url))}`)" if known else "download it"
+
+
 class Identified(NamedTuple):
     """What a target is, and where exactly (the folder of a SavedModel, for instance)."""
 
@@ -68,6 +85,9 @@ def identify(target: str | os.PathLike[str]) -> Identified:
         return _identify_file(path)
     if _CALLABLE.match(text):
         return Identified("callable", path)
+    elsewhere = _URL.match(text)
+    if elsewhere:
+        raise TargetError(f"'{text}' is not on this machine: {_fetching(elsewhere[1], text)}, and name the copy")
     if path.exists():
         raise TargetError(f"'{text}' is neither a file nor a folder; GraphLens reads {READS}")
     raise TargetError(f"'{text}' does not exist; GraphLens reads {READS}")
@@ -161,6 +181,7 @@ def _head(path: Path) -> bytes:
         raise TargetError(f"'{path}' cannot be read: {error.strerror or error}") from error
     if not head:
         raise TargetError(f"'{path}' is empty; was it copied completely?")
+    refuse_pointer(path, head)
     return head
 
 
@@ -168,7 +189,7 @@ def _identify_zip(path: Path) -> Identified:
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
-    except (OSError, zipfile.BadZipFile) as error:
+    except ARCHIVE_ERRORS as error:
         raise TargetError(f"'{path}' is a damaged archive ({error}); copy it again") from error
     if MANIFEST in names:
         return Identified("capture", path)

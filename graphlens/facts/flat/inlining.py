@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from graphlens.errors import TargetError
+from graphlens.ir.calls import DEPTH_LIMIT, Callees, Calls, never
 from graphlens.ir.effects import acts
 from graphlens.ir.graph import Function, Graph
 from graphlens.ir.nodes import ARGUMENT, CONTROL, RETURN, Edge, Op
-from graphlens.ir.ops import OTHER_INPUT_FIRST, PLAIN_CALLS
-from graphlens.ir.table import OPS_LIMIT, Table, TableBuilder
+from graphlens.ir.ops import OTHER_INPUT_FIRST
+from graphlens.ir.table import Table, TableBuilder
 
-# A library of a few nested functions can denote exponentially many ops; a flat graph beyond this is refused.
-FLAT_OPS_LIMIT: Final = OPS_LIMIT
-FLAT_CALLS_LIMIT: Final = 300_000
-DEPTH_LIMIT: Final = 100
-
-# Call sites that disappear when inlined; conditionals and loops stay as nodes beside their inlined bodies.
-_PLAIN_CALLS = PLAIN_CALLS | {"RemoteCall"}
-_BODY_ROLES = re.compile(r"^(then|else|cond|body|branch_\d+)$")
 _ABSENT: Final = -1  # where a local op has no op of its own in the flat graph
-
-Callees = Sequence[tuple[str, Function]]
 
 
 @dataclass(slots=True, eq=False)
@@ -59,11 +48,6 @@ class _Source:
     port: int | None
 
 
-def never(_: Op) -> bool:
-    """Keep no call opaque: the default of :func:`inline`."""
-    return False
-
-
 def inline(graph: Graph, opaque: Callable[[Op], bool] = never) -> Table:
     """Return the flat DAG of ``graph``, starting at its root function; the root's own graph when it calls nothing.
 
@@ -75,10 +59,13 @@ def inline(graph: Graph, opaque: Callable[[Op], bool] = never) -> Table:
     Raises
     ------
     TargetError
-        When the flat graph would hold more than ``FLAT_OPS_LIMIT`` ops or ``FLAT_CALLS_LIMIT`` calls.
+        When the flat graph would be larger than is judged (see :meth:`Calls.refuse_huge`).
     """
     inliner = _Inliner(graph, opaque)
-    return inliner.run() if inliner.callees(graph.main) else graph.main.graph
+    if not inliner.calls.of(graph.main):
+        return graph.main.graph
+    inliner.calls.refuse_huge()
+    return inliner.run()
 
 
 def effects(graph: Graph) -> frozenset[str]:
@@ -100,14 +87,10 @@ class _Inliner:
     """The state of one inlining; the walk needs the library, the frames met so far and the result at every turn."""
 
     def __init__(self, graph: Graph, opaque: Callable[[Op], bool]) -> None:
-        # The main graph has no name: an op whose type or callee is empty, in a damaged file, does not call it.
-        self.library = {name: function for name, function in graph.functions.items() if name}
-        self.opaque = opaque
+        self.calls = Calls(graph, opaque)
         self.root = _Frame(graph.main, "")
         self.flat = TableBuilder()
-        self.known: dict[str, Mapping[int, Callees]] = {}
         self.arguments: dict[str, Mapping[int, int]] = {}
-        self.number_of_frames = 1
 
     def run(self) -> Table:
         frames = []
@@ -126,30 +109,8 @@ class _Inliner:
             yield current
             stack.extend(self._enter(current))
 
-    def callees(self, function: Function) -> Mapping[int, Callees]:
-        """Return position -> the functions that the op there calls and that are inlined, with their roles."""
-        found = self.known.get(function.name)
-        if found is None:
-            calls = ((position, self._called(op)) for position, op in enumerate(function.graph.ops()))
-            found = self.known[function.name] = {position: called for position, called in calls if called}
-        return found
-
-    def _called(self, op: Op) -> Callees:
-        if not op.calls and op.type not in self.library:
-            return ()
-        if self.opaque(op):
-            return ()
-        if op.type in self.library:  # a TF1 call: the function's name is the op's type
-            return [("call", self.library[op.type])]
-        return [
-            (call.role, self.library[call.function])
-            for call in op.calls
-            if call.function in self.library
-            and ((call.role == "call" and op.type in _PLAIN_CALLS) or _BODY_ROLES.match(call.role))
-        ]
-
     def _entered(self, frame: _Frame) -> Mapping[int, Callees]:
-        return self.callees(frame.function) if frame.depth < DEPTH_LIMIT else {}
+        return self.calls.of(frame.function) if frame.depth < DEPTH_LIMIT else {}
 
     def absent(self, frame: _Frame) -> set[int]:
         """Return the positions of a frame's ops that have no op in the flat graph: calls, and what joins functions."""
@@ -166,11 +127,6 @@ class _Inliner:
             _ABSENT if position in absent else add(op, prefix + op.name)
             for position, op in enumerate(frame.table.ops())
         ]
-        if len(self.flat) > FLAT_OPS_LIMIT or self.number_of_frames > FLAT_CALLS_LIMIT:
-            raise TargetError(
-                f"the graph denotes more than {FLAT_OPS_LIMIT:,} ops or {FLAT_CALLS_LIMIT:,} calls once its functions "
-                "are inlined; analyze a smaller signature"
-            )
 
     def _enter(self, frame: _Frame) -> Iterator[_Frame]:
         for position, called in self._entered(frame).items():
@@ -179,7 +135,6 @@ class _Inliner:
                 middle = "" if role == "call" else f"{role}/"
                 child = _Frame(function, f"{frame.prefix}{name}/{middle}", frame, position, frame.depth + 1)
                 frame.called[(position, role)] = child
-                self.number_of_frames += 1
                 yield child
 
     # -- edges ----------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from typing import TypeVar
 
 from graphlens.errors import TargetError
 from graphlens.ir.analysis import AnalysisError, Target
+from graphlens.ir.calls import Calls
 from graphlens.ir.capture import MAIN, CapturedInput, CapturedProgram, CapturedRoof, CapturedVariable, Manifest, new_id
 from graphlens.ir.devices import Roof
 from graphlens.ir.evidence import Evidence
@@ -24,7 +24,7 @@ from graphlens.ir.run import ReplayRecord
 from graphlens.loaders.capture.manifest import read_manifest
 from graphlens.loaders.capture.parts import HLO_FOLDER, MANIFEST, OPTIMIZED, PROFILE, REPLAY, TRACED, folder_of
 from graphlens.loaders.events import Recorded
-from graphlens.loaders.files import MESSAGE_LIMIT_BYTES
+from graphlens.loaders.files import ARCHIVE_ERRORS, MESSAGE_LIMIT_BYTES
 
 Part = TypeVar("Part")
 
@@ -78,7 +78,7 @@ def readable(path: Path) -> Iterator[None]:
     """Turn what damaged archives and files raise into one line."""
     try:
         yield
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except ARCHIVE_ERRORS as error:
         raise TargetError(f"'{path}' is damaged ({error}); copy or record it again") from error
 
 
@@ -252,7 +252,9 @@ def _graph(capture: Capture, name: str) -> Graph | None:
 def _reachable(capture: Capture, name: str, root: str) -> Graph:
     from graphlens.loaders.graphdef import build_reachable, parse_graph_def
 
-    return build_reachable(parse_graph_def(capture.part(name), name), root)
+    graph = build_reachable(parse_graph_def(capture.part(name), name), root)
+    Calls(graph).refuse_huge()
+    return graph
 
 
 def _executed(capture: Capture, program: CapturedProgram) -> Graph | None:
