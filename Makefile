@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
-.PHONY: demo test test-all lint bench fixtures clean
+.PHONY: demo test test-all lint bench docs fixtures clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -29,9 +29,12 @@ test-all: lint
 bench: $(STAMP)
 	$(BIN)/python tests/bench.py
 
+docs: $(STAMP)
+	$(BIN)/mkdocs build --quiet --strict
+
 fixtures: $(STAMP)
 	$(BIN)/python fixtures/record.py
 	$(BIN)/python fixtures/record_fake_gpu.py
 
 clean:
-	rm -rf $(VENV) demo-report.html demo-report-model
+	rm -rf $(VENV) demo-report.html demo-report-model site

@@ -7,11 +7,14 @@ import importlib
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from graphlens import rules
 from graphlens.cli import main
+from graphlens.facts.core import Facts
+from graphlens.testing import check_page, sketch
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -66,3 +69,12 @@ def test_the_examples_in_docstrings_hold(path: Path) -> None:
     failed, tried = doctest.testmod(module)
     assert tried
     assert not failed
+
+
+def test_the_rule_in_the_readme_finds_what_it_says() -> None:
+    (code,) = re.findall(r"```python\n(from graphlens.facts.*?)\n```\n\n", README.read_text("utf-8"), re.DOTALL)
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    check_page(scope["old_blur"])
+    (finding,) = scope["old_blur"](Facts(sketch("static\nx = Placeholder() float32[8]\ny = AcmeBlur(x) float32[8]")))
+    assert (finding.title, finding.nodes) == ("1 old blurs", ("y",))
