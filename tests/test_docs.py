@@ -78,3 +78,20 @@ def test_the_rule_in_the_readme_finds_what_it_says() -> None:
     check_page(scope["old_blur"])
     (finding,) = scope["old_blur"](Facts(sketch("static\nx = Placeholder() float32[8]\ny = AcmeBlur(x) float32[8]")))
     assert (finding.title, finding.nodes) == ("1 old blurs", ("y",))
+
+
+BEHAVIOUR = ROOT / "docs" / "behaviour.md"
+
+
+def test_what_the_page_of_behaviour_rests_on_exists() -> None:
+    text = BEHAVIOUR.read_text(encoding="utf-8")
+    assert set(re.findall(r"\bGL\d{3}\b", text)) <= {rule.code for rule in rules.all_rules()}
+    for path, test in re.findall(r"`((?:tests|findings|fixtures)/[\w./-]+)(?:::(\w+))?`", text):
+        assert (ROOT / path).is_file(), path
+        assert not test or f"def {test}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{test}"
+
+
+def test_every_row_of_behaviour_says_how_it_was_seen_and_what_rests_on_it() -> None:
+    rows = [line for line in BEHAVIOUR.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    assert len(rows) > 30
+    assert all(len([cell for cell in row.strip("|").split(" | ") if cell.strip()]) == 3 for row in rows)
