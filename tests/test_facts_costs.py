@@ -82,7 +82,41 @@ def test_flops_are_those_of_a_hand_count(
 
 def test_an_unknown_shape_has_no_flops_rather_than_none_at_all() -> None:
     assert flops_of(op_with("Conv2D", [f32(None, 8, 8, 3), f32(3, 3, 3, 16)], f32(None, 8, 8, 16))) is None
-    assert flops_of(op_with("MatMul", [TensorSpec("float32"), f32(7, 11)], f32(5, 11))) is None
+    assert flops_of(op_with("MatMul", [TensorSpec("float32"), f32(None, 11)], f32(5, 11))) is None
+    assert flops_of(op_with("MatMul", [f32(5, 7), f32(7, 11)], f32(None, 11))) is None
+
+
+UNKNOWN = TensorSpec("float32")
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "output", "attrs", "flops"),
+    [
+        ("MatMul", [UNKNOWN, f32(7, 11)], f32(5, 11), {}, 2 * 5 * 7 * 11),
+        ("_MklMatMul", [f32(None, 7), UNKNOWN], f32(5, 11), {}, 2 * 5 * 7 * 11),
+        ("MatMul", [UNKNOWN, f32(11, 7)], f32(5, 11), {"transpose_b": True}, 2 * 5 * 7 * 11),
+        ("MatMul", [f32(7, None), UNKNOWN], f32(5, 11), {"transpose_a": True}, 2 * 5 * 7 * 11),
+        ("BatchMatMulV2", [UNKNOWN, f32(7, 11)], f32(4, 5, 11), {}, 2 * 4 * 5 * 7 * 11),
+        ("BatchMatMulV2", [UNKNOWN, f32(4, 11, 7)], f32(4, 5, 11), {"adj_y": True}, 2 * 4 * 5 * 7 * 11),
+    ],
+)
+def test_either_operand_tells_how_much_a_product_contracts(
+    kind: str, inputs: list[TensorSpec], output: TensorSpec, attrs: dict[str, object], flops: int
+) -> None:
+    """The state of a loop has a shape that nobody wrote down; the weights have one."""
+    graph = op_with(kind, inputs, output, **attrs)
+    assert flops_of(graph) == flops
+    assert bytes_of(graph) is None, "how much is read is not known all the same"
+
+
+def test_what_a_list_of_tensors_hands_on_is_not_moved_and_what_is_stacked_is() -> None:
+    """``list_kernels.cc``: reading and writing an element keep its buffer; stacking copies all of them."""
+    handle = TensorSpec("variant", ())
+    for kind, output in (("TensorListGetItem", f32(4, 8)), ("TensorListSetItem", handle)):
+        graph = op_with(kind, [handle, TensorSpec("int32", ()), f32(4, 8)], output)
+        assert (flops_of(graph), bytes_of(graph)) == (0, 0)
+    stacked = op_with("TensorListStack", [handle, TensorSpec("int32", (2,))], f32(20, 4, 8))
+    assert (flops_of(stacked), bytes_of(stacked)) == (0, 2 * 20 * 4 * 8 * 4)
 
 
 @pytest.mark.parametrize("equation", ["abc->ac", "ab,bc,cd->ad", "abcd,de->abce", ""])

@@ -16,6 +16,7 @@ from graphlens.facts.clock.sweep import pairs
 from graphlens.facts.copies.device_facts import device_rows, distribution
 from graphlens.facts.core import Facts
 from graphlens.facts.rows.op_rows import op_rows
+from graphlens.facts.time.attribution import attribution
 from graphlens.facts.time.ledger import ledger, step_time
 from graphlens.facts.time.quality import quality
 from graphlens.ir.analysis import Target
@@ -30,6 +31,7 @@ from graphlens.ir.run import (
     ProfiledDevice,
     Span,
 )
+from graphlens.loaders.schema import xspace
 from graphlens.loaders.xplane import read_profile
 
 
@@ -136,6 +138,11 @@ def test_machines_without_accelerators_are_compared_by_their_own_ops():
     assert found.words == "a was busy 4.0 times as long as b"
 
 
+@cache
+def bert() -> Facts:
+    return facts_of(read_profile((REAL / "gpu_bert_8xV100.xplane.pb").read_bytes()))
+
+
 # -- steps --------------------------------------------------------------------------------------------------------
 
 
@@ -146,6 +153,65 @@ def test_steps_of_devices_count_where_the_host_has_no_markers():
     )
     found = steps_of(Profile(devices=devices, functions=(Span("FunctionRun", 0, 10, 1),)))
     assert [(span.start_ns, span.end_ns) for span in found.windows] == [(0, 50), (50, 95)]
+
+
+def steps_on_two(first: tuple[int, int], second: tuple[int, int]) -> Profile:
+    """Two devices that each call one stretch of theirs step 0."""
+    spans = (first, second)
+    devices = tuple(
+        ProfiledDevice(f"GPU:{number}", steps=(Span("0", start, end, 1, 0),))
+        for number, (start, end) in enumerate(spans)
+    )
+    return Profile(devices=devices, kernels_on_device=tuple(kernel(number, *span) for number, span in enumerate(spans)))
+
+
+def test_steps_of_one_number_that_are_far_apart_are_two():
+    found = steps_of(steps_on_two((0, 50), (900, 960)))
+    assert [(span.start_ns, span.end_ns) for span in found.windows] == [(0, 50), (900, 960)]
+    assert found.notes == ("what GPU:0 and GPU:1 call step 0 is two steps, of 50 ns and 60 ns: they lie 850 ns apart",)
+
+
+def test_the_stages_of_a_pipeline_are_one_step():
+    """The second device begins when the first has ended, or soon after."""
+    for second in ((50, 110), (90, 150)):
+        found = steps_of(steps_on_two((0, 50), second))
+        assert [(span.start_ns, span.end_ns) for span in found.windows] == [(0, second[1])]
+        assert not found.notes
+
+
+def test_steps_that_every_device_numbers_apart_are_told_by_their_first():
+    devices = tuple(
+        ProfiledDevice(
+            f"GPU:{number}", steps=tuple(Span(str(at), at * 50 + base, at * 50 + base + 50, 1, at) for at in (0, 1))
+        )
+        for number, base in enumerate((0, 900))
+    )
+    found = steps_of(Profile(devices=devices))
+    assert [span.start_ns for span in found.windows] == [50, 900, 950]  # the first of four is left out
+    assert found.notes == (
+        "what GPU:0 and GPU:1 call step 0 is two steps, of 50 ns and 50 ns: they lie 850 ns apart (and 1 step alike)",
+    )
+
+
+def test_the_two_gpus_of_a_real_profile_that_worked_628_ms_apart_have_two_steps():
+    """By the file alone: each GPU that has a step has one, both numbered 0."""
+    space = xspace().FromString((REAL / "gpu_bert_8xV100.xplane.pb").read_bytes())
+    told = {}
+    for plane in space.planes:
+        for line in (line for line in plane.lines if line.name == "Steps"):
+            (event,) = line.events
+            start_ns = line.timestamp_ns + event.offset_ps // 1000
+            told[plane.name] = start_ns, start_ns + event.duration_ps // 1000
+    assert sorted(told) == ["/device:GPU:4", "/device:GPU:6"]
+    (first, second) = (told[name] for name in sorted(told))
+    facts = bert()
+    assert facts(step_time).n == 2
+    assert facts(attribution).wall_ns == pytest.approx([end - start for start, end in (first, second)], abs=1)
+    assert facts(quality).notes == (
+        "what GPU:4 and GPU:6 call step 0 is two steps, of 19.9 ms and 21.3 ms: they lie 628 ms apart",
+    )
+    (rest,) = (row.ns for row in facts(ledger) if row.kind == "unattributed")
+    assert rest < 0.05 * facts(step_time).median_ns, "what lies between the two is in no step"
 
 
 def test_a_profile_without_steps_is_one_step_and_says_so():
@@ -173,11 +239,6 @@ def test_an_op_takes_the_time_of_its_kernels_and_shows_its_launch_apart():
     assert (rows["gemm"].self_ns, rows["gemm"].op) == (10, "Kernel (matmul)"), "a kernel of which no op is known"
 
 
-@cache
-def bert() -> Facts:
-    return facts_of(read_profile((REAL / "gpu_bert_8xV100.xplane.pb").read_bytes()))
-
-
 def test_the_imbalance_of_eight_real_gpus_is_found():
     found = bert()(distribution)
     assert found.words == ("GPU:4 and GPU:6 did all the work, GPU:1 received 19 copies only, five devices were idle")
@@ -191,4 +252,4 @@ def test_the_ledger_of_a_real_gpu_profile_sums_to_its_step():
     assert facts(quality).join_rate is None
     assert any(reason.startswith("no graph was given") for reason in facts(quality).reasons)
     kernels = sum(row.self_ns for row in facts(op_rows) if row.timing == "kernel")
-    assert kernels == sum(device.kernel_ns for device in facts(device_rows)), "all kernels lie in the one step"
+    assert kernels == sum(device.kernel_ns for device in facts(device_rows)), "all kernels lie in a step, each in one"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -10,7 +11,7 @@ from typing import Final
 
 from graphlens.facts.clock import hosts
 from graphlens.ir.run import Profile, Span
-from graphlens.units import format_ns, format_share
+from graphlens.units import counted, format_ns, format_share
 
 # The first profiled step was up to 2.5 times slower than the rest; it is left out when enough others remain.
 FEWEST_STEPS_TO_DROP_FIRST: Final = 4
@@ -53,7 +54,9 @@ def steps_of(profile: Profile) -> Steps:
         by_host = {host: without_slow_first(spans) for host, spans in marked.items()}
         own = hosts.has_own_steps(profile)
         apart = _apart_in_time(by_host, "devices" if own else "hosts")
-        return Steps(by_host, notes=(*_unmarked(profiles, marked), *apart, *(_between(by_host) if own else ())))
+        separate = [note for host in marked for note in _at_other_times(profiles[host])]
+        notes = (*_unmarked(profiles, marked), *separate, *apart, *(_between(by_host) if own else ()))
+        return Steps(by_host, notes=notes)
     wholes = {host: (whole,) for host, one in profiles.items() if (whole := _whole(one))}
     length = format_ns(max((length_ns(whole) for (whole,) in wholes.values()), default=0))
     note = f"the profile marks no steps: all of it ({length}) counts as one"
@@ -105,15 +108,55 @@ def _marked(profile: Profile) -> Sequence[Span]:
 
 
 def _joined(spans: Iterable[Span]) -> list[Span]:
-    """Return one span per step number, from the first start to the last end on any device of a host."""
-    by_number: dict[tuple[str, int], Span] = {}
+    """Return one span per step, from its first start to its last end on any device of a host."""
+    by_number: dict[tuple[str, int], list[Span]] = defaultdict(list)
     for span in spans:
-        key = (span.name, span.step_id)
-        known = by_number.setdefault(key, span)
-        by_number[key] = known._replace(
-            start_ns=min(known.start_ns, span.start_ns), end_ns=max(known.end_ns, span.end_ns)
+        by_number[span.name, span.step_id].append(span)
+    joined = [_around(group) for alike in by_number.values() for group in _together(alike)]
+    return list(_apart(sorted(joined, key=lambda span: span.start_ns)))
+
+
+def _together(alike: Iterable[Span]) -> Iterator[list[Span]]:
+    """Yield the spans of one number that are of one step.
+
+    Profilers number the steps of each device by themselves.  What begins later than any part of the step lasted is
+    another step: replicas work at the same time, and the stages of a pipeline follow each other.
+    """
+    group: list[Span] = []
+    for span in sorted(alike, key=lambda span: span.start_ns):
+        if group and span.start_ns - max(one.end_ns for one in group) > max(map(length_ns, [*group, span])):
+            yield group
+            group = []
+        group.append(span)
+    yield group
+
+
+def _at_other_times(profile: Profile) -> Iterator[str]:
+    """Say so when what devices call one step is several: they ran at different times."""
+    if profile.steps:
+        return
+    joined: dict[int, list[Span]] = defaultdict(list)
+    for span in _joined(step for device in profile.devices for step in device.steps):
+        joined[span.step_id].append(span)
+    several = [spans for spans in joined.values() if len(spans) > 1]
+    if several:
+        first, second = several[0][:2]
+        names = " and ".join(", ".join(_devices_in(profile, span)) for span in (first, second))
+        yield (
+            f"what {names} call step {first.step_id} is two steps, of {format_ns(length_ns(first))} and "
+            f"{format_ns(length_ns(second))}: they lie {format_ns(second.start_ns - first.end_ns)} apart"
+            + (f" (and {counted(len(several) - 1, 'step')} alike)" if len(several) > 1 else "")
         )
-    return list(_apart(sorted(by_number.values(), key=lambda span: span.start_ns)))
+
+
+def _devices_in(profile: Profile, span: Span) -> Iterator[str]:
+    for device in profile.devices:
+        if any(span.start_ns <= step.start_ns < span.end_ns for step in device.steps):
+            yield device.name
+
+
+def _around(group: Sequence[Span]) -> Span:
+    return group[0]._replace(start_ns=min(span.start_ns for span in group), end_ns=max(span.end_ns for span in group))
 
 
 def _apart(spans: Sequence[Span]) -> Iterator[Span]:

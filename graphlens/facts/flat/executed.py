@@ -12,7 +12,7 @@ from graphlens.facts.flat.inlining import inline
 from graphlens.facts.flat.instruction_work import flops_of, stands_for
 from graphlens.facts.flat.renames import renamed_ops
 from graphlens.facts.flat.scopes import is_compiled, with_shapes
-from graphlens.facts.flat.shapes import fill_elementwise
+from graphlens.facts.flat.shapes import fill_shapes
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Function, Graph
 from graphlens.ir.instructions import without_fingerprint
@@ -63,7 +63,7 @@ def executed_graph(evidence: Evidence, traced: Table | None, profile: Profile | 
         for call in calls[module] or ("",):
             prefix = f"{call}/{module}" if several[call] > 1 and call else call or module
             _add_instructions(joined, flat, _Placed(module, graph, call, prefix, is_whole or bool(call)))
-    return fill_elementwise(with_shapes(joined.table(), traced, evidence.replay, renamed_ops(evidence)))
+    return fill_shapes(with_shapes(joined.table(), traced, evidence.replay, renamed_ops(evidence)))
 
 
 # -- who calls a module --------------------------------------------------------------------------------------------

@@ -8,16 +8,27 @@ from typing import Final
 
 from graphlens.ir.graph import topological_order
 from graphlens.ir.nodes import Op, TensorSpec
-from graphlens.ir.ops import BINARY, UNARY
+from graphlens.ir.ops import BINARY, ENTERS, EXITS, MERGES, NEXT_ITERATIONS, PASSES, SWITCHES, UNARY
 from graphlens.ir.table import Table
+
+_MOST_BRANCHES: Final = 1000  # of a condition; only a damaged file tells of more
 
 # The optimizer makes new ops of these types (`ArithmeticOptimizer/AddOpsRewrite_…`), under names that nothing else has.
 _BROADCASTING: Final = UNARY | BINARY | {"AddN", "BiasAdd"}
 
 
-def fill_elementwise(graph: Table) -> Table:
-    """Give the elementwise ops of ``graph`` without a shape the one that their inputs broadcast to."""
-    open_ops = {op.name for op in graph.ops() if op.type in _BROADCASTING and not _complete(op)}
+# These give what they read at each of their outputs, whichever of them is alive.
+_HANDING_ON: Final = PASSES | SWITCHES | ENTERS | EXITS | NEXT_ITERATIONS
+_FOLLOWING: Final = _BROADCASTING | _HANDING_ON | MERGES
+
+
+def fill_shapes(graph: Table) -> Table:
+    """Give ops of ``graph`` whose shapes are not known those that follow from what they read.
+
+    Those are elementwise ops and what hands a tensor on.  Of a switch a run tells the output that was alive; the other
+    one is alike, and so is what it reads: that of a loop's merge, which follows from nothing that was read before.
+    """
+    open_ops = {op.name for op in graph.ops() if op.type in _FOLLOWING and not _complete(op)}
     if not open_ops:
         return graph
     filled: dict[str, Op] = {}
@@ -25,8 +36,18 @@ def fill_elementwise(graph: Table) -> Table:
         if name in open_ops:
             op = graph.op(name)
             read = [_spec(filled.get(src) or graph.op(src), edge.src_port) for src, edge in graph.in_edges(name)]
-            filled[name] = replace(op, outputs=_outputs(op, read))
+            outputs = _switched(graph, op) if op.type in MERGES else _outputs(op, read)
+            filled[name] = replace(op, outputs=outputs)
     return graph.with_ops(filled)
+
+
+def _switched(graph: Table, merge: Op) -> tuple[TensorSpec, ...]:
+    """Return the outputs of a merge: what it gives is what the switches that read it were seen to hand on."""
+    for reader, edge in graph.out_edges(merge.name):
+        seen = graph.op(reader).outputs if graph.op(reader).type in SWITCHES else ()
+        if edge.src_port == 0 and edge.dst_port == 0 and seen and seen[0].elements is not None:
+            return (seen[0], *merge.outputs[1:])
+    return merge.outputs
 
 
 def _spec(op: Op, port: int | None) -> TensorSpec | None:
@@ -34,10 +55,32 @@ def _spec(op: Op, port: int | None) -> TensorSpec | None:
 
 
 def _complete(op: Op) -> bool:
-    return bool(op.outputs) and op.outputs[0].elements is not None
+    if len(op.outputs) < _number_of_outputs(op):
+        return False
+    return bool(op.outputs) and all(spec.elements is not None for spec in op.outputs)
+
+
+def _number_of_outputs(op: Op) -> int:
+    """Return how many outputs an op has that gives the same at each of them; at least one for any other."""
+    if op.type not in SWITCHES:
+        return 1
+    told = op.attrs.get("num_outs", 2)  # `_SwitchN` says it
+    return told if isinstance(told, int) and 0 < told <= _MOST_BRANCHES else 2
 
 
 def _outputs(op: Op, inputs: Sequence[TensorSpec | None]) -> tuple[TensorSpec, ...]:
+    return _handed_on(op, inputs) if op.type in _HANDING_ON else _broadcast(op, inputs)
+
+
+def _handed_on(op: Op, inputs: Sequence[TensorSpec | None]) -> tuple[TensorSpec, ...]:
+    if op.type == "IdentityN":
+        known = [spec for spec in inputs if spec is not None]
+        return tuple(known) if len(known) == len(inputs) else op.outputs
+    seen = next((spec for spec in (*op.outputs, *inputs[:1]) if spec is not None and spec.elements is not None), None)
+    return op.outputs if seen is None else (seen,) * _number_of_outputs(op)
+
+
+def _broadcast(op: Op, inputs: Sequence[TensorSpec | None]) -> tuple[TensorSpec, ...]:
     shapes = [spec.shape for spec in inputs if spec is not None and spec.shape is not None and None not in spec.shape]
     shape = broadcast(shapes) if inputs and len(shapes) == len(inputs) else None
     if shape is None:

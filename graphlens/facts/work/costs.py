@@ -49,17 +49,25 @@ _NO_FLOPS = frozenset(
     _ReadVariablesOp VarHandleOp _VarHandlesOp Shape ShapeN Size Rank Fill ZerosLike OnesLike BroadcastTo
     StopGradient NoOp Cast _Arg _Retval _Send _Recv Placeholder Enter Exit Switch Merge NextIteration LoopCond
     SpaceToBatchND BatchToSpaceND SpaceToDepth DepthToSpace Reverse ReverseV2 AssignVariableOp OneHot _DeviceArg
-    _DeviceRetval InvertPermutation Range Where Snapshot PreventGradient""".split()
+    _DeviceRetval InvertPermutation Range Where Snapshot PreventGradient TensorListReserve EmptyTensorList
+    TensorListFromTensor TensorListGetItem TensorListSetItem TensorListStack TensorListPushBack TensorListPopBack
+    TensorListLength TensorListElementShape TensorListResize TensorListGather TensorListScatter
+    TensorListScatterIntoExistingList TensorListConcat TensorListConcatV2 TensorListSplit""".split()
 )
 
 # These hand on or describe a buffer without touching it.
 _NO_BYTES = frozenset(
     """Identity IdentityN Reshape Squeeze ExpandDims StopGradient PreventGradient Snapshot NoOp _Arg _Retval
     VarHandleOp Placeholder Const HostConst ReadVariableOp _ReadVariablesOp Shape ShapeN Size Rank Enter Exit
-    Switch Merge NextIteration LoopCond _DeviceArg _DeviceRetval""".split()
+    Switch Merge NextIteration LoopCond _DeviceArg _DeviceRetval TensorListReserve EmptyTensorList TensorListGetItem
+    TensorListSetItem TensorListPushBack TensorListPopBack TensorListLength TensorListElementShape
+    TensorListResize""".split()
 )
 # These read a part of their first input that is as large as their output.
 _PARTIAL_READS = frozenset("GatherV2 Gather GatherNd ResourceGather ResourceGatherNd Slice StridedSlice".split())
+
+# These put the tensors of a list together; the list itself is a handle.
+_LIST_READS = frozenset("TensorListStack TensorListGather TensorListConcat TensorListConcatV2".split())
 
 # Operations per element that a fused epilogue adds; its name stands in the attribute `fused_ops`.
 _EPILOGUE: Final[Mapping[str, int]] = {"FusedBatchNorm": 2, "LeakyRelu": 1, "FusedBatchNormV3": 2}
@@ -133,6 +141,8 @@ def _bytes(op: Op, inputs: Specs) -> int | None:
     if kind in _PARTIAL_READS:
         # What is read of the source is as much as is written; the rest of the inputs say where.
         inputs = [*inputs[1:], *op.outputs]
+    elif kind in _LIST_READS:
+        inputs = op.outputs[:1]
     sizes = [0 if spec is not None and spec.dtype == "resource" else _size(spec) for spec in (*inputs, *op.outputs)]
     return None if any(size is None for size in sizes) else sum(size for size in sizes if size is not None)
 
@@ -188,12 +198,22 @@ def _filter_gradient(op: Op, inputs: Specs) -> int | None:
 
 
 def _matmul(op: Op, inputs: Specs) -> int | None:
-    """2 * outputs * contracted size."""
-    left, elements = _shape(inputs, 0), _elements(op)
-    if left is None or elements is None or len(left) < 2:
-        return None
-    transposed = op.attrs.get("transpose_a") or op.attrs.get("adj_x")
-    return 2 * elements * (left[-2] if transposed else left[-1]) + _epilogue(op, elements)
+    """2 * outputs * contracted size, which both operands tell: in a loop only the weights may have a known shape."""
+    elements, contracted = _elements(op), _contracted(op, inputs)
+    return None if elements is None or contracted is None else 2 * elements * contracted + _epilogue(op, elements)
+
+
+def _contracted(op: Op, inputs: Specs) -> int | None:
+    left = -2 if op.attrs.get("transpose_a") or op.attrs.get("adj_x") else -1
+    right = -1 if op.attrs.get("transpose_b") or op.attrs.get("adj_y") else -2
+    told = _size_along(inputs, 0, left)
+    return told if told is not None else _size_along(inputs, 1, right)
+
+
+def _size_along(specs: Specs, index: int, axis: int) -> int | None:
+    """Return one of the last two dimensions of a matrix, or of a batch of them."""
+    spec = specs[index] if index < len(specs) else None
+    return None if spec is None or spec.shape is None or len(spec.shape) < 2 else spec.shape[axis]
 
 
 def _einsum(op: Op, inputs: Specs) -> int | None:
