@@ -205,6 +205,10 @@ def test_the_ops_of_a_loop_are_timed_and_counted(analysis_of: Analyzed) -> None:
     assert sorted(calls.values(), key=float) == [1.0, 50.0, 50.0, 50.0, 50.0]  # type: ignore[arg-type]
     assert all(("/while/" in name) == (count == 50.0) for name, count in calls.items())
     assert all(row.self_ns and row.timing in ("replay", "profile") for row in rows)
+    # By hand, for one sequence: 2 * (16 or 32 values) * 4 gates of 32 units; the head is 2 * 32 * 4 and its bias.
+    assert sorted(row.flops or 0 for row in rows) == [260, 4096, 8192, 8192, 8192]
+    weights = sorted(row.bytes or 0 for row in rows if "/while/" in row.name)
+    assert weights == [4 * (16 + 16 * 128 + 128), *[4 * (32 + 32 * 128 + 128)] * 3]
 
 
 def test_a_loops_replayed_times_are_not_added_to_the_step(analysis_of: Analyzed) -> None:

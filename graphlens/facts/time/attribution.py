@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from statistics import median
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from graphlens.facts.clock import hosts
 from graphlens.facts.clock.cycle import ALL_ALIKE, Cycle, cycle_of
@@ -18,6 +18,7 @@ from graphlens.facts.flat.names import Names, device_name
 from graphlens.facts.flat.scopes import canonical_name
 from graphlens.facts.graphs import executed_graph, joined_loosely, origins, renamed, traced_graph
 from graphlens.facts.programs.judged_program import judged_profile
+from graphlens.facts.time.iterations import as_replayed, by_iterations
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.ops import COMPOSITE, TRANSFERS
 from graphlens.ir.run import NO_RUN, OpTiming, Profile, ReplayRecord
@@ -25,9 +26,6 @@ from graphlens.ir.table import Table
 
 if TYPE_CHECKING:
     from graphlens.facts.clock.step_events import Seen, StepEvents
-
-# A loop op of which the profile saw fewer of the replayed executions than this share is timed by the replay.
-COMPLETE_SHARE: Final = 0.98
 
 
 class Unjoined(NamedTuple):
@@ -202,7 +200,7 @@ def _timings(
         if name not in timings and name not in STATES:
             calls = max(1, waited[name]) / n  # one that began before the steps is one all the same
             timings[name] = OpTiming(round(ns / division.steps), calls, division.share(name), "profile")
-    return timings
+    return by_iterations(timings)
 
 
 def _instructions(profile: Profile, names: Names) -> Mapping[str, frozenset[str]]:
@@ -272,10 +270,5 @@ def _prefer_replay_in_loops(timings: Mapping[str, OpTiming], replay: Mapping[str
     """Use the replay for ops that the profile missed, and for loop ops of which it saw only some iterations."""
     merged = dict(replay)
     for name, timing in timings.items():
-        other = replay.get(name)
-        in_loop = other is not None and other.calls_per_step > 1
-        if other is None or not in_loop or timing.calls_per_step >= other.calls_per_step * COMPLETE_SHARE:
-            merged[name] = timing
-        else:
-            merged[name] = replace(other, wall_share=timing.wall_share)
+        merged[name] = as_replayed(timing, replay.get(name)) or replace(replay[name], wall_share=timing.wall_share)
     return merged
