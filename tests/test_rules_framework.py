@@ -136,6 +136,64 @@ def test_findings_are_ranked_by_saving_and_unknown_ones_come_last() -> None:
     assert [finding.code for finding in findings] == ["TOY002", "TOY001", "TOY002", "TOY003"]
 
 
+def test_what_is_slow_in_general_comes_behind_what_to_change_and_before_what_saves_nothing() -> None:
+    general = replace(about("a", share=0.9), general=True)
+    findings, _ = judge(
+        facts(),
+        [
+            toy("TOY001", general),
+            toy("TOY002", about("a", share=0.01)),
+            toy("TOY003", about("b", floor="low"), about("x")),
+        ],
+    )
+    assert [(finding.code, finding.severity) for finding in findings] == [
+        ("TOY002", "low"), ("TOY003", "low"), ("TOY001", "high"), ("TOY003", "info")
+    ]  # fmt: skip
+
+
+NAMED = """
+    x = Placeholder() float32[4]
+    net/first/conv/a = Relu(x) float32[4] 30us
+    net/first/bn/b = Relu(net/first/conv/a) float32[4] 40us
+    net/second/conv/c = Relu(net/first/bn/b) float32[4] 50us
+    net/third/conv/d = Relu(net/second/conv/c) float32[4] 10us
+    net/fourth/conv/e = Relu(net/third/conv/d) float32[4] 10us
+    net/fourth/bn/f = Relu(net/fourth/conv/e) float32[4] 10us
+    gradient_tape/net/first/conv/ReluGrad = ReluGrad(net/fourth/bn/f, net/first/conv/a) float32[4] 90us
+"""
+A, B, C, D = "net/first/conv/a", "net/first/bn/b", "net/second/conv/c", "net/third/conv/d"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "title"),
+    [
+        ([A], "first/conv: an op is slow"),
+        (["gradient_tape/net/first/conv/ReluGrad"], "first/conv: an op is slow"),
+        ([A, C], "second/conv and first/conv: an op is slow"),
+        ([C, A, D], "second/conv and 2 more layers: an op is slow"),
+        ([A, B, C, D], "An op is slow"),  # most of the six layers: the model is meant
+        (["x"], "An op is slow"),
+        (["x", A], "An op is slow"),
+        ([], "An op is slow"),
+    ],
+)
+def test_a_title_names_the_layer_the_slowest_first(nodes: list[str], title: str) -> None:
+    (finding,), _ = judge(facts(NAMED), [toy("TOY001", replace(about(*nodes), title="An op is slow"))])
+    assert finding.title == title
+
+
+def test_a_title_that_names_its_layer_is_left_as_it_is() -> None:
+    (finding,), _ = judge(facts(NAMED), [toy("TOY001", replace(about(A), title="GPU:0 waits in first/conv"))])
+    assert finding.title == "GPU:0 waits in first/conv"
+
+
+def test_layers_of_one_scope_are_named_by_it() -> None:
+    text = NAMED + "\n".join(f"    net/block/l{at}/g = Relu(x) float32[4] 10us" for at in range(8))
+    nodes = [f"net/block/l{at}/g" for at in range(4)]
+    (finding,), _ = judge(facts(text), [toy("TOY001", replace(about(*nodes), title="GPU kernels are slow"))])
+    assert finding.title == "block: GPU kernels are slow"
+
+
 def test_findings_about_the_same_ops_name_each_other_by_rank() -> None:
     rules = [toy("TOY001", about("a", "b", share=0.3)), toy("TOY002", about("b", share=0.2)), toy("TOY003", about("x"))]
     findings, _ = judge(facts(), rules)

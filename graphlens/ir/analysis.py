@@ -153,7 +153,8 @@ class Finding:
     ``removes`` are those of ``nodes`` that the fix takes away, ``figure_after`` the figure without them.
     ``severity``, ``shares_ops_with`` (``CODE#rank`` of overlapping findings), ``fingerprint`` and ``ordinal`` are set
     by the judge, not by the rule: findings about like ops of like scopes share a fingerprint, the same in every run,
-    and ``ordinal`` numbers those of one fingerprint by the names of their ops.
+    and ``ordinal`` numbers those of one fingerprint by the names of their ops.  A ``general`` finding says that
+    something is slow and not what to change: it ranks below those that do.
     """
 
     code: str
@@ -173,6 +174,7 @@ class Finding:
     shares_ops_with: tuple[str, ...] = ()
     fingerprint: str = ""
     ordinal: int = 1
+    general: bool = False
 
 
 @dataclass(frozen=True, slots=True)

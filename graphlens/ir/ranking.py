@@ -1,4 +1,4 @@
-"""The order of findings: by what they save, what was refuted last; and which of them are about the same ops."""
+"""The order of findings: what to change by what it saves, then what is slow in general; and which share ops."""
 
 from __future__ import annotations
 
@@ -18,15 +18,24 @@ def order(findings: Sequence[Finding]) -> list[int]:
     return sorted(range(len(findings)), key=lambda index: _rank(findings[index]))
 
 
-def _rank(finding: Finding) -> tuple[bool, float, int, str, tuple[str, ...]]:
+def _rank(finding: Finding) -> tuple[int, float, int, str, tuple[str, ...]]:
     share = finding.saving.share
     return (
-        finding.proof.verdict == "refuted",
+        _tier(finding),
         1.0 if share is None else -share,
         SEVERITIES.index(finding.severity),
         finding.code,
         finding.nodes,
     )
+
+
+def _tier(finding: Finding) -> int:
+    """Return 0 for what is worth changing, 1 for what is slow in general, 2 for the rest, 3 for what was refuted."""
+    if finding.proof.verdict == "refuted":
+        return 3
+    if finding.general:
+        return 1
+    return 2 if finding.severity == "info" else 0
 
 
 def _with_overlaps(findings: Sequence[Finding]) -> list[Finding]:

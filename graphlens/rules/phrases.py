@@ -1,13 +1,27 @@
-"""Words and sums that several rules share."""
+"""Words and sums that several rules share, and the layer that a title names."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
+from typing import Final
 
-from graphlens.facts.core import Facts
-from graphlens.facts.graphs import judged_stage
+from graphlens.facts.core import Facts, fact
+from graphlens.facts.flat import scopes
+from graphlens.facts.graphs import judged_graph, judged_stage, origins, traced_graph
 from graphlens.facts.programs.judged_program import judged_profile
+from graphlens.facts.rows.op_rows import layers
+from graphlens.facts.time.attribution import Attribution, attribution
+
+# What TensorFlow puts before the names of gradients, after which the name of the op follows.
+_GRADIENTS: Final = frozenset({"gradient_tape", "gradients"})
+# A scope that so many of the ops with a layer lie in is the model itself, and tells no layer from another.
+_OF_THE_MODEL: Final = 0.9
+# A finding about more than this share of several layers is about the model.
+_MOST_LAYERS: Final = 0.5
+# More layers than these are counted after the slowest.
+_LAYERS_NAMED: Final = 2
 
 
 def with_stage(facts: Facts, cause: str) -> str:
@@ -31,3 +45,83 @@ def known_sum(values: Iterable[int | None]) -> int | None:
     """Sum what is known; ``None`` when nothing is."""
     known = [value for value in values if value is not None]
     return sum(known) if known else None
+
+
+# -- layers -------------------------------------------------------------------------------------------------------
+
+
+def named_by_layer(facts: Facts, title: str, nodes: Sequence[str], stage: str) -> str:
+    """Put the layers of ``nodes``, the slowest first, in front of ``title``, where it does not name them already.
+
+    ``stage`` is the graph that ``nodes`` are of.  Where they are of most layers, or one is of none, no layer is named.
+    """
+    where = _where(facts, nodes, stage)
+    return title if not where or where in title else f"{where}: {_continued(title)}"
+
+
+def _where(facts: Facts, nodes: Sequence[str], stage: str) -> str:
+    of_model = facts(model_scope)
+    own = Counter[tuple[str, ...]]()
+    seen = facts.known(attribution, Attribution()).timings
+    for name in nodes:
+        path = _path(_layer(facts, name, stage))[len(of_model) :]
+        own[path] += seen[name].self_ns if name in seen else 0
+    if () in own:
+        return ""
+    if len(own) > max(1, _MOST_LAYERS * facts(layer_count)):
+        return ""
+    called = ["/".join(path) for path, _ in own.most_common()]
+    if len(own) <= _LAYERS_NAMED:
+        return " and ".join(called)
+    shared = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*own, strict=False))]
+    return "/".join(shared) or f"{called[0]} and {len(called) - 1} more layers"
+
+
+def is_gradient(name: str) -> bool:
+    """Tell whether TensorFlow named an op as part of a gradient."""
+    return not _GRADIENTS.isdisjoint(name.split("/")[:-1])
+
+
+def _layer(facts: Facts, name: str, stage: str) -> str | None:
+    """Return the layer of an op; that of a gradient is the layer whose gradient it is."""
+    graph = facts(judged_graph if stage == facts(judged_stage) else traced_graph)
+    if graph is None or name not in graph:
+        return None
+    written = facts.known(origins, {}).get(name, ()) if stage == "executed" else ()
+    named = facts(traced_graph)
+    scope, _, inside = (written[-1] if written else name).partition("/")
+    whole = inside if scope in _GRADIENTS else f"{scope}/{inside}" if inside else scope
+    return scopes.layer_of(whole, graph if named is None else named)
+
+
+@fact
+def model_scope(facts: Facts) -> tuple[str, ...]:
+    """The scopes that nearly all layers of the model lie in; empty where there are none."""
+    paths = [path for layer in set(facts(layers)) if (path := _path(layer))]
+    shared: list[str] = []
+    while paths:
+        scope, count = Counter(path[len(shared)] for path in paths).most_common(1)[0]
+        inside = [path for path in paths if path[len(shared)] == scope]
+        if count < _OF_THE_MODEL * len(paths) or len(inside) < _LAYERS_NAMED:
+            break
+        shared.append(scope)
+        paths = [path for path in inside if len(path) > len(shared)]
+    return tuple(shared)
+
+
+@fact
+def layer_count(facts: Facts) -> int:
+    """How many layers the model has."""
+    inside = len(facts(model_scope))
+    return len({path[inside:] for layer in set(facts(layers)) if (path := _path(layer))[inside:]})
+
+
+def _path(layer: str | None) -> tuple[str, ...]:
+    path = tuple(layer.split("/")) if layer else ()
+    return path[1:] if path and path[0] in _GRADIENTS else path
+
+
+def _continued(title: str) -> str:
+    """Let a title go on after a colon: its first word begins small, unless it is a name."""
+    first, second = title[:1], title[1:2]
+    return first.lower() + title[1:] if second.islower() or second == " " else title

@@ -115,13 +115,16 @@ def found(
     floor: Severity = "info",
     removes: Iterable[str] = (),
     figures: tuple[Figure | None, Figure | None] = (None, None),
+    general: bool = False,
 ) -> Finding:
     """Return a finding for a rule to yield; code, name and severity are filled in by the judge.
 
     ``removes`` are the ops that the fix takes away.  ``figures`` are those before and after it, where the rule draws
     better ones than the judge, which draws the first ops of ``nodes`` and leaves out what is removed.  ``floor`` is the
     least severity when the saving is unknown.  A structural risk without a number is at most ``medium``: the judge
-    lowers a higher floor.
+    lowers a higher floor.  A ``general`` finding says that something is slow, and not what to change.
+
+    The title need not name the layer: the judge puts it in front, where the title does not name it.
     """
     return Finding(
         code="",
@@ -137,6 +140,7 @@ def found(
         removes=tuple(removes),
         figure=figures[0],
         figure_after=figures[1],
+        general=general,
     )
 
 

@@ -18,6 +18,7 @@ from graphlens.ir import codec
 from graphlens.ir.analysis import SEVERITIES, Figure, Finding, RuleStatus, Severity, severity_of
 from graphlens.ir.ops import runtime_type
 from graphlens.ir.ranking import ranked
+from graphlens.rules.phrases import named_by_layer
 from graphlens.rules.registry import Rule, is_own
 
 # The highest severity of a finding whose saving is unknown: a risk without a number is no emergency.
@@ -95,6 +96,7 @@ def _finished(facts: Facts, rule: Rule, finding: Finding) -> Finding:
         finding,
         code=rule.code,
         rule=rule.name,
+        title=named_by_layer(facts, finding.title, finding.nodes, stage),
         stage=stage,
         severity=_severity(finding),
         figure=figure,
