@@ -24,6 +24,7 @@ from tensorboard.compat.proto import graph_pb2
 from graphlens.children.messages import Failure, RecordRequest
 from graphlens.children.recorder import start_recorder
 from graphlens.facts.core import Facts
+from graphlens.facts.flat.scopes import layer_of
 from graphlens.facts.programs.judged_program import programs_of
 from graphlens.facts.work.memory import peak_memory
 from graphlens.ir.capture import CapturedTarget
@@ -226,6 +227,70 @@ def test_a_training_step_is_replayed_with_its_assignments(record: Recorder) -> N
     assert recording.code == 0
     assert any(recording.executed[name] == "AssignSubVariableOp" for name in recording.replay)
     assert [one["origin"] for one in recording.manifest["inputs"]] == ["example", "example"]
+
+
+IN_A_FOLDER_CALLED_KERAS = """
+import keras
+import tensorflow as tf
+
+@tf.function
+def called(x):
+    return tf.sin(x)  # Sin
+
+def helper(x):
+    return tf.tanh(x)  # Tanh
+
+class Layer(keras.layers.Layer):
+    def call(self, x):
+        return tf.nn.softplus(x)  # Softplus
+
+class Step(tf.Module):
+    def __init__(self):
+        self.model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(4), Layer()])
+        self.weight = tf.Variable(tf.ones([4, 4]))
+
+    @tf.function
+    def __call__(self, x):
+        with tf.GradientTape() as tape:
+            y = called(tf.floor(x) @ self.weight)  # Floor
+            for _ in tf.range(3):
+                y = helper(y)
+            loss = tf.reduce_mean(self.model(y))  # BiasAdd
+        gradient = tape.gradient(loss, self.weight)  # TanhGrad Cos
+        self.weight.assign_sub(gradient)  # AssignSubVariableOp
+        return loss
+
+def step():
+    return Step(), (tf.ones([2, 4]),)
+"""
+
+
+def test_each_op_of_a_callable_has_the_line_that_wrote_it(record: Recorder, tmp_path: Path) -> None:
+    """Layers, functions that are called, bodies of loops and gradients; a layer of Keras has the line that calls it."""
+    module = tmp_path / "keras" / "lines_of_mine.py"
+    module.parent.mkdir()
+    module.write_text(IN_A_FOLDER_CALLED_KERAS)
+    told = {
+        kind: f"{module}:{number}"
+        for number, line in enumerate(IN_A_FOLDER_CALLED_KERAS.splitlines(), 1)
+        for kind in line.partition("  # ")[2].split()
+    }
+    recording = record("callable", "lines_of_mine:step", mode="trace", import_path=str(module.parent))
+    traced = evidence_of(open_capture(recording.path)).traced
+    assert traced is not None
+    ops = [op for function in traced.functions.values() for op in function.graph.ops()]
+    assert {(op.type, op.source) for op in ops if op.type in told} == set(told.items())
+    without = {op.type for op in ops if op.source is None}
+    assert without <= {"_Arg", "_Retval", "Placeholder", "Identity", "NoOp"}
+
+
+def test_a_keras_file_has_layers_and_no_lines(record: Recorder) -> None:
+    recording = record("keras", "tiny.keras", mode="trace")
+    traced = evidence_of(open_capture(recording.path)).traced
+    assert traced is not None
+    assert {op.source for op in traced.main.graph.ops()} == {None}
+    (product,) = (op for op in traced.main.graph.ops() if op.type == "MatMul")
+    assert re.fullmatch(r"tiny(_\d+)?/head(_\d+)?", layer_of(product.name) or "")
 
 
 def test_tracing_alone_executes_nothing(record: Recorder) -> None:

@@ -110,6 +110,19 @@ def register_functions(library: Any) -> None:
             context.add_function_def(function)
 
 
+def debug_information(function: str) -> Any | None:
+    """Return the ``GraphDebugInfo`` of a function that this process traced, ``None`` where TensorFlow has none."""
+    import tensorflow as tf
+
+    context = _eager_context()
+    if not hasattr(context, "get_graph_debug_info"):
+        return None
+    try:
+        return context.get_graph_debug_info(function)
+    except tf.errors.NotFoundError:  # known to its graph only
+        return None
+
+
 def flat_call(concrete: Any) -> Callable[[Any], Any] | None:
     """Return the call of a ``ConcreteFunction`` that takes its tensors, flat, without looking at their structure."""
     if not hasattr(concrete, "_call_flat"):

@@ -10,11 +10,14 @@ from graphlens.loaders.capture.parts import TRACED
 from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.loaders.tensors import strip_weights
 from graphlens.tf import private
+from graphlens.tf.record.lines import add_lines
 
 
 def write_traced(capture: CaptureDirectory, concrete: Any, graph_def: Any) -> None:
     """Write the function as traced; its root is the main graph, whose placeholders are the inputs and captures."""
-    capture.write(TRACED, strip_weights(graph_def).SerializeToString())
+    traced = strip_weights(graph_def)
+    add_lines(traced, concrete)
+    capture.write(TRACED, traced.SerializeToString())
     capture.manifest = replace(capture.manifest, traced_root="", variables=captured_variables(concrete))
 
 
