@@ -135,6 +135,7 @@ PLACEMENT = Placement(
         ),
     ),
     not_covered=("ops inside XLA clusters", "copies between GPUs of one machine"),
+    assumed=("1 input (image) is taken to be on the device when the step starts",),
 )
 
 ROOFLINE = Roofline(

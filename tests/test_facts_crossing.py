@@ -18,7 +18,8 @@ CPU, GPU = "/job:localhost/replica:0/task:0/device:CPU:0", "/job:localhost/repli
 FLOATS, INTS = TensorSpec("float32", (4, 8)), TensorSpec("int32", (8,))
 
 
-# A registry of three ops: Relu has a float32 kernel, Fill reads its first argument on the host, Bucketize has none.
+# A registry of four ops: Relu has a float32 kernel, Fill reads its first argument on the host, Bucketize has none.
+# GatherV2 takes either kind of index, but bool by int64 only.
 FEW = GpuKernels(
     KernelTable(
         "2.21",
@@ -26,6 +27,10 @@ FEW = GpuKernels(
             "Relu": (Kernel("GPU", (("T", frozenset({"float32"})),), frozenset(), 0, ""),),
             "Fill": (Kernel("GPU", (), frozenset({"dims"}), 0, ""),),
             "Bucketize": (Kernel("CPU", (), frozenset(), 0, ""),),
+            "GatherV2": tuple(
+                Kernel("GPU", (("Tindices", frozenset({index})), ("Tparams", frozenset({of}))), frozenset(), 0, "")
+                for index, of in [("int32", "float32"), ("int64", "float32"), ("int64", "bool")]
+            ),
         },
     )
 )
@@ -87,6 +92,21 @@ def test_a_missing_kernel_is_named_with_the_types_that_have_one() -> None:
     assert cause.detail == "relu (Relu) has no GPU kernel for T=int32 (there is one for T: float32)"
     cause = cause_of(CASES["no kernel for this device and dtype"], FEW)
     assert cause.detail == "bucketize (Bucketize) has no GPU kernel for any type"
+
+
+@pytest.mark.parametrize(
+    ("attrs", "told"),
+    [
+        ({"Taxis": "int32", "Tindices": "int64", "Tparams": "string"}, "Tparams=string (there is one for Tparams: "),
+        ({"Taxis": "int32", "Tindices": "int32", "Tparams": "variant"}, "Tparams=variant (there is one for Tparams: "),
+        ({"Tindices": "int16", "Tparams": "bool"}, "Tindices=int16 (there is one for Tindices: int32, int64)"),
+        ({"Tindices": "int32", "Tparams": "bool"}, "Tparams=bool, Tindices=int32 (there is one for "),
+    ],
+    ids=["text", "a variant", "the index", "neither alone"],
+)
+def test_only_the_types_that_no_kernel_takes_are_at_fault(attrs: dict[str, str], told: str) -> None:
+    cause = cause_of(Crossing(end("Relu"), end("GatherV2", ON_HOST, attrs=attrs), FLOATS), FEW)
+    assert f"gatherv2 (GatherV2) has no GPU kernel for {told}" in (cause.detail or "")
 
 
 def test_an_argument_in_host_memory_is_named() -> None:

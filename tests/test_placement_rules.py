@@ -18,7 +18,7 @@ CPU0 = "/job:localhost/replica:0/task:0/device:CPU:0"
 def test_a_kernel_fits_when_all_its_constraints_hold():
     assert KERNELS.kernel(Op("x", "MatMul", attrs={"T": "float32"}), "GPU") is not None
     assert KERNELS.kernel(Op("x", "MatMul", attrs={"T": "int32"}), "GPU") is None
-    assert KERNELS.refused(Op("x", "MatMul", attrs={"T": "int32"}), "GPU") == "T=int32"
+    assert KERNELS.refused(Op("x", "MatMul", attrs={"T": "int32"}), "GPU") == {"T": "int32"}
     assert KERNELS.kernel(Op("x", "MatMul"), "GPU") is None  # an attribute that is not there fits nothing
 
 

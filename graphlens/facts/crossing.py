@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple, Protocol
 
 from graphlens.facts.flat.names import replica_of
 from graphlens.ir.devices import CopyKind, CopyReason
 from graphlens.ir.graph import data_inputs, topological_order
-from graphlens.ir.nodes import DTYPE_BYTES, Op, TensorSpec
+from graphlens.ir.nodes import Op, TensorSpec
 from graphlens.ir.ops import CONSTANTS, FED, PYTHON, RETURNS, SHAPE_READERS, VARIABLE_READS, family, runtime_type
 from graphlens.ir.table import Table
 
@@ -36,6 +36,9 @@ class Kernels(Protocol):
 
     def host_argument(self, op: Op, side: Side, port: int) -> str | None:
         """Return the name of the argument at ``port`` when the kernel keeps it in host memory."""
+
+    def refused(self, op: Op) -> Mapping[str, str]:
+        """Return attribute -> dtype for which there is no kernel, where dtypes are what it fails for."""
 
     def supported_types(self, op: Op) -> str:
         """Say which types there are kernels for, as ``T: float32, float16``; empty when there is none at all."""
@@ -228,16 +231,12 @@ def _as_written(op: Op) -> Op:
 
 
 def _missing(end: Op, op: Op, kernels: Kernels) -> str:
-    types = kernels.supported_types(_as_written(op))
-    what = f"for {_types_of(op)} (there is one for {types})" if types else "for any type"
+    generic = _as_written(op)
+    types = kernels.supported_types(generic)
+    refused = ", ".join(f"{name}={dtype}" for name, dtype in kernels.refused(generic).items()) if op.attrs else ""
+    what = f"for {refused or 'its types'} (there is one for {types})" if types else "for any type"
     held = "" if op.name == end.name else f", and {end.name} has to be where it is"
     return f"{op.name} ({runtime_type(op.type)}) has no {kernels.device} kernel {what}{held}"
-
-
-def _types_of(op: Op) -> str:
-    """Write the types of an op as ``T=int32``."""
-    found = [f"{name}={value}" for name, value in op.attrs.items() if str(value) in DTYPE_BYTES]
-    return ", ".join(found) or "its types"
 
 
 def _explicit(crossing: Crossing, _: Kernels | None) -> Cause | None:

@@ -235,7 +235,8 @@ class Placement:
     """What a machine with ``device`` would place where: simulated, never measured.
 
     ``table`` names the TensorFlow version whose kernels were assumed, ``stage`` the graph that was placed (``executed``
-    from a run on this machine's CPU, ``traced`` when nothing was executed), ``not_covered`` what the model leaves out.
+    from a run on this machine's CPU, ``traced`` when nothing was executed), ``not_covered`` what the model leaves out,
+    ``assumed`` what it takes for granted of this program.
     """
 
     device: str
@@ -248,6 +249,7 @@ class Placement:
     islands: tuple[Island, ...] = ()
     counterfactuals: tuple[Counterfactual, ...] = ()
     not_covered: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
     origin: Origin = "modelled"
 
 

@@ -175,6 +175,7 @@ class _WhatIf:
             islands=prediction.islands(simulated, found),
             counterfactuals=tried,
             not_covered=limits.not_covered(simulated, found, lost),
+            assumed=limits.assumed(simulated, self.inputs, self.gpu),
         )
         return replace(self.evidence, placement=predicted, placement_copies=found)
 

@@ -130,6 +130,7 @@ def _machine(view: View) -> Iterable[tuple[str, str]]:
         on_device, on_host, *_ = (fact.value for fact in view.placement.facts)
         where = f"{on_device} on it, {on_host} on the host"
         yield "What-if", f"{view.placement.device}, modelled: {where}; copies {view.placement.copies}"
+        yield from (("", words) for words in view.placement.assumed)
     if view.roofline is not None:
         yield "Roofline", f"{view.roofline.roof} and {view.roofline.memory} at best here"
     if view.memory is not None:

@@ -98,6 +98,7 @@ class PlacementView:
     host_ops: tuple[HostOp, ...]
     host_ops_note: str
     not_covered: tuple[str, ...]
+    assumed: tuple[str, ...]
     scope: Scope
 
 
@@ -125,6 +126,7 @@ def placement_view(document: Document) -> PlacementView | None:
         host_ops=tuple(_host_op(op, scope) for op in host_ops[:HOST_OP_LIMIT]),
         host_ops_note=_more(len(host_ops) - HOST_OP_LIMIT, "op"),
         not_covered=placement.not_covered,
+        assumed=placement.assumed,
         scope=scope,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -34,15 +34,35 @@ class Kernel(NamedTuple):
     priority: int
     label: str
 
-    def refuses(self, attrs: Mapping[str, Any]) -> str | None:
-        """Return ``attribute=dtype`` of the first constraint that an op does not meet, ``None`` when it meets all."""
+    def refuses(self, attrs: Mapping[str, Any]) -> Mapping[str, str]:
+        """Return attribute -> dtype of the constraints that an op does not meet, none when it meets all."""
+        found = {}
         for name, allowed in self.constraints:
             value = attrs.get(name)
             dtypes = value if isinstance(value, tuple) else (value,)
             wrong = [dtype for dtype in dtypes if value is None or (allowed and dtype not in allowed)]
             if wrong:
-                return f"{name}={wrong[0]}"
-        return None
+                found[name] = str(wrong[0])
+        return found
+
+
+def at_fault(refusals: Sequence[Mapping[str, str]]) -> Mapping[str, str]:
+    """Return attribute -> dtype for which there is no kernel, from what each kernel refuses an op for.
+
+    An attribute that one of the kernels takes as it is is innocent; where each is taken by some kernel, it is their
+    combination that none takes.
+
+    >>> dict(at_fault([{"T": "string"}, {"T": "string", "Tidx": "int32"}]))
+    {'T': 'string'}
+    >>> dict(at_fault([{"T": "int8"}, {"Tidx": "int32"}]))
+    {'T': 'int8', 'Tidx': 'int32'}
+    """
+    if not refusals or not all(refusals):
+        return {}
+    everywhere = set(refusals[0]).intersection(*refusals[1:])
+    return {
+        name: dtype for refused in refusals for name, dtype in refused.items() if name in everywhere or not everywhere
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +97,15 @@ class KernelTable:
         """Whether the registry holds any kernel for this type of op: it holds none of ops from other libraries."""
         return op.type in self.ops
 
-    def refused(self, op: Op, device: DeviceType) -> str | None:
-        """Return ``attribute=dtype`` for which ``device`` has no kernel, where a dtype is what it fails for."""
+    def refused(self, op: Op, device: DeviceType) -> Mapping[str, str]:
+        """Return attribute -> dtype for which ``device`` has no kernel, where dtypes are what it fails for."""
         rows = [row for row in self.ops.get(op.type, ()) if row.device in (device, DEFAULT)]
-        why = [row.refuses(op.attrs) for row in rows if row.label == op.attrs.get(LABEL, "")]
-        return why[0] if why and all(why) else None
+        return at_fault([row.refuses(op.attrs) for row in rows if row.label == op.attrs.get(LABEL, "")])
 
 
 def _best(rows: tuple[Kernel, ...], op: Op, device: str) -> Kernel | None:
     label = op.attrs.get(LABEL, "")
-    fitting = [row for row in rows if row.device == device and row.label == label and row.refuses(op.attrs) is None]
+    fitting = [row for row in rows if row.device == device and row.label == label and not row.refuses(op.attrs)]
     return max(fitting, key=lambda row: row.priority, default=None)
 
 

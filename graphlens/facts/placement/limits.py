@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
+from graphlens.facts.placement.arguments import fed_with
+from graphlens.facts.placement.gpus import Gpu
+from graphlens.facts.placement.kernels import GPU
+from graphlens.facts.placement.netlist import RESOURCE
 from graphlens.facts.placement.prediction import Simulated
 from graphlens.ir.devices import Copy
-from graphlens.ir.ops import CONDITIONALS, LOOPS, PLAIN_CALLS
+from graphlens.ir.nodes import ARGUMENT, Op, TensorSpec
+from graphlens.ir.ops import CONDITIONALS, FED, LOOPS, PLAIN_CALLS
+from graphlens.units import counted, format_bytes, format_ns
 
 ALWAYS: Final = (
     "several GPUs: everything is placed on one",
@@ -52,3 +59,34 @@ def _of_this_graph(simulated: Simulated, found: tuple[Copy, ...]) -> list[str]:
     if unsized:
         said.append(f"sizes of {unsized} copies, which are not known")
     return said
+
+
+def assumed(simulated: Simulated, inputs: Sequence[TensorSpec], gpu: Gpu) -> tuple[str, ...]:
+    """Return what a prediction takes for granted of this graph: that its inputs are on the GPU when a step starts.
+
+    TensorFlow places an argument where its tensor is.  One that the program hands over as an array is copied first.
+    """
+    fed = [op for op in _fed(simulated, inputs) if simulated.devices[op.name] == GPU]
+    if not fed:
+        return ()
+    sizes = [op.outputs[0].nbytes if op.outputs else None for op in fed]
+    known = [size for size in sizes if size is not None]
+    cost = f", {format_bytes(sum(known))} and {format_ns(sum(map(gpu.copy_ns, known)))}" if None not in sizes else ""
+    names = fed[0].name if len(fed) == 1 else f"{fed[0].name} and {len(fed) - 1} more"
+    are = "is" if len(fed) == 1 else "are"
+    return (
+        f"{counted(len(fed), 'input')} ({names}) {are} taken to be on the device when the step starts; handed over as "
+        f"{'an array' if len(fed) == 1 else 'arrays'}, {counted(len(fed), 'copy')} more a step{cost}",
+    )
+
+
+def _fed(simulated: Simulated, inputs: Sequence[TensorSpec]) -> list[Op]:
+    """Return the arguments that the caller feeds: those that are no variable's, and come before what is captured."""
+    ops = simulated.netlist.ops
+    callers = fed_with(ops, inputs)
+    return [
+        op
+        for op in ops
+        if op.type in FED and (op.attrs.get("T") or op.attrs.get("dtype")) != RESOURCE
+        if op.type != ARGUMENT or op.name in callers
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,14 +33,23 @@ class GpuKernels:
         argument = slots[port].argument
         return argument if argument in kernel.host_arguments else None
 
+    def refused(self, op: Op) -> Mapping[str, str]:
+        """Return attribute -> dtype for which there is no kernel, where dtypes are what it fails for."""
+        return self.table.refused(op, GPU)
+
     def supported_types(self, op: Op) -> str:
-        """Say which types there are kernels for, as ``T: float32, float16``; empty when there is none at all."""
+        """Say which types there are kernels for, as ``T: float32, float16``; empty when there is none at all.
+
+        Of the attributes at fault, where ``op`` has their types.
+        """
         rows = [row for row in self.table.ops.get(op.type, ()) if row.device in (GPU, DEFAULT)]
+        refused = self.refused(op) if op.attrs else {}
         allowed: dict[str, set[str]] = {}
         for row in rows:
             for name, dtypes in row.constraints:
                 allowed.setdefault(name, set()).update(dtypes)
-        return "; ".join(f"{name}: {_few(dtypes)}" for name, dtypes in sorted(allowed.items())) or ("any" * bool(rows))
+        told = {name: dtypes for name, dtypes in sorted(allowed.items()) if name in refused or not refused}
+        return "; ".join(f"{name}: {_few(dtypes)}" for name, dtypes in told.items()) or ("any" * bool(rows))
 
 
 def _few(dtypes: set[str]) -> str:
