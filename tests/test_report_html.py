@@ -128,7 +128,7 @@ def test_nothing_in_a_page_steers_what_shows_it():
         "fixed batch size", "15 → 0", "tf.TensorSpec((8, 224, 224, 3), tf.float32)", "ops inside XLA clusters",
         "121 GFLOP/s and 19.4 GB/s at best here", "1 op without operations or bytes not drawn.",
         "Peak of 36.8 MiB at block_1_relu/Relu6, and 13.5 MiB of weights: an estimate", "Names leave out",
-        "20.9 ms in 11 ops", "explicit device", "4.59 MiB", "not seen",
+        "20.9 ms of the step, in 11 ops", "explicit device", "4.59 MiB", "not seen",
         "stands for 3 ops as written · model.py:41", "replay",
         "12 transposes, each with a consumer of its layout", "not applicable",
         "the replay took longer than 60 s",

@@ -1,5 +1,6 @@
 """The view model: formatting of evidence, links between findings and ops, and what is left out with a note."""
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -10,6 +11,7 @@ from graphlens.report import view_ops
 from graphlens.report.evidence import cells_of
 from graphlens.report.html import render
 from graphlens.report.view import view_of
+from graphlens.units import format_ns
 from tests import sample_document
 
 RICH = sample_document.RICH
@@ -152,14 +154,33 @@ def test_ops_of_which_no_time_is_known_are_by_name_and_those_not_shown_have_no_t
     assert "ops of the judged graph, by falling self time." in timed
 
 
-def test_the_stops_of_the_critical_path_are_parts_of_the_step_as_its_length_is():
+def test_an_op_has_one_time_on_the_page_and_which_steps_it_is_of_is_said():
+    """Ops are timed with the profiler on, in other steps than the one that is shown: no time is moved from one to the
+    other, and the critical path is a part of the step that is shown.
+    """
     ops = tuple(replace(RICH.ops[0], name=name, layer=name, self_ns=ns) for name, ns in (("a", 30_000), ("b", 10_000)))
     path = replace(RICH.critical_path, ns=20_000, ops=("a", "b"))
     shown = view_of(replace(RICH, ops=ops, critical_path=path)).path_view
-    assert [(segment.time, segment.share) for segment in shown.segments] == [("15.0 us", "75 %"), ("5.00 us", "25 %")]
-    assert shown.scale.startswith("Ops are timed with the profiler on")
+    assert [(segment.time, segment.share) for segment in shown.segments] == [("30.0 us", "75 %"), ("10.0 us", "25 %")]
+    assert (shown.time, shown.profiled) == ("20.0 us", "40.0 us")
+    base = (
+        "Ops are timed with the profiler on: their times are parts of steps of "
+        f"{format_ns(RICH.step.profiled_ns)}, not of the {format_ns(RICH.step.median_ns)} without it."
+    )
+    whole = view_of(replace(RICH, ops=ops, critical_path=path))
+    assert shown.base == whole.ops.base == base
+    assert [row.cells[0].text for row in whole.ops.rows] == ["30.0 us", "10.0 us"]
+    page = re.sub(r"\s+", " ", render(replace(RICH, ops=ops, critical_path=path)))
+    assert page.count(base) == 3, "at the findings, the path and the ops"
+    assert "20.0 us of the step, in 2 ops" in page
+    assert "So are those of the stops, 40.0 us together." in page
+
+
+def test_where_ops_and_step_were_timed_together_nothing_is_said_of_it():
     alike = replace(RICH.step, profiled_median_ns=RICH.step.median_ns)
-    assert view_of(replace(RICH, ops=ops, critical_path=path, step=alike)).path_view.scale == ""
+    shown = view_of(replace(RICH, step=alike))
+    assert (shown.ops.base, shown.path_view.base, shown.path_view.profiled) == ("", "", "")
+    assert "their times are parts of steps" not in render(replace(RICH, step=alike))
 
 
 def test_the_strip_merges_slivers_but_the_list_keeps_them():

@@ -251,6 +251,8 @@ def _ops(view: View) -> Iterable[RenderableType]:
         cells = dict(zip(keys, row.cells, strict=True))
         share = cells["wall_share"].text if "wall_share" in cells else ""
         table.add_row(cells["self_ns"].text, share, _short(row.op, OP_CHARACTERS), _short(row.name[shared:], 40))
+    if view.ops.base:
+        yield Padding(_plain(view.ops.base, "dim"), (0, 0, 0, 2))
     yield Padding(table, (0, 0, 0, 2))
     if view.ops.total > OPS_SHOWN:
         yield Text(f"  of {counted(view.ops.total, 'op')}", "dim")

@@ -11,6 +11,7 @@ from graphlens.ir.devices import short_device
 from graphlens.ir.op_rows import OpRows
 from graphlens.report.scopes import Scope, scope_of
 from graphlens.report.view_findings import FindingView
+from graphlens.report.view_steps import base_words
 from graphlens.report.words import NOT_SEEN
 from graphlens.units import UNKNOWN, counted, format_bytes, format_count, format_flops, format_ns, format_share
 
@@ -33,14 +34,16 @@ class Column:
 
 
 COLUMNS = (
-    Column("self_ns", "Self time", "Median over the steps of the op's own time in one step", NOT_SEEN),
-    Column("wall_share", "Of step", "Share of the step during which the op ran; overlaps are divided", NOT_SEEN),
+    Column("self_ns", "Self time", "Median over the profiled steps of the op's own time in one step", NOT_SEEN),
+    Column(
+        "wall_share", "Of step", "Share of the profiled steps during which the op ran; overlaps are divided", NOT_SEEN
+    ),
     Column("calls_per_step", "Calls", "Executions per step", NOT_SEEN),
     Column("slack_ns", "Slack", "How much longer the op could take without lengthening the critical path"),
     Column("flops", "FLOPs", "Floating-point operations of one execution, from the shapes"),
     Column("bytes", "Bytes", "Bytes read and written by one execution, from the shapes"),
     Column("roof_share", "Of roof", "What the op reached of what this machine can do at best with its work"),
-    Column("host_ns", "Launch", "What launching the op's kernels took on the host", NOT_SEEN),
+    Column("host_ns", "Launch", "What launching the op's kernels took on the host in a profiled step", NOT_SEEN),
 )
 
 _FORMATS = {
@@ -85,7 +88,8 @@ class OpRowView:
 class OpTable:
     """The ops of the judged graph; ``note`` says how many rows are not shown, names are shown without ``scope``.
 
-    Rows are by falling self time where that is known, and by name otherwise.
+    Rows are by falling self time where that is known, and by name otherwise.  ``base`` says which steps their times are
+    of, where those are not the step that is shown.
     """
 
     columns: tuple[Column, ...] = ()
@@ -93,6 +97,7 @@ class OpTable:
     total: int = 0
     note: str = ""
     several_devices: bool = False
+    base: str = ""
     scope: Scope = field(default_factory=Scope)
 
     @property
@@ -118,7 +123,8 @@ class Segment:
 class PathView:
     """The critical path: ``strip`` merges slivers, ``longest`` ranks, ``segments`` lists the runs in order.
 
-    Its times are parts of the step, as its length is; ``scale`` says so where ops were timed with the profiler only.
+    Its length ``time`` is a part of the step.  Those of its runs are the times of their ops, as everywhere on the page;
+    ``base`` says so where these were timed in other steps, of which they are ``profiled`` together.
     """
 
     time: str
@@ -128,7 +134,8 @@ class PathView:
     longest: tuple[Segment, ...]
     segments: tuple[Segment, ...]
     note: str
-    scale: str
+    base: str
+    profiled: str
 
 
 # -- ops -----------------------------------------------------------------------------------------------------
@@ -147,7 +154,8 @@ def op_table(document: Document, findings: Sequence[FindingView], limit: int | N
         for index, row in enumerate(shown, 1)
     )
     several = len(set(filter(None, ops.column("device")))) > 1
-    return OpTable(columns, rows, len(ops), _ops_note(ops, limit), several, scope_of(names))
+    base = base_words(document.step) if "self_ns" in ops.columns else ""
+    return OpTable(columns, rows, len(ops), _ops_note(ops, limit), several, base, scope_of(names))
 
 
 def _marks(
@@ -230,19 +238,19 @@ def path_view(document: Document) -> PathView | None:
         return None
     runs = _runs(path.ops, OpRows.of(document.ops))
     whole_ns = sum(run.ns for run in runs)
-    segments = _segments(runs, whole_ns, path.ns)
+    segments = _segments(runs, whole_ns)
     hidden = len(segments) - SEGMENT_LIMIT
-    step = document.step
-    rescaled = step is not None and step.profiled_median_ns not in (None, step.median_ns)
+    base = base_words(document.step)
     return PathView(
         time=format_ns(path.ns),
         ops=counted(len(path.ops), "op"),
         stops=counted(len(runs), "stop"),
-        strip=_segments(_merged(runs, whole_ns), whole_ns, path.ns) if whole_ns else (),
+        strip=_segments(_merged(runs, whole_ns), whole_ns) if whole_ns else (),
         longest=tuple(sorted(segments, key=lambda segment: -segment.width)[:LONGEST_SHOWN]) if whole_ns else (),
         segments=segments[:SEGMENT_LIMIT],
         note=f"and {counted(hidden, 'more run')}, listed in the JSON report" if hidden > 0 else "",
-        scale="Ops are timed with the profiler on; these are their parts of the step without it." if rescaled else "",
+        base=base,
+        profiled=format_ns(whole_ns) if base and whole_ns else "",
     )
 
 
@@ -273,7 +281,7 @@ def _merged(runs: Sequence[_Run], whole_ns: int) -> list[_Run]:
     return merged
 
 
-def _segments(runs: Sequence[_Run], whole_ns: int, path_ns: int) -> tuple[Segment, ...]:
+def _segments(runs: Sequence[_Run], whole_ns: int) -> tuple[Segment, ...]:
     longest_ns = max((run.ns for run in runs), default=0)
     segments, start_ns = [], 0
     for run in runs:
@@ -281,7 +289,7 @@ def _segments(runs: Sequence[_Run], whole_ns: int, path_ns: int) -> tuple[Segmen
             Segment(
                 label=run.label,
                 ops=run.ops[0] if len(run.ops) == 1 else counted(len(run.ops), "op"),
-                time=format_ns(round(path_ns * run.ns / whole_ns)) if whole_ns else format_ns(run.ns),
+                time=format_ns(run.ns),
                 share=format_share(run.ns / whole_ns) if whole_ns else UNKNOWN,
                 start=round(1000 * start_ns / whole_ns, 2) if whole_ns else 0.0,
                 width=round(1000 * run.ns / whole_ns, 2) if whole_ns else 0.0,

@@ -53,6 +53,22 @@ def step_words(step: StepTime | None, alarm: str = "", failed: bool = False) -> 
     return format_ns(step.median_ns), f"{spread}{counted(step.n, 'step')}, {step.origin}"
 
 
+def base_words(step: StepTime | None) -> str:
+    """Say which steps the times of ops are parts of, where those are other ones than the step that is shown.
+
+    >>> base_words(StepTime(10_000_000, 9_000_000, 11_000_000, 30, profiled_median_ns=12_500_000))
+    'Ops are timed with the profiler on: their times are parts of steps of 12.5 ms, not of the 10.0 ms without it.'
+    >>> base_words(StepTime(10_000_000, 9_000_000, 11_000_000, 30, profiled_median_ns=10_000_000))
+    ''
+    """
+    if step is None or step.profiled_median_ns in (None, step.median_ns):
+        return ""
+    return (
+        f"Ops are timed with the profiler on: their times are parts of steps of {format_ns(step.profiled_ns)}, not of "
+        f"the {format_ns(step.median_ns)} without it."
+    )
+
+
 def rhythm_words(step: StepTime | None, judged: ProgramRow | None) -> str:
     """Say how often the step is called, where that is told by more than its length; else nothing.
 
