@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
-.PHONY: demo test test-all lint bench docs fixtures clean
+.PHONY: demo test test-all lint fuzz bench docs fixtures clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,11 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest -q -m ''
+
+# What was drawn is printed with what it broke: `tests/mutations.py --first N --count 1` makes that case again.
+fuzz: $(STAMP)
+	$(BIN)/python tests/mutations.py --count $${COUNT:-10000} --first $$(date +%s)
+	$(BIN)/python -m pytest -q -m hypothesis --hypothesis-profile=fuzz --timeout=3600
 
 bench: $(STAMP)
 	$(BIN)/python tests/bench.py

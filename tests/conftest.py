@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from end_to_end import Outcome, python
 from fake_gpu import build
@@ -45,6 +46,11 @@ demo.build().export(str(out / "demo"))
 unsafe = WritesFile()
 tf.saved_model.save(unsafe, str(out / "writes_file"), signatures=unsafe.__call__)
 """
+
+# A test fails for what was changed, never for what was drawn today; `make fuzz` draws anew, and far more.
+hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None)
+hypothesis.settings.register_profile("fuzz", derandomize=False, deadline=None, max_examples=5000)
+hypothesis.settings.load_profile("suite")
 
 Record = Callable[[str], Path]
 Analyzed = Callable[[str], graphlens.Analysis]

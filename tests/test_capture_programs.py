@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 import two_programs
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from load_helpers import graph_def
 from two_programs import CALLED, CALLS, EVALUATE, EVALUATE_NS, TRAIN, TRAIN_NS, write_program_manifest
@@ -408,7 +408,6 @@ def schema() -> Any:
     return jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text("utf-8")))
 
 
-@settings(max_examples=100, deadline=None)
 @given(manifests)
 def test_a_manifest_is_read_back_as_it_was_written_and_fits_the_schema(manifest: Manifest) -> None:
     written = to_bytes(manifest)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from graphlens.errors import TargetError
@@ -70,7 +70,6 @@ documents = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(documents)
 def test_what_is_written_is_read_back_equal(document):
     text = to_json(document)

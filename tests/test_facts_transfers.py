@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from real_inputs import RealInputs
 
@@ -219,7 +219,6 @@ ANY_EVENT = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(ANY_EVENT, max_size=40))
 def test_every_event_belongs_to_exactly_one_copy_whatever_it_names(events: list[CopyEvent]) -> None:
     assert_accounted(events, _with_graph(events))

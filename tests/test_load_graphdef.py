@@ -6,7 +6,7 @@ import contextlib
 
 import networkx as nx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from load_helpers import add_function, edges, graph_def
 from oracles import node_counts, saved_model_graphs
@@ -194,7 +194,6 @@ NODES = st.tuples(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(NODES, max_size=8), st.lists(NODES, max_size=4))
 def test_any_graph_gives_a_dag_that_keeps_every_node(main, body):
     message = graph_def(*main)
@@ -205,7 +204,6 @@ def test_any_graph_gives_a_dag_that_keeps_every_node(main, body):
     assert all(nx.is_directed_acyclic_graph(function.graph.networkx()) for function in graph.functions.values())
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 30), max_size=4), max_size=12))
 def test_every_input_that_can_be_resolved_is_an_edge(inputs):
     """Inputs name earlier ops only, so that nothing has to be left out."""
@@ -215,7 +213,6 @@ def test_every_input_that_can_be_resolved_is_an_edge(inputs):
     assert graph.notes == ()
 
 
-@settings(deadline=None, max_examples=200)
 @given(st.binary(max_size=60))
 def test_random_bytes_are_refused_or_read(data):
     with contextlib.suppress(TargetError):

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from load_helpers import run_tensorflow
 from real_inputs import REAL
@@ -229,7 +229,6 @@ events_of_anything = st.fixed_dictionaries(
 @given(st.lists(events_of_anything))
 @example([{"ph": "X", "pid": 1, "ts": 0.0, "dur": 9223372036855.0}])
 @example([{"ph": "X", "pid": 1, "ts": 0.0}, {"ph": "X", "pid": 1, "ts": 9223372036855.0}])
-@settings(deadline=None)
 def test_traces_with_anything_in_them_are_refused_or_read(events):
     for processes in ({1: "/device:GPU:0"}, {1: "/device:GPU:0 Compute"}):
         with contextlib.suppress(TargetError):

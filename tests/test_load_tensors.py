@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from load_helpers import add_function, graph_def
@@ -52,7 +52,6 @@ def test_small_values_are_what_numpy_says(dtype):
     assert constant.nbytes == array.nbytes
 
 
-@settings(deadline=None)
 @given(arrays(np.float32, st.integers(0, 64)))
 def test_floats_survive_as_the_same_float32(array):
     values = constant_of(tensor(array, "float32")).values
@@ -108,7 +107,6 @@ def test_strings_have_a_size_and_no_values():
     assert (constant.nbytes, constant.values) == (5, None)
 
 
-@settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(0, 3000), max_size=4), st.lists(st.integers(0, 3000), max_size=4))
 def test_stripping_keeps_no_large_content_and_every_identity(main, body):
     message = graph_def()

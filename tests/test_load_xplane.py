@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from load_helpers import HostPlane, run_tensorflow
 from oracles import op_totals_ps, self_totals_ps
@@ -102,7 +102,6 @@ def test_lost_events_are_counted():
     assert host.read().dropped == 12
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 30), st.integers(1, 2)), max_size=14))
 def test_self_times_of_nested_events_never_exceed_the_thread(spans):
     """Proper nesting only, as a thread's call stack gives it."""
@@ -128,7 +127,6 @@ def _nests(start, end, others):
 
 
 @given(st.binary(max_size=80))
-@settings(deadline=None)
 def test_random_bytes_are_refused_or_read(data):
     with contextlib.suppress(TargetError):
         read_profile(data)

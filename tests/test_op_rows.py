@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from graphlens.errors import TargetError
@@ -80,7 +80,6 @@ def test_columns_of_different_lengths_are_refused() -> None:
 # -- as JSON -----------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(any_rows)
 def test_the_text_of_a_row_is_that_of_its_record(rows: list[OpRow]) -> None:
     texts = [json.dumps(codec.encode(row), ensure_ascii=False) for row in rows]

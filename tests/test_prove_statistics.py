@@ -7,7 +7,7 @@ import random
 import statistics as standard
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from graphlens.prove.statistics import FEWEST_PAIRS, Interval, hull, interval, log_ratios
@@ -19,7 +19,6 @@ times = st.lists(st.tuples(st.floats(1e3, 1e9), st.floats(1e3, 1e9)), min_size=F
 
 
 @given(times)
-@settings(max_examples=60, deadline=None)
 def test_the_interval_holds_its_point_which_is_the_median_ratio(pairs: list[tuple[float, float]]) -> None:
     found = interval(log_ratios(*zip(*pairs, strict=True)), RESAMPLES)
     middle = math.exp(standard.median(math.log(before / after) for before, after in pairs))
@@ -29,7 +28,6 @@ def test_the_interval_holds_its_point_which_is_the_median_ratio(pairs: list[tupl
 
 
 @given(times)
-@settings(max_examples=60, deadline=None)
 def test_swapping_the_programs_inverts_ratio_and_interval(pairs: list[tuple[float, float]]) -> None:
     before, after = zip(*pairs, strict=True)
     there, back = interval(log_ratios(before, after), RESAMPLES), interval(log_ratios(after, before), RESAMPLES)
@@ -39,7 +37,6 @@ def test_swapping_the_programs_inverts_ratio_and_interval(pairs: list[tuple[floa
 
 
 @given(times, st.floats(1e-3, 1e3))
-@settings(max_examples=40, deadline=None)
 def test_the_unit_of_time_does_not_matter(pairs: list[tuple[float, float]], unit: float) -> None:
     one = interval(log_ratios(*zip(*pairs, strict=True)), RESAMPLES)
     other = interval(log_ratios(*zip(*[(a * unit, b * unit) for a, b in pairs], strict=True)), RESAMPLES)

@@ -20,7 +20,7 @@ def read_replay(data: bytes) -> dict[str, ReplayRecord]:
     """
     try:
         return {name: _record(name, entry) for name, entry in json.loads(data).items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise TargetError(
             f"replay.json is damaged ({type(error).__name__}: {error}); record the capture again"
         ) from error
