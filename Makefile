@@ -28,7 +28,7 @@ test-all: lint
 
 # What was drawn is printed with what it broke: `tests/mutations.py --first N --count 1` makes that case again.
 fuzz: $(STAMP)
-	$(BIN)/python tests/mutations.py --count $${COUNT:-10000} --first $$(date +%s)
+	GRAPHLENS_MUTATE_SHARED=1 $(BIN)/python tests/mutations.py --count $${COUNT:-10000} --first $$(date +%s)
 	$(BIN)/python -m pytest -q -m hypothesis --hypothesis-profile=fuzz --timeout=3600
 
 bench: $(STAMP)

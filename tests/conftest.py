@@ -49,7 +49,7 @@ tf.saved_model.save(unsafe, str(out / "writes_file"), signatures=unsafe.__call__
 
 # A test fails for what was changed, never for what was drawn today; `make fuzz` draws anew, and far more.
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None)
-hypothesis.settings.register_profile("fuzz", derandomize=False, deadline=None, max_examples=5000)
+hypothesis.settings.register_profile("fuzz", derandomize=False, deadline=None, max_examples=2000)
 hypothesis.settings.load_profile("suite")
 
 Record = Callable[[str], Path]

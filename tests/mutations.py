@@ -32,7 +32,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 HOME = Path(__file__).parents[1]
-ROOTS = (HOME / "fixtures", HOME.parent / "shared" / "real")
+FIXTURES = HOME / "fixtures"
+SHARED = (
+    HOME.parent / "shared" / "real"
+)  # a seed for those who ask for it: a number stands for the same case everywhere
+ALSO_SHARED = "GRAPHLENS_MUTATE_SHARED"
 LIMIT_S = 10.0  # of CPU time for one case
 MEMORY_BYTES = 6 << 30
 LARGEST_SEED_BYTES = 600_000  # a case of a larger one takes seconds
@@ -96,7 +100,7 @@ def seeds() -> dict[str, list[Seed]]:
 
 
 def _found() -> Iterator[Seed]:
-    for root in ROOTS:
+    for root in [FIXTURES, *([SHARED] if os.environ.get(ALSO_SHARED) else [])]:
         for file in sorted(root.rglob("*")) if root.is_dir() else []:
             fits = file.is_file() and file.suffix in {".capture", ".pb", ".pbtxt", ""}
             if fits and not {"bad", "variables", "assets"} & set(file.parts):
@@ -403,14 +407,19 @@ def run_case(number: int, folder: Path) -> Result:
     return Result(number, seed.origin, mutation, code, round(time.process_time() - before, 2), problem)
 
 
+def _end(_number: int, _frame: object) -> NoReturn:
+    raise TookTooLongError
+
+
 def _command(words: list[str]) -> tuple[int | None, str | None]:
-    from graphlens.cli import OUT_OF_MEMORY, main
+    from graphlens import cli
 
     said, told = io.StringIO(), io.StringIO()
+    signal.signal(signal.SIGPROF, _end)
     signal.setitimer(signal.ITIMER_PROF, LIMIT_S)
     try:
         with contextlib.redirect_stdout(told), contextlib.redirect_stderr(said):
-            code = main(words)
+            code = cli.main(words)
     except TookTooLongError:
         return None, f"took more than {LIMIT_S:.0f} s: {_where()}"
     except BaseException:
@@ -419,7 +428,7 @@ def _command(words: list[str]) -> tuple[int | None, str | None]:
         signal.setitimer(signal.ITIMER_PROF, 0)
     if code not in GOOD_CODES:
         return code, f"ended with {code}: {said.getvalue()[:300]}"
-    if len(said.getvalue().splitlines()) > 1 or "Traceback" in said.getvalue() or OUT_OF_MEMORY in said.getvalue():
+    if len(said.getvalue().splitlines()) > 1 or "Traceback" in said.getvalue() or cli.OUT_OF_MEMORY in said.getvalue():
         return code, f"said {said.getvalue()[:2000]}"
     return code, None
 
@@ -451,10 +460,6 @@ def _left(folder: Path, file: Path, reports: list[Path], code: int | None) -> st
 def work(numbers: range, keep: Path | None) -> None:
     """Run cases in this process, and print each before (its number) and after it was run (its result)."""
 
-    def end(_number: int, _frame: object) -> NoReturn:
-        raise TookTooLongError
-
-    signal.signal(signal.SIGPROF, end)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     channel = os.fdopen(os.dup(1), "w")
     for number in numbers:
