@@ -76,7 +76,8 @@ def test_a_process_that_is_killed_costs_its_case_alone(monkeypatch, tmp_path) ->
     script = tmp_path / "worker.py"
     script.write_text(
         "import os, sys\n"
-        'template = \'{"case": %d, "seed": "", "mutation": "", "code": 0, "seconds": 0}\'\n'
+        """template = '{"case": %d, "seed": "", "mutation": "", "code": 0, "seconds": 0}'\n"""
+        "    print(template % number, flush=True)\n"
         "first, stop = int(sys.argv[2]), int(sys.argv[3])\n"
         "for number in range(first, stop):\n"
         "    print(number, flush=True)\n"
