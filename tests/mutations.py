@@ -34,8 +34,6 @@ from typing import Any, NoReturn
 HOME = Path(__file__).parents[1]
 FIXTURES = HOME / "fixtures"
 SHARED = HOME.parent / "shared" / "real"  # for those who ask: a number stands for the same case everywhere
-    HOME.parent / "shared" / "real"
-)  # a seed for those who ask for it: a number stands for the same case everywhere
 ALSO_SHARED = "GRAPHLENS_MUTATE_SHARED"
 LIMIT_S = 10.0  # of CPU time for one case
 MEMORY_BYTES = 6 << 30

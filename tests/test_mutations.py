@@ -72,18 +72,19 @@ def test_a_case_that_goes_wrong_is_noticed(does, said, tmp_path, monkeypatch) ->
     assert said in (mutations.run_case(1, tmp_path).problem or "")
 
 
+WORKER = """
+import os, sys
+for number in range(int(sys.argv[2]), int(sys.argv[3])):
+    print(number, flush=True)
+    if number == 1:
+        os.abort()
+    print('{"case": %d, "seed": "", "mutation": "", "code": 0, "seconds": 0}' % number, flush=True)
+"""
+
+
 def test_a_process_that_is_killed_costs_its_case_alone(monkeypatch, tmp_path) -> None:
     script = tmp_path / "worker.py"
-    script.write_text(
-        "import os, sys\n"
-        """template = '{"case": %d, "seed": "", "mutation": "", "code": 0, "seconds": 0}'\n"""
-        "    print(template % number, flush=True)\n"
-        "first, stop = int(sys.argv[2]), int(sys.argv[3])\n"
-        "for number in range(first, stop):\n"
-        "    print(number, flush=True)\n"
-        "    os.abort() if number == 1 else None\n"
-        '    print(\'{"case": %d, "seed": "", "mutation": "", "code": 0, "seconds": 0}\' % number, flush=True)\n'
-    )
+    script.write_text(WORKER)
     monkeypatch.setattr(mutations, "__file__", str(script))
     results = list(mutations.run(range(3)))
     assert [(result.case, result.problem) for result in results] == [
