@@ -24,6 +24,7 @@ from graphlens.ir.analysis import (
     Target,
 )
 from graphlens.ir.edits import OtherEdit
+from graphlens.ir.inputs import InputRow
 from graphlens.ir.run import LedgerRow
 from tests import sample_devices
 
@@ -270,6 +271,12 @@ RICH = Document(
     placement=sample_devices.PLACEMENT,
     roofline=sample_devices.ROOFLINE,
     memory=sample_devices.MEMORY,
+    inputs=(
+        InputRow("image", "float32", (1, 224, 224, 3), (0.00021, 0.99997), "made-up", "224 x 224 guessed"),
+        InputRow("mask", "bool", (1, 50), (1, 1), "given"),
+        InputRow("length", "int32", (), (1, 1), "made-up", "", "how often the loop while runs", loop=True),
+        InputRow("text", "string", (None,), None, "example", "warm-up request 1 of 3"),
+    ),
 )  # fmt: skip
 
 STATIC = Document(

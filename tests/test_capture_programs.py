@@ -430,7 +430,7 @@ COMPLETE = Manifest(
     environment={"cores": 2},
     traced_root="root",
     variables={"w": CapturedVariable("weights", "float32", (None, 2), trainable=True)},
-    inputs=(CapturedInput("x", "float32", (1, None), "made"),),
+    inputs=(CapturedInput("x", "int32", (1, None), "made-up", (0.5, 2.0), "a guess", "how often it runs", loop=True),),
     executed=("executed/0.pb",),
     executed_root_arguments={"w": CapturedVariable("weights", "float32", (2,), trainable=False)},
     renamed={"output_0": "output"},
@@ -460,7 +460,7 @@ COMPLETE = Manifest(
             ("programs/evaluation/executed/0.pb",),
             {"w": CapturedVariable("weights", "float32", (2,), trainable=True)},
             {"a": "b"},
-            (CapturedInput("x", "float32", (1,), "made"),),
+            (CapturedInput("x", "int32", (1,), "made-up", (0.5, 2.0), "a guess", "how often it runs", loop=True),),
         ),
     ),
 )

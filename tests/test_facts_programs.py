@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -19,13 +20,16 @@ from graphlens.ir.analysis import Target
 from graphlens.ir.document import to_json
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Graph
+from graphlens.ir.inputs import InputRow
 from graphlens.ir.program import Program
 from graphlens.ir.run import SESSION, STEP_MARKER, OpEvent, Profile, Run, Span, Window
+from graphlens.loaders.capture.reading import evidence_of, open_capture
 from graphlens.pipeline.choosing import choose
 from graphlens.pipeline.judge import judge
 from graphlens.testing.sketch import sketch
 
 TRAIN, TEST = "__inference_multi_step_on_iterator_946", "__inference_multi_step_on_iterator_1183"
+CAPTURES = Path(__file__).parents[1] / "fixtures" / "captures"
 MAP = "Iterator::Root::ParallelMapV2"
 
 
@@ -419,3 +423,26 @@ def test_what_a_call_does_outside_of_its_loop_is_told_where_it_is_much(end_ns: i
     notes = programs_of(Profile(runs=(loop,), ops=ops)).notes
     told = "70 ns of 100 ns of the call lie before, between or after the iterations of its loop"
     assert notes == ((told,) if is_told else ())
+
+
+def fed(loop: bool) -> InputRow:
+    return InputRow("n", "int32", (), (1, 1), "made-up", "", "how often the loop while runs", loop)
+
+
+@pytest.mark.parametrize(("loop", "grade"), [(True, "poor"), (False, "fair")])
+def test_made_up_numbers_that_decide_the_work_of_a_step_cap_the_grade(loop: bool, grade: str) -> None:
+    recorded = evidence_of(open_capture(CAPTURES / "while_if.capture"))
+    assert judge(replace(recorded, fed=())).quality.grade == "fair"
+    quality = judge(replace(recorded, fed=(fed(loop),))).quality
+    assert quality.grade == grade
+    assert (
+        "'n' decides how often the loop while runs, and its value is made up: give it with --inputs FILE.npz"
+        in quality.reasons
+    )
+
+
+def test_numbers_that_were_given_cap_nothing() -> None:
+    known = InputRow("n", "int32", (), (200, 200), "given")
+    document = judge(replace(sketch(CHAIN), fed=(known,))).document
+    assert document.quality == judge(sketch(CHAIN)).quality
+    assert document.inputs == (known,)

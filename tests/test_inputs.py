@@ -12,10 +12,10 @@ from tensorboard.compat.proto import graph_pb2
 from graphlens.errors import UsageError
 from graphlens.ir.capture import CapturedInput
 from graphlens.loaders.arrays import read_npz
-from graphlens.tf.open import consumers, inputs
+from graphlens.tf.open import consumers, following, guessing, inputs, sizes
 from graphlens.tf.open.inputs import InputSpec
 
-NO_GRAPH = consumers.graph_of(graph_pb2.GraphDef())
+NO_GRAPH = following.graph_of(graph_pb2.GraphDef())
 
 IMAGE = InputSpec("image", "float32", (None, 224, 224, 3))
 SEQUENCE = InputSpec("ids", "int32", (None, None))
@@ -65,8 +65,8 @@ node { name: "parse" op: "ParseExample" input: "examples" input: "k0" input: "k0
 """
 
 
-def graph(text: str, **captured: tuple[int | None, ...]) -> consumers.Graph:
-    return consumers.graph_of(text_format.Parse(text, graph_pb2.GraphDef()), captured)
+def graph(text: str, **captured: tuple[int | None, ...]) -> following.Graph:
+    return following.graph_of(text_format.Parse(text, graph_pb2.GraphDef()), captured)
 
 
 # -- shapes -----------------------------------------------------------------------------------------------------------
@@ -93,9 +93,10 @@ def test_a_given_shape_closes_an_open_size() -> None:
     assert inputs.resolve([SEQUENCE], {"ids": (2, 16)}, None, {})[0].shape == (2, 16)
 
 
-def test_an_unknown_rank_asks_for_a_shape() -> None:
-    with pytest.raises(UsageError, match="--shape x=1"):
+def test_an_unknown_rank_asks_for_a_shape_and_tells_how_to_say_a_scalar() -> None:
+    with pytest.raises(UsageError, match="--shape x=1,224,224,3, or --shape x= for a scalar"):
         inputs.resolve([InputSpec("x", "float32", None)], {}, None, {})
+    assert inputs.resolve([InputSpec("x", "float32", None)], {"x": ()}, None, {})[0].shape == ()
 
 
 @pytest.mark.parametrize(
@@ -105,6 +106,7 @@ def test_an_unknown_rank_asks_for_a_shape() -> None:
         ({}, {"picture": np.ones(1)}, "--inputs names the input 'picture'"),
         ({"image": (1, 224)}, {}, r"--shape gives 'image' the shape \(1,224\), but the model wants \(\?,224,224,3\)"),
         ({}, {"image": np.ones((1, 2, 2, 3))}, r"--inputs gives 'image' the shape \(1,2,2,3\)"),
+        ({"image": ()}, {}, r"--shape gives 'image' the shape \(\) of a scalar, but the model wants \(\?,224,224,3\)"),
     ],
 )
 def test_what_does_not_fit_is_said(shapes: dict, arrays: dict, message: str) -> None:
@@ -160,7 +162,7 @@ def test_given_arrays_are_used_and_say_so(tmp_path: Path) -> None:
     arrays = read_npz(tmp_path / "in.npz")
     (spec,) = inputs.resolve([IMAGE], {}, None, arrays)
     (made,) = inputs.make([spec], arrays, NO_GRAPH)
-    assert made.captured() == CapturedInput("image", "float32", (1, 224, 224, 3), "given")
+    assert made.captured() == CapturedInput("image", "float32", (1, 224, 224, 3), "given", (0.5, 0.5))
     assert made.value.dtype == np.float32
 
 
@@ -189,3 +191,185 @@ def test_a_pickled_file_is_not_unpacked(tmp_path: Path) -> None:
     np.savez(tmp_path / "evil.npz", x=np.array([object()], dtype=object))
     with pytest.raises(UsageError, match=r"not a readable \.npz file of plain arrays"):
         read_npz(tmp_path / "evil.npz")
+
+
+# -- what the graph says of sizes -------------------------------------------------------------------------------------
+
+# n is compared with a counter in the condition of a loop, and handed to its body, which does nothing with it.
+LOOP = """
+node { name: "n" op: "Placeholder" }
+node { name: "x" op: "Placeholder" }
+node { name: "zero" op: "Const" }
+node { name: "loop" op: "While" input: "zero" input: "n" input: "x"
+       attr { key: "cond" value { func { name: "go_on" } } } attr { key: "body" value { func { name: "go" } } } }
+library {
+  function {
+    signature { name: "go_on" input_arg { name: "i" } input_arg { name: "limit" } input_arg { name: "state" } }
+    node_def { name: "Less" op: "Less" input: "i" input: "limit" }
+    ret { key: "more" value: "Less:z:0" } }
+  function {
+    signature { name: "go" input_arg { name: "i" } input_arg { name: "limit" } input_arg { name: "state" } }
+    ret { key: "i" value: "i" } ret { key: "limit" value: "limit" } ret { key: "state" value: "state" } } }
+"""
+
+# A loop of TensorFlow 1 until the longest of the lengths.
+FRAMES = """
+node { name: "lengths" op: "Placeholder" }
+node { name: "longest" op: "Max" input: "lengths" input: "axes" }
+node { name: "enter" op: "Enter" input: "longest" }
+node { name: "less" op: "Less" input: "counter" input: "enter" }
+node { name: "loop" op: "LoopCond" input: "less" }
+"""
+
+
+def read_by(line: str, *more: str) -> following.Graph:
+    return graph('node { name: "n" op: "Placeholder" }\n' + "\n".join((f"node {{ {line} }}", *more)))
+
+
+def test_an_integer_in_the_condition_of_a_loop_decides_how_often_it_runs() -> None:
+    assert sizes.decision(graph(LOOP), "n") == sizes.Decision("how often the loop loop runs", loop=True)
+    assert sizes.decision(graph(LOOP), "x") is None
+    assert sizes.decision(graph(FRAMES), "lengths") == sizes.Decision("how often the loop around loop runs", loop=True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'name: "r" op: "Range" input: "zero" input: "n" input: "one"',
+        'name: "f" op: "Fill" input: "n" input: "zero"',
+        'name: "t" op: "Tile" input: "data" input: "n"',
+        'name: "s" op: "Reshape" input: "data" input: "n"',
+        'name: "k" op: "TopKV2" input: "data" input: "n"',
+        'name: "c" op: "StridedSlice" input: "data" input: "zero" input: "n" input: "one"',
+    ],
+)
+def test_an_integer_at_the_place_of_a_size_decides_it(line: str) -> None:
+    decided = sizes.decision(read_by(line), "n")
+    assert decided is not None
+    assert not decided.loop
+    assert decided.words.startswith("the size of ")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'name: "g" op: "GatherV2" input: "table" input: "n" input: "zero"',
+        'name: "t" op: "Tile" input: "n" input: "times"',
+        'name: "s" op: "Shape" input: "n"',
+        # x[n], an index: of one dimension, which is dropped
+        'name: "i" op: "StridedSlice" input: "x" input: "n" input: "n" input: "one" '
+        'attr { key: "shrink_axis_mask" value { i: 1 } }',
+        # x[n:n + size] of what the input is itself: its values decide nothing
+        'name: "d" op: "StridedSlice" input: "n" input: "zero" input: "ten" input: "one"',
+    ],
+)
+def test_an_integer_that_is_data_or_an_index_decides_no_size(line: str) -> None:
+    assert sizes.decision(read_by(line), "n") is None
+
+
+def test_a_slice_of_two_dimensions_is_as_long_as_the_one_that_is_cut() -> None:
+    """``x[:, :n]`` is; of ``x[:, n]`` the first dimension is whole and the second one dropped."""
+    pack = 'node { name: "p" op: "Pack" input: "zero" input: "n" attr { key: "N" value { i: 2 } } }'
+    line = 'name: "c" op: "StridedSlice" input: "x" input: "zeros" input: "p" input: "ones"'
+    cut = line + ' attr { key: "begin_mask" value { i: 3 } } attr { key: "end_mask" value { i: 1 } }'
+    assert sizes.decision(read_by(cut, pack), "n") is not None
+    assert sizes.decision(read_by(cut + ' attr { key: "shrink_axis_mask" value { i: 2 } }', pack), "n") is None
+
+
+def test_a_made_up_integer_that_decides_something_is_one_and_says_what() -> None:
+    spec = InputSpec("n", "int32", (), "n")
+    (made,) = inputs.make([spec], {}, graph(LOOP))
+    assert made.captured() == CapturedInput(
+        "n", "int32", (), "made-up", (1, 1), decides="how often the loop loop runs", loop=True
+    )
+    (given,) = inputs.make([spec], {"n": np.int32(200)}, graph(LOOP))
+    assert given.captured() == CapturedInput("n", "int32", (), "given", (200, 200))
+
+
+IMAGES = """
+node { name: "image" op: "Placeholder" }
+node { name: "cast" op: "Cast" input: "image" }
+node { name: "scaled" op: "Mul" input: "scale" input: "cast" }
+node { name: "conv" op: "Conv2D" input: "scaled" input: "kernel" }
+"""
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [
+        ((1, None, None, 3), (1, 224, 224, 3)),
+        ((None, None, None, 1), (None, 224, 224, 1)),
+        ((None, 3, None, None), (None, 3, 224, 224)),
+        ((1, 64, None, 3), (1, 64, None, 3)),  # a strip, or a spectrum: no image of any size
+        ((None, None, 3), (None, None, 3)),  # a sequence may be read by a convolution too
+        ((None, None), (None, None)),
+    ],
+)
+def test_an_image_of_open_size_that_a_convolution_reads_is_guessed(shape: tuple, told: tuple) -> None:
+    (spec,) = guessing.told([InputSpec("image", "uint8", shape, "image")], (), graph(IMAGES))
+    assert spec.shape == told
+    assert bool(spec.guessed) == (shape != told)
+
+
+def test_a_picture_without_a_batch_is_known_by_being_resized() -> None:
+    text = IMAGES.replace("Conv2D", "ResizeBilinear")
+    (spec,) = guessing.told([InputSpec("image", "uint8", (None, None, 3), "image")], (), graph(text))
+    assert spec.shape == (224, 224, 3)
+
+
+def test_what_is_no_image_or_was_given_is_not_guessed() -> None:
+    spec = InputSpec("image", "float32", (1, None, None, 3), "image")
+    assert guessing.told([spec], (), graph(IMAGES.replace("Conv2D", "MatMul"))) == (spec,)
+    assert guessing.told([spec], {"image"}, graph(IMAGES)) == (spec,)
+
+
+# The lengths of rows, as TensorFlow computes them of where rows begin.
+ROWS = """
+node { name: "ids" op: "Placeholder" }
+node { name: "ids_1" op: "Placeholder" }
+node { name: "ids_2" op: "Placeholder" }
+node { name: "begins" op: "StridedSlice" input: "ids_1" input: "zero" input: "minus_one" input: "one" }
+node { name: "ends" op: "StridedSlice" input: "ids_1" input: "one" input: "zero" input: "one" }
+node { name: "lengths" op: "Sub" input: "ends" input: "begins" }
+node { name: "dense" op: "RaggedTensorToTensor"
+       input: "shape" input: "ids" input: "zero" input: "ids_1" input: "ids_2" }
+"""
+
+
+def rows(*names: str, batch: int | None = None, **shapes: tuple[int, ...]) -> dict[str, list[int]]:
+    specs = [InputSpec(name, "int64", (None,), name) for name in names]
+    told = guessing.told(specs, shapes, graph(ROWS))
+    resolved = inputs.resolve(told, shapes, batch, {})
+    made = inputs.make(resolved, {}, graph(ROWS))
+    return {one.spec.name: one.value.tolist() for one in made if one.spec.splits_of}
+
+
+def test_row_splits_hold_all_values_of_a_ragged_tensor() -> None:
+    assert rows("ids", "ids_1") == {"ids_1": [0, 1]}
+    assert rows("ids", "ids_1", ids=(128,)) == {"ids_1": [0, 128]}
+    assert rows("ids", "ids_1", ids=(128,), batch=4) == {"ids_1": [0, 32, 64, 96, 128]}
+    assert rows("ids", "ids_1", ids=(128,), ids_1=(3,)) == {"ids_1": [0, 64, 128]}
+
+
+def test_outer_row_splits_hold_all_inner_rows() -> None:
+    assert rows("ids", "ids_1", "ids_2", ids=(12,), ids_2=(4,)) == {"ids_1": [0, 3], "ids_2": [0, 4, 8, 12]}
+
+
+def test_numbers_that_split_nothing_are_no_row_splits() -> None:
+    specs = [InputSpec(name, "int64", (None,), name) for name in ("ids", "ids_1")]
+    assert guessing.told(specs, (), graph(ROWS.replace('"Sub"', '"Mul"').replace("Ragged", "Dense"))) == tuple(specs)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (np.array([[3, -1]], "int32"), (-1, 3)),
+        (np.array([True, False]), (0, 1)),
+        (np.array([1 + 2j]), None),
+        (np.array([b"text"], object), None),
+        (np.zeros((0, 3)), None),
+        (np.array([np.inf, 1.0]), None),
+    ],
+)
+def test_a_range_is_told_of_numbers_that_have_an_order(value: np.ndarray, found: tuple | None) -> None:
+    assert inputs.range_of(value) == found

@@ -191,3 +191,23 @@ def test_the_strip_merges_slivers_but_the_list_keeps_them():
     path = view_of(replace(RICH, ops=ops, critical_path=replace(RICH.critical_path, ops=names))).path_view
     assert [segment.label for segment in path.strip] == ["layer0/op", "9 short runs"]
     assert len(path.segments) == 10
+
+
+def test_what_was_fed_names_first_what_decides_how_much_work_a_step_is():
+    inputs = view_of(sample_document.RICH).inputs
+    assert inputs is not None
+    assert inputs.summary == "4 inputs, 2 made up, 1 given, 1 example"
+    assert inputs.line == (
+        "length int32 = 1 (made up); image float32[1,224,224,3] (224 x 224 guessed); mask bool[1,50] (given); "
+        "and 1 more"
+    )
+    assert inputs.warning == "length decides how often the loop while runs"
+    assert [row.range for row in inputs.rows] == ["0.00021 to 0.99997", "1", "1", ""]
+    assert [row.origin for row in inputs.rows] == ["made up", "given", "made up", "example"]
+
+
+def test_the_page_shows_what_was_fed_and_nothing_where_that_is_not_known():
+    page = render(sample_document.RICH)
+    assert "What the model was fed" in page
+    assert "how often the loop while runs" in page
+    assert "What the model was fed" not in render(sample_document.STATIC)

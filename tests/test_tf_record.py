@@ -339,7 +339,9 @@ def test_an_iterator_cannot_be_replayed_and_the_rest_stands(tmp_path: Path) -> N
 def test_serialized_examples_are_made_for_a_parser(record: Recorder) -> None:
     recording = record("saved_model", "parses_examples", batch=3)
     assert recording.code == 0
-    assert recording.manifest["inputs"] == [{"name": "examples", "dtype": "string", "shape": [3], "origin": "made"}]
+    (fed,) = recording.manifest["inputs"]
+    told = ("name", "dtype", "shape", "origin", "range", "decides")
+    assert [fed[key] for key in told] == ["examples", "string", [3], "made-up", None, ""]
 
 
 def test_image_files_are_made_for_a_decoder(record: Recorder) -> None:
@@ -349,9 +351,9 @@ def test_image_files_are_made_for_a_decoder(record: Recorder) -> None:
 def test_arrays_of_the_user_are_fed(record: Recorder, tmp_path: Path) -> None:
     np.savez(tmp_path / "in.npz", image=np.zeros((2, 32, 32, 3), np.float32))
     recording = record("saved_model", "tiny_cnn", inputs=str(tmp_path / "in.npz"))
-    assert recording.manifest["inputs"] == [
-        {"name": "image", "dtype": "float32", "shape": [2, 32, 32, 3], "origin": "given"}
-    ]
+    (fed,) = recording.manifest["inputs"]
+    told = ("name", "dtype", "shape", "origin", "range", "source")
+    assert [fed[key] for key in told] == ["image", "float32", [2, 32, 32, 3], "given", [0.0, 0.0], ""]
 
 
 @pytest.mark.parametrize(

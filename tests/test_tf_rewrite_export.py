@@ -142,14 +142,14 @@ def test_copies_of_models_that_others_made_give_the_same_bits(lab: Any, name: st
 def same_bits(lab: Any, path: Path) -> bool:
     import tensorflow as tf
 
-    from graphlens.tf.open import consumers, inputs, targets
+    from graphlens.tf.open import following, inputs, targets
     from graphlens.tf.record import graphs
 
     opened = targets.open_target(str(path), "keras" if path.suffix else "saved_model")
     specs = inputs.resolve(opened.specs, {}, None, {})
     traced = opened.trace(specs)
     built = lab.rewrite.build(lab.rewrite.extract(opened, specs))
-    followed = consumers.graph_of(
+    followed = following.graph_of(
         traced.concrete.graph.as_graph_def(add_shapes=True), graphs.captured_shapes(traced.concrete)
     )
     made = inputs.make(specs, {}, followed)

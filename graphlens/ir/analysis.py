@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from graphlens.ir.dag import Dag
 from graphlens.ir.devices import Copy, DeviceRow, Distribution, Memory, Placement, Roofline
 from graphlens.ir.edit_data import AnyEdit, is_edit
+from graphlens.ir.inputs import InputRow
 from graphlens.ir.roles import Role
 from graphlens.ir.run import LedgerRow, Origin
 
@@ -86,6 +87,8 @@ class Proof:
     on_top_of, base_share
         The rules whose proven fixes were applied before and after alike, and what of the original's time the program
         then takes: the speedup is that of the faster program.
+    made_up
+        The inputs with made-up values that decide how much work a step is: what was measured holds for these alone.
     """
 
     verdict: Literal["proven", "refuted", "inconclusive", "failed", "not-run"]
@@ -117,6 +120,7 @@ class Proof:
     parts: tuple[str, ...] = ()
     on_top_of: tuple[str, ...] = ()
     base_share: float | None = None
+    made_up: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,7 +397,7 @@ class Document:
 
     ``joint_proof`` is that of all proven fixes applied at once, if any were tried; ``placement`` is what a device that
     the machine does not have would run, if that was asked for.  ``programs`` are what ran, the judged one first;
-    ``dags`` are their graphs, those of the judged one first.
+    ``dags`` are their graphs, those of the judged one first.  ``inputs`` is what the judged one was fed, where known.
     """
 
     target: Target
@@ -417,6 +421,7 @@ class Document:
     roofline: Roofline | None = None
     memory: Memory | None = None
     programs: tuple[ProgramRow, ...] = ()
+    inputs: tuple[InputRow, ...] = ()
     dags: Sequence[Dag] = ()
 
 

@@ -42,12 +42,19 @@ class CapturedTarget:
 
 @dataclass(frozen=True, slots=True)
 class CapturedInput:
-    """What one argument was fed; ``origin`` says where the value came from (``example``, ``given``, ``made``)."""
+    """What one argument was fed, as in ``ir.inputs.InputRow``.
+
+    ``origin`` is empty where nobody said, and ``made`` in captures of earlier versions for what is ``made-up``.
+    """
 
     name: str
     dtype: str
     shape: Shape | None = None
     origin: str = ""
+    range: tuple[float, float] | None = None
+    source: str = ""
+    decides: str = ""
+    loop: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from graphlens.ir.analysis import AnalysisError, Target
 from graphlens.ir.devices import Copy, Placement, Roof
 from graphlens.ir.fusion import FusionAnswer
 from graphlens.ir.graph import Graph
+from graphlens.ir.inputs import InputRow
 from graphlens.ir.nodes import TensorSpec
 from graphlens.ir.program import Program
 from graphlens.ir.run import Profile, ReplayRecord
@@ -54,6 +55,8 @@ class Evidence:
         The programs whose graphs are known; those of the judged one are ``traced``, ``optimized`` and ``executed``.
     inputs
         What the caller of the judged program handed over, in order; empty where nothing is known of it.
+    fed
+        What its inputs were fed, and where that came from; empty where nobody said.
     judged
         The id of the judged one among ``programs``; ``None`` where its graphs are not known, or there are none.
     static_reason
@@ -83,6 +86,7 @@ class Evidence:
     program: str | None = None
     programs: tuple[Program, ...] = ()
     inputs: tuple[TensorSpec, ...] = ()
+    fed: tuple[InputRow, ...] = ()
     judged: str | None = None
 
     @property

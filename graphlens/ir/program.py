@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from graphlens.ir.graph import Graph
+from graphlens.ir.inputs import InputRow
 from graphlens.ir.nodes import TensorSpec
 from graphlens.ir.roles import Role
 
@@ -34,6 +35,8 @@ class Program:
         What XLA compiled of it, as graphs named by module.
     inputs
         What its caller handed over, in order, where known.
+    fed
+        What the inputs of the recorded program were fed, and where that came from; empty where nobody said.
     renamed
         As in ``ir.evidence.Evidence``.
     """
@@ -49,4 +52,5 @@ class Program:
     main: bool = False
     hlo: Mapping[str, Graph] = field(default_factory=dict)
     inputs: tuple[TensorSpec, ...] = ()
+    fed: tuple[InputRow, ...] = ()
     renamed: Mapping[str, str] | None = None

@@ -141,6 +141,7 @@ def _with_graphs(evidence: Evidence, program: Program | None) -> Evidence:
         hlo={**_of_no_program(evidence), **known.hlo},
         training=known.training,
         inputs=known.inputs,
+        fed=known.fed,
         judged=program.id if program is not None else None,
         target=replace(evidence.target, signature=known.signature),
     )

@@ -66,6 +66,7 @@ def judge_facts(asked: Facts, select: Sequence[str] = (), ignore: Sequence[str] 
         roofline=known(roofline, None),
         memory=known(peak_memory, None),
         programs=known(program_rows, ()),
+        inputs=evidence.fed,
         dags=Deferred(lambda: facts(dags)),
     )
     failed = (AnalysisError(JUDGE, str(error)) for error in facts.errors)

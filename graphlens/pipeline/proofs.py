@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from graphlens.children import ask_fusion
@@ -9,6 +10,8 @@ from graphlens.command import command_of
 from graphlens.config import DEFAULT_PROOF_BUDGET_S, Progress, Request
 from graphlens.facts.core import Facts
 from graphlens.facts.patterns.experiments import chains_to_probe
+from graphlens.ir.analysis import Proof
+from graphlens.ir.inputs import InputRow
 from graphlens.pipeline.gather import Gathered
 from graphlens.pipeline.result import Analysis
 from graphlens.prove import Plan, TrialRunner, prove
@@ -27,8 +30,27 @@ def with_proofs(request: Request, gathered: Gathered, analysis: Analysis, progre
         asked=request.judging.select,
         progress=progress,
     )
-    document = replace(analysis.document, findings=outcome.findings, joint_proof=outcome.joint_proof)
-    return replace(analysis, document=document)
+    fed = analysis.document.inputs
+    findings = tuple(replace(finding, proof=_marked(finding.proof, fed)) for finding in outcome.findings)
+    joint = _marked(outcome.joint_proof, fed) if outcome.joint_proof is not None else None
+    return replace(analysis, document=replace(analysis.document, findings=findings, joint_proof=joint))
+
+
+def _marked(proof: Proof, fed: Sequence[InputRow]) -> Proof:
+    """Return a proof that says for which made-up values alone it holds: with others a step is another one."""
+    deciding = [row for row in fed if row.decides]
+    if proof.speedup is None or not deciding:
+        return proof
+    values = " and ".join(f"{row.name} = {_value(row)}, made up, which decides {row.decides}" for row in deciding)
+    return replace(proof, why=f"{proof.why}; this holds for {values}", made_up=tuple(row.name for row in deciding))
+
+
+def _value(row: InputRow) -> str:
+    """Return the one value that a made-up input holds that decides something, or from where to where they lie."""
+    if row.range is None:
+        return "nothing"
+    low, high = row.range
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
 def explained(gathered: Gathered, facts: Facts, progress: Progress) -> Facts:

@@ -109,6 +109,8 @@ def _header(view: View, glyphs: _Glyphs) -> RenderableType:
     for words in filter(None, (view.rhythm, view.kinds.words if view.kinds else "")):
         grid.add_row("", _plain(words))
     grid.add_row(Text("Quality", "bold"), _quality(view, glyphs))
+    if view.inputs is not None:
+        grid.add_row(Text("Inputs", "bold"), _plain(view.inputs.line))
     for tile in view.tiles[3:]:
         grid.add_row(Text(_SHORT_LABELS.get(tile.label, tile.label), "bold"), _plain(f"{tile.value}, {tile.detail}"))
     for label, text in _machine(view):

@@ -17,6 +17,7 @@ from graphlens.report.view_copies import CopiesView, copies_view
 from graphlens.report.view_devices import DevicesView, devices_view
 from graphlens.report.view_distribution import DistributionView, distribution_view
 from graphlens.report.view_findings import FindingView, finding_views
+from graphlens.report.view_inputs import InputsView, inputs_view
 from graphlens.report.view_machine import MemoryView, RooflineView, memory_view, roofline_view
 from graphlens.report.view_ops import OpTable, PathView, op_table, path_view
 from graphlens.report.view_placement import PlacementView, placement_view
@@ -109,6 +110,7 @@ class View:
     placement: PlacementView | None
     roofline: RooflineView | None
     memory: MemoryView | None
+    inputs: InputsView | None
     ops: OpTable
     rules: tuple[RuleView, ...]
     rule_counts: tuple[tuple[str, int], ...]
@@ -160,6 +162,7 @@ def view_of(document: Document, op_limit: int | None = None) -> View:
         placement=placement_view(document),
         roofline=roofline_view(document),
         memory=memory_view(document),
+        inputs=inputs_view(document),
         ops=op_table(document, findings, op_limit),
         rules=tuple(_rule(status) for status in document.rules),
         rule_counts=_rule_counts(document.rules),

@@ -13,6 +13,7 @@ from graphlens.facts.time import compiled
 from graphlens.facts.time.attribution import attribution
 from graphlens.facts.time.ledger import ledger, step_time, step_times_ns
 from graphlens.ir.analysis import Quality
+from graphlens.ir.inputs import InputRow
 from graphlens.ir.ops import COMPOSITE, UNTRACED, UNTRACED_INSTRUCTIONS
 from graphlens.ir.run import stat_of
 from graphlens.units import format_share
@@ -38,6 +39,7 @@ _NEVER_TIMED: Final = UNTRACED | UNTRACED_INSTRUCTIONS | COMPOSITE
 
 NO_STEPS: Final = "the profile marks no steps, so that how much of it one step takes is not known"
 DROPPED: Final = "the profiler lost {count} events: what ran in them is missing everywhere"
+MADE_UP_DECIDES: Final = "'{name}' decides {decides}, and its value is made up: give it with --inputs FILE.npz"
 NO_GRAPH: Final = "no graph was given: ops are known by the names in the profile alone"
 
 
@@ -67,7 +69,16 @@ def quality(facts: Facts) -> Quality:
         steps=(step.profiled_n or step.n) if found.steps_marked else None,
         notes=notes,
     )
-    return _graded(numbers, _missing(facts))
+    missing = _missing(facts)
+    unsure = [*((False, words) for words in missing), *_made_up(facts.evidence.fed)]
+    return _graded(numbers, unsure, joinable=NO_GRAPH not in missing)
+
+
+def _made_up(fed: Sequence[InputRow]) -> Iterator[tuple[bool, str]]:
+    """Yield what was made up and decides what a step does: of a loop that runs otherwise nothing here may hold."""
+    for row in fed:
+        if row.decides:
+            yield row.loop, MADE_UP_DECIDES.format(name=row.name, decides=row.decides)
 
 
 def _missing(facts: Facts) -> list[str]:
@@ -117,8 +128,8 @@ def _overhead(facts: Facts) -> float | None:
     return step.profiled_median_ns / step.median_ns - 1
 
 
-def _graded(numbers: Quality, missing: Sequence[str]) -> Quality:
-    verdicts = [*((False, words) for words in missing), *_verdicts(numbers, NO_GRAPH not in missing)]
+def _graded(numbers: Quality, unsure: Sequence[tuple[bool, str]], joinable: bool) -> Quality:
+    verdicts = [*unsure, *_verdicts(numbers, joinable)]
     grade: Literal["good", "fair", "poor"] = (
         "poor" if any(poor for poor, _ in verdicts) else "fair" if verdicts else "good"
     )

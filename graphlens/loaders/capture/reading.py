@@ -18,6 +18,7 @@ from graphlens.ir.capture import MAIN, CapturedInput, CapturedProgram, CapturedR
 from graphlens.ir.devices import Roof
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Graph, Variable
+from graphlens.ir.inputs import MADE_UP, InputOrigin, InputRow
 from graphlens.ir.nodes import ARGUMENT, Op, TensorSpec
 from graphlens.ir.program import Program
 from graphlens.ir.run import ReplayRecord
@@ -27,6 +28,9 @@ from graphlens.loaders.events import Recorded
 from graphlens.loaders.files import ARCHIVE_ERRORS, MESSAGE_LIMIT_BYTES
 
 Part = TypeVar("Part")
+
+# What a capture says of where a value came from -> the same in the analysis; the last one is of earlier versions.
+_ORIGINS: Mapping[str, InputOrigin] = {"given": "given", "example": "example", MADE_UP: MADE_UP, "made": MADE_UP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,7 @@ def evidence_of(capture: Capture) -> Evidence:
         roof=_roof(manifest.roof),
         programs=(main, *others) if manifest.programs else (),
         inputs=main.inputs,
+        fed=main.fed,
         judged=main.id if manifest.programs else None,
     )
 
@@ -235,7 +240,16 @@ def _program(salvage: _Salvage, listed: CapturedProgram) -> Program:
         hlo=_modules(salvage, folder),
         renamed=listed.renamed,
         inputs=tuple(TensorSpec(fed.dtype, fed.shape) for fed in listed.inputs),
+        fed=tuple(_input_rows(listed.inputs)),
     )
+
+
+def _input_rows(inputs: Sequence[CapturedInput]) -> Iterator[InputRow]:
+    """Yield what was fed, as far as its origin is known."""
+    for fed in inputs:
+        origin = _ORIGINS.get(fed.origin)
+        if origin is not None:
+            yield InputRow(fed.name, fed.dtype, fed.shape, fed.range, origin, fed.source, fed.decides, fed.loop)
 
 
 def _traced(capture: Capture, folder: str, program: CapturedProgram) -> Graph | None:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from graphlens.errors import ExecutionError, TargetError, UsageError, first_line
-from graphlens.tf.open.inputs import InputSpec
+from graphlens.tf.open.inputs import Examples, InputSpec
 from graphlens.tf.open.keras_models import from_keras
 from graphlens.tf.open.opened import Opened, Traced, dims, fill, from_concrete, is_array
 
@@ -157,7 +157,7 @@ def _open_structured(function: Any, structure: tuple[tuple[Any, ...], dict[str, 
         concrete = function.get_concrete_function(*args, **kwargs)
         return Traced(concrete, lambda tensors: _call(concrete, structure, tensors))
 
-    return Opened("callable", specs, trace, examples=examples, owner=(function, target))
+    return Opened("callable", specs, trace, examples=Examples(examples), owner=(function, target))
 
 
 def _call(concrete: Any, structure: Any, tensors: Sequence[Any]) -> Any:
@@ -194,4 +194,4 @@ def _with_examples(opened: Opened, example: Any) -> Opened:
     if len(leaves) != len(opened.specs):
         raise UsageError(f"the function takes {len(opened.specs)} tensors, the example arguments hold {len(leaves)}")
     examples = {spec.name: np.asarray(leaf) for spec, leaf in zip(opened.specs, leaves, strict=True)}
-    return Opened(opened.kind, opened.specs, opened.trace, examples=examples, owner=opened.owner)
+    return Opened(opened.kind, opened.specs, opened.trace, examples=Examples(examples), owner=opened.owner)

@@ -6,46 +6,106 @@ Deterministic, and free of TensorFlow except where an image or a serialized exam
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from graphlens.errors import UsageError
 from graphlens.ir.capture import CapturedInput
-from graphlens.tf.open import consumers
+from graphlens.ir.inputs import MADE_UP, InputOrigin
+from graphlens.tf.open import consumers, sizes
+from graphlens.tf.open.following import Graph
 
 SEED = 0
+# What an integer gets that decides how often a loop runs or how large a tensor is: with 0 nothing would happen, and
+# more may be beyond what the other inputs hold.
+DECIDING = 1
 # Ids for an integer input that indexes nothing we can see: small, so that they fit any table a model would have.
 UNBOUND_ID_LIMIT = 2
 PIXEL_LIMIT = 256  # a uint8 that indexes nothing is a pixel
-IMAGE_SIDE = 224  # pixels of a made image file: the size most image models resize to
+IMAGE_SIDE = 224  # pixels of a made image: the size most image models resize to
 SPARSE_VALUES = 1  # values of a made sparse feature: one is what a single-valued feature holds
-
-Origin = Literal["given", "made", "example"]
 
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """An input of the function: its name for the user, its placeholder in the graph, dtype, and shape if known."""
+    """An input of the function.
+
+    Attributes
+    ----------
+    name, placeholder
+        What the user calls it, and the graph.
+    dtype, shape
+        Its type, and its sizes where known.
+    guessed
+        What of the shape was guessed, in words; empty where nothing was.
+    splits_of, innermost
+        The input whose values it splits into the rows of a ragged tensor, if it does, and whether it is the one that
+        counts values: an outer one counts rows.
+    same_as
+        The input that is the same tensor by another name, if there is one: it is fed once.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | None, ...] | None
     placeholder: str = ""
+    guessed: str = ""
+    splits_of: str = ""
+    innermost: bool = True
+    same_as: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Values that came with the target, by the names of its inputs, and where in it they stand, in words."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+
+
+NO_EXAMPLES = Examples()
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """An input as it is fed, and where its value comes from."""
+    """An input as it is fed, where its value comes from, and what that value decides if it was made up."""
 
     spec: InputSpec
     value: Any
-    origin: Origin
+    origin: InputOrigin
+    source: str = ""
+    decides: sizes.Decision | None = None
 
     def captured(self) -> CapturedInput:
         """Return what the capture says about this input."""
-        return CapturedInput(self.spec.name, self.spec.dtype, np.shape(self.value), self.origin)
+        decides = self.decides or sizes.Decision("", loop=False)
+        return CapturedInput(
+            name=self.spec.name,
+            dtype=self.spec.dtype,
+            shape=np.shape(self.value),
+            origin=self.origin,
+            range=range_of(self.value),
+            source=self.source,
+            decides=decides.words,
+            loop=decides.loop,
+        )
+
+
+def range_of(value: Any) -> tuple[float, float] | None:
+    """Return the least and the greatest element; ``None`` where elements have no order, or not all are numbers.
+
+    >>> range_of([[3, 1], [2, 2]]), range_of([]), range_of([b"text"]), range_of([1.0, float("nan")])
+    ((1, 3), None, None, None)
+    """
+    array = np.asarray(value)
+    if array.dtype.name == "bfloat16":
+        array = array.astype(np.float32)
+    if array.size == 0 or array.dtype.kind not in "biuf":
+        return None
+    low, high = array.min().item(), array.max().item()
+    return (low + 0, high + 0) if np.isfinite(low) and np.isfinite(high) else None
 
 
 def resolve(
@@ -82,7 +142,10 @@ def _shape(
     if spec.name in shapes:
         return _fitting(spec, shapes[spec.name], "--shape")
     if spec.shape is None:
-        raise UsageError(f"input '{spec.name}' has no shape in the model: give one with --shape {spec.name}=1,…")
+        raise UsageError(
+            f"input '{spec.name}' has no shape in the model: give one with --shape {spec.name}=1,224,224,3, "
+            f"or --shape {spec.name}= for a scalar"
+        )
     if None in spec.shape[1:]:
         sizes = [batch or 1 if spec.shape[0] is None else spec.shape[0], *spec.shape[1:]]
         wanted = ",".join("?" if size is None else str(size) for size in sizes)
@@ -90,6 +153,8 @@ def _shape(
             f"input '{spec.name}' has sizes that the model leaves open ({wanted}): "
             f"give them with --shape {spec.name}={wanted}, every ? a number"
         )
+    if spec.splits_of:
+        return ((batch or 1) + 1,)  # where each row begins, and where the last one ends
     return tuple((batch or 1) if size is None else size for size in spec.shape)
 
 
@@ -99,36 +164,83 @@ def _fitting(spec: InputSpec, shape: tuple[int, ...], flag: str) -> tuple[int, .
         len(wanted) == len(shape) and all(want in (None, size) for want, size in zip(wanted, shape, strict=True))
     )
     if not fits:
-        said = ",".join("?" if size is None else str(size) for size in wanted or ())
-        given = ",".join(map(str, shape))
-        raise UsageError(f"{flag} gives '{spec.name}' the shape ({given}), but the model wants ({said})")
+        raise UsageError(
+            f"{flag} gives '{spec.name}' the shape {_in_words(shape)}, but the model wants {_in_words(wanted or ())}"
+            + ("" if wanted else f": --shape {spec.name}=")
+        )
     return shape
+
+
+def _in_words(shape: Sequence[int | None]) -> str:
+    """Return a shape as the user would say it.
+
+    >>> _in_words((None, 3)), _in_words(())
+    ('(?,3)', '() of a scalar')
+    """
+    sizes_in_words = ",".join("?" if size is None else str(size) for size in shape)
+    return f"({sizes_in_words})" if shape else "() of a scalar"
 
 
 def make(
     specs: Sequence[InputSpec],
     arrays: Mapping[str, Any],
-    graph: consumers.Graph,
-    examples: Mapping[str, Any] | None = None,
+    graph: Graph,
+    examples: Examples = NO_EXAMPLES,
     seed: int = SEED,
 ) -> tuple[Input, ...]:
     """Give every resolved input a value: the user's array, the target's own example, or one the graph can digest."""
     random = np.random.default_rng(seed)
-    return tuple(_input(spec, arrays, examples or {}, graph, random) for spec in specs)
+    made = [_input(spec, arrays, examples, graph, random) for spec in specs]
+    by_name = {one.spec.name: one for one in made}
+    return tuple(_same(one, by_name[one.spec.same_as]) if one.spec.same_as else _rows(one, by_name) for one in made)
+
+
+def deciding(made: Sequence[Input], graph: Graph) -> dict[str, Any]:
+    """Return the values that decide how often a loop runs or how large a tensor is, wherever they come from."""
+    integers = (one for one in made if _is_integer(one.spec) and not one.spec.splits_of)
+    return {one.spec.name: one.value for one in integers if sizes.decision(graph, one.spec.placeholder)}
 
 
 def _input(
     spec: InputSpec,
     arrays: Mapping[str, Any],
-    examples: Mapping[str, Any],
-    graph: consumers.Graph,
+    examples: Examples,
+    graph: Graph,
     random: np.random.Generator,
 ) -> Input:
     if spec.name in arrays:
         return Input(spec, _given(spec, arrays[spec.name]), "given")
-    if spec.name in examples and tuple(np.shape(examples[spec.name])) == spec.shape:
-        return Input(spec, examples[spec.name], "example")
-    return Input(spec, _made(spec, graph, random), "made")
+    if spec.name in examples.values and tuple(np.shape(examples.values[spec.name])) == spec.shape:
+        return Input(spec, examples.values[spec.name], "example", examples.source)
+    decides = sizes.decision(graph, spec.placeholder) if _is_integer(spec) and not spec.splits_of else None
+    return Input(spec, _made(spec, graph, random, decides), MADE_UP, spec.guessed, decides)
+
+
+def _is_integer(spec: InputSpec) -> bool:
+    return spec.dtype.startswith(("int", "uint"))
+
+
+def _same(one: Input, other: Input) -> Input:
+    """Return an input with the value of the other one, which is the same tensor."""
+    return Input(one.spec, other.value, other.origin, f"the same tensor as {other.spec.name}")
+
+
+def _rows(one: Input, others: Mapping[str, Input]) -> Input:
+    """Return made row splits so that rows of like length hold all that they split."""
+    if not one.spec.splits_of or one.origin != MADE_UP:
+        return one
+    values = others[one.spec.splits_of]
+    count = np.shape(values.value)[0] if one.spec.innermost else _rows_within(one, others)
+    splits = np.linspace(0, count, np.shape(one.value)[0]).astype(one.spec.dtype)
+    return replace(one, value=splits, source=f"the rows of {values.spec.name}")
+
+
+def _rows_within(one: Input, others: Mapping[str, Input]) -> int:
+    """Return how many rows the splits inside of these ones make."""
+    family = [other for other in others.values() if other.spec.splits_of == one.spec.splits_of]
+    family.sort(key=lambda other: (len(other.spec.name), other.spec.name))  # by the numbers behind their names
+    inner = family[family.index(one) + 1]
+    return int(np.shape(inner.value)[0]) - 1
 
 
 def _given(spec: InputSpec, array: Any) -> Any:
@@ -142,7 +254,7 @@ def _given(spec: InputSpec, array: Any) -> Any:
     return given.astype(spec.dtype)
 
 
-def _made(spec: InputSpec, graph: consumers.Graph, random: np.random.Generator) -> Any:
+def _made(spec: InputSpec, graph: Graph, random: np.random.Generator, decides: sizes.Decision | None = None) -> Any:
     shape = tuple(size or 0 for size in spec.shape or ())
     if spec.dtype == "string":
         return _strings(spec, shape, graph, random)
@@ -154,8 +266,10 @@ def _made(spec: InputSpec, graph: consumers.Graph, random: np.random.Generator) 
     if spec.dtype.startswith("complex"):
         return (random.random(shape) + 1j * random.random(shape)).astype(spec.dtype)
     if spec.dtype.startswith(("int", "uint")):
-        unbound = PIXEL_LIMIT if spec.dtype == "uint8" else UNBOUND_ID_LIMIT
-        limit = consumers.id_limit(graph, spec.placeholder) or unbound
+        bound = consumers.id_limit(graph, spec.placeholder)
+        if decides is not None and bound is None:
+            return np.full(shape, DECIDING, spec.dtype)
+        limit = bound or (PIXEL_LIMIT if spec.dtype == "uint8" else UNBOUND_ID_LIMIT)
         return random.integers(0, min(limit, int(np.iinfo(spec.dtype).max) + 1), shape).astype(spec.dtype)
     raise UsageError(
         f"input '{spec.name}' is of type {spec.dtype}, which cannot be made up: wrap the model in a callable "
@@ -163,9 +277,7 @@ def _made(spec: InputSpec, graph: consumers.Graph, random: np.random.Generator) 
     )
 
 
-def _strings(
-    spec: InputSpec, shape: tuple[int, ...], graph: consumers.Graph, random: np.random.Generator
-) -> np.ndarray:
+def _strings(spec: InputSpec, shape: tuple[int, ...], graph: Graph, random: np.random.Generator) -> np.ndarray:
     values = np.empty(shape, dtype=object)
     features = consumers.example_features(graph, spec.placeholder)
     for index in np.ndindex(shape):
@@ -176,7 +288,7 @@ def _strings(
 def _string(
     spec: InputSpec,
     features: Sequence[consumers.Feature],
-    graph: consumers.Graph,
+    graph: Graph,
     random: np.random.Generator,
 ) -> bytes:
     if features:

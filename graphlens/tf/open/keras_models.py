@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(map(int, found[0].split("."))) if found else ()
 
 
-def from_keras(model: Any, kind: str, examples: Mapping[str, Any] | None = None) -> Opened:
+def from_keras(model: Any, kind: str) -> Opened:
     """Open the inference of a Keras model."""
     structure = private.keras_inputs(model)
     specs, notes = (_symbolic_specs(structure), ()) if structure is not None else _built_specs(model)
@@ -61,7 +61,7 @@ def from_keras(model: Any, kind: str, examples: Mapping[str, Any] | None = None)
         concrete = tf.function(inference, autograph=False).get_concrete_function(*signature)
         return Traced(concrete, lambda tensors: concrete(*tensors))
 
-    return Opened(kind, specs, trace, training=False, examples=examples or {}, notes=notes, owner=model)
+    return Opened(kind, specs, trace, training=False, notes=notes, owner=model)
 
 
 def _unwrapped(inputs: Any) -> Any:

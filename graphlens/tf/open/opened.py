@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
 from graphlens.tf import private
-from graphlens.tf.open.inputs import InputSpec
+from graphlens.tf.open.inputs import NO_EXAMPLES, Examples, InputSpec
 
 # What TensorFlow raises when a file parses but is not a model that it can build or restore.
 LOAD_FAILURES = (tf.errors.OpError, ValueError, TypeError, KeyError, AttributeError, OSError, ImportError, RuntimeError)
@@ -35,7 +35,7 @@ class Opened:
     trace: Callable[[Sequence[InputSpec]], Traced]
     signature: str | None = None
     training: bool | None = None
-    examples: Mapping[str, Any] = field(default_factory=dict)
+    examples: Examples = NO_EXAMPLES
     notes: tuple[str, ...] = ()
     owner: Any = None
 

@@ -15,7 +15,7 @@ from graphlens.errors import ExecutionError, UsageError, first_line
 from graphlens.ir.capture import MAIN, CapturedProgram
 from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.tf import private
-from graphlens.tf.open import consumers, inputs
+from graphlens.tf.open import following, guessing, inputs
 from graphlens.tf.open.opened import Opened, Traced
 from graphlens.tf.record import graphs
 from graphlens.tf.record.clock import synchronous
@@ -43,7 +43,8 @@ class Plan:
 class Prepared:
     """A traced function with its inputs made; ``step`` runs it once and returns when its outputs are complete.
 
-    ``random_tensors`` makes other inputs of the same shapes from a seed.
+    ``random_tensors`` makes other inputs of the same shapes from a seed, all but those that decide how much work
+    a step is.
     """
 
     traced: Traced
@@ -60,10 +61,13 @@ def trace(opened: Opened, plan: Plan, capture: CaptureDirectory) -> tuple[Traced
         capture.note(*opened.notes)
         target = replace(capture.manifest.target, signature=opened.signature)
         capture.manifest = replace(capture.manifest, training=opened.training, target=target)
-        examples = {name: value for name, value in opened.examples.items() if name not in plan.shapes}
+        examples = {name: value for name, value in opened.examples.values.items() if name not in plan.shapes}
         if plan.batch is not None and examples:
             raise UsageError("--batch does not change the target's own example arguments: use --shape NAME=… instead")
-        specs = inputs.resolve(opened.specs, plan.shapes, plan.batch, {**examples, **plan.arrays})
+        known = {**examples, **plan.arrays}
+        asked = _told_by_graph(opened, {*plan.shapes, *known})
+        capture.note(*(_guess_in_words(spec) for spec in asked if spec.guessed))
+        specs = inputs.resolve(asked, plan.shapes, plan.batch, known)
         traced = _traced(opened, specs)
         name = private.function_name(traced.concrete)
         capture.write_program(CapturedProgram(MAIN, name, main=True, signature=opened.signature))
@@ -73,6 +77,23 @@ def trace(opened: Opened, plan: Plan, capture: CaptureDirectory) -> tuple[Traced
     return traced, graph_def, _placed(specs, traced)
 
 
+def _told_by_graph(opened: Opened, given: set[str]) -> tuple[inputs.InputSpec, ...]:
+    """Return the inputs with what the graph says of sizes that the target leaves open, where it can be traced so."""
+    if not guessing.may_be_told(opened.specs, given):
+        return opened.specs
+    try:
+        traced = opened.trace(opened.specs)
+    except Exception:  # the user's own code may need to know sizes: it is traced again once they are
+        return opened.specs
+    graph = following.graph_of(traced.concrete.graph.as_graph_def(add_shapes=True))
+    return guessing.told(_placed(opened.specs, traced), given, graph)
+
+
+def _guess_in_words(spec: inputs.InputSpec) -> str:
+    sizes = ",".join("1" if size is None else str(size) for size in spec.shape or ())
+    return f"Input '{spec.name}': {spec.guessed}; --shape {spec.name}={sizes} with other numbers gives another one."
+
+
 def prepare(opened: Opened, plan: Plan, capture: CaptureDirectory) -> Prepared:
     """Trace the target and make its inputs."""
     traced, graph_def, specs = trace(opened, plan, capture)
@@ -80,13 +101,15 @@ def prepare(opened: Opened, plan: Plan, capture: CaptureDirectory) -> Prepared:
     if refusal is not None:
         raise ExecutionError(refusal)
     _note_placement(capture, graph_def)
-    followed = consumers.graph_of(graph_def, graphs.captured_shapes(traced.concrete))
+    followed = following.graph_of(graph_def, graphs.captured_shapes(traced.concrete))
     made = inputs.make(specs, plan.arrays, followed, opened.examples)
     capture.manifest = replace(capture.manifest, inputs=tuple(one.captured() for one in made))
     tensors = [_tensor(one) for one in made]
 
+    kept = inputs.deciding(made, followed)
+
     def random_tensors(seed: int) -> list[Any]:
-        return [_tensor(one) for one in inputs.make(specs, {}, followed, seed=seed)]
+        return [_tensor(one) for one in inputs.make(specs, kept, followed, seed=seed)]
 
     return Prepared(traced, graph_def, specs, tensors, synchronous(lambda: traced.call(tensors)), random_tensors)
 
