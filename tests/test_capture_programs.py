@@ -461,8 +461,12 @@ COMPLETE = Manifest(
             {"w": CapturedVariable("weights", "float32", (2,), trainable=True)},
             {"a": "b"},
             (CapturedInput("x", "int32", (1,), "made-up", (0.5, 2.0), "a guess", "how often it runs", loop=True),),
+            ("table",),
+            ("table",),
         ),
     ),
+    captured=("table",),
+    executed_captured=("table",),
 )
 VALUES: tuple[Any, ...] = ("many", 7, -1, -0.5, True, None, [], ["many"], {}, {"load": "many"}, [[[]]])
 

@@ -14,9 +14,11 @@ from graphlens.errors import TargetError
 from graphlens.ir.analysis import AnalysisError, Target
 from graphlens.ir.devices import Roof
 from graphlens.ir.graph import Variable
-from graphlens.ir.nodes import TensorSpec
+from graphlens.ir.nodes import Constant, TensorSpec
 from graphlens.ir.run import ReplayRecord
+from graphlens.loaders.binding import with_constants
 from graphlens.loaders.capture import packing, reading
+from graphlens.loaders.graphdef import build_reachable
 
 HLO = """HloModule jitted, is_scheduled=true
 
@@ -275,9 +277,12 @@ def test_an_archive_with_damaged_content_is_refused(folder, tmp_path):
 
 def test_the_graph_from_the_file_replaces_what_was_traced(folder):
     message = graph_def()
-    add_function(message, "wrapper", [("relu", "Relu", ("w",))], args=("w",))
+    add_function(message, "wrapper", [("sum", "AddV2", ("w", "c"))], args=("w", "c"))
     variable = Variable("dense/w", TensorSpec("float32", (None, 2)), trainable=None)
-    packing.add_traced(folder, message.SerializeToString(), "wrapper", {"w": variable})
+    root = with_constants(build_reachable(message, "wrapper"), {"c": (TensorSpec("float32", (1000,)), Constant(4000))})
+    packing.add_traced(folder, message.SerializeToString(), replace(root.main, captures={"w": variable}))
     traced = reading.evidence_of(reading.open_capture(folder)).traced
-    assert (traced.root, set(traced.main.graph)) == ("wrapper", {"w", "relu"})
+    assert (traced.root, set(traced.main.graph)) == ("wrapper", {"w", "c", "sum"})
     assert traced.main.captures == {"w": variable}
+    assert traced.main.graph.op("c").constant is not None, "a captured tensor is told from an input"
+    assert traced.main.graph.op("w").constant is None

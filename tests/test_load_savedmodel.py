@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 
 import pytest
 from load_helpers import add_function, graph_def, run_tensorflow
@@ -96,6 +97,50 @@ def test_a_tf2_signature_is_a_function(tmp_path):
     assert set(model.graph.functions) == {"signature_wrapper", "body"}
     bound = Variable("layer/w", TensorSpec("float32", ()), trainable=True)
     assert model.graph.main.captures == {"unknown": bound}
+
+
+def with_table():
+    """Return a graph that hands a constant of 1,000 elements to its signature's function, in the place of ``w``."""
+    message = wrapped()
+    table = message.node.add(name="table", op="Const")
+    held = table.attr["value"].tensor
+    held.dtype, held.tensor_content = 1, struct.pack("<1000f", *range(1000))
+    held.tensor_shape.dim.add(size=1000)
+    message.node[2].input[1] = "table"
+    return message
+
+
+def test_a_captured_tensor_is_followed_from_the_object_graph_to_the_constant_of_the_main_graph(tmp_path):
+    meta = meta_graph(with_table(), serving_default=(["x:0"], ["call:0"]))
+    root = meta.object_graph_def.nodes.add()  # number 0, where TensorFlow keeps the signatures
+    root.children.add(node_id=2, local_name="signatures")
+    meta.object_graph_def.nodes.add().constant.operation = "table"
+    meta.object_graph_def.nodes.add().children.add(node_id=3, local_name="serving_default")
+    function = meta.object_graph_def.nodes.add().bare_concrete_function
+    function.concrete_function_name = "signature_wrapper"
+    meta.object_graph_def.concrete_functions["signature_wrapper"].bound_inputs.append(1)
+    graph = savedmodel.load_saved_model(write(tmp_path, meta)).graph
+    held = graph.main.graph.op("unknown")
+    assert (held.type, held.constant.nbytes, held.constant.values) == ("_Arg", 4000, None)
+    assert held.outputs == (TensorSpec("float32", (1000,)),)
+    assert graph.main.graph.op("x").constant is None, "what a caller feeds is no constant"
+
+
+def test_a_file_without_objects_says_in_its_main_graph_what_a_signature_is_handed(tmp_path):
+    meta = meta_graph(with_table(), serving_default=(["x:0"], ["call:0"]))
+    other = meta_graph(graph_def(), tags=())  # of two graphs, TensorFlow goes by names
+    graph = savedmodel.load_saved_model(write(tmp_path, meta, other)).graph
+    assert graph.main.graph.op("unknown").constant.nbytes == 4000
+
+
+def test_a_file_without_objects_names_the_variables_that_a_signature_is_handed(tmp_path):
+    message = wrapped()
+    message.node[1].attr["shared_name"].s = b"layer/w"
+    message.node[1].attr["dtype"].type = 1
+    meta = meta_graph(message, serving_default=(["x:0"], ["call:0"]))
+    other = meta_graph(graph_def(), tags=())
+    graph = savedmodel.load_saved_model(write(tmp_path, meta, other)).graph
+    assert graph.main.captures == {"unknown": Variable("layer/w", TensorSpec("float32", ()), trainable=None)}
 
 
 def test_the_capture_graph_is_the_same_graph(tmp_path):

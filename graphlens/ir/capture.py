@@ -109,6 +109,8 @@ class CapturedProgram:
         As in ``Manifest``.
     inputs
         What the arguments were fed.
+    captured, executed_captured
+        The arguments of the traced and of the executed graph that are tensors which the function has captured.
     """
 
     id: str
@@ -123,6 +125,8 @@ class CapturedProgram:
     executed_root_arguments: Mapping[str, CapturedVariable] = field(default_factory=dict)
     renamed: Mapping[str, str] | None = None
     inputs: tuple[CapturedInput, ...] = ()
+    captured: tuple[str, ...] = ()
+    executed_captured: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.id) > _LONGEST_ID or not _ID.fullmatch(self.id):
@@ -175,6 +179,8 @@ class Manifest:
     stages_done: tuple[str, ...] = ()
     stage_seconds: Mapping[str, Seconds] = field(default_factory=dict)
     programs: tuple[CapturedProgram, ...] = ()
+    captured: tuple[str, ...] = ()
+    executed_captured: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ids = [program.id.casefold() for program in self.programs]

@@ -23,6 +23,8 @@ REFERENCE_VARIABLES = frozenset({"Variable", "VariableV2"})  # of TensorFlow 1: 
 VARIABLE_HANDLES = frozenset({"VarHandleOp", "_VarHandlesOp"})
 WHOLE_READS = frozenset({"ReadVariableOp", "_ReadVariablesOp"})  # of all elements
 VARIABLE_READS = WHOLE_READS | {"ResourceGather", "ResourceGatherNd"}
+# What may be done with a variable's handle without changing the variable; of every other op it is assumed.
+HANDLE_READS = VARIABLE_READS | {"VariableShape", "VarIsInitializedOp"}
 VARIABLE_WRITES = re.compile(
     r"^(Assign\w*VariableOp|AssignVariableXlaConcatND|Resource(Sparse)?Apply\w+|ResourceScatter\w+|ResourceStridedSliceAssign"
     r"|StridedSliceAssign|(Resource)?CountUpTo|Assign|AssignAdd|AssignSub|(Sparse)?Apply[A-Z]\w*"

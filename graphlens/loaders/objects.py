@@ -49,6 +49,20 @@ def _bound(object_graph: Any, number: int) -> Iterator[Variable]:
         yield variable_of(node.variable, f"variable_{number}")
 
 
+def bound_constants(object_graph: Any, function: str, inputs: tuple[str, ...]) -> dict[str, str]:
+    """Return for the arguments of ``function`` that are bound to constants the op of the main graph that holds them."""
+    behind = {
+        name: _constant(object_graph, number)
+        for name, number in arguments_by_origin(object_graph, function, inputs).items()
+    }
+    return {name: operation for name, operation in behind.items() if operation is not None}
+
+
+def _constant(object_graph: Any, number: int | None) -> str | None:
+    node = _node(object_graph, -1 if number is None else number)
+    return str(node.constant.operation) if node is not None and node.WhichOneof("kind") == "constant" else None
+
+
 def called_function(object_graph: Any) -> str | None:
     """Return the function that calling the loaded object runs, ``None`` where it is not callable."""
     return next(_functions(object_graph, _children(object_graph, 0).get(_CALLED_BY_USERS, -1)), None)

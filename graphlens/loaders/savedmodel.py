@@ -13,7 +13,7 @@ from typing import Any, Final
 from graphlens.errors import TargetError
 from graphlens.ir.calls import Calls
 from graphlens.ir.graph import Function, Graph, input_specs
-from graphlens.loaders import judged, objects
+from graphlens.loaders import binding, judged, objects
 from graphlens.loaders.files import looks_like_text, parse_message, parse_text, read_bytes
 from graphlens.loaders.graphdef import MAIN, build_graph, build_reachable, parse_graph_def
 from graphlens.loaders.judged import NOTHING, Judged
@@ -22,11 +22,12 @@ from graphlens.loaders.signatures import (
     CALL,
     Signature,
     Tensor,
+    called_by,
     choose,
     op_name,
     signatures_of,
     upstream,
-    wrapped_function,
+    wrapping_call,
 )
 from graphlens.loaders.tensors import strip_weights
 
@@ -200,10 +201,12 @@ def _signature_graph(meta_graph: Any, signature: Signature, debug_info: Any, has
     """Return what TensorFlow runs: the object graph's function if it goes by that, else what the main graph calls."""
     graph_def = meta_graph.graph_def
     known = objects.signature_function(meta_graph.object_graph_def, signature.name) if has_objects else None
-    function = known or wrapped_function(signature, graph_def.node)
+    call = wrapping_call(signature, graph_def.node)
+    function = known or (None if call is None else called_by(call))
     library = {item.signature.name for item in graph_def.library.function}
     if function in library:
-        return _bind(build_reachable(graph_def, str(function), debug_info), meta_graph.object_graph_def)
+        graph = binding.by_objects(build_reachable(graph_def, str(function), debug_info), meta_graph)
+        return graph if known or call is None else binding.at_call(graph, graph_def, call)
     graph = build_reachable(graph_def, MAIN, debug_info)
     return _pruned(graph, _needed(graph, signature, graph_def), signature)
 
@@ -240,7 +243,7 @@ def _called_graph(meta_graph: Any, debug_info: Any) -> Graph | None:
     function = objects.called_function(meta_graph.object_graph_def)
     if function not in {item.signature.name for item in meta_graph.graph_def.library.function}:
         return None
-    return _bind(build_reachable(meta_graph.graph_def, str(function), debug_info), meta_graph.object_graph_def)
+    return binding.by_objects(build_reachable(meta_graph.graph_def, str(function), debug_info), meta_graph)
 
 
 def _call_signature(graph: Graph) -> Signature:
@@ -254,16 +257,6 @@ def _call_signature(graph: Graph) -> Signature:
         if spec is not None
     )
     return Signature(CALL, inputs, outputs)
-
-
-def _bind(graph: Graph, object_graph: Any) -> Graph:
-    """Say which variables the functions' arguments are."""
-
-    def bound(function: Function) -> Function:
-        captures = objects.bound_variables(object_graph, function.name, function.inputs)
-        return replace(function, captures=captures) if captures else function
-
-    return replace(graph, functions={name: bound(function) for name, function in graph.functions.items()})
 
 
 def _pruned(graph: Graph, needed: Collection[str], signature: Signature) -> Graph:

@@ -89,8 +89,8 @@ def _list(names: Iterable[str]) -> str:
     return ", ".join(names) or "(there is none)"
 
 
-def wrapped_function(signature: Signature, nodes: Iterable[Any]) -> str | None:
-    """Return the function that a TF2 signature calls, ``None`` where the ops stand in the main graph (TF1).
+def wrapping_call(signature: Signature, nodes: Iterable[Any]) -> Any | None:
+    """Return the main graph's call of a TF2 signature's function, ``None`` where the ops stand there (TF1).
 
     ``nodes`` are the main graph's nodes.
     """
@@ -99,9 +99,12 @@ def wrapped_function(signature: Signature, nodes: Iterable[Any]) -> str | None:
         return None
     producer = producers.pop()
     node = next((node for node in nodes if node.name == producer), None)
-    if node is None or node.op not in PLAIN_CALLS or "f" not in node.attr:
-        return None
-    return str(node.attr["f"].func.name) or None
+    return node if node is not None and node.op in PLAIN_CALLS and called_by(node) else None
+
+
+def called_by(node: Any) -> str | None:
+    """Return the function that a call calls, ``None`` where it does not say one."""
+    return str(node.attr["f"].func.name) or None if "f" in node.attr else None
 
 
 def upstream(tensors: Iterable[str], nodes: Mapping[str, Any]) -> set[str]:

@@ -66,7 +66,7 @@ def record(request: Request, output: str, progress: Progress = no_progress) -> N
             raise UsageError(f"'{request.source.target}' is a recording already; `graphlens analyze` reads it")
         if gathered.loaded is not None:
             loaded = gathered.loaded
-            packing.add_traced(gathered.directory, loaded.graph_def, loaded.traced_root, loaded.graph.main.captures)
+            packing.add_traced(gathered.directory, loaded.graph_def, loaded.graph.main)
         stages.keep_run(request, gathered.profiled)
         packing.write_capture(gathered.directory, output)
 

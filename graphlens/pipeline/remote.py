@@ -129,7 +129,7 @@ def _add_target(folder: Path, gathered: Gathered) -> None:
     """Store the traced graph of the target, so that the profiled ops can be joined to it."""
     target, loaded = gathered.evidence.target, gathered.loaded
     if loaded is not None:
-        packing.add_traced(folder, loaded.graph_def, loaded.traced_root, loaded.graph.main.captures)
+        packing.add_traced(folder, loaded.graph_def, loaded.graph.main)
         packing.name_main(folder, loaded.traced_root, loaded.signature)
     elif gathered.directory is not None:
         packing.take_traced(folder, gathered.directory)

@@ -23,6 +23,12 @@ _MOST_LAYERS: Final = 0.5
 # More layers than these are counted after the slowest.
 _LAYERS_NAMED: Final = 2
 
+# Why Grappler does not fold a tensor that a function has captured.
+CAPTURED = (
+    "tensors that the function has captured, which are handed to it as arguments in every call: Grappler takes them "
+    "for inputs"
+)
+
 
 def with_stage(facts: Facts, cause: str) -> str:
     """Add to a reason what it means that nothing was measured, where that is so."""

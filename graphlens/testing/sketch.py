@@ -12,8 +12,9 @@ One line is one op::
 After the inputs come, in any order: the outputs' dtypes and shapes (``?`` is an unknown size, ``[*]`` an unknown
 rank), the self time per step, the device, ``xN`` calls per step, ``not-seen`` (the profiler missed it), and attributes
 in braces (``call``, ``then``, ``else``, ``cond`` and ``body`` name functions; ``digest`` and ``nbytes`` describe a
-constant).  A constant's elements follow ``=``.  An op without a time that a profiler can see takes 1 us.  A name that
-is read as a variable but defined nowhere is one.  ``*300 a# = Relu(x) 1us`` stands for 300 ops, ``#`` counting from 1.
+constant).  A constant's elements follow ``=``; an ``_Arg`` with elements or ``nbytes`` is a tensor that the function
+has captured.  An op without a time that a profiler can see takes 1 us.  A name that is read as a variable but defined
+nowhere is one.  ``*300 a# = Relu(x) 1us`` stands for 300 ops, ``#`` counting from 1.
 
 An op of an accelerator (``@GPU:0``) is one kernel there (``kernel`` in its braces names it), and a tensor that a
 receive takes from another memory is one copy of that device.  A line of type ``MemcpyH2D``, ``MemcpyD2H`` or
@@ -200,7 +201,8 @@ def _op_line(line: str) -> _Line:
         else:
             found.update(_mark(word, line))
     calls = tuple(Call(role, attrs.pop(role)) for role in _ROLES if role in attrs)
-    constant = _constant(specs, attrs, values, line) if match["type"] in CONSTANTS else None
+    is_captured = match["type"] == ARGUMENT and (values or "nbytes" in attrs)
+    constant = _constant(specs, attrs, values, line) if match["type"] in CONSTANTS or is_captured else None
     device = found.get("device", "")
     op = Op(match["name"], match["type"], device, tuple(specs), attrs, calls, constant)
     inputs = tuple(word.strip() for word in match["inputs"].split(",") if word.strip())

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from graphlens.ir import effects
 from graphlens.ir.nodes import CONTROL, Op
-from graphlens.ir.ops import CONSTANTS, ENTERS, REFERENCE_VARIABLES, WHOLE_CALLS, WHOLE_READS, is_variable_write
+from graphlens.ir.ops import (
+    CONDITIONALS,
+    CONSTANTS,
+    CONTROL_FLOW,
+    FED,
+    HANDLE_READS,
+    LOOPS,
+    REFERENCE_VARIABLES,
+    RETURNS,
+    WHOLE_CALLS,
+    WHOLE_READS,
+    is_variable_write,
+)
 from graphlens.ir.table import Table
 
 _PARAMETERS = CONSTANTS | WHOLE_READS | REFERENCE_VARIABLES
-_PASS_THROUGH = ENTERS | {"Identity", "IdentityN", "StopGradient", "_Arg"}
+_PASS_THROUGH = CONTROL_FLOW | {"Identity", "IdentityN", "StopGradient", "_Arg"}
+# What these do with a handle is seen in their bodies, which stand beside them in a flat graph.
+_SEEN_INSIDE = CONDITIONALS | LOOPS | {"_If", "_While"}
+_HARMLESS = HANDLE_READS | RETURNS | _SEEN_INSIDE
 
 
 def constant_ops(graph: Table) -> frozenset[str]:
@@ -18,27 +33,65 @@ def constant_ops(graph: Table) -> frozenset[str]:
     return _closure(graph, graph.positions_of(CONSTANTS))
 
 
+def captured_tensors(graph: Table) -> Sequence[int]:
+    """Return the arguments that hold the same tensor in every call: captured by the function, a constant to no one."""
+    return [position for position in graph.positions_of(FED) if graph.bodies[position].constant is not None]
+
+
 def frozen_ops(graph: Table) -> frozenset[str]:
-    """Return the ops whose value depends on constants and on variables that the graph never writes."""
-    written = {_resource(graph, position) for position in _may_be_written(graph)}
+    """Return the ops whose value depends on constants, captured tensors and variables that the graph never writes."""
+    read = {position: _origin(graph, inputs[0]) for position, inputs in _inputs_of(graph, HANDLE_READS) if inputs}
+    written = _written(graph, set(read.values()))
     reads = graph.positions_of({"ReadVariableOp"})
-    read = ((position, graph.data_before(position)) for position in reads)
-    kept = [position for position, inputs in read if inputs and _resource(graph, inputs[0]) not in written]
+    kept = [position for position in reads if position in read and read[position] not in written]
     variables = [position for position in graph.positions_of(REFERENCE_VARIABLES) if position not in written]
-    return _closure(graph, [*graph.positions_of(CONSTANTS), *kept, *variables])
+    return _closure(graph, [*graph.positions_of(CONSTANTS), *captured_tensors(graph), *kept, *variables])
 
 
-def _may_be_written(graph: Table) -> Iterator[int]:
-    """Yield the inputs that their reader may write: of a call that was not inlined, all of them."""
+def variable_writes(graph: Table) -> Iterator[tuple[int, int]]:
+    """Yield the ops that write a variable, each with the op that the variable's handle comes from."""
     for kind, positions in graph.by_type.items():
-        is_write, is_opaque = is_variable_write(kind), kind in WHOLE_CALLS
-        for position in positions if is_write or is_opaque else ():
-            yield from graph.data_before(position)[: 1 if is_write else None]
+        for position in positions if is_variable_write(kind) else ():
+            for handle in graph.data_before(position)[:1]:
+                yield position, _origin(graph, handle)
+
+
+def _inputs_of(graph: Table, kinds: Collection[str]) -> Iterator[tuple[int, Sequence[int]]]:
+    for position in graph.positions_of(kinds):
+        yield position, graph.data_before(position)
+
+
+def _written(graph: Table, read: Collection[int]) -> set[int]:
+    """Return where the handles of variables come from that an op of the graph writes, or may write for all we know.
+
+    Of variables, those in ``read`` are looked at.
+    """
+    written = {origin for _, origin in variable_writes(graph)}
+    for kind in WHOLE_CALLS & graph.by_type.keys():
+        for position in graph.by_type[kind]:
+            written.update(_origin(graph, source) for source in graph.data_before(position))
+    return written | {origin for origin in read if origin not in written and not _is_only_read(graph, origin)}
+
+
+def _is_only_read(graph: Table, origin: int) -> bool:
+    """Tell whether nothing but reads of it is done with a handle."""
+    pending, seen = [origin], {origin}
+    while pending:
+        handle = pending.pop()
+        for reader in graph.following[handle]:
+            kind = graph.bodies[reader].type
+            if reader in seen or kind in _HARMLESS or handle not in graph.data_before(reader):
+                continue
+            if kind not in _PASS_THROUGH:
+                return False
+            seen.add(reader)
+            pending.append(reader)
+    return True
 
 
 def parameter_ops(graph: Table) -> frozenset[str]:
-    """Return the ops whose value depends on constants and variables only, whether these are written or not."""
-    return _closure(graph, graph.positions_of(_PARAMETERS))
+    """Return the ops whose value depends on constants, captured tensors and variables only, even if written."""
+    return _closure(graph, [*graph.positions_of(_PARAMETERS), *captured_tensors(graph)])
 
 
 def is_pure(op: Op) -> bool:
@@ -46,7 +99,7 @@ def is_pure(op: Op) -> bool:
     return not op.calls and effects.is_pure(op.type)
 
 
-def _resource(graph: Table, position: int) -> int:
+def _origin(graph: Table, position: int) -> int:
     """Follow a resource handle back to the op that made it."""
     while graph.bodies[position].type in _PASS_THROUGH:
         inputs = graph.data_before(position)

@@ -6,16 +6,16 @@ import os
 import re
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 from graphlens.errors import TargetError
 from graphlens.ir.analysis import Target
 from graphlens.ir.capture import MAIN, CapturedProgram, CapturedTarget, CapturedVariable, new_id
-from graphlens.ir.graph import Variable
+from graphlens.ir.graph import Function, Variable
+from graphlens.ir.ops import FED
 from graphlens.loaders.capture.manifest import to_bytes
 from graphlens.loaders.capture.parts import MANIFEST, TRACED
 from graphlens.loaders.capture.reading import open_capture, readable
@@ -72,17 +72,16 @@ def _pack(source: Path, names: Sequence[str], target: str) -> None:
 def add_traced(
     directory: str | os.PathLike[str],
     graph_def: bytes,
-    traced_root: str,
-    captures: Mapping[str, Variable] = MappingProxyType({}),
+    root: Function,
 ) -> None:
     """Put the graph as it was read from the target's file into the capture folder ``directory``.
 
-    It replaces what the recorder traced, whose root is not the target's own.  ``captures`` says which variable an
-    argument of the root is bound to.
+    It replaces what the recorder traced, whose ``root`` is not the target's own.
     """
     (Path(directory) / TRACED).write_bytes(graph_def)
-    variables = {name: _described(variable) for name, variable in captures.items()}
-    _change(directory, traced_root=traced_root, variables=variables)
+    variables = {name: _described(variable) for name, variable in root.captures.items()}
+    captured = tuple(name for name in root.graph.of_types(FED) if root.graph.op(name).constant is not None)
+    _change(directory, traced_root=root.name, variables=variables, captured=captured)
 
 
 def take_traced(directory: str | os.PathLike[str], other: str | os.PathLike[str]) -> None:
@@ -90,7 +89,13 @@ def take_traced(directory: str | os.PathLike[str], other: str | os.PathLike[str]
     source = open_capture(other)
     (Path(directory) / TRACED).write_bytes(source.part(TRACED))
     said = source.manifest
-    _change(directory, traced_root=said.traced_root, variables=said.variables, training=said.training)
+    _change(
+        directory,
+        traced_root=said.traced_root,
+        variables=said.variables,
+        captured=said.captured,
+        training=said.training,
+    )
     if said.main is not None:
         name_main(directory, said.main.name, said.main.signature)
 

@@ -19,7 +19,8 @@ from graphlens.ir.devices import Roof
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Graph, Variable
 from graphlens.ir.inputs import MADE_UP, InputOrigin, InputRow
-from graphlens.ir.nodes import ARGUMENT, Op, TensorSpec
+from graphlens.ir.nodes import ARGUMENT, Constant, Op, TensorSpec
+from graphlens.ir.ops import FED
 from graphlens.ir.program import Program
 from graphlens.ir.run import ReplayRecord
 from graphlens.loaders.capture.manifest import read_manifest
@@ -215,8 +216,10 @@ def _main_program(salvage: _Salvage) -> Program:
         training=manifest.training,
         traced_root=manifest.traced_root,
         variables=manifest.variables,
+        captured=manifest.captured,
         executed=manifest.executed,
         executed_root_arguments=manifest.executed_root_arguments,
+        executed_captured=manifest.executed_captured,
         renamed=manifest.renamed,
         inputs=manifest.inputs,
     )
@@ -256,7 +259,7 @@ def _traced(capture: Capture, folder: str, program: CapturedProgram) -> Graph | 
     if folder + TRACED not in capture.names:
         return None
     graph = _reachable(capture, folder + TRACED, program.traced_root)
-    return _with_captures(graph, program.variables)
+    return _holding(_with_captures(graph, program.variables), program.captured)
 
 
 def _graph(capture: Capture, name: str) -> Graph | None:
@@ -278,7 +281,8 @@ def _executed(capture: Capture, program: CapturedProgram) -> Graph | None:
     if not program.executed:
         return None
     graph = merge_partitions([parse_graph_def(capture.part(name), name) for name in program.executed])
-    return _with_captures(_with_inputs(graph, program.inputs), program.executed_root_arguments)
+    bound = _with_captures(_with_inputs(graph, program.inputs), program.executed_root_arguments)
+    return _holding(bound, program.executed_captured)
 
 
 def _with_inputs(graph: Graph, inputs: Sequence[CapturedInput]) -> Graph:
@@ -307,6 +311,18 @@ def _with_captures(graph: Graph, described: Mapping[str, CapturedVariable]) -> G
         return graph
     main = replace(graph.main, captures={**graph.main.captures, **bound})
     return replace(graph, functions={**graph.functions, graph.root: main})
+
+
+def _holding(graph: Graph, captured: Sequence[str]) -> Graph:
+    """Say of the root's arguments that are captured tensors that they hold one: its values are in no capture."""
+    main = graph.main.graph
+    held = {name: replace(op, constant=_held(op)) for name in captured if (op := main.get(name)) and op.type in FED}
+    functions = {**graph.functions, graph.root: replace(graph.main, graph=main.with_ops(held))}
+    return replace(graph, functions=functions) if held else graph
+
+
+def _held(op: Op) -> Constant:
+    return Constant(op.outputs[0].nbytes if op.outputs else None)
 
 
 def _variable(entry: CapturedVariable) -> Variable:

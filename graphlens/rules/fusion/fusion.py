@@ -10,14 +10,16 @@ from typing import Any, Final
 from graphlens.facts.core import Facts
 from graphlens.facts.graphs import judged_graph, judged_stage, layer_of_op, origins
 from graphlens.facts.patterns.affine import AffineChain, affine_chains, is_normalization
+from graphlens.facts.patterns.exclusive import depends_on_variables
 from graphlens.facts.rows.op_rows import figure_of, figure_without
 from graphlens.facts.time.attribution import timings
 from graphlens.facts.time.savings import saving_without
 from graphlens.ir.analysis import Figure, Finding, Fix
 from graphlens.ir.edits import FoldAffine, Ops
+from graphlens.ir.graph import data_inputs
 from graphlens.ir.ops import runtime_type
 from graphlens.rules.needs import GRAPH, INFERENCE
-from graphlens.rules.phrases import by_cause, with_stage
+from graphlens.rules.phrases import CAPTURED, by_cause, with_stage
 from graphlens.rules.registry import found, rule
 from graphlens.units import counted
 
@@ -183,7 +185,13 @@ def _reason(facts: Facts, chains: Sequence[AffineChain]) -> str:
     return with_stage(facts, by_cause(_cause(facts, chain) for chain in chains))
 
 
+def _parts(facts: Facts, chain: AffineChain) -> Sequence[str]:
+    return (data_inputs(facts(judged_graph), chain.base)[1], *chain.operands)
+
+
 def _cause(facts: Facts, chain: AffineChain) -> str:
+    if not chain.is_constant and not depends_on_variables(facts, _parts(facts, chain)):
+        return f"weights or statistics are {CAPTURED}"
     if not chain.is_constant:
         return (
             "weights or statistics are variables, which might be written between two calls, so Grappler's constant "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from graphlens.facts.core import Facts
@@ -12,7 +12,7 @@ from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.edits import ConstantToVariable, MergeConstants, Ops
 from graphlens.ir.graph import Graph
 from graphlens.ir.nodes import Op
-from graphlens.ir.ops import CONSTANTS, VARIABLE_READS
+from graphlens.ir.ops import CONSTANTS, FED, VARIABLE_READS
 from graphlens.ir.unsafe import reachable_functions
 from graphlens.rules.needs import TRACED
 from graphlens.rules.registry import found, rule
@@ -22,6 +22,7 @@ from graphlens.units import counted, format_bytes
 # may not exceed 2 GiB as a file.  From 1 MiB on, one constant outweighs the rest of most graphs.
 LARGE_CONSTANT_BYTES: Final = 1 << 20
 CONSTANTS_LISTED: Final = 20
+FILES_OF_FUNCTIONS: Final = frozenset({"saved_model", "meta_graph"})
 
 
 class _Stored(NamedTuple):
@@ -39,7 +40,8 @@ def embedded_constant(facts: Facts) -> Iterator[Finding]:
     ## What it finds
 
     Constants of 1 MiB and more in a graph that keeps its other weights in variables, and equal constants that together
-    waste 1 MiB and more.
+    waste 1 MiB and more. In a model's file, the tensors that its functions have captured count too: they are constants
+    of its main graph.
 
     ## Why it costs
 
@@ -67,7 +69,7 @@ def embedded_constant(facts: Facts) -> Iterator[Finding]:
     ## Fix
 
     Make it a `tf.Variable(..., trainable=False)` that the model's object holds, or compute it in the graph. A NumPy
-    array that a `tf.function` uses becomes a constant of every trace.
+    array that a `tf.function` uses becomes a constant of every trace, and a `tf.constant` one of the file.
 
     ## When it is fine
 
@@ -80,7 +82,9 @@ def embedded_constant(facts: Facts) -> Iterator[Finding]:
     graph = facts.evidence.traced
     if graph is None:
         return
-    stored = _constants(graph)
+    # A program holds what its functions capture in memory; a file holds it in its graph.
+    in_file = facts.evidence.target.kind in FILES_OF_FUNCTIONS
+    stored = _constants(graph, CONSTANTS | FED if in_file else CONSTANTS)
     repeated = _repeated(stored)
     if repeated:
         yield _repeated_finding(facts, repeated)
@@ -89,12 +93,12 @@ def embedded_constant(facts: Facts) -> Iterator[Finding]:
         yield _large_finding(facts, large)
 
 
-def _constants(graph: Graph) -> list[_Stored]:
+def _constants(graph: Graph, holders: Collection[str]) -> list[_Stored]:
     """Return the constants of known size, largest first; one per function and name, however often it is called."""
     found_here = [
         _Stored(function, op, op.constant.nbytes)
         for function in reachable_functions(graph)
-        for op in map(graph.functions[function].graph.op, graph.functions[function].graph.of_types(CONSTANTS))
+        for op in map(graph.functions[function].graph.op, graph.functions[function].graph.of_types(holders))
         if op.constant is not None and op.constant.nbytes
     ]
     return sorted(found_here, key=lambda item: -item.nbytes)
@@ -124,8 +128,8 @@ def _large_finding(facts: Facts, large: Sequence[_Stored]) -> Finding:
         title=f"{counted(len(large), 'large constant')} in the graph ({format_bytes(total)})",
         nodes=_flat_names(facts, large),
         evidence={"bytes": total, "constants": _listed(large)},
-        reason="the value is stored in the graph itself, while other weights are variables: an array that the "
-        "program used, or a result that constant folding stored",
+        reason="the value is stored in the graph itself, while other weights are variables: "
+        + ("; ".join(dict.fromkeys(_why_stored(item.op) for item in large))),
         fix=Fix(
             "Hold the value in a variable that is not trained",
             "exact",
@@ -134,6 +138,15 @@ def _large_finding(facts: Facts, large: Sequence[_Stored]) -> Finding:
         ),
         stage="traced",
     )
+
+
+def _why_stored(op: Op) -> str:
+    if op.type in FED:
+        return (
+            f"'{op.name}' is a tensor that the function has captured (`tf.constant`), and a file keeps these in its "
+            "main graph"
+        )
+    return "an array that the program used, or a result that constant folding stored"
 
 
 def _repeated_finding(facts: Facts, groups: Sequence[Sequence[_Stored]]) -> Finding:

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from graphlens.facts.core import Facts
-from graphlens.facts.graphs import constant_ops, is_training, judged_graph, judged_stage, layer_of_op
+from graphlens.facts.graphs import constant_ops, is_training, judged_graph, judged_stage, layer_of_op, origins
 from graphlens.facts.patterns.affine import affine_chains
-from graphlens.facts.patterns.exclusive import computed_frozen_groups
+from graphlens.facts.patterns.exclusive import computed_frozen_groups, depends_on_variables
+from graphlens.facts.patterns.input_affine import input_chains
 from graphlens.facts.patterns.invariants import invariants_by_loop
 from graphlens.facts.time.attribution import attribution, timings
 from graphlens.facts.time.savings import saving_without
@@ -18,7 +19,7 @@ from graphlens.ir.edits import FoldConstant, Ops
 from graphlens.ir.graph import data_consumers, data_inputs
 from graphlens.ir.ops import UNTRACED
 from graphlens.rules.needs import GRAPH
-from graphlens.rules.phrases import known_sum, with_stage
+from graphlens.rules.phrases import CAPTURED, known_sum, with_stage
 from graphlens.rules.registry import found, rule
 from graphlens.units import format_count
 
@@ -34,8 +35,9 @@ def unfolded_constant(facts: Facts) -> Iterator[Finding]:
 
     ## What it finds
 
-    Groups of ops that depend only on constants and on variables this graph never writes: casts of weights, scales
-    computed from statistics, tables built anew. Groups with the same ops are one finding.
+    Groups of ops that depend only on constants, on variables this graph never writes, and on tensors that a
+    `tf.function` has captured: casts of weights, scales computed from statistics, tables built anew. Groups with the
+    same ops are one finding.
 
     ## Why it costs
 
@@ -61,7 +63,8 @@ def unfolded_constant(facts: Facts) -> Iterator[Finding]:
     ## Fix
 
     Compute it once, before the model is exported, and store the result; or freeze the variables to constants, and
-    Grappler does it when the model is loaded.
+    Grappler does it when the model is loaded. A tensor made outside of a `tf.function` (`tf.constant`) is captured by
+    it: an argument, to Grappler. Make it inside, or from a NumPy array, and it is a constant.
 
     ## When it is fine
 
@@ -70,10 +73,11 @@ def unfolded_constant(facts: Facts) -> Iterator[Finding]:
 
     ## Source
 
-    Data dependencies of the judged graph. What belongs to a batch normalization that can be folded as a whole is
-    counted by `unfolded-batch-norm` and not here, and what a loop computes anew by `loop-invariant-op`.
+    Data dependencies of the judged graph. What belongs to a batch normalization or an input scale that can be folded as
+    a whole is counted by `unfolded-batch-norm` or `unfolded-input-scale` and not here, and what a loop computes anew by
+    `loop-invariant-op`.
     """
-    claimed = {name for chain in facts(affine_chains) for name in chain.folded} if not facts(is_training) else set()
+    claimed = set() if facts(is_training) else _folded_with_layers(facts)
     claimed |= {name for invariant in facts(invariants_by_loop).values() for name in invariant}
     alike: dict[tuple[bool, tuple[str, ...]], list[tuple[str, ...]]] = defaultdict(list)
     graph = facts(judged_graph)
@@ -84,6 +88,11 @@ def unfolded_constant(facts: Facts) -> Iterator[Finding]:
             alike[constant, types].append(group)
     for (constant, _), groups in alike.items():
         yield _constant_finding(facts, groups, constant)
+
+
+def _folded_with_layers(facts: Facts) -> set[str]:
+    behind = {name for chain in facts(affine_chains) for name in chain.folded}
+    return behind | {name for chain in facts(input_chains) for name in chain.folded}
 
 
 def _costs_something(facts: Facts, group: Sequence[str], constant: bool) -> bool:
@@ -110,12 +119,6 @@ def _constant_finding(facts: Facts, groups: Sequence[tuple[str, ...]], constant:
     ops = [name for group in groups for name in group]
     where = layer_of_op(facts, ops[-1])
     times = f", {len(groups)} times" if len(groups) > 1 else ""
-    cause = (
-        "it depends on constants alone, but Grappler did not fold it: the op is not among those it folds, or a "
-        "control input or a device kept it"
-        if constant
-        else "it depends on variables; this graph never writes them, but Grappler cannot know that nobody does"
-    )
     return found(
         title=f"{_types_in_words(facts, groups[0])} on frozen values, computed anew every step{times}",
         nodes=ops,
@@ -126,15 +129,34 @@ def _constant_finding(facts: Facts, groups: Sequence[tuple[str, ...]], constant:
             "layer": where,
             "from_constants_only": constant,
         },
-        reason=with_stage(facts, cause),
+        reason=with_stage(facts, _cause(facts, ops, constant)),
         saving=saving_without(facts, ops),
         removes=ops,
         fix=Fix(
-            "Store the result instead of its inputs" if constant else "Freeze the variables, so that Grappler folds it",
+            "Freeze the variables, so that Grappler folds it"
+            if not constant and depends_on_variables(facts, ops)
+            else "Store the result instead of its inputs",
             "exact",
-            tuple(FoldConstant(Ops(group), freeze=not constant) for group in groups),
+            tuple(FoldConstant(_as_written(facts, group), freeze=not constant) for group in groups),
         ),
     )
+
+
+def _cause(facts: Facts, ops: Sequence[str], constant: bool) -> str:
+    if constant:
+        return (
+            "it depends on constants alone, but Grappler did not fold it: the op is not among those it folds, or a "
+            "control input or a device kept it"
+        )
+    if depends_on_variables(facts, ops):
+        return "it depends on variables; this graph never writes them, but Grappler cannot know that nobody does"
+    return f"it depends on {CAPTURED}"
+
+
+def _as_written(facts: Facts, group: Sequence[str]) -> Ops:
+    """Name a group as the graph that is edited does: Grappler may have given its ops other names and types."""
+    sources = facts(origins)
+    return Ops(tuple(group), traced=tuple(dict.fromkeys(name for op in group for name in sources.get(op, ()))) or None)
 
 
 def _types_in_words(facts: Facts, group: Sequence[str]) -> str:

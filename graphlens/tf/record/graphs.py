@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import tensorflow as tf
+
 from graphlens.ir.capture import CapturedVariable
 from graphlens.loaders.capture.parts import TRACED
 from graphlens.loaders.capture.writing import CaptureDirectory
@@ -18,7 +20,12 @@ def write_traced(capture: CaptureDirectory, concrete: Any, graph_def: Any) -> No
     traced = strip_weights(graph_def)
     add_lines(traced, concrete)
     capture.write(TRACED, traced.SerializeToString())
-    capture.manifest = replace(capture.manifest, traced_root="", variables=captured_variables(concrete))
+    capture.manifest = replace(
+        capture.manifest,
+        traced_root="",
+        variables=captured_variables(concrete),
+        captured=tuple(inner.op.name for outer, inner in private.captures(concrete) if is_tensor(outer)),
+    )
 
 
 def captured_variables(concrete: Any) -> dict[str, CapturedVariable]:
@@ -37,6 +44,14 @@ def captured_shapes(concrete: Any) -> dict[str, tuple[int | None, ...]]:
     pairs = private.captures(concrete)
     shapes = {inner.op.name: variables.get(id(outer), outer).shape for outer, inner in pairs}
     return {name: tuple(shape.as_list()) for name, shape in shapes.items() if shape.rank is not None}
+
+
+def is_tensor(captured: Any) -> bool:
+    """Whether what a function captures is a tensor, the same in every call, and no handle.
+
+    A text may be the path of a file, which is another one wherever the model is loaded.
+    """
+    return captured.dtype not in (tf.resource, tf.variant, tf.string)
 
 
 def described(variable: Any) -> CapturedVariable:

@@ -195,6 +195,10 @@ class Draft:
         is_variable = binding is not None and binding.kind in ("variable", "weight")
         return is_variable and placeholder not in self._program.written
 
+    def is_captured(self, name: str) -> bool:
+        """Whether an op stands for a tensor that the function has captured, the same in every call."""
+        return name in self.bindings and self.bindings[name].kind == "constant"
+
     def constant_bytes(self) -> int:
         """Return how much of the graph constants take."""
         return self._constant_bytes

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from graphlens.errors import RewriteError
 from graphlens.ir.edits import ConstantToVariable, FoldConstant, FreezeVariables, MergeConstants
@@ -61,6 +61,7 @@ def _store(draft: Draft, ref: str, value: np.ndarray) -> None:
     """Put a constant in place of the op that gives ``ref``, under its name."""
     old = draft.node(nodes.source(ref))
     node = nodes.make("Const", old.name, [], old)
+    draft.bindings.pop(old.name, None)
     put_constant(node, value)
     draft.add(node)
 
@@ -68,6 +69,7 @@ def _store(draft: Draft, ref: str, value: np.ndarray) -> None:
 def _store_variable(draft: Draft, name: str, value: np.ndarray) -> None:
     """Put the read of a new variable in place of an op, under its name."""
     old = draft.node(name)
+    draft.bindings.pop(name, None)
     draft.put_weight(nodes.make("ReadVariableOp", name, [], old), value, f"{name}/stored")
 
 
@@ -78,7 +80,7 @@ def _store_variable(draft: Draft, name: str, value: np.ndarray) -> None:
 def fold_constant(draft: Draft, edit: FoldConstant) -> None:
     """``fold-constant``: what is computed from frozen values alone is computed once, now.
 
-    Small results become constants; bigger ones that come from variables stay variables.
+    Small results become constants; bigger ones that come from variables or captured tensors become variables.
     """
     values = Values(draft)
     wanted = named(edit)
@@ -97,7 +99,7 @@ def _named_results(draft: Draft, values: Values, wanted: Sequence[str]) -> list[
         raise RewriteError(f"none of the ops named is in the traced graph ('{wanted[0]}', for instance)")
     for name in known:
         if not values.is_frozen(nodes.tensor(name)):
-            raise RewriteError(f"'{name}' depends on the inputs, or on a variable that may be written")
+            raise RewriteError(values.why_not(nodes.tensor(name)))
     inside = set(known)
     return [name for name in known if _is_read_outside(draft, name, inside) and _can_store(draft, name)]
 
@@ -128,17 +130,17 @@ def _grows(draft: Draft, values: Values, name: str, value: np.ndarray) -> bool:
 
 
 def _keep(draft: Draft, name: str, value: np.ndarray) -> None:
-    if value.nbytes <= SMALL_BYTES or not _from_variables(draft, name):
+    if value.nbytes <= SMALL_BYTES or not _from_outside(draft, name):
         _store(draft, nodes.tensor(name), value)
     else:
         _store_variable(draft, name, value)
 
 
-def _from_variables(draft: Draft, name: str) -> bool:
+def _from_outside(draft: Draft, name: str) -> bool:
     todo, seen = [name], set()
     while todo:
         node = draft.node(todo.pop())
-        if node.op == "ReadVariableOp":
+        if node.op == "ReadVariableOp" or draft.is_captured(node.name):
             return True
         seen.add(node.name)
         todo += [nodes.source(ref) for ref in nodes.data_inputs(node) if nodes.source(ref) not in seen]
@@ -150,11 +152,11 @@ def _from_variables(draft: Draft, name: str) -> bool:
 
 @rewrite
 def merge_constants(draft: Draft, edit: MergeConstants) -> None:
-    """``merge-constants``: equal constants are kept once."""
+    """``merge-constants``: equal constants, or captured tensors, are kept once."""
     wanted = [_constant(draft, name) for name in named(edit)] or [n for n in draft if draft.node(n).op == "Const"]
     groups: dict[bytes, list[str]] = {}
     for name in wanted:
-        groups.setdefault(_content(draft.node(name)), []).append(name)
+        groups.setdefault(_content(draft, name), []).append(name)
     if named(edit) and len(groups) > 1:
         raise RewriteError("the constants named are not equal")
     for first, *others in groups.values():
@@ -164,7 +166,7 @@ def merge_constants(draft: Draft, edit: MergeConstants) -> None:
 
 @rewrite
 def constant_to_variable(draft: Draft, edit: ConstantToVariable) -> None:
-    """``constant-to-variable``: a constant is kept in a variable that is not trained, outside the graph."""
+    """``constant-to-variable``: a constant, or a captured tensor, is kept in a variable that is not trained."""
     for name in [_constant(draft, each) for each in named(edit)]:
         value = Values(draft).of([nodes.tensor(name)])[0]
         if value.dtype == object:
@@ -174,11 +176,13 @@ def constant_to_variable(draft: Draft, edit: ConstantToVariable) -> None:
 
 def _constant(draft: Draft, name: str) -> str:
     found = draft.find(name)
-    if found is None or draft.node(found).op != "Const":
+    if found is None or not (draft.node(found).op == "Const" or draft.is_captured(found)):
         raise RewriteError(f"'{name}' is not a constant of the traced graph outside loops and conditionals")
     return found
 
 
-def _content(node: Any) -> bytes:
+def _content(draft: Draft, name: str) -> bytes:
+    node = draft.node(name)
     waits = "".join(nodes.control_inputs(node)) + node.device
-    return bytes(waits.encode() + node.attr["value"].tensor.SerializeToString(deterministic=True))
+    held = tf.make_tensor_proto(draft.bindings[name].value) if draft.is_captured(name) else node.attr["value"].tensor
+    return bytes(waits.encode() + held.SerializeToString(deterministic=True))

@@ -12,13 +12,12 @@ from typing import Any
 import tensorflow as tf
 
 from graphlens.errors import RewriteError
-from graphlens.ir.ops import CONTROL_FLOW
+from graphlens.ir.ops import CONTROL_FLOW, HANDLE_READS
 from graphlens.tf.functions import called
 
 NodeDef = tf.compat.v1.NodeDef
 GraphDef = tf.compat.v1.GraphDef
-# Ops that read a resource and never change it.
-READS = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp"})
+READS = HANDLE_READS  # ops that read a resource and never change it
 # TensorFlow 1's control flow, where a tensor may be dead or one of many iterations'.
 # Fed from outside; or declared as stateless although they read files, stop the program, or order others.
 _NOT_PURE = CONTROL_FLOW | frozenset(

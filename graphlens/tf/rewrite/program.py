@@ -9,20 +9,13 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
-from graphlens.ir.ops import CONDITIONALS, LOOPS, PLAIN_CALLS
 from graphlens.tf import private
-from graphlens.tf.functions import called
 from graphlens.tf.open.inputs import InputSpec
 from graphlens.tf.open.opened import Opened
-from graphlens.tf.rewrite import branches, flatten, nodes
+from graphlens.tf.rewrite import branches, flatten, handles, nodes
 
 # Behind these, errors are squeezed: what goes into one is compared, not what comes out.
 _SQUASHING = frozenset({"Softmax", "Sigmoid", "LogSoftmax"})
-# Ops that call functions -> which input is the functions' first argument.
-_FIRST_ARGUMENT: Mapping[str, int] = {
-    **dict.fromkeys(PLAIN_CALLS | LOOPS, 0),
-    **dict.fromkeys(CONDITIONALS, 1),
-}
 _HANDS_ON = frozenset({"Identity", "StopGradient", "Reshape", "Squeeze"})
 
 _OWN_GRADIENT = "_gradient_op_type"
@@ -108,7 +101,7 @@ def of_function(concrete: Any) -> Program:
     inlined, in_branches = branches.with_handles_outside(flat.nodes)
     library = flatten.library_of(graph_def, inlined)
     bindings = _bindings(concrete)
-    written = written_handles(inlined, library, bindings)
+    written = _written_variables(inlined, library, bindings)
     branches.refuse_disorder(inlined, in_branches, written)
     for node in inlined:
         node.attr.pop("_output_shapes", None)
@@ -161,35 +154,12 @@ def _binding(outer: Any, variable: Any, inner: Any) -> Binding:
 # -- writes ---------------------------------------------------------------------------------------------------------
 
 
-def written_handles(
-    graph_nodes: Iterable[Any], library: Sequence[Any], bindings: Mapping[str, Binding]
+def _written_variables(
+    graph_nodes: Sequence[Any], library: Sequence[Any], bindings: Mapping[str, Binding]
 ) -> frozenset[str]:
-    """Return the placeholders of variables that may be written: an op that is no plain read takes their handle."""
-    read_only = {function.signature.name: _read_only_arguments(function) for function in library}
-    written = set()
-    for node in graph_nodes:
-        for index, ref in enumerate(nodes.data_inputs(node)):
-            name = nodes.source(ref)
-            if name in bindings and bindings[name].kind == "variable" and not _only_reads(node, index, read_only):
-                written.add(name)
-    return frozenset(written)
-
-
-def _read_only_arguments(function: Any) -> frozenset[int]:
-    """Return the arguments of a function whose only readers are reads of variables."""
-    names = [argument.name for argument in function.signature.input_arg]
-    other = {
-        nodes.source(ref) for node in function.node_def if node.op not in nodes.READS for ref in nodes.data_inputs(node)
-    }
-    return frozenset(index for index, name in enumerate(names) if name not in other)
-
-
-def _only_reads(node: Any, index: int, read_only: Mapping[str, frozenset[int]]) -> bool:
-    if node.op in nodes.READS:
-        return True
-    functions = list(called(node)) if node.op in _FIRST_ARGUMENT else []
-    first = _FIRST_ARGUMENT.get(node.op, 0)
-    return bool(functions) and all(index - first in read_only.get(name, ()) for name in functions)
+    """Return the placeholders of variables that may be written."""
+    variables = [name for name, binding in bindings.items() if binding.kind == "variable"]
+    return handles.written(graph_nodes, library, variables)
 
 
 def _unwritten_reads(graph_nodes: Iterable[Any], bindings: Mapping[str, Binding], written: frozenset[str]) -> set[str]:

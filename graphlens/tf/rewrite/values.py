@@ -75,6 +75,29 @@ class Values:
         handle = nodes.source(nodes.data_inputs(self._draft.node(read))[0])
         return handle if self._draft.is_unwritten(handle) and not self.may_not_run(read) else None
 
+    def why_not(self, ref: str) -> str:
+        """Return why a tensor that is not frozen is none: what it depends on that may change between two calls."""
+        asked = name = nodes.source(ref)
+        while self._follows(name) and not self.is_leaf(name):
+            inputs = map(nodes.source, nodes.data_inputs(self._draft.node(name)))
+            name = next((other for other in inputs if not self.is_frozen(nodes.tensor(other))), "")
+            if not name:
+                return f"'{asked}' reads nothing that never changes"
+        return f"'{asked}' {self._changes(name, asked)}"
+
+    def _changes(self, name: str, asked: str) -> str:
+        node = self._draft.node(name)
+        itself = "is" if name == asked else f"depends on '{name}', which is"
+        if self.may_not_run(name):
+            return f"{itself} in a branch or loop of TensorFlow 1, and may not run"
+        if node.op == "Placeholder":
+            return f"{itself} an input" if name not in self._draft.bindings else f"{itself} a text or a resource"
+        if node.op in nodes.READS:
+            handle = nodes.source(nodes.data_inputs(node)[0])
+            binding = self._draft.bindings.get(handle)
+            return f"{itself} a read of '{binding.name if binding else handle}', a variable that may be written"
+        return f"{itself} a {node.op}, which may give something else in each call"
+
     def of(self, refs: Sequence[str]) -> list[np.ndarray]:
         """Return the values of frozen tensors.
 
@@ -85,7 +108,7 @@ class Values:
         """
         changing = [ref for ref in refs if not self.is_frozen(ref)]
         if changing:
-            raise RewriteError(f"'{changing[0]}' depends on the inputs, or on a variable that may be written")
+            raise RewriteError(self.why_not(changing[0]))
         direct = {ref: self._leaf(nodes.source(ref)) for ref in refs if self.is_leaf(nodes.source(ref))}
         computed = self._computed([ref for ref in dict.fromkeys(refs) if ref not in direct])
         return [{**direct, **computed}[ref] for ref in refs]

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from graphlens.ir.capture import CapturedVariable
+from graphlens.ir.nodes import ARGUMENT
 from graphlens.loaders.capture.collecting import Context
 from graphlens.loaders.capture.parts import EXECUTED_FOLDER, OPTIMIZED
 from graphlens.loaders.tensors import strip_weights
 from graphlens.tf import private
-from graphlens.tf.record.graphs import described, write_renamed
+from graphlens.tf.record.graphs import described, is_tensor, write_renamed
 
 
 class ExecutedGraphs:
@@ -40,8 +41,13 @@ class ExecutedGraphs:
         names = tuple(f"{EXECUTED_FOLDER}{index}.pb" for index in range(len(ran.partition_graphs)))
         for name, partition in zip(names, ran.partition_graphs, strict=True):
             capture.write(name, strip_weights(partition).SerializeToString())
-        arguments = _root_arguments(ran, self._concrete)
-        capture.manifest = replace(capture.manifest, executed=names, executed_root_arguments=arguments)
+        captured = _captured(ran, self._concrete)
+        capture.manifest = replace(
+            capture.manifest,
+            executed=names,
+            executed_root_arguments=_variables(captured, self._concrete),
+            executed_captured=tuple(name for name, outer in captured.items() if is_tensor(outer)),
+        )
         self.partitions = list(ran.partition_graphs)
         return True
 
@@ -60,14 +66,15 @@ def _root(collected: list[Any], concrete: Any) -> Any | None:
     return best if best is not None and common(best) > 0 else None
 
 
-def _root_arguments(ran: Any, concrete: Any) -> Mapping[str, CapturedVariable]:
-    """Return ``_Arg`` name -> variable, matched by the argument's position in the whole function."""
-    variables = private.variables_by_handle(concrete)
+def _captured(ran: Any, concrete: Any) -> Mapping[str, Any]:
+    """Return ``_Arg`` name -> what the function captured there, matched by the position in the whole function."""
     pairs = private.captures(concrete)
     first = len(concrete.inputs) - len(pairs)
-    found = {}
-    for node in ran.pre_optimization_graph.node:
-        position = node.attr["index"].i - first
-        if node.op == "_Arg" and 0 <= position < len(pairs) and id(pairs[position][0]) in variables:
-            found[node.name] = described(variables[id(pairs[position][0])])
-    return found
+    arguments = [node for node in ran.pre_optimization_graph.node if node.op == ARGUMENT]
+    numbered = ((node.name, node.attr["index"].i - first) for node in arguments)
+    return {name: pairs[position][0] for name, position in numbered if 0 <= position < len(pairs)}
+
+
+def _variables(captured: Mapping[str, Any], concrete: Any) -> Mapping[str, CapturedVariable]:
+    variables = private.variables_by_handle(concrete)
+    return {name: described(variables[id(outer)]) for name, outer in captured.items() if id(outer) in variables}

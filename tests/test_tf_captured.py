@@ -1,0 +1,165 @@
+"""Tensors that a function has captured: the same in every call, and an input to no one but Grappler."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphlens import cli
+from graphlens.errors import RewriteError
+from graphlens.ir.edits import ConstantToVariable, FoldConstant, FoldInputAffine, FreezeVariables, MergeConstants, Ops
+
+pytestmark = pytest.mark.tf
+
+MIB = 1 << 20
+
+
+def findings(tmp_path: Path, target: str | Path, *options: str) -> dict[str, Any]:
+    """Return code -> finding of an analysis of a file by the command line, without proofs."""
+    report = tmp_path / "report.json"
+    assert cli.main(["analyze", str(target), "-o", str(report), "--no-prove", *options]) == 0
+    return {found["code"]: found for found in json.loads(report.read_text())["findings"]}
+
+
+@pytest.fixture
+def saved(tf: Any, tmp_path: Path) -> Path:
+    """A model that captures a table of 1 MiB, and normalizes an image by captured numbers before it is convolved."""
+
+    class Model(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.table = tf.constant(np.random.default_rng(0).normal(size=(512, 512)).astype("float32"))
+            self.mean, self.deviation = tf.constant([1.0, 2.0, 3.0]), tf.constant([4.0, 5.0, 6.0])
+            self.kernel = tf.Variable(tf.ones((3, 3, 3, 512)))
+
+        @tf.function(input_signature=[tf.TensorSpec((1, 8, 8, 3))])
+        def __call__(self, image: Any) -> Any:
+            seen = tf.nn.conv2d((image - self.mean) / self.deviation, self.kernel, 1, "VALID")
+            return tf.matmul(tf.reduce_mean(seen, (1, 2)), tf.nn.softmax(self.table))
+
+    model = Model()
+    tf.saved_model.save(model, str(tmp_path / "model"), signatures=model.__call__)
+    return tmp_path / "model"
+
+
+def test_a_saved_model_tells_its_captured_tensors_without_tensorflow(saved: Path, tmp_path: Path) -> None:
+    found = findings(tmp_path, saved, "--static")
+    assert found["GL602"]["evidence"]["bytes"] == MIB
+    assert "captured" in found["GL602"]["reason"]
+    assert found["GL210"]["evidence"]["groups"][0][0].endswith("Softmax")
+    assert found["GL214"]["evidence"]["op_types"] == {"Sub": 1, "RealDiv": 1}
+
+
+def test_the_recording_tells_them_too_and_leaves_their_values_behind(saved: Path, tmp_path: Path) -> None:
+    capture = tmp_path / "model.capture"
+    assert cli.main(["record", str(saved), "-o", str(capture), "--steps", "3"]) == 0
+    found = findings(tmp_path, capture)
+    assert "captured" in found["GL210"]["reason"]
+    assert found["GL214"]["evidence"]["ops_that_vanish"] == 2
+    assert found["GL602"]["evidence"]["bytes"] == MIB
+    assert capture.stat().st_size < MIB / 4
+
+
+def test_a_live_function_holds_what_it_captures_in_memory_and_in_no_graph(tf: Any) -> None:
+    import graphlens
+
+    table = tf.constant(np.ones((512, 512), "float32"))
+    weights = tf.Variable(tf.ones((4, 512)))
+    function = tf.function(lambda x: x @ weights @ tf.nn.softmax(table))
+    found = {item.code for item in graphlens.analyze(function, inputs=(tf.ones((8, 4)),), steps=3).findings}
+    assert "GL210" in found
+    assert "GL602" not in found
+
+
+# -- edits ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_captured_tensor_can_be_kept_in_a_variable(lab: Any, tf: Any) -> None:
+    table = tf.constant(lab.random(16, 16))
+    traced = lab.trace(lambda x: x @ table, lab.random(2, 16))
+    (name,) = [name for name, held in traced.program.bindings.items() if held.kind == "constant"]
+    edited = traced.edited(ConstantToVariable(Ops((name,))))
+    assert edited.difference == 0
+    assert [held.kind for held in edited.program.bindings.values()] == ["weight"]
+
+
+def test_equal_captured_tensors_are_kept_once(lab: Any, tf: Any) -> None:
+    first, second = tf.ones(200), tf.ones(200)  # up to 128 elements, TensorFlow makes constants of what is captured
+    traced = lab.trace(lambda x: x * first + second, lab.random(3, 200))
+    names = [name for name, held in traced.program.bindings.items() if held.kind == "constant"]
+    edited = traced.edited(MergeConstants(Ops(tuple(names))))
+    assert edited.difference == 0
+    assert lab.types(edited.program)["Placeholder"] == 2, "the input and one of them"
+
+
+def test_what_is_made_of_captured_tensors_is_computed_once(lab: Any, tf: Any) -> None:
+    table = tf.constant(lab.random(16, 16))
+    traced = lab.trace(lambda x: x @ tf.nn.softmax(table), lab.random(2, 16))
+    edited = traced.edited(FoldConstant())
+    assert edited.difference == 0
+    assert "Softmax" not in edited.types
+
+
+def test_an_input_is_normalized_by_the_weights(lab: Any, tf: Any) -> None:
+    mean, deviation = tf.constant([1.0, 2.0, 3.0]), tf.constant([4.0, 5.0, 6.0])
+    kernel = lab.variable(3, 3, 3, 4)
+    traced = lab.trace(lambda x: tf.nn.conv2d((x - mean) / deviation, kernel, 1, "VALID"), lab.random(1, 8, 8, 3))
+    edited = traced.edited(FoldInputAffine())
+    assert edited.difference < 1e-5
+    assert not {"Sub", "RealDiv"} & set(edited.types)
+
+
+# -- the rule and its edit agree about what is written --------------------------------------------------------------
+
+
+def test_a_variable_that_a_function_in_a_loop_reads_is_not_written(lab: Any, tf: Any) -> None:
+    weights = lab.variable(4, 4)
+    layer = tf.function(lambda x: x @ weights)
+
+    def model(x: Any, times: Any) -> Any:
+        for _ in tf.range(times):
+            x = layer(x)
+        return x @ tf.nn.softmax(weights)
+
+    traced = lab.trace(tf.function(model), lab.random(2, 4), np.int32(2))
+    assert traced.program.written == frozenset()
+    edited = traced.edited(FoldConstant())
+    assert edited.difference == 0
+    assert "Softmax" not in edited.types
+
+
+def test_a_variable_that_a_function_in_a_loop_writes_is_written(lab: Any, tf: Any) -> None:
+    weights = lab.variable(4, 4)
+    decay = tf.function(lambda: weights.assign(weights * 0.5))
+
+    def model(x: Any, times: Any) -> Any:
+        for _ in tf.range(times):
+            decay()
+        return x @ tf.nn.softmax(weights)
+
+    traced = lab.trace(tf.function(model), lab.random(2, 4), np.int32(2))
+    assert len(traced.program.written) == 1
+    with pytest.raises(RewriteError, match="never to be written"):
+        traced.edited(FreezeVariables())
+
+
+def test_a_refusal_says_what_may_change(lab: Any, tf: Any) -> None:
+    counter, weights = tf.Variable(1.0, name="counter"), lab.variable(4)
+    lab.KEPT.append(counter)
+
+    def model(x: Any) -> Any:
+        counter.assign_add(1.0)
+        return {"a": tf.exp(x) * weights, "b": tf.exp(tf.sin(counter))}
+
+    traced = lab.trace(model, lab.random(2, 4))
+    exps = lab.named(traced.program, "Exp")
+    said = []
+    for name in exps:
+        with pytest.raises(RewriteError) as caught:
+            traced.edited(FoldConstant(Ops((name,))))
+        said.append(str(caught.value))
+    assert said[0].endswith("which is an input")
+    assert said[1].endswith("which is a read of 'counter', a variable that may be written")
