@@ -33,6 +33,7 @@ def analyze(
     assume_device: str | None = None,
     profile: str | os.PathLike[str] | None = None,
     program: str | None = None,
+    rtol: float | None = None,
 ) -> Analysis:
     """Measure a model and say where its step's time goes.
 
@@ -56,6 +57,9 @@ def analyze(
     program
         The program to judge, of several that ran: the ``id`` or the ``name`` of one in ``document.programs``, or a part
         of it that only one has.  ``None``: the one with most time.  For paths only.
+    rtol
+        How far outputs may be off after a fix, as a part of the largest value of each; ``None``: by type.  For paths
+        only.
     static, trust
         Never execute; execute although the graph touches files, network or Python.  For paths only.
 
@@ -89,6 +93,7 @@ def analyze(
             assume_device=assume_device,
             profile=profile,
             program=program,
+            rtol=rtol,
         )
         return pipeline.analyze_live(
             target,
@@ -115,6 +120,7 @@ def analyze(
         assume_device=assume_device,
         profile=os.fspath(profile) if profile is not None else None,
         program=program,
+        rtol=rtol,
     )
     return _with_inputs(request, inputs)
 

@@ -123,7 +123,7 @@ class Recording:
         DEFAULT_STEPS,
     )
     time_budget_s: float | None = asked(
-        Option("--time-budget", _GIVE_UP_AND_PROVE, "S", read=options.seconds, write=options.seconds_in_words), None
+        Option("--time-budget", _GIVE_UP_AND_PROVE, "S", read=options.seconds, write=options.number_in_words), None
     )
     trust: bool = asked(
         Option("--trust", "execute although the graph touches files, network or Python", sets=True), False
@@ -151,6 +151,8 @@ class Judging:
         Predict the placement on a device that this machine does not have: ``gpu`` or ``gpu:NAME``.
     prove
         Apply the fixes of findings to copies and measure them.
+    rtol
+        How far the outputs of a fix may be off, as a part of the largest value of each; ``None``: by their type.
     """
 
     program: str | None = asked(
@@ -171,6 +173,17 @@ class Judging:
         None,
     )
     prove: bool = asked(Option("--no-prove", "do not apply and measure the fixes of what is found", sets=False), True)
+    rtol: float | None = asked(
+        Option(
+            "--rtol",
+            "accept fixes whose outputs differ by up to X of the largest value of each (default: by type, 1e-5 for "
+            "float32, 1e-12 for float64)",
+            "X",
+            read=options.fraction,
+            write=options.number_in_words,
+        ),
+        None,
+    )
     select: tuple[str, ...] = asked(
         Option(
             "--select",

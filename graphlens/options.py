@@ -115,10 +115,21 @@ def seconds(text: str) -> float:
     return found
 
 
-def seconds_in_words(given: float) -> tuple[str, ...]:
-    """Write a number of seconds as short as ``seconds`` reads the same from it.
+def fraction(text: str) -> float:
+    """Read a number above 0 and below 1."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < 1:
+        raise WordError(f"'{text}' is not a number above 0 and below 1, such as 1e-3")
+    return found
 
-    >>> seconds_in_words(300.0), seconds_in_words(0.1234567891)
+
+def number_in_words(given: float) -> tuple[str, ...]:
+    """Write a number as short as the same is read from it.
+
+    >>> number_in_words(300.0), number_in_words(0.1234567891)
     (('300',), ('0.1234567891',))
     """
     short = f"{given:g}"

@@ -101,6 +101,7 @@ class FakeRunner:
     clashes: Mapping[frozenset[str], float] = field(default_factory=dict)
     compiled: Compiled | None = None
     unstable: tuple[Difference, ...] = ()
+    unchanged: tuple[Difference, ...] | Exception = ()  # the original against itself under other threads
     accelerated: bool = False
     opens: bool = True
     log: list[tuple[str, Any]] = field(default_factory=list)
@@ -146,6 +147,13 @@ class FakeRunner:
         names = [edit.kind for edits in self.variants[variant] for edit in edits]
         rows = tuple(self.differences[name] for name in names if name in self.differences)
         return Comparison((AGREES, *rows), 3, self.unstable)
+
+    def compare_unchanged(self, time_limit_s: float) -> tuple[Comparison, str]:
+        self.log.append(("compare unchanged", None))
+        self.clock.now_s += 12.0
+        if isinstance(self.unchanged, Exception):
+            raise self.unchanged
+        return Comparison(self.unchanged, 3), "1 thread for an op"
 
     def time(self, before: str, after: str, pairs: int, block_ms: float, time_limit_s: float) -> list[Pair]:
         self.log.append(("time", pairs))

@@ -40,6 +40,14 @@ VERDICTS = {
         "neither a gain nor its absence is shown: wall time 1.04x [0.97, 1.11]",
         speedup=1.04, ci95=(0.97, 1.11), pairs=60, before_ns=12_000_000, after_ns=11_500_000, command=COMMAND,
     ),
+    "changes-numbers": Proof(
+        "changes-numbers",
+        "measured faster: wall time 1.62x [1.55, 1.70]; but outputs differ: 'logits' (float64) by 0.0027, which is "
+        "0.0009 of its largest value where 1e-12 is allowed; applied only where --rtol allows that",
+        speedup=1.62, ci95=(1.55, 1.7), pairs=48, aa_ci95=(0.97, 1.03), max_abs_diff=2.7e-3, max_rel_diff=9.1e-4,
+        tolerance=1e-12, before_ns=30_000_000, after_ns=18_500_000, output="logits", output_dtype="float64",
+        command=COMMAND, floor_rel_diff=3e-14, floor_from="1 thread for an op",
+    ),
     "failed": Proof(
         "failed",
         "output 'logits' differs by 0.31 relative, with 1e-05 allowed for float32",

@@ -1,6 +1,7 @@
 """What a page says of each verdict: both ratios with interval and noise, the outputs, and commands that can be run."""
 
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -47,14 +48,35 @@ def test_a_command_is_quoted_as_the_shell_wants_it_and_can_be_copied_as_a_whole(
     assert "ApplyCopygraphlens fix 'my models/net' --signature predict --select GL203 -o improved" in page.words
 
 
-@pytest.mark.parametrize("verdict", [verdict for verdict in VERDICTS if verdict != "proven"])
+@pytest.mark.parametrize("verdict", VERDICTS.keys() - {"proven", "changes-numbers"})
 def test_only_a_proven_fix_is_offered_for_writing(verdict):
     assert proof_view(VERDICTS[verdict]).apply is None
 
 
+def test_a_fix_that_changes_numbers_is_offered_with_the_tolerance_that_it_takes(page):
+    """Ratio and difference stand side by side, and the reader decides."""
+    assert "Faster, changes numbers 1.62×" in page.words
+    assert "0.00091 relative, 0.0027 absolute in logits" in page.words
+    assert "1e-12 relative (float64); unchanged and with 1 thread for an op it differs by 3e-14" in page.words
+    line = "graphlens fix 'my models/net' --signature predict --select GL203 --rtol 0.001 -o improved"
+    assert f"Apply, if that difference is acceptableCopy{line}" in page.words
+    again = replace(VERDICTS["changes-numbers"], command=f"{COMMAND} --rtol 1e-05")
+    assert proof_view(again).apply == line
+
+
+def test_a_fix_that_is_no_use_looks_like_no_defect_of_the_model(page):
+    """Red is for what is wrong with a model: a rewrite that does not fit says nothing about it."""
+    css = (Path(html.__file__).parent / "assets" / "app.css").read_text()
+    told = [rule for rule in css.split("}") if any(f".verdict-{verdict}" in rule for verdict in VERDICTS)]
+    assert told
+    assert not [rule for rule in told if "--high" in rule or "#" in rule.partition("{")[2]]
+    assert "Fix not usable" in page.words
+    assert "Failed" not in page.words
+
+
 def test_a_fix_without_numbers_has_no_table(page):
     assert proof_view(VERDICTS["failed"]).ratios == ()
-    assert sum(tag == "table" and attributes.get("class") == "ratios" for tag, attributes in page.tags) == 3
+    assert sum(tag == "table" and attributes.get("class") == "ratios" for tag, attributes in page.tags) == 4
 
 
 def test_before_and_after_stand_side_by_side(page):

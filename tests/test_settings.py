@@ -67,7 +67,7 @@ def test_a_setting_alone_writes_nothing_and_is_told_in_one_line(
     from graphlens.pipeline import fixing
 
     analysis = analysis_of(finding("GL201", onednn_on()))
-    monkeypatch.setattr(fixing, "fix", lambda *_: (analysis, None))
+    monkeypatch.setattr(fixing, "fix", lambda *_, **__: (analysis, None))
     assert main(["fix", "model", "-o", "fixed"]) == 1
     assert capsys.readouterr().err == (
         "graphlens: nothing was written: what was proven is a setting and changes no graph; "

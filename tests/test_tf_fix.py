@@ -149,8 +149,59 @@ def test_the_second_measurement_says_what_it_does_not_confirm(model: Path) -> No
     assert "note" not in sure
     assert "proven     measured faster: wall time 1.20x" in sure
     assert "left out   GL207 unfolded-batch-norm: proven alone" in sure
-    assert "does not confirm the proof, which rests on the first: noise" in said(1.05, 1.3, "inconclusive", "noise")
+    assert "does not confirm the proof, which rests on the first: noise" in said(0.98, 1.3, "inconclusive", "noise")
     assert "is slower now" in said(0.8, 0.9, "refuted", "slower")
+
+
+SLOWER = Proof(
+    "inconclusive", "neither is shown: CPU time 0.96x [0.90, 1.00]", speedup=1.02, ci95=(0.97, 1.08),
+    cpu_speedup=0.96, cpu_ci95=(0.9, 1.0),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_the_second_measurement_does_not_confirm_is_written_by_force_only(
+    force: bool, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "out" / "fixed"
+    target.parent.mkdir()
+    monkeypatch.setattr(fixing, "_timed", lambda *_: SLOWER)
+
+    def fix(*_: object, force: bool) -> tuple[Any, fixing.Fixed]:
+        told = gathered(model, tmp_path)
+        asked = fixing.Asked(force=force)
+        return None, fixing._written(told, [finding(FoldAffine())], target, no_progress, asked)
+
+    monkeypatch.setattr(fixing, "fix", fix)
+    code = main(["fix", str(model), "-o", str(target), *(["--force"] if force else [])])
+    printed = capsys.readouterr()
+    assert "does not confirm the proof, which rests on the first" in printed.out
+    assert (code, list(target.parent.iterdir())) == ((0, [target]) if force else (1, []))
+    if not force:
+        assert f"{target} (not written)" in printed.out
+        assert printed.err.startswith(
+            "graphlens: nothing was written: measuring it once more does not confirm the gain"
+        )
+        assert "--force writes it all the same" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("verdict", "wall", "cpu", "confirmed"),
+    [
+        ("proven", (1.05, 1.2), (1.05, 1.2), True),
+        ("inconclusive", (1.01, 1.3), (1.02, 1.1), True),  # the same sign once more is what a repetition has to show
+        ("inconclusive", (0.99, 1.3), (1.02, 1.1), False),
+        ("inconclusive", (1.01, 1.3), (0.90, 1.0), False),
+        ("refuted", (0.9, 0.95), (0.9, 0.95), False),
+        ("inconclusive", None, None, False),
+    ],
+)
+def test_a_gain_is_confirmed_where_all_of_both_intervals_is_a_gain(
+    verdict: Any, wall: Any, cpu: Any, confirmed: bool
+) -> None:
+    again = Proof(verdict, "", ci95=wall, cpu_ci95=cpu)
+    agrees = Difference("y", "float32", 1e-5, 0.0, 0.0)
+    assert fixing.Fixed("d", (), agrees, again, 9, 8).is_confirmed is confirmed
 
 
 def test_what_could_not_be_timed_again_is_told_and_has_no_numbers() -> None:

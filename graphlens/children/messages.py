@@ -220,12 +220,14 @@ class Calls:
 class Compare:
     """Compare the outputs of a variant with the original's; see ``Comparison``.
 
-    ``computes_in`` is the type that the edits change to, ``outputs`` the file with the outputs of another process.
+    ``computes_in`` is the type that the edits change to, ``outputs`` the file with the outputs of another process,
+    ``rtol`` the difference that is allowed for types with a fraction instead of what is for each.
     """
 
     variant: str
     computes_in: str | None = None
     outputs: str | None = None
+    rtol: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +235,8 @@ class Difference:
     """How one output of the changed program differs from the original's, over all inputs tried.
 
     ``max_rel`` is relative to the largest value of that output.  Where the numbers cannot be compared, for a different
-    shape or a NaN in other places, ``mismatch`` says so and the numbers are ``None``.
+    shape or a NaN in other places, ``mismatch`` says so and the numbers are ``None``.  ``floor`` is what the tolerance
+    rests on where its type would allow less: the ``max_rel`` of the unchanged program with ``floor_from``.
     """
 
     output: str
@@ -242,6 +245,8 @@ class Difference:
     max_abs: float | None = None
     max_rel: float | None = None
     mismatch: str | None = None
+    floor: float | None = None
+    floor_from: str | None = None
 
     @property
     def agrees(self) -> bool:
@@ -260,9 +265,20 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Observe:
-    """Write a variant's outputs to a file, for the process that compares them."""
+    """Write a variant's outputs to a file, for the process that compares them.
+
+    ``values`` is a file with values to give to the variables before.
+    """
 
     variant: str
+    file: str
+    values: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Write the values of the original's variables to a file, as they were when it was opened."""
+
     file: str
 
 

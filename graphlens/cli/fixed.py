@@ -16,7 +16,7 @@ def in_words(fixed: fixing.Fixed) -> list[str]:
     relative = f"{fixed.difference.max_rel:.1e}" if fixed.difference.max_rel is not None else UNKNOWN
     signatures = "" if fixed.signatures == 1 else f", of {fixed.signatures} signatures"
     return [
-        fixed.directory,
+        fixed.directory if fixed.is_written else f"{fixed.directory} (not written)",
         f"  applied    {_named(fixed.applied)}",
         *(f"  left out   {_named([one])}: proven alone, and not together with these" for one in fixed.left_out),
         *([f"  proven     {printable(fixed.proof.why)}"] if fixed.proof else []),
@@ -49,7 +49,7 @@ def _in_words(before_ns: int | None, after_ns: int | None, factor: float, ci95: 
 def _doubts(fixed: fixing.Fixed) -> Iterator[str]:
     """Say so where the second measurement is no confirmation of the first."""
     again = fixed.again
-    if again.verdict == "proven":
+    if fixed.is_confirmed:
         return
     if again.ci95 is not None and again.ci95[1] < 1:
         yield "it was proven faster, and is slower now that it was measured once more: measure it where it is to run"

@@ -59,6 +59,10 @@ class Proof:
 
     Attributes
     ----------
+    verdict
+        ``proven``: faster, and the outputs agree.  ``changes-numbers``: faster, and the outputs differ by more than is
+        allowed and by no more than rounding may do; it is for a person to say whether that is acceptable.
+        ``failed``: the fix could not be applied, or gives other results; the model itself is none the worse.
     why
         The reason of the verdict in one sentence, with its numbers.
     speedup, ci95, aa_ci95
@@ -78,6 +82,9 @@ class Proof:
     output, output_dtype, max_abs_diff, max_rel_diff, tolerance
         The output that differs most, by how much at most (relative to the largest value of that output), and the
         difference that is allowed for its type (0: must be equal).
+    floor_rel_diff, floor_from
+        By how much that output of the unchanged program differs from itself under other threads, and which; the
+        allowed difference is no less than a multiple of it.  ``None`` where all outputs agree without.
     expected_share
         The saving that was modelled before, as a share of the step.
     command
@@ -91,7 +98,7 @@ class Proof:
         The inputs with made-up values that decide how much work a step is: what was measured holds for these alone.
     """
 
-    verdict: Literal["proven", "refuted", "inconclusive", "failed", "not-run"]
+    verdict: Literal["proven", "refuted", "inconclusive", "changes-numbers", "failed", "not-run"]
     why: str
     speedup: float | None = None
     ci95: tuple[float, float] | None = None
@@ -121,6 +128,8 @@ class Proof:
     on_top_of: tuple[str, ...] = ()
     base_share: float | None = None
     made_up: tuple[str, ...] = ()
+    floor_rel_diff: float | None = None
+    floor_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from graphlens.pipeline.result import Analysis
 from graphlens.prove import Plan, TrialRunner
 from graphlens.prove.bench import BlockedError, computes_in, prepared, timed
 from graphlens.prove.experiment import Budget
+from graphlens.prove.floors import Floors
 from graphlens.prove.runner import TrialError
 
 TIME_LIMIT_S: Final = 600.0  # for writing, and again for reading back; both are a matter of seconds
@@ -32,11 +33,23 @@ RECORDINGS: Final = PROFILE_KINDS | {"capture"}  # nothing of them can be execut
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What the user wants of the written model: time to measure it once more, its tolerance, and to have it anyhow."""
+
+    budget_s: float = DEFAULT_PROOF_BUDGET_S
+    rtol: float | None = None
+    force: bool = False
+
+
+DEFAULTS: Final = Asked()
+
+
+@dataclass(frozen=True, slots=True)
 class Fixed:
     """What was written, and what it was found to be in a process that knows it from disk only.
 
     ``again`` is what was measured of it there, ``proof`` what was measured before it was written, ``left_out`` what was
-    proven and not applied.
+    proven and not applied.  Where ``is_written`` is not true, it did not confirm the gain and was thrown away.
     """
 
     directory: str
@@ -50,12 +63,24 @@ class Fixed:
     proof: Proof | None = None
     left_out: tuple[Finding, ...] = ()
     settings: tuple[str, ...] = ()  # what was proven and no model can hold: lines to type where it is served
+    is_written: bool = True
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether measuring it once more tells the same: proven again, or all of every interval is a gain.
+
+        It need not clear the noise by itself, as a first claim does.
+        """
+        again = self.again
+        intervals = [ends for ends in (again.ci95, again.cpu_ci95) if ends is not None]
+        return again.verdict == "proven" or (bool(intervals) and all(low > 1 for low, _ in intervals))
 
 
-def fix(request: Request, output: str, progress: Progress) -> tuple[Analysis, Fixed | None]:
+def fix(request: Request, output: str, progress: Progress, *, force: bool = False) -> tuple[Analysis, Fixed | None]:
     """Analyze the target, and write it to the folder ``output`` with all fixes that were proven.
 
-    Nothing is written when nothing was proven that changes a graph.
+    Nothing is written when nothing was proven that changes a graph, or when measuring the result once more does not
+    confirm the gain, unless ``force`` is given.
 
     Raises
     ------
@@ -74,8 +99,8 @@ def fix(request: Request, output: str, progress: Progress) -> tuple[Analysis, Fi
         chosen = proven(analysis)
         if not any(_changes_the_graph(finding) for finding in chosen):
             return analysis, None
-        budget_s = request.recording.time_budget_s or DEFAULT_PROOF_BUDGET_S
-        fixed = _written(known.gathered, chosen, target, progress, budget_s)
+        asked = Asked(request.recording.time_budget_s or DEFAULT_PROOF_BUDGET_S, request.judging.rtol, force)
+        fixed = _written(known.gathered, chosen, target, progress, asked)
     return analysis, replace(fixed, proof=_proof_of(analysis, chosen), left_out=_left_out(analysis, chosen))
 
 
@@ -131,6 +156,11 @@ def why_nothing(analysis: Analysis) -> str:
     return f"no fix was proven ({'; '.join(tried)})"
 
 
+def why_not_kept(fixed: Fixed) -> str:
+    """Return why a model that was made and measured was thrown away."""
+    return f"measuring it once more does not confirm the gain: {fixed.again.why}; --force writes it all the same"
+
+
 def _left_out(analysis: Analysis, chosen: Sequence[Finding]) -> tuple[Finding, ...]:
     """Return what was proven and is not applied, not even as the same edits of another finding."""
     applied = [finding.fix.edits for finding in chosen]
@@ -150,7 +180,7 @@ def _written(
     chosen: Sequence[Finding],
     target: Path,
     progress: Progress,
-    budget_s: float = DEFAULT_PROOF_BUDGET_S,
+    asked: Asked = DEFAULTS,
 ) -> Fixed:
     assert gathered.opened_as is not None
     assert gathered.directory is not None
@@ -160,10 +190,12 @@ def _written(
             progress("writing the model", 0, 0)
             notes = _write(gathered.opened_as, gathered.directory, chosen, made)
             progress("reading it back, and comparing", 0, 0)
-            fixed = _checked(gathered, chosen, made, Plan(budget_s), progress)
+            fixed = _checked(gathered, chosen, made, asked, progress)
             if os.path.lexists(target):
                 raise ExecutionError(f"'{target}' was made by somebody else meanwhile; nothing was written")
-            os.replace(made, target)
+            fixed = replace(fixed, is_written=fixed.is_confirmed or asked.force)
+            if fixed.is_written:
+                os.replace(made, target)
     except TrialError as error:
         raise ExecutionError(f"the model could not be written with its fixes: {error}") from error
     except OSError as error:
@@ -188,17 +220,17 @@ def _write(opened_as: RecordRequest, folder: Path, chosen: Sequence[Finding], mo
         runner.close()
 
 
-def _checked(gathered: Gathered, chosen: Sequence[Finding], model: Path, plan: Plan, progress: Progress) -> Fixed:
+def _checked(gathered: Gathered, chosen: Sequence[Finding], model: Path, asked: Asked, progress: Progress) -> Fixed:
     """Compare and time what is on disk against the original, in a process that has made neither."""
     assert gathered.opened_as is not None
     assert gathered.directory is not None
-    runner = TrialRunner(gathered.opened_as, gathered.directory / "check")
+    runner = TrialRunner(gathered.opened_as, gathered.directory / "check", rtol=asked.rtol)
     computed = computes_in([finding.fix.edits for finding in chosen])
     others = _other_signatures(gathered)
     try:
         with_cpu = not runner.open(TIME_LIMIT_S).accelerated
         differences = _read_back(runner, model, computed)
-        again = _timed(runner, plan, with_cpu, progress)
+        again = _timed(runner, Plan(asked.budget_s), with_cpu, progress)
         more, notes = _compared_too(runner, model, computed, others)
     finally:
         runner.close()
@@ -230,7 +262,7 @@ def _timed(runner: TrialRunner, plan: Plan, with_cpu: bool, progress: Progress) 
 
 def _read_back(runner: TrialRunner, model: Path, computed: str | None) -> tuple[Difference, ...]:
     runner.load(WRITTEN, model, TIME_LIMIT_S)
-    return _agreeing(runner.compare(WRITTEN, computed, TIME_LIMIT_S))
+    return _agreeing(Floors(runner).under(runner.compare(WRITTEN, computed, TIME_LIMIT_S)))
 
 
 def _compared_too(

@@ -23,7 +23,7 @@ def with_proofs(request: Request, gathered: Gathered, analysis: Analysis, progre
     assert gathered.directory is not None
     outcome = prove(
         analysis.findings,
-        TrialRunner(gathered.opened_as, gathered.directory / "trials"),
+        TrialRunner(gathered.opened_as, gathered.directory / "trials", rtol=request.judging.rtol),
         Plan(budget_s=request.recording.time_budget_s or DEFAULT_PROOF_BUDGET_S),
         step_ns=analysis.step.median_ns if analysis.step else None,
         command=command_of(request.but(select=())),  # each proof selects the rules that are its own

@@ -13,6 +13,7 @@ from graphlens.ir.edits import ChangesType, SessionSetting
 from graphlens.ir.settings import is_setting
 from graphlens.prove import schedule
 from graphlens.prove.experiment import Budget, Control, Experiment, Plan, Sample
+from graphlens.prove.floors import Floors
 from graphlens.prove.runner import (
     ORIGINAL,
     Applied,
@@ -33,6 +34,11 @@ BASE: Final = "base"  # with the fixes that another one is to be measured on top
 
 # Of the original in a process of its own, with nothing set.
 SECOND_PROCESS: Final[Edits] = (SessionSetting(),)
+
+# Part of an output's largest value by which rounding may change it: computing all of BERT in bfloat16 gave 0.016, and
+# three times that is another result.
+MOST_OF_ROUNDING: Final = 0.05
+NOT_UNASKED: Final = "applied only where --rtol allows that"
 
 # It took about as long when it was recorded; beyond this it hangs.
 OPEN_LIMIT_S: Final = 600.0
@@ -67,6 +73,7 @@ class Bench:
     plan: Plan
     step_ns: int
     noise: Noise
+    floors: Floors
     with_cpu: bool = True
 
 
@@ -94,18 +101,19 @@ def prepared(runner: Runner, plan: Plan, budget: Budget, *, with_cpu: bool, on_p
         If the target cannot be copied, or not be compared with itself.
     """
     experiment = Experiment(runner, ORIGINAL, COPY, plan, Control(), with_cpu)
-    control, step_ns = _against_itself(experiment, (), budget, on_pairs)
-    return Bench(runner, plan, step_ns, Noise(control), with_cpu)
+    floors = Floors(runner)
+    control, step_ns = _against_itself(experiment, (), floors, budget, on_pairs)
+    return Bench(runner, plan, step_ns, Noise(control), floors, with_cpu)
 
 
 def _against_itself(
-    experiment: Experiment, edits: Sequence[Edits], budget: Budget, on_pairs: OnPairs
+    experiment: Experiment, edits: Sequence[Edits], floors: Floors, budget: Budget, on_pairs: OnPairs
 ) -> tuple[Control, int]:
     """Compare and time the original against a copy with ``edits`` that change nothing; return what a call takes too."""
     runner, plan = experiment.runner, experiment.plan
     with _blocking():
         copied = runner.apply(COPY, edits, budget.limit_s())
-        _check_copy(runner.compare(COPY, None, budget.limit_s()))
+        _check_copy(floors.under(runner.compare(COPY, None, budget.limit_s())))
         slice_s = schedule.control_s(plan, copied.second_call_ns)
         sample = experiment.run(budget.slice(slice_s), experiment.is_narrow, on_pairs)
         runner.drop(COPY)
@@ -124,7 +132,7 @@ def _control_of(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: 
     if bench.noise.across is None:
         experiment = Experiment(bench.runner, ORIGINAL, COPY, bench.plan, Control(), bench.with_cpu)
         half = budget.slice(budget.left_s() / 2)
-        bench.noise.across, _ = _against_itself(experiment, (SECOND_PROCESS,), half, on_pairs)
+        bench.noise.across, _ = _against_itself(experiment, (SECOND_PROCESS,), bench.floors, half, on_pairs)
     return bench.noise.across
 
 
@@ -186,13 +194,18 @@ def _measured(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: On
     if base:
         bench.runner.apply(BASE, base, budget.limit_s())
     applied = bench.runner.apply(FIXED, [*base, *fixes], budget.limit_s())
-    comparison = bench.runner.compare(FIXED, computes_in([*base, *fixes]), budget.limit_s())
-    proof = _compared(comparison, applied)
+    compared = bench.runner.compare(FIXED, computes_in([*base, *fixes]), budget.limit_s())
+    compared_s = budget.clock()
+    comparison = bench.floors.under(compared)
+    budget = budget.later(budget.clock() - compared_s)  # found once, and of use to every fix
+    proof, change = _compared(comparison, applied)
     if proof.verdict == "failed" or comparison.unstable:
-        return proof
+        return replace(proof, why=proof.why + bench.floors.doubt)
+    change += bench.floors.doubt if change else ""
     experiment = Experiment(bench.runner, BASE if base else ORIGINAL, FIXED, bench.plan, control, bench.with_cpu)
     sample = experiment.run(budget, experiment.is_settled, on_pairs)
-    return _placed(_timed(proof, experiment.quantities(sample), sample), applied)
+    timed_too = _timed(proof, experiment.quantities(sample), sample)
+    return _placed(_changing(timed_too, change) if change else timed_too, applied)
 
 
 def timed(bench: Bench, variant: str, budget: Budget, on_pairs: OnPairs) -> Proof:
@@ -225,24 +238,40 @@ def computes_in(fixes: Sequence[Edits]) -> str | None:
 # -- outputs --------------------------------------------------------------------------------------------------------
 
 
-def _compared(comparison: Comparison, applied: Applied) -> Proof:
+def _compared(comparison: Comparison, applied: Applied) -> tuple[Proof, str]:
+    """Return a proof of the outputs alone, and what it changes about numbers: that is for a person to judge."""
     worst = _worst(comparison)
     proof = _compiled(Proof("inconclusive", "nothing was timed yet", first_call_ns=applied.first_call_ns), applied)
     if comparison.unstable:
-        return replace(proof, why=_unstable(comparison.unstable[0]))
+        return replace(proof, why=_unstable(comparison.unstable[0])), ""
     if worst is None:
-        return replace(proof, verdict="failed", why="the program has no outputs that could be compared")
-    why, verdict = (proof.why, proof.verdict) if worst.agrees else (f"outputs differ: {_difference(worst)}", "failed")
-    return replace(
+        return replace(proof, verdict="failed", why="the program has no outputs that could be compared"), ""
+    proof = replace(
         proof,
-        verdict=verdict,
-        why=why,
         output=worst.output,
         output_dtype=worst.dtype,
         max_abs_diff=worst.max_abs,
         max_rel_diff=worst.max_rel,
         tolerance=worst.tolerance,
+        floor_rel_diff=worst.floor,
+        floor_from=worst.floor_from,
     )
+    change = "" if worst.agrees else f"outputs differ: {_difference(worst)}"
+    if worst.agrees or _is_of_rounding(worst):
+        return proof, change
+    return replace(proof, verdict="failed", why=change), ""
+
+
+def _is_of_rounding(one: Difference) -> bool:
+    """Whether rounding alone may be the reason of a difference."""
+    return one.mismatch is None and one.max_rel is not None and one.max_rel <= MOST_OF_ROUNDING
+
+
+def _changing(proof: Proof, change: str) -> Proof:
+    """Return a proof of what was timed and changes numbers: faster or not, it is not applied unasked."""
+    if proof.verdict != "proven":
+        return replace(proof, why=f"{proof.why}; {change}")
+    return replace(proof, verdict="changes-numbers", why=f"{proof.why}; but {change}; {NOT_UNASKED}")
 
 
 def _worst(comparison: Comparison) -> Difference | None:
@@ -250,9 +279,10 @@ def _worst(comparison: Comparison) -> Difference | None:
     return max(comparison.differences, key=_badness, default=None)
 
 
-def _badness(difference: Difference) -> tuple[bool, float]:
+def _badness(difference: Difference) -> tuple[bool, bool, float]:
     relative = difference.max_rel or 0.0
-    return not difference.agrees, relative / difference.tolerance if difference.tolerance else relative
+    weighed = relative / difference.tolerance if difference.tolerance else relative
+    return not difference.agrees, not (difference.agrees or _is_of_rounding(difference)), weighed
 
 
 def _difference(one: Difference) -> str:
@@ -260,11 +290,17 @@ def _difference(one: Difference) -> str:
         return f"'{one.output}' ({one.dtype}): {one.mismatch}"
     return (
         f"'{one.output}' ({one.dtype}) by {one.max_abs:.2g}, which is {one.max_rel:.2g} of its largest value "
-        f"where {one.tolerance:g} is allowed"
+        f"where {one.tolerance:.2g} is allowed{_floor(one)}"
     )
 
 
+def _floor(one: Difference) -> str:
+    return "" if one.floor is None else f" (unchanged and with {one.floor_from} it differs by {one.floor:.2g})"
+
+
 def _unstable(one: Difference) -> str:
+    if one.floor is not None:
+        return f"all outputs are noise, '{one.output}' too{_floor(one)}, so nothing can be compared with them"
     return f"the original's own outputs change from call to call ('{one.output}'), so nothing can be compared with them"
 
 

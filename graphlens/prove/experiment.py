@@ -72,6 +72,10 @@ class Budget:
         """Return a part of this budget that starts now."""
         return Budget(min(self.end_s, self.clock() + seconds), self.clock)
 
+    def later(self, seconds: float) -> Budget:
+        """Return this budget with so much more time."""
+        return Budget(self.end_s + seconds, self.clock)
+
     def limit_s(self) -> float:
         """Return how long a single command may take before the child counts as hanging."""
         return self.left_s() + GRACE_S

@@ -268,7 +268,7 @@ def _outcome(job: _Job, proofs: Sequence[Proof], joint: Joint | None) -> Outcome
 def _updated(finding: Finding, proof: Proof, step_ns: int | None) -> Finding:
     """Return the finding with its proof: a measured saving takes the place of the expected one."""
     finding = questions.answered(finding, proof)
-    if proof.verdict not in {"proven", "refuted"} or proof.speedup is None:
+    if proof.verdict not in {"proven", "refuted", "changes-numbers"} or proof.speedup is None:
         return replace(finding, proof=proof)
     base_share = proof.base_share or 1.0
     share = max(0.0, 1 - 1 / proof.speedup) * base_share

@@ -33,6 +33,8 @@ def answered(finding: Finding, proof: Proof) -> Finding:
 def _answer(verdict: str, speedup: float, high: float) -> str:
     if verdict == "proven":
         return f"{_COMPILER} makes this step {speedup:.1f} times as fast here"
+    if verdict == "changes-numbers":
+        return f"{_COMPILER} makes this step {speedup:.1f} times as fast here and changes its numbers"
     if verdict != "refuted":
         return f"Whether {_COMPILER} makes this step faster is not clear here"
     if high < 1:

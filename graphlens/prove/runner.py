@@ -5,6 +5,7 @@ Edits that are settings take effect when a process starts: a variant with such a
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from graphlens.children.messages import (
     Compiled,
     Drop,
     Failure,
+    Keep,
     Load,
     Observe,
     Open,
@@ -40,6 +42,7 @@ from graphlens.ir.settings import ONEDNN, Settings, graph_edits, settings_of
 
 CHILD_MODULE: Final = "graphlens.tf.trial.child"
 ORIGINAL: Final = "original"
+INTRA_OP: Final = "intra_op"  # the pool whose threads share the work of one op
 ANSWERS: Final = (OpenedTarget, Calls, Comparison, Pairs, Block, Written, Refusal)
 
 Edits = Sequence[Edit]  # of one fix: applied together or not at all
@@ -109,6 +112,9 @@ class Runner(Protocol):
     def compare(self, variant: str, computes_in: str | None, time_limit_s: float) -> Comparison:
         """Compare the outputs of ``variant`` with the original's; ``computes_in`` is the type the edits change to."""
 
+    def compare_unchanged(self, time_limit_s: float) -> tuple[Comparison, str]:
+        """Compare the original with itself in a process with other threads; say which."""
+
     def time(self, before: str, after: str, pairs: int, block_ms: float, time_limit_s: float) -> list[Pair]:
         """Time pairs of blocks in the order A B, B A, A B, …."""
 
@@ -130,16 +136,26 @@ class TrialRunner:
         An empty folder for the children's logs.
     env
         Additional environment variables of the child.
+    rtol
+        What the user allows outputs to be off by; ``None``: by their types.
     """
 
-    def __init__(self, request: RecordRequest, directory: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        request: RecordRequest,
+        directory: Path,
+        env: Mapping[str, str] | None = None,
+        rtol: float | None = None,
+    ) -> None:
         self._request = request
+        self._rtol = rtol
         self._directory = directory
         self._env = dict(env or {})
         self._child: Child | None = None
         self._second: Child | None = None
         self._in_second: str | None = None  # the variant that lives there
         self._accelerated = False
+        self._threads: Mapping[str, int] = {}
         self._started = 0
 
     def start(self) -> None:
@@ -166,7 +182,7 @@ class TrialRunner:
         except TrialError as error:
             self.close()
             raise NotOpenedError(str(error)) from error
-        self._accelerated = bool(answer.accelerated)
+        self._accelerated, self._threads = bool(answer.accelerated), answer.threads
         return Opening(self._accelerated)
 
     def apply(self, variant: str, fixes: Sequence[Edits], time_limit_s: float) -> Applied:
@@ -192,8 +208,27 @@ class TrialRunner:
     def compare(self, variant: str, computes_in: str | None, time_limit_s: float) -> Comparison:
         """Compare on the target's own inputs and on random ones."""
         outputs = self._outputs(variant, time_limit_s) if variant == self._in_second else None
-        compared: Comparison = self._ask(Compare(variant, computes_in, outputs), time_limit_s)
+        compared: Comparison = self._ask(Compare(variant, computes_in, outputs, self._rtol), time_limit_s)
         return compared
+
+    def compare_unchanged(self, time_limit_s: float) -> tuple[Comparison, str]:
+        """Run the original from the same values of its variables in a third child, with one thread for each op."""
+        if self._accelerated:
+            raise NotOpenedError("a second process would find the accelerator's memory taken by the first")
+        values, outputs = (str(self._directory / f"{what}-{self._started}.npz") for what in ("values", "unchanged"))
+        self._ask(Keep(values), time_limit_s)
+        threads = 1 if _all_threads(self._threads) > 1 else 2
+        other = self._launched({})
+        try:
+            opened = _answer(other, Open(self._request, {INTRA_OP: threads}), time_limit_s)
+            _check_effect(Settings(threads={INTRA_OP: threads}), opened)
+            _answer(other, Observe(ORIGINAL, outputs, values), time_limit_s)
+        except ChildGone as error:
+            raise GoneError(str(error)) from error
+        finally:
+            other.cancel()
+        compared: Comparison = self._ask(Compare(ORIGINAL, None, outputs), time_limit_s)
+        return compared, f"{threads} thread{'s' if threads > 1 else ''} for an op"
 
     def time(self, before: str, after: str, pairs: int, block_ms: float, time_limit_s: float) -> list[Pair]:
         """Time pairs of blocks; of two processes, one is idle while the other one is timed."""
@@ -264,11 +299,25 @@ class TrialRunner:
             else:
                 self.close()
             raise GoneError(str(error)) from error
-        if isinstance(answer, Refusal):
-            raise RefusedError(answer.why, answer.edit)
-        if isinstance(answer, Failure):
-            raise FailedError(answer.why)
-        return answer
+        return _checked(answer)
+
+
+def _answer(child: Child, request: Any, time_limit_s: float) -> Any:
+    return _checked(child.ask(request, time_limit_s))
+
+
+def _checked(answer: Any) -> Any:
+    """Return an answer that is none of the two bad ones."""
+    if isinstance(answer, Refusal):
+        raise RefusedError(answer.why, answer.edit)
+    if isinstance(answer, Failure):
+        raise FailedError(answer.why)
+    return answer
+
+
+def _all_threads(threads: Mapping[str, int]) -> int:
+    """Return how many threads an op may use; 0 stands for as many as there are cores."""
+    return threads.get(INTRA_OP, 0) or os.cpu_count() or 1
 
 
 def _settings(fixes: Sequence[Edits]) -> Settings | None:

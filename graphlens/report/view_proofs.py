@@ -18,6 +18,7 @@ from graphlens.units import UNKNOWN, format_count, format_ns, format_share
 _MEASURES, _WRITES = "graphlens analyze ", "graphlens fix "
 # What changes what is told of a model, and nothing about the model that is written.
 _JUDGED_ONLY = ("--assume-device", "--program")
+_IF_ACCEPTABLE = "Apply, if that difference is acceptable"
 # Where the written model goes in the command that is shown; any other new folder serves as well.
 _NEW_FOLDER = "improved"
 
@@ -40,7 +41,8 @@ class ProofView:
     """The outcome of applying a fix.
 
     ``factor`` is the speed-up in wall time, empty where none was measured; ``axis`` belongs to the drawings of
-    ``ratios``; ``facts`` are pairs of label and value; ``command`` measures again, ``apply`` writes the changed model.
+    ``ratios``; ``facts`` are pairs of label and value; ``command`` measures again, ``apply`` writes the changed model,
+    and ``apply_label`` says on what condition.
     """
 
     verdict: str
@@ -52,6 +54,7 @@ class ProofView:
     facts: tuple[tuple[str, str], ...]
     command: str | None
     apply: str | None
+    apply_label: str = "Apply"
 
 
 class _Quantity(NamedTuple):
@@ -77,6 +80,7 @@ def proof_view(proof: Proof) -> ProofView:
         facts=tuple((label, value) for label, value in _facts(proof) if value is not None),
         command=proof.command,
         apply=_apply_command(proof),
+        apply_label="Apply" if proof.verdict == "proven" else _IF_ACCEPTABLE,
     )
 
 
@@ -93,11 +97,22 @@ def joint_view(document: Document) -> ProofView | None:
 
 
 def _apply_command(proof: Proof) -> str | None:
-    """Return the line that writes the model with this fix; only a proven fix is applied."""
-    if proof.verdict != "proven" or proof.command is None or not proof.command.startswith(_MEASURES):
+    """Return the line that writes the model with this fix: a proven one, or one that the user accepts as it is."""
+    if proof.command is None or not proof.command.startswith(_MEASURES):
         return None
-    asked = without(proof.command, _JUDGED_ONLY)
-    return f"{_WRITES}{asked.removeprefix(_MEASURES)} -o {_NEW_FOLDER}"
+    asked = without(proof.command, _JUDGED_ONLY).removeprefix(_MEASURES)
+    if proof.verdict == "changes-numbers" and proof.max_rel_diff is not None:
+        return f"{_WRITES}{without(asked, ['--rtol'])} --rtol {_roundly(proof.max_rel_diff)} -o {_NEW_FOLDER}"
+    return f"{_WRITES}{asked} -o {_NEW_FOLDER}" if proof.verdict == "proven" else None
+
+
+def _roundly(difference: float) -> str:
+    """Return a tolerance of one digit that allows a difference, and a little more in another run.
+
+    >>> _roundly(9.1e-4), _roundly(7e-5)
+    ('0.001', '0.0001')
+    """
+    return f"{float(f'{1.5 * difference:.0e}'):g}"
 
 
 # -- ratios --------------------------------------------------------------------------------------------------
@@ -174,7 +189,10 @@ def _tolerance(proof: Proof) -> str | None:
     if proof.tolerance is None:
         return None
     of_type = f" ({proof.output_dtype})" if proof.output_dtype else ""
-    return f"{format_number(proof.tolerance)} relative{of_type}" if proof.tolerance else f"none{of_type}"
+    allowed = f"{format_number(proof.tolerance)} relative{of_type}" if proof.tolerance else f"none{of_type}"
+    if proof.floor_rel_diff is None:
+        return allowed
+    return f"{allowed}; unchanged and with {proof.floor_from} it differs by {format_number(proof.floor_rel_diff)}"
 
 
 def _shares(proof: Proof) -> str | None:

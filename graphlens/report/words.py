@@ -56,7 +56,8 @@ VERDICTS: Mapping[str, str] = {
     "proven": "Proven",
     "refuted": "Refuted",
     "inconclusive": "Inconclusive",
-    "failed": "Failed",
+    "changes-numbers": "Faster, changes numbers",
+    "failed": "Fix not usable",
     "not-run": "Not run",
 }
 

@@ -31,7 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--stage", choices=STAGES,
         help="which graph a .graphml, .gexf or .dot file holds (default: executed where there is one, else traced)",
     )  # fmt: skip
-    arguments.add(parser, "static", "program", "profile", "assume_device", "prove")
+    arguments.add(parser, "static", "program", "profile", "assume_device", "prove", "rtol")
     arguments.add_keep_logdir(parser)
     arguments.add(parser, *arguments.RULES)
     parser.add_argument(

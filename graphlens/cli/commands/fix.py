@@ -12,8 +12,9 @@ from graphlens.config import MODELS
 SUMMARY: Final = "write the model with all fixes that were proven on it"
 PLACE: Final = 30
 
-EXIT_CODES: Final = """exit codes: 0 written; 1 no fix was proven, so nothing was written; 2 wrong usage or unreadable
-target; 3 the model could not be executed, or not be written with its fixes"""
+EXIT_CODES: Final = """exit codes: 0 written; 1 nothing was written, since no fix was proven or measuring it once more
+did not confirm it; 2 wrong usage or unreadable target; 3 the model could not be executed, or not be written with its
+fixes"""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +23,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     arguments.add(parser, "target", help=MODELS)
     arguments.add_opening(parser)
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="the SavedModel to write; must not exist")
+    arguments.add(parser, "rtol")
+    parser.add_argument(
+        "--force", action="store_true", help="write the model although measuring it once more does not confirm the gain"
+    )
     arguments.add(parser, *arguments.RULES)
 
 
@@ -31,10 +36,14 @@ def run(given: argparse.Namespace) -> int:
     from graphlens.pipeline import fixing
 
     with progress.shown() as shown:
-        analysis, fixed = fixing.fix(arguments.request_of(given), given.output, shown)
+        analysis, fixed = fixing.fix(arguments.request_of(given), given.output, shown, force=given.force)
     if fixed is not None:
         print("\n".join(in_words(fixed)))
+    if fixed is not None and fixed.is_written:
         return outcome.OK
+    if fixed is not None:
+        print(f"graphlens: nothing was written: {outcome.one_line(fixing.why_not_kept(fixed))}", file=sys.stderr)
+        return outcome.FINDINGS
     why = analysis.execution_error or fixing.why_nothing(analysis)
     if settings := fixing.settings_proven(fixing.proven(analysis)):
         why = f"what was proven is a setting and changes no graph; set for serving: {'; '.join(settings)}"

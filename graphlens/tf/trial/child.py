@@ -29,6 +29,7 @@ from graphlens.children.messages import (
     Done,
     Drop,
     Failure,
+    Keep,
     Load,
     Observe,
     Open,
@@ -48,7 +49,7 @@ from graphlens.errors import GraphLensError, RewriteError, first_line
 from graphlens.ir.capture import CapturedTarget
 from graphlens.ir.edits import Edit
 from graphlens.tf.importing import import_tensorflow
-from graphlens.tf.trial.written import State
+from graphlens.tf.trial.written import State, variables_of
 
 ORIGINAL: Final = "original"
 RANDOM_INPUTS: Final = 2  # sets of inputs to compare on beside the target's own
@@ -217,7 +218,9 @@ def drop(session: Session, variant: str) -> Done:
 # -- compare --------------------------------------------------------------------------------------------------------
 
 
-def compare(session: Session, variant: str, computes_in: str | None, outputs: str | None = None) -> Comparison:
+def compare(
+    session: Session, variant: str, computes_in: str | None, outputs: str | None = None, rtol: float | None = None
+) -> Comparison:
     """Compare a variant's outputs with the original's, and the original's with its own, on several inputs.
 
     Every call begins with the same values of the variables that the program writes, and what it wrote counts as
@@ -226,13 +229,14 @@ def compare(session: Session, variant: str, computes_in: str | None, outputs: st
     """
     from graphlens.tf.trial import comparison
 
+    allowed = comparison.Allowed(computes_in, rtol)
     before, after = _observers(session, variant) if outputs is None else _observers_across(session, Path(outputs))
     differences: list[Difference] = []
     unstable: list[Difference] = []
     sets = _input_sets(session)
     for tensors in sets:
         reference = before(tensors)
-        found = comparison.compare(reference, after(tensors), computes_in)
+        found = comparison.compare(reference, after(tensors), allowed)
         repeats = 1 if all(one.agrees for one in found) else MOST_REPEATS
         unstable += _changes(reference, partial(before, tensors), repeats)
         differences += found
@@ -303,10 +307,31 @@ def _observers_across(session: Session, outputs: Path) -> tuple[Observer, Observ
     return before, lambda tensors: dict(exchange.outputs_on(tensors, known))
 
 
-def observe(session: Session, variant: str, file: str) -> Done:
+def keep(session: Session, file: str) -> Done:
+    """Write the values of the original's variables, for a process that is to begin with the same."""
+    from graphlens.tf.trial import exchange
+
+    program = _program(session)
+    session.variants[ORIGINAL].state.restore()
+    exchange.write_values(Path(file), {name: one.read_value() for name, one in variables_of(program).items()})
+    return Done()
+
+
+def _take_over(session: Session, values: Path) -> None:
+    """Give the original's variables the values in a file; they are what its state is from now on."""
+    from graphlens.tf.trial import exchange
+
+    program = _program(session)
+    exchange.assign_values(values, variables_of(program))
+    session.variants[ORIGINAL] = replace(session.variants[ORIGINAL], state=State.of(program))
+
+
+def observe(session: Session, variant: str, file: str, values: str | None = None) -> Done:
     """Write a variant's outputs, for the process that compares them."""
     from graphlens.tf.trial import exchange
 
+    if values is not None:
+        _take_over(session, Path(values))
     _, after = _observers(session, variant)
     exchange.write(Path(file), [(tensors, after(tensors)) for tensors in _input_sets(session)])
     return Done()
@@ -456,6 +481,7 @@ COMMANDS: Final[Mapping[type[Any], Callable[..., Any]]] = {
     Apply: apply,
     Compare: compare,
     Observe: observe,
+    Keep: keep,
     TimePairs: time_pairs,
     TimeBlock: time_block,
     Drop: drop,

@@ -1,9 +1,9 @@
-"""Compare the outputs of a changed program with the original's, at a tolerance per type that is never loosened."""
+"""Compare the outputs of a changed program with the original's, at a tolerance per type, or one that the user gave."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -29,17 +29,31 @@ INCOMPARABLE: Final = frozenset({"variant", "resource"})
 Outputs = Mapping[str, Any]  # name -> tensor
 
 
-def tolerance_of(dtype: str, computes_in: str | None = None) -> float:
-    """Return the tolerance for an output of type ``dtype`` of a fix that computes in the type ``computes_in``.
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What differences are allowed: by the type that a fix computes in, or ``rtol`` where the user says so."""
 
-    >>> tolerance_of("float64"), tolerance_of("float64", "float32"), tolerance_of("int64", "float32")
-    (1e-12, 1e-05, 0.0)
-    """
-    own = TOLERANCES.get(dtype, 0.0)
-    return max(own, TOLERANCES.get(computes_in or "", 0.0)) if own else 0.0
+    computes_in: str | None = None
+    rtol: float | None = None
+
+    def of(self, dtype: str) -> float:
+        """Return the tolerance for an output of type ``dtype``.
+
+        >>> Allowed().of("float64"), Allowed("float32").of("float64"), Allowed("float32").of("int64")
+        (1e-12, 1e-05, 0.0)
+        >>> Allowed("float32", rtol=1e-3).of("float64"), Allowed(rtol=1e-3).of("int64")
+        (0.001, 0.0)
+        """
+        own = TOLERANCES.get(dtype, 0.0)
+        if own and self.rtol is not None:
+            return self.rtol
+        return max(own, TOLERANCES.get(self.computes_in or "", 0.0)) if own else 0.0
 
 
-def compare(before: Outputs, after: Outputs, computes_in: str | None = None) -> list[Difference]:
+BY_TYPE: Final = Allowed()
+
+
+def compare(before: Outputs, after: Outputs, allowed: Allowed = BY_TYPE) -> list[Difference]:
     """Return one difference per output: the largest one beside its tolerance, or why the two cannot be compared.
 
     Raises
@@ -47,9 +61,9 @@ def compare(before: Outputs, after: Outputs, computes_in: str | None = None) -> 
     ExecutionError
         If an output is of a type without values.
     """
-    found = [_compared(name, before[name], after.get(name), computes_in) for name in before]
+    found = [_compared(name, before[name], after.get(name), allowed) for name in before]
     added = after.keys() - before
-    return found + [_difference(name, after[name], None, "the original has no such output") for name in added]
+    return found + [_difference(name, after[name], allowed, "the original has no such output") for name in added]
 
 
 def worst(differences: Sequence[Difference]) -> tuple[Difference, ...]:
@@ -66,21 +80,21 @@ def _badness(one: Difference) -> float:
     return float("inf") if one.max_rel is None else one.max_rel
 
 
-def _difference(name: str, tensor: Any, computes_in: str | None, mismatch: str | None = None) -> Difference:
+def _difference(name: str, tensor: Any, allowed: Allowed, mismatch: str | None = None) -> Difference:
     dtype = tensor.dtype.name
-    return Difference(name, dtype, tolerance_of(dtype, computes_in), mismatch=mismatch)
+    return Difference(name, dtype, allowed.of(dtype), mismatch=mismatch)
 
 
-def _compared(name: str, before: Any, after: Any, computes_in: str | None) -> Difference:
+def _compared(name: str, before: Any, after: Any, allowed: Allowed) -> Difference:
     if before.dtype.name in INCOMPARABLE:
         raise ExecutionError(f"output '{name}' is a {before.dtype.name}, which holds no values that could be compared")
     if after is None:
-        return _difference(name, before, computes_in, "it is missing")
+        return _difference(name, before, allowed, "it is missing")
     if after.dtype != before.dtype:
-        return _difference(name, before, computes_in, f"its type became {after.dtype.name}")
+        return _difference(name, before, allowed, f"its type became {after.dtype.name}")
     if after.shape != before.shape:
-        return _difference(name, before, computes_in, f"its shape {tuple(before.shape)} became {tuple(after.shape)}")
-    equal = _difference(name, before, computes_in)
+        return _difference(name, before, allowed, f"its shape {tuple(before.shape)} became {tuple(after.shape)}")
+    equal = _difference(name, before, allowed)
     first, second = _array(before), _array(after)
     return _numeric(equal, first, second) if equal.tolerance else _exact(equal, first, second)
 

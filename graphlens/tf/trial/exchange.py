@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,22 +33,52 @@ def write(path: Path, observed: Sequence[tuple[Sequence[Any], Mapping[str, Any]]
         {"inputs": digest(inputs), "outputs": [[name, tensor.dtype.name] for name, tensor in outputs.items()]}
         for inputs, outputs in observed
     ]
-    tensors = [tensor for _, outputs in observed for tensor in outputs.values()]
+    _save(path, index, [tensor for _, outputs in observed for tensor in outputs.values()])
+
+
+def _save(path: Path, index: Sequence[Any], tensors: Sequence[Any]) -> None:
     parts = [json.dumps(index).encode(), *(tf.io.serialize_tensor(tensor).numpy() for tensor in tensors)]
     np.savez(path, *(np.frombuffer(part, np.uint8) for part in parts))
 
 
-def read(path: Path) -> Mapping[str, Mapping[str, Any]]:
-    """Return the outputs in a file by the digest of their inputs."""
+def _open(path: Path) -> tuple[list[Any], Iterator[Any]]:
     with np.load(path, allow_pickle=False) as archive:
         index, *parts = (archive[f"arr_{number}"].tobytes() for number in range(len(archive.files)))
-    serialized = iter(parts)
+    return json.loads(index), iter(parts)
+
+
+def read(path: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Return the outputs in a file by the digest of their inputs."""
+    index, serialized = _open(path)
     return {
         row["inputs"]: {
             name: tf.io.parse_tensor(next(serialized), tf.as_dtype(dtype)) for name, dtype in row["outputs"]
         }
-        for row in json.loads(index)
+        for row in index
     }
+
+
+def write_values(path: Path, values: Mapping[str, Any]) -> None:
+    """Write tensors by name."""
+    _save(path, [[name, tensor.dtype.name] for name, tensor in values.items()], list(values.values()))
+
+
+def assign_values(path: Path, variables: Mapping[str, Any]) -> None:
+    """Give variables the values that a file has for their names.
+
+    Raises
+    ------
+    ExecutionError
+        If the two are not of the same program.
+    """
+    index, serialized = _open(path)
+    values = {name: tf.io.parse_tensor(next(serialized), tf.as_dtype(dtype)) for name, dtype in index}
+    if {name: (one.shape, one.dtype) for name, one in values.items()} != {
+        name: (one.shape, one.dtype) for name, one in variables.items()
+    }:
+        raise ExecutionError("the target has other variables in the second process, so its outputs cannot be compared")
+    for name, variable in variables.items():
+        variable.assign(values[name])
 
 
 def outputs_on(tensors: Sequence[Any], known: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:

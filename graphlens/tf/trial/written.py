@@ -36,6 +36,11 @@ class State:
         return State(common, self.values)
 
 
+def variables_of(program: Any) -> dict[str, Any]:
+    """Return all variables of a program by their place in it, which is the same whenever the target is opened."""
+    return {name: one.value for name, one in program.bindings.items() if one.kind == "variable"}
+
+
 def _named(program: Any) -> Iterator[tuple[str, Any]]:
     held = [program.bindings[name] for name in sorted(program.written)]
     count = Counter(binding.name for binding in held)
