@@ -177,26 +177,9 @@ def test_transposes_around_elementwise_ops_go(lab: Any, tf: Any, kind: str) -> N
     assert edited.types["Transpose"] == 0
 
 
-def test_a_transpose_that_another_op_needs_stays(lab: Any, tf: Any) -> None:
-    def used_twice(x: Any) -> Any:
-        y = tf.nn.relu(tf.transpose(x, [0, 2, 1], name="there"))
-        return tf.transpose(y, [0, 2, 1], name="back"), tf.linalg.matvec(y, tf.ones(4))
-
-    traced = lab.trace(used_twice, lab.random(2, 4, 5))
-    assert "as it is transposed" in refusal(traced, edit="remove-transposes", ops=["there", "back"])
-
-
 def test_an_op_whose_axes_mean_something_keeps_the_transposes(lab: Any, tf: Any) -> None:
     traced = lab.trace(around(tf, tf.nn.softmax), lab.random(2, 4, 5, 3))
     assert "Softmax" in refusal(traced, edit="remove-transposes", ops=["there", "back"])
-
-
-def test_transposes_that_do_not_undo_each_other_stay(lab: Any, tf: Any) -> None:
-    traced = lab.trace(
-        lambda x: tf.transpose(tf.transpose(x, [0, 2, 3, 1], name="there"), [0, 2, 3, 1], name="back"),
-        lab.random(2, 4, 5, 3),
-    )
-    assert "undo" in refusal(traced, edit="remove-transposes", ops=["there", "back"])
 
 
 # -- types ----------------------------------------------------------------------------------------------------------

@@ -215,9 +215,9 @@ class Draft:
         self._remember(node)
         return str(node.name)
 
-    def set_shape(self, name: str, shape: Any) -> None:
-        """Note the shape that the first output of a node has now."""
-        self._shapes[name] = (shape,)
+    def set_shape(self, name: str, *shapes: Any) -> None:
+        """Note the shapes that the outputs of a node, or the first of them, have now."""
+        self._shapes[name] = shapes
 
     def set_inputs(self, name: str, inputs: Sequence[str]) -> None:
         """Replace the inputs of a node."""

@@ -40,6 +40,12 @@ class Values:
                     self._frozen[name] = self._judge(name)
         return self._frozen[nodes.source(ref)]
 
+    def is_constant(self, ref: str) -> bool:
+        """Whether a tensor is frozen and no variable is read for it, whose value a copy may have another of."""
+        return self.is_frozen(ref) and all(
+            self._draft.node(name).op != "ReadVariableOp" for name in self._needed([ref])
+        )
+
     def _pending(self, name: str) -> list[str]:
         """Return the inputs to be judged before ``name`` can be, none when it can be told without them."""
         if self.is_leaf(name) or not self._follows(name):
