@@ -108,6 +108,13 @@ class Relayout:
         return max(0, elsewhere) / max(1, self.elements_vanishing)
 
     @property
+    def moves_less(self) -> bool:
+        """Whether less is moved: axes of length one that are only named anew cost next to nothing."""
+        is_identity_alone = len(self.moved) == 1 and next(iter(self.moved.values())).outputs == (None,)
+        gained = self.elements_before - self.elements_after
+        return is_identity_alone or gained > len(self.vanishing) + len(self.turned)
+
+    @property
     def is_exact(self) -> bool:
         """Whether the outputs keep every bit."""
         return all(how.is_exact for how in self.moved.values())

@@ -21,7 +21,8 @@ def needless_transposes(facts: Facts) -> tuple[Relayout, ...]:
     graph = facts(judged_graph)
     if not graph.where(_is_transpose):
         return ()
-    return tuple(relayouts(_Sight(graph, facts(constant_ops), was_optimized=facts(judged_stage) == "executed")))
+    sight = _Sight(graph, facts(constant_ops), was_optimized=facts(judged_stage) == "executed")
+    return tuple(region for region in relayouts(sight) if region.vanishing and region.moves_less)
 
 
 def _is_transpose(op_type: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from graphlens.facts.core import Facts
 from graphlens.facts.graphs import is_training, judged_graph
+from graphlens.facts.patterns.relayout import needless_transposes
 from graphlens.facts.time.attribution import attribution, timings
 from graphlens.facts.time.savings import saving_at
 from graphlens.facts.work.roofline import roofline, time_at_roof_ns
@@ -104,7 +105,7 @@ def slow_op(facts: Facts) -> Iterator[Finding]:
 
     Where the op is more work than its formula says: a transcendental function counts as one operation per element.
     An op whose work would take less than 3 us at the roof is not reported: dispatching it is dearer
-    (`op-overhead-bound`).
+    (`op-overhead-bound`). A transpose that nobody needs is not one of these either (`redundant-transpose`).
 
     ## Source
 
@@ -117,8 +118,9 @@ def slow_op(facts: Facts) -> Iterator[Finding]:
     compared = facts(roofline)
     assert compared is not None  # its need is met
     slow: dict[str, list[RoofPoint]] = defaultdict(list)
+    needless = {name for region in facts(needless_transposes) for name in region.vanishing}
     for point in compared.points:
-        if _is_slow(facts, compared.roof, point):
+        if point.op not in needless and _is_slow(facts, compared.roof, point):
             slow[runtime_type(point.type).removeprefix("_")].append(point)
     notable = {kind: points for kind, points in slow.items() if _is_notable(_saving(facts, points))}
     if notable:

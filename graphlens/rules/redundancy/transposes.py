@@ -80,7 +80,7 @@ def redundant_transpose(facts: Facts) -> Iterator[Finding]:
     removes pairs without anything between them and identity permutations by itself, so these are not reported where
     nothing was executed.
     """
-    regions = [region for region in facts(needless_transposes) if region.vanishing]
+    regions = facts(needless_transposes)
     vanishing = [name for region in regions for name in region.vanishing]
     if not vanishing:
         return
@@ -120,8 +120,7 @@ def _reason(facts: Facts, regions: Sequence[Relayout]) -> str:
     graph = facts(judged_graph)
     kinds = Counter(runtime_type(graph.op(name).type) for region in regions for name in region.between)
     if not kinds:
-        in_turn = any(region.turned for region in regions)
-        return "one transpose does what several in turn do" if in_turn else "the permutations cancel"
+        return _of_transposes_alone(regions)
     named = ", ".join(kind for kind, _ in kinds.most_common(KINDS_NAMED))
     left = sum(region.elements_after for region in regions) / sum(region.elements_before for region in regions)
     rest = f"; {format_share(left)} of what is transposed would be left" if left > FEW_LEFT_SHARE else ""
@@ -129,6 +128,14 @@ def _reason(facts: Facts, regions: Sequence[Relayout]) -> str:
         f"what lies between them ({named}) can work on the other order of axes, with its constants and axes permuted, "
         f"and Grappler does not look past it{rest}"
     )
+
+
+def _of_transposes_alone(regions: Sequence[Relayout]) -> str:
+    if any(region.turned for region in regions):
+        return "one transpose does what several in turn do"
+    if all(region.moved[region.vanishing[-1]].outputs[0] is not None for region in regions):
+        return "only the shape of what they give is asked for"
+    return "the permutations cancel"
 
 
 def _saving(facts: Facts, regions: Sequence[Relayout]) -> Saving:
