@@ -293,6 +293,59 @@ def test_a_keras_file_has_layers_and_no_lines(record: Recorder) -> None:
     assert re.fullmatch(r"tiny(_\d+)?/head(_\d+)?", layer_of(product.name) or "")
 
 
+def stale_graph(folder: Path) -> str:
+    """A frozen graph whose weights have four channels, and three in the shape that is annotated where they are read."""
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        image = tf.compat.v1.placeholder(tf.float32, [1, 10, 10, 4], name="x")
+        read = tf.identity(tf.ones([1, 1, 4, 4]), name="read")
+        tf.nn.conv2d(image, read, 1, "SAME", name="conv")
+    message = graph.as_graph_def(add_shapes=True)
+    (node,) = (node for node in message.node if node.name == "read")
+    node.attr["_output_shapes"].list.shape[0].dim[2].size = 3
+    (folder / "stale.pb").write_bytes(message.SerializeToString())
+    return str(folder / "stale.pb")
+
+
+def stale_saved_model(folder: Path) -> str:
+    """A model whose function annotates three channels where it reads its variable of four."""
+    import tensorflow as tf
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    model = tf.Module()
+    model.kernel = tf.Variable(tf.ones([1, 1, 4, 4]))
+    function = tf.function(lambda x: tf.nn.conv2d(x, model.kernel, 1, "SAME"))
+    tf.saved_model.save(model, str(folder), signatures=function.get_concrete_function(tf.TensorSpec([1, 10, 10, 4])))
+    file = folder / "saved_model.pb"
+    message = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    library = message.meta_graphs[0].graph_def.library
+    (node,) = (node for function in library.function for node in function.node_def if "Conv2D/Read" in node.name)
+    node.attr["_output_shapes"].list.shape[0].dim[2].size = 3
+    file.write_bytes(message.SerializeToString())
+    return str(folder)
+
+
+@pytest.mark.parametrize(("kind", "write"), [("graph_def", stale_graph), ("saved_model", stale_saved_model)])
+def test_shapes_that_contradict_the_weights_are_dropped_before_importing(
+    record: Recorder, tmp_path: Path, kind: str, write: Callable[[Path], str]
+) -> None:
+    """TensorFlow itself refuses both files."""
+    import tensorflow as tf
+
+    model = write(tmp_path)
+    as_it_is = {
+        "saved_model": lambda: tf.saved_model.load(model),
+        "graph_def": lambda: tf.graph_util.import_graph_def(tf.compat.v1.GraphDef.FromString(Path(model).read_bytes())),
+    }
+    with pytest.raises(ValueError, match=r"inconsistent|not a multiple"):
+        as_it_is[kind]()
+    recording = record(kind, model)
+    assert (recording.code, recording.error) == (0, "")
+    assert any("contradict its weights" in note for note in recording.manifest["notes"])
+    assert any("Conv2D" in kind for kind in recording.executed.values())
+
+
 def test_tracing_alone_executes_nothing(record: Recorder) -> None:
     recording = record("keras", "tiny.keras", mode="trace")
     assert recording.manifest["stages_done"] == ["load", "trace"]

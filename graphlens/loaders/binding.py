@@ -16,6 +16,7 @@ from graphlens.ir.ops import CONSTANTS, VARIABLE_HANDLES
 from graphlens.loaders import objects
 from graphlens.loaders.attrs import dtype_name, shape_of
 from graphlens.loaders.signatures import op_name
+from graphlens.loaders.stale import corrected_where_bound
 from graphlens.loaders.tensors import constant_of, spec_of
 
 _TEXT: Final = "string"  # a text may be the path of an asset, which is another one wherever the model is loaded
@@ -31,7 +32,8 @@ def by_objects(graph: Graph, meta_graph: Any) -> Graph:
 
     functions = {name: bound(function) for name, function in graph.functions.items()}
     named = objects.bound_constants(object_graph, graph.root, graph.main.inputs)
-    return with_constants(replace(graph, functions=functions), _constants(named, meta_graph.graph_def))
+    bound_graph = replace(graph, functions=functions)
+    return corrected_where_bound(with_constants(bound_graph, _constants(named, meta_graph.graph_def)))
 
 
 def at_call(graph: Graph, graph_def: Any, call: Any) -> Graph:
@@ -44,7 +46,7 @@ def at_call(graph: Graph, graph_def: Any, call: Any) -> Graph:
     }
     main = replace(graph.main, captures={**variables, **graph.main.captures})
     bound = replace(graph, functions={**graph.functions, graph.root: main})
-    return with_constants(bound, _constants(named, graph_def))
+    return corrected_where_bound(with_constants(bound, _constants(named, graph_def)))
 
 
 def _variable(node: Any) -> Variable:
@@ -77,8 +79,4 @@ def _holding(graph: Graph, values: Mapping[str, tuple[TensorSpec, Constant]]) ->
     for name, (spec, constant) in values.items():
         op = graph.main.graph.get(name)
         if op is not None and spec.dtype != _TEXT:
-            yield replace(op, outputs=op.outputs if _is_complete(op) else (spec,), constant=constant)
-
-
-def _is_complete(op: Op) -> bool:
-    return bool(op.outputs) and op.outputs[0].elements is not None
+            yield replace(op, outputs=(spec,), constant=constant)  # what the file annotates may be another shape

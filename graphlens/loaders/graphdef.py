@@ -18,6 +18,7 @@ from graphlens.loaders.attrs import dtype_name
 from graphlens.loaders.files import looks_like_text, parse_message, parse_text, read_bytes
 from graphlens.loaders.linking import Linker
 from graphlens.loaders.nodes import OUTPUT_SHAPES, NodeReader, function_info
+from graphlens.loaders.stale import corrected
 from graphlens.loaders.tensors import strip_weights
 
 MAIN = ""
@@ -131,8 +132,7 @@ class _Builder:
     def _main(self) -> Function:
         linker = Linker()
         self._add_nodes(linker, self.graph_def.node, MAIN)
-        graph = linker.finish()
-        self.notes.extend(linker.problems.notes(_in_words(MAIN)))
+        graph = self._finished(linker, MAIN)
         arguments = tuple(graph.of_types({ARGUMENT}))
         results = tuple(graph.of_types({RETURN}))
         return Function(
@@ -148,15 +148,19 @@ class _Builder:
         inputs = _add_arguments(linker, function)
         self._add_nodes(linker, function.node_def, name)
         outputs = _add_results(linker, function)
-        graph = linker.finish()
-        self.notes.extend(linker.problems.notes(_in_words(name)))
+        graph = self._finished(linker, name)
         kept = tuple(node for _, node in sorted(function.control_ret.items()) if node in graph)
         return Function(name, graph, inputs, outputs, control_outputs=kept, back_edges=tuple(linker.back_edges))
+
+    def _finished(self, linker: Linker, function: str) -> Table:
+        found = corrected(linker.finish(), in_words(function))
+        self.notes.extend((*linker.problems.notes(in_words(function)), *filter(None, [found.note])))
+        return found.graph
 
     def _add_nodes(self, linker: Linker, nodes: Any, function: str) -> None:
         if len(nodes) > OPS_LIMIT:
             raise TargetError(
-                f"{_in_words(function)} holds {len(nodes):,} ops, and at most {OPS_LIMIT:,} are judged; save the "
+                f"{in_words(function)} holds {len(nodes):,} ops, and at most {OPS_LIMIT:,} are judged; save the "
                 "model in parts, and analyze each"
             )
         lines = self.sources.get(function, {})
@@ -169,7 +173,8 @@ class _Builder:
             linker.link_at(node.input, reader)
 
 
-def _in_words(function: str) -> str:
+def in_words(function: str) -> str:
+    """Name a function in a sentence."""
     return MAIN_IN_WORDS if function == MAIN else f"function '{function}'"
 
 

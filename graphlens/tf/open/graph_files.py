@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from graphlens.errors import ExecutionError, TargetError, first_line
+from graphlens.ir.ops import PLACEHOLDERS
+from graphlens.tf.open.annotated import LEFT_OUT, strip_shapes
 from graphlens.tf.open.opened import LOAD_FAILURES, Opened, from_placeholders
 
 
@@ -15,13 +18,22 @@ def open_graph_file(path: Path, kind: str, text: bool) -> Opened:
     """Open what nobody reads in the graph as a function of its placeholders."""
     graph_def = _read_graph(path, kind, text)
     try:
-        wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
-        graph = wrapped.graph
-        feeds = [op.outputs[0] for op in graph.get_operations() if op.type == "Placeholder"]
-        function = wrapped.prune(feeds, _sinks(graph))
+        return _imported(graph_def, kind)
     except LOAD_FAILURES as error:
-        raise ExecutionError(f"TensorFlow cannot import the graph {path}: {first_line(error)}") from error
-    return from_placeholders(function, kind, owner=wrapped)
+        failure = ExecutionError(f"TensorFlow cannot import the graph {path}: {first_line(error)}")
+        cause = error
+    for spared in (PLACEHOLDERS, frozenset[str]()):  # of an old graph's inputs nothing else says the shape
+        if strip_shapes(graph_def, spared):
+            with suppress(*LOAD_FAILURES):
+                return _imported(graph_def, kind, notes=(LEFT_OUT,))
+    raise failure from cause
+
+
+def _imported(graph_def: Any, kind: str, **rest: Any) -> Opened:
+    wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
+    graph = wrapped.graph
+    feeds = [op.outputs[0] for op in graph.get_operations() if op.type == "Placeholder"]
+    return from_placeholders(wrapped.prune(feeds, _sinks(graph)), kind, owner=wrapped, **rest)
 
 
 def _read_graph(path: Path, kind: str, text: bool) -> Any:

@@ -29,12 +29,19 @@ def loadable(path: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     if not retired:
         yield path, ()
         return
+    with copy_with(path, _replaced(content, retired)) as folder:
+        yield folder, tuple(map(_note, retired))
+
+
+@contextmanager
+def copy_with(path: str, content: bytes) -> Iterator[str]:
+    """Yield a folder that is the SavedModel in ``path`` but for ``content`` in place of its graphs."""
     with workplace.temporary() as folder:
-        (folder / BINARY).write_bytes(_replaced(content, retired))
+        (folder / BINARY).write_bytes(content)
         for part in Path(path).iterdir():
             if part.name != BINARY:
                 _link(part.absolute(), folder / part.name)
-        yield str(folder), tuple(map(_note, retired))
+        yield str(folder)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -14,7 +14,7 @@ from graphlens.errors import ExecutionError, UsageError, first_line
 from graphlens.loaders.savedmodel import BINARY
 from graphlens.loaders.signatures import CALL, DEFAULT
 from graphlens.tf import private
-from graphlens.tf.open import retired
+from graphlens.tf.open import annotated, retired
 from graphlens.tf.open.opened import LOAD_FAILURES, Opened, from_concrete
 
 DEFAULT_SIGNATURE = DEFAULT
@@ -45,8 +45,25 @@ def loaded_saved_model(path: str, tag: str | None) -> Iterator[tuple[Any, tuple[
         try:
             loaded = tf.saved_model.load(folder, tags=tags)
         except LOAD_FAILURES as error:
-            raise ExecutionError(f"TensorFlow cannot load {path}: {first_line(error)}") from error
+            with annotated.without_shapes(folder) as stripped:
+                loaded = _load_again(stripped, tags, ExecutionError(_cannot(path, error)))
+                yield loaded, (*notes, *replaced, annotated.LEFT_OUT)
+            return
         yield loaded, notes + replaced
+
+
+def _load_again(folder: str | None, tags: list[str] | None, failure: ExecutionError) -> Any:
+    """Load the copy without annotated shapes; ``failure`` is raised where they were not at fault."""
+    if folder is None:
+        raise failure
+    try:
+        return tf.saved_model.load(folder, tags=tags)
+    except LOAD_FAILURES as error:
+        raise failure from error
+
+
+def _cannot(path: str, error: Exception) -> str:
+    return f"TensorFlow cannot load {path}: {first_line(error)}"
 
 
 def _holds_unknown_optimizer(path: str) -> bool:
