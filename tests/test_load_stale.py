@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from tensorboard.compat.proto import graph_pb2
 from graphlens.facts.core import Facts
 from graphlens.facts.rows.op_rows import shape_costs
 from graphlens.ir.evidence import Evidence, Target
-from graphlens.ir.graph import Graph
+from graphlens.ir.graph import Function, Graph, Variable
+from graphlens.ir.nodes import Constant, TensorSpec
 from graphlens.loaders.graphdef import build_graph
+from graphlens.loaders.stale import corrected_where_bound
 
 
 def graph_of(*nodes: str) -> Graph:
@@ -124,3 +127,19 @@ def test_the_scalar_that_old_files_write_for_an_unknown_shape_is_no_weight() -> 
     unknown = 'attr { key: "shape" value { shape { } } }'
     graph = graph_of(node("w", "VariableV2", attrs=unknown), node("r", "Identity", "w", (4, 4)))
     assert outputs(graph)["r"] == (4, 4)
+
+
+def test_the_variable_or_constant_that_an_argument_is_bound_to_wins() -> None:
+    """A function reads a variable and a captured tensor, each of four channels, and annotates three."""
+    table = graph_of(
+        node("w", "_Arg"),
+        node("c", "_Arg"),
+        node("r", "ReadVariableOp", "w", (1, 3)),
+        node("i", "Identity", "c", (2, 3)),
+    ).main.graph
+    held = replace(table.op("c"), outputs=(TensorSpec("float32", (2, 4)),), constant=Constant(32, None))
+    variable = Variable("kernel", TensorSpec("float32", (1, 4)))
+    function = Function("f", table.with_ops({"c": held}), captures={"w": variable})
+    graph = corrected_where_bound(Graph("f", {"f": function}))
+    assert (outputs(graph)["r"], outputs(graph)["i"]) == ((1, 4), (2, 4))
+    assert [note.partition(":")[0] for note in graph.notes] == ["function 'f'"]

@@ -153,14 +153,14 @@ class _Builder:
         return Function(name, graph, inputs, outputs, control_outputs=kept, back_edges=tuple(linker.back_edges))
 
     def _finished(self, linker: Linker, function: str) -> Table:
-        found = corrected(linker.finish(), in_words(function))
-        self.notes.extend((*linker.problems.notes(in_words(function)), *filter(None, [found.note])))
+        found = corrected(linker.finish(), _in_words(function))
+        self.notes.extend((*linker.problems.notes(_in_words(function)), *filter(None, [found.note])))
         return found.graph
 
     def _add_nodes(self, linker: Linker, nodes: Any, function: str) -> None:
         if len(nodes) > OPS_LIMIT:
             raise TargetError(
-                f"{in_words(function)} holds {len(nodes):,} ops, and at most {OPS_LIMIT:,} are judged; save the "
+                f"{_in_words(function)} holds {len(nodes):,} ops, and at most {OPS_LIMIT:,} are judged; save the "
                 "model in parts, and analyze each"
             )
         lines = self.sources.get(function, {})
@@ -173,8 +173,7 @@ class _Builder:
             linker.link_at(node.input, reader)
 
 
-def in_words(function: str) -> str:
-    """Name a function in a sentence."""
+def _in_words(function: str) -> str:
     return MAIN_IN_WORDS if function == MAIN else f"function '{function}'"
 
 
