@@ -23,6 +23,7 @@ def analyze(
     tag: str | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     batch: int | None = None,
+    warm_up_request: int | None = None,
     steps: int = DEFAULT_STEPS,
     time_budget_s: float | None = None,
     static: bool = False,
@@ -47,6 +48,9 @@ def analyze(
         positional or a mapping of keyword arguments.
     shapes, batch
         Shapes of inputs that the model leaves open (for paths only), and the size of open leading dimensions.
+    warm_up_request
+        Which request of a SavedModel's ``assets.extra/tf_serving_warmup_requests`` to feed, counted from 1; 0 for none,
+        ``None`` for the first one that fits.  For paths only.
     prove
         Apply the fixes of findings to copies and measure them.  For paths only.
     assume_device
@@ -89,6 +93,7 @@ def analyze(
             signature=signature,
             tag=tag,
             shapes=shapes,
+            warm_up_request=warm_up_request,
             static=static,
             assume_device=assume_device,
             profile=profile,
@@ -110,6 +115,7 @@ def analyze(
         tag=tag,
         shapes={name: tuple(shape) for name, shape in (shapes or {}).items()},
         batch=batch,
+        warm_up_request=warm_up_request,
         steps=steps,
         time_budget_s=time_budget_s,
         static=static,

@@ -84,7 +84,7 @@ class Source:
     shapes: Mapping[str, tuple[int, ...]] = asked(
         Option(
             "--shape",
-            "shape of an input that the model leaves open; may be given several times",
+            "shape of an input that the model leaves open (NAME= for a scalar); may be given several times",
             "NAME=1,224,224,3",
             read=options.shape,
             write=options.shapes_in_words,
@@ -95,6 +95,16 @@ class Source:
     )
     batch: int | None = asked(
         Option("--batch", "size of open leading dimensions (default: 1)", "N", read=options.positive), None
+    )
+    warm_up_request: int | None = asked(
+        Option(
+            "--warm-up-request",
+            "feed this request of the SavedModel's own file for warming up, counted from 1 "
+            "(default: the first one that fits; 0: none)",
+            "N",
+            read=options.number,
+        ),
+        None,
     )
 
 

@@ -78,7 +78,7 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
     except ValueError:
         found = (-1,)
     if not separator or not name or any(size < 0 for size in found):
-        raise WordError(f"'{text}' is not of the form NAME=1,224,224,3")
+        raise WordError(f"'{text}' is not of the form NAME=1,224,224,3, or NAME= for a scalar")
     return name, found
 
 
@@ -101,6 +101,13 @@ def positive(text: str) -> int:
     """Read a whole number from 1."""
     if not text.isdigit() or int(text) < 1:
         raise WordError(f"'{text}' is not a whole number from 1")
+    return int(text)
+
+
+def number(text: str) -> int:
+    """Read a whole number from 0."""
+    if not text.isdigit():
+        raise WordError(f"'{text}' is not a whole number from 0")
     return int(text)
 
 

@@ -16,7 +16,7 @@ from graphlens.facts.programs.judged_program import NO_FUNCTION, programs_of
 from graphlens.facts.programs.program_names import base_name
 from graphlens.facts.time.attribution import attribution
 from graphlens.facts.time.impossible import why_impossible
-from graphlens.ir.analysis import Target
+from graphlens.ir.analysis import Proof, Target
 from graphlens.ir.document import to_json
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Graph
@@ -26,6 +26,7 @@ from graphlens.ir.run import SESSION, STEP_MARKER, OpEvent, Profile, Run, Span, 
 from graphlens.loaders.capture.reading import evidence_of, open_capture
 from graphlens.pipeline.choosing import choose
 from graphlens.pipeline.judge import judge
+from graphlens.pipeline.proofs import made_up_told
 from graphlens.testing.sketch import sketch
 
 TRAIN, TEST = "__inference_multi_step_on_iterator_946", "__inference_multi_step_on_iterator_1183"
@@ -446,3 +447,18 @@ def test_numbers_that_were_given_cap_nothing() -> None:
     document = judge(replace(sketch(CHAIN), fed=(known,))).document
     assert document.quality == judge(sketch(CHAIN)).quality
     assert document.inputs == (known,)
+
+
+@pytest.mark.parametrize("verdict", ["proven", "refuted", "inconclusive"])
+def test_a_proof_says_for_which_made_up_numbers_alone_it_holds(verdict: str) -> None:
+    measured = Proof(verdict, "measured faster", speedup=2.2)  # type: ignore[arg-type]
+    marked = made_up_told(measured, (fed(loop=True), InputRow("x", "float32", (1,), (0, 1), "made-up")))
+    assert marked.why == "measured faster; this holds for n = 1, made up, which decides how often the loop while runs"
+    assert marked.made_up == ("n",)
+
+
+def test_a_proof_with_numbers_that_were_given_or_without_any_says_nothing() -> None:
+    measured = Proof("proven", "measured faster", speedup=2.2)
+    assert made_up_told(measured, (InputRow("n", "int32", (), (200, 200), "given"),)) == measured
+    refused = Proof("failed", "the rewrite refused")
+    assert made_up_told(refused, (fed(loop=True),)) == refused

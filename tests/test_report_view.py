@@ -201,6 +201,10 @@ def test_what_was_fed_names_first_what_decides_how_much_work_a_step_is():
         "length int32 = 1 (made up); image float32[1,224,224,3] (224 x 224 guessed); mask bool[1,50] (given); "
         "and 1 more"
     )
+    alike = replace(sample_document.RICH, inputs=sample_document.RICH.inputs[2:3] * 2)
+    both = view_of(alike).inputs
+    assert both is not None
+    assert both.line == "length int32 = 1; length int32 = 1 (all made up)"
     assert inputs.warning == "length decides how often the loop while runs"
     assert [row.range for row in inputs.rows] == ["0.00021 to 0.99997", "1", "1", ""]
     assert [row.origin for row in inputs.rows] == ["made up", "given", "made up", "example"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from graphlens.errors import UsageError
 from graphlens.ir.capture import CapturedInput, CapturedTarget
 from graphlens.loaders.capture.writing import CaptureDirectory
+from graphlens.loaders.warm_up import FILE, WarmUp, WarmUpRequest
 
 pytestmark = pytest.mark.tf
 
@@ -66,6 +68,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save("nested", embedded, ragged([None, None, None], tf.int64))
     save("image", convolved, tf.TensorSpec([1, None, None, 3], tf.uint8, "image"))
     save("loop", looped, tf.TensorSpec([2], name="x"), tf.TensorSpec([], tf.int32, "n"))
+    parser = tf.Module()
+    parser.parse = tf.function(
+        lambda examples: {"out": tf.io.parse_example(examples, {"a": tf.io.FixedLenFeature([], tf.float32)})["a"]},
+        input_signature=[tf.TensorSpec([None], tf.string, "examples")],
+    )
+    tf.saved_model.save(parser, str(folder / "parser"), signatures={"classify": parser.parse})
     save("any_rank", doubled, tf.TensorSpec(None, name="x"))
     return folder
 
@@ -73,12 +81,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def feed(models: Path, tmp_path: Path) -> Feeder:
     """Make the inputs of a model as a recording does, and run it once."""
-    from graphlens.tf.open import targets
+    from graphlens.tf.open import targets, warm_up
     from graphlens.tf.record import preparing
 
-    def made(name: str, signature: str | None = None, **plan: Any) -> Fed:
+    def made(name: str, signature: str | None = None, request: int | None = None, **plan: Any) -> Fed:
         capture = CaptureDirectory(tmp_path / "capture", CapturedTarget(name, "saved_model", signature))
         opened = targets.open_target(str(models / name), "saved_model", signature)
+        opened = warm_up.with_request(opened, models / name, request)
         prepared = preparing.prepare(opened, preparing.Plan(**plan), capture)
         outputs = prepared.step()
         return Fed(
@@ -139,3 +148,113 @@ def test_a_tensor_of_any_rank_may_be_a_scalar(feed: Feeder) -> None:
     with pytest.raises(UsageError, match=r"--shape x=1,224,224,3, or --shape x= for a scalar"):
         feed("any_rank")
     assert feed("any_rank", shapes={"x": ()}).outputs["out"].shape == ()
+
+
+# -- requests for warming up ------------------------------------------------------------------------------------------
+
+RECORDED = Path(__file__).parents[1] / "fixtures" / "warm_up" / "requests"
+
+
+@pytest.fixture
+def requests(models: Path) -> Iterator[None]:
+    """The models bring the recorded requests."""
+    names = ("loop", "image", "parser")
+    for name in names:
+        (models / name / FILE).parent.mkdir(exist_ok=True)
+        shutil.copy(RECORDED, models / name / FILE)
+    yield
+    for name in names:
+        shutil.rmtree((models / name / FILE).parent)
+
+
+@pytest.mark.usefixtures("requests")
+def test_the_first_request_of_the_model_is_fed_and_told(feed: Feeder) -> None:
+    fed = feed("loop")
+    assert fed.values["n"] == 200
+    assert np.array_equal(fed.outputs["out"], np.array([0.5, 2.0], "float32") + 200)
+    assert {(one.origin, one.source, one.decides) for one in fed.inputs.values()} == {
+        ("example", "warm-up request 1 of 7", "")
+    }
+    assert fed.notes == (
+        "The model's own warm-up request 1 of 7 was fed; --warm-up-request N takes another one, "
+        "and --warm-up-request 0 none of them.",
+    )
+
+
+@pytest.mark.usefixtures("requests")
+def test_another_request_may_be_chosen_or_none(feed: Feeder) -> None:
+    assert feed("loop", request=2).values["n"] == 50
+    none = feed("loop", request=0)
+    assert (none.inputs["n"].origin, none.notes) == ("made-up", ())
+
+
+@pytest.mark.usefixtures("requests")
+def test_what_the_user_gives_goes_before_what_the_model_brings(feed: Feeder) -> None:
+    fed = feed("loop", arrays={"n": np.int32(3)})
+    assert (fed.inputs["n"].origin, fed.inputs["x"].origin) == ("given", "example")
+    assert np.array_equal(fed.outputs["out"], np.array([0.5, 2.0], "float32") + 3)
+
+
+@pytest.mark.usefixtures("requests")
+def test_examples_are_fed_to_the_parser_and_repeated_for_a_batch(feed: Feeder) -> None:
+    assert feed("parser", "classify").outputs["out"].tolist() == [1.0, 2.0]
+    assert feed("parser", "classify", request=6).outputs["out"].tolist() == [4.0]
+    fed = feed("parser", "classify", batch=5)
+    assert fed.outputs["out"].tolist() == [1.0, 2.0, 1.0, 2.0, 1.0]
+    assert fed.inputs["examples"].source == "warm-up request 3 of 7, repeated for the batch"
+
+
+@pytest.mark.usefixtures("requests")
+@pytest.mark.parametrize(
+    ("model", "request_", "message"),
+    [
+        ("loop", 8, f"--warm-up-request 8: '{FILE}' holds 7"),
+        ("loop", 3, "--warm-up-request 3 is for another signature: --signature classify"),
+        ("image", 1, "--warm-up-request 1: it names an input 'n', which the signature does not have"),
+        ("any_rank", 1, f"--warm-up-request 1: the model brings no requests ({FILE})"),
+    ],
+)
+def test_a_request_that_cannot_be_fed_is_refused(feed: Feeder, model: str, request_: int, message: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        feed(model, request=request_)
+    assert str(refused.value) == message
+
+
+@pytest.mark.usefixtures("requests")
+def test_requests_that_fit_nothing_are_told_and_inputs_made_up(feed: Feeder) -> None:
+    fed = feed("image")
+    assert fed.inputs["image"].origin == "made-up"
+    assert fed.notes[0] == (
+        f"Request 1 of '{FILE}' was not fed: it names an input 'n', which the signature does not have."
+    )
+
+
+def test_a_few_bytes_that_stand_for_a_huge_tensor_fill_no_memory(models: Path) -> None:
+    import tensorflow as tf
+
+    from graphlens.tf.open import targets, warm_up
+
+    huge = tf.compat.v1.make_tensor_proto(1.0)
+    huge.tensor_shape.dim.add(size=1 << 40)
+    (models / "any_rank" / FILE).parent.mkdir()
+    request = WarmUp((WarmUpRequest(1, "serving_default", {"x": huge.SerializeToString()}),), 1)
+    opened = targets.open_target(str(models / "any_rank"), "saved_model")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(warm_up, "warm_up_of", lambda _: request)
+        (note,) = warm_up.with_request(opened, models / "any_rank", None).notes
+    assert note == f"Request 1 of '{FILE}' was not fed: its input 'x' is too large."
+
+
+@pytest.mark.usefixtures("requests")
+def test_random_inputs_of_a_proof_keep_what_bounds_a_loop(models: Path, tmp_path: Path) -> None:
+    from graphlens.tf.open import targets, warm_up
+    from graphlens.tf.record import preparing
+
+    opened = warm_up.with_request(targets.open_target(str(models / "loop"), "saved_model"), models / "loop", None)
+    capture = CaptureDirectory(tmp_path / "capture", CapturedTarget("loop", "saved_model"))
+    prepared = preparing.prepare(opened, preparing.Plan(), capture)
+    values = {
+        spec.name: tensor.numpy() for spec, tensor in zip(prepared.specs, prepared.random_tensors(5), strict=True)
+    }
+    assert values["n"] == 200
+    assert not np.array_equal(values["x"], [0.5, 2.0])

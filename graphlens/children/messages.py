@@ -90,6 +90,8 @@ class RecordRequest:
         The target as the user wrote it.
     inputs
         The path of an ``.npz`` file.
+    warm_up_request
+        The number of the model's own request to feed; 0 for none, ``None`` for the first one that fits.
     before_placer
         Keep the graph as it is before placement, too.
     import_path
@@ -106,6 +108,7 @@ class RecordRequest:
     inputs: str | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     batch: int | None = None
+    warm_up_request: int | None = None
     steps: int | None = None
     time_budget_s: float | None = None
     trust: bool = False

@@ -120,6 +120,32 @@ SAVED_MODEL: Table = {
     }
 }
 
+# What servers log of a request, and read for warming up.  Tensors and examples stay bytes: who feeds them reads them.
+PREDICTION_LOG: Table = {
+    "PredictionLog": {
+        "classify_log": (2, "RequestOnExamplesLog"),
+        "regress_log": (3, "RequestOnExamplesLog"),
+        "multi_inference_log": (4, "MultiInferenceLog"),
+        "session_run_log": (5, "SessionRunLog"),
+        "predict_log": (6, "PredictLog"),
+        "predict_streamed_log": (7, "PredictStreamedLog"),
+    },
+    "ModelSpec": {"name": (1, "string"), "signature_name": (3, "string")},
+    "RequestOnExamplesLog": {"request": (1, "RequestOnExamples")},
+    "RequestOnExamples": {"model_spec": (1, "ModelSpec"), "input": (2, "Input")},
+    "MultiInferenceLog": {"request": (1, "MultiInferenceRequest")},
+    "MultiInferenceRequest": {"tasks": (1, "[InferenceTask]"), "input": (2, "Input")},
+    "InferenceTask": {"model_spec": (1, "ModelSpec")},
+    "Input": {"example_list": (1, "ExampleList"), "example_list_with_context": (2, "ExampleList")},
+    "ExampleList": {"examples": (1, "[bytes]"), "context": (2, "bytes")},
+    "PredictLog": {"request": (1, "PredictRequest")},
+    "PredictStreamedLog": {"request": (1, "[PredictRequest]")},
+    "PredictRequest": {"model_spec": (1, "ModelSpec"), "inputs": (2, "[NamedTensor]")},
+    "SessionRunLog": {"request": (1, "SessionRunRequest")},
+    "SessionRunRequest": {"model_spec": (1, "ModelSpec"), "feed": (2, "[NamedTensor]")},
+    "NamedTensor": {"name": (1, "string"), "tensor": (2, "bytes")},
+}
+
 # What TensorFlow's profiler service takes and gives.  An answer's profile stays bytes: it is stored, not read.
 PROFILER_SERVICE: Table = {
     "ProfileOptions": {
@@ -184,6 +210,17 @@ def hlo_proto() -> type[Any]:
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(_file("graphlens/hlo.proto", "graphlens.hlo", HLO).SerializeToString())
     return _message_class(pool, "graphlens.hlo.HloProto")
+
+
+@lru_cache(maxsize=1)
+def prediction_log() -> type[Any]:
+    """Return the message class of a logged request to a server."""
+    from google.protobuf import descriptor_pool
+
+    pool = descriptor_pool.DescriptorPool()
+    file = _file("graphlens/prediction_log.proto", "graphlens.prediction_log", PREDICTION_LOG)
+    pool.AddSerializedFile(file.SerializeToString())
+    return _message_class(pool, "graphlens.prediction_log.PredictionLog")
 
 
 @lru_cache(maxsize=1)

@@ -31,12 +31,12 @@ def with_proofs(request: Request, gathered: Gathered, analysis: Analysis, progre
         progress=progress,
     )
     fed = analysis.document.inputs
-    findings = tuple(replace(finding, proof=_marked(finding.proof, fed)) for finding in outcome.findings)
-    joint = _marked(outcome.joint_proof, fed) if outcome.joint_proof is not None else None
+    findings = tuple(replace(finding, proof=made_up_told(finding.proof, fed)) for finding in outcome.findings)
+    joint = made_up_told(outcome.joint_proof, fed) if outcome.joint_proof is not None else None
     return replace(analysis, document=replace(analysis.document, findings=findings, joint_proof=joint))
 
 
-def _marked(proof: Proof, fed: Sequence[InputRow]) -> Proof:
+def made_up_told(proof: Proof, fed: Sequence[InputRow]) -> Proof:
     """Return a proof that says for which made-up values alone it holds: with others a step is another one."""
     deciding = [row for row in fed if row.decides]
     if proof.speedup is None or not deciding:

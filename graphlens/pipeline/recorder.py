@@ -58,6 +58,7 @@ def child_request(request: Request, identified: sniff.Identified, mode: Literal[
         inputs=source.inputs,
         shapes=source.shapes,
         batch=source.batch,
+        warm_up_request=source.warm_up_request,
         steps=recording.steps,
         time_budget_s=recording.time_budget_s or DEFAULT_TIME_BUDGET_S,
         trust=recording.trust,

@@ -269,8 +269,8 @@ class TrialRunner:
         self._ask(Load(variant, request), time_limit_s)
 
     def turn_to(self, signature: str, time_limit_s: float) -> None:
-        """Open another signature of the target, on inputs made at random; all variants are forgotten."""
-        self._request = replace(self._request, signature=signature, inputs=None, shapes={})
+        """Open another signature of the target, on inputs of its own; all variants are forgotten."""
+        self._request = replace(self._request, signature=signature, inputs=None, shapes={}, warm_up_request=None)
         self.open(time_limit_s)
 
     def close(self) -> None:

@@ -84,10 +84,15 @@ def _line(rows: tuple[InputRow, ...]) -> str:
     """Name the first inputs, those first that decide about the work of a step."""
     first = sorted(rows, key=lambda row: not row.decides)[:NAMED]
     more = f"; and {len(rows) - len(first)} more" if len(rows) > len(first) else ""
-    return "; ".join(map(_in_line, first)) + more
+    if len({_source(row) for row in rows}) == 1:
+        return f"{'; '.join(map(_in_line, first))}{more} ({'all ' if len(rows) > 1 else ''}{_source(rows[0])})"
+    return "; ".join(f"{_in_line(row)} ({_source(row)})" for row in first) + more
+
+
+def _source(row: InputRow) -> str:
+    return row.source or ORIGINS[row.origin]
 
 
 def _in_line(row: InputRow) -> str:
     value = f" = {range_words(row)}" if row.range and not row.shape and row.shape is not None else ""
-    source = row.source or ORIGINS[row.origin]
-    return f"{shorten(row.name, NAME_CHARACTERS)} {tensor_words(row)}{value} ({source})"
+    return f"{shorten(row.name, NAME_CHARACTERS)} {tensor_words(row)}{value}"

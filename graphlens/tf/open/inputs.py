@@ -5,7 +5,7 @@ Deterministic, and free of TensorFlow except where an image or a serialized exam
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -59,10 +59,14 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Values that came with the target, by the names of its inputs, and where in it they stand, in words."""
+    """Values that came with the target, by the names of its inputs, and where in it they stand, in words.
+
+    ``repeats`` says that their rows are independent of each other: a batch may be filled by repeating them.
+    """
 
     values: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
+    repeats: bool = False
 
 
 NO_EXAMPLES = Examples()
@@ -106,6 +110,30 @@ def range_of(value: Any) -> tuple[float, float] | None:
         return None
     low, high = array.min().item(), array.max().item()
     return (low + 0, high + 0) if np.isfinite(low) and np.isfinite(high) else None
+
+
+def usable(examples: Examples, specs: Sequence[InputSpec], given: Collection[str], batch: int | None) -> Examples:
+    """Return those examples that the user has not replaced by a shape or a value, repeated to fill a batch.
+
+    Raises
+    ------
+    UsageError
+        If a batch is asked for which examples cannot fill.
+    """
+    left = {name: value for name, value in examples.values.items() if name not in given}
+    if batch is None or not left:
+        return replace(examples, values=left)
+    if not examples.repeats:
+        raise UsageError("--batch does not change the target's own example arguments: use --shape NAME=… instead")
+    open_batch = {spec.name for spec in specs if spec.shape and spec.shape[0] is None}
+    filled = {name: _repeated(value, batch) if name in open_batch else value for name, value in left.items()}
+    return Examples(filled, f"{examples.source}, repeated for the batch", repeats=True)
+
+
+def _repeated(value: Any, batch: int) -> Any:
+    """Return an array of ``batch`` rows, those of ``value`` by turns."""
+    array = np.asarray(value)
+    return array[np.arange(batch) % len(array)] if len(array) else array
 
 
 def resolve(

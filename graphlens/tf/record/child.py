@@ -77,9 +77,14 @@ def open_requested(request: RecordRequest) -> Any:
 
     if request.import_path:
         sys.path.insert(0, request.import_path)
-    return targets.open_target(
+    opened = targets.open_target(
         request.target, request.kind, request.signature, request.tag, trust=request.trust, text=request.text
     )
+    if request.kind != "saved_model":
+        return opened
+    from graphlens.tf.open import warm_up
+
+    return warm_up.with_request(opened, Path(request.target), request.warm_up_request)
 
 
 def plan_of(request: RecordRequest, directory: Path) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from graphlens.config import DEFAULT_STEPS
-from graphlens.errors import ExecutionError, UsageError, first_line
+from graphlens.errors import ExecutionError, first_line
 from graphlens.ir.capture import MAIN, CapturedProgram
 from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.tf import private
@@ -61,10 +61,7 @@ def trace(opened: Opened, plan: Plan, capture: CaptureDirectory) -> tuple[Traced
         capture.note(*opened.notes)
         target = replace(capture.manifest.target, signature=opened.signature)
         capture.manifest = replace(capture.manifest, training=opened.training, target=target)
-        examples = {name: value for name, value in opened.examples.values.items() if name not in plan.shapes}
-        if plan.batch is not None and examples:
-            raise UsageError("--batch does not change the target's own example arguments: use --shape NAME=… instead")
-        known = {**examples, **plan.arrays}
+        known = {**_examples(opened, plan).values, **plan.arrays}
         asked = _told_by_graph(opened, {*plan.shapes, *known})
         capture.note(*(_guess_in_words(spec) for spec in asked if spec.guessed))
         specs = inputs.resolve(asked, plan.shapes, plan.batch, known)
@@ -75,6 +72,10 @@ def trace(opened: Opened, plan: Plan, capture: CaptureDirectory) -> tuple[Traced
         if opened.kind != "saved_model":  # the parent reads that one from its file, where nothing was renamed
             graphs.write_traced(capture, traced.concrete, graph_def)
     return traced, graph_def, _placed(specs, traced)
+
+
+def _examples(opened: Opened, plan: Plan) -> inputs.Examples:
+    return inputs.usable(opened.examples, opened.specs, {*plan.shapes, *plan.arrays}, plan.batch)
 
 
 def _told_by_graph(opened: Opened, given: set[str]) -> tuple[inputs.InputSpec, ...]:
@@ -102,7 +103,7 @@ def prepare(opened: Opened, plan: Plan, capture: CaptureDirectory) -> Prepared:
         raise ExecutionError(refusal)
     _note_placement(capture, graph_def)
     followed = following.graph_of(graph_def, graphs.captured_shapes(traced.concrete))
-    made = inputs.make(specs, plan.arrays, followed, opened.examples)
+    made = inputs.make(specs, plan.arrays, followed, _examples(opened, plan))
     capture.manifest = replace(capture.manifest, inputs=tuple(one.captured() for one in made))
     tensors = [_tensor(one) for one in made]
 
