@@ -15,7 +15,7 @@ from graphlens.facts.core import Facts
 from graphlens.facts.programs.judged_program import NO_FUNCTION, programs_of
 from graphlens.facts.programs.program_names import base_name
 from graphlens.facts.time.attribution import attribution
-from graphlens.facts.time.impossible import why_impossible
+from graphlens.facts.work.impossible import why_impossible
 from graphlens.ir.analysis import Proof, Target
 from graphlens.ir.document import to_json
 from graphlens.ir.evidence import Evidence

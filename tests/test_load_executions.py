@@ -88,6 +88,41 @@ def test_late_marks_at_the_end_of_a_sequence_are_no_work():
     assert stretches(plane.read()) == [("first", "fusion.1", 0, 20), ("first", "dot.2", 20, 200)]
 
 
+def test_a_thunk_was_done_when_what_waited_for_it_began_though_its_end_is_marked_after_all_of_that():
+    """As a second convolution leaves it, which the callback of the first one called on a thread of the pool."""
+    plane = Compiled()
+    plane.call("first", us(0), us(900))
+    plane.execution(us(0), us(900))
+    plane.thunk("convolution.1", us(10), us(50), done_ns=us(254))
+    plane.thunk("tanh.2", us(200), us(250), thread=POOL)
+    plane.thunk("convolution.3", us(250), us(253), done_ns=us(814), thread=POOL)
+    plane.thunk("tanh.4", us(600), us(700), thread=POOL)
+    plane.thunk("dot.5", us(700), us(750), thread=POOL)
+    assert stretches(plane.read()) == [
+        ("first", "convolution.1", 10, 200),
+        ("first", "tanh.2", 200, 250),
+        ("first", "convolution.3", 250, 600),
+        ("first", "tanh.4", 600, 700),
+        ("first", "dot.5", 700, 750),
+    ]
+
+
+def test_what_runs_at_once_after_a_thunk_returned_did_not_wait_for_it():
+    """The thread of the pool calls another thunk, and then helps with the work of the first."""
+    plane = Compiled()
+    plane.call("first", us(0), us(900))
+    plane.execution(us(0), us(900))
+    plane.thunk("dot.0", us(0), us(10))
+    plane.thunk("convolution.1", us(10), us(50), done_ns=us(800), thread=POOL)
+    plane.thunk("tanh.2", us(51), us(250), thread=POOL)
+    assert stretches(plane.read()) == [
+        ("first", "dot.0", 0, 10),
+        ("first", "convolution.1", 10, 51),
+        ("first", "tanh.2", 51, 250),
+        ("first", "convolution.1", 250, 800),
+    ]
+
+
 def test_of_two_thunks_at_work_the_one_called_last_is_at_work_until_it_is_done_and_then_the_other():
     plane = Compiled()
     plane.call("first", us(0), us(900))

@@ -55,6 +55,8 @@ TRANSFERS = SENDS | RECEIVES
 OTHER_INPUT_FIRST = CONDITIONALS | {"RemoteCall"}
 # Calls of a function that is not run as part of the graph: what it reads and writes is not seen.
 WHOLE_CALLS = PLAIN_CALLS | {"RemoteCall", "TPUPartitionedCall", "XlaLaunch", "XlaLaunchV2", "_XlaCompile", "_XlaRun"}
+# These hold a whole program of another framework (StableHLO), which XLA compiles.
+PROGRAMS = frozenset({"XlaCallModule"})
 PYTHON = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc", "PyCall"})
 
 # -- what hands its input on, or looks at no element of it ---------------------------------------------------------

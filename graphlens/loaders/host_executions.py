@@ -1,8 +1,9 @@
 """What ran while XLA executed a compiled function on the host: which thunk, for which call, in which stretches of time.
 
 A thunk that hands its work to other threads returns at once, and its end is a mark of its own (``end: NAME``), which
-comes late when what follows it ran from within the same callback.  After such a thunk the rest of the sequence may run
-on a thread of the pool, while the caller waits.  So thunks belong to an execution by module and time, not by nesting.
+comes late when what follows it ran from within the same callback: then its work was done when that began.  After such a
+thunk the rest of the sequence may run on a thread of the pool, while the caller waits.  So thunks belong to an
+execution by module and time, not by nesting.
 """
 
 from __future__ import annotations
@@ -30,20 +31,28 @@ class Thunk(NamedTuple):
     link: int | None = None
 
 
+class Mark(NamedTuple):
+    """When the end of a thunk was marked, and on which thread: that which did the last of its work."""
+
+    time_ns: int
+    thread: int
+
+
 @dataclass(slots=True)
 class Compiled:
-    """What a plane shows of compiled functions: executions, thunks, and the times at which thunks were done."""
+    """What a plane shows of compiled functions: executions, thunks, and the marks of their ends by their links."""
 
     executions: list[Span] = field(default_factory=list)
     thunks: list[Thunk] = field(default_factory=list)
-    ends_ns: dict[int, int] = field(default_factory=dict)
+    marks: dict[int, Mark] = field(default_factory=dict)
 
 
 class _Running(NamedTuple):
-    """A thunk of one execution; ``done_ns`` is when its work was done at the latest."""
+    """A thunk of one execution; ``done_ns`` is when its work was done at the latest, as was found on ``marked_on``."""
 
     event: KernelEvent
     done_ns: int
+    marked_on: int | None = None
 
 
 def assemble(
@@ -61,12 +70,12 @@ def assemble(
     threads = {span.thread for span in seen.executions}
     around = _Around(call for call in calls if call.thread in threads)
     executions = [around.placed(span, run_at) for span in seen.executions]
-    thunks = [_Running(item.event, _done_ns(item, seen.ends_ns)) for item in seen.thunks]
+    thunks = [_running(item, seen.marks) for item in seen.thunks]
     by_execution = _grouped(executions, thunks)
     kernels: list[KernelEvent] = []
     for position, group in by_execution.items():
         execution = executions[position] if position is not None else None
-        kernels.extend(_placed(piece, execution, run_at) for piece in _stretches(group, execution))
+        kernels.extend(_placed(piece, execution, run_at) for piece in _stretches(_ended(group), execution))
     return executions, kernels
 
 
@@ -76,9 +85,54 @@ def _placed(kernel: KernelEvent, execution: Span | None, run_at: Callable[[int],
     return kernel._replace(call=execution.name, run=execution.run)
 
 
-def _done_ns(thunk: Thunk, ends_ns: Mapping[int, int]) -> int:
-    marked_ns = ends_ns.get(thunk.link, 0) if thunk.link is not None else 0
-    return max(thunk.event.end_ns, marked_ns)
+def _running(thunk: Thunk, marks: Mapping[int, Mark]) -> _Running:
+    mark = marks.get(thunk.link) if thunk.link is not None else None
+    if mark is None or mark.time_ns <= thunk.event.end_ns:
+        return _Running(thunk.event, thunk.event.end_ns)
+    return _Running(thunk.event, mark.time_ns, mark.thread)
+
+
+def _ended(group: Sequence[_Running]) -> Sequence[_Running]:
+    """Return the thunks of an execution, each done when the callback that says so began to run what follows it.
+
+    What runs at once after a thunk returned was called beside it.  What its last thread runs after a while, and before
+    it marks the end, was waiting for it: that mark is set when all of this has returned.
+    """
+    threads: dict[int | None, list[KernelEvent]] = defaultdict(list)
+    for item in group:
+        threads[item.event.thread].append(item.event)
+    resumptions = {thread: _Resumptions(events) for thread, events in threads.items()}
+    return [
+        item._replace(done_ns=resumptions[item.marked_on].between(item.event.end_ns, item.done_ns))
+        if item.marked_on in resumptions
+        else item
+        for item in group
+    ]
+
+
+class _Resumptions:
+    """Where one thread begins to run thunks again after it ran none for a while."""
+
+    def __init__(self, events: Iterable[KernelEvent]) -> None:
+        ordered = sorted(events, key=lambda event: event.start_ns)
+        self.starts_ns = [event.start_ns for event in ordered]
+        ends_ns = sorted(event.end_ns for event in ordered)
+        # Position -> that of the first resumption from there on; one behind the last stands for none.
+        self.following = [len(ordered)] * (len(ordered) + 1)
+        for index in range(len(ordered) - 1, 0, -1):
+            start_ns = self.starts_ns[index]
+            ended = bisect_right(ends_ns, start_ns)
+            busy_until_ns = max(self.starts_ns[index - 1], ends_ns[ended - 1] if ended else 0)
+            resumes = start_ns - busy_until_ns >= SHORTEST_RESUMPTION_NS
+            self.following[index] = index if resumes else self.following[index + 1]
+
+    def between(self, returned_ns: int, marked_ns: int) -> int:
+        """Return the first resumption after a thunk returned and before its end was marked; else the latter."""
+        first = bisect_left(self.starts_ns, returned_ns)
+        if first < len(self.starts_ns) and self.starts_ns[first] - returned_ns < SHORTEST_RESUMPTION_NS:
+            first = self.following[first + 1]
+        found_ns = self.starts_ns[first] if first < len(self.starts_ns) else marked_ns
+        return min(found_ns, marked_ns)
 
 
 # -- which call, which execution -----------------------------------------------------------------------------------

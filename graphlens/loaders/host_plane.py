@@ -20,7 +20,7 @@ from graphlens.loaders import host_loops, host_runs
 from graphlens.loaders.annotations import split_op
 from graphlens.loaders.event_columns import read_events
 from graphlens.loaders.events import Events
-from graphlens.loaders.host_executions import END_OF_THUNK, EXECUTION, Compiled, Thunk, assemble
+from graphlens.loaders.host_executions import END_OF_THUNK, EXECUTION, Compiled, Mark, Thunk, assemble
 from graphlens.loaders.host_loops import Element, LoopOp
 from graphlens.loaders.host_runs import Seen
 from graphlens.loaders.planes import PS_PER_NS, stat_names
@@ -401,7 +401,7 @@ class _PlaneReader:
     def _end_of_thunk(self, event: _Event) -> None:
         link = event.stats.get("_c")
         if link is not None:
-            self.compiled.ends_ns[_int(link)] = event.start_ns
+            self.compiled.marks[_int(link)] = Mark(event.start_ns, event.thread)
 
     def _pair_waits(self) -> None:
         for link, start in self.starts.items():

@@ -14,10 +14,10 @@ from graphlens.facts.rows.dags import dags
 from graphlens.facts.rows.op_rows import op_rows
 from graphlens.facts.rows.program_rows import program_rows
 from graphlens.facts.rows.sizes import graph_sizes
-from graphlens.facts.time.impossible import why_impossible
 from graphlens.facts.time.ledger import ledger, step_time
 from graphlens.facts.time.paths import critical_path
 from graphlens.facts.time.quality import quality
+from graphlens.facts.work.impossible import why_impossible
 from graphlens.facts.work.memory import peak_memory
 from graphlens.facts.work.roofline import roofline
 from graphlens.ir.analysis import CONTRADICTION, JUDGE, UNKNOWN_QUALITY, AnalysisError, Document

@@ -17,7 +17,7 @@ from graphlens.ir.analysis import Document
 from graphlens.report.view import View, view_of
 from graphlens.report.view_findings import FindingView
 from graphlens.report.view_programs import CHOOSE, ProgramsView
-from graphlens.report.words import printable, shared_scope, shorten
+from graphlens.report.words import NOT_SEEN, printable, shared_scope, shorten
 from graphlens.units import counted
 
 WIDTH = 80
@@ -252,6 +252,8 @@ def _ops(view: View) -> Iterable[RenderableType]:
     for row in shown:
         cells = dict(zip(keys, row.cells, strict=True))
         share = cells["wall_share"].text if "wall_share" in cells else ""
+        if row.timing == "replay" and share == NOT_SEEN:  # its time is of another run
+            share = row.timing
         table.add_row(cells["self_ns"].text, share, _short(row.op, OP_CHARACTERS), _short(row.name[shared:], 40))
     if view.ops.base:
         yield Padding(_plain(view.ops.base, "dim"), (0, 0, 0, 2))

@@ -17,7 +17,7 @@ from graphlens.facts.flat.renames import as_written
 from graphlens.facts.flat.scopes import canonical_name
 from graphlens.ir.graph import data_inputs
 from graphlens.ir.nodes import Op
-from graphlens.ir.ops import CONTROL_FLOW
+from graphlens.ir.ops import CONTROL_FLOW, PROGRAMS
 from graphlens.ir.table import Table
 
 # `scope/ArithmeticOptimizer/Stage_name`: a node that Grappler's arithmetic stage made out of `scope/name`.
@@ -44,22 +44,27 @@ def resolve(
     running = {head for head in heads.values() if head} | {name for found in compiled.values() for name in found}
     constant = constant_ops(traced)
     plain = {name: _with_absorbed(head, traced, running, constant) for name, head in heads.items()}
-    return {**plain, **compiled}
+    return {**compiled, **plain}
 
 
 def _compiled(
     executed: Table, names: Mapping[str, str], renamed: Mapping[str, str | None]
 ) -> Mapping[str, tuple[str, ...]]:
-    """Map XLA's instructions to traced ops: they carry the ops' names within the function that their call runs."""
-    return {
-        name: tuple(
-            found
-            for origin in op.attrs[HLO_ORIGINS]
-            if (found := _first_known((f"{_prefix(op)}{origin}",), names, renamed))
-        )
-        for name, op in executed.items()
-        if HLO_ORIGINS in op.attrs
-    }
+    """Map XLA's instructions to traced ops: they carry the ops' names within the function that their call runs.
+
+    Those of a program that came as a whole have the names of the framework that wrote it: all are of the op that holds
+    it.
+    """
+    programs = {name: _head(name, names, renamed) for name in executed.of_types(PROGRAMS)}
+    found: dict[str, tuple[str, ...]] = {}
+    for name, op in executed.items():
+        holder = programs.get(str(op.attrs.get(HLO_CALL, "")))
+        if holder is not None:
+            found[name] = (holder,)
+        elif HLO_ORIGINS in op.attrs:
+            written = (f"{_prefix(op)}{origin}" for origin in op.attrs[HLO_ORIGINS])
+            found[name] = tuple(known for one in written if (known := _first_known((one,), names, renamed)))
+    return found
 
 
 def _prefix(instruction: Op) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from graphlens.facts.core import Facts, fact
+from graphlens.facts.flat.executed import HLO_MODULE
 from graphlens.facts.graphs import judged_graph
 from graphlens.facts.time.attribution import attribution, timings
 from graphlens.facts.time.ledger import step_time
@@ -28,9 +29,9 @@ def roofline(facts: Facts) -> Roofline | None:
     """Return the roof with all ops that can be compared with it, by falling time; ``None`` where none was measured.
 
     An op can be compared when its operations and bytes are known, when the profile timed it (the replay's times are
-    inflated, an accelerator's op takes as long as its kernels), and when it ran on the roof's device in the roof's data
-    type; an op that only moves data has no type.  A profile that was taken elsewhere is compared with no roof but the
-    peaks that it states itself, and there with the work that it tells.
+    inflated, an accelerator's op takes as long as its kernels, an instruction of XLA as long as its thunks), and when
+    it ran on the roof's device in the roof's data type; an op that only moves data has no type.  A profile that was
+    taken elsewhere is compared with no roof but the peaks that it states itself, and there with the work that it tells.
     """
     roof = facts.evidence.roof
     if roof is None or facts.evidence.profile_path is not None:
@@ -48,7 +49,11 @@ def roof_shares(facts: Facts) -> Mapping[str, float]:
 
 def _point(facts: Facts, roof: Roof, name: str, timing: OpTiming) -> RoofPoint | None:
     graph = facts(judged_graph)
-    if name not in graph or timing.source != ("profile" if roof.device.startswith("CPU") else "kernel"):
+    if name not in graph or timing.source == "replay":
+        return None
+    # What has kernels on a processor are instructions of XLA: else they are those of an accelerator.
+    on_host = timing.source == "profile" or (HLO_MODULE in graph.op(name).attrs and not timing.device)
+    if on_host != roof.device.startswith("CPU"):
         return None
     op, cost = graph.op(name), costs.cost_of(graph, name)
     if not cost.bytes or cost.flops is None or not is_under(roof, op.device):

@@ -11,13 +11,20 @@ from graphlens.facts.programs.judged_program import programs
 from graphlens.facts.time.attribution import attribution
 from graphlens.facts.time.ledger import ledger, step_time
 from graphlens.facts.time.paths import longest_path
-from graphlens.units import format_ns, format_share
+from graphlens.facts.work.roofline import roofline
+from graphlens.units import format_flop_rate, format_ns, format_share
 
 # Medians of ops need not add up to the median of the steps, and an op may end after the step in which it began; on
 # whole steps the difference was never above this.
 MEDIANS_DIFFER: Final = 1.05
 
 
+# A roof that was measured beside other programs may be a few times too low, and there are algorithms that need up to
+# four times fewer operations than are counted (Winograd's); dispatching a convolution takes a hundredth of its time.
+ABOVE_ROOF: Final = 10.0
+TELLING_FLOPS: Final = 1_000_000  # less is over before a clock tells how long it took
+
+_NS_PER_S: Final = 1e9
 _ROUNDING: Final = 1e-9  # what adding up shares of floating point may be off by
 
 
@@ -31,7 +38,29 @@ def why_impossible(facts: Facts) -> str | None:
     # Of steps that do different work by turns, ops are timed over all of them, be these whole cycles or not.
     mean_ns = round(fmean(found.wall_ns)) if found.cycle.kinds else 0
     why = next(_contradictions(facts, max(step.profiled_ns, mean_ns)), None)
-    return why and f"{why}: what was taken for the steps of this profile is not one, so no time is shown"
+    if why is not None:
+        return f"{why}: what was taken for the steps of this profile is not one, so no time is shown"
+    why = next(_too_fast(facts), None)
+    return why and f"{why}: what was taken for its time is not that of its work, so no time is shown"
+
+
+def _too_fast(facts: Facts) -> Iterator[str]:
+    """Say which ops computed faster than the machine can: only the time of their dispatch was seen, then.
+
+    Bytes may be read from a cache faster than from the memory that was measured; nothing computes faster.
+    """
+    compared = facts(roofline)
+    if compared is None:
+        return
+    roof = compared.roof
+    for point in compared.points:
+        ns = facts(attribution).timings[point.op].self_ns
+        times = point.flops / max(ns, 1) * _NS_PER_S / roof.flops_per_s
+        if point.flops >= TELLING_FLOPS and times > ABOVE_ROOF:
+            yield (
+                f"{point.op} would compute at {format_flop_rate(times * roof.flops_per_s)}, {times:.0f} times what "
+                f"this machine can do at best ({format_flop_rate(roof.flops_per_s)})"
+            )
 
 
 def _contradictions(facts: Facts, step_ns: int) -> Iterator[str]:
