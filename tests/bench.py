@@ -260,6 +260,17 @@ def calibration(folder: Path) -> str:
     return bench_proofs.calibration([build(name, folder, "saved_model") for name in bench_proofs.CALIBRATED])
 
 
+def by_hand(folder: Path) -> str:
+    models = []
+    for name in bench_proofs.BY_HAND:
+        twin = folder / f"{name}-by-hand"
+        if not twin.exists():
+            command = [PYTHON, "tests/folded_by_hand.py", name, str(twin)]
+            subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+        models.append((name, build(name, folder, "saved_model"), twin))
+    return "\n".join(bench_proofs.against_folding_by_hand(models))
+
+
 BENCHMARKS: dict[str, Callable[[Path], str]] = {
     "help": help_against_bare_python,
     "static": static_against_import,
@@ -272,6 +283,7 @@ BENCHMARKS: dict[str, Callable[[Path], str]] = {
     "measured": large_measured_steps,
     "xplane": large_xplane,
     **{f"fix-{name}": on_model(name, partial(bench_proofs.fixed, name)) for name in bench_proofs.GOALS},
+    "by-hand": by_hand,
     "calibration": calibration,
     "nothing": on_model("mobilenet_v2", bench_proofs.nothing_proven),
     "xla": on_model("mobilenet_v2", bench_proofs.compiled_by_xla),
