@@ -19,8 +19,11 @@ from test_load_xplane import HostPlane
 
 import graphlens
 from graphlens.errors import TargetError
+from graphlens.ir.ops import COMPOSITE
 from graphlens.ir.run import host_of_thread
 from graphlens.loaders import timeline
+from graphlens.loaders.annotations import Cause
+from graphlens.loaders.device_lists import Record, events_of
 from graphlens.loaders.profiles import read_recorded
 from graphlens.loaders.sniff import identify
 from graphlens.loaders.timeline import read_timeline
@@ -96,6 +99,75 @@ def test_what_the_host_executed_are_ops_and_those_at_the_same_time_ran_on_thread
     assert not profile.devices, "a processor is no accelerator"
 
 
+def test_a_call_has_the_time_in_which_it_was_under_way_and_none_of_its_ops_was(tmp_path):
+    """Its record lasts from its start to the end of what it runs: 100 us, of which two ops take 70."""
+    cpu = "/device:CPU:0"
+    profile = (
+        Run().record(cpu, "call", 0, 100, "call = StatefulPartitionedCall(x)").record(cpu, "a", 10, 40, "a = MatMul(x)")
+        .record(cpu, "b", 50, 90, "b = Relu(a)").record(cpu, "c", 100, 120, "c = Relu(call)").read(tmp_path)
+    )  # fmt: skip
+    own = [(op.start_ns // 1000, op.end_ns // 1000, op.resumed) for op in profile.ops if op.node == "call"]
+    assert own == [(0, 10, False), (40, 50, True), (90, 100, True)]
+    assert sum(op.self_ns for op in profile.ops) == 120_000, "every instant is counted once"
+    assert not profile.notes
+
+
+def test_of_calls_in_each_other_the_inner_one_has_what_no_op_took(tmp_path):
+    cpu = "/device:CPU:0"
+    profile = (
+        Run().record(cpu, "outer", 0, 100, "outer = PartitionedCall(x)").record(cpu, "if", 20, 60, "if = If(c, x)")
+        .record(cpu, "a", 30, 50, "a = MatMul(x)").read(tmp_path)
+    )  # fmt: skip
+    own = Counter()
+    for op in profile.ops:
+        own[op.node] += op.self_ns // 1000
+    assert own == {"outer": 60, "if": 20, "a": 20}
+
+
+def test_a_function_of_tensorflow_1_is_called_by_its_name(tmp_path):
+    run = (
+        Run().record("/device:CPU:0", "f_1", 0, 100, "f_1 = Twice(x)").record("/device:CPU:0", "a", 0, 90, "a = Mul(x)")
+    )
+    run.message.partition_graphs.add().library.function.add().signature.name = "Twice"
+    assert {op.node: op.self_ns for op in run.read(tmp_path).ops} == {"a": 90_000, "f_1": 10_000}
+
+
+def test_of_a_loop_whose_ops_left_no_records_is_said_that_its_time_is_theirs(tmp_path):
+    profile = Run().record("/device:CPU:0", "while", 0, 100, "while = While(x)").read(tmp_path)
+    assert [(op.node, op.self_ns) for op in profile.ops] == [("while", 100_000)]
+    assert profile.notes == ("what these calls and loops ran left no records, and counts as their own time: while",)
+
+
+RECORDS = st.lists(
+    st.tuples(
+        st.sampled_from(["MatMul", "Relu", "If", "While", "PartitionedCall"]), st.integers(0, 40), st.integers(1, 30)
+    ),
+    max_size=8,
+)
+
+
+@given(RECORDS)
+def test_every_instant_of_a_call_is_its_own_or_that_of_something_within(records):
+    """Against a look at each microsecond: a call has it when no op runs and no call that began later is under way."""
+    lists = {"/device:CPU:0": [
+        Record(f"n{number}", kind, Cause(), "", "", start, start + length)
+        for number, (kind, start, length) in enumerate(records)
+    ]}  # fmt: skip
+    expected = Counter()
+    for at in range(80):
+        running = [record for record in lists["/device:CPU:0"] if record.start_ns <= at < record.end_ns]
+        ops = [record for record in running if record.op not in COMPOSITE]
+        latest = max((record.start_ns for record in running), default=0)
+        if running and not ops:
+            expected[latest] += 1
+        expected.update(record.name for record in ops)
+    found = Counter()
+    started = {record.name: record.start_ns for record in lists["/device:CPU:0"] if record.op in COMPOSITE}
+    for op in events_of(lists).ops:
+        found[started.get(op.node, op.node)] += op.self_ns
+    assert found == expected
+
+
 def test_devices_of_several_tasks_keep_their_host(tmp_path):
     run = Run()
     for task in (0, 1):
@@ -151,6 +223,35 @@ def test_what_tensorflow_of_today_records_is_read_with_its_partitions(tmp_path):
     assert document.graphs["executed"].nodes > 0, "it holds the graph that ran"
     assert document.quality.join_rate == 1.0
     assert {row.name for row in document.ops if row.self_ns} >= {"product", "out"}
+
+
+CALLS = """
+import sys, tensorflow as tf
+v1 = tf.compat.v1
+with tf.Graph().as_default(), v1.Session() as session:
+    x = v1.placeholder(tf.float32, (640, 640), name="x")
+    @tf.function(experimental_attributes={"_noinline": True})
+    def called(x):
+        return tf.matmul(x, x, name="within")
+    y = tf.nn.relu(called(x) + called(x * 2.0), name="out")
+    metadata = v1.RunMetadata()
+    options = v1.RunOptions(trace_level=v1.RunOptions.SOFTWARE_TRACE, output_partition_graphs=True)
+    for _ in range(2):
+        session.run(y, {x: [[1.0] * 640] * 640}, options=options, run_metadata=metadata)
+open(sys.argv[1] + "/run_meta", "wb").write(metadata.SerializeToString())
+"""
+
+
+@pytest.mark.tf
+def test_calls_in_a_run_of_tensorflow_are_shorter_than_what_they_call_and_fit_into_the_step(tmp_path):
+    run_tensorflow(CALLS, tmp_path)
+    document = graphlens.analyze(tmp_path / "run_meta").document
+    rows = {row.name: row for row in document.ops if row.self_ns}
+    calls = [row for row in rows.values() if row.op == "StatefulPartitionedCall" or row.op == "PartitionedCall"]
+    assert len(calls) == 2
+    assert sum(row.self_ns for row in calls) < rows["within"].self_ns
+    assert document.step is not None, "no contradiction: the calls do not hold the products a second time"
+    assert document.critical_path.ns <= document.step.median_ns
 
 
 def test_a_real_run_on_a_gpu():

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
+from itertools import pairwise
 from typing import Final, NamedTuple
 
+from graphlens.ir.ops import COMPOSITE
 from graphlens.ir.run import THREADS_OF_A_HOST, CopyEvent, DeviceEvent, OpEvent, ProfiledDevice
 from graphlens.loaders.annotations import Cause, copied_bytes, copy_direction, is_copy
 from graphlens.loaders.events import Events
@@ -25,6 +27,7 @@ _DEVICE = re.compile(
 _ALL_STREAMS: Final = "stream:all"
 _COPIES: Final = "memcpy"
 _THIS_JOB: Final = "localhost"
+_NAMES_SHOWN: Final = 3
 _NO_OPS: Final = frozenset({"_SOURCE", "_SINK"})  # where the executor begins and ends; they are in no graph
 
 
@@ -73,13 +76,16 @@ def place_of(name: str) -> Place | None:
     return Place(host, match["kind"].upper(), int(match["number"]), match["part"] or "")
 
 
-def events_of(lists: Mapping[str, Sequence[Record]]) -> Events:
-    """Return the events of all lists, given by name; lists whose name is no device's are left out."""
+def events_of(lists: Mapping[str, Sequence[Record]], functions: Collection[str] = ()) -> Events:
+    """Return the events of all lists, given by name; lists whose name is no device's are left out.
+
+    ``functions`` are the names of functions that the graph holds: in TensorFlow 1 they are the types of their calls.
+    """
     placed = {place: records for name, records in lists.items() if (place := place_of(name)) is not None}
     into = Events(hosts=sorted({place.host for place in placed if place.host}))
     accelerators = list(dict.fromkeys(place._replace(part="") for place in sorted(placed) if place.kind != "CPU"))
     into.devices += [ProfiledDevice(place.device, place.host, place.kind) for place in accelerators]
-    _add_ops(placed, into)
+    _add_ops(placed, COMPOSITE | frozenset(functions), into)
     for position, device in enumerate(accelerators):
         _add_device(
             {place.part: placed[place] for place in placed if place._replace(part="") == device}, position, into
@@ -90,19 +96,70 @@ def events_of(lists: Mapping[str, Sequence[Record]]) -> Events:
 # -- ops ----------------------------------------------------------------------------------------------------------
 
 
-def _add_ops(placed: Mapping[Place, Sequence[Record]], into: Events) -> None:
+def _add_ops(placed: Mapping[Place, Sequence[Record]], calls: Collection[str], into: Events) -> None:
     """Add what the hosts executed; these lists know no threads, so records that overlap get one each."""
     used: Counter[str] = Counter()
     for place, records in sorted(placed.items(), key=lambda item: item[0]):
         if place.part:
             continue
         first = used[place.host] + THREADS_OF_A_HOST * (into.hosts.index(place.host) if place.host else 0)
-        for record, thread in _on_threads(record for record in records if record.name not in _NO_OPS):
-            duration_ns = record.end_ns - record.start_ns
-            into.ops.append(
-                OpEvent(record.name, record.op, record.start_ns, record.end_ns, duration_ns, first + thread)
-            )
+        executed = [record for record in records if record.name not in _NO_OPS]
+        for record, thread in _on_threads(record for record in executed if record.op not in calls):
+            into.ops.append(_event(record, first + thread))
         used[place.host] += len(records)
+        own_ns: Counter[Record] = Counter()
+        for record, start_ns, end_ns in _own_of_calls(executed, calls):
+            event = _event(record._replace(start_ns=start_ns, end_ns=end_ns), first + len(records))
+            into.ops.append(event._replace(resumed=record in own_ns))
+            own_ns[record] += end_ns - start_ns
+        used[place.host] += 1
+        alone = dict.fromkeys(record.name for record, ns in own_ns.items() if ns == record.end_ns - record.start_ns)
+        if alone:
+            named = ", ".join([*alone][:_NAMES_SHOWN]) + (", …" if len(alone) > _NAMES_SHOWN else "")
+            into.notes.append(f"what these calls and loops ran left no records, and counts as their own time: {named}")
+
+
+def _event(record: Record, thread: int) -> OpEvent:
+    duration_ns = record.end_ns - record.start_ns
+    return OpEvent(record.name, record.op, record.start_ns, record.end_ns, duration_ns, thread)
+
+
+def _own_of_calls(executed: Sequence[Record], calls: Collection[str]) -> Iterator[tuple[Record, int, int]]:
+    """Yield the stretches in which a call, a branch or a loop was under way and no op was.
+
+    Its record lasts until the function that it runs is done, and the ops of that have records of their own.  Where a
+    call runs within another, the stretch is that of the inner one.
+    """
+    waiting = sorted((record for record in executed if record.op in calls), key=lambda record: record.start_ns)
+    busy = list(_merged(record for record in executed if record.op not in calls))
+    bounds = [time_ns for record in waiting for time_ns in (record.start_ns, record.end_ns)]
+    borders = sorted({*bounds, *(time_ns for stretch in busy for time_ns in stretch)})
+    under_way: list[tuple[int, int]] = []  # by falling start
+    begun = over = 0
+    for start_ns, end_ns in pairwise(borders) if waiting else ():
+        while begun < len(waiting) and waiting[begun].start_ns <= start_ns:
+            heappush(under_way, (-waiting[begun].start_ns, begun))
+            begun += 1
+        while over < len(busy) and busy[over][1] <= start_ns:
+            over += 1
+        while under_way and waiting[under_way[0][1]].end_ns <= start_ns:
+            heappop(under_way)
+        if under_way and not (over < len(busy) and busy[over][0] <= start_ns):
+            yield waiting[under_way[0][1]], start_ns, end_ns
+
+
+def _merged(records: Iterable[Record]) -> Iterator[tuple[int, int]]:
+    """Yield the stretches in which at least one of the records lasts."""
+    start_ns = end_ns = None
+    for record in sorted(records, key=lambda record: record.start_ns):
+        if start_ns is None or end_ns is None or record.start_ns > end_ns:
+            if start_ns is not None and end_ns is not None:
+                yield start_ns, end_ns
+            start_ns, end_ns = record.start_ns, record.end_ns
+        else:
+            end_ns = max(end_ns, record.end_ns)
+    if start_ns is not None and end_ns is not None:
+        yield start_ns, end_ns
 
 
 def _on_threads(records: Iterable[Record]) -> Iterator[tuple[Record, int]]:

@@ -31,7 +31,8 @@ def read_run_metadata(data: bytes, path: Path) -> Recorded:
     if not any(place_of(device.device) for device in stats.dev_stats):
         stats = parse_message(step_stats_pb2.StepStats, data, path, "a StepStats")
     lists = {device.device: [_record(node) for node in device.node_stats] for device in stats.dev_stats}
-    events = events_of(lists)
+    functions = {function.signature.name for graph in message.partition_graphs for function in graph.library.function}
+    events = events_of(lists, functions)
     if not events.ops and not events.kernels_on_device and not events.copies:
         raise TargetError(f"'{path}' holds no step; run with RunOptions(trace_level=RunOptions.FULL_TRACE)")
     return Recorded(events.profile(), tuple(message.partition_graphs))
