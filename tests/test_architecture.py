@@ -57,7 +57,13 @@ ROOMS: dict[str, list[set[str]]] = {
         {"__init__"},
     ],
     "loaders/capture": [{"parts"}, {"manifest"}, {"reading", "writing"}, {"collecting", "packing"}],
-    "tf": [{"functions", "importing", "private"}, {"demo", "open", "probe"}, {"record"}, {"rewrite"}, {"trial"}],
+    "tf": [
+        {"functions", "importing", "private"},
+        {"demo", "open", "probe"},
+        {"record"},
+        {"rewrite"},
+        {"trial", "watch"},
+    ],
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -17,6 +17,7 @@ from graphlens.pipeline import stages
 from graphlens.pipeline.gather import NO_TENSORFLOW, Gathered, gather, has_tensorflow
 from graphlens.pipeline.judge import judge
 from graphlens.pipeline.result import Analysis
+from graphlens.pipeline.running import run as run_script
 
 CAPTURE_SUFFIX = ".capture"
 
@@ -24,12 +25,14 @@ __all__ = [
     "Analysis",
     "analyze",
     "analyze_live",
+    "check_capture_file",
     "check_outputs",
     "check_stage",
     "demo",
     "judge",
     "record",
     "record_services",
+    "run_script",
 ]
 
 
@@ -57,7 +60,7 @@ def record(request: Request, output: str, progress: Progress = no_progress) -> N
     """
     from graphlens.loaders.capture import packing
 
-    _check_capture_file(output)
+    check_capture_file(output)
     with gather(request.but(keep_unplaced=True), progress) as gathered:
         failures = [error.message for error in gathered.evidence.errors if error.stage == "execute"]
         if failures:
@@ -88,7 +91,7 @@ def record_services(
     from graphlens.loaders.capture import packing
     from graphlens.pipeline import remote
 
-    _check_capture_file(output)
+    check_capture_file(output)
     with remote.recorded(request, remote.addresses(services), duration_s, progress) as folder:
         stages.keep_run(request, folder)
         packing.write_capture(folder, output)
@@ -174,7 +177,8 @@ def check_stage(request: Request, outputs: Iterable[str], stage: Stage | None) -
         raise UsageError("with --static nothing is executed, and there is no executed graph to write")
 
 
-def _check_capture_file(path: str) -> None:
+def check_capture_file(path: str) -> None:
+    """Refuse a file that is no name for a capture, or cannot be written, before any work is done."""
     if not path.endswith(CAPTURE_SUFFIX):
         raise UsageError(f"'{path}' is no name for a capture; end it in {CAPTURE_SUFFIX}")
     _check_place(path)

@@ -23,6 +23,9 @@ from graphlens.pipeline.result import Analysis
 NOT_ASKED: Final = "--no-prove was given"
 NO_MODEL: Final = "a capture holds no weights; analyze the model itself to have its fixes proven"
 LIVE: Final = "a program in this process is not changed; save the model and analyze it to have its fixes proven"
+SCRIPT: Final = (
+    "the programs of a script are not changed; analyze its step (module:callable) or its model to have fixes proven"
+)
 OTHER_RUN: Final = "the profile is of another run; analyze the model without it to have its fixes proven"
 NOT_EXECUTED: Final = "the model was not executed"
 OTHER_PROGRAM: Final = "fixes are applied to the target itself, and another program was judged"
@@ -173,17 +176,17 @@ def _leave_unproven(known: Known) -> Known:
 
 def why_nothing_is_tried(request: Request, gathered: Gathered) -> str | None:
     """Return why no experiment is made on the target, ``None`` where they are made."""
-    if not request.judging.prove:
-        return NOT_ASKED
-    if gathered.evidence.profile_path is not None:
-        return OTHER_RUN
-    if gathered.evidence.profile is None:
-        return NOT_EXECUTED
-    if not gathered.evidence.is_about_main:
-        return OTHER_PROGRAM
-    if gathered.opened_as is not None:
-        return None
-    return LIVE if gathered.capture is None else NO_MODEL
+    evidence = gathered.evidence
+    reasons = (
+        (NOT_ASKED, not request.judging.prove),
+        (OTHER_RUN, evidence.profile_path is not None),
+        (NOT_EXECUTED, evidence.profile is None),
+        (SCRIPT, evidence.target.kind == "script"),
+        (OTHER_PROGRAM, not evidence.is_about_main),
+        (LIVE, gathered.opened_as is None and gathered.capture is None),
+        (NO_MODEL, gathered.opened_as is None),
+    )
+    return next((why for why, holds in reasons if holds), None)
 
 
 STAGES: Final = (

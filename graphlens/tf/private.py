@@ -66,8 +66,31 @@ def stop_collecting_graphs() -> list[Any]:
             context.disable_graph_collection()
 
 
+def collected_graphs() -> list[Any]:
+    """Return the ``FunctionGraphs`` that were kept since this was last asked; TensorFlow goes on keeping them."""
+    context = _eager_context()
+    return list(context.export_run_metadata().function_graphs) if _hands_out_graphs(context) else []
+
+
 def _hands_out_graphs(context: Any) -> bool:
     return all(hasattr(context, name) for name in ("enable_run_metadata", "export_run_metadata"))
+
+
+def is_executing_eagerly() -> bool:
+    """Whether what is called now runs now, rather than being traced; a context that is not there yet is not made."""
+    module = _module("tensorflow.python.eager.context")
+    return module is not None and bool(module.executing_eagerly())
+
+
+def tracing_count(function: Any) -> int:
+    """Return how often a function was traced; 0 for one that is no ``tf.function`` and is never traced again."""
+    count = getattr(function, "experimental_get_tracing_count", None)
+    return 0 if count is None else int(count())
+
+
+def is_session(called: Any) -> bool:
+    """Whether this is a Session of TensorFlow 1."""
+    return hasattr(called, "run") and hasattr(called, "graph")
 
 
 def captures(concrete: Any) -> list[tuple[Any, Any]]:

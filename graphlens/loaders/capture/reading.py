@@ -161,7 +161,7 @@ def evidence_of(capture: Capture) -> Evidence:
         notes=(*_notes(manifest, (main.traced, main.executed)), *(profile.notes if profile else ())),
         errors=(*manifest.errors, *salvage.errors),
         roof=_roof(manifest.roof),
-        programs=(main, *others) if manifest.programs else (),
+        programs=(*_told(main, manifest), *others) if manifest.programs else (),
         inputs=main.inputs,
         fed=main.fed,
         judged=main.id if manifest.programs else None,
@@ -224,6 +224,12 @@ def _main_program(salvage: _Salvage) -> Program:
         inputs=manifest.inputs,
     )
     return _program(salvage, described)
+
+
+def _told(main: Program, manifest: Manifest) -> tuple[Program, ...]:
+    """Return the main program where there is one: of a script all programs are alike."""
+    is_known = manifest.main is not None or main.traced is not None or main.executed is not None
+    return (main,) if is_known else ()
 
 
 def _program(salvage: _Salvage, listed: CapturedProgram) -> Program:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,7 +33,7 @@ class ExecutedGraphs:
         context.capture.note(*private.start_collecting_graphs())
 
     def stop(self, context: Context) -> bool:
-        ran = _root(private.stop_collecting_graphs(), self._concrete)
+        ran = graphs_of(private.stop_collecting_graphs(), self._concrete)
         if ran is None:
             return False
         capture = context.capture
@@ -45,7 +45,7 @@ class ExecutedGraphs:
         capture.manifest = replace(
             capture.manifest,
             executed=names,
-            executed_root_arguments=_variables(captured, self._concrete),
+            executed_root_arguments=arguments_of(ran, self._concrete),
             executed_captured=tuple(name for name, outer in captured.items() if is_tensor(outer)),
         )
         self.partitions = list(ran.partition_graphs)
@@ -55,7 +55,7 @@ class ExecutedGraphs:
         private.stop_collecting_graphs()
 
 
-def _root(collected: list[Any], concrete: Any) -> Any | None:
+def graphs_of(collected: Sequence[Any], concrete: Any) -> Any | None:
     """Pick the function's own graphs among those of small eager ops that ran along with it."""
     wanted = {operation.name for operation in concrete.graph.get_operations()}
 
@@ -75,6 +75,7 @@ def _captured(ran: Any, concrete: Any) -> Mapping[str, Any]:
     return {name: pairs[position][0] for name, position in numbered if 0 <= position < len(pairs)}
 
 
-def _variables(captured: Mapping[str, Any], concrete: Any) -> Mapping[str, CapturedVariable]:
-    variables = private.variables_by_handle(concrete)
+def arguments_of(ran: Any, concrete: Any) -> Mapping[str, CapturedVariable]:
+    """Return ``_Arg`` name -> variable, of the graph that was instantiated of a function."""
+    captured, variables = _captured(ran, concrete), private.variables_by_handle(concrete)
     return {name: described(variables[id(outer)]) for name, outer in captured.items() if id(outer) in variables}

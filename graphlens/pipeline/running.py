@@ -1,0 +1,65 @@
+"""A script of the user: it runs by itself, and the window of it that was recorded is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from graphlens import workplace
+from graphlens.children import script
+from graphlens.collector import collector_paused
+from graphlens.config import Progress, Request
+from graphlens.errors import TargetError
+from graphlens.loaders.capture import reading
+from graphlens.loaders.capture.parts import MANIFEST
+from graphlens.pipeline import stages
+from graphlens.pipeline.gather import Gathered
+from graphlens.pipeline.result import Analysis
+
+NEVER_CALLED: Final = "the script called no function and no Session of TensorFlow: there is nothing to judge"
+NEVER_STEADY: Final = (
+    "the script ended before anything was called often enough to be recorded (a few times without tracing)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a script ended, and what is known of it.
+
+    Attributes
+    ----------
+    code
+        Its exit code, negative for the signal that ended it.
+    analysis, folder
+        What was judged and where it was recorded; ``None`` where ``why_not`` says why there is nothing.
+    """
+
+    code: int
+    analysis: Analysis | None = None
+    folder: Path | None = None
+    why_not: str = ""
+
+
+@contextmanager
+def run(request: Request, words: Sequence[str], progress: Progress) -> Iterator[Ran]:
+    """Run the script that ``words`` name, with its arguments, and yield what was recorded while it is there."""
+    with workplace.temporary() as folder:
+        code = script.run(folder, request.recording.steps, words)
+        if not (folder / MANIFEST).exists():
+            yield Ran(code, why_not=NEVER_CALLED)
+            return
+        try:
+            yield Ran(code, _judged(request, folder, progress), folder)
+        except TargetError as error:
+            yield Ran(code, why_not=str(error))
+
+
+def _judged(request: Request, folder: Path, progress: Progress) -> Analysis:
+    evidence = reading.evidence_of(reading.open_capture(folder))
+    if evidence.profile is None:
+        raise TargetError(NEVER_STEADY)
+    with collector_paused():
+        return stages.through(request, Gathered(evidence, folder), progress).judged

@@ -1,0 +1,69 @@
+"""The graphs of what a program called, written as the programs of a capture."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, Final
+
+from graphlens.ir.capture import CapturedProgram
+from graphlens.loaders.capture.writing import CaptureDirectory, ProgramParts
+from graphlens.loaders.tensors import strip_weights
+from graphlens.tf import private
+from graphlens.tf.record import graphs
+from graphlens.tf.record.collectors.executed import arguments_of, graphs_of
+
+_LOOPS: Final = frozenset({"While", "StatelessWhile", "ReduceDataset"})
+
+
+def key_of(fetches: Any) -> Hashable:
+    """Return what two equal fetches have in common, whatever structure they have.
+
+    >>> key_of(["loss:0", {"step": "step:0"}]) == key_of(["loss:0", {"step": "step:0"}])
+    True
+    """
+    if isinstance(fetches, dict):
+        return tuple((name, key_of(fetched)) for name, fetched in fetches.items())
+    if isinstance(fetches, list | tuple):
+        return tuple(map(key_of, fetches))
+    return getattr(fetches, "name", None) or str(fetches)
+
+
+def has_loop(concrete: Any) -> bool:
+    """Whether a function loops over something: a dataset, or what it counts."""
+    definition = concrete.graph.as_graph_def()
+    nodes = (definition.node, *(function.node_def for function in definition.library.function))
+    return any(node.op in _LOOPS for part in nodes for node in part)
+
+
+def write(capture: CaptureDirectory, called: Iterable[Any], collected: Sequence[Any]) -> None:
+    """Write every concrete function and the graph of every Session that was called; ``collected`` is what ran."""
+    for callee in called:
+        if private.is_session(callee):
+            _write_session(capture, callee)
+        else:
+            _write_function(capture, callee, collected)
+
+
+def _write_function(capture: CaptureDirectory, concrete: Any, collected: Sequence[Any]) -> None:
+    name = private.function_name(concrete)
+    ran = graphs_of(collected, concrete)
+    executed = () if ran is None else tuple(map(_serialized, ran.partition_graphs))
+    program = CapturedProgram(
+        capture.id_for(name),
+        name,
+        variables=graphs.captured_variables(concrete),
+        executed_root_arguments={} if ran is None else arguments_of(ran, concrete),
+        renamed=graphs.renamed_ops(concrete),
+    )
+    optimized = None if ran is None else _serialized(ran.post_optimization_graph)
+    capture.write_program(program, ProgramParts(_serialized(concrete.graph.as_graph_def()), optimized, executed))
+
+
+def _write_session(capture: CaptureDirectory, session: Any) -> None:
+    capture.write_program(
+        CapturedProgram(capture.id_for("session")), ProgramParts(_serialized(session.graph.as_graph_def()))
+    )
+
+
+def _serialized(graph_def: Any) -> bytes:
+    return bytes(strip_weights(graph_def).SerializeToString())

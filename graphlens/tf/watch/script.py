@@ -1,0 +1,102 @@
+"""The process of a script: it runs as it would without GraphLens, and a window of it is recorded.
+
+Called as ``FOLDER STEPS SCRIPT [ARGUMENTS]``, or ``FOLDER STEPS -m MODULE [ARGUMENTS]``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import builtins
+import os
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from graphlens.tf.watch import hooks
+
+_NOT_THE_SCRIPT: Final = (__name__, "runpy", "<frozen runpy>")
+
+
+class Late:
+    """Stands in for the watch, which needs TensorFlow, until TensorFlow is called for the first time."""
+
+    def __init__(self, folder: Path, name: str, steps: int) -> None:
+        self._made: Any = None
+        self._arguments = (folder, name, steps)
+
+    def function(self, function: Any, call: Callable[[], Any]) -> Any:
+        """Hand on a call of a function."""
+        return self._watch().function(function, call)
+
+    def execution(self, concrete: Any) -> None:
+        """Hand on that a function is about to be executed."""
+        if self._made is not None:
+            self._made.execution(concrete)
+
+    def gradient(self, call: Callable[[], Any]) -> Any:
+        """Hand on that gradients are asked for."""
+        return self._watch().gradient(call)
+
+    def session(self, session: Any, fetches: Any, call: Callable[[], Any]) -> Any:
+        """Hand on a call of a Session."""
+        return self._watch().session(session, fetches, call)
+
+    def finish(self) -> None:
+        """End what is being recorded, if anything ever was."""
+        if self._made is not None:
+            self._made.finish()
+
+    def _watch(self) -> Any:
+        if self._made is None:
+            from graphlens.tf.watch.watch import Watch
+
+            self._made = Watch(*self._arguments)
+        return self._made
+
+
+def main(arguments: list[str]) -> None:
+    """Run the script; whatever ends it ends this process."""
+    folder, steps, *script = arguments
+    watch = Late(Path(folder), script[1] if script[0] == "-m" else script[0], int(steps))
+    hooks.install(watch)
+    atexit.register(watch.finish)
+    try:
+        _run(script)
+    except Exception as error:
+        _tell(error)
+        sys.exit(1)
+
+
+def _run(script: list[str]) -> None:
+    if script[0] == "-m":
+        _run_module(script[1], script[2:])
+    else:
+        _run_file(script[0], script[1:])
+
+
+def _tell(error: BaseException) -> None:
+    """Say what the script raised, as Python says it: from the first line of the script on."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__") in _NOT_THE_SCRIPT:
+        trace = trace.tb_next
+    sys.excepthook(type(error), error.with_traceback(trace), trace)
+
+
+def _run_module(module: str, arguments: list[str]) -> None:
+    sys.path.insert(0, os.getcwd())
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _run_file(path: str, arguments: list[str]) -> None:
+    """Run a file as Python does: as the module ``__main__``, which stays there until the process ends."""
+    sys.path.insert(0, os.path.dirname(os.path.realpath(path)))
+    sys.argv = [path, *arguments]
+    module = ModuleType("__main__")
+    module.__file__ = os.path.abspath(path)
+    vars(module)["__builtins__"] = builtins
+    sys.modules["__main__"] = module
+    exec(compile(Path(path).read_bytes(), module.__file__, "exec"), vars(module))

@@ -1,0 +1,125 @@
+"""Watch a running program: record a window of its calls, with the graphs of what was called."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from graphlens.ir.capture import CapturedTarget
+from graphlens.loaders.capture.collecting import Context
+from graphlens.loaders.capture.writing import CaptureDirectory
+from graphlens.tf import private
+from graphlens.tf.record import environment
+from graphlens.tf.record.collectors.profile import Profile
+from graphlens.tf.watch import programs
+from graphlens.tf.watch.window import Window
+
+_EAGER: Final = "eager"  # the program that calls no function
+
+
+class Watch:
+    """Is told of every call of a program (``hooks.Caller``), and leaves what it records in a folder.
+
+    What the program does is not touched: no function is called, traced or instantiated anew on its behalf.
+    """
+
+    def __init__(self, folder: Path, name: str, steps: int) -> None:
+        self._folder, self._name = folder, name
+        self._window = Window(steps)
+        self._lock = threading.RLock()
+        self._process = os.getpid()  # one that is forked is another program, which nobody reads
+        self._thread = threading.local()
+        self._context: Context | None = None
+        self._profile = Profile()
+        self._recorded: dict[Hashable, Any] = {}
+
+    # -- what hooks tell ----------------------------------------------------------------------------------------
+
+    def function(self, function: Any, call: Callable[[], Any]) -> Any:
+        """Run a call of a function; one within a trace, or within another call, is part of that."""
+        if not self._is_outermost() or not private.is_executing_eagerly():
+            return call()
+        return self._called(id(function), function, call, lambda: private.tracing_count(function))
+
+    def execution(self, concrete: Any) -> None:
+        """Keep what is executed while a recording is made; begin one with a loop that may be called only once."""
+        key = getattr(self._thread, "key", None)
+        if key is None or not private.is_executing_eagerly():
+            return
+        with self._lock:
+            if self._context is not None and programs.has_loop(concrete) and self._window.opens_within(key):
+                self._begin()
+            if self._window.is_open:
+                self._recorded[id(concrete)] = concrete
+
+    def gradient(self, call: Callable[[], Any]) -> Any:
+        """Count the step of an eager loop, which asks for gradients once."""
+        if not self._is_outermost() or not private.is_executing_eagerly():
+            return call()
+        return self._called(_EAGER, None, call, lambda: 0)
+
+    def session(self, session: Any, fetches: Any, call: Callable[[], Any]) -> Any:
+        """Run a call of a Session; what fetches something else is another program."""
+        if not self._is_outermost():
+            return call()
+        return self._called((id(session), programs.key_of(fetches)), session, call, lambda: 0)
+
+    def finish(self) -> None:
+        """End a recording that the program's own end has cut off."""
+        with self._lock:
+            if self._window.is_open and os.getpid() == self._process:
+                self._end()
+
+    # -- a call -------------------------------------------------------------------------------------------------
+
+    def _is_outermost(self) -> bool:
+        return getattr(self._thread, "key", None) is None and os.getpid() == self._process
+
+    def _called(self, key: Hashable, callee: Any, call: Callable[[], Any], traces: Callable[[], int]) -> Any:
+        self._before(key, callee)
+        traces_before, begun_ns = traces(), time.perf_counter_ns()
+        self._thread.key = key
+        try:
+            return call()
+        finally:
+            self._thread.key = None
+            self._after(key, time.perf_counter_ns() - begun_ns, traced=traces() > traces_before)
+
+    def _before(self, key: Hashable, callee: Any) -> None:
+        with self._lock:
+            if self._context is None:
+                self._context = Context(CaptureDirectory(self._folder, CapturedTarget(self._name, "script")))
+                self._context.capture.note(*private.start_collecting_graphs())
+            if self._window.opens_before(key):
+                self._begin()
+            if self._window.is_open and private.is_session(callee):
+                self._recorded[key] = callee
+
+    def _after(self, key: Hashable, ns: int, *, traced: bool) -> None:
+        with self._lock:
+            if self._window.closes_after(key, ns, traced=traced):
+                self._end()
+
+    # -- the recording ------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        assert self._context is not None
+        self._recorded = {}
+        self._profile = Profile()
+        self._profile.start(self._context)
+
+    def _end(self) -> None:
+        assert self._context is not None
+        self._window.close()
+        with self._context.capture.stage("profile"):
+            self._profile.stop(self._context)
+        with self._context.capture.stage("graphs"):
+            programs.write(self._context.capture, list(self._recorded.values()), private.collected_graphs())
+        capture = self._context.capture
+        capture.manifest = replace(capture.manifest, environment=environment.describe())
+        capture.save()

@@ -1,0 +1,93 @@
+"""When to record a program: once the calls of what takes its time are steady, and for a number of them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Final
+
+STEADY_CALLS: Final = 3  # calls in a row that traced nothing: caches, buffers and allocators are warm then
+# A call that lasts this long is a whole epoch or a large step: waiting for three of them may be waiting for the end.
+LONG_CALL_NS: Final = 1_000_000_000
+LONGEST_WINDOW_NS: Final = 30_000_000_000  # of slow steps fewer are recorded; a profile of minutes is of no use
+# A program is recorded in place of another one once it took this many times as long: what a script does first may be
+# the preparation of its data, and each new recording costs a moment.
+OUTWEIGHS: Final = 2
+
+
+@dataclass
+class _Called:
+    """How one program was called so far."""
+
+    calls: int = 0
+    steady_calls: int = 0
+    untraced_ns: int = 0
+    last_ns: int = 0
+    is_recorded: bool = False
+
+
+class Window:
+    """Is told of every call, and says when recording is to begin and when it is enough.
+
+    Parameters
+    ----------
+    steps
+        How many calls of the program that caused it a recording is to hold.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._called: dict[Hashable, _Called] = {}
+        self._program: Hashable | None = None
+        self._recorded_calls = 0
+        self._recorded_ns = 0
+        self._outweighed_ns = 0
+        self._looped: set[Hashable] = set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are being recorded."""
+        return self._program is not None
+
+    def opens_before(self, program: Hashable) -> bool:
+        """Tell whether recording is to begin with the call of ``program`` that is about to be made."""
+        if self.is_open:
+            return False
+        one = self._called.setdefault(program, _Called())
+        if one.is_recorded or not _is_steady(one) or one.untraced_ns < self._outweighed_ns:
+            return False
+        one.is_recorded = True
+        self._program, self._recorded_calls, self._recorded_ns = program, 0, 0
+        return True
+
+    def opens_within(self, program: Hashable) -> bool:
+        """Tell whether recording is to begin in the midst of a call of ``program`` that may be all there is of it: a
+        loop over all the data, called for the first time.  It ends with that call, and is none of steady calls."""
+        if self.is_open or program in self._looped or self._outweighed_ns:
+            return False
+        self._looped.add(program)
+        self._program, self._recorded_calls, self._recorded_ns = program, self._steps - 1, 0
+        return True
+
+    def closes_after(self, program: Hashable, ns: int, *, traced: bool) -> bool:
+        """Count a call of ``program`` that took ``ns``; tell whether recording is to end with it."""
+        one = self._called.setdefault(program, _Called())
+        one.calls += 1
+        one.last_ns = ns
+        one.steady_calls = 0 if traced else one.steady_calls + 1
+        one.untraced_ns += 0 if traced else ns
+        if not self.is_open:
+            return False
+        self._recorded_calls += program == self._program
+        self._recorded_ns += ns
+        return self._recorded_calls >= self._steps or self._recorded_ns >= LONGEST_WINDOW_NS
+
+    def close(self) -> None:
+        """Note that the recording has ended; another program may be recorded once it outweighs all so far."""
+        steady = [one.untraced_ns for one in self._called.values() if one.is_recorded]
+        self._program = None
+        self._outweighed_ns = OUTWEIGHS * max(steady, default=0)
+
+
+def _is_steady(one: _Called) -> bool:
+    return one.steady_calls >= (1 if one.last_ns >= LONG_CALL_NS else STEADY_CALLS)

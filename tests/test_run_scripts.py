@@ -1,0 +1,192 @@
+"""Scripts that know nothing of GraphLens: they run as they would by themselves, and their steps are found."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+SCRIPTS = REPOSITORY / "fixtures" / "scripts"
+TIMEOUT_S = 300
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def ended(command: list[str], cwd: Path | None = None) -> Ended:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def plainly(*words: str, cwd: Path | None = None) -> Ended:
+    return ended([sys.executable, *words], cwd)
+
+
+def run(*words: str, cwd: Path | None = None) -> Ended:
+    # As the installed command does it: the folder of the tests is not on the path.
+    return ended(
+        [sys.executable, "-c", "import sys; from graphlens.__main__ import main; sys.exit(main())", "run", *words], cwd
+    )
+
+
+def analysis(place: Path, *words: str) -> tuple[Ended, dict[str, Any]]:
+    report = place / "report.json"
+    outcome = run("-o", str(report), *words)
+    return outcome, json.loads(report.read_text("utf-8"))
+
+
+def steps_of(outcome: Ended) -> int:
+    found = re.search(r"steps=(\d+)", outcome.err)
+    assert found is not None, outcome.err
+    return int(found[1])
+
+
+CASES = {
+    "keras": (("keras_fit.py", "cnn"), "multi_step_on_iterator", 30),
+    "several steps a call": (("keras_fit.py", "mlp", "per_execution=8"), "multi_step_on_iterator", 240),
+    "a function as step": (("custom_loop.py", "function"), "step", 30),
+    "a loop over a dataset in a function": (("custom_loop.py", "dataset"), "whole_loop", 240),
+    "a loop over an iterator in a function": (("custom_loop.py", "iterator"), "whole_loop", 240),
+    "a Session": (("session_loop.py",), "", 30),
+}
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize("case", CASES)
+def test_a_script_prints_what_it_prints_alone_and_its_steps_are_counted(case: str, tmp_path: Path) -> None:
+    (script, *arguments), program, steps = CASES[case]
+    alone = plainly(str(SCRIPTS / script), *arguments)
+    outcome, document = analysis(tmp_path, str(SCRIPTS / script), *arguments)
+    assert (outcome.code, outcome.out) == (alone.code, alone.out) == (0, alone.out)
+    assert steps_of(outcome) == steps_of(alone)
+    judged = document["programs"][0]
+    assert program in judged["name"]
+    assert judged["steps"] == steps
+    assert document["step"]["n"] == steps - 1, "the first is told apart"
+    assert document["target"]["kind"] == "script"
+
+
+@pytest.mark.tf
+def test_a_recording_of_a_script_is_kept_and_judged_elsewhere(tmp_path: Path) -> None:
+    outcome = run("-o", str(tmp_path / "fit.capture"), "--steps", "10", str(SCRIPTS / "keras_fit.py"), "mlp")
+    assert outcome.code == 0, outcome.err
+    judged = plainly(
+        "-m", "graphlens", "analyze", str(tmp_path / "fit.capture"), "-o", str(tmp_path / "r.json"), cwd=REPOSITORY
+    )
+    assert judged.code == 0, judged.err
+    document = json.loads((tmp_path / "r.json").read_text("utf-8"))
+    assert document["programs"][0]["runs"] == 10
+    assert document["graphs"]["executed"]["nodes"] > 100
+    assert document["quality"]["join_rate"] > 0.97
+
+
+# -- scripts that end otherwise ------------------------------------------------------------------------------------
+
+ENDINGS = {
+    "raises": "def f():\n    raise ValueError('no')\nprint(__name__)\nf()\n",
+    "exits": "import sys\nprint(sys.argv[1:], sys.path[0] != '')\nsys.exit(3)\n",
+    "is killed": "import os, signal\nprint('x', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n",
+    "never calls TensorFlow": "import json\nprint(json.dumps(__file__))\n",
+    "does not compile": "print(\n",
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_script_ends_as_it_does_alone(ending: str, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(ENDINGS[ending], "utf-8")
+    alone = plainly("script.py", "a", "--b", "-o", cwd=tmp_path)
+    outcome = run("script.py", "a", "--b", "-o", cwd=tmp_path)
+    assert outcome.out == alone.out
+    assert outcome.code == (alone.code if alone.code >= 0 else 128 - alone.code)
+    *said, why = outcome.err.splitlines()
+    assert said == alone.err.splitlines()
+    assert why == "graphlens: the script called no function and no Session of TensorFlow: there is nothing to judge"
+
+
+def test_a_module_is_run_as_python_runs_one(tmp_path: Path) -> None:
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").touch()
+    shown = "import sys\nprint(__name__, __package__, sys.argv[1:], sys.path[0])\n"
+    (tmp_path / "package" / "module.py").write_text(shown, "utf-8")
+    alone = plainly("-m", "package.module", "1", "-m", "2", cwd=tmp_path)
+    assert run("-m", "package.module", "1", "-m", "2", cwd=tmp_path).out == alone.out != ""
+
+
+FORKS = """
+import os, sys
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import tensorflow as tf
+step = tf.function(lambda x: x @ x)
+x = tf.ones((32, 32))
+for _ in range(10):
+    step(x)
+if os.fork() == 0:
+    print("child", flush=True)
+    os._exit(0)
+os.wait()
+for _ in range(40):
+    step(x)
+print("parent")
+raise SystemExit(4)
+"""
+
+
+@pytest.mark.tf
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_script_that_forks_and_exits_leaves_what_was_recorded(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(FORKS, "utf-8")
+    outcome, document = analysis(tmp_path, str(tmp_path / "script.py"))
+    assert (outcome.code, outcome.out) == (4, "child\nparent\n")
+    assert document["programs"][0]["runs"] == 30
+
+
+ENDLESS = """
+import os, time
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import tensorflow as tf
+step = tf.function(lambda x: x @ x)
+x = tf.ones((32, 32))
+for _ in range(14):
+    step(x)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.tf
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="signals of POSIX")
+def test_an_interrupt_from_the_keyboard_ends_the_script_and_leaves_what_was_recorded(tmp_path: Path) -> None:
+    """All processes of a terminal get it; the recording is cut off where it is."""
+    (tmp_path / "script.py").write_text(ENDLESS, "utf-8")
+    command = [sys.executable, "-m", "graphlens", "run", "-o", str(tmp_path / "r.json"), str(tmp_path / "script.py")]
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 130
+    assert "KeyboardInterrupt" in err
+    assert json.loads((tmp_path / "r.json").read_text("utf-8"))["programs"][0]["runs"] == 10
+
+
+def test_what_is_no_script_is_refused_in_one_line(tmp_path: Path) -> None:
+    assert run("missing.py", cwd=tmp_path) == Ended(
+        2, "", "graphlens: 'missing.py' is no file; name the script as you would to python\n"
+    )
+    assert run(cwd=tmp_path).err == "graphlens: name a script to run, or a module with -m\n"
