@@ -38,7 +38,7 @@ ROOMS: dict[str, list[set[str]]] = {
     "children": [
         {"messages", "orphan", "tool"},
         {"channel", "start"},
-        {"ask_fusion", "ask_placement", "recorder", "service"},
+        {"ask_fusion", "ask_placement", "recorder", "script", "service"},
     ],
     "facts": [
         {"core", "flat"},

@@ -360,7 +360,7 @@ def test_a_command_is_one_file(run: Command, tmp_path: Path, monkeypatch: pytest
     outcome = run("greet", "you")
     assert (outcome.code, outcome.out) == (7, "hello you\n")
     listed = re.findall(r"^    (\w+) ", run("--help").out, re.MULTILINE)
-    assert listed == ["analyze", "record", "greet", "fix", "rules", "demo"]
+    assert listed == ["analyze", "run", "record", "greet", "fix", "rules", "demo"]
 
 
 def test_the_version_is_printed(run: Command) -> None:

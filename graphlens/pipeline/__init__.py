@@ -17,7 +17,6 @@ from graphlens.pipeline import stages
 from graphlens.pipeline.gather import NO_TENSORFLOW, Gathered, gather, has_tensorflow
 from graphlens.pipeline.judge import judge
 from graphlens.pipeline.result import Analysis
-from graphlens.pipeline.running import run as run_script
 
 CAPTURE_SUFFIX = ".capture"
 
@@ -32,7 +31,6 @@ __all__ = [
     "judge",
     "record",
     "record_services",
-    "run_script",
 ]
 
 

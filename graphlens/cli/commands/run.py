@@ -41,13 +41,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     """Run the script, judge what was recorded, and return the code with which the script ended."""
     from graphlens import pipeline
+    from graphlens.pipeline import running
 
     words = _words(given)
     captures, outputs = _told_apart(given.output)
     pipeline.check_outputs(outputs)
     for capture in captures:
         pipeline.check_capture_file(capture)
-    with progress.shown() as shown, pipeline.run_script(_request(given, words), words, shown) as ran:
+    with progress.shown() as shown, running.run(_request(given, words), words, shown) as ran:
         return _reported(ran, outputs, captures, given.fail_on)
 
 

@@ -17,15 +17,25 @@ from graphlens.tf.record.lines import add_lines
 
 def write_traced(capture: CaptureDirectory, concrete: Any, graph_def: Any) -> None:
     """Write the function as traced; its root is the main graph, whose placeholders are the inputs and captures."""
-    traced = strip_weights(graph_def)
-    add_lines(traced, concrete)
-    capture.write(TRACED, traced.SerializeToString())
+    capture.write(TRACED, with_lines(concrete, graph_def))
     capture.manifest = replace(
         capture.manifest,
         traced_root="",
         variables=captured_variables(concrete),
-        captured=tuple(inner.op.name for outer, inner in private.captures(concrete) if is_tensor(outer)),
+        captured=captured_tensors(concrete),
     )
+
+
+def with_lines(concrete: Any, graph_def: Any) -> bytes:
+    """Return a function's graph, serialized: without weights, with the line of the user's program on each op."""
+    traced = strip_weights(graph_def)
+    add_lines(traced, concrete)
+    return bytes(traced.SerializeToString())
+
+
+def captured_tensors(concrete: Any) -> tuple[str, ...]:
+    """Return the placeholders of the tensors that a function captures, which are the same in every call."""
+    return tuple(inner.op.name for outer, inner in private.captures(concrete) if is_tensor(outer))
 
 
 def captured_variables(concrete: Any) -> dict[str, CapturedVariable]:

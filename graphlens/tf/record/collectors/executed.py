@@ -41,12 +41,11 @@ class ExecutedGraphs:
         names = tuple(f"{EXECUTED_FOLDER}{index}.pb" for index in range(len(ran.partition_graphs)))
         for name, partition in zip(names, ran.partition_graphs, strict=True):
             capture.write(name, strip_weights(partition).SerializeToString())
-        captured = _captured(ran, self._concrete)
         capture.manifest = replace(
             capture.manifest,
             executed=names,
             executed_root_arguments=arguments_of(ran, self._concrete),
-            executed_captured=tuple(name for name, outer in captured.items() if is_tensor(outer)),
+            executed_captured=tensors_of(ran, self._concrete),
         )
         self.partitions = list(ran.partition_graphs)
         return True
@@ -79,3 +78,8 @@ def arguments_of(ran: Any, concrete: Any) -> Mapping[str, CapturedVariable]:
     """Return ``_Arg`` name -> variable, of the graph that was instantiated of a function."""
     captured, variables = _captured(ran, concrete), private.variables_by_handle(concrete)
     return {name: described(variables[id(outer)]) for name, outer in captured.items() if id(outer) in variables}
+
+
+def tensors_of(ran: Any, concrete: Any) -> tuple[str, ...]:
+    """Return the ``_Arg`` of each tensor that the function captured, and that is the same in every call."""
+    return tuple(name for name, outer in _captured(ran, concrete).items() if is_tensor(outer))
