@@ -93,6 +93,18 @@ class Source:
         ),
         factory=dict,
     )
+    imports: tuple[str, ...] = asked(
+        Option(
+            "--import",
+            "a Python module to import before the model is opened, as it registers the model's ops or Keras classes; "
+            "may be given several times",
+            "MODULE",
+            read=options.module,
+            write=tuple,
+            several=True,
+        ),
+        (),
+    )
     batch: int | None = asked(
         Option("--batch", "size of open leading dimensions (default: 1)", "N", read=options.positive), None
     )

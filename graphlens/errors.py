@@ -60,16 +60,30 @@ _EMPTY_WORDS = (
     "Original stack trace",
     "Errors may have originated",
 )
-_TRACES = ("File ", "[[", "{{", "Traceback", "node ", "in user code:")
+_TRACE_FIRST = "in user code:"
+_TRACES = ("File ", "[[", "{{", "Traceback", "node ", _TRACE_FIRST)
 
 
 def first_line(error: BaseException) -> str:
     """Return the first line of ``error`` that is neither a heading nor a stack trace."""
-    if str(error).startswith("in user code:"):  # AutoGraph puts the trace first and the error last
+    if str(error).startswith(_TRACE_FIRST):  # AutoGraph puts the trace first and the error last
         return _shortened(str(error).strip().splitlines()[-1].strip())
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(_EMPTY_WORDS + _TRACES)]
-    return _shortened((telling or lines or [type(error).__name__])[0])
+    return _shortened((_telling_lines(error) or lines or [type(error).__name__])[0])
+
+
+def ends(error: BaseException) -> str:
+    """Return the first line of ``error`` as ``first_line`` does, and the last one where that says something else."""
+    first = first_line(error)
+    last = _telling_lines(error)[-1:]
+    if not last or first.startswith(_shortened(last[0])) or str(error).startswith(_TRACE_FIRST):
+        return first
+    return f"{first} … {_shortened(last[0])}"
+
+
+def _telling_lines(error: BaseException) -> list[str]:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return [line for line in lines if not line.startswith(_EMPTY_WORDS + _TRACES)]
 
 
 def _shortened(chosen: str) -> str:

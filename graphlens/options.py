@@ -97,6 +97,17 @@ def names_in_words(given: Iterable[str]) -> tuple[str, ...]:
     return (",".join(given),)
 
 
+def module(text: str) -> str:
+    """Read the name of a Python module.
+
+    >>> module("tensorflow_text")
+    'tensorflow_text'
+    """
+    if not all(part.isidentifier() for part in text.split(".")):
+        raise WordError(f"'{text}' is no name of a Python module")
+    return text
+
+
 def positive(text: str) -> int:
     """Read a whole number from 1."""
     if not text.isdigit() or int(text) < 1:

@@ -95,7 +95,10 @@ class RecordRequest:
     before_placer
         Keep the graph as it is before placement, too.
     import_path
-        The folder in which a callable is looked for.  A model's file must not pull in whatever lies in the current one.
+        The folder in which a callable and the modules in ``imports`` are looked for.  A model's file must not pull in
+        whatever lies in the current one.
+    imports
+        Modules to import before the target is opened.
     text, digest
         What the parent found out about a graph's file.
     """
@@ -115,6 +118,7 @@ class RecordRequest:
     mode: Literal["record", "trace"] = "record"
     before_placer: bool = False
     import_path: str | None = None
+    imports: tuple[str, ...] = ()
     text: bool = False
     digest: str | None = None
 

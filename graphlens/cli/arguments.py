@@ -31,7 +31,7 @@ def add(parser: argparse.ArgumentParser, *names: str, **changes: Any) -> None:
 
 def add_opening(parser: argparse.ArgumentParser, budget: str = OPTIONS["time_budget_s"].help) -> None:
     """Add how a model is opened, fed and run: what every command that executes one has."""
-    add(parser, "signature", "tag", "inputs", "shapes", "batch", "warm_up_request", "steps")
+    add(parser, "signature", "tag", "imports", "inputs", "shapes", "batch", "warm_up_request", "steps")
     add(parser, "time_budget_s", help=budget)
     add(parser, "trust")
 

@@ -10,6 +10,7 @@ from typing import Any
 from graphlens.ir.nodes import Call, Constant, Op, TensorSpec
 from graphlens.ir.ops import CONSTANTS
 from graphlens.ir.optable import Argument, OpInfo, dtypes_of, table
+from graphlens.ir.stablehlo import MODULE, MODULE_OP, summary
 from graphlens.loaders.attrs import calls, decode, dtype_name
 from graphlens.loaders.tensors import KEPT_BYTES, STRIPPED_BYTES, STRIPPED_DIGEST, constant_of, spec_of
 
@@ -113,7 +114,7 @@ class NodeReader:
         called: list[Call] = [Call("call", op_type)] if op_type in self.library else []
         # By name: a protobuf hands out its map in another order in every process.
         for name, content in sorted(zip(raw[1::2], raw[2::2], strict=True)):
-            value = self._value(name, content, attr)
+            value = self._value(name, content, attr) if name != MODULE else _module(op_type, attr)
             if name not in _BOOKKEEPING and value is not None:
                 attrs[name] = value
             called.extend(calls(op_type, name, attr[name]))
@@ -149,6 +150,11 @@ class NodeReader:
         if key not in self._constants:  # graphs repeat their small constants: axes, shapes, epsilons
             self._constants[key] = constant_of(tensor)
         return self._constants[key]
+
+
+def _module(op_type: str, attr: Any) -> Any:
+    """A program that stands in an attribute may be as large as a graph: what is kept is what its bytes say of it."""
+    return summary(attr[MODULE].s) if op_type == MODULE_OP else decode(attr[MODULE])
 
 
 def _attributes_of(written: bytes) -> bytes:

@@ -134,6 +134,17 @@ def load_saved_model(path: str | os.PathLike[str], signature: str | None = None,
     )
 
 
+def read_saved_model(folder: Path) -> Any:
+    """Return the ``SavedModel`` message of a folder.
+
+    Raises
+    ------
+    TargetError
+        When there is none, or it is damaged.
+    """
+    return _read_saved_model(folder)[0]
+
+
 def _graph_def_of_saved_model(folder: Path, tag: str | None) -> tuple[Any, str]:
     message, digest = _read_saved_model(folder)
     return _choose_meta_graph(message.meta_graphs, tag, folder).graph_def, digest

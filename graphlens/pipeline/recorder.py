@@ -64,7 +64,8 @@ def child_request(request: Request, identified: sniff.Identified, mode: Literal[
         trust=recording.trust,
         mode=mode,
         before_placer=keeps_unplaced(request),
-        import_path=os.getcwd() if identified.kind == "callable" else None,
+        import_path=os.getcwd() if identified.kind == "callable" or source.imports else None,
+        imports=source.imports,
     )
 
 

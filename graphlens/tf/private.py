@@ -187,6 +187,12 @@ def optimized_hlo(concrete: Any, arguments_fed: list[Any]) -> str | None:
     return text.decode() if isinstance(text, bytes) else str(text)
 
 
+def is_registered(op: str) -> bool:
+    """Whether this process knows the op type; so it does where nobody can be asked."""
+    registry = _module("tensorflow.python.framework.op_def_registry")
+    return registry is None or registry.get(op) is not None
+
+
 def has_kernel(op: str) -> bool | None:
     """Whether this TensorFlow can run ops of type ``op`` anywhere, ``None`` where it does not say."""
     module = _module("tensorflow.python.framework.kernels")

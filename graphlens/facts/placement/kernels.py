@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from graphlens.errors import UsageError
+from graphlens.ir import stablehlo
 from graphlens.ir.nodes import Op
 
 DeviceType = Literal["GPU", "CPU"]
@@ -20,6 +21,7 @@ CPU: Final[DeviceType] = "CPU"
 # A kernel for any device that has none of its own: `Shape`, `Identity`, what only handles host memory.
 DEFAULT: Final = "DEFAULT"
 LABEL: Final = "_kernel"
+CUDA: Final = "CUDA"  # as a program of StableHLO says it, too
 
 _FOLDER: Final = Path(__file__).parents[2] / "data"
 _FILE: Final = re.compile(r"kernels-gpu-tf(\d+\.\d+)\.json\.gz$")
@@ -79,6 +81,8 @@ class KernelTable:
 
         A device's own kernels come before those for any device, and higher priorities before lower ones.
         """
+        if _is_refused(op, device):
+            return None
         key = (op.type, device, op.attrs.get(LABEL), *map(op.attrs.get, self._attributes(op.type)))
         if key not in self._found:
             rows = self.ops.get(op.type, ())
@@ -98,9 +102,16 @@ class KernelTable:
         return op.type in self.ops
 
     def refused(self, op: Op, device: DeviceType) -> Mapping[str, str]:
-        """Return attribute -> dtype for which ``device`` has no kernel, where dtypes are what it fails for."""
+        """Return attribute -> value for which ``device`` has no kernel, where these are what it fails for."""
+        if _is_refused(op, device):
+            return {"platforms": "/".join(op.attrs["platforms"])}
         rows = [row for row in self.ops.get(op.type, ()) if row.device in (device, DEFAULT)]
         return at_fault([row.refuses(op.attrs) for row in rows if row.label == op.attrs.get(LABEL, "")])
+
+
+def _is_refused(op: Op, device: DeviceType) -> bool:
+    """Whether an op holds a program that was compiled for other devices: the registry's kernel would refuse to run."""
+    return device == GPU and op.type == stablehlo.MODULE_OP and stablehlo.refuses(op.attrs, CUDA)
 
 
 def _best(rows: tuple[Kernel, ...], op: Op, device: str) -> Kernel | None:

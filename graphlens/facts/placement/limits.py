@@ -7,9 +7,10 @@ from typing import Final
 
 from graphlens.facts.placement.arguments import fed_with
 from graphlens.facts.placement.gpus import Gpu
-from graphlens.facts.placement.kernels import GPU
+from graphlens.facts.placement.kernels import CUDA, GPU
 from graphlens.facts.placement.netlist import RESOURCE
 from graphlens.facts.placement.prediction import Simulated
+from graphlens.ir import stablehlo
 from graphlens.ir.devices import Copy
 from graphlens.ir.nodes import ARGUMENT, Op, TensorSpec
 from graphlens.ir.ops import CONDITIONALS, FED, LOOPS, PLAIN_CALLS
@@ -54,6 +55,14 @@ def _of_this_graph(simulated: Simulated, found: tuple[Copy, ...]) -> list[str]:
         version = simulated.kernels.version
         said.append(
             f"ops that TensorFlow {version} does not have ({', '.join(unknown)}): they are taken to be on the host"
+        )
+    refusing = [op for op in ops if op.type == stablehlo.MODULE_OP and stablehlo.refuses(op.attrs, CUDA)]
+    if refusing:
+        platforms = "/".join(refusing[0].attrs["platforms"])
+        said.append(
+            f"{counted(len(refusing), 'op')} ({refusing[0].name}) with a StableHLO program for {platforms} alone: "
+            "taken to be on the host, but TensorFlow would place it on the GPU, where it refuses to run; export it "
+            "with native_serialization_platforms=('cpu', 'cuda')"
         )
     unsized = sum(copy.bytes is None and copy.kind in ("host-to-device", "device-to-host") for copy in found)
     if unsized:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.graphs import executed_graph, judged_graph
 from graphlens.facts.programs.judged_program import NO_FUNCTION, programs
-from graphlens.facts.time import compiled
+from graphlens.facts.time import compiled, unseen
 from graphlens.facts.time.attribution import attribution
 from graphlens.facts.time.ledger import ledger, step_time, step_times_ns
 from graphlens.ir.analysis import Quality
@@ -47,7 +47,7 @@ NO_GRAPH: Final = "no graph was given: ops are known by the names in the profile
 def quality(facts: Facts) -> Quality:
     """Return the quality of the measurement with its grade and the reasons for it in words."""
     joined, known = facts(attribution), facts(programs)
-    notes = (*facts.evidence.notes, *known.notes, *joined.notes, *compiled.notes(facts))
+    notes = (*facts.evidence.notes, *known.notes, *joined.notes, *compiled.notes(facts), *unseen.notes(facts))
     step = facts(step_time)
     if step is None:
         nobody = NO_FUNCTION if NO_FUNCTION in known.notes else None

@@ -83,7 +83,7 @@ def unattributed_time(facts: Facts) -> Iterator[Finding]:
     """
     row = next((row for row in facts(ledger) if row.kind == "unattributed"), None)
     step = facts(step_time)
-    if row is None or step is None or row.ns < UNATTRIBUTED_SHARE * step.median_ns:
+    if row is None or step is None or not step.median_ns or row.ns < UNATTRIBUTED_SHARE * step.median_ns:
         return
     share = row.ns / step.median_ns
     yield found(

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from graphlens.errors import ExecutionError, TargetError, first_line
 from graphlens.ir.ops import PLACEHOLDERS
+from graphlens.tf.open import failures
 from graphlens.tf.open.annotated import LEFT_OUT, strip_shapes
 from graphlens.tf.open.opened import LOAD_FAILURES, Opened, from_placeholders
 
@@ -25,15 +26,18 @@ def open_graph_file(path: Path, kind: str, text: bool) -> Opened:
     for spared in (PLACEHOLDERS, frozenset[str]()):  # of an old graph's inputs nothing else says the shape
         if strip_shapes(graph_def, spared):
             with suppress(*LOAD_FAILURES):
-                return _imported(graph_def, kind, notes=(LEFT_OUT,))
+                return _imported(graph_def, kind, LEFT_OUT)
     raise failure from cause
 
 
-def _imported(graph_def: Any, kind: str, **rest: Any) -> Opened:
-    wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
+def _imported(graph_def: Any, kind: str, *notes: str) -> Opened:
+    wrapped, packages = failures.with_registered_ops(
+        lambda: tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), []),
+        lambda: failures.types_in(graph_def),
+    )
     graph = wrapped.graph
     feeds = [op.outputs[0] for op in graph.get_operations() if op.type == "Placeholder"]
-    return from_placeholders(wrapped.prune(feeds, _sinks(graph)), kind, owner=wrapped, **rest)
+    return from_placeholders(wrapped.prune(feeds, _sinks(graph)), kind, owner=wrapped, notes=(*notes, *packages))
 
 
 def _read_graph(path: Path, kind: str, text: bool) -> Any:

@@ -9,8 +9,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from graphlens.errors import ExecutionError, UsageError, first_line
+from graphlens.errors import ExecutionError, TargetError, UsageError
 from graphlens.tf import private
+from graphlens.tf.open import keras_files
 from graphlens.tf.open.inputs import InputSpec
 from graphlens.tf.open.opened import LOAD_FAILURES, Opened, Traced
 
@@ -32,8 +33,10 @@ def open_keras_file(path: Path, trust: bool) -> Opened:
         model = keras.saving.load_model(path, compile=False, safe_mode=not trust)
     except LOAD_FAILURES as error:
         unsafe = "safe_mode" in str(error) and not trust
-        why = "it holds Python code, a Lambda layer for instance; --trust runs it" if unsafe else first_line(error)
-        raise ExecutionError(f"Keras cannot load {path}: {why}") from error
+        written = keras_files.written_by(path)
+        code = "it holds Python code, a Lambda layer for instance; --trust runs it"
+        why = code if unsafe else keras_files.why(error, written)
+        raise TargetError(f"{keras_files.who_cannot(keras.__version__, path, written)}: {why}") from error
     return from_keras(model, kind="keras")
 
 

@@ -14,7 +14,7 @@ from graphlens.errors import ExecutionError, UsageError, first_line
 from graphlens.loaders.savedmodel import BINARY
 from graphlens.loaders.signatures import CALL, DEFAULT
 from graphlens.tf import private
-from graphlens.tf.open import annotated, retired
+from graphlens.tf.open import annotated, failures, retired
 from graphlens.tf.open.opened import LOAD_FAILURES, Opened, from_concrete
 
 DEFAULT_SIGNATURE = DEFAULT
@@ -43,13 +43,22 @@ def loaded_saved_model(path: str, tag: str | None) -> Iterator[tuple[Any, tuple[
     tags = [part for part in (tag or "").split(",") if part] or None
     with retired.loadable(path) as (folder, replaced):
         try:
-            loaded = tf.saved_model.load(folder, tags=tags)
+            loaded, imported = failures.with_registered_ops(
+                lambda: tf.saved_model.load(folder, tags=tags), lambda: _types_in(Path(folder))
+            )
         except LOAD_FAILURES as error:
             with annotated.without_shapes(folder) as stripped:
                 loaded = _load_again(stripped, tags, ExecutionError(_cannot(path, error)))
                 yield loaded, (*notes, *replaced, annotated.LEFT_OUT)
             return
-        yield loaded, notes + replaced
+        yield loaded, notes + replaced + imported
+
+
+def _types_in(folder: Path) -> Iterator[str]:
+    from graphlens.loaders.savedmodel import read_saved_model
+
+    for meta_graph in read_saved_model(folder).meta_graphs:
+        yield from failures.types_in(meta_graph.graph_def)
 
 
 def _load_again(folder: str | None, tags: list[str] | None, failure: ExecutionError) -> Any:

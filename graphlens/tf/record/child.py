@@ -75,8 +75,7 @@ def open_requested(request: RecordRequest) -> Any:
     """Open the target of a request."""
     from graphlens.tf.open import targets
 
-    if request.import_path:
-        sys.path.insert(0, request.import_path)
+    prepare_imports(request)
     opened = targets.open_target(
         request.target, request.kind, request.signature, request.tag, trust=request.trust, text=request.text
     )
@@ -85,6 +84,22 @@ def open_requested(request: RecordRequest) -> Any:
     from graphlens.tf.open import warm_up
 
     return warm_up.with_request(opened, Path(request.target), request.warm_up_request)
+
+
+def prepare_imports(request: RecordRequest) -> None:
+    """Let Python find what the request names, and import what it wants imported.
+
+    Raises
+    ------
+    UsageError
+        If that cannot be done.
+    """
+    from graphlens.tf.open import failures
+
+    if request.import_path and request.import_path not in sys.path:
+        # What is installed comes before what lies beside a model's file, and after the user's own program.
+        sys.path.insert(0 if request.kind == "callable" else len(sys.path), request.import_path)
+    failures.import_named(request.imports)
 
 
 def plan_of(request: RecordRequest, directory: Path) -> Any:

@@ -11,11 +11,12 @@ import tensorflow as tf
 
 from graphlens.collector import collector_paused
 from graphlens.config import MOST_STEPS, WARM_UP_CALLS
-from graphlens.errors import ExecutionError, first_line
+from graphlens.errors import ExecutionError
 from graphlens.ir.run import STEP_MARKER
 from graphlens.loaders.capture.collecting import Collector, Context, Progress, collecting
 from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.tf import private
+from graphlens.tf.open import failures
 from graphlens.tf.open.opened import Opened
 from graphlens.tf.record import environment
 from graphlens.tf.record.clock import empty_call_ns, timed
@@ -79,21 +80,9 @@ def _first_step(prepared: Prepared, plan: Plan, context: Context, executed: Exec
         with collecting(context, [*unplaced, executed]):
             prepared.step()
     except tf.errors.OpError as error:
-        raise ExecutionError(f"the model failed on its first step: {first_line(error)}; {_advice(error)}") from error
+        raise ExecutionError(f"the model failed on its first step: {failures.of_first_step(error)}") from error
     if not executed.partitions and private.is_jit_compiled(concrete):
         capture.note("The whole function is compiled by XLA: there is no executed TensorFlow graph, only HLO.")
-
-
-def _advice(error: Exception) -> str:
-    if isinstance(error, tf.errors.ResourceExhaustedError) or "MemoryError" in str(error):
-        return "it needs more memory than this machine gives it; try a smaller --batch"
-    if "No OpKernel" in str(error) or isinstance(error, tf.errors.UnimplementedError):
-        return "this TensorFlow build cannot run it; use the version or device that the model was made for"
-    if "pyfunc" in str(error):
-        return "it calls back into the Python program that saved it; give that program's function as module:callable"
-    if "ninitialized" in str(error) or isinstance(error, tf.errors.FailedPreconditionError):
-        return "its variables or tables have no values in this file; give the SavedModel or a frozen graph"
-    return "if its inputs are at fault, give real ones with --inputs FILE.npz"
 
 
 def _measured_steps(step: Step, plan: Plan, context: Context) -> None:

@@ -450,7 +450,9 @@ def _repeat_for(step: Callable[[], Any], duration_ms: float) -> int:
 def write(_session: Session, request: RecordRequest, edits: Mapping[str, Sequence[Edit]], directory: str) -> Written:
     """Write the target as a SavedModel with the edits applied to its signatures."""
     from graphlens.tf import rewrite
+    from graphlens.tf.record import child
 
+    child.prepare_imports(request)
     try:
         notes = rewrite.write_saved_model(
             request.target, edits, directory, kind=request.kind, tag=request.tag, trust=request.trust
