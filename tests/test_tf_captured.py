@@ -163,3 +163,65 @@ def test_a_refusal_says_what_may_change(lab: Any, tf: Any) -> None:
         said.append(str(caught.value))
     assert said[0].endswith("which is an input")
     assert said[1].endswith("which is a read of 'counter', a variable that may be written")
+
+
+# -- weights that are prepared in every call ------------------------------------------------------------------------
+
+
+def test_a_clustered_weight_is_stored_to_the_last_bit(lab: Any, tf: Any) -> None:
+    weights, centroids = lab.variable(16, 8), tf.Variable(np.linspace(0.5, 1.5, 8).astype("float32"))
+    indices = tf.Variable(tf.zeros((16, 8), tf.int64))
+    lab.KEPT.extend([centroids, indices])
+
+    def model(x: Any) -> Any:
+        nearest = tf.argmin(tf.abs(tf.expand_dims(weights, -1) - centroids), axis=-1)
+        indices.assign(nearest)
+        return x @ (tf.gather(centroids, nearest) * tf.sign(weights))
+
+    traced = lab.trace(model, lab.random(2, 16))
+    assert lab.types(traced.program)["ResourceGather"] == 1
+    prepared = [node.name for node in traced.program.graph.node if node.op in ("Mul", "ArgMin")]
+    edited = traced.edited(FoldConstant(Ops(tuple(prepared))))
+    assert edited.difference == 0
+    assert not {"ResourceGather", "Sub", "Abs", "ArgMin", "Sign", "Mul"} & set(edited.types)
+    assert edited.types["AssignVariableOp"] == 1, "what a call writes stays as it was"
+
+
+def test_rows_of_a_variable_that_is_written_are_computed_in_each_call(lab: Any, tf: Any) -> None:
+    table = lab.variable(16, 8)
+
+    def model(x: Any) -> Any:
+        table.assign(table * 0.5)
+        return x @ tf.nn.softmax(tf.gather(table, tf.range(8)))
+
+    traced = lab.trace(model, lab.random(2, 8))
+    (softmax,) = lab.named(traced.program, "Softmax")
+    with pytest.raises(RewriteError, match="a variable that may be written"):
+        traced.edited(FoldConstant(Ops((softmax,))))
+
+
+def test_wrappers_of_pruning_are_named_with_what_they_write(tf: Any, tmp_path: Path) -> None:
+    class Pruned(tf.Module):  # type: ignore[misc]
+        """As the TensorFlow Model Optimization Toolkit wraps a layer: the mask is applied to the variable itself."""
+
+        def __init__(self) -> None:
+            super().__init__("prune_low_magnitude_dense")
+            self.kernel = tf.Variable(tf.ones((64, 64)), name="dense/kernel")
+            self.mask = tf.Variable(tf.eye(64), trainable=False, name="prune_low_magnitude_dense/mask")
+            self.calls = tf.Variable(0, trainable=False, dtype=tf.int64)
+
+        @tf.function(input_signature=[tf.TensorSpec((1, 64))])
+        def __call__(self, x: Any) -> Any:
+            with tf.name_scope("net/prune_low_magnitude_dense/"):
+                self.calls.assign_add(1)
+                self.kernel.assign(self.kernel * self.mask)
+                return tf.matmul(x, self.kernel)
+
+    model = Pruned()
+    tf.saved_model.save(model, str(tmp_path / "model"), signatures=model.__call__)
+    found = findings(tmp_path, tmp_path / "model", "--static")
+    (variable,) = found["GL407"]["evidence"]["variables"]
+    assert (variable["variable"], variable["bytes"]) == ("dense/kernel", 64 * 64 * 4)
+    assert variable["layer"] == "net/prune_low_magnitude_dense"
+    assert found["GL407"]["fix"]["snippet"].startswith("model = tfmot.sparsity.keras.strip_pruning(model)")
+    assert found["GL215"]["evidence"]["wrapper"] == "the pruning wrappers"

@@ -119,3 +119,16 @@ def frozen_ops(facts: Facts) -> frozenset[str]:
     side effect of their own (random numbers, tables, prints) are never in it.
     """
     return constants.frozen_ops(facts(judged_graph))
+
+
+@fact
+def weights(facts: Facts) -> constants.Weights:
+    """What the judged graph makes of weights alone, those that it writes too, and the ops that write these.
+
+    The ops are those of ``frozen_ops``, and what is made of variables that the graph writes, as long as all that is
+    written is made of such values too.
+    """
+    graph = facts(judged_graph)
+    if not graph.of_types(constants.ASSIGNMENTS):  # nearly always: what nobody assigns is frozen, or no weight
+        return constants.Weights(facts(frozen_ops), {})
+    return constants.weights(graph)

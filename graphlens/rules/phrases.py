@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
-from typing import Final
+from typing import Final, NamedTuple
 
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.flat import scopes
@@ -28,6 +28,38 @@ CAPTURED = (
     "tensors that the function has captured, which are handed to it as arguments in every call: Grappler takes them "
     "for inputs"
 )
+
+
+class Wrapper(NamedTuple):
+    """A layer around another that prepares its weights in training: what it is for, and how it is taken off."""
+
+    name: str
+    snippet: str
+
+
+# By what the TensorFlow Model Optimization Toolkit (0.8) puts before the name of the layer that it wraps.
+_WRAPPERS: Final[Mapping[str, Wrapper]] = {
+    "prune_low_magnitude_": Wrapper(
+        "the pruning wrappers", "model = tfmot.sparsity.keras.strip_pruning(model)  # of tensorflow_model_optimization"
+    ),
+    "cluster_": Wrapper(
+        "the clustering wrappers",
+        "model = tfmot.clustering.keras.strip_clustering(model)  # of tensorflow_model_optimization",
+    ),
+}
+
+
+def wrapper_of(layers: Iterable[str]) -> Wrapper | None:
+    """Return which wrapper the layers are of, by their names, where all are of one.
+
+    >>> wrapper_of(["net/prune_low_magnitude_dense", "net/prune_low_magnitude_conv"]).name
+    'the pruning wrappers'
+    >>> wrapper_of(["net/cluster_dense", "net/dense"]), wrapper_of([])
+    (None, None)
+    """
+    names = {layer.rpartition("/")[2] for layer in layers}
+    found = {next((start for start in _WRAPPERS if name.startswith(start)), "") for name in names}
+    return _WRAPPERS.get(found.pop()) if len(found) == 1 else None
 
 
 def with_stage(facts: Facts, cause: str) -> str:

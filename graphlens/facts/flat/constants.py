@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from graphlens.ir import effects
 from graphlens.ir.nodes import CONTROL, Op
@@ -25,6 +26,7 @@ _PARAMETERS = CONSTANTS | WHOLE_READS | REFERENCE_VARIABLES
 _PASS_THROUGH = CONTROL_FLOW | {"Identity", "IdentityN", "StopGradient", "_Arg"}
 # What these do with a handle is seen in their bodies, which stand beside them in a flat graph.
 _SEEN_INSIDE = CONDITIONALS | LOOPS | {"_If", "_While"}
+ASSIGNMENTS = frozenset({"AssignVariableOp"})  # of a whole value; what adds to a variable counts something
 _HARMLESS = HANDLE_READS | RETURNS | _SEEN_INSIDE
 
 
@@ -40,12 +42,62 @@ def captured_tensors(graph: Table) -> Sequence[int]:
 
 def frozen_ops(graph: Table) -> frozenset[str]:
     """Return the ops whose value depends on constants, captured tensors and variables that the graph never writes."""
-    read = {position: _origin(graph, inputs[0]) for position, inputs in _inputs_of(graph, HANDLE_READS) if inputs}
+    read = _handles_read(graph)
     written = _written(graph, set(read.values()))
-    reads = graph.positions_of({"ReadVariableOp"})
-    kept = [position for position in reads if position in read and read[position] not in written]
     variables = [position for position in graph.positions_of(REFERENCE_VARIABLES) if position not in written]
-    return _closure(graph, [*graph.positions_of(CONSTANTS), *captured_tensors(graph), *kept, *variables])
+    return _made_of(graph, {position for position, origin in read.items() if origin not in written}, variables)
+
+
+class Weights(NamedTuple):
+    """What a graph makes of weights alone.
+
+    Attributes
+    ----------
+    ops
+        The ops whose value depends on constants, captured tensors and weights only.
+    written
+        Op that writes a weight -> the op that the weight's handle comes from.
+    """
+
+    ops: frozenset[str]
+    written: Mapping[str, str]
+
+
+def weights(graph: Table) -> Weights:
+    """Return what the graph makes of weights alone, whoever writes these.
+
+    A variable is a weight as long as all that the graph writes into it is made of weights: what is written from an
+    input, drawn, or counted up, is state, and so is what an op may write of which nothing is known.
+    """
+    read = _handles_read(graph)
+    writes = [(write, origin) for write, origin in variable_writes(graph) if _assigns(graph, write)]
+    state = _opaque(graph) | {origin for write, origin in variable_writes(graph) if not _assigns(graph, write)}
+    assigned = {origin for _, origin in writes}
+    state |= {origin for origin in assigned | set(read.values()) if not _is_only_read(graph, origin, ASSIGNMENTS)}
+    while True:
+        made = _made_of(graph, {position for position, origin in read.items() if origin not in state})
+        fed = {origin for write, origin in writes if not made.issuperset(_values_of(graph, write))}
+        if fed <= state:
+            written = {graph.names[write]: graph.names[origin] for write, origin in writes if origin not in state}
+            return Weights(made, written)
+        state |= fed
+
+
+def _values_of(graph: Table, write: int) -> Sequence[str]:
+    return [graph.names[position] for position in graph.data_before(write)[1:]]
+
+
+def _handles_read(graph: Table) -> dict[int, int]:
+    """Return the ops that read a variable -> where the variable's handle comes from."""
+    inputs = ((position, graph.data_before(position)[:1]) for position in graph.positions_of(HANDLE_READS))
+    return {position: _origin(graph, handle) for position, some in inputs for handle in some}
+
+
+def _made_of(graph: Table, readable: Collection[int], variables: Sequence[int] = ()) -> frozenset[str]:
+    """Return what is made of constants, captured tensors and those reads of variables that are ``readable``."""
+    whole = [position for position in graph.positions_of({"ReadVariableOp"}) if position in readable]
+    gathers = {position for position in graph.positions_of({"ResourceGather"}) if position in readable}
+    return _closure(graph, [*graph.positions_of(CONSTANTS), *captured_tensors(graph), *whole, *variables], gathers)
 
 
 def variable_writes(graph: Table) -> Iterator[tuple[int, int]]:
@@ -56,9 +108,9 @@ def variable_writes(graph: Table) -> Iterator[tuple[int, int]]:
                 yield position, _origin(graph, handle)
 
 
-def _inputs_of(graph: Table, kinds: Collection[str]) -> Iterator[tuple[int, Sequence[int]]]:
-    for position in graph.positions_of(kinds):
-        yield position, graph.data_before(position)
+def _assigns(graph: Table, position: int) -> bool:
+    """Tell whether an op writes a whole value into a variable, rather than to count something up."""
+    return graph.bodies[position].type in ASSIGNMENTS
 
 
 def _written(graph: Table, read: Collection[int]) -> set[int]:
@@ -66,21 +118,24 @@ def _written(graph: Table, read: Collection[int]) -> set[int]:
 
     Of variables, those in ``read`` are looked at.
     """
-    written = {origin for _, origin in variable_writes(graph)}
-    for kind in WHOLE_CALLS & graph.by_type.keys():
-        for position in graph.by_type[kind]:
-            written.update(_origin(graph, source) for source in graph.data_before(position))
+    written = _opaque(graph) | {origin for _, origin in variable_writes(graph)}
     return written | {origin for origin in read if origin not in written and not _is_only_read(graph, origin)}
 
 
-def _is_only_read(graph: Table, origin: int) -> bool:
-    """Tell whether nothing but reads of it is done with a handle."""
+def _opaque(graph: Table) -> set[int]:
+    """Return what calls are given that are no part of the graph: they may do anything."""
+    given = (graph.data_before(position) for kind in WHOLE_CALLS for position in graph.by_type.get(kind, ()))
+    return {_origin(graph, source) for sources in given for source in sources}
+
+
+def _is_only_read(graph: Table, origin: int, allowed: Collection[str] = ()) -> bool:
+    """Tell whether nothing but reads of it, and what is ``allowed``, is done with a handle."""
     pending, seen = [origin], {origin}
     while pending:
         handle = pending.pop()
         for reader in graph.following[handle]:
             kind = graph.bodies[reader].type
-            if reader in seen or kind in _HARMLESS or handle not in graph.data_before(reader):
+            if reader in seen or kind in _HARMLESS or kind in allowed or handle not in graph.data_before(reader):
                 continue
             if kind not in _PASS_THROUGH:
                 return False
@@ -109,16 +164,20 @@ def _origin(graph: Table, position: int) -> int:
     return position
 
 
-def _closure(graph: Table, sources: Sequence[int]) -> frozenset[str]:
-    """Return the sources, and the pure ops all of whose inputs are in the closure."""
+def _closure(graph: Table, sources: Sequence[int], gathers: Collection[int] = ()) -> frozenset[str]:
+    """Return the sources, and the pure ops all of whose inputs are in the closure.
+
+    ``gathers`` read rows of a variable that never changes: they depend on the rows' numbers alone.
+    """
     inside = bytearray(len(graph))
-    for position in sources:
+    handles = (handle for gather in gathers for handle in graph.data_before(gather)[:1])
+    for position in (*sources, *handles):
         inside[position] = True
     waiting: dict[int, set[int]] = {}  # op -> its inputs that are not in the closure, of those that one of is
     pending = list(sources)
     for position in pending:  # grows while it is walked
         for reader in graph.following[position]:
-            if inside[reader] or not is_pure(graph.bodies[reader]):
+            if inside[reader] or not (reader in gathers or is_pure(graph.bodies[reader])):
                 continue
             if reader not in waiting:
                 waiting[reader] = {source for source in graph.data_before(reader) if not inside[source]}

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from graphlens.facts.core import Facts
-from graphlens.facts.graphs import is_training, judged_graph
+from graphlens.facts.graphs import is_training, judged_graph, weights
 from graphlens.facts.patterns.relayout import needless_transposes
 from graphlens.facts.time.attribution import attribution, timings
 from graphlens.facts.time.savings import saving_at
@@ -105,7 +105,8 @@ def slow_op(facts: Facts) -> Iterator[Finding]:
 
     Where the op is more work than its formula says: a transcendental function counts as one operation per element.
     An op whose work would take less than 3 us at the roof is not reported: dispatching it is dearer
-    (`op-overhead-bound`). A transpose that nobody needs is not one of these either (`redundant-transpose`).
+    (`op-overhead-bound`). A transpose that nobody needs is not one of these either (`redundant-transpose`), nor is work
+    on weights alone, which is better not done in every step (`unfolded-constant`, `weight-preparation`).
 
     ## Source
 
@@ -130,7 +131,9 @@ def slow_op(facts: Facts) -> Iterator[Finding]:
 def _is_slow(facts: Facts, roof: Roof, point: RoofPoint) -> bool:
     timing = facts(timings).get(point.op)
     calls = timing.calls_per_step if timing else 1
-    return point.share < FAR_BELOW_SHARE and time_at_roof_ns(roof, point.flops, point.bytes) >= CHEAP_OP_NS * calls
+    notable_ns = CHEAP_OP_NS * calls
+    is_slow = point.share < FAR_BELOW_SHARE and time_at_roof_ns(roof, point.flops, point.bytes) >= notable_ns
+    return is_slow and point.op not in facts(weights).ops  # no shape helps what is better not done in every step
 
 
 def _saving(facts: Facts, points: Iterable[RoofPoint]) -> Saving:

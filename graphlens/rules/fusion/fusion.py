@@ -10,7 +10,7 @@ from typing import Any, Final
 from graphlens.facts.core import Facts
 from graphlens.facts.graphs import judged_graph, judged_stage, layer_of_op, origins
 from graphlens.facts.patterns.affine import AffineChain, affine_chains, is_normalization
-from graphlens.facts.patterns.exclusive import depends_on_variables
+from graphlens.facts.patterns.weight_work import depends_on_variables
 from graphlens.facts.rows.op_rows import figure_of, figure_without
 from graphlens.facts.time.attribution import timings
 from graphlens.facts.time.savings import saving_without

@@ -8,8 +8,8 @@ from typing import Final
 
 from graphlens.facts.core import Facts
 from graphlens.facts.graphs import judged_graph, judged_stage, layer_of_op, origins
-from graphlens.facts.patterns.exclusive import depends_on_variables
 from graphlens.facts.patterns.input_affine import InputChain, input_chains
+from graphlens.facts.patterns.weight_work import depends_on_variables
 from graphlens.facts.rows.op_rows import figure_of, figure_without
 from graphlens.facts.time.savings import saving_without
 from graphlens.ir.analysis import Figure, Finding, Fix

@@ -7,25 +7,23 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from graphlens.facts.core import Facts
-from graphlens.facts.graphs import constant_ops, is_training, judged_graph, judged_stage, layer_of_op, origins
-from graphlens.facts.patterns.affine import affine_chains
-from graphlens.facts.patterns.exclusive import computed_frozen_groups, depends_on_variables
-from graphlens.facts.patterns.input_affine import input_chains
-from graphlens.facts.patterns.invariants import invariants_by_loop
-from graphlens.facts.time.attribution import attribution, timings
+from graphlens.facts.graphs import constant_ops, judged_graph, layer_of_op, origins
+from graphlens.facts.patterns.weight_work import (
+    WeightWork,
+    depends_on_variables,
+    frozen_work,
+    result_bytes,
+    weight_work,
+)
 from graphlens.facts.time.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.edits import FoldConstant, Ops
-from graphlens.ir.graph import data_consumers, data_inputs
 from graphlens.ir.ops import UNTRACED
-from graphlens.rules.needs import GRAPH
-from graphlens.rules.phrases import CAPTURED, known_sum, with_stage
+from graphlens.rules.needs import GRAPH, INFERENCE
+from graphlens.rules.phrases import CAPTURED, with_stage, wrapper_of
 from graphlens.rules.registry import found, rule
-from graphlens.units import format_count
+from graphlens.units import counted, format_count
 
-# Grappler keeps an op whose folded result is over 100 kB and larger than what it is computed from, because the model
-# would grow; the same bound is used here.
-LARGEST_GROWN_RESULT_BYTES: Final = 100 * 1024
 GROUPS_LISTED: Final = 20
 
 
@@ -69,7 +67,8 @@ def unfolded_constant(facts: Facts) -> Iterator[Finding]:
     ## When it is fine
 
     When another function of the same program writes the variables between steps. A result larger than its inputs and
-    than 100 kB is left alone, as Grappler leaves it.
+    than 100 kB is left alone, as Grappler leaves it: the evidence lists what is, and what is work on weights is counted
+    by `weight-preparation`.
 
     ## Source
 
@@ -77,42 +76,13 @@ def unfolded_constant(facts: Facts) -> Iterator[Finding]:
     a whole is counted by `unfolded-batch-norm` or `unfolded-input-scale` and not here, and what a loop computes anew by
     `loop-invariant-op`.
     """
-    claimed = set() if facts(is_training) else _folded_with_layers(facts)
-    claimed |= {name for invariant in facts(invariants_by_loop).values() for name in invariant}
     alike: dict[tuple[bool, tuple[str, ...]], list[tuple[str, ...]]] = defaultdict(list)
     graph = facts(judged_graph)
-    for group in computed_frozen_groups(facts, claimed):
-        constant = all(name in facts(constant_ops) for name in group)
-        if _costs_something(facts, group, constant) and not _grows(facts, group):
-            types = tuple(sorted(graph.op(name).type for name in group))
-            alike[constant, types].append(group)
+    for group in facts(frozen_work).folded:
+        constant = facts(constant_ops).issuperset(group)
+        alike[constant, tuple(sorted(graph.op(name).type for name in group))].append(group)
     for (constant, _), groups in alike.items():
         yield _constant_finding(facts, groups, constant)
-
-
-def _folded_with_layers(facts: Facts) -> set[str]:
-    behind = {name for chain in facts(affine_chains) for name in chain.folded}
-    return behind | {name for chain in facts(input_chains) for name in chain.folded}
-
-
-def _costs_something(facts: Facts, group: Sequence[str], constant: bool) -> bool:
-    graph = facts(judged_graph)
-    if all(graph.op(name).type in UNTRACED for name in group):
-        return False
-    if facts(judged_stage) == "traced":
-        return not constant  # Grappler computes what depends on constants alone when the model is loaded
-    times = facts(timings)
-    return not facts(attribution).timings or any(times.get(name) for name in group)
-
-
-def _grows(facts: Facts, group: Sequence[str]) -> bool:
-    inside = set(group)
-    graph = facts(judged_graph)
-    results = [name for name in group if any(dst not in inside for dst in data_consumers(graph, name))]
-    sources = {src for name in group for src in data_inputs(graph, name) if src not in inside}
-    made = known_sum([spec.nbytes for name in results for spec in graph.op(name).outputs]) or 0
-    read = known_sum([spec.nbytes for name in sources for spec in graph.op(name).outputs[:1]]) or 0
-    return made > LARGEST_GROWN_RESULT_BYTES and made > read
 
 
 def _constant_finding(facts: Facts, groups: Sequence[tuple[str, ...]], constant: bool) -> Finding:
@@ -128,6 +98,10 @@ def _constant_finding(facts: Facts, groups: Sequence[tuple[str, ...]], constant:
             "ops": len(ops),
             "layer": where,
             "from_constants_only": constant,
+            "left_out_for_size": [
+                {"ops": list(group), "bytes": result_bytes(facts, group)}
+                for group in facts(frozen_work).left_out[:GROUPS_LISTED]
+            ],
         },
         reason=with_stage(facts, _cause(facts, ops, constant)),
         saving=saving_without(facts, ops),
@@ -159,9 +133,107 @@ def _as_written(facts: Facts, group: Sequence[str]) -> Ops:
     return Ops(tuple(group), traced=tuple(dict.fromkeys(name for op in group for name in sources.get(op, ()))) or None)
 
 
+@rule("GL215", "weight-preparation", needs=(GRAPH, INFERENCE))
+def weight_preparation(facts: Facts) -> Iterator[Finding]:
+    """Weights that are masked, quantized, clustered or normalized in every step, before a layer uses them.
+
+    ## What it finds
+
+    In a graph that does not train, groups of ops that no input has anything to do with and that `unfolded-constant`
+    does not report: because the graph writes the weights itself (the wrappers of a pruned or clustered model, a moving
+    average of weights), or because the result is larger than the weights. Groups with the same ops are one finding.
+
+    ## Why it costs
+
+    A layer's weights are used once in each step, but preparing them costs as much as they have elements, whatever the
+    batch: models exported with the wrappers of the TensorFlow Model Optimization Toolkit were 2 to 16 times slower than
+    the same models without, with outputs that were the same to the last bit.
+
+    ## Example
+
+    ```bad
+    x     = Placeholder() float32[1,64]
+    w     = ReadVariableOp(kernel) float32[64,64]
+    mask  = ReadVariableOp(pruned) float32[64,64]
+    kept  = Mul(w, mask) float32[64,64] 40us
+    put   = AssignVariableOp(kernel, kept) 20us
+    again = ReadVariableOp(kernel, ^put) float32[64,64]
+    y     = MatMul(x, again) float32[1,64] 20us
+    out   = _Retval(y)
+    ```
+
+    ```good
+    x   = Placeholder() float32[1,64]
+    w   = ReadVariableOp(kernel) float32[64,64]
+    y   = MatMul(x, w) float32[1,64] 20us
+    out = _Retval(y)
+    ```
+
+    ## Fix
+
+    Prepare the weights once, before the model is exported, and export it without what prepares them: strip the wrappers
+    (`strip_pruning`, `strip_clustering`). Where nobody writes the weights, the result can be stored as it is.
+
+    ## When it is fine
+
+    When the weights are kept small on purpose (a large result made of few numbers), and memory is dearer than time.
+
+    ## Source
+
+    Data dependencies of the judged graph. A variable that is written from an input, drawn or counted up is state, and
+    nothing that is made of it is reported; nor is what only moves numbers, or gives fewer than 64 of them.
+    """
+    alike: dict[tuple[bool, tuple[str, ...]], list[WeightWork]] = defaultdict(list)
+    graph = facts(judged_graph)
+    for work in facts(weight_work):
+        alike[bool(work.frozen), tuple(sorted(graph.op(name).type for name in work.ops))].append(work)
+    for (can_be_stored, _), works in alike.items():
+        yield _preparation(facts, works, can_be_stored)
+
+
+def _preparation(facts: Facts, works: Sequence[WeightWork], can_be_stored: bool) -> Finding:
+    ops = [name for work in works for name in work.ops]
+    layers = list(dict.fromkeys(layer for work in works if (layer := layer_of_op(facts, work.ops[-1]))))
+    wrapper = wrapper_of(layers)
+    gone = [name for work in works for name in (work.frozen if can_be_stored else work.ops)]
+    where = f" in '{layers[0]}'" if len(layers) == 1 else f" in {counted(len(layers), 'layer')}" if layers else ""
+    strip = f"Strip {wrapper.name} before the model is exported" if wrapper else "Prepare the weights before the export"
+    return found(
+        title=f"Weights are prepared anew every step by {_types_in_words(facts, works[0].ops)}{where}",
+        nodes=ops,
+        evidence={
+            "groups": [list(work.ops) for work in works[:GROUPS_LISTED]],
+            "group_count": len(works),
+            "layers": layers[:GROUPS_LISTED],
+            "wrapper": wrapper.name if wrapper else None,
+            "ops": len(ops),
+            "that_never_change": len([name for work in works for name in work.frozen]),
+        },
+        reason=with_stage(facts, _why_prepared(works, can_be_stored)),
+        saving=saving_without(facts, gone),
+        removes=gone,
+        fix=Fix(
+            f"{strip}; or store the result in place of what it is made from" if can_be_stored else strip,
+            "exact" if can_be_stored else "manual",
+            tuple(FoldConstant(_as_written(facts, work.frozen), freeze=True) for work in works if work.frozen),
+            wrapper.snippet if wrapper else None,
+        ),
+    )
+
+
+def _why_prepared(works: Sequence[WeightWork], can_be_stored: bool) -> str:
+    if not can_be_stored:
+        return "no input has anything to do with them, but the graph writes weights that they are made from"
+    if all(len(work.frozen) == len(work.ops) for work in works):
+        return (
+            "no input has anything to do with them, and nobody writes what they are made from, but the result is larger"
+        )
+    return "no input has anything to do with them; a part is made from weights that the graph writes"
+
+
 def _types_in_words(facts: Facts, group: Sequence[str]) -> str:
     graph = facts(judged_graph)
-    types = [graph.op(name).type for name in group]
+    types = [kind for name in group if (kind := graph.op(name).type) not in UNTRACED]
     shown = list(dict.fromkeys(types))[:3]
     rest = len(types) - len(shown)
     return " and ".join(shown) + (f" and {format_count(rest)} more ops" if rest > 0 else "")

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from graphlens.errors import RewriteError, first_line
 from graphlens.tf.rewrite import nodes
-from graphlens.tf.rewrite.draft import Draft
+from graphlens.tf.rewrite.draft import Draft, put_constant
 
 v1 = tf.compat.v1
 
@@ -50,17 +50,26 @@ class Values:
         """Return the inputs to be judged before ``name`` can be, none when it can be told without them."""
         if self.is_leaf(name) or not self._follows(name):
             return []
-        inputs = [nodes.source(ref) for ref in nodes.data_inputs(self._draft.node(name))]
+        inputs = map(nodes.source, self._read_by(name))
         return [other for other in inputs if other not in self._frozen]
 
     def _judge(self, name: str) -> bool:
         if self.is_leaf(name):
             return True
-        inputs = nodes.data_inputs(self._draft.node(name)) if self._follows(name) else []
+        inputs = self._read_by(name) if self._follows(name) else []
         return bool(inputs) and all(self._frozen[nodes.source(ref)] for ref in inputs)
 
     def _follows(self, name: str) -> bool:
-        return nodes.is_pure(self._draft.node(name)) and not self.may_not_run(name)
+        return (nodes.is_pure(self._draft.node(name)) or self._gathers(name)) and not self.may_not_run(name)
+
+    def _gathers(self, name: str) -> bool:
+        """Whether an op reads rows of a variable that nobody writes."""
+        return self._draft.node(name).op == "ResourceGather" and self.variable_of(name) is not None
+
+    def _read_by(self, name: str) -> list[str]:
+        """Return the tensors that an op's value depends on; of a gather, the rows' numbers."""
+        refs = nodes.data_inputs(self._draft.node(name))
+        return refs[1:] if self._draft.node(name).op == "ResourceGather" else refs
 
     def may_not_run(self, name: str) -> bool:
         """Whether an op waits in a graph that branches as TensorFlow 1 did, and may be in the branch not taken."""
@@ -85,7 +94,7 @@ class Values:
         """Return why a tensor that is not frozen is none: what it depends on that may change between two calls."""
         asked = name = nodes.source(ref)
         while self._follows(name) and not self.is_leaf(name):
-            inputs = map(nodes.source, nodes.data_inputs(self._draft.node(name)))
+            inputs = map(nodes.source, self._read_by(name))
             name = next((other for other in inputs if not self.is_frozen(nodes.tensor(other))), "")
             if not name:
                 return f"'{asked}' reads nothing that never changes"
@@ -98,7 +107,7 @@ class Values:
             return f"{itself} in a branch or loop of TensorFlow 1, and may not run"
         if node.op == "Placeholder":
             return f"{itself} an input" if name not in self._draft.bindings else f"{itself} a text or a resource"
-        if node.op in nodes.READS:
+        if node.op in nodes.READS:  # of a gather, the rows' numbers are frozen, or they were followed
             handle = nodes.source(nodes.data_inputs(node)[0])
             binding = self._draft.bindings.get(handle)
             return f"{itself} a read of '{binding.name if binding else handle}', a variable that may be written"
@@ -139,7 +148,8 @@ class Values:
             return {}
         order = self._needed(refs)
         feeds = {name: self._leaf(name) for name in order if self.is_leaf(name)}
-        graph_def = nodes.GraphDef(node=[self._isolated(name, name in feeds) for name in order])
+        isolated = [node for name in order for node in self._isolated(name, name in feeds)]
+        graph_def = nodes.GraphDef(node=isolated)
         try:
             with tf.Graph().as_default() as graph, tf.device("CPU:0"):
                 v1.import_graph_def(graph_def, name="")
@@ -157,20 +167,32 @@ class Values:
             if name not in needed:
                 needed[name] = None
                 if not self.is_leaf(name):
-                    todo += [nodes.source(ref) for ref in nodes.data_inputs(self._draft.node(name))]
+                    todo += map(nodes.source, self._read_by(name))
         return list(needed)
 
-    def _isolated(self, name: str, fed: bool) -> Any:
+    def _isolated(self, name: str, fed: bool) -> list[Any]:
         node = self._draft.node(name)
         if fed:
-            return nodes.make("Placeholder", name, [], dtype=self._draft.dtype(nodes.tensor(name)))
+            return [nodes.make("Placeholder", name, [], dtype=self._draft.dtype(nodes.tensor(name)))]
+        if node.op == "ResourceGather":
+            return self._gather(node)
         copy = nodes.NodeDef()
         copy.CopyFrom(node)
         del copy.input[:]
         copy.input.extend(nodes.data_inputs(node))
         copy.device = ""
         copy.attr.pop("_class", None)
-        return copy
+        return [copy]
+
+    def _gather(self, node: Any) -> list[Any]:
+        """Return a gather of a constant that holds what the variable does."""
+        rows, axis = nodes.make("Const", f"{node.name}/rows", []), nodes.make("Const", f"{node.name}/axis", [])
+        batch = int(node.attr["batch_dims"].i) if "batch_dims" in node.attr else 0
+        put_constant(rows, self._read(node.name))
+        put_constant(axis, np.asarray(batch, np.int32))
+        types = {"Tparams": nodes.dtype_of(node, "dtype"), "Tindices": nodes.dtype_of(node, "Tindices")}
+        read = [nodes.tensor(rows.name), *self._read_by(node.name), nodes.tensor(axis.name)]
+        return [rows, axis, nodes.make("GatherV2", node.name, read, Taxis=tf.int32, batch_dims=batch, **types)]
 
 
 def _array(found: Any) -> np.ndarray:
