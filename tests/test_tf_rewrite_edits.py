@@ -412,6 +412,80 @@ def test_a_named_op_is_hoisted_out_of_its_loop_only(lab: Any, tf: Any) -> None:
     assert "an iteration changes" in why
 
 
+def nested(lab: Any, tf: Any) -> Any:
+    """A loop of five rounds in one of three: `Sin` is the same in all, `Cos` in those of the inner loop."""
+    weights = lab.variable(8, 8)
+
+    def function(x: Any, given: Any) -> Any:
+        def outer(i: Any, state: Any) -> Any:
+            scaled = given * tf.cast(i, tf.float32)
+
+            def inner(j: Any, state: Any) -> Any:
+                matrix = tf.sin(given + weights, name="sin") + tf.cos(scaled, name="cos")
+                return j + 1, tf.tanh(tf.matmul(state, matrix) + tf.cast(j, tf.float32))
+
+            return i + 1, tf.while_loop(lambda j, *_: j < 5, inner, (0, state), name="inner")[1]
+
+        return tf.while_loop(lambda i, *_: i < 3, outer, (0, x), name="outer")[1]
+
+    return lab.trace(function, lab.random(3, 8), lab.random(8, 8))
+
+
+def types_by_body(program: Any) -> dict[str, set[str]]:
+    """What the bodies compute that a step runs: of the loop in the graph, and of the loop in its body."""
+    library = {function.signature.name: function for function in program.graph.library.function}
+    (loop,) = (node for node in program.graph.node if "While" in node.op)
+    outer = library[loop.attr["body"].func.name]
+    (loop,) = (node for node in outer.node_def if "While" in node.op)
+    inner = library[loop.attr["body"].func.name]
+    return {"outer": {node.op for node in outer.node_def}, "inner": {node.op for node in inner.node_def}}
+
+
+def test_what_is_the_same_in_all_loops_around_it_is_taken_out_of_all(lab: Any, tf: Any) -> None:
+    traced = nested(lab, tf)
+    edited = traced.edited(HoistInvariant())
+    assert edited.difference < 1e-6
+    assert edited.types["Sin"] == 1
+    found = types_by_body(edited.program)
+    assert "Sin" not in found["outer"] | found["inner"]
+    assert "Cos" in found["outer"] - found["inner"]
+
+
+@pytest.mark.parametrize(("op", "leaves"), [("sin", {"Sin"}), ("cos", {"Cos"})])
+def test_a_named_op_of_an_inner_loop_is_hoisted_as_far_as_it_can_be(
+    lab: Any, tf: Any, op: str, leaves: set[str]
+) -> None:
+    traced = nested(lab, tf)
+    before = types_by_body(traced.program)
+    loop = "outer/body/outer/inner"
+    edited = traced.edited(HoistInvariant(where=Ops((f"{loop}/body/outer/inner/{op}",)), loop=loop))
+    assert edited.difference < 1e-6
+    after = types_by_body(edited.program)
+    assert leaves <= before["inner"] - after["inner"]
+    assert ("Sin" in edited.types) == (op == "sin")
+    assert ("Cos" in after["outer"]) == (op == "cos")
+
+
+def test_an_op_that_left_its_loop_with_another_one_is_no_error(lab: Any, tf: Any) -> None:
+    """`Sin` reads a sum, which goes with it: an edit that names the sum has nothing left to do."""
+    traced = nested(lab, tf)
+    loop = "outer/body/outer/inner"
+    inside = f"{loop}/body/outer/inner"
+    edits = [HoistInvariant(where=Ops((f"{inside}/{op}",)), loop=loop) for op in ("sin", "add")]
+    assert traced.edited(*edits).difference < 1e-6
+    hoisted = lab.rewrite.apply(traced.program, edits[:1])
+    assert lab.types(lab.rewrite.apply(hoisted, edits[1:])) == lab.types(hoisted)
+
+
+def test_an_op_of_an_inner_loop_that_its_iterations_change_stays(lab: Any, tf: Any) -> None:
+    loop = "outer/body/outer/inner"
+    why = refusal(nested(lab, tf), edit="hoist-invariant", loop=loop, ops=[f"{loop}/body/outer/inner/Tanh"])
+    assert "an iteration changes" in why
+    assert "inside a conditional or a call" in refusal(
+        nested(lab, tf), edit="hoist-invariant", loop="outer/body/elsewhere", ops=["Tanh"]
+    )
+
+
 # -- who computes ---------------------------------------------------------------------------------------------------
 
 

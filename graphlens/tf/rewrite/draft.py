@@ -28,6 +28,8 @@ class Draft:
         The tensors returned.
     bindings
         What placeholders stand for; a rewrite adds the weights that it makes.
+    gone_inside
+        The ops that a rewrite took out of the bodies of loops, by their names where calls are inlined.
     has_dataflow
         Whether the graph branches as TensorFlow 1 did, so that an op with a control edge may be one that never runs.
     """
@@ -43,6 +45,7 @@ class Draft:
         self.library = {function.signature.name: function for function in program.graph.library.function}
         self.compiled = program.compiled
         self.notes: list[str] = list(program.notes)
+        self.gone_inside: set[str] = set()
         self._constant_bytes = 0
         self._places: dict[str, int] = {}
         self._early: set[str] = set()  # nodes that stand before an input of theirs
@@ -70,7 +73,7 @@ class Draft:
         )
         program = replace(program, graph=pruned(program))
         gone = {node.name for node in self._program.graph.node} - {node.name for node in program.graph.node}
-        return replace(program, vanished=program.vanished | gone)
+        return replace(program, vanished=program.vanished | gone | self.gone_inside)
 
     def _orphaned_effects(self) -> list[str]:
         """Return the ops with effects, not taken out, that ran only because something waited for them that is gone."""
@@ -122,8 +125,9 @@ class Draft:
 
     def is_done(self, names: Sequence[str]) -> bool:
         """Whether ops that an edit names were there and are needed no more, so that nothing is left to edit."""
+        vanished = self._program.vanished | self.gone_inside
         return bool(names) and all(
-            name in self._program.vanished or (name in self._given and not self.is_needed(name)) for name in names
+            name in vanished or (name in self._given and not self.is_needed(name)) for name in names
         )
 
     def is_needed(self, name: str) -> bool:
