@@ -426,7 +426,7 @@ def test_the_committed_schema_is_fresh() -> None:
 # Every field of every class is said, and every list and mapping holds something.
 COMPLETE = Manifest(
     graphlens_version="1",
-    target=CapturedTarget("model", "saved_model", "serving_default", "sha256:0"),
+    target=CapturedTarget("model", "saved_model", "serving_default", "sha256:0", "the largest"),
     environment={"cores": 2},
     traced_root="root",
     variables={"w": CapturedVariable("weights", "float32", (None, 2), trainable=True)},

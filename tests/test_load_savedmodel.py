@@ -160,9 +160,62 @@ def test_the_default_signature(tmp_path):
 
     assert chosen(**SIGNATURES, serving_default=([], ["a:0"])).signature == "serving_default"
     assert chosen(b_sig=SIGNATURES["b_sig"], __saved_model_init_op=([], ["init"])).signature == "b_sig"
-    several = chosen(**SIGNATURES)
-    assert several.signature == "a_sig"
-    assert "signature 'a_sig' was taken, pass --signature for another one: a_sig, b_sig" in several.notes
+    several = chosen(**SIGNATURES, nothing=(["x:0"], []))
+    assert several.signature == "a_sig"  # both have one op; the third returns nothing
+    assert several.chosen == (
+        "a_sig, which of 3 has most ops (1); --signature NAME takes another one: b_sig (1), nothing (0)"
+    )
+    assert chosen(**SIGNATURES, serving_default=([], ["b:0"])).chosen is None
+
+
+def test_of_several_signatures_the_one_with_most_ops_is_taken(tmp_path):
+    """Counted by hand: ``other`` runs a Neg and an Abs, ``call`` by way of two functions a Relu."""
+    message = wrapped()
+    message.node.add(name="neg", op="Neg", input=["x"])
+    message.node.add(name="abs", op="Abs", input=["neg"])
+    signatures = {"call": (["x:0"], ["call:0"]), "other": (["x:0"], ["abs:0"])}
+    model = savedmodel.load_saved_model(write(tmp_path, meta_graph(message, **signatures)))
+    assert model.chosen == "other, which of 2 has most ops (2); --signature NAME takes another one: call (1)"
+    assert set(model.graph.main.graph) == {"x", "neg", "abs"}
+    message.library.function[1].node_def.add(name="exp", op="Exp", input=["relu:activations:0"])
+    message.library.function[1].node_def.add(name="log", op="Log", input=["exp:y:0"])
+    model = savedmodel.load_saved_model(write(tmp_path, meta_graph(message, **signatures)))
+    assert model.chosen == "call, which of 2 has most ops (3); --signature NAME takes another one: other (2)"
+    assert model.graph.root == "signature_wrapper"
+
+
+def test_a_sentence_names_the_largest_of_many_signatures(tmp_path):
+    many = {f"s{number}": (["x:0"], ["a:0"]) for number in range(9)}
+    chosen = savedmodel.load_saved_model(write(tmp_path, meta_graph(TWO_PATHS, **many))).chosen
+    assert chosen.endswith(": s1 (1), s2 (1), s3 (1), s4 (1), s5 (1) and 3 more")
+
+
+def test_what_is_only_judged_needs_no_signature(tmp_path):
+    write(tmp_path, meta_graph(TWO_PATHS))
+    with pytest.raises(TargetError, match="or judge its graph as it is with --static"):
+        savedmodel.load_saved_model(tmp_path)
+    model = savedmodel.load_saved_model(tmp_path, is_run=False)
+    assert set(model.graph.main.graph) == {"x", "a", "init", "b"}, "saving is no part of a step"
+    assert (model.signature, model.signatures) == (None, ())
+    assert model.notes == ("the model has no signature: its graph is judged as a whole",)
+
+
+def test_a_model_of_functions_alone_is_judged_by_the_largest(tmp_path):
+    message = graph_def(("w", "VarHandleOp", ()), ("save", "SaveV2", ("w",)))
+    add_function(message, "one", [("relu", "Relu", ("x",))], ("x",), {"y": "relu:activations:0"})
+    two = [("exp", "Exp", ("x",)), ("log", "Log", ("exp:y:0",))]
+    add_function(message, "two", two, ("x",), {"y": "log:y:0"})
+    meta = meta_graph(message)
+    root = meta.object_graph_def.nodes.add()
+    for name, function in (("first", "one"), ("second", "two")):
+        root.children.add(node_id=len(meta.object_graph_def.nodes), local_name=name)
+        meta.object_graph_def.nodes.add().function.concrete_functions.append(function)
+    write(tmp_path, meta)
+    model = savedmodel.load_saved_model(tmp_path, is_run=False)
+    assert model.traced_root == "two"
+    assert model.notes == (
+        "the model has no signature: of its functions the one with most ops is judged, second; not judged: first",
+    )
 
 
 def test_a_wrong_signature_or_tag_lists_the_right_ones(tmp_path):
@@ -173,6 +226,8 @@ def test_a_wrong_signature_or_tag_lists_the_right_ones(tmp_path):
         savedmodel.load_saved_model(tmp_path, "c", "train")
     with pytest.raises(TargetError, match=r"no graph tagged 'tpu'; pass --tag with one of: gpu,serve; train"):
         savedmodel.load_saved_model(tmp_path, tag="tpu")
+    with pytest.raises(TargetError, match=r"no graph without a tag, which --tag '' asks for; pass --tag with one of: "):
+        savedmodel.load_saved_model(tmp_path, tag="")
     with pytest.raises(TargetError, match=r"several graphs; pass --tag with one of"):
         savedmodel.load_saved_model(tmp_path)
     assert savedmodel.load_saved_model(tmp_path, tag="gpu,serve").tags == ("gpu", "serve")

@@ -113,3 +113,11 @@ def test_names_bring_no_colour_and_no_link_of_their_own(monkeypatch):
     terminal = FakeTerminal()
     print_summary(sample_document.hostile(), file=terminal)
     assert steering(re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())) == {"\n"}
+
+
+def test_which_of_several_signatures_was_taken_is_among_the_first_lines():
+    why = "predict, which of 2 has most ops (10); --signature NAME takes another one: add (1)"
+    document = replace(sample_document.RICH, target=replace(sample_document.RICH.target, chosen=why))
+    head = " ".join(" ".join(render(document).split()).split()[:60])
+    assert f"Signature {why}" in head
+    assert "Signature" not in render(sample_document.RICH)

@@ -101,6 +101,8 @@ class RecordRequest:
         Modules to import before the target is opened.
     text, digest
         What the parent found out about a graph's file.
+    chosen
+        Which of several signatures is meant, and why, as in ``ir.analysis.Target``.
     """
 
     target: str
@@ -121,6 +123,7 @@ class RecordRequest:
     imports: tuple[str, ...] = ()
     text: bool = False
     digest: str | None = None
+    chosen: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,12 +217,17 @@ class AnalysisError:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the user pointed at.  ``path`` is as the user wrote it; ``digest`` identifies its content."""
+    """What the user pointed at.
+
+    ``path`` is as the user wrote it; ``digest`` identifies its content.  ``chosen`` says which of several signatures
+    was taken and why, where nobody asked for one.
+    """
 
     path: str
     kind: str
     signature: str | None = None
     digest: str | None = None
+    chosen: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ class CapturedTarget:
     kind: str | None = None
     signature: str | None = None
     digest: str | None = None
+    chosen: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,12 @@ def signature_function(object_graph: Any, signature: str) -> str | None:
     return next(_functions(object_graph, _children(object_graph, signatures).get(signature, -1)), None)
 
 
+def functions_for_users(object_graph: Any) -> Iterator[tuple[str, str]]:
+    """Yield ``(name of the child, function)`` of the functions of the loaded object itself; signatures are none."""
+    for name, number in _children(object_graph, 0).items():
+        yield from ((name, function) for function in _functions(object_graph, number))
+
+
 def functions_on_load(object_graph: Any) -> list[tuple[str, str | None]]:
     """Return ``(name of the child, function)`` of all that TensorFlow may run while it loads the model.
 

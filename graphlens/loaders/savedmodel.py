@@ -14,6 +14,7 @@ from graphlens.errors import TargetError
 from graphlens.ir.calls import Calls
 from graphlens.ir.graph import Function, Graph, input_specs
 from graphlens.loaders import binding, judged, objects
+from graphlens.loaders.entrances import entrances, op_counts, ops_of_steps
 from graphlens.loaders.files import looks_like_text, parse_message, parse_text, read_bytes
 from graphlens.loaders.graphdef import MAIN, build_graph, build_reachable, parse_graph_def
 from graphlens.loaders.judged import NOTHING, Judged
@@ -52,6 +53,8 @@ class LoadedModel:
         Reads the ``GraphDef`` message and the file's digest again: the message takes more memory than the graph.
     signature
         The chosen signature's name; ``None`` for files that have none.
+    chosen
+        Which of several signatures that is, why, and which there are else; ``None`` where nobody had to choose.
     judged
         What TensorFlow runs while it loads the model and in a step, for those who judge whether it may.
     is_text
@@ -63,6 +66,7 @@ class LoadedModel:
     reread: Callable[[], tuple[Any, str]]
     digest: str
     signature: str | None = None
+    chosen: str | None = None
     signatures: tuple[Signature, ...] = ()
     tags: tuple[str, ...] = ()
     judged: Judged = NOTHING
@@ -93,15 +97,19 @@ def list_signatures(path: str | os.PathLike[str]) -> list[tuple[tuple[str, ...],
     return [(_tags(meta_graph), signatures_of(meta_graph)) for meta_graph in message.meta_graphs]
 
 
-def load_saved_model(path: str | os.PathLike[str], signature: str | None = None, tag: str | None = None) -> LoadedModel:
+def load_saved_model(
+    path: str | os.PathLike[str], signature: str | None = None, tag: str | None = None, *, is_run: bool = True
+) -> LoadedModel:
     """Load one signature of the SavedModel folder ``path``.
 
     Parameters
     ----------
     signature
-        Its name; by default ``serving_default``, else the only one, else the first that returns something.
+        Its name; by default ``serving_default``, else the only one, else the one with most ops.
     tag
         The meta graph's tags, separated by commas, where there are several meta graphs.
+    is_run
+        Whether it is to be executed; what is only judged needs no signature.
 
     Raises
     ------
@@ -114,11 +122,16 @@ def load_saved_model(path: str | os.PathLike[str], signature: str | None = None,
     signatures = signatures_of(meta_graph)
     debug_info, debug_notes = _debug_info(folder / DEBUG_INFO)
     graph = _called_graph(meta_graph, debug_info) if not signatures and signature in (None, CALL) else None
+    chosen: Signature | None = None
+    why, note = None, None
     if graph is not None:
-        chosen, note = _call_signature(graph), None
-    else:
-        chosen, note = choose(signatures, signature, folder)
+        chosen = _call_signature(graph)
+    elif signatures or signature is not None or is_run:
+        counts = partial(op_counts, meta_graph, signatures, has_objects=_has_objects(message))
+        chosen, why = choose(signatures, signature, folder, counts)
         graph = _signature_graph(meta_graph, chosen, debug_info, _has_objects(message))
+    else:
+        graph, note = _graph_without_signature(meta_graph, debug_info)
     Calls(graph).refuse_huge()
     notes = [*([note] if note else []), *graph.notes, *debug_notes]
     return LoadedModel(
@@ -126,8 +139,9 @@ def load_saved_model(path: str | os.PathLike[str], signature: str | None = None,
         traced_root=graph.root,
         reread=partial(_graph_def_of_saved_model, folder, tag),
         digest=digest,
-        signature=chosen.name,
-        signatures=signatures or (chosen,),
+        signature=chosen.name if chosen else None,
+        chosen=why,
+        signatures=signatures or ((chosen,) if chosen else ()),
         tags=_tags(meta_graph),
         judged=judged.of_saved_model(meta_graph, graph, _has_objects(message)),
         notes=tuple(notes),
@@ -179,12 +193,13 @@ def _tags(meta_graph: Any) -> tuple[str, ...]:
 
 
 def _choose_meta_graph(meta_graphs: Sequence[Any], tag: str | None, folder: Path) -> Any:
-    listed = "; ".join(",".join(_tags(meta_graph)) or "(no tag)" for meta_graph in meta_graphs)
+    listed = "; ".join(",".join(_tags(meta_graph)) or "'' (no tag)" for meta_graph in meta_graphs)
     if tag is not None:
         wanted = {part.strip() for part in tag.split(",") if part.strip()}
         fitting = [meta_graph for meta_graph in meta_graphs if set(_tags(meta_graph)) == wanted]
         if not fitting:
-            raise TargetError(f"'{folder}' has no graph tagged '{tag}'; pass --tag with one of: {listed}")
+            which = f"tagged '{tag}'" if wanted else "without a tag, which --tag '' asks for"
+            raise TargetError(f"'{folder}' has no graph {which}; pass --tag with one of: {listed}")
         return fitting[0]
     if len(meta_graphs) == 1:
         return meta_graphs[0]
@@ -255,6 +270,21 @@ def _called_graph(meta_graph: Any, debug_info: Any) -> Graph | None:
     if function not in {item.signature.name for item in meta_graph.graph_def.library.function}:
         return None
     return binding.by_objects(build_reachable(meta_graph.graph_def, str(function), debug_info), meta_graph)
+
+
+def _graph_without_signature(meta_graph: Any, debug_info: Any) -> tuple[Graph, str]:
+    """Return what can be judged of a model that cannot be called, and which that is: its graph, or its functions."""
+    steps = ops_of_steps(meta_graph)
+    functions = [] if steps else entrances(meta_graph)
+    if not functions:
+        whole = build_reachable(meta_graph.graph_def, MAIN, debug_info)
+        main = replace(whole.main, graph=whole.main.graph.only(steps.__contains__)) if steps else whole.main
+        judged_whole = replace(whole, functions={**whole.functions, whole.root: main})
+        return judged_whole, "the model has no signature: its graph is judged as a whole"
+    largest, *others = functions
+    graph = binding.by_objects(build_reachable(meta_graph.graph_def, largest.function, debug_info), meta_graph)
+    more = f"; not judged: {', '.join(one.name for one in others)}" if others else ""
+    return graph, f"the model has no signature: of its functions the one with most ops is judged, {largest.name}{more}"
 
 
 def _call_signature(graph: Graph) -> Signature:
@@ -367,10 +397,11 @@ def load_meta_graph(path: str | os.PathLike[str], signature: str | None = None) 
     signatures = signatures_of(meta_graph)
     whole = build_reachable(meta_graph.graph_def)
     if signatures or signature is not None:
-        chosen, note = choose(signatures, signature, file)
+        counts = partial(op_counts, meta_graph, signatures, has_objects=False)
+        chosen, why = choose(signatures, signature, file, counts)
         graph, name = _signature_graph(meta_graph, chosen, None, has_objects=False), chosen.name
     else:
-        graph, name, note = whole, None, None
+        graph, name, why = whole, None, None
     Calls(graph).refuse_huge()
     return LoadedModel(
         graph=graph,
@@ -378,9 +409,10 @@ def load_meta_graph(path: str | os.PathLike[str], signature: str | None = None) 
         reread=lambda: _graph_def_of_meta_graph(file),
         digest=digest,
         signature=name,
+        chosen=why,
         signatures=signatures,
         tags=_tags(meta_graph),
-        notes=(*([note] if note else []), *graph.notes),
+        notes=graph.notes,
         judged=judged.of_graph_file(meta_graph.graph_def, whole),
         is_text=is_text,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from graphlens.loaders.attrs import dtype_name, shape_of
 
 DEFAULT: Final = "serving_default"
 CALL: Final = "__call__"  # the name under which a model without signatures is run
+_NAMED: Final = 5  # signatures that a sentence names
 # Signatures that TensorFlow itself adds; nobody calls them to get a result.
 INTERNAL: Final = frozenset({"__saved_model_init_op", "__saved_model_train_op"})
 
@@ -62,8 +63,15 @@ def _names(info: Any) -> tuple[str, ...]:
     return (info.name,) if info.name else ()
 
 
-def choose(signatures: Sequence[Signature], wanted: str | None, path: object) -> tuple[Signature, str | None]:
-    """Return the signature to run, and a note when it had to be picked among several.
+def choose(
+    signatures: Sequence[Signature],
+    wanted: str | None,
+    path: object,
+    op_counts: Callable[[], Mapping[str, int]],
+) -> tuple[Signature, str | None]:
+    """Return the signature to run, and when it had to be picked among several, which one was and why.
+
+    ``op_counts`` gives the work that each of several can reach: the largest one is what such a model is for.
 
     Raises
     ------
@@ -77,12 +85,23 @@ def choose(signatures: Sequence[Signature], wanted: str | None, path: object) ->
         return named[wanted], None
     if not named:
         raise TargetError(
-            f"'{path}' has no signature to run; save it again with tf.saved_model.save(model, path, signatures=...)"
+            f"'{path}' has no signature to run; save it again with tf.saved_model.save(model, path, signatures=...), "
+            "or judge its graph as it is with --static"
         )
     if DEFAULT in named or len(named) == 1:
         return named.get(DEFAULT, signatures[0]), None
-    chosen = next((signature for signature in signatures if signature.outputs), signatures[0])
-    return chosen, f"signature '{chosen.name}' was taken, pass --signature for another one: {_list(named)}"
+    return _largest(signatures, op_counts())
+
+
+def _largest(signatures: Sequence[Signature], op_counts: Mapping[str, int]) -> tuple[Signature, str]:
+    ordered = sorted(signatures, key=lambda one: (not one.outputs, -op_counts[one.name]))
+    first, *others = ordered
+    named = ", ".join(f"{one.name} ({op_counts[one.name]:,})" for one in others[:_NAMED])
+    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    return first, (
+        f"{first.name}, which of {len(signatures)} has most ops ({op_counts[first.name]:,}); "
+        f"--signature NAME takes another one: {named}{more}"
+    )
 
 
 def _list(names: Iterable[str]) -> str:

@@ -143,7 +143,9 @@ def _with_graphs(evidence: Evidence, program: Program | None) -> Evidence:
         inputs=known.inputs,
         fed=known.fed,
         judged=program.id if program is not None else None,
-        target=replace(evidence.target, signature=known.signature),
+        target=replace(
+            evidence.target, signature=known.signature, chosen=evidence.target.chosen if known.main else None
+        ),
     )
     return about if known.main else _without_times_of_main(about)
 

@@ -139,7 +139,7 @@ def _from_file(request: Request, identified: sniff.Identified, folder: Path, pro
     if reason is None:
         return _recorded_from_file(request, identified, folder, progress)
     progress("reading the graph", 0, 0)
-    loaded = _load(request, identified)
+    loaded = _load(request, identified, is_run=False)
     evidence = _static_evidence(request, identified, loaded, reason)
     failed = [] if request.recording.static else [AnalysisError("execute", NO_TENSORFLOW)]
     return Gathered(replace(evidence, errors=(*evidence.errors, *failed)), None, loaded)
@@ -152,7 +152,7 @@ def _recorded_from_file(request: Request, identified: sniff.Identified, folder: 
     child = recorder.started(request, folder)
     try:
         progress("reading the graph", 0, 0)
-        loaded = _load(request, identified)
+        loaded = _load(request, identified, is_run=True)
         evidence = _static_evidence(request, identified, loaded, None)
         refusal = None if request.recording.trust else unsafe.refusal(loaded.judged.all_blockers())
         if refusal is not None:
@@ -171,12 +171,13 @@ def _request_for(loaded: LoadedModel, request: Request, identified: sniff.Identi
 
     tag = ",".join(loaded.tags) if identified.kind == "saved_model" else None
     asked = child_request(request.but(signature=loaded.signature, tag=tag), identified, "record")
-    return replace(asked, text=loaded.is_text, digest=loaded.digest)
+    return replace(asked, text=loaded.is_text, digest=loaded.digest, chosen=loaded.chosen)
 
 
-def _load(request: Request, identified: sniff.Identified) -> LoadedModel:
+def _load(request: Request, identified: sniff.Identified, *, is_run: bool) -> LoadedModel:
+    source = request.source
     if identified.kind == "saved_model":
-        return savedmodel.load_saved_model(identified.path, request.source.signature, request.source.tag)
+        return savedmodel.load_saved_model(identified.path, source.signature, source.tag, is_run=is_run)
     if identified.kind == "meta_graph":
         return savedmodel.load_meta_graph(identified.path, request.source.signature)
     return savedmodel.load_graph_def(identified.path)
@@ -186,7 +187,7 @@ def _static_evidence(
     request: Request, identified: sniff.Identified, loaded: LoadedModel, reason: str | None
 ) -> Evidence:
     return Evidence(
-        target=Target(request.source.target, identified.kind, loaded.signature, loaded.digest),
+        target=Target(request.source.target, identified.kind, loaded.signature, loaded.digest, loaded.chosen),
         traced=loaded.graph,
         static_reason=reason,
         notes=loaded.notes,

@@ -103,6 +103,8 @@ def _header(view: View, glyphs: _Glyphs) -> RenderableType:
     about = f" {glyphs.dot} ".join(_about(label, value) for label, value in view.about if label != "digest")
     title = Text.assemble((printable(view.path), "bold"), no_wrap=False, overflow="fold")
     grid = _grid(10)
+    if view.chosen:
+        grid.add_row(Text("Signature", "bold"), _plain(view.chosen))
     if view.alarm:
         grid.add_row(Text("ALARM", "bold red"), _plain(view.alarm, "bold red"))
     grid.add_row(Text("Step", "bold"), _plain(f"{view.step}   {view.step_detail}"))

@@ -87,6 +87,7 @@ class View:
     name: str
     path: str
     about: tuple[tuple[str, str], ...]
+    chosen: str
     environment: tuple[tuple[str, Cell], ...]
     measured: bool
     alarm: str
@@ -139,6 +140,7 @@ def view_of(document: Document, op_limit: int | None = None) -> View:
         name=_name(document.target.path),
         path=document.target.path,
         about=_about(document, programs),
+        chosen=document.target.chosen or "",
         environment=cells_of(document.environment),
         measured=document.step is not None,
         alarm=alarm,

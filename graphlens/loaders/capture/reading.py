@@ -175,7 +175,9 @@ def _recorded_elsewhere(manifest: Manifest) -> str | None:
 
 def _target(capture: Capture) -> Target:
     target = capture.manifest.target
-    return Target(target.path or str(capture.path), target.kind or "capture", target.signature, target.digest)
+    return Target(
+        target.path or str(capture.path), target.kind or "capture", target.signature, target.digest, target.chosen
+    )
 
 
 def _static_reason(manifest: Manifest, executed: Graph | None) -> str | None:

@@ -40,7 +40,7 @@ def loaded_saved_model(path: str, tag: str | None) -> Iterator[tuple[Any, tuple[
     notes: tuple[str, ...] = (private.OPTIMIZER_SKIPPED,) if _holds_unknown_optimizer(path) else ()
     if notes:
         private.stand_in_for_missing_optimizer()
-    tags = [part for part in (tag or "").split(",") if part] or None
+    tags = None if tag is None else [part for part in tag.split(",") if part]
     with retired.loadable(path) as (folder, replaced):
         try:
             loaded, imported = failures.with_registered_ops(

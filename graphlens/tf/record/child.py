@@ -38,7 +38,9 @@ def main(arguments: list[str]) -> int:
 
 def serve(request: RecordRequest, directory: Path, emit: Emit) -> int:
     """Record what ``request`` asks for into ``directory``; returns the exit code."""
-    target = CapturedTarget(request.shown_as or request.target, request.kind, request.signature, request.digest)
+    target = CapturedTarget(
+        request.shown_as or request.target, request.kind, request.signature, request.digest, request.chosen
+    )
     capture = CaptureDirectory(directory, target, request.trust)
     return carry_out(lambda: _recorded(request, capture, emit), emit)
 
