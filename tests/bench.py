@@ -285,6 +285,7 @@ BENCHMARKS: dict[str, Callable[[Path], str]] = {
     **{f"fix-{name}": on_model(name, partial(bench_proofs.fixed, name)) for name in bench_proofs.GOALS},
     "by-hand": by_hand,
     "calibration": calibration,
+    "power": lambda _: bench_proofs.power(),
     "nothing": on_model("mobilenet_v2", bench_proofs.nothing_proven),
     "xla": on_model("mobilenet_v2", bench_proofs.compiled_by_xla),
     "layer-norm": on_model("bert_encoder", bench_proofs.one_kernel_for_layer_norm),

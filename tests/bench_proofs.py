@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from graphlens.ir.analysis import Proof
 from graphlens.loaders import sniff
 from graphlens.pipeline.recorder import child_request
 from graphlens.prove import Plan, TrialRunner
-from graphlens.prove.bench import opened, prepared, tried
+from graphlens.prove.bench import opened, prepared, timed, tried
 from graphlens.prove.experiment import Budget
 
 ROOT = Path(__file__).parents[1]
@@ -169,6 +170,89 @@ def proofs_of_nothing(model: Path) -> Iterator[Proof]:
         runner.close()
 
 
+# Networks that differ by the number of their like layers alone: the work that one has more is known.
+TWINS = """
+import sys
+import numpy as np, tensorflow as tf
+random = np.random.default_rng(0)
+kernels = [tf.constant(random.normal(0, .08, (3, 3, 16, 16)).astype("float32")) for _ in range(int(sys.argv[2]))]
+class Net(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec((1, 112, 112, 16), tf.float32, name="x")], autograph=False)
+    def run(self, x):
+        for kernel in kernels:
+            x = tf.nn.relu(tf.nn.conv2d(x, kernel, 1, "SAME"))
+        return {"y": x}
+net = Net()
+tf.saved_model.save(net, sys.argv[1], signatures={"serving_default": net.run})
+"""
+# Half of a core in pieces of 2 to 200 ms, as a neighbour would take it.
+NEIGHBOUR = """
+import os, random, time
+while os.getppid() > 1:
+    span_s = random.uniform(0.002, 0.2)
+    end_s = time.perf_counter() + span_s
+    while time.perf_counter() < end_s:
+        pass
+    time.sleep(span_s)
+"""
+LAYERS, LAYERS_MORE = 25, 27
+GAIN = LAYERS_MORE / LAYERS
+RUNS_OF_A_GAIN, RUNS_OF_IDENTICAL = 20, 100
+
+
+@contextmanager
+def beside_a_neighbour() -> Iterator[None]:
+    neighbour = subprocess.Popen([PYTHON, "-c", NEIGHBOUR])
+    try:
+        yield
+    finally:
+        neighbour.kill()
+        neighbour.wait()
+
+
+def power(runs_of_a_gain: int = RUNS_OF_A_GAIN, runs_of_identical: int = RUNS_OF_IDENTICAL) -> str:
+    """Prove a known gain, and none at all, again and again beside a process that takes half a core."""
+    with tempfile.TemporaryDirectory() as folder:
+        sizes = {"more": LAYERS_MORE, "less": LAYERS, "same": LAYERS_MORE}
+        models = {name: Path(folder, name) for name in sizes}
+        for name, size in sizes.items():
+            subprocess.run([PYTHON, "-c", TWINS, str(models[name]), str(size)], check=True, capture_output=True)
+        with beside_a_neighbour():
+            gained = list(proofs_of_twins(models["more"], models["less"], runs_of_a_gain))
+            same = list(proofs_of_twins(models["more"], models["same"], runs_of_identical))
+    return "\n".join(
+        [
+            f"a true {GAIN:.2f}x beside a process that takes half a core: {_counted(gained)} (goal: 80 % proven)",
+            f"identical models beside it: {_counted(same)} (goal: 0 proven)",
+        ]
+    )
+
+
+def _counted(proofs: Sequence[Proof]) -> str:
+    counts = Counter(proof.verdict for proof in proofs)
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()) or "none"
+    points = sorted(proof.speedup for proof in proofs if proof.speedup is not None)
+    pairs = sorted(proof.pairs for proof in proofs if proof.pairs is not None)
+    if not points:
+        return verdicts
+    ratios = f"ratios {points[0]:.3f} to {points[-1]:.3f}, median {points[len(points) // 2]:.3f}"
+    return f"{verdicts} of {len(proofs)}; {ratios}; {pairs[len(pairs) // 2]} pairs each in the median"
+
+
+def proofs_of_twins(before: Path, after: Path, runs: int) -> Iterator[Proof]:
+    """Judge one model against another, each time by a new A-against-A, within the budget of one analysis."""
+    plan = Plan()
+    with tempfile.TemporaryDirectory() as folder:
+        runner = runner_of(before, folder)
+        with_cpu = not opened(runner).accelerated
+        runner.load("twin", after, 600.0)
+        for _ in range(runs):
+            budget = Budget(math.inf).slice(plan.budget_s)
+            bench = prepared(runner, plan, budget, with_cpu=with_cpu, on_pairs=lambda _: None)
+            yield timed(bench, "twin", budget, lambda _: None)
+        runner.close()
+
+
 def compiled_by_xla(model: Path) -> str:
     """Have XLA compile the whole step, as is often advised: GL213 asks whether it pays."""
     return f"XLA on {model.name}: {_asked(model, 'GL213')}"
@@ -194,3 +278,7 @@ def _asked(model: Path, rule: str) -> str:
 
 def in_words(verdict: str, severity: str, why: str) -> str:
     return f"{verdict}, ranked as {severity}: {why}"
+
+
+if __name__ == "__main__":
+    print(power(*map(int, sys.argv[1:3])))

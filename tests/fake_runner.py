@@ -40,6 +40,30 @@ class Wandering:
         return self.mood + noise.gauss(0, 0.05), 0.5 * self.mood + noise.gauss(0, 0.03)
 
 
+class Neighbour:
+    """Another process that takes half a core, in pieces of 2 to 200 ms: a block beside it takes longer by its share."""
+
+    BLOCK_S = 0.02
+
+    def __init__(self) -> None:
+        self.busy, self.left_s = False, 0.0
+
+    def __call__(self, noise: random.Random) -> tuple[float, float]:
+        share = self._share(noise)
+        return math.log1p(0.6 * share) + noise.gauss(0, 0.03), 0.05 * share + noise.gauss(0, 0.015)
+
+    def _share(self, noise: random.Random) -> float:
+        """Return for which part of the next block it is busy."""
+        togo_s, beside_s = self.BLOCK_S, 0.0
+        while togo_s > 0:
+            if self.left_s <= 0:
+                self.busy, self.left_s = not self.busy, noise.uniform(0.002, 0.2)
+            span_s = min(togo_s, self.left_s)
+            beside_s += span_s if self.busy else 0.0
+            self.left_s, togo_s = self.left_s - span_s, togo_s - span_s
+        return beside_s / self.BLOCK_S
+
+
 @dataclass
 class Clock:
     """Time that passes when somebody says so."""

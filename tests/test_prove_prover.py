@@ -216,7 +216,7 @@ def test_a_quiet_machine_needs_few_pairs_and_slower_needs_fewer() -> None:
 def test_progress_is_shown_all_the_time() -> None:
     seen: list[tuple[str, int, int]] = []
     proven(FOLD, FREEZE, progress=lambda *one: seen.append(one))
-    assert ("proving GL203 (1 of 2), pairs", 6, PLAN.max_pairs) in seen
+    assert ("proving GL203 (1 of 2), pairs", 26, PLAN.max_pairs) in seen
     assert [what for what, done, _ in seen if done == 0] == [
         "opening the target for trials",
         "measuring the noise, A against A",

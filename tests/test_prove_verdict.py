@@ -90,9 +90,9 @@ def test_where_cpu_time_says_nothing_wall_time_decides() -> None:
 
 # -- what changes nothing is never proven ---------------------------------------------------------------------------
 
-RUNS = 250  # of each machine; 1,500 in all
+RUNS = 250  # of each machine; 1,750 in all
 # As in production, but for fewer resamples and looks, which a simulation can do without.
-PLAN = Plan(resamples=100, round_pairs=6, max_pairs=36)
+PLAN = Plan(resamples=100, round_pairs=40, max_pairs=240)
 
 
 def verdicts(noise: type | object, faster: float, runs: int, rebuilt_faster: float = 1.0) -> Counter[str]:
@@ -166,11 +166,12 @@ class Resonant:
         (Throttled, 1.0),
         (Resonant, 1.0),
         (fake_runner.shared, 1.0),
+        (fake_runner.Neighbour, 1.0),
         (fake_runner.Wandering, 1.0),
         (Moody, 1.0),
         (fake_runner.Wandering, 1.03),
     ],
-    ids=["throttled", "resonant", "shared", "wandering", "moody", "wandering, copies are faster"],
+    ids=["throttled", "resonant", "shared", "neighbour", "wandering", "moody", "wandering, copies are faster"],
 )
 def test_a_fix_that_changes_nothing_is_never_proven(noise: object, rebuilt_faster: float) -> None:
     found = verdicts(noise, 1.0, RUNS, rebuilt_faster)
@@ -182,6 +183,32 @@ def test_a_real_gain_is_proven_on_a_noisy_machine() -> None:
     """The rules are no refusal to speak: what freezing and folding gave on real models comes out proven."""
     assert verdicts(fake_runner.Wandering, 1.5, 40)["proven"] == 40
     assert verdicts(fake_runner.shared, 1.5, 40)["proven"] >= 38
+
+
+@pytest.mark.parametrize("noise", [fake_runner.Neighbour, fake_runner.Wandering, Moody, Throttled])
+def test_a_gain_of_eight_percent_is_proven_beside_neighbours(noise: object) -> None:
+    """It was in 60, 45, 75 and 80 % of the runs with blocks of 60 ms, all pairs, and noise known to 5 %."""
+    assert verdicts(noise, 1.08, 40)["proven"] >= 36
+
+
+def test_a_promising_gain_gets_the_time_that_is_left_and_the_noise_is_known_better_for_it() -> None:
+    def spent(faster: float, seed: int) -> tuple[str, float, int]:
+        runner = FakeRunner(noise=fake_runner.shared, seed=seed)
+        budget = Budget(120.0, runner.clock)
+        runner.open(0)
+        bench = prepared(runner, PLAN, budget, with_cpu=True, on_pairs=lambda _: None)
+        before_s = runner.clock.now_s
+        fixes = [[fake_runner.FakeEdit("x", faster)]]
+        proof = tried(bench, fixes, budget.slice(4.0, spare_s=60.0), lambda _: None)
+        copies = sum(names == [] for command, names in runner.log if command == "apply")
+        return proof.verdict, runner.clock.now_s - before_s, copies
+
+    gains = [spent(1.09, seed) for seed in range(8)]
+    assert all(spent_s > 8 for verdict, spent_s, _ in gains if verdict == "inconclusive")
+    assert max(spent_s for _, spent_s, _ in gains) > 8
+    assert {copies for *_, copies in gains} == {1, 2}, "once to know the noise at all, and again where it is in the way"
+    losses = [spent(0.97, seed) for seed in range(8)]
+    assert all(spent_s < 8 and copies == 1 for _, spent_s, copies in losses)
 
 
 def test_a_real_loss_is_refuted_on_a_noisy_machine() -> None:

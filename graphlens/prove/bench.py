@@ -40,6 +40,8 @@ SECOND_PROCESS: Final[Edits] = (SessionSetting(),)
 MOST_OF_ROUNDING: Final = 0.05
 NOT_UNASKED: Final = "applied only where --rtol allows that"
 
+LEAST_TO_REFINE_S: Final = 3 * schedule.BUILD_S  # to copy the program once more, and time to tell anything by it
+
 # It took about as long when it was recorded; beyond this it hangs.
 OPEN_LIMIT_S: Final = 600.0
 
@@ -56,13 +58,17 @@ class BlockedError(Exception):
 
 @dataclass
 class Noise:
-    """What the machine does to an unchanged program: beside it, and, once that was asked for, in another process."""
+    """What the machine does to an unchanged program: beside it, and, once that was asked for, in another process.
+
+    ``sample`` are the pairs that the first was found by.
+    """
 
     beside: Control
+    sample: Sample
     across: Control | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Bench:
     """A target that is open, with what its noise was found to be.
 
@@ -102,13 +108,13 @@ def prepared(runner: Runner, plan: Plan, budget: Budget, *, with_cpu: bool, on_p
     """
     experiment = Experiment(runner, ORIGINAL, COPY, plan, Control(), with_cpu)
     floors = Floors(runner)
-    control, step_ns = _against_itself(experiment, (), floors, budget, on_pairs)
-    return Bench(runner, plan, step_ns, Noise(control), floors, with_cpu)
+    control, sample, step_ns = _against_itself(experiment, (), floors, budget, on_pairs)
+    return Bench(runner, plan, step_ns, Noise(control, sample), floors, with_cpu)
 
 
 def _against_itself(
     experiment: Experiment, edits: Sequence[Edits], floors: Floors, budget: Budget, on_pairs: OnPairs
-) -> tuple[Control, int]:
+) -> tuple[Control, Sample, int]:
     """Compare and time the original against a copy with ``edits`` that change nothing; return what a call takes too."""
     runner, plan = experiment.runner, experiment.plan
     with _blocking():
@@ -117,8 +123,40 @@ def _against_itself(
         slice_s = schedule.control_s(plan, copied.second_call_ns)
         sample = experiment.run(budget.slice(slice_s), experiment.is_narrow, on_pairs)
         runner.drop(COPY)
-    ratios = [quantity.ratio for quantity in experiment.quantities(sample)]
-    return Control(*ratios), sample.median_ns("before_ns") if sample.pairs else copied.second_call_ns
+    step_ns = sample.median_ns("before_ns") if sample.pairs else copied.second_call_ns
+    return _control(experiment, sample), sample, step_ns
+
+
+def _control(experiment: Experiment, sample: Sample) -> Control:
+    return Control(*(quantity.ratio for quantity in experiment.quantities(sample)))
+
+
+def _settled(bench: Bench, experiment: Experiment, budget: Budget, on_pairs: OnPairs) -> tuple[list[Quantity], Sample]:
+    """Time two programs until the verdict is clear.
+
+    Where a gain is seen and the noise of A against A is not known well enough to tell it from, that is measured further
+    in half of the time that is left, and then the two programs in the other half.
+    """
+    sample = experiment.run(budget, experiment.is_settled, on_pairs)
+    left_s = budget.stretched().left_s()
+    if experiment.is_hindered(sample) and _can_be_refined(bench, experiment) and left_s > LEAST_TO_REFINE_S:
+        _refine(bench, budget.stretched().slice(left_s / 2), on_pairs)
+        experiment = replace(experiment, control=bench.noise.beside)
+        sample = experiment.run(budget.stretched(), experiment.is_settled, on_pairs, sample)
+    return experiment.quantities(sample), sample
+
+
+def _can_be_refined(bench: Bench, experiment: Experiment) -> bool:
+    return experiment.control is bench.noise.beside and not experiment.is_narrow(bench.noise.sample)
+
+
+def _refine(bench: Bench, budget: Budget, on_pairs: OnPairs) -> None:
+    """Add pairs of A against A to those that are known."""
+    experiment = Experiment(bench.runner, ORIGINAL, COPY, bench.plan, Control(), bench.with_cpu)
+    bench.runner.apply(COPY, (), budget.limit_s())
+    sample = experiment.run(budget, experiment.is_narrow, on_pairs, bench.noise.sample)
+    bench.runner.drop(COPY)
+    bench.noise = Noise(_control(experiment, sample), sample, bench.noise.across)
 
 
 def _control_of(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: OnPairs) -> Control:
@@ -132,7 +170,7 @@ def _control_of(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: 
     if bench.noise.across is None:
         experiment = Experiment(bench.runner, ORIGINAL, COPY, bench.plan, Control(), bench.with_cpu)
         half = budget.slice(budget.left_s() / 2)
-        bench.noise.across, _ = _against_itself(experiment, (SECOND_PROCESS,), bench.floors, half, on_pairs)
+        bench.noise.across, _, _ = _against_itself(experiment, (SECOND_PROCESS,), bench.floors, half, on_pairs)
     return bench.noise.across
 
 
@@ -203,8 +241,7 @@ def _measured(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: On
         return replace(proof, why=proof.why + bench.floors.doubt)
     change += bench.floors.doubt if change else ""
     experiment = Experiment(bench.runner, BASE if base else ORIGINAL, FIXED, bench.plan, control, bench.with_cpu)
-    sample = experiment.run(budget, experiment.is_settled, on_pairs)
-    timed_too = _timed(proof, experiment.quantities(sample), sample)
+    timed_too = _timed(proof, *_settled(bench, experiment, budget, on_pairs))
     return _placed(_changing(timed_too, change) if change else timed_too, applied)
 
 
@@ -219,8 +256,7 @@ def timed(bench: Bench, variant: str, budget: Budget, on_pairs: OnPairs) -> Proo
         If it cannot be run.
     """
     experiment = Experiment(bench.runner, ORIGINAL, variant, bench.plan, bench.noise.beside, bench.with_cpu)
-    sample = experiment.run(budget, experiment.is_settled, on_pairs)
-    return _timed(Proof("inconclusive", "nothing was timed yet"), experiment.quantities(sample), sample)
+    return _timed(Proof("inconclusive", "nothing was timed yet"), *_settled(bench, experiment, budget, on_pairs))
 
 
 def _placed(proof: Proof, applied: Applied) -> Proof:

@@ -157,7 +157,9 @@ def _alone(job: _Job, bench: Bench, turns: Sequence[int], reserve_s: float = 0.0
             proofs[index] = Proof("not-run", NO_BUDGET)
             continue
         on_pairs = job.on_pairs(f"proving {finding.code} ({number + 1} of {len(turns)})")
-        proofs[index] = _described(job, [index], _one(bench, finding, job.budget.slice(slice_s), on_pairs))
+        later = [schedule.cost_of(job.findings[other], job.plan, bench.step_ns) for other in turns[number + 1 :]]
+        spare_s = left_s - slice_s - sum(cost.usual_s for cost in later)
+        proofs[index] = _described(job, [index], _one(bench, finding, job.budget.slice(slice_s, spare_s), on_pairs))
     return proofs
 
 

@@ -234,6 +234,7 @@ class TrialRunner:
         """Time pairs of blocks; of two processes, one is idle while the other one is timed."""
         if after == self._in_second:
             end_s = time.monotonic() + time_limit_s
+            block_ms = max(block_ms, _BLOCK_ACROSS_MS)
             return [self._pair_across(before, after, number % 2 == 1, block_ms, end_s) for number in range(pairs)]
         return list(self._ask(TimePairs(before, after, pairs, block_ms), time_limit_s).pairs)
 
@@ -341,3 +342,5 @@ def _found(opened: OpenedTarget) -> str:
 
 
 _DROP_LIMIT_S: Final = 10.0
+# Shorter blocks drown in what it takes to wake the other process, whose caches are cold.
+_BLOCK_ACROSS_MS: Final = 60.0

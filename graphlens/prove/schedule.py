@@ -68,7 +68,7 @@ def cost_of(finding: Finding, plan: Plan, step_ns: int | None) -> Cost:
     if any(is_setting(edit) for edit in finding.fix.edits):
         fixed_s, rounds = fixed_s + BUILD_S + SECOND_PROCESSES_S, 2
     pair = rounds * pair_s(plan, step_ns)
-    return Cost(fixed_s + FEWEST_PAIRS * pair, fixed_s + plan.min_pairs * pair)
+    return Cost(fixed_s + FEWEST_PAIRS * pair, fixed_s + max(plan.min_pairs * pair, rounds * plan.usual_s))
 
 
 def pair_s(plan: Plan, step_ns: int | None) -> float:
