@@ -83,7 +83,8 @@ def test_flops_are_those_of_a_hand_count(
 def test_an_unknown_shape_has_no_flops_rather_than_none_at_all() -> None:
     assert flops_of(op_with("Conv2D", [f32(None, 8, 8, 3), f32(3, 3, 3, 16)], f32(None, 8, 8, 16))) is None
     assert flops_of(op_with("MatMul", [TensorSpec("float32"), f32(None, 11)], f32(5, 11))) is None
-    assert flops_of(op_with("MatMul", [f32(5, 7), f32(7, 11)], f32(None, 11))) is None
+    assert flops_of(op_with("BatchMatMulV2", [f32(3, 5, 7), f32(7, 11)], f32(None, 5, 11))) is None
+    assert flops_of(op_with("MatMul", [f32(None, 7), f32(7, 11)], f32(None, 11))) is None
 
 
 UNKNOWN = TensorSpec("float32")
@@ -107,6 +108,49 @@ def test_either_operand_tells_how_much_a_product_contracts(
     graph = op_with(kind, inputs, output, **attrs)
     assert flops_of(graph) == flops
     assert bytes_of(graph) is None, "how much is read is not known all the same"
+
+
+IMAGE, FILTER, OUT = f32(1, 8, 8, 3), f32(3, 3, 3, 16), f32(1, 8, 8, 16)
+CONVOLVED = 2 * 8 * 8 * 16 * 27
+FUSED: list[tuple[str, list[TensorSpec], TensorSpec, dict[str, object], int]] = [
+    ("_FusedMatMul", [f32(5, 7), f32(7, 11), f32(11)], UNKNOWN, {"fused_ops": ("BiasAdd", "Relu")}, 770 + 110),
+    ("_MklNativeFusedMatMul", [f32(5, 7), f32(11, 7)], UNKNOWN, {"transpose_b": True, "fused_ops": ()}, 770),
+    ("_MklFusedMatMul", [f32(7, 5), f32(7, 11)], UNKNOWN, {"transpose_a": True, "fused_ops": ("BiasAdd",)}, 770 + 55),
+    ("_MklFusedBatchMatMulV2", [f32(4, 5, 7), f32(4, 7, 11)], f32(4, 5, 11), {"fused_ops": ("Mul", "Add")}, 3080 + 440),
+    ("_QuantizedMatMul", [f32(5, 7), f32(7, 11)], f32(5, 11), {"fused_ops": ("BiasAdd", "Dequantize")}, 770 + 110),
+    ("QuantizedMatMulWithBiasAndRelu", [f32(5, 7), f32(7, 11)], f32(5, 11), {}, 770 + 110),
+    ("_MklQuantizedConv2DWithBiasSumAndRelu", [IMAGE, FILTER], OUT, {}, CONVOLVED + 3 * 1024),
+    ("_FusedQuantizedConv2D", [IMAGE, FILTER], OUT, {"fused_ops": ("BiasAdd",)}, CONVOLVED + 1024),
+    ("QuantizedDepthwiseConv2D", [f32(1, 8, 8, 4), f32(3, 3, 4, 2)], f32(1, 8, 8, 8), {}, 2 * 512 * 9),
+    ("FusedPadConv2D", [IMAGE, f32(4, 2), FILTER], OUT, {}, CONVOLVED),
+    ("FusedResizeAndPadConv2D", [IMAGE, f32(2), f32(4, 2), FILTER], OUT, {}, CONVOLVED),
+    ("_MklNativePadWithFusedConv2D", [IMAGE, FILTER, f32(16)], OUT, {"fused_ops": ("BiasAdd",)}, CONVOLVED + 1024),
+    ("_MklNativeConv2DBackpropFilterWithBias", [IMAGE, f32(4), OUT], FILTER, {}, CONVOLVED),
+    ("_MklFusedInstanceNorm", [IMAGE, f32(3), f32(3)], IMAGE, {}, 7 * 192),
+    ("_MklFusedMish", [f32(2, 3)], f32(2, 3), {}, 18),
+    ("MaxPool3DGrad", [f32(1, 4, 4, 4, 2), f32(1, 2, 2, 2, 2)], f32(1, 4, 4, 4, 2), {"ksize": (1, 2, 2, 2, 1)}, 144),
+    ("_MklQuantizedConcatV2", [f32(2, 3)], f32(2, 3), {}, 0),
+    ("XlaEinsum", [f32(5, 7), f32(7, 11)], f32(5, 11), {"equation": "ab,bc->ac"}, 770),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "inputs", "output", "attrs", "flops"), FUSED, ids=[item[0] for item in FUSED])
+def test_fused_ops_as_they_stand_in_a_file_have_operations(
+    kind: str, inputs: list[TensorSpec], output: TensorSpec, attrs: dict[str, object], flops: int
+) -> None:
+    """Grappler and oneDNN write them, often without a shape of what they give."""
+    assert flops_of(op_with(kind, inputs, output, **attrs)) == flops
+
+
+def test_a_recurrent_layer_of_cudnn_has_the_operations_of_its_products() -> None:
+    """Two layers of 64 units over 20 steps of 8 values, a batch of 4: gates times (inputs + units) in each."""
+    sequence, state = f32(20, 4, 8), f32(2, 4, 64)
+    lstm = op_with("CudnnRNNV3", [sequence, state], f32(20, 4, 64), rnn_mode="lstm")
+    assert flops_of(lstm) == 2 * 20 * 4 * 4 * 64 * ((8 + 64) + (64 + 64))
+    gru = op_with("CudnnRNN", [sequence, f32(4, 4, 64)], f32(20, 4, 128), rnn_mode="gru", direction="bidirectional")
+    assert flops_of(gru) == 2 * 2 * 20 * 4 * 3 * 64 * ((8 + 64) + (128 + 64))
+    gradient = op_with("CudnnRNNBackpropV3", [sequence, state], f32(20, 4, 8), rnn_mode="lstm")
+    assert flops_of(gradient) == 2 * (flops_of(lstm) or 0)
 
 
 def test_what_a_list_of_tensors_hands_on_is_not_moved_and_what_is_stacked_is() -> None:

@@ -33,7 +33,10 @@ _PER_OUTPUT_ELEMENT: Final[Mapping[str, int]] = dict.fromkeys(
     "SquaredDifference": 2,
     "Swish": 2,  # oneDNN's: a sigmoid and a product
     "LayerNorm": 7,  # oneDNN's: as many as a batch normalization that computes its statistics
+    "_FusedMish": 3,  # oneDNN's: a softplus, a tangent and a product
     "ReluGrad": 1,
+    "LeakyReluGrad": 1,
+    "EluGrad": 2,
     "Relu6Grad": 1,
     "TanhGrad": 3,
     "SigmoidGrad": 3,
@@ -52,7 +55,8 @@ _NO_FLOPS = frozenset(
     _DeviceRetval InvertPermutation Range Where Snapshot PreventGradient TensorListReserve EmptyTensorList
     TensorListFromTensor TensorListGetItem TensorListSetItem TensorListStack TensorListPushBack TensorListPopBack
     TensorListLength TensorListElementShape TensorListResize TensorListGather TensorListScatter
-    TensorListScatterIntoExistingList TensorListConcat TensorListConcatV2 TensorListSplit""".split()
+    TensorListScatterIntoExistingList TensorListConcat TensorListConcatV2 TensorListSplit QuantizedConcat
+    QuantizedConcatV2 QuantizedReshape""".split()
 )
 
 # These hand on or describe a buffer without touching it.
@@ -71,6 +75,10 @@ _LIST_READS = frozenset("TensorListStack TensorListGather TensorListConcat Tenso
 
 # Operations per element that a fused epilogue adds; its name stands in the attribute `fused_ops`.
 _EPILOGUE: Final[Mapping[str, int]] = {"FusedBatchNorm": 2, "LeakyRelu": 1, "FusedBatchNormV3": 2}
+
+
+_FILTER_AT: Final[Mapping[str, int]] = {"FusedPadConv2D": 2, "FusedResizeAndPadConv2D": 3}  # of others at input 1
+_GATES: Final[Mapping[str, int]] = {"lstm": 4, "gru": 3, "rnn_relu": 1, "rnn_tanh": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +170,7 @@ def _formula(kind: str) -> Formula | None:
 
 def _convolution(op: Op, inputs: Specs) -> int | None:
     """2 * outputs * filter taps * input channels per group: the filter is [height, width, in / groups, out]."""
-    filter_shape = _shape(inputs, 1)
+    filter_shape = _shape(inputs, _FILTER_AT.get(op.type, 1))
     elements = _elements(op)
     if filter_shape is None or elements is None or len(filter_shape) < 3:
         return None
@@ -199,15 +207,29 @@ def _filter_gradient(op: Op, inputs: Specs) -> int | None:
 
 def _matmul(op: Op, inputs: Specs) -> int | None:
     """2 * outputs * contracted size, which both operands tell: in a loop only the weights may have a known shape."""
-    elements, contracted = _elements(op), _contracted(op, inputs)
+    elements, contracted = _elements(op) or _product_elements(op, inputs), _contracted(op, inputs)
     return None if elements is None or contracted is None else 2 * elements * contracted + _epilogue(op, elements)
 
 
 def _contracted(op: Op, inputs: Specs) -> int | None:
-    left = -2 if op.attrs.get("transpose_a") or op.attrs.get("adj_x") else -1
-    right = -1 if op.attrs.get("transpose_b") or op.attrs.get("adj_y") else -2
+    left, right = _contracted_axes(op)
     told = _size_along(inputs, 0, left)
     return told if told is not None else _size_along(inputs, 1, right)
+
+
+def _product_elements(op: Op, inputs: Specs) -> int | None:
+    """Return the outputs of a product of two matrices by what it reads: a file may say no shape of what it gives."""
+    left, right = (_shape(inputs, index) for index in (0, 1))
+    if left is None or right is None or len(left) != 2 or len(right) != 2:
+        return None
+    of_left, of_right = _contracted_axes(op)
+    return left[-3 - of_left] * right[-3 - of_right]  # the other one of -1 and -2
+
+
+def _contracted_axes(op: Op) -> tuple[int, int]:
+    is_left_turned = op.attrs.get("transpose_a") or op.attrs.get("adj_x")
+    is_right_turned = op.attrs.get("transpose_b") or op.attrs.get("adj_y")
+    return -2 if is_left_turned else -1, -1 if is_right_turned else -2
 
 
 def _size_along(specs: Specs, index: int, axis: int) -> int | None:
@@ -274,22 +296,42 @@ def _average_pool_gradient(op: Op, inputs: Specs) -> int | None:
     return None if not window or gradient is None else 2 * prod(gradient) * window
 
 
+def _recurrent(op: Op, inputs: Specs) -> int | None:
+    """The products of cuDNN's layers: 2 * steps * batch * gates * units * (inputs + units), of each direction.
+
+    What it computes elementwise is left out, as are the gradients' sums; a gradient has two products for each.
+    """
+    sequence, state = _shape(inputs, 0), _shape(inputs, 1)
+    gates = _GATES.get(str(op.attrs.get("rnn_mode", "lstm")))
+    if gates is None or sequence is None or state is None or len(sequence) != 3 or len(state) != 3:
+        return None
+    if op.attrs.get("input_mode", "linear_input") == "skip_input":
+        return None
+    directions = 2 if op.attrs.get("direction") == "bidirectional" else 1
+    (steps, batch, width), units = sequence, state[2]
+    layers = state[0] // directions
+    read = width + max(layers - 1, 0) * directions * units + layers * units
+    return (2 if "Backprop" in op.type else 1) * 2 * steps * batch * gates * units * directions * read
+
+
 def _addn(op: Op, inputs: Specs) -> int | None:
     return _times(_elements(op), max(len(inputs) - 1, 0))
 
 
 _FORMULAS: tuple[tuple[re.Pattern[str], Formula], ...] = (
     (re.compile(r"_?(Fused|Padded|PadWith)*Conv[23]D|Conv[23]DWithBias|Conv"), _convolution),
-    (re.compile(r"_?(Fused)?DepthwiseConv2d(Native)?"), _depthwise),
+    (re.compile(r"Fused(ResizeAnd)?PadConv2D|(_Fused)?QuantizedConv2D\w*"), _convolution),
+    (re.compile(r"_?(Fused)?DepthwiseConv2d(Native)?|(_Fused)?QuantizedDepthwiseConv2D\w*"), _depthwise),
     (re.compile(r"(Conv[23]D|DepthwiseConv2dNative)BackpropInput(V2)?"), _input_gradient),
-    (re.compile(r"(Conv[23]D|DepthwiseConv2dNative)BackpropFilter(V2)?"), _filter_gradient),
-    (re.compile(r"_?(Fused)?(Batch)?MatMul(V[23])?"), _matmul),
-    (re.compile(r"_?FusedBatchNorm(V[23]|Ex)?"), _batch_norm),
+    (re.compile(r"(Conv[23]D|DepthwiseConv2dNative)BackpropFilter(V2|WithBias)?"), _filter_gradient),
+    (re.compile(r"_?(Fused)?(Batch)?MatMul(V[23])?|_?QuantizedMatMul\w*"), _matmul),
+    (re.compile(r"_?FusedBatchNorm(V[23]|Ex)?|_FusedInstanceNorm"), _batch_norm),
     (re.compile(r"(Log)?Softmax"), _softmax),
-    (re.compile(r"(Max|Avg)Pool(3D|V2)?"), _pool),
-    (re.compile(r"MaxPoolGrad"), _max_pool_gradient),
-    (re.compile(r"AvgPoolGrad"), _average_pool_gradient),
-    (re.compile(r"Einsum"), _einsum),
+    (re.compile(r"(_?Quantized)?(Max|Avg)Pool(3D|V2)?"), _pool),
+    (re.compile(r"MaxPool(3D)?Grad"), _max_pool_gradient),
+    (re.compile(r"AvgPool(3D)?Grad"), _average_pool_gradient),
+    (re.compile(r"(Xla)?Einsum"), _einsum),
+    (re.compile(r"CudnnRNN(Backprop)?(V[23])?"), _recurrent),
     (re.compile(r"AddN|AccumulateNV2"), _addn),
 )
 
@@ -304,6 +346,8 @@ def _window(op: Op) -> int | None:
 
 def _epilogue(op: Op, elements: int) -> int:
     fused = op.attrs.get("fused_ops")
+    if fused is None and "Quantized" in op.type:  # they say it by their names
+        return elements * len(re.findall("Bias|Relu|Sum", op.type))
     return elements * sum(_EPILOGUE.get(str(item), 1) for item in fused) if isinstance(fused, (tuple, list)) else 0
 
 
