@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from graphlens.ir.analysis import Figure, FigureNode
 from graphlens.ir.document import to_json
 from graphlens.report import html
 from graphlens.report.html import breakable, render
@@ -159,7 +160,7 @@ def test_an_analysis_too_large_to_embed_is_left_out_and_said(monkeypatch):
 def test_a_static_analysis_has_no_time_sections():
     page = Page(render(sample_document.STATIC))
     sections = [a["id"] for tag, a in page.tags if tag == "section" and "id" in a]
-    assert sections == ["quality", "findings", "ops", "rules", "errors"]
+    assert sections == ["findings", "ops", "rules", "errors"]
     assert "The model was not measured" in page.words
     assert "0 ns" not in page.words
 
@@ -169,12 +170,40 @@ def test_findings_that_save_little_are_folded_and_not_drawn(monkeypatch):
     high = sample_document.HIGH
     page = Page(render(replace(sample_document.RICH, findings=(high, high, high))))
     assert "2 more, which would save less" in page.words
-    assert sum("graph" in (a.get("class") or "") for tag, a in page.tags if tag == "svg") == 1 + 4
+    # Of the one finding, for a wide screen and for a narrow one, and of four groups of copies.
+    assert sum("graph" in (a.get("class") or "") for tag, a in page.tags if tag == "svg") == 2 + 4
     assert [a["id"] for _, a in page.tags if a.get("id", "").startswith("finding-")] == [
         "finding-GL203-1",
         "finding-GL203-2",
         "finding-GL203-3",
     ]
+
+
+def test_findings_are_the_first_section_and_what_was_measured_how_well_is_one_line_above_them(rich):
+    sections = [a["id"] for tag, a in rich.tags if tag == "section" and "id" in a]
+    assert sections[:2] == ["findings", "time"]
+    assert rich.words.index("Measurement: Usable with care · 1 reason, 1 note") < rich.words.index(
+        "How fixes are proven"
+    )
+    (folded,) = [at for at, (_, a) in enumerate(rich.tags) if a.get("id") == "quality"]
+    assert [tag for tag, _ in rich.tags[:folded]].count("details") == 1
+    assert "#quality" in [a.get("href") for _, a in rich.tags]
+
+
+def test_that_general_findings_stand_behind_is_said_where_there_are_some():
+    words = "what is slow in general stands behind it"
+    general = replace(sample_document.HIGH, general=True)
+    assert words in Page(render(replace(sample_document.RICH, findings=(general,)))).words
+    assert words not in Page(render(sample_document.RICH)).words
+
+
+def test_a_figure_too_wide_for_a_phone_is_drawn_for_it_as_well_and_one_that_fits_is_not():
+    drawn = [a for tag, a in Page(render(sample_document.RICH)).tags if tag == "svg" and "graph" in a.get("class", "")]
+    wide, phone = (float(attributes["width"]) for attributes in drawn[:2])
+    assert phone <= html.PHONE_WIDTH < wide
+    small = Figure("executed", (FigureNode("a", "Relu", "subject", 1),), ())
+    page = Page(render(replace(sample_document.RICH, findings=(replace(sample_document.HIGH, figure=small),))))
+    assert "phone" not in " ".join(a.get("class") or "" for _, a in page.tags).split()
 
 
 def test_a_skipped_figure_leaves_a_note(monkeypatch, tmp_path):

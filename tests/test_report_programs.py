@@ -69,7 +69,7 @@ def test_time_of_what_was_traced_or_compiled_is_told_apart() -> None:
 
 def test_the_page_has_a_section_of_programs_with_all_of_them() -> None:
     page = page_of(SEVERAL)
-    assert sections(page)[:3] == ["quality", "programs", "time"]
+    assert sections(page)[:3] == ["findings", "programs", "time"]
     for row in PROGRAMS:
         assert row.id in page.words
     assert "7 ran; train_946 is judged" in page.words
@@ -193,7 +193,7 @@ def test_no_number_that_rests_on_the_step_follows_an_alarm() -> None:
         assert words.count("so no time is shown") == 1
         after = words.partition("so no time is shown")[2]
         assert not re.search(NUMBERS_OF_THE_STEP, after)
-    assert sections(page_of(ALARM)) == ["quality", "findings", "ops", "rules"]
+    assert sections(page_of(ALARM)) == ["findings", "ops", "rules"]
     assert "the measurement contradicts itself, so savings are unknown" in page_of(ALARM).words
 
 

@@ -40,6 +40,8 @@ NODE_LIMIT = 300
 WIDTH_LIMIT = 980
 # Up to this width (px) a drawing is shrunk to the page; beyond, its text would be too small, and it scrolls.
 SHRINK_LIMIT = 1300
+# Up to this width (px) it is shrunk to a phone as well, on which letters of 11 px become 7.
+PHONE_WIDTH = 450
 LABEL_CHARACTERS = 34
 OP_CHARACTERS = 40
 HEAT_STEPS = 5
@@ -61,13 +63,15 @@ def draw_all(
     ink: Ink = PLAIN,
     budget_s: float = BUDGET_S,
     narrow: Collection[int] = (),
+    prefix: str = "fig",
 ) -> list[str | Skipped | None]:
     """Draw several figures at once; those that the time budget does not reach are skipped with a note.
 
-    Those whose index is in ``narrow`` share the width of the page with another one.
+    Those whose index is in ``narrow`` share the width of the page with another one, or are for a phone.  ``prefix``
+    starts every identifier, so that two lots of figures live in one page.
     """
     deadline = monotonic() + budget_s
-    prefixes = [f"fig{index}" for index in range(1, len(figures) + 1)]
+    prefixes = [f"{prefix}{index}" for index in range(1, len(figures) + 1)]
     limits = [0.0 if index in narrow else WIDTH_LIMIT for index in range(len(figures))]
     with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1)) as pool:
         return list(pool.map(partial(_draw_before, deadline, ink), figures, prefixes, limits))
@@ -270,7 +274,7 @@ def _finish(svg: ElementTree.Element, figure: Figure, prefix: str) -> str:
     for group in svg.iter("g"):
         _finish_group(group, names)
     svg.attrib = {
-        "class": "graph fit" if float(width) <= SHRINK_LIMIT else "graph",
+        "class": _size_class(float(width)),
         "role": "img",
         "aria-label": _spoken(figure),
         "viewBox": svg.attrib["viewBox"],
@@ -278,6 +282,16 @@ def _finish(svg: ElementTree.Element, figure: Figure, prefix: str) -> str:
         "height": height.split(".")[0],
     }
     return ElementTree.tostring(svg, encoding="unicode", short_empty_elements=True)
+
+
+def _size_class(width: float) -> str:
+    return "graph slim fit" if width <= PHONE_WIDTH else "graph fit" if width <= SHRINK_LIMIT else "graph"
+
+
+def width_of(drawing: str) -> float:
+    """Return how wide (px) a drawing is before anything shrinks it."""
+    found = re.search(r'^<svg [^>]*?width="(\d+)"', drawing)
+    return float(found[1]) if found else 0.0
 
 
 def _shorter(key: str, value: str) -> str:

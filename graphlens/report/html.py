@@ -17,9 +17,10 @@ from markupsafe import Markup, escape
 
 from graphlens.ir.analysis import Document, Figure
 from graphlens.ir.document import to_json
-from graphlens.report.figures import Skipped, draw_all
+from graphlens.report.figures import PHONE_WIDTH, Skipped, draw_all, width_of
 from graphlens.report.ink import DeviceKey, Ink, ink_of
 from graphlens.report.view import view_of
+from graphlens.report.view_findings import FindingView
 from graphlens.report.words import printable
 
 # A name may wrap after a slash, dot, comma, underscore or two colons, but no line need be shorter than this: each place
@@ -35,6 +36,8 @@ EMBED_LIMIT_OPS = 30_000
 
 # Findings are ranked: those after these are folded and not drawn, since a figure costs up to 30 kB of the page.
 FINDINGS_DRAWN = 15
+# The figures of so many findings are drawn for a phone as well, from top to bottom, where they are too wide for one.
+DRAWN_FOR_PHONES = 5
 
 # Runs before the first paint, so that the page never flashes in the other theme.
 EARLY_SCRIPT = (
@@ -47,17 +50,9 @@ EARLY_SCRIPT = (
 def render(document: Document) -> str:
     """Return the page; equal documents give equal pages."""
     view, ink = view_of(document), ink_of(document)
-    findings, groups = view.findings, view.copies.groups if view.copies else ()
+    groups = view.copies.groups if view.copies else ()
     ink = replace(ink, sizes={**ink.sizes, **{ends: size for group in groups for ends, size in group.sizes.items()}})
-    first = len(findings[:FINDINGS_DRAWN])
-    pairs = [index for index, finding in enumerate(findings[:first]) if finding.figure_after]
-    drawn = _drawn(
-        [finding.figure for finding in findings[:first]]
-        + [finding.figure_after for finding in findings[:first]]
-        + [group.figure for group in groups],
-        ink,
-        narrow=[*pairs, *(first + index for index in pairs)],
-    )
+    before, after, of_copies = _figures(view.findings[:FINDINGS_DRAWN], [group.figure for group in groups], ink)
     css, script = _asset("app.css") + _asset("devices.css"), _asset("app.js")
     return (
         _environment()
@@ -65,9 +60,9 @@ def render(document: Document) -> str:
         .render(
             view=view,
             ink=ink,
-            figures=drawn[:first],
-            figures_after=drawn[first : 2 * first],
-            copy_figures=drawn[2 * first :],
+            figures=before,
+            figures_after=after,
+            copy_figures=of_copies,
             css=Markup(css),
             script=Markup(script),
             early_script=Markup(EARLY_SCRIPT),
@@ -79,11 +74,28 @@ def render(document: Document) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A figure as it is shown: its drawing and legend, or a note why there is none."""
+    """A figure as it is shown: its drawing and legend, or a note why there is none.
+
+    ``phone`` is the drawing for a narrow screen, where the other one would not fit.
+    """
 
     svg: Markup | None = None
     keys: tuple[DeviceKey, ...] = ()
     note: str = ""
+    phone: Markup | None = None
+
+
+def _figures(
+    findings: Sequence[FindingView], copies: Sequence[Figure | None], ink: Ink
+) -> tuple[list[Drawn], list[Drawn], list[Drawn]]:
+    """Draw what findings are about, what is left of it after the fix, and copies."""
+    before, after = [finding.figure for finding in findings], [finding.figure_after for finding in findings]
+    pairs = [index for index, figure in enumerate(after) if figure]
+    first = len(findings)
+    drawn = _drawn([*before, *after, *copies], ink, narrow=[*pairs, *(first + index for index in pairs)])
+    own = drawn[:first]
+    own[:DRAWN_FOR_PHONES] = _for_phones(before[:DRAWN_FOR_PHONES], own[:DRAWN_FOR_PHONES], ink)
+    return own, drawn[first : 2 * first], drawn[2 * first :]
 
 
 def _drawn(figures: Sequence[Figure | None], ink: Ink, narrow: Collection[int]) -> list[Drawn]:
@@ -92,6 +104,21 @@ def _drawn(figures: Sequence[Figure | None], ink: Ink, narrow: Collection[int]) 
         if isinstance(drawing, str) and figure is not None
         else Drawn(note=drawing.reason if isinstance(drawing, Skipped) else "")
         for figure, drawing in zip(figures, draw_all(figures, ink, narrow=narrow), strict=True)
+    ]
+
+
+def _for_phones(figures: Sequence[Figure | None], drawn: Sequence[Drawn], ink: Ink) -> list[Drawn]:
+    """Draw those that are too wide for a phone once more, and keep what became narrower."""
+    wide = [
+        figure if one.svg and width_of(one.svg) > PHONE_WIDTH else None
+        for figure, one in zip(figures, drawn, strict=True)
+    ]
+    again = draw_all(wide, ink, narrow=range(len(wide)), prefix="phone")
+    return [
+        replace(one, phone=Markup(narrow))
+        if isinstance(narrow, str) and width_of(narrow) < width_of(one.svg or "")
+        else one
+        for one, narrow in zip(drawn, again, strict=True)
     ]
 
 

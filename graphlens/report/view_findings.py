@@ -84,6 +84,7 @@ class FindingView:
     figure_notes: tuple[str, ...]
     fingerprint: str
     provable: bool
+    general: bool
 
 
 def finding_views(document: Document) -> tuple[FindingView, ...]:
@@ -139,6 +140,7 @@ def _finding(
         figure_notes=_figure_notes(finding.figure),
         fingerprint=finding.fingerprint,
         provable=bool(finding.fix.edits),
+        general=finding.general,
     )
 
 

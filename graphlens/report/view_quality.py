@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from graphlens.ir.analysis import UNKNOWN_QUALITY, Quality
 from graphlens.report.words import CONTRADICTS, GRADES, NOT_KNOWN
-from graphlens.units import UNKNOWN, format_count, format_share
+from graphlens.units import UNKNOWN, counted, format_count, format_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,11 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class GradeView:
-    """The verdict on the measurement itself; ``unknown`` lists the numbers that nothing is known about."""
+    """The verdict on the measurement itself.
+
+    ``counted`` says how many reasons and notes there are to read, ``unknown`` lists the numbers that nothing is known
+    about.
+    """
 
     grade: str
     words: str
@@ -28,6 +32,7 @@ class GradeView:
     notes: tuple[str, ...]
     numbers: tuple[Number, ...]
     unknown: str
+    counted: str
 
 
 def quality_view(quality: Quality, alarm: str = "") -> GradeView:
@@ -53,7 +58,16 @@ def quality_view(quality: Quality, alarm: str = "") -> GradeView:
     unknown = tuple(number.label.lower() for number in numbers if number.value == UNKNOWN)
     words = CONTRADICTS if alarm else NOT_KNOWN if quality == UNKNOWN_QUALITY else GRADES[quality.grade]
     reasons = tuple(reason for reason in quality.reasons if not alarm or alarm not in reason)
-    return GradeView(quality.grade, words, reasons, quality.notes, known, ", ".join(unknown))
+    told = ((counted(len(reasons), "reason"), reasons), (counted(len(quality.notes), "note"), quality.notes))
+    return GradeView(
+        quality.grade,
+        words,
+        reasons,
+        quality.notes,
+        known,
+        ", ".join(unknown),
+        ", ".join(text for text, any_ in told if any_),
+    )
 
 
 def _spread_meaning(quality: Quality) -> str:
@@ -63,10 +77,10 @@ def _spread_meaning(quality: Quality) -> str:
 
 
 def _coverage_meaning(quality: Quality) -> str:
-    counted = ""
+    of = ""
     if quality.ops_seen is not None and quality.ops_expected is not None:
-        counted = f" ({quality.ops_seen:,} of {quality.ops_expected:,}{_replayed(quality)})"
-    return f"of the ops that a profiler can see were seen at least once{counted}."
+        of = f" ({quality.ops_seen:,} of {quality.ops_expected:,}{_replayed(quality)})"
+    return f"of the ops that a profiler can see were seen at least once{of}."
 
 
 def _replayed(quality: Quality) -> str:
