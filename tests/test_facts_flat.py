@@ -129,6 +129,14 @@ def test_what_a_function_lists_runs_for_its_effect_whatever_its_type() -> None:
     assert effects(Graph("", library)) == {"listing/told", "silent/not_told"}
 
 
+def test_effects_have_the_names_of_the_flat_graph_where_two_ops_would_share_one() -> None:
+    """An op `a/check` beside a call `a`, in whose function an op is called `check`."""
+    main = function("", [Op("a", "PartitionedCall", calls=(Call("call", "f"),)), Op("a/check", "Assert")], [])
+    graph = Graph("", {"": main, "f": function("f", [Op("check", "Assert"), Op("no", "Neg")], [])})
+    assert effects(graph) == {"a/check", "a/check#2"}
+    assert set(inline(graph)) == {"a/check", "a/check#2", "a/no"}
+
+
 def test_an_op_is_alive_that_is_listed_and_one_that_is_not_is_dead_whatever_its_type() -> None:
     ops = [Op("a", "_Arg"), Op("made", "Exp"), Op("told", "SomebodysOp"), Op("not_told", "Print"), Op("r", "_Retval")]
     edges = [("a", "made", 0, 0), ("made", "told", 0, 0), ("a", "not_told", 0, 0), ("a", "r", 0, 0)]

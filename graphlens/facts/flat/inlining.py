@@ -75,12 +75,13 @@ def effects(graph: Graph) -> frozenset[str]:
     by their types.
     """
     inliner = _Inliner(graph, never)
-    found: set[str] = set()
+    found: list[int] = []
     for frame in inliner.frames():
-        absent = inliner.absent(frame)
+        inliner.add_ops(frame)
         listed = frame.function.control_outputs or frame.table.where(acts)
-        found.update(frame.prefix + name for name in listed if frame.table.position(name) not in absent)
-    return frozenset(found)
+        found += [at for name in listed if (at := frame.flat[frame.table.position(name)]) != _ABSENT]
+    names = inliner.flat.table().names  # ops that would share a name have numbers
+    return frozenset(names[at] for at in found)
 
 
 class _Inliner:
@@ -95,7 +96,7 @@ class _Inliner:
     def run(self) -> Table:
         frames = []
         for frame in self.frames():
-            self._add_ops(frame)
+            self.add_ops(frame)
             frames.append(frame)
         for frame in frames:
             self._add_edges(frame)
@@ -120,12 +121,13 @@ class _Inliner:
             absent.update(frame.table.positions_of({ARGUMENT, RETURN}))
         return absent
 
-    def _add_ops(self, frame: _Frame) -> None:
+    def add_ops(self, frame: _Frame) -> None:
+        """Add the ops of a frame to the flat graph, without their edges."""
         absent = self.absent(frame)
         add, prefix = self.flat.add_op, frame.prefix
+        named = zip(frame.table.names, frame.table.bodies, strict=True)
         frame.flat = [
-            _ABSENT if position in absent else add(op, prefix + op.name)
-            for position, op in enumerate(frame.table.ops())
+            _ABSENT if position in absent else add(op, prefix + name) for position, (name, op) in enumerate(named)
         ]
 
     def _enter(self, frame: _Frame) -> Iterator[_Frame]:
