@@ -33,6 +33,24 @@ class Fed:
 Feeder = Callable[..., Fed]
 
 
+def write_twice_named(folder: Path) -> None:
+    """Write a model of TensorFlow 1 whose signature has two keys for one tensor, as TFMA's do."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with v1.Session(graph=tf.Graph()) as session:
+        x = v1.placeholder(tf.float32, [None, 2], "x")
+        y = tf.matmul(x, v1.get_variable("w", initializer=[[3.0], [4.0]]))
+        session.run(v1.global_variables_initializer())
+        info = v1.saved_model.build_tensor_info
+        signature = v1.saved_model.signature_def_utils.build_signature_def(
+            {"inputs": info(x), "examples": info(x)}, {"y": info(y)}, "predict"
+        )
+        builder = v1.saved_model.Builder(str(folder))
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
+        builder.save()
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one SavedModel of each kind."""
@@ -74,6 +92,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         input_signature=[tf.TensorSpec([None], tf.string, "examples")],
     )
     tf.saved_model.save(parser, str(folder / "parser"), signatures={"classify": parser.parse})
+    write_twice_named(folder / "twice_named")
     save("any_rank", doubled, tf.TensorSpec(None, name="x"))
     return folder
 
@@ -148,6 +167,28 @@ def test_a_tensor_of_any_rank_may_be_a_scalar(feed: Feeder) -> None:
     with pytest.raises(UsageError, match=r"--shape x=1,224,224,3, or --shape x= for a scalar"):
         feed("any_rank")
     assert feed("any_rank", shapes={"x": ()}).outputs["out"].shape == ()
+
+
+@pytest.mark.parametrize("name", ["examples", "inputs"])
+def test_two_inputs_that_are_one_tensor_are_fed_once_by_either_name(feed: Feeder, name: str) -> None:
+    fed = feed("twice_named", arrays={name: np.array([[1, 2]], np.float32)})
+    assert fed.outputs["y"].tolist() == [[11.0]]
+    assert fed.inputs["inputs"].source == "the same tensor as examples"
+    assert {one.range for one in fed.inputs.values()} == {(1.0, 2.0)}
+    assert fed.notes == ("Inputs that are the same tensor by another name are fed once: inputs is examples.",)
+    assert feed("twice_named", shapes={name: (5, 2)}).outputs["y"].shape == (5, 1)
+
+
+def test_a_written_model_has_both_names_of_one_tensor(models: Path, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    from graphlens.tf import rewrite
+
+    rewrite.write_saved_model(models / "twice_named", {"serving_default": []}, tmp_path / "written")
+    serve = tf.saved_model.load(str(tmp_path / "written")).signatures["serving_default"]
+    assert set(serve.structured_input_signature[1]) == {"examples", "inputs"}
+    x = tf.constant([[1.0, 2.0]])
+    assert serve(examples=x, inputs=x)["y"].numpy().tolist() == [[11.0]]
 
 
 # -- requests for warming up ------------------------------------------------------------------------------------------
@@ -258,3 +299,20 @@ def test_random_inputs_of_a_proof_keep_what_bounds_a_loop(models: Path, tmp_path
     }
     assert values["n"] == 200
     assert not np.array_equal(values["x"], [0.5, 2.0])
+
+
+def test_the_analysis_says_what_was_fed_and_that_a_made_up_number_decides(models: Path) -> None:
+    """Through the recording process, as a user calls it."""
+    import graphlens
+
+    made_up = graphlens.analyze(str(models / "loop"), prove=False, steps=3)
+    rows = {row.name: row for row in made_up.document.inputs}
+    assert (rows["n"].origin, rows["n"].range, rows["n"].shape) == ("made-up", (1, 1), ())
+    assert (rows["x"].origin, rows["x"].decides) == ("made-up", "")
+    assert made_up.quality.grade == "poor"
+    assert f"'n' decides {rows['n'].decides}, and its value is made up: give it with --inputs FILE.npz" in (
+        made_up.quality.reasons
+    )
+    given = graphlens.analyze(str(models / "loop"), {"n": np.int32(40)}, prove=False, steps=3)
+    assert [row.origin for row in given.document.inputs if row.name == "n"] == ["given"]
+    assert not [reason for reason in given.quality.reasons if "made up" in reason]

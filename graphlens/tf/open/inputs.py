@@ -112,6 +112,16 @@ def range_of(value: Any) -> tuple[float, float] | None:
     return (low + 0, high + 0) if np.isfinite(low) and np.isfinite(high) else None
 
 
+def under_all_names(specs: Sequence[InputSpec], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was given by name; what was for a tensor that has several names stands under each of them."""
+    shared = dict(given)
+    for spec in specs:
+        for name, other in ((spec.name, spec.same_as), (spec.same_as, spec.name)):
+            if spec.same_as and other in given:
+                shared.setdefault(name, given[other])
+    return shared
+
+
 def usable(examples: Examples, specs: Sequence[InputSpec], given: Collection[str], batch: int | None) -> Examples:
     """Return those examples that the user has not replaced by a shape or a value, repeated to fill a batch.
 
@@ -120,7 +130,8 @@ def usable(examples: Examples, specs: Sequence[InputSpec], given: Collection[str
     UsageError
         If a batch is asked for which examples cannot fill.
     """
-    left = {name: value for name, value in examples.values.items() if name not in given}
+    known = under_all_names(specs, examples.values)
+    left = {name: value for name, value in known.items() if name not in given}
     if batch is None or not left:
         return replace(examples, values=left)
     if not examples.repeats:

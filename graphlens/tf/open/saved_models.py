@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from graphlens.errors import ExecutionError, UsageError, first_line
 from graphlens.loaders.savedmodel import BINARY
 from graphlens.loaders.signatures import CALL, DEFAULT
 from graphlens.tf import private
-from graphlens.tf.open import annotated, failures, retired
+from graphlens.tf.open import annotated, doubled, failures, retired
 from graphlens.tf.open.opened import LOAD_FAILURES, Opened, from_concrete
 
 DEFAULT_SIGNATURE = DEFAULT
@@ -25,7 +26,8 @@ def open_saved_model(path: str, signature: str | None, tag: str | None) -> Opene
     """Open a signature: the one asked for, else the default one, else the only one."""
     with loaded_saved_model(path, tag) as (loaded, notes):
         name, function = _choose(loaded, path, signature)
-        return from_concrete(function, kind="saved_model", signature=name, notes=notes, owner=loaded)
+        opened = from_concrete(function, kind="saved_model", signature=name, notes=notes, owner=loaded)
+        return replace(opened, specs=doubled.paired(opened.specs))
 
 
 @contextmanager
@@ -47,9 +49,13 @@ def loaded_saved_model(path: str, tag: str | None) -> Iterator[tuple[Any, tuple[
                 lambda: tf.saved_model.load(folder, tags=tags), lambda: _types_in(Path(folder))
             )
         except LOAD_FAILURES as error:
+            failure = ExecutionError(_cannot(path, error))
+            with doubled.told_apart(folder) as apart:
+                if apart is not None:
+                    yield _load_again(apart[0], tags, failure), (*notes, *replaced, *apart[1])
+                    return
             with annotated.without_shapes(folder) as stripped:
-                loaded = _load_again(stripped, tags, ExecutionError(_cannot(path, error)))
-                yield loaded, (*notes, *replaced, annotated.LEFT_OUT)
+                yield _load_again(stripped, tags, failure), (*notes, *replaced, annotated.LEFT_OUT)
             return
         yield loaded, notes + replaced + imported
 

@@ -74,6 +74,11 @@ def trace(opened: Opened, plan: Plan, capture: CaptureDirectory) -> tuple[Traced
     return traced, graph_def, _placed(specs, traced)
 
 
+def _by_all_names(opened: Opened, plan: Plan) -> Plan:
+    shapes, arrays = (inputs.under_all_names(opened.specs, given) for given in (plan.shapes, plan.arrays))
+    return replace(plan, shapes=shapes, arrays=arrays)
+
+
 def _examples(opened: Opened, plan: Plan) -> inputs.Examples:
     return inputs.usable(opened.examples, opened.specs, {*plan.shapes, *plan.arrays}, plan.batch)
 
@@ -97,6 +102,7 @@ def _guess_in_words(spec: inputs.InputSpec) -> str:
 
 def prepare(opened: Opened, plan: Plan, capture: CaptureDirectory) -> Prepared:
     """Trace the target and make its inputs."""
+    plan = _by_all_names(opened, plan)
     traced, graph_def, specs = trace(opened, plan, capture)
     refusal = plan.refuse(graph_def)
     if refusal is not None:
