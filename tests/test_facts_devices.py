@@ -86,6 +86,25 @@ def test_a_size_that_is_not_known_makes_the_sum_unknown():
     assert (row.copies, row.copy_bytes) == (2, None)
 
 
+@pytest.mark.parametrize(
+    ("told", "flops"),
+    [
+        ([("loop fusion", 100), ("loop fusion", 50)], 150),
+        ([("loop fusion", 100), ("copy-done", None), ("transpose", None)], 100),  # what waits or moves computes nothing
+        ([("loop fusion", 100), ("custom-call", None)], None),  # a part is no sum
+        ([("loop fusion", None)], None),
+        ([("copy-start", 0)], 0),
+    ],
+)
+def test_operations_of_a_device_are_known_where_everything_that_computes_tells_its_own(told, flops):
+    kernels = tuple(
+        kernel(0, 10 * at, 10 * at + 5)._replace(name=f"op.{at}", category=category, flops=own)
+        for at, (category, own) in enumerate(told)
+    )
+    (row,) = facts_of(Profile(devices=gpus(1), kernels_on_device=kernels))(device_rows)
+    assert row.flops == flops
+
+
 def test_collectives_have_a_lane_of_their_own():
     nccl = kernel(0, 10, 20)._replace(name="ncclKernel_AllReduce_RING_LL_Sum_float")
     (row,) = facts_of(Profile(devices=gpus(1), kernels_on_device=(kernel(0, 0, 10), nccl)))(device_rows)

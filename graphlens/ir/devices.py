@@ -118,7 +118,7 @@ class DeviceRow:
     wait_ns
         The part of ``kernel_ns`` in which an instruction of the device's own program only waited for a copy.
     flops
-        Floating-point operations of all executions, as far as the profile tells those of a kernel.
+        Floating-point operations of all executions; ``None`` where the profile tells none of a kernel that computes.
     span_ns
         From the first event of the device to its last one.
     steps, step_ns

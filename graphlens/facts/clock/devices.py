@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from graphlens.facts.clock.steps import length_ns
 from graphlens.facts.flat.names import device_name, replica_of
 from graphlens.ir.devices import LANE_BINS, DeviceRow, Distribution, HostRow, Lane, ReplicaRow
-from graphlens.ir.instructions import is_wait
+from graphlens.ir.instructions import HOST_COPY, is_wait
 from graphlens.ir.ops import family
 from graphlens.ir.run import CopyEvent, Kernel, Profile, ProfiledDevice, Span, host_of_thread
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 ALIKE: Final = 1.10
 
 NAMES_LISTED: Final = 3  # as many names as a sentence bears
+
+# What moves data computes nothing, whether or not a profile says so.
+_MOVING: Final = frozenset({"data-movement", "copy", HOST_COPY, "input"})
 
 LaneKind = Literal["compute", "copy-in", "copy-out", "copy-within", "collective"]
 
@@ -133,8 +136,16 @@ def _waiting_ns(work: _Work) -> int | None:
 
 
 def _known_flops(work: _Work) -> int | None:
-    known = [times * kernel.flops for kernel, _, times, _ in work.alike if kernel.flops is not None]
-    return sum(known) if known else None
+    """Return the operations of all kernels; ``None`` where one that computes does not tell its own."""
+    told = [times * kernel.flops for kernel, _, times, _ in work.alike if kernel.flops is not None]
+    return None if not told or any(_may_compute(kernel) for kernel, _, _, _ in work.alike) else sum(told)
+
+
+def _may_compute(kernel: Kernel) -> bool:
+    """Tell whether a kernel does work of which the profile says nothing: to wait and to move data is none."""
+    if kernel.flops is not None or is_wait(kernel.category):
+        return False
+    return family(kernel.category or kernel.name) not in _MOVING
 
 
 def _median_ns(steps: Sequence[Span]) -> int | None:

@@ -86,4 +86,13 @@ def _step(one: ProgramRuns) -> StepTime | None:
     stat = stat_of([length_ns(step) for step in without_slow_first(one.steps)])
     if stat is None:
         return None
-    return StepTime(stat.median_ns, stat.p10_ns, stat.p90_ns, stat.n, period_ns=possible_period(one, stat.median_ns))
+    period_ns = possible_period(one, stat.median_ns)
+    return StepTime(
+        stat.median_ns,
+        stat.p10_ns,
+        stat.p90_ns,
+        stat.n,
+        profiled_median_ns=stat.median_ns,
+        profiled_n=stat.n,
+        period_ns=period_ns,
+    )
