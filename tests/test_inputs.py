@@ -84,6 +84,18 @@ def test_an_open_size_names_the_input_and_the_flag() -> None:
         inputs.resolve([SEQUENCE], {}, None, {})
 
 
+def test_all_open_inputs_are_named_at_once() -> None:
+    specs = [IMAGE, SEQUENCE, InputSpec("mask", "float32", (None, None, 4)), InputSpec("rate", "float32", None)]
+    with pytest.raises(UsageError) as caught:
+        inputs.resolve(specs, {}, 2, {})
+    assert str(caught.value) == (
+        "3 inputs have shapes that the model leaves open: give them with --shape ids=2,? --shape mask=2,?,4 "
+        "--shape rate=…, every ? a number and every … a whole shape (nothing, for a scalar)"
+    )
+    with pytest.raises(UsageError, match=r"^2 inputs have .* --shape mask=2,.,4 --shape rate=…"):
+        inputs.resolve(specs, {"ids": (2, 16)}, 2, {})
+
+
 def test_a_known_leading_size_is_kept_in_the_advice() -> None:
     with pytest.raises(UsageError, match=r"--shape right=3,\?"):
         inputs.resolve([InputSpec("right", "float32", (3, None))], {}, 8, {})

@@ -417,7 +417,7 @@ def test_arrays_of_the_user_are_fed(record: Recorder, tmp_path: Path) -> None:
             "fixtures.models:plain_step",
             {},
             2,
-            "input 'left' has no shape in the model: give one with --shape",
+            "2 inputs have shapes that the model leaves open: give them with --shape left=… --shape right=…",
         ),
         ("callable", "fixtures.models:nothing", {}, 2, "'fixtures.models' has no 'nothing'"),
         ("callable", "no_such_module:step", {}, 2, "no module named 'no_such_module'"),

@@ -162,3 +162,9 @@ def trials(facts: Facts) -> tuple[Chain, ...]:
 def confirmed(facts: Facts, blocker: Blocker) -> FusionAnswer | None:
     """Return what a real compilation of such an op alone said, where one was made."""
     return facts.evidence.fusion_answers.get(key_of(blocker))
+
+
+def compiles(facts: Facts, blocker: Blocker) -> bool:
+    """Tell whether the compiler took such an op after all."""
+    answer = confirmed(facts, blocker)
+    return answer is not None and answer.verdict == "fuses"

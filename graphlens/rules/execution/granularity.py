@@ -8,6 +8,7 @@ from typing import Final
 
 from graphlens.facts.core import Facts
 from graphlens.facts.graphs import judged_graph
+from graphlens.facts.patterns.xla import blockers_of_step, compiles
 from graphlens.facts.time.attribution import attribution
 from graphlens.facts.time.ledger import SCHEDULING, ledger, step_time
 from graphlens.facts.time.savings import call_share
@@ -27,6 +28,7 @@ FEWEST_CHEAP_CALLS: Final = 100
 # cause in its own right.
 OVERHEAD_SHARE: Final = 0.20
 TYPES_LISTED: Final = 10
+TYPES_TOLD: Final = 3
 
 
 @rule("GL212", "op-overhead-bound", needs=(EXECUTED, PROFILE))
@@ -61,7 +63,7 @@ def op_overhead_bound(facts: Facts) -> Iterator[Finding]:
 
     Do more per op: a larger batch, vectorized code instead of a loop, a fused layer. Or compile the function
     (`jit_compile=True`), which joins small ops to a few kernels; measure it, because XLA on a processor made some
-    convolution networks many times slower.
+    convolution networks many times slower. Where ops stand in XLA's way (`xla-blocker`), that is not tried.
 
     ## When it is fine
 
@@ -100,12 +102,25 @@ def op_overhead_bound(facts: Facts) -> Iterator[Finding]:
         },
         reason=f"each of these ops costs less than {format_ns(CHEAP_OP_NS)}, about what dispatching an op costs",
         saving=Saving(round(bound * step.median_ns), bound, "bound"),
-        fix=Fix(
-            "Do more work per op: larger batches, vectorized code, fused layers, or jit_compile where it helps",
-            "tolerance",
-            (JitCompile(EVERYWHERE),),
-            "@tf.function(jit_compile=True)",
-        ),
+        fix=_fix(facts),
+    )
+
+
+def _fix(facts: Facts) -> Fix:
+    """XLA joins small ops, where it can compile the step at all: with ops in the way, that is not worth trying."""
+    blocked = [blocker for blocker in facts(blockers_of_step) if not compiles(facts, blocker)]
+    if blocked:
+        kinds = ", ".join(list(dict.fromkeys(blocker.type for blocker in blocked))[:TYPES_TOLD])
+        return Fix(
+            "Do more work per op: larger batches, vectorized code, fused layers; XLA, which joins small ops, cannot "
+            f"compile the step as it is, for {kinds} (xla-blocker)",
+            "manual",
+        )
+    return Fix(
+        "Do more work per op: larger batches, vectorized code, fused layers, or jit_compile where it helps",
+        "tolerance",
+        (JitCompile(EVERYWHERE),),
+        "@tf.function(jit_compile=True)",
     )
 
 

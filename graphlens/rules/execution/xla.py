@@ -13,6 +13,7 @@ from graphlens.facts.patterns.xla import (
     Blocker,
     blockers_of_compiled,
     blockers_of_step,
+    compiles,
     confirmed,
     is_compiled_already,
     working_ops,
@@ -123,7 +124,7 @@ def _question(facts: Facts) -> Finding:
 
 def _standing(facts: Facts, blockers: Sequence[Blocker]) -> list[Blocker]:
     """Return the blockers but those that the compiler took after all."""
-    return [blocker for blocker in blockers if not _compiles(facts, blocker)]
+    return [blocker for blocker in blockers if not compiles(facts, blocker)]
 
 
 def _finding(facts: Facts, standing: Sequence[Blocker], what: str, floor: Severity) -> Iterator[Finding]:
@@ -144,11 +145,6 @@ def _finding(facts: Facts, standing: Sequence[Blocker], what: str, floor: Severi
         fix=Fix("Keep these ops outside the function that is compiled", "manual"),
         floor=floor,
     )
-
-
-def _compiles(facts: Facts, blocker: Blocker) -> bool:
-    answer = confirmed(facts, blocker)
-    return answer is not None and answer.verdict == "fuses"
 
 
 def _kind(blocker: Blocker) -> str:

@@ -158,10 +158,11 @@ def resolve(
     Raises
     ------
     UsageError
-        If a name given fits no input, or a shape cannot be told; the message names the input and the flag.
+        If a name given fits no input, or shapes cannot be told; the message names all such inputs and the flag.
     """
     _refuse_unknown_names(specs, shapes, "--shape")
     _refuse_unknown_names(specs, arrays, "--inputs")
+    _refuse_open_sizes([spec for spec in specs if spec.name not in {*arrays, *shapes} and _is_open(spec)], batch)
     return tuple(replace(spec, shape=_shape(spec, shapes, batch, arrays)) for spec in specs)
 
 
@@ -173,6 +174,42 @@ def _refuse_unknown_names(specs: Sequence[InputSpec], given: Mapping[str, object
         raise UsageError(f"{flag} names the input '{unknown[0]}', which the model does not have; its inputs: {has}")
 
 
+def _is_open(spec: InputSpec) -> bool:
+    """Whether more than the batch is left open."""
+    return spec.shape is None or None in spec.shape[1:]
+
+
+def _refuse_open_sizes(specs: Sequence[InputSpec], batch: int | None) -> None:
+    """Name all inputs at once whose shapes have to be given: who learns of one each time starts as often."""
+    if not specs:
+        return
+    if len(specs) == 1 and specs[0].shape is None:
+        name = specs[0].name
+        raise UsageError(
+            f"input '{name}' has no shape in the model: give one with --shape {name}=1,224,224,3, "
+            f"or --shape {name}= for a scalar"
+        )
+    if len(specs) == 1:
+        wanted = _with_gaps(specs[0], batch)
+        raise UsageError(
+            f"input '{specs[0].name}' has sizes that the model leaves open ({wanted}): "
+            f"give them with --shape {specs[0].name}={wanted}, every ? a number"
+        )
+    flags = " ".join(f"--shape {spec.name}={_with_gaps(spec, batch)}" for spec in specs)
+    raise UsageError(
+        f"{len(specs)} inputs have shapes that the model leaves open: give them with {flags}, every ? a number"
+        + (" and every … a whole shape (nothing, for a scalar)" if any(spec.shape is None for spec in specs) else "")
+    )
+
+
+def _with_gaps(spec: InputSpec, batch: int | None) -> str:
+    """Return a shape as the flag takes it, with ``?`` for what is left open; ``…`` where nothing is known."""
+    if spec.shape is None:
+        return "…"
+    sizes = [batch or 1 if spec.shape[0] is None else spec.shape[0], *spec.shape[1:]]
+    return ",".join("?" if size is None else str(size) for size in sizes)
+
+
 def _shape(
     spec: InputSpec, shapes: Mapping[str, tuple[int, ...]], batch: int | None, arrays: Mapping[str, Any]
 ) -> tuple[int, ...]:
@@ -180,18 +217,7 @@ def _shape(
         return _fitting(spec, tuple(np.shape(arrays[spec.name])), "--inputs")
     if spec.name in shapes:
         return _fitting(spec, shapes[spec.name], "--shape")
-    if spec.shape is None:
-        raise UsageError(
-            f"input '{spec.name}' has no shape in the model: give one with --shape {spec.name}=1,224,224,3, "
-            f"or --shape {spec.name}= for a scalar"
-        )
-    if None in spec.shape[1:]:
-        sizes = [batch or 1 if spec.shape[0] is None else spec.shape[0], *spec.shape[1:]]
-        wanted = ",".join("?" if size is None else str(size) for size in sizes)
-        raise UsageError(
-            f"input '{spec.name}' has sizes that the model leaves open ({wanted}): "
-            f"give them with --shape {spec.name}={wanted}, every ? a number"
-        )
+    assert spec.shape is not None  # or it would have been refused
     if spec.splits_of:
         return ((batch or 1) + 1,)  # where each row begins, and where the last one ends
     return tuple((batch or 1) if size is None else size for size in spec.shape)
