@@ -26,7 +26,7 @@ def load_group(group: str) -> Iterator[ModuleType | Any]:
     for entry in sorted(entry_points(group=group), key=lambda item: item.name):
         try:
             yield entry.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a module that ends the program when it is imported is no better
             owner = entry.dist.name if entry.dist else entry.value
             raise PluginError(
                 f"plug-in '{entry.name}' of '{owner}' failed to load ({error}); update or uninstall it"

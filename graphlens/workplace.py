@@ -1,4 +1,4 @@
-"""Folders to work in: each ends with the work, or with the next run where that was killed.
+"""Folders to work in, and files that appear whole: what is left goes with the next run where a run was killed.
 
 Standard library only.  A folder holds a locked file.  Whoever holds the lock no more was killed; a folder without that
 file is not ours.
@@ -7,13 +7,14 @@ file is not ours.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 try:
     import fcntl
@@ -24,6 +25,7 @@ _LONGEST_NAME: Final = 50  # letters of the target's name in that of the folder:
 _TEMPORARY: Final = "graphlens-"
 _LOCK: Final = ".graphlens-lock"
 _NEW_LOCK: Final = ".graphlens-lock-new"
+_UNFINISHED: Final = ".unfinished"
 
 
 @contextmanager
@@ -43,6 +45,64 @@ def beside(target: Path) -> Iterator[Path]:
 def remove_abandoned(target: Path) -> None:
     """Remove what killed runs left beside ``target``, which may be the size of a model."""
     _clean(target.parent, _prefix(target))
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[IO[bytes]]:
+    """Yield a file to write; it becomes ``target`` when all is written, and nothing is left where that fails.
+
+    Raises
+    ------
+    OSError
+        When it cannot be written.
+    """
+    _sweep(target)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}{_UNFINISHED}")
+    try:
+        with unfinished.open("wb") as file:
+            _lock(file.fileno())
+            yield file
+        os.replace(unfinished, target)
+    finally:
+        unfinished.unlink(missing_ok=True)  # it is there only if something went wrong
+
+
+def _lock(file: int) -> None:
+    if fcntl is not None:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _sweep(target: Path) -> None:
+    """Remove what killed runs left of ``target``: whose process is gone here, and whose lock nobody holds elsewhere."""
+    if fcntl is None:
+        return
+    leftover = re.compile(rf"\.{re.escape(target.name)}\.(\d{{1,10}}){re.escape(_UNFINISHED)}")
+    with suppress(OSError), os.scandir(target.parent) as entries:
+        for entry in entries:
+            found = leftover.fullmatch(entry.name)
+            if found and not _is_running(int(found[1])):
+                with suppress(OSError):  # it is gone already, of somebody else, or in use on another machine
+                    _remove_unlocked(entry.path)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _remove_unlocked(path: str) -> None:
+    held = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(path)
+    finally:
+        os.close(held)
 
 
 def _prefix(target: Path) -> str:

@@ -295,3 +295,12 @@ def test_real_saved_models_keep_every_node_and_input(path):
     assert graph.notes == ()
     ports = [edge.src_port for body in bodies for *_, edge in body.graph.edges() if edge.kind == "data"]
     assert None not in ports, "every op of these graphs is registered"
+
+
+def test_debug_information_in_no_encoding_costs_the_source_lines():
+    message = graph_def(("x", "Placeholder", ()))
+    trace = b"\x12\x04\x0a\x02\x80x"  # GraphDebugInfo.traces, a map: one entry, whose key is no UTF-8
+    message.MergeFromString(b"\x2a" + bytes([len(trace)]) + trace)  # GraphDef.debug_info
+    graph = build_graph(message)
+    assert list(graph.main.graph) == ["x"]
+    assert graph.notes == ("source lines are not known: the debug information names ops in no encoding",)

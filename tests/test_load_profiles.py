@@ -189,6 +189,17 @@ def test_nanoseconds_count_where_they_are_recorded(tmp_path):
     assert (op.start_ns, op.end_ns) == (1244, 1304)
 
 
+@pytest.mark.parametrize("start_us", [2**63 - 1, -(2**63), 0])
+@pytest.mark.parametrize("end_us", [2**63 - 1, -(2**63)])
+def test_times_that_no_clock_shows_are_cut_to_what_64_bits_hold(tmp_path, start_us, end_us):
+    run = Run().record("/device:CPU:0", "a", 1, 2, "a = Relu(x)").record("/device:CPU:0", "b", 1, 2, "b = Relu(a)")
+    for node in run.message.step_stats.dev_stats[0].node_stats:
+        node.all_start_micros, node.op_end_rel_micros = start_us, end_us
+    for op in run.read(tmp_path).ops:
+        assert 0 <= op.start_ns <= op.end_ns < 2**63 - 1
+    assert graphlens.load(tmp_path / "run_meta").document.errors == ()
+
+
 def test_a_run_without_a_trace_says_how_to_get_one(tmp_path):
     run = Run()
     run.message.step_stats.dev_stats.add(device="/device:CPU:0")

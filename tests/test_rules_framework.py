@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -35,6 +36,7 @@ from graphlens.rules import (
     select,
 )
 from graphlens.rules.plugin_facts import PluginFacts
+from graphlens.rules.runner import FIGURES_LIMIT, FINDINGS_LIMIT
 from graphlens.testing.sketch import sketch
 
 DOCUMENTED = Path(__file__).parents[1] / "docs" / "plugins.md"
@@ -87,6 +89,32 @@ def test_a_rule_that_raises_is_an_error_and_the_others_still_run() -> None:
     assert [(status.rule, status.status) for status in statuses] == [("broken", "error"), ("toy002", "found")]
     assert re.search(r"ZeroDivisionError: half way \(tests/test_rules_framework.py:\d+\)", statuses[0].why)
     assert [finding.code for finding in findings] == ["TOY002"], "what a failing rule found so far is not trusted"
+
+
+def test_a_rule_that_ends_the_program_is_an_error_like_any_other() -> None:
+    def leaving(facts: Facts) -> Iterator[Finding]:
+        yield about("a")
+        sys.exit(7)
+
+    leaving.__doc__ = PAGE + EXAMPLES
+    _, statuses = judge(facts(), [rule("TOY001", "leaving")(leaving), toy("TOY002", about("a"))])
+    assert [(status.rule, status.status) for status in statuses] == [("leaving", "error"), ("toy002", "found")]
+    assert statuses[0].why.startswith("the rule failed with SystemExit: 7 (tests/test_rules_framework.py:")
+
+
+def test_of_a_rule_that_finds_something_everywhere_so_much_is_kept_as_somebody_reads() -> None:
+    asked = count()
+
+    def endless(facts: Facts) -> Iterator[Finding]:
+        for _ in asked:
+            yield about("a")
+
+    endless.__doc__ = PAGE + EXAMPLES
+    findings, (status,) = judge(facts(), [rule("TOY001", "endless")(endless)])
+    assert len(findings) == FINDINGS_LIMIT
+    assert sum(finding.figure is not None for finding in findings) == FIGURES_LIMIT
+    assert next(asked) == FINDINGS_LIMIT + 1, "it was asked for one more, and then no more"
+    assert status.why == "1,000 findings, and more that were left out: 1000 a rule"
 
 
 def test_every_rule_has_a_status_even_when_nothing_is_known() -> None:

@@ -211,7 +211,7 @@ OLD_KERAS = """
 import sys
 import keras
 from pathlib import Path
-from graphlens.errors import ExecutionError
+from graphlens.errors import GraphLensError
 from graphlens.tf.open import targets
 
 def load(*_, **__):
@@ -221,7 +221,7 @@ keras.saving.load_model = load
 keras.__version__ = sys.argv[1]
 try:
     targets.open_target("m.keras", "keras", trust=sys.argv[2] == "trust")
-except ExecutionError as error:
+except GraphLensError as error:
     print(error)
 """
 

@@ -196,3 +196,22 @@ def test_a_damaged_file_names_nobody_as_its_writer(tf: Any, tmp_path: Path, cont
 
     (tmp_path / "m.keras").write_bytes(content)
     assert written_by(tmp_path / "m.keras") is None
+
+
+# -- paths ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["fold [1]", "back\\slash", "star*", "two?"])
+def test_a_model_is_loaded_from_a_folder_that_is_a_pattern(tf: Any, tmp_path: Path, name: str) -> None:
+    from graphlens.tf.open.saved_models import open_saved_model
+
+    module = tf.Module()
+    module.v = tf.Variable([3.0])
+    module.f = tf.function(lambda x: x + module.v, [tf.TensorSpec((1,), tf.float32, name="x")], autograph=False)
+    tf.saved_model.save(module, str(tmp_path / "m"), signatures={"serving_default": module.f})
+    folder = tmp_path / name / "model"
+    folder.parent.mkdir()
+    (tmp_path / "m").rename(folder)
+    opened = open_saved_model(str(folder), None, None)
+    (result,) = opened.trace(opened.specs).call([tf.constant([1.0])]).values()
+    assert result.numpy().tolist() == [4.0]

@@ -121,3 +121,48 @@ def test_what_another_user_left_is_not_removed(temporary: Path, monkeypatch: pyt
 def test_a_long_name_makes_no_longer_one(tmp_path: Path) -> None:
     with workplace.beside(tmp_path / ("ü" * 120)) as folder:
         assert len(folder.name.encode()) < 255
+
+
+WRITES = """
+import sys, time
+from pathlib import Path
+from graphlens import workplace
+
+with workplace.whole_file(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    file.flush()
+    print("written", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_file_that_a_killed_run_left_goes_with_the_next_one_and_that_of_a_living_run_does_not(tmp_path: Path) -> None:
+    target = tmp_path / "report [1].html"
+    other = subprocess.Popen([sys.executable, "-c", WRITES, str(target)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "written\n"
+    (left,) = tmp_path.iterdir()
+    with workplace.whole_file(target) as file:
+        file.write(b"mine")
+    assert left.exists(), "who writes it is alive"
+    other.send_signal(signal.SIGKILL)
+    other.communicate()
+    with workplace.whole_file(target) as file:
+        file.write(b"whole")
+    assert [one.name for one in tmp_path.iterdir()] == [target.name]
+    assert target.read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize("name", [".r.json.unfinished", ".r.json.x.unfinished", ".other.json.1.unfinished", "r.json.1"])
+def test_a_file_of_another_name_is_not_taken_for_a_leftover(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("somebody's")
+    with workplace.whole_file(tmp_path / "r.json") as file:
+        file.write(b"{}")
+    assert (tmp_path / name).read_text() == "somebody's"
+
+
+def test_no_file_appears_when_writing_fails(tmp_path: Path) -> None:
+    with suppress(ZeroDivisionError), workplace.whole_file(tmp_path / "r.json") as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []

@@ -91,9 +91,13 @@ class _Builder:
         self.graph_def = graph_def
         self.library: dict[str, Any] = {function.signature.name: function for function in graph_def.library.function}
         self.reader = NodeReader({name: function_info(item.signature) for name, item in self.library.items()})
-        self.sources = sources.source_lines(debug_info, graph_def)
         self.built: dict[str, Function] = {}
         self.notes: list[str] = []
+        self.sources: Mapping[str, Mapping[str, str]] = {}
+        try:
+            self.sources = sources.source_lines(debug_info, graph_def)
+        except UnicodeDecodeError:  # protobuf looks at the keys of these maps when somebody asks for them
+            self.notes.append("source lines are not known: the debug information names ops in no encoding")
 
     def graph(self, root: str, names: Iterable[str]) -> Graph:
         functions = {name: self.function(name) for name in names}

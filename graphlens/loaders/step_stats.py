@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from graphlens.errors import TargetError
 from graphlens.loaders.annotations import Cause, is_copy, parse_annotation
@@ -14,6 +14,8 @@ from graphlens.loaders.files import parse_message
 
 _CALL = re.compile(r"^(?P<node>.*) = (?P<op>[\w>]+)\(.*\)", re.DOTALL)
 NS_PER_US = 1000
+_FARTHEST_NS: Final = 1 << 62  # a moment as clocks count, the year 2116
+_LONGEST_NS: Final = 1 << 52  # 52 days, so that sums over thousands of records fit in 64 bits
 
 
 def read_run_metadata(data: bytes, path: Path) -> Recorded:
@@ -50,7 +52,14 @@ def _record(node: Any) -> Record:
 
 
 def _span_ns(node: Any) -> tuple[int, int]:
-    """Return when the op itself ran; records without nanoseconds are in microseconds, of which none is shorter."""
+    """Return when the op itself ran, cut to what a clock can show: what lies beyond is damaged."""
+    start_ns, end_ns = _told_ns(node)
+    start_ns = min(max(start_ns, 0), _FARTHEST_NS)
+    return start_ns, min(max(end_ns, start_ns), start_ns + _LONGEST_NS)
+
+
+def _told_ns(node: Any) -> tuple[int, int]:
+    """Return when an op ran; records without nanoseconds are in microseconds, of which none is shorter."""
     if node.all_start_nanos:
         start, first, last = node.all_start_nanos, node.op_start_rel_nanos, node.op_end_rel_nanos
         last = last or node.all_end_rel_nanos

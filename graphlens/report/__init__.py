@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from graphlens import workplace
 from graphlens.errors import UsageError
 from graphlens.ir.analysis import Document
 from graphlens.ir.dag import Stage
@@ -63,15 +64,11 @@ def write(document: Document, path: str | os.PathLike[str], stage: Stage | None 
     """
     pieces = reporter_for(path, stage)(document)
     target = Path(path)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
     try:
-        with unfinished.open("wb") as file:
+        with workplace.whole_file(target) as file:
             file.writelines(pieces)
-        os.replace(unfinished, target)
     except OSError as error:
         raise UsageError(f"cannot write '{target}' ({error.strerror}); choose another place with -o") from None
-    finally:
-        unfinished.unlink(missing_ok=True)  # it is there only if something went wrong
 
 
 # Each reporter imports its libraries when it is called, so that choosing one costs nothing.

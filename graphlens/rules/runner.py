@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Final
 
 from graphlens.errors import in_words
@@ -20,9 +20,14 @@ from graphlens.ir.ops import runtime_type
 from graphlens.ir.ranking import ranked
 from graphlens.rules.phrases import named_by_layer
 from graphlens.rules.registry import Rule, is_own
+from graphlens.units import counted
 
 # The highest severity of a finding whose saving is unknown: a risk without a number is no emergency.
 HIGHEST_WITHOUT_NUMBER: Final[Severity] = "medium"
+
+# Nobody reads more of one rule; one of a plug-in that finds something in every op would fill the memory with figures.
+FINDINGS_LIMIT: Final = 1_000
+FIGURES_LIMIT: Final = 200
 
 _UID = re.compile(r"_\d+(?=/|$)")
 
@@ -57,7 +62,7 @@ def _judge_one(facts: Facts, rule: Rule) -> tuple[list[Finding], RuleStatus]:
         return _checked(facts, rule)
     except FactError as error:
         return [], _status(rule, "error", f"it needs {error.fact}, which failed")
-    except Exception as error:  # a defect of one rule must not cost the user the other ones' results
+    except (Exception, SystemExit) as error:  # a defect of one rule must not cost the user the other ones' results
         return [], _status(rule, "error", f"the rule failed with {in_words(error)}; please report it")
 
 
@@ -66,13 +71,14 @@ def _checked(facts: Facts, rule: Rule) -> tuple[list[Finding], RuleStatus]:
     unmet = next((need for need in rule.needs if not need.met(seen)), None)
     if unmet is not None:
         return [], _status(rule, "not-applicable", unmet.why_not(seen))
-    findings = [_finished(facts, rule, finding) for finding in rule.check(seen)]
+    told = list(islice(rule.check(seen), FINDINGS_LIMIT + 1))
+    findings = [_finished(facts, rule, one, n < FIGURES_LIMIT) for n, one in enumerate(told[:FINDINGS_LIMIT])]
     if not is_own(rule.code):
         _checked_for_json(findings)
     if not findings:
         return [], _status(rule, "passed", f"nothing found in the {facts(judged_stage)} graph")
-    count = len(findings)
-    return findings, _status(rule, "found", f"{count} finding{'s' if count > 1 else ''}")
+    more = f", and more that were left out: {FINDINGS_LIMIT} a rule" if len(told) > FINDINGS_LIMIT else ""
+    return findings, _status(rule, "found", f"{counted(len(findings), 'finding')}{more}")
 
 
 def _checked_for_json(findings: Sequence[Finding]) -> None:
@@ -88,10 +94,11 @@ def _status(rule: Rule, status: str, why: str) -> RuleStatus:
     return RuleStatus(rule.code, rule.name, status, why, rule.summary)  # type: ignore[arg-type]
 
 
-def _finished(facts: Facts, rule: Rule, finding: Finding) -> Finding:
+def _finished(facts: Facts, rule: Rule, finding: Finding, has_figure: bool) -> Finding:
     """Fill in what only the judge can say."""
     stage = "traced" if facts(judged_stage) == "traced" else finding.stage
-    figure = finding.figure or figure_of(facts, finding.nodes, "traced" if stage == "traced" else "executed")
+    drawn = figure_of(facts, finding.nodes, "traced" if stage == "traced" else "executed") if has_figure else None
+    figure = finding.figure or drawn
     return replace(
         finding,
         code=rule.code,

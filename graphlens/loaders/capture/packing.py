@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
+from graphlens import workplace
 from graphlens.errors import TargetError
 from graphlens.ir.analysis import Target
 from graphlens.ir.capture import MAIN, CapturedProgram, CapturedTarget, CapturedVariable, new_id
@@ -48,19 +48,11 @@ def write_capture(directory: str | os.PathLike[str], file: str | os.PathLike[str
             f"what was recorded is larger than {MESSAGE_LIMIT_BYTES >> 20} MiB, which no capture can hold; "
             "record for a shorter time, or fewer programs at once"
         )
-    with readable(target):
-        handle, partial = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        os.close(handle)
-        try:
-            _pack(source, sorted(name for name in capture.names if _PART.match(name)), partial)
-            os.chmod(partial, 0o644)
-            os.replace(partial, target)
-        except BaseException:
-            os.unlink(partial)
-            raise
+    with readable(target), workplace.whole_file(target) as packed:
+        _pack(source, sorted(name for name in capture.names if _PART.match(name)), packed)
 
 
-def _pack(source: Path, names: Sequence[str], target: str) -> None:
+def _pack(source: Path, names: Sequence[str], target: IO[bytes]) -> None:
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:
             entry = zipfile.ZipInfo(name, _ZIP_TIME)

@@ -7,17 +7,20 @@ its time is the replacement's.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import tensorflow as tf
 
 from graphlens import workplace
 from graphlens.loaders.savedmodel import BINARY
 from graphlens.tf import private
+
+_PATTERN: Final = re.compile(r"[\[\\]")  # of what stands for other files, these alone do not stand for themselves
 
 
 @contextmanager
@@ -27,7 +30,8 @@ def loadable(path: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     content = file.read_bytes() if file.is_file() else b""
     retired = [op for op in _REPLACEMENTS if op.encode() in content and private.has_kernel(op) is False]
     if not retired:
-        yield path, ()
+        with _without_patterns(path) as folder:
+            yield folder, ()
         return
     with copy_with(path, _replaced(content, retired)) as folder:
         yield folder, tuple(map(_note, retired))
@@ -42,6 +46,17 @@ def copy_with(path: str, content: bytes) -> Iterator[str]:
             if part.name != BINARY:
                 _link(part.absolute(), folder / part.name)
         yield str(folder)
+
+
+@contextmanager
+def _without_patterns(path: str) -> Iterator[str]:
+    """Yield a path to the same folder that TensorFlow does not take for a pattern when it looks for the variables."""
+    if not _PATTERN.search(path):
+        yield path
+        return
+    with workplace.temporary() as folder:
+        _link(Path(path).absolute(), folder / "model")
+        yield str(folder / "model")
 
 
 def _link(source: Path, target: Path) -> None:
