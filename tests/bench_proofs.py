@@ -107,12 +107,16 @@ def against_folding_by_hand(models: Sequence[tuple[str, Path, Path]]) -> Iterato
     for name, model, twin in models:
         with tempfile.TemporaryDirectory() as folder:
             result = Path(folder, "fixed")
-            written = graphlens("fix", str(model), "-o", str(result))
-            ratio, difference = compared(name, result, twin)
+            command = [PYTHON, "-m", "graphlens", "fix", str(model), "-o", str(result)]
+            run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+            if not result.exists():  # nothing was proven: what a user has then is the network as it was
+                yield f"{name}: {run.stderr.strip().splitlines()[-1]}"
+            ratio, difference = compared(name, result if result.exists() else model, twin)
+            written = run.stdout
         ratios.append(ratio)
         yield (
             f"{name}: fixed / folded by hand {ratio:.2f} of the CPU time (goal {MOST_OF_BY_HAND}), logits differ by "
-            f"{difference:.1e}; applied: {applied_in(written)}"
+            f"{difference:.1e}; applied: {applied_in(written) or 'nothing'}"
         )
     mean = math.exp(statistics.fmean(map(math.log, ratios)))
     yield f"all {len(ratios)}: fixed / folded by hand {mean:.2f} in the geometric mean (next goal {MEAN_OF_BY_HAND})"

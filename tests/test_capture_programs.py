@@ -463,10 +463,14 @@ COMPLETE = Manifest(
             (CapturedInput("x", "int32", (1,), "made-up", (0.5, 2.0), "a guess", "how often it runs", loop=True),),
             ("table",),
             ("table",),
+            {"axes": (0, 2, 1)},
+            {"axes": (0, 2, 1)},
         ),
     ),
     captured=("table",),
     executed_captured=("table",),
+    captured_numbers={"axes": (0, 2, 1)},
+    executed_captured_numbers={"axes": (0, 2, 1)},
 )
 VALUES: tuple[Any, ...] = ("many", 7, -1, -0.5, True, None, [], ["many"], {}, {"load": "many"}, [[[]]])
 

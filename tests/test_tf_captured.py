@@ -74,6 +74,32 @@ def test_a_live_function_holds_what_it_captures_in_memory_and_in_no_graph(tf: An
     assert "GL602" not in found
 
 
+@pytest.mark.parametrize("how", ["a file", "a recording"])
+def test_permutations_that_a_function_captured_are_known(tf: Any, tmp_path: Path, how: str) -> None:
+    """onnx2tf 2.6 hands them to the function that it writes, beside the weights."""
+
+    class Model(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.there, self.back = tf.constant([0, 3, 1, 2]), tf.constant([0, 2, 3, 1])
+            self.slope, self.kernel = tf.constant(np.full((3, 1, 1), 0.2, "float32")), tf.ones((3, 3, 3, 3)) / 9
+
+        @tf.function(input_signature=[tf.TensorSpec((1, 16, 16, 3))])
+        def __call__(self, image: Any) -> Any:
+            seen = tf.transpose(tf.nn.conv2d(image, self.kernel, 1, "SAME"), self.there)
+            seen = tf.maximum(seen, 0.0) + self.slope * tf.minimum(seen, 0.0)
+            return tf.nn.conv2d(tf.transpose(seen, self.back), self.kernel, 1, "SAME")
+
+    model, target = Model(), tmp_path / "model"
+    tf.saved_model.save(model, str(target), signatures=model.__call__)
+    options = ["--static"]
+    if how == "a recording":
+        options, target = [], tmp_path / "model.capture"
+        assert cli.main(["record", str(tmp_path / "model"), "-o", str(target), "--steps", "3"]) == 0
+    found = findings(tmp_path, target, *options, "--select", "GL207")["GL207"]
+    assert len(found["evidence"]["regions"][0]["vanishing"]) == 2
+    assert "Minimum" in found["reason"]
+
+
 # -- edits ----------------------------------------------------------------------------------------------------------
 
 

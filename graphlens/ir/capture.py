@@ -112,6 +112,8 @@ class CapturedProgram:
         What the arguments were fed.
     captured, executed_captured
         The arguments of the traced and of the executed graph that are tensors which the function has captured.
+    captured_numbers, executed_captured_numbers
+        What those of them hold, flattened, that are few whole numbers: axes, permutations and sizes, and no weights.
     """
 
     id: str
@@ -128,6 +130,8 @@ class CapturedProgram:
     inputs: tuple[CapturedInput, ...] = ()
     captured: tuple[str, ...] = ()
     executed_captured: tuple[str, ...] = ()
+    captured_numbers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    executed_captured_numbers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.id) > _LONGEST_ID or not _ID.fullmatch(self.id):
@@ -182,6 +186,8 @@ class Manifest:
     programs: tuple[CapturedProgram, ...] = ()
     captured: tuple[str, ...] = ()
     executed_captured: tuple[str, ...] = ()
+    captured_numbers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    executed_captured_numbers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         ids = [program.id.casefold() for program in self.programs]

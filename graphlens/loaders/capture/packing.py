@@ -15,6 +15,7 @@ from graphlens.errors import TargetError
 from graphlens.ir.analysis import Target
 from graphlens.ir.capture import MAIN, CapturedProgram, CapturedTarget, CapturedVariable, new_id
 from graphlens.ir.graph import Function, Variable
+from graphlens.ir.nodes import Op
 from graphlens.ir.ops import FED
 from graphlens.loaders.capture.manifest import to_bytes
 from graphlens.loaders.capture.parts import MANIFEST, TRACED
@@ -73,7 +74,14 @@ def add_traced(
     (Path(directory) / TRACED).write_bytes(graph_def)
     variables = {name: _described(variable) for name, variable in root.captures.items()}
     captured = tuple(name for name in root.graph.of_types(FED) if root.graph.op(name).constant is not None)
-    _change(directory, traced_root=root.name, variables=variables, captured=captured)
+    numbers = {name: values for name in captured if (values := _whole_numbers(root.graph.op(name))) is not None}
+    _change(directory, traced_root=root.name, variables=variables, captured=captured, captured_numbers=numbers)
+
+
+def _whole_numbers(argument: Op) -> tuple[int, ...] | None:
+    values = argument.constant.values if argument.constant is not None else None
+    is_whole = values is not None and all(type(value) is int for value in values)
+    return tuple(map(int, values)) if values is not None and is_whole else None
 
 
 def take_traced(directory: str | os.PathLike[str], other: str | os.PathLike[str]) -> None:
@@ -86,6 +94,7 @@ def take_traced(directory: str | os.PathLike[str], other: str | os.PathLike[str]
         traced_root=said.traced_root,
         variables=said.variables,
         captured=said.captured,
+        captured_numbers=said.captured_numbers,
         training=said.training,
     )
     if said.main is not None:

@@ -219,9 +219,11 @@ def _main_program(salvage: _Salvage) -> Program:
         traced_root=manifest.traced_root,
         variables=manifest.variables,
         captured=manifest.captured,
+        captured_numbers=manifest.captured_numbers,
         executed=manifest.executed,
         executed_root_arguments=manifest.executed_root_arguments,
         executed_captured=manifest.executed_captured,
+        executed_captured_numbers=manifest.executed_captured_numbers,
         renamed=manifest.renamed,
         inputs=manifest.inputs,
     )
@@ -267,7 +269,7 @@ def _traced(capture: Capture, folder: str, program: CapturedProgram) -> Graph | 
     if folder + TRACED not in capture.names:
         return None
     graph = _reachable(capture, folder + TRACED, program.traced_root)
-    return _holding(_with_captures(graph, program.variables), program.captured)
+    return _holding(_with_captures(graph, program.variables), program.captured, program.captured_numbers)
 
 
 def _graph(capture: Capture, name: str) -> Graph | None:
@@ -290,7 +292,7 @@ def _executed(capture: Capture, program: CapturedProgram) -> Graph | None:
         return None
     graph = merge_partitions([parse_graph_def(capture.part(name), name) for name in program.executed])
     bound = _with_captures(_with_inputs(graph, program.inputs), program.executed_root_arguments)
-    return _holding(bound, program.executed_captured)
+    return _holding(bound, program.executed_captured, program.executed_captured_numbers)
 
 
 def _with_inputs(graph: Graph, inputs: Sequence[CapturedInput]) -> Graph:
@@ -321,16 +323,20 @@ def _with_captures(graph: Graph, described: Mapping[str, CapturedVariable]) -> G
     return replace(graph, functions={**graph.functions, graph.root: main})
 
 
-def _holding(graph: Graph, captured: Sequence[str]) -> Graph:
-    """Say of the root's arguments that are captured tensors that they hold one: its values are in no capture."""
+def _holding(graph: Graph, captured: Sequence[str], numbers: Mapping[str, tuple[int, ...]]) -> Graph:
+    """Say of the root's arguments that are captured tensors that they hold one, and what, if it is a few axes."""
     main = graph.main.graph
-    held = {name: replace(op, constant=_held(op)) for name in captured if (op := main.get(name)) and op.type in FED}
+    held = {
+        name: replace(op, constant=_held(op, numbers.get(name)))
+        for name in captured
+        if (op := main.get(name)) and op.type in FED
+    }
     functions = {**graph.functions, graph.root: replace(graph.main, graph=main.with_ops(held))}
     return replace(graph, functions=functions) if held else graph
 
 
-def _held(op: Op) -> Constant:
-    return Constant(op.outputs[0].nbytes if op.outputs else None)
+def _held(op: Op, numbers: tuple[int, ...] | None) -> Constant:
+    return Constant(op.outputs[0].nbytes if op.outputs else None, numbers)
 
 
 def _variable(entry: CapturedVariable) -> Variable:

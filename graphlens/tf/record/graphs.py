@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from graphlens.ir.capture import CapturedVariable
+from graphlens.ir.nodes import Constant
 from graphlens.loaders.capture.parts import TRACED
 from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.loaders.tensors import strip_weights
@@ -23,6 +24,7 @@ def write_traced(capture: CaptureDirectory, concrete: Any, graph_def: Any) -> No
         traced_root="",
         variables=captured_variables(concrete),
         captured=captured_tensors(concrete),
+        captured_numbers=captured_numbers(concrete),
     )
 
 
@@ -36,6 +38,21 @@ def with_lines(concrete: Any, graph_def: Any) -> bytes:
 def captured_tensors(concrete: Any) -> tuple[str, ...]:
     """Return the placeholders of the tensors that a function captures, which are the same in every call."""
     return tuple(inner.op.name for outer, inner in private.captures(concrete) if is_tensor(outer))
+
+
+def captured_numbers(concrete: Any) -> dict[str, tuple[int, ...]]:
+    """Return placeholder name -> what it holds, of captured tensors of few whole numbers."""
+    found = {inner.op.name: few_numbers(outer) for outer, inner in private.captures(concrete)}
+    return {name: numbers for name, numbers in found.items() if numbers is not None}
+
+
+def few_numbers(captured: Any) -> tuple[int, ...] | None:
+    """Return what a captured tensor holds, flattened, if these are few whole numbers, as axes are and no weights."""
+    is_few = (
+        is_tensor(captured) and captured.dtype.is_integer and (captured.shape.num_elements() or 0) <= Constant.LIMIT
+    )
+    value = tf.get_static_value(captured) if is_few else None
+    return None if value is None else tuple(int(number) for number in value.reshape(-1))
 
 
 def captured_variables(concrete: Any) -> dict[str, CapturedVariable]:

@@ -10,7 +10,7 @@ from graphlens.loaders.capture.writing import CaptureDirectory, ProgramParts
 from graphlens.loaders.tensors import strip_weights
 from graphlens.tf import private
 from graphlens.tf.record import graphs
-from graphlens.tf.record.collectors.executed import arguments_of, graphs_of, tensors_of
+from graphlens.tf.record.collectors.executed import arguments_of, graphs_of, numbers_of, tensors_of
 
 _LOOPS: Final = frozenset({"While", "StatelessWhile", "ReduceDataset"})
 
@@ -53,8 +53,10 @@ def _write_function(capture: CaptureDirectory, concrete: Any, collected: Sequenc
         name,
         variables=graphs.captured_variables(concrete),
         captured=graphs.captured_tensors(concrete),
+        captured_numbers=graphs.captured_numbers(concrete),
         executed_root_arguments={} if ran is None else arguments_of(ran, concrete),
         executed_captured=() if ran is None else tensors_of(ran, concrete),
+        executed_captured_numbers={} if ran is None else numbers_of(ran, concrete),
         renamed=graphs.renamed_ops(concrete),
     )
     optimized = None if ran is None else _serialized(ran.post_optimization_graph)

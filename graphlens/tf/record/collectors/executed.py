@@ -12,7 +12,7 @@ from graphlens.loaders.capture.collecting import Context
 from graphlens.loaders.capture.parts import EXECUTED_FOLDER, OPTIMIZED
 from graphlens.loaders.tensors import strip_weights
 from graphlens.tf import private
-from graphlens.tf.record.graphs import described, is_tensor, write_renamed
+from graphlens.tf.record.graphs import described, few_numbers, is_tensor, write_renamed
 
 
 class ExecutedGraphs:
@@ -46,6 +46,7 @@ class ExecutedGraphs:
             executed=names,
             executed_root_arguments=arguments_of(ran, self._concrete),
             executed_captured=tensors_of(ran, self._concrete),
+            executed_captured_numbers=numbers_of(ran, self._concrete),
         )
         self.partitions = list(ran.partition_graphs)
         return True
@@ -83,3 +84,9 @@ def arguments_of(ran: Any, concrete: Any) -> Mapping[str, CapturedVariable]:
 def tensors_of(ran: Any, concrete: Any) -> tuple[str, ...]:
     """Return the ``_Arg`` of each tensor that the function captured, and that is the same in every call."""
     return tuple(name for name, outer in _captured(ran, concrete).items() if is_tensor(outer))
+
+
+def numbers_of(ran: Any, concrete: Any) -> Mapping[str, tuple[int, ...]]:
+    """Return ``_Arg`` name -> what it holds, of captured tensors of few whole numbers."""
+    found = {name: few_numbers(outer) for name, outer in _captured(ran, concrete).items()}
+    return {name: numbers for name, numbers in found.items() if numbers is not None}
