@@ -3,14 +3,19 @@
 import re
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
+from graphlens.facts.core import Facts
 from graphlens.ir.analysis import Saving
 from graphlens.report import view_ops
 from graphlens.report.evidence import cells_of
 from graphlens.report.html import render
 from graphlens.report.view import view_of
+from graphlens.rules import find, judge
+from graphlens.testing import cases_in as cases_in_file
+from graphlens.testing.sketch import sketch
 from graphlens.units import format_ns
 from tests import sample_document
 
@@ -31,6 +36,12 @@ def shown(key, value):
         ("moved_bytes", 1_572_864, "moved", "1.50 MiB"),
         ("bytes_per_step", 73_858, "bytes per step", "72.1 KiB"),
         ("extra_flops", 2_000_000, "extra FLOPs", "2.00 MFLOP"),
+        ("bytes_moved", 24_000_032, "bytes moved", "22.9 MiB"),
+        ("ns_per_step", 1_200_000, "time per step", "1.20 ms"),
+        ("roof_flops_per_s", 131_084_241_137.0, "roof operation rate", "131 GFLOP/s"),
+        ("link_bytes_per_s", 41_100_000_000, "link transfer rate", "41.1 GB/s"),
+        ("_FusedMatMul", 12, "_FusedMatMul", "12"),
+        ("function", "", "function", "none"),
         ("share_of_step", 0.098, "share of step", "9.8 %"),
         ("hit_rate", 0.5, "hit rate", "50 %"),
         ("flop_rate", 3e9, "flop rate", "3,000,000,000"),
@@ -47,6 +58,32 @@ def shown(key, value):
 def test_evidence_is_written_with_the_unit_of_its_key(key, value, label, text):
     got, cell = shown(key, value)
     assert (got, cell.kind, cell.text) == (label, "value", text)
+
+
+# Words that are units, or parts of names that a program gives and a person does not.
+RAW = re.compile(r"\bns\b|\bper s\b|\bflops\b|_ns\b|_per_s\b")
+LARGE = re.compile(r"\d(,\d{3}){2,}|\d{7,}")
+
+
+def cells_in(pairs):
+    """Every label with its text, however deep."""
+    for label, cell in pairs:
+        yield label, cell.text
+        yield from cells_in(cell.parts)
+        yield from cells_in((label, inner) for inner in cell.cells)
+        yield from cells_in(pair for row in cell.rows for pair in zip(cell.headers, row, strict=True))
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parent / "rules").glob("*.md")), ids=lambda path: path.stem)
+def test_no_rule_shows_a_raw_unit(path):
+    for case in cases_in_file(path.read_text("utf-8")):
+        for finding in judge(Facts(sketch(case.sketch)), [find(path.stem)])[0]:
+            for label, text in cells_in(cells_of(finding.evidence)):
+                assert not RAW.search(label), label
+                assert not LARGE.search(re.sub(r"\[[\d,?]*\]", "", text)) or "elements" in label, (label, text)
+            for text in (finding.title, finding.reason, finding.fix.summary):
+                assert not LARGE.search(re.sub(r"\[[\d,?]*\]", "", text)), text
+                assert not re.search(r"\b0 FLOP\b", text), text
 
 
 def test_a_unit_of_the_outer_key_holds_inside():

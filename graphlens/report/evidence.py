@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -19,10 +20,21 @@ from graphlens.units import (
 
 Format = Callable[[Any], str]
 
-# Key suffix -> how its number is written; the suffix itself is then left out of the label.
-_UNITS: Mapping[str, Format] = {"_ns": format_ns, "_bytes": format_bytes, "_flops": format_flops}
-# Keys that are a unit and nothing else.
-_BARE: Mapping[str, str] = {"ns": "time", "bytes": "bytes", "flops": "FLOPs"}
+# Endings of keys that are a unit, which is left out of the label.
+_UNITS = ("_ns", "_bytes", "_flops")
+# Rates, which are told before amounts; the words for them stay in the label.
+_RATES: Mapping[str, tuple[Format, str]] = {
+    "flops_per_s": (format_flop_rate, "operation rate"),
+    "bytes_per_s": (format_byte_rate, "transfer rate"),
+}
+# A word of a key that is a unit, and what it is called where it stands alone or before others.
+_WORDS: Mapping[str, tuple[Format, str]] = {
+    "ns": (format_ns, "time"),
+    "bytes": (format_bytes, "bytes"),
+    "flops": (format_flops, "FLOPs"),
+}
+# What is a name of the program's own parts is no name of ours: an op's type keeps its underscore.
+_OWN_KEY = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 # Longer lists are cut with a note: a reader needs the first ones, the JSON has all.
 LIST_LIMIT = 200
@@ -65,14 +77,19 @@ def label_of(key: str) -> str:
 
     >>> label_of("measured_self_ns"), label_of("layers"), label_of("share_of_step")
     ('measured self time', 'layers', 'share of step')
+    >>> label_of("roof_flops_per_s"), label_of("ns_per_step"), label_of("_FusedMatMul")
+    ('roof operation rate', 'time per step', '_FusedMatMul')
     """
-    if key in _BARE:
-        return _BARE[key]
+    if not _OWN_KEY.fullmatch(key):
+        return key
+    for suffix, (_, called) in _RATES.items():
+        if key.endswith(suffix):
+            return f"{key.removesuffix(suffix).replace('_', ' ')}{called}"
     for suffix in _UNITS:
         if key.endswith(suffix) and len(key) > len(suffix):
             stem = key.removesuffix(suffix).replace("_", " ")
             return {"_ns": _as_time(stem), "_bytes": stem, "_flops": f"{stem} FLOPs"}[suffix]
-    return key.replace("_", " ") or key
+    return " ".join(_WORDS[word][1] if word in _WORDS else word for word in key.split("_"))
 
 
 def _as_time(stem: str) -> str:
@@ -80,16 +97,13 @@ def _as_time(stem: str) -> str:
 
 
 def _format_for(key: str) -> Format:
-    for suffix, format_unit in _UNITS.items():
-        if key == suffix[1:] or key.endswith(suffix):
-            return _rounded(format_unit)
-    if key.endswith("bytes_per_s"):
-        return _rounded(format_byte_rate)
-    if key.endswith("flops_per_s"):
-        return _rounded(format_flop_rate)
-    if key.startswith("bytes_per_"):
-        return _rounded(format_bytes)
+    for suffix, (rate, _) in _RATES.items():
+        if key.endswith(suffix):
+            return _rounded(rate)
     words = key.split("_")
+    unit = next((_WORDS[word][0] for word in words if word in _WORDS), None) if _OWN_KEY.fullmatch(key) else None
+    if unit is not None:
+        return _rounded(unit)
     if any(word in _SHARES for word in words):
         return _share
     return format_number
@@ -128,7 +142,7 @@ def _text(value: Any, write: Format) -> str:
         return UNKNOWN
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return write(value) if isinstance(value, (int, float)) else str(value)
+    return write(value) if isinstance(value, (int, float)) else str(value) or "none"
 
 
 def _group(value: Mapping[str, Any], write: Format) -> Cell:
