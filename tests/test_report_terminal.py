@@ -9,7 +9,7 @@ from pathlib import Path
 
 from graphlens.ir.analysis import Proof
 from graphlens.report.terminal import print_summary, render
-from tests import sample_document
+from tests import sample_document, sample_proofs
 
 GOLDEN = Path(__file__).parent / "snapshots" / "summary.txt"
 
@@ -33,6 +33,23 @@ def test_the_summary_is_as_it_was():
         GOLDEN.parent.mkdir(exist_ok=True)
         GOLDEN.write_text(text, "utf-8")
     assert text == GOLDEN.read_text("utf-8"), "run GRAPHLENS_UPDATE=1 pytest and read the difference"
+
+
+def test_the_step_comes_first_then_the_best_finding_with_its_proof_then_the_rest():
+    text = render(sample_proofs.TOGETHER)
+    order = (
+        "\nStep ",
+        "\nProven ",
+        "\nFindings: ",
+        "GL203",
+        "Proof: proven",
+        "Why: ",
+        "\nWhere the step goes",
+        "Slowest ops",
+    )
+    places = [text.index(words) for words in (*order, "\nThe measurement and the machine")]
+    assert places == sorted(places)
+    assert text[: text.index("\nFindings: ")].count("\n") <= 12
 
 
 def test_no_line_is_longer_than_80_columns():

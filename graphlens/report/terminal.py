@@ -31,7 +31,7 @@ OP_CHARACTERS = 22  # with a name, a time and a share beside it, 80 columns
 
 _SEVERITY_STYLES = {"high": "bold red", "medium": "bold yellow", "low": "cyan", "info": "dim"}
 _GRADE_STYLES = {"good": "green", "fair": "yellow", "poor": "bold red", "none": "dim"}
-_SHORT_LABELS = {"Critical path": "Critical", "Proven speed-up": "Proven"}
+_SHORT_LABELS = {"Critical path": "Critical"}
 _TONE_STYLES = {"overhead": "magenta", "unattributed": "dim"}
 
 
@@ -88,10 +88,11 @@ def _trimmed(text: str) -> str:
 def _summary(view: View, outputs: Sequence[str], glyphs: _Glyphs) -> Group:
     parts = [
         _header(view, glyphs),
-        *_programs(view),
-        *_ledger(view, glyphs),
         *_findings(view),
+        *_ledger(view, glyphs),
         *_ops(view),
+        *_programs(view),
+        *_around(view, glyphs),
         *_not_done(view, glyphs),
         *_written(outputs),
         *_next(view),
@@ -110,15 +111,31 @@ def _header(view: View, glyphs: _Glyphs) -> RenderableType:
     grid.add_row(Text("Step", "bold"), _plain(f"{view.step}   {view.step_detail}"))
     for words in filter(None, (view.rhythm, view.kinds.words if view.kinds else "")):
         grid.add_row("", _plain(words))
-    grid.add_row(Text("Quality", "bold"), _quality(view, glyphs))
+    for tile in view.tiles:
+        if tile.tone == "proven":
+            grid.add_row(Text("Proven", "bold"), _plain(f"{tile.value}, {tile.detail}", "green"))
+    grid.add_row(Text("Quality", "bold"), _quality(view))
     if view.inputs is not None:
         grid.add_row(Text("Inputs", "bold"), _plain(view.inputs.line))
-    for tile in view.tiles[3:]:
-        grid.add_row(Text(_SHORT_LABELS.get(tile.label, tile.label), "bold"), _plain(f"{tile.value}, {tile.detail}"))
-    for label, text in _machine(view):
-        grid.add_row(Text(label, "bold"), _plain(text))
     head = Text(f"GraphLens {printable(view.version)}", "dim")
     return Group(head, title, _plain(about, "dim"), Text(), grid)
+
+
+def _around(view: View, glyphs: _Glyphs) -> Iterable[RenderableType]:
+    """Say what helps to read the rest: why the measurement is no better, how large the graph is, and where it ran."""
+    grid = _grid(10)
+    for reason in view.quality.reasons[1:]:
+        grid.add_row("", _plain(f"{glyphs.bullet} {reason}"))
+    rest = [tile for tile in view.tiles[3:] if tile.tone != "proven"]
+    rows = [
+        *((_SHORT_LABELS.get(tile.label, tile.label), f"{tile.value}, {tile.detail}") for tile in rest),
+        *_machine(view),
+    ]
+    for label, text in rows:
+        grid.add_row(Text(label, "bold"), _plain(text))
+    if grid.row_count:
+        yield _heading("The measurement and the machine")
+        yield grid
 
 
 def _machine(view: View) -> Iterable[tuple[str, str]]:
@@ -145,11 +162,14 @@ def _about(label: str, value: str) -> str:
     return f"{label} {value}" if label in ("TensorFlow", "program") else value
 
 
-def _quality(view: View, glyphs: _Glyphs) -> Text:
+def _quality(view: View) -> Text:
+    """Say how far the measurement can be trusted, and the first reason; the others follow below the findings."""
     text = Text(view.quality.words, _GRADE_STYLES[view.quality.grade])
     text.append(f" (grade: {view.quality.grade})", "default")
-    for reason in view.quality.reasons:
-        text.append(f"\n{glyphs.bullet} {printable(reason)}", "default")
+    reasons = view.quality.reasons
+    if reasons:
+        more = f"; {counted(len(reasons) - 1, 'more reason')} below" if len(reasons) > 1 else ""
+        text.append(f": {printable(reasons[0])}{more}", "default")
     return text
 
 
@@ -226,10 +246,11 @@ def _finding(finding: FindingView) -> RenderableType:
     head = Text.assemble((printable(f"{finding.code} {finding.rule}"), "bold"), "   ", (_saving(finding), "green"))
     grid.add_row(Text(finding.severity.upper(), _SEVERITY_STYLES[finding.severity]), head)
     grid.add_row("", _plain(finding.title))
+    if finding.proof.verdict != "not-run" or finding.provable:
+        style = "green" if finding.proof.verdict == "proven" else "dim"
+        grid.add_row("", _plain(f"Proof: {finding.proof.words.lower()}; {finding.proof.why}", style))
     grid.add_row("", _plain(f"Why: {finding.reason}", "dim"))
     grid.add_row("", _plain(f"Fix: {finding.fix}", "dim"))
-    if finding.proof.verdict != "not-run" or finding.provable:
-        grid.add_row("", _plain(f"Proof: {finding.proof.words.lower()}; {finding.proof.why}", "dim"))
     return grid
 
 
