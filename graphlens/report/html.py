@@ -19,6 +19,7 @@ from graphlens.ir.analysis import Document, Figure
 from graphlens.ir.document import to_json
 from graphlens.report.figures import PHONE_WIDTH, Skipped, draw_all, width_of
 from graphlens.report.ink import DeviceKey, Ink, ink_of
+from graphlens.report.kept_templates import kept_templates
 from graphlens.report.view import view_of
 from graphlens.report.view_findings import FindingView
 from graphlens.report.words import printable
@@ -157,6 +158,7 @@ def _asset(name: str) -> str:
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(ASSETS),
+        bytecode_cache=kept_templates(),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
