@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from graphlens.facts.core import Facts
 from graphlens.facts.flat.shapes import fill_shapes
 from graphlens.facts.rows.op_rows import op_rows
@@ -85,6 +87,16 @@ def calls_of(profile: Profile, replay: dict[str, ReplayRecord], graph: Graph | N
 def test_an_op_of_a_loop_ran_as_often_as_the_loop_though_some_executions_left_no_event() -> None:
     calls = calls_of(loop_profile(31, SEEN, SEEN_LAST), {})
     assert (calls[PRODUCT], calls[CHEAP], calls[CONDITION]) == (20.0, 20.0, 21.0)
+
+
+def test_the_same_holds_by_the_names_of_the_graph_as_written() -> None:
+    """A profile that is joined to another recording of the model has the names of its functions, without numbers."""
+    unnumbered = {re.sub(r"/_\d+(?=/)", "", name): name for name in SEEN}
+    seen = {name: SEEN[numbered] for name, numbered in unnumbered.items()}
+    last = {name: SEEN_LAST[numbered] for name, numbered in unnumbered.items()}
+    calls = {unnumbered[name]: count for name, count in calls_of(loop_profile(31, seen, last), {}).items()}
+    assert (calls[PRODUCT], calls[CHEAP], calls[CONDITION]) == (20.0, 20.0, 21.0)
+    assert calls[BRANCH] == 590 / 30
 
 
 def test_what_ran_in_some_iterations_only_or_was_hardly_seen_is_counted_as_it_was_seen() -> None:

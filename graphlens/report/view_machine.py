@@ -123,7 +123,7 @@ def _drawing(roof: Roof, points: Sequence[RoofPoint], scope: Scope) -> Markup | 
             flops_per_s=point.flops / point.ns * 1e9,
             weight=point.ns / longest_ns,
             name=scope.short(point.op),
-            words=f"{point.type}, {format_ns(point.ns)}, {format_share(point.share)} of what is attainable",
+            words=f"{point.type}, {format_ns(point.ns)} alone, {format_share(point.share)} of what is attainable",
             label=shorten(scope.short(point.op).removeprefix(scope.mark), LABEL_CHARACTERS, "…")
             if index < NAMED_DOTS
             else "",

@@ -13,9 +13,10 @@ from graphlens.ir.run import OpTiming
 # Where as large a part of an op's executions was seen, it ran in all iterations: ops of a body run once in each.
 COMPLETE_SHARE: Final = 0.98
 
-# The runtime's names of what it inlined: `net/while/body/_9/net/while/MatMul`, and of the innermost loop its last one.
-_PART_OF_LOOP = re.compile(r"^(?P<part>.*/(body|cond)/_\d+)/(?P<rest>.*)$")
-_BRANCH = re.compile(r"(^|/)(then|else|branch_\d+)/_\d+/")
+# The runtime names what it inlined `net/while/body/_9/net/while/MatMul`; the names of the graph as written are the same
+# without numbers.  Of loops in each other the innermost one is the last.
+_PART_OF_LOOP = re.compile(r"^(?P<part>.*/(body|cond)(/_\d+)?)/(?P<rest>.*)$")
+_BRANCH = re.compile(r"(^|/)(then|else|branch_\d+)(/_\d+)?/")
 
 
 def by_iterations(timings: Mapping[str, OpTiming]) -> dict[str, OpTiming]:
