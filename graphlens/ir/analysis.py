@@ -332,6 +332,7 @@ class OpRow:
     comes from (``profile``, ``replay``, ``kernel``; ``None``: not seen).  ``slack_ns`` is how much longer the op could
     take without lengthening the critical path.  ``host_ns`` is what launching it took on the host, for an op whose
     ``self_ns`` is that of its kernels on a device; ``roof_share`` what it reached of the machine's measured roof.
+    Times are medians over the profiled steps (``StepTime.profiled_median_ns``), also where the step was timed without.
     """
 
     name: str
@@ -358,7 +359,11 @@ class OpRow:
 
 @dataclass(frozen=True, slots=True)
 class CriticalPath:
-    """The longest chain of dependent ops by measured self time; ``ns`` is its length, ``ops`` its members in order."""
+    """The longest chain of dependent ops by measured self time, its members ``ops`` in order.
+
+    ``ns`` is its length as a part of the step (``StepTime.median_ns``).  The times of its members are those of profiled
+    steps (``StepTime.profiled_median_ns``), whose sum may be above it.
+    """
 
     ns: int
     ops: tuple[str, ...]
