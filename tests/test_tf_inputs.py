@@ -316,3 +316,25 @@ def test_the_analysis_says_what_was_fed_and_that_a_made_up_number_decides(models
     given = graphlens.analyze(str(models / "loop"), {"n": np.int32(40)}, prove=False, steps=3)
     assert [row.origin for row in given.document.inputs if row.name == "n"] == ["given"]
     assert not [reason for reason in given.quality.reasons if "made up" in reason]
+
+
+def test_a_function_of_a_ragged_tensor_is_fed_rows(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    from graphlens.tf.open import callables
+    from graphlens.tf.record import preparing
+
+    @tf.function(input_signature=[tf.RaggedTensorSpec([None, None], tf.int64)])
+    def lengths(ids: Any) -> Any:
+        return ids.row_lengths() + tf.cast(tf.shape(ids.flat_values)[0], tf.int64) * 100
+
+    def made(target: Any, example: Any, **plan: Any) -> tuple[list[list[int]], list[int]]:
+        capture = CaptureDirectory(tmp_path / "capture", CapturedTarget("lengths", "callable"))
+        prepared = preparing.prepare(callables.open_object(target, example), preparing.Plan(**plan), capture)
+        return [tensor.numpy().tolist() for tensor in prepared.tensors[1:]], prepared.step().numpy().tolist()
+
+    assert made(lengths, None, shapes={"ids/0": (12,)}, batch=3) == ([[0, 4, 8, 12]], [1204, 1204, 1204])
+    example = tf.ragged.constant([[5, 6, 7], [], [8]], dtype=tf.int64)
+    assert made(lengths, (example,)) == ([[0, 3, 3, 4]], [403, 400, 401])
+    concrete = lengths.get_concrete_function()
+    assert made(concrete, (example,)) == ([[0, 3, 3, 4]], [403, 400, 401])

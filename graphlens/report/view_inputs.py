@@ -90,7 +90,7 @@ def _line(rows: tuple[InputRow, ...]) -> str:
 
 
 def _source(row: InputRow) -> str:
-    return row.source or ORIGINS[row.origin]
+    return row.source or ("from the target" if row.origin == "example" else ORIGINS[row.origin])
 
 
 def _in_line(row: InputRow) -> str:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from graphlens.errors import ExecutionError, TargetError, UsageError, first_line
 from graphlens.tf.open.inputs import Examples, InputSpec
 from graphlens.tf.open.keras_models import from_keras
-from graphlens.tf.open.opened import Opened, Traced, dims, fill, from_concrete, is_array
+from graphlens.tf.open.opened import Opened, Traced, dims, fill, from_concrete, is_array, tensors_in
 
 
 def open_name(name: str) -> Opened:
@@ -137,7 +137,7 @@ def _leaves(structure: tuple[tuple[Any, ...], dict[str, Any]], target: Any) -> l
     named = [(names[index] if index < len(names) else f"argument_{index}", arg) for index, arg in enumerate(args)]
     found: list[tuple[str, Any]] = []
     for name, value in [*named, *((key, kwargs[key]) for key in sorted(kwargs))]:
-        tensors = [leaf for leaf in tf.nest.flatten(value) if is_array(leaf)]
+        tensors = tensors_in(value)
         found += [(name if len(tensors) == 1 else f"{name}/{index}", leaf) for index, leaf in enumerate(tensors)]
     return found
 
@@ -190,7 +190,7 @@ def _with_examples(opened: Opened, example: Any) -> Opened:
     if example is None:
         return opened
     args, kwargs = _structure(example)
-    leaves = [leaf for leaf in tf.nest.flatten((args, kwargs)) if is_array(leaf)]
+    leaves = tensors_in((args, kwargs))
     if len(leaves) != len(opened.specs):
         raise UsageError(f"the function takes {len(opened.specs)} tensors, the example arguments hold {len(leaves)}")
     examples = {spec.name: np.asarray(leaf) for spec, leaf in zip(opened.specs, leaves, strict=True)}

@@ -71,28 +71,51 @@ def is_array(leaf: Any) -> bool:
     return isinstance(leaf, (tf.TensorSpec, tf.Tensor, np.ndarray, np.generic))
 
 
+def tensors_in(structure: Any) -> list[Any]:
+    """Return the tensors to feed, and specifications of such; of ragged ones their values and their row splits."""
+    return [part for leaf in tf.nest.flatten(structure) for part in _parts(leaf)]
+
+
+def _parts(leaf: Any) -> list[Any]:
+    if _is_ragged(leaf):
+        return list(tf.nest.flatten(leaf, expand_composites=True))
+    return [leaf] if is_array(leaf) else []
+
+
+def _is_ragged(leaf: Any) -> bool:
+    return isinstance(leaf, (tf.RaggedTensor, tf.RaggedTensorSpec))
+
+
 def fill(structure: Any, tensors: Sequence[Any]) -> Any:
-    """Return ``structure`` with its tensor leaves replaced by ``tensors``, in order."""
+    """Return ``structure`` with its tensor leaves replaced by ``tensors``, in order.
+
+    Where specifications are put in the place of tensors, that of a ragged tensor stays as open as it was.
+    """
     replacements = iter(tensors)
-    leaves = [next(replacements) if is_array(leaf) else leaf for leaf in tf.nest.flatten(structure)]
+    leaves = [_filled(leaf, [next(replacements) for _ in _parts(leaf)]) for leaf in tf.nest.flatten(structure)]
     return tf.nest.pack_sequence_as(structure, leaves)
+
+
+def _filled(leaf: Any, parts: Sequence[Any]) -> Any:
+    if not _is_ragged(leaf):
+        return parts[0] if parts else leaf
+    if isinstance(parts[0], tf.TensorSpec):
+        return leaf if isinstance(leaf, tf.RaggedTensorSpec) else tf.RaggedTensorSpec.from_value(leaf)
+    values, *splits = parts
+    return tf.RaggedTensor.from_nested_row_splits(values, splits, validate=False)
 
 
 def _named_specs(structure: tuple[Any, Mapping[str, Any]], placeholders: Sequence[str]) -> tuple[InputSpec, ...]:
     args, kwargs = structure
-    named = [(leaf.name or f"argument_{index}", leaf) for index, leaf in enumerate(_tensors(args))]
+    named = [(leaf.name or f"argument_{index}", leaf) for index, leaf in enumerate(tensors_in(args))]
     for key in sorted(kwargs):
-        leaves = _tensors(kwargs[key])
+        leaves = tensors_in(kwargs[key])
         named += [(key if len(leaves) == 1 else f"{key}/{index}", leaf) for index, leaf in enumerate(leaves)]
     padded = [*placeholders, *[""] * (len(named) - len(placeholders))]
     return tuple(
         InputSpec(name, leaf.dtype.name, dims(leaf.shape), placeholder)
         for (name, leaf), placeholder in zip(named, padded, strict=False)
     )
-
-
-def _tensors(structure: Any) -> list[Any]:
-    return [leaf for leaf in tf.nest.flatten(structure) if is_array(leaf)]
 
 
 def dims(shape: Any) -> tuple[int | None, ...] | None:
