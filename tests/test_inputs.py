@@ -239,9 +239,11 @@ def read_by(line: str, *more: str) -> following.Graph:
 
 
 def test_an_integer_in_the_condition_of_a_loop_decides_how_often_it_runs() -> None:
-    assert sizes.decision(graph(LOOP), "n") == sizes.Decision("how often the loop loop runs", loop=True)
+    assert sizes.decision(graph(LOOP), "n") == sizes.Decision("how often the loop 'loop' runs", loop=True)
     assert sizes.decision(graph(LOOP), "x") is None
-    assert sizes.decision(graph(FRAMES), "lengths") == sizes.Decision("how often the loop around loop runs", loop=True)
+    assert sizes.decision(graph(FRAMES), "lengths") == sizes.Decision(
+        "how often the loop around 'loop' runs", loop=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -292,7 +294,7 @@ def test_a_made_up_integer_that_decides_something_is_one_and_says_what() -> None
     spec = InputSpec("n", "int32", (), "n")
     (made,) = inputs.make([spec], {}, graph(LOOP))
     assert made.captured() == CapturedInput(
-        "n", "int32", (), "made-up", (1, 1), decides="how often the loop loop runs", loop=True
+        "n", "int32", (), "made-up", (1, 1), decides="how often the loop 'loop' runs", loop=True
     )
     (given,) = inputs.make([spec], {"n": np.int32(200)}, graph(LOOP))
     assert given.captured() == CapturedInput("n", "int32", (), "given", (200, 200))

@@ -77,11 +77,11 @@ def decision(graph: Graph, name: str) -> Decision | None:
 def _decisions(graph: Graph, name: str) -> Iterator[Decision]:
     for place, node, position in readers(graph, name, _computes):
         if node.op == "LoopCond":
-            yield Decision(f"how often the loop around {node.name} runs", loop=True)
+            yield Decision(f"how often the loop around '{node.name}' runs", loop=True)
         elif node.op in LOOPS and reaches_result(graph, node.attr["cond"].func.name, position, _computes):
-            yield Decision(f"how often the loop {node.name} runs", loop=True)
+            yield Decision(f"how often the loop '{node.name}' runs", loop=True)
         elif position in _SIZED_BY.get(node.op, ()) or _cuts(place, node, position):
-            yield Decision(f"the size of {node.name} ({node.op})", loop=False)
+            yield Decision(f"the size of '{node.name}' ({node.op})", loop=False)
 
 
 def _computes(node: Any, position: int) -> bool:
