@@ -293,6 +293,20 @@ def test_a_keras_file_has_layers_and_no_lines(record: Recorder) -> None:
     assert re.fullmatch(r"tiny(_\d+)?/head(_\d+)?", layer_of(product.name) or "")
 
 
+def test_a_function_that_was_loaded_has_no_lines(tmp_path: Path) -> None:
+    """Its ops were made by TensorFlow's importer, and have no traceback."""
+    import tensorflow as tf
+
+    model = tf.Module()
+    function = tf.function(lambda x: tf.tanh(x)).get_concrete_function(tf.TensorSpec([2], tf.float32, "x"))
+    tf.saved_model.save(model, str(tmp_path / "model"), signatures=function)
+    loaded = tf.saved_model.load(str(tmp_path / "model"))
+    recording = live(tmp_path, loaded.signatures["serving_default"], {"x": tf.ones([2])})
+    traced = evidence_of(open_capture(recording.path)).traced
+    assert traced is not None
+    assert {op.source for function in traced.functions.values() for op in function.graph.ops()} == {None}
+
+
 def stale_graph(folder: Path) -> str:
     """A frozen graph whose weights have four channels, and three in the shape that is annotated where they are read."""
     import tensorflow as tf

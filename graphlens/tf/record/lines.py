@@ -35,6 +35,9 @@ def _lines(graph_def: Any, concrete: Any) -> Iterator[tuple[str, Mapping[str, st
         yield name, source_lines(info, None).get(MAIN, {}) if info is not None else {}
 
 
-def _user_line(traceback: Any) -> str | None:
+def _user_line(traceback: Any | None) -> str | None:
+    """Return the user's line; an op that was loaded from a file has no traceback."""
+    if traceback is None:
+        return None
     innermost_first = (traceback[index] for index in range(len(traceback) - 1, -1, -1))
     return user_line((frame.filename, frame.lineno) for frame in innermost_first)
