@@ -298,7 +298,7 @@ def test_a_function_that_was_loaded_has_no_lines(tmp_path: Path) -> None:
     import tensorflow as tf
 
     model = tf.Module()
-    function = tf.function(lambda x: tf.tanh(x)).get_concrete_function(tf.TensorSpec([2], tf.float32, "x"))
+    function = tf.function(lambda x: tf.tanh(x) + 1.0).get_concrete_function(tf.TensorSpec([2], tf.float32, "x"))
     tf.saved_model.save(model, str(tmp_path / "model"), signatures=function)
     loaded = tf.saved_model.load(str(tmp_path / "model"))
     recording = live(tmp_path, loaded.signatures["serving_default"], {"x": tf.ones([2])})
