@@ -191,6 +191,63 @@ def test_a_refusal_says_what_may_change(lab: Any, tf: Any) -> None:
     assert said[1].endswith("which is a read of 'counter', a variable that may be written")
 
 
+@pytest.fixture
+def trained(tf: Any, tmp_path: Path) -> Path:
+    """A model whose file also holds a signature that trains it, by a function that a loop calls, and one that reads."""
+
+    class Model(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.kernel = tf.Variable(tf.ones((64, 64)), name="kernel")
+            self.offset = tf.Variable(tf.ones((64, 64)), name="offset")
+
+        @tf.function(input_signature=[tf.TensorSpec((1, 64))])
+        def serve(self, x: Any) -> Any:
+            return {"y": x @ tf.exp(tf.sin(self.kernel)) @ tf.nn.softmax(self.offset)}
+
+        @tf.function
+        def decay(self, rate: Any) -> None:
+            self.kernel.assign_sub(rate * self.kernel)
+
+        @tf.function(input_signature=[tf.TensorSpec(()), tf.TensorSpec((), tf.int32)])
+        def train(self, rate: Any, times: Any) -> Any:
+            for _ in tf.range(times):
+                self.decay(rate)
+            return {"size": tf.reduce_sum(self.kernel)}
+
+        @tf.function(input_signature=[])
+        def largest(self) -> Any:
+            return {"largest": tf.reduce_max(self.offset)}
+
+    model = Model()
+    signatures = {"serving_default": model.serve, "train": model.train, "largest": model.largest}
+    tf.saved_model.save(model, str(tmp_path / "trained"), signatures=signatures)
+    return tmp_path / "trained"
+
+
+def test_what_another_signature_writes_is_not_folded_and_it_is_said_who_writes(trained: Path, tmp_path: Path) -> None:
+    found = findings(tmp_path, trained, "--static")
+    assert [group[-1].rpartition("/")[2] for group in found["GL210"]["evidence"]["groups"]] == ["Softmax"]
+    assert found["GL215"]["evidence"]["groups"][0][-1].endswith("Exp")
+    assert "('train')" in found["GL215"]["reason"]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert any("1 variable of 2 may be written by another signature" in note for note in report["quality"]["notes"])
+
+
+def test_the_written_file_folds_what_the_rule_named_and_leaves_the_rest(trained: Path, tmp_path: Path, tf: Any) -> None:
+    from graphlens.tf.rewrite.export import write_saved_model
+
+    found = findings(tmp_path, trained, "--static")
+    (group,) = found["GL210"]["evidence"]["groups"]
+    write_saved_model(str(trained), {"serving_default": [FoldConstant(Ops(tuple(group)))]}, str(tmp_path / "fixed"))
+    before, after = tf.saved_model.load(str(trained)), tf.saved_model.load(str(tmp_path / "fixed"))
+    x = tf.ones((1, 64))
+    for _ in range(2):  # the second time after a step of training, which both have to notice
+        one, other = (model.signatures["serving_default"](x)["y"] for model in (before, after))
+        np.testing.assert_array_equal(one, other)
+        for model in (before, after):
+            model.signatures["train"](rate=tf.constant(0.1), times=tf.constant(2))
+
+
 # -- weights that are prepared in every call ------------------------------------------------------------------------
 
 

@@ -116,9 +116,23 @@ def frozen_ops(facts: Facts) -> frozenset[str]:
     """Ops of the judged graph whose value depends on constants and on variables that this graph never writes.
 
     Contains ``constant_ops``, the reads of such variables, and what is computed from them; ops with a state or a
-    side effect of their own (random numbers, tables, prints) are never in it.
+    side effect of their own (random numbers, tables, prints) are never in it.  Nor is what is made of variables that
+    another signature of the model's file writes: the edits, which write the whole file anew, leave them alone.
     """
-    return constants.frozen_ops(facts(judged_graph))
+    return constants.frozen_ops(facts(judged_graph), facts(written_by_others).keys())
+
+
+@fact
+def written_by_others(facts: Facts) -> Mapping[str, str]:
+    """Argument of the judged graph -> the signature, other than the judged one, that writes the variable behind it."""
+    evidence = facts.evidence
+    traced = evidence.traced.main.captures if evidence.traced else {}
+    found = {name: held.written_by for name, held in traced.items() if held.written_by is not None}
+    if not found or facts(judged_stage) == "traced":
+        return found
+    by_name = {held.name: held.written_by for held in traced.values() if held.written_by is not None}
+    ran = evidence.executed.main.captures if evidence.executed else {}
+    return {name: by_name[held.name] for name, held in ran.items() if held.name in by_name}
 
 
 @fact
@@ -129,6 +143,6 @@ def weights(facts: Facts) -> constants.Weights:
     written is made of such values too.
     """
     graph = facts(judged_graph)
-    if not graph.of_types(constants.ASSIGNMENTS):  # nearly always: what nobody assigns is frozen, or no weight
+    if not graph.of_types(constants.ASSIGNMENTS) and not facts(written_by_others):  # as nearly always
         return constants.Weights(facts(frozen_ops), {})
     return constants.weights(graph)

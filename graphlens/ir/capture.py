@@ -60,12 +60,16 @@ class CapturedInput:
 
 @dataclass(frozen=True, slots=True)
 class CapturedVariable:
-    """The variable behind an argument; sizes that it leaves open are ``None``, and so is a shape of unknown rank."""
+    """The variable behind an argument; sizes that it leaves open are ``None``, and so is a shape of unknown rank.
+
+    ``written_by`` as in ``ir.graph.Variable``.
+    """
 
     name: str = ""
     dtype: str = "unknown"
     shape: Shape | None = None
     trainable: bool | None = None
+    written_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

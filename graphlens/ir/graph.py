@@ -11,11 +11,15 @@ from graphlens.ir.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A variable of the model: its checkpoint name, dtype and shape; never its value."""
+    """A variable of the model: its checkpoint name, dtype and shape; never its value.
+
+    ``written_by`` names a signature of the same file, other than the one at hand, that writes it.
+    """
 
     name: str
     spec: TensorSpec
     trainable: bool | None = None
+    written_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

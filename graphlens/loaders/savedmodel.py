@@ -13,7 +13,7 @@ from typing import Any, Final
 from graphlens.errors import TargetError
 from graphlens.ir.calls import Calls
 from graphlens.ir.graph import Function, Graph, input_specs
-from graphlens.loaders import binding, judged, objects
+from graphlens.loaders import binding, judged, objects, writers
 from graphlens.loaders.entrances import entrances, op_counts, ops_of_steps
 from graphlens.loaders.files import looks_like_text, parse_message, parse_text, read_bytes
 from graphlens.loaders.graphdef import MAIN, build_graph, build_reachable, parse_graph_def
@@ -133,7 +133,7 @@ def load_saved_model(
     else:
         graph, note = _graph_without_signature(meta_graph, debug_info)
     Calls(graph).refuse_huge()
-    notes = [*([note] if note else []), *graph.notes, *debug_notes]
+    notes = [*([note] if note else []), *graph.notes, *writers.note_of(graph.main.captures), *debug_notes]
     return LoadedModel(
         graph=graph,
         traced_root=graph.root,
@@ -231,7 +231,8 @@ def _signature_graph(meta_graph: Any, signature: Signature, debug_info: Any, has
     function = known or (None if call is None else called_by(call))
     library = {item.signature.name for item in graph_def.library.function}
     if function in library:
-        graph = binding.by_objects(build_reachable(graph_def, str(function), debug_info), meta_graph)
+        bound = binding.by_objects(build_reachable(graph_def, str(function), debug_info), meta_graph)
+        graph = writers.marked(bound, meta_graph, signature.name) if known else bound
         return graph if known or call is None else binding.at_call(graph, graph_def, call)
     graph = build_reachable(graph_def, MAIN, debug_info)
     return _pruned(graph, _needed(graph, signature, graph_def), signature)

@@ -40,10 +40,14 @@ def captured_tensors(graph: Table) -> Sequence[int]:
     return [position for position in graph.positions_of(FED) if graph.bodies[position].constant is not None]
 
 
-def frozen_ops(graph: Table) -> frozenset[str]:
-    """Return the ops whose value depends on constants, captured tensors and variables that the graph never writes."""
+def frozen_ops(graph: Table, written_elsewhere: Collection[str] = ()) -> frozenset[str]:
+    """Return the ops whose value depends on constants, captured tensors and variables that the graph never writes.
+
+    ``written_elsewhere`` are handles of variables that others write.
+    """
     read = _handles_read(graph)
     written = _written(graph, set(read.values()))
+    written.update(graph.position(name) for name in written_elsewhere if name in graph)
     variables = [position for position in graph.positions_of(REFERENCE_VARIABLES) if position not in written]
     return _made_of(graph, {position for position, origin in read.items() if origin not in written}, variables)
 

@@ -126,4 +126,5 @@ def _target(target: Target) -> CapturedTarget:
 
 
 def _described(variable: Variable) -> CapturedVariable:
-    return CapturedVariable(variable.name, variable.spec.dtype, variable.spec.shape, variable.trainable)
+    spec = variable.spec
+    return CapturedVariable(variable.name, spec.dtype, spec.shape, variable.trainable, variable.written_by)

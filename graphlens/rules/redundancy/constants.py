@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from graphlens.facts.core import Facts
-from graphlens.facts.graphs import constant_ops, judged_graph, layer_of_op, origins
+from graphlens.facts.graphs import constant_ops, judged_graph, layer_of_op, origins, weights, written_by_others
 from graphlens.facts.patterns.weight_work import (
     WeightWork,
     depends_on_variables,
@@ -141,7 +141,8 @@ def weight_preparation(facts: Facts) -> Iterator[Finding]:
 
     In a graph that does not train, groups of ops that no input has anything to do with and that `unfolded-constant`
     does not report: because the graph writes the weights itself (the wrappers of a pruned or clustered model, a moving
-    average of weights), or because the result is larger than the weights. Groups with the same ops are one finding.
+    average of weights), because another signature of the model's file does (one that trains), or because the result is
+    larger than the weights. Groups with the same ops are one finding.
 
     ## Why it costs
 
@@ -172,7 +173,8 @@ def weight_preparation(facts: Facts) -> Iterator[Finding]:
     ## Fix
 
     Prepare the weights once, before the model is exported, and export it without what prepares them: strip the wrappers
-    (`strip_pruning`, `strip_clustering`). Where nobody writes the weights, the result can be stored as it is.
+    (`strip_pruning`, `strip_clustering`). Where nobody writes the weights, the result can be stored as it is; so it can
+    in a file of its own, without the signature that trains.
 
     ## When it is fine
 
@@ -209,7 +211,7 @@ def _preparation(facts: Facts, works: Sequence[WeightWork], can_be_stored: bool)
             "ops": len(ops),
             "that_never_change": len([name for work in works for name in work.frozen]),
         },
-        reason=with_stage(facts, _why_prepared(works, can_be_stored)),
+        reason=with_stage(facts, _why_prepared(facts, works, can_be_stored)),
         saving=saving_without(facts, gone),
         removes=gone,
         fix=Fix(
@@ -221,7 +223,13 @@ def _preparation(facts: Facts, works: Sequence[WeightWork], can_be_stored: bool)
     )
 
 
-def _why_prepared(works: Sequence[WeightWork], can_be_stored: bool) -> str:
+def _why_prepared(facts: Facts, works: Sequence[WeightWork], can_be_stored: bool) -> str:
+    if not can_be_stored and not facts(weights).written:
+        writers = ", ".join(f"'{name}'" for name in sorted(set(facts(written_by_others).values())))
+        return (
+            "no input has anything to do with them, but another signature of the file writes weights that they are "
+            f"made from ({writers}): export this one alone, and they can be stored"
+        )
     if not can_be_stored:
         return "no input has anything to do with them, but the graph writes weights that they are made from"
     if all(len(work.frozen) == len(work.ops) for work in works):
