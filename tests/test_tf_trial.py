@@ -379,7 +379,9 @@ def test_a_step_that_writes_variables_is_compared_from_the_same_values_and_by_wh
 
 
 @pytest.mark.tf
-def test_the_unchanged_program_is_run_with_other_threads_from_the_same_values(planted: Path, tmp_path: Path) -> None:
+def test_the_unchanged_program_is_run_with_other_threads_from_the_same_values_but_for_a_bit(
+    planted: Path, tmp_path: Path
+) -> None:
     runner = runner_of(planted, tmp_path, "programs:normalized", "callable")
     try:
         runner.open(LIMIT_S)
@@ -389,14 +391,14 @@ def test_the_unchanged_program_is_run_with_other_threads_from_the_same_values(pl
     finally:
         runner.close()
     floors = {one.output: one.max_rel for one in compared.differences}
-    assert source.endswith("for an op")
+    assert source.endswith("for an op and variables off by their last bit")
     assert all(one.agrees for one in copied.differences), "in one process nothing differs"
     bias = floors["variable 'bias', as the step leaves it"]
     assert bias is not None
     assert bias > 0.01, "other threads add up the noise in another order"
     loss = floors["loss"]
     assert loss is not None
-    assert loss < 1e-5, "the weights were handed over, though nothing seeds them"
+    assert loss < 1e-3, "the weights were handed over: others, and nothing seeds them, give another loss altogether"
 
 
 @pytest.mark.tf

@@ -277,7 +277,7 @@ class Comparison:
 class Observe:
     """Write a variant's outputs to a file, for the process that compares them.
 
-    ``values`` is a file with values to give to the variables before.
+    ``values`` is a file with values to give to the variables before, each but for its last bit.
     """
 
     variant: str

@@ -83,8 +83,9 @@ class Proof:
         The output that differs most, by how much at most (relative to the largest value of that output), and the
         difference that is allowed for its type (0: must be equal).
     floor_rel_diff, floor_from
-        By how much that output of the unchanged program differs from itself under other threads, and which; the
-        allowed difference is no less than a multiple of it.  ``None`` where all outputs agree without.
+        By how much that output of the unchanged program differs from itself where nothing but rounding changes, and
+        what was done for that (other threads, variables off by a bit); the allowed difference is a multiple of it.
+        ``None`` where all outputs agree without.
     expected_share
         The saving that was modelled before, as a share of the step.
     command

@@ -1,8 +1,9 @@
-"""How far the outputs of the unchanged program are off when it runs with other threads: no fix has to do better.
+"""How far the outputs of the unchanged program are off when nothing but rounding changes: no fix has to do better.
 
 What is noise around zero in the original, such as the gradient of a bias in front of a normalization, comes out
-differently wherever the same numbers are summed in another order.  This is measured when an output first disagrees,
-in a process of its own, from the same values of all variables, and never on a changed program.
+differently wherever the same numbers are summed in another order.  This is measured when an output first disagrees:
+on the unchanged program, in a process of its own, with other threads and with variables that are off by their last bit
+(a small step gives no work to a second thread).  Inputs stay as they are: programs round and compare those.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class Runner(Protocol):
         """Compare the outputs of ``variant`` with the original's; ``computes_in`` is the type the edits change to."""
 
     def compare_unchanged(self, time_limit_s: float) -> tuple[Comparison, str]:
-        """Compare the original with itself in a process with other threads; say which."""
+        """Compare the original with itself, with other threads and variables off by a bit; say so in words."""
 
     def time(self, before: str, after: str, pairs: int, block_ms: float, time_limit_s: float) -> list[Pair]:
         """Time pairs of blocks in the order A B, B A, A B, …."""
@@ -212,7 +212,7 @@ class TrialRunner:
         return compared
 
     def compare_unchanged(self, time_limit_s: float) -> tuple[Comparison, str]:
-        """Run the original from the same values of its variables in a third child, with one thread for each op."""
+        """Run the original in a third child, with one thread for each op and variables that are off by a bit."""
         if self._accelerated:
             raise NotOpenedError("a second process would find the accelerator's memory taken by the first")
         values, outputs = (str(self._directory / f"{what}-{self._started}.npz") for what in ("values", "unchanged"))
@@ -228,7 +228,7 @@ class TrialRunner:
         finally:
             other.cancel()
         compared: Comparison = self._ask(Compare(ORIGINAL, None, outputs), time_limit_s)
-        return compared, f"{threads} thread{'s' if threads > 1 else ''} for an op"
+        return compared, f"{threads} thread{'s' if threads > 1 else ''} for an op and variables off by their last bit"
 
     def time(self, before: str, after: str, pairs: int, block_ms: float, time_limit_s: float) -> list[Pair]:
         """Time pairs of blocks; of two processes, one is idle while the other one is timed."""

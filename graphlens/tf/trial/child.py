@@ -318,11 +318,11 @@ def keep(session: Session, file: str) -> Done:
 
 
 def _take_over(session: Session, values: Path) -> None:
-    """Give the original's variables the values in a file; they are what its state is from now on."""
+    """Give the original's variables the values in a file but for the last bit; they are its state from now on."""
     from graphlens.tf.trial import exchange
 
     program = _program(session)
-    exchange.assign_values(values, variables_of(program))
+    exchange.assign_nudged(values, variables_of(program))
     session.variants[ORIGINAL] = replace(session.variants[ORIGINAL], state=State.of(program))
 
 

@@ -10,12 +10,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import tensorflow as tf
 
 from graphlens.errors import ExecutionError
+
+STEPS: Final = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
 def digest(tensors: Sequence[Any]) -> str:
@@ -63,8 +65,11 @@ def write_values(path: Path, values: Mapping[str, Any]) -> None:
     _save(path, [[name, tensor.dtype.name] for name, tensor in values.items()], list(values.values()))
 
 
-def assign_values(path: Path, variables: Mapping[str, Any]) -> None:
-    """Give variables the values that a file has for their names.
+def assign_nudged(path: Path, variables: Mapping[str, Any]) -> None:
+    """Give variables the values that a file has for their names, those with a fraction off by their last bit.
+
+    What comes out of that differently is not determined by the program to begin with: a rewritten one that rounds
+    otherwise somewhere is off by as much (N. Higham, *Accuracy and Stability of Numerical Algorithms*, 1.5).
 
     Raises
     ------
@@ -78,7 +83,16 @@ def assign_values(path: Path, variables: Mapping[str, Any]) -> None:
     }:
         raise ExecutionError("the target has other variables in the second process, so its outputs cannot be compared")
     for name, variable in variables.items():
-        variable.assign(values[name])
+        variable.assign(_nudged(values[name]))
+
+
+def _nudged(tensor: Any) -> Any:
+    """Return numbers with a fraction times 1 plus or minus the distance from 1 to the next one of their type."""
+    step = STEPS.get(tensor.dtype.name)
+    if step is None:
+        return tensor
+    up = np.random.default_rng(0).random(tensor.shape) < 0.5
+    return tensor * tf.cast(tf.where(up, 1 + step, 1 - step), tensor.dtype)
 
 
 def outputs_on(tensors: Sequence[Any], known: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
