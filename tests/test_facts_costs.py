@@ -48,6 +48,21 @@ HAND_COUNTS = [
     ("BatchMatMulV2", [f32(4, 5, 7), f32(4, 7, 11)], f32(4, 5, 11), {}, 2 * 4 * 5 * 7 * 11),
     ("Conv2DBackpropFilter", [f32(2, 8, 8, 3), f32(4), f32(2, 8, 8, 16)], f32(3, 3, 3, 16), {}, 2 * 2048 * 27),
     ("Conv2DBackpropInput", [f32(4), f32(3, 3, 3, 16), f32(2, 8, 8, 16)], f32(2, 8, 8, 3), {}, 2 * 2048 * 27),
+    # As oneDNN runs them, with its mark: of each output of the forward layer, one channel and nine taps.
+    (
+        "_MklNativeDepthwiseConv2dNativeBackpropFilter",
+        [f32(2, 8, 8, 4), f32(4), f32(2, 8, 8, 4)],
+        f32(3, 3, 4, 1),
+        {},
+        2 * 512 * 9,
+    ),
+    (
+        "_MklNativeDepthwiseConv2dNativeBackpropInput",
+        [f32(4), f32(3, 3, 4, 1), f32(2, 8, 8, 4)],
+        f32(2, 8, 8, 4),
+        {},
+        2 * 512 * 9,
+    ),
     ("Relu", [f32(2, 3)], f32(2, 3), {}, 6),
     ("Sum", [f32(4, 5), f32(1)], f32(4), {}, 20),
     ("Einsum", [f32(4, 5, 7), f32(7, 11)], f32(4, 5, 11), {"equation": "abc,cd->abd"}, 2 * 4 * 5 * 7 * 11),

@@ -190,7 +190,7 @@ def _input_gradient(op: Op, inputs: Specs) -> int | None:
     gradient, filter_shape = _shape(inputs, 2), _shape(inputs, 1)
     if gradient is None or filter_shape is None or len(filter_shape) < 3:
         return None
-    taps = prod(filter_shape[:-2]) if op.type.startswith("Depthwise") else prod(filter_shape[:-1])
+    taps = prod(filter_shape[:-2]) if runtime_type(op.type).startswith("Depthwise") else prod(filter_shape[:-1])
     return 2 * prod(gradient) * taps
 
 
@@ -201,7 +201,7 @@ def _filter_gradient(op: Op, inputs: Specs) -> int | None:
     if gradient is None or filter_shape is None or len(filter_shape) < 3 or None in filter_shape:
         return None
     dims = [size for size in filter_shape if size is not None]
-    taps = prod(dims[:-2]) if op.type.startswith("Depthwise") else prod(dims[:-1])
+    taps = prod(dims[:-2]) if runtime_type(op.type).startswith("Depthwise") else prod(dims[:-1])
     return 2 * prod(gradient) * taps
 
 
