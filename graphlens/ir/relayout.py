@@ -33,8 +33,8 @@ FREE_READERS: Final = SHAPE_READERS - {"ShapeN"}  # of a moved tensor, whose sha
 # A layout found from one side shows ops on the other side whose layout it is, and so on; each round finds them one
 # convolution further.
 _MOST_ROUNDS: Final = 4
-# The minimum cut of so many ops takes seconds; no network that was seen has a tenth of them between its transposes.
-_MOST_OPS: Final = 20_000
+# The minimum cut of so many ops takes 2 s; no network that was seen has a tenth of them between its transposes.
+_MOST_OPS: Final = 10_000
 
 
 class Sight(Protocol):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 
 from graphlens.facts.core import Facts, fact
-from graphlens.facts.graphs import constant_ops, judged_graph, judged_stage
+from graphlens.facts.graphs import constant_ops, judged_graph, judged_stage, origins, traced_graph
 from graphlens.ir.graph import input_specs
 from graphlens.ir.nodes import Tensor, TensorSpec
 from graphlens.ir.ops import PASSES, RETURNS, runtime_type
@@ -22,7 +23,19 @@ def needless_transposes(facts: Facts) -> tuple[Relayout, ...]:
     if not graph.where(_is_transpose):
         return ()
     sight = _Sight(graph, facts(constant_ops), was_optimized=facts(judged_stage) == "executed")
-    return tuple(region for region in relayouts(sight) if region.vanishing and region.moves_less)
+    found = (replace(region, vanishing=_written(facts, region.vanishing)) for region in relayouts(sight))
+    return tuple(region for region in found if region.vanishing and region.moves_less)
+
+
+def _written(facts: Facts, transposes: Sequence[str]) -> tuple[str, ...]:
+    """Leave out what Grappler has put around ops for a device: nobody can take that out of the model."""
+    traced = facts(traced_graph)
+    if facts(judged_stage) == "traced" or traced is None:
+        return tuple(transposes)
+    written = facts(origins)
+    return tuple(
+        name for name in transposes if any(_is_transpose(traced.op(source).type) for source in written.get(name, ()))
+    )
 
 
 def _is_transpose(op_type: str) -> bool:
