@@ -35,6 +35,7 @@ HOME = Path(__file__).parents[1]
 FIXTURES = HOME / "fixtures"
 SHARED = HOME.parent / "shared" / "real"  # for those who ask: a number stands for the same case everywhere
 ALSO_SHARED = "GRAPHLENS_MUTATE_SHARED"
+ANALYSIS = "analysis.json"
 LIMIT_S = 10.0  # of CPU time for one case
 MEMORY_BYTES = 6 << 30
 LARGEST_SEED_BYTES = 600_000  # a case of a larger one takes seconds
@@ -84,6 +85,8 @@ class Seed:
         """What the file is; cases are spread evenly over the kinds."""
         if self.name in {"run_meta", "timeline.json"} or "xplane" in self.name:
             return "profile"
+        if self.name == ANALYSIS:
+            return "analysis"
         return "model" if self.name.startswith("saved_model.") else Path(self.name).suffix
 
 
@@ -113,7 +116,15 @@ def _made() -> Iterator[Seed]:
                 name = f"{capture.stem}.{Path(part).name}"
                 yield Seed(f"{capture.name}:{part}", name, archive.read(part))
     yield Seed("a timeline", "timeline.json", json.dumps({"traceEvents": list(_events())}).encode())
+    yield Seed("an analysis", ANALYSIS, _analysis())
     yield Seed("functions that call functions", "saved_model.pb", _nested().SerializeToString())
+
+
+def _analysis() -> bytes:
+    import graphlens
+    from graphlens.ir.document import to_json
+
+    return to_json(graphlens.load(FIXTURES / "captures" / "while_if.capture").document).encode()
 
 
 def _events() -> Iterator[dict[str, Any]]:
@@ -395,6 +406,8 @@ def run_case(number: int, folder: Path) -> Result:
     file, target = place_of(seed, folder)
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(content)
+    if seed.name == ANALYSIS:
+        return _result_of_loading(number, seed, mutation, file, folder)
     reports = [folder / "report.json", folder / "report.html"] if choose.random() < 0.2 else [folder / "report.json"]
     options = [word for report in reports for word in ("-o", str(report))]
     if choose.random() < 0.1:
@@ -405,6 +418,28 @@ def run_case(number: int, folder: Path) -> Result:
     return Result(number, seed.origin, mutation, code, round(time.process_time() - before, 2), problem)
 
 
+def _result_of_loading(number: int, seed: Seed, mutation: str, file: Path, folder: Path) -> Result:
+    """Load an analysis, and write it again; it is no target of the command line."""
+    before = time.process_time()
+
+    def reread() -> int:
+        import graphlens
+        from graphlens.errors import GraphLensError
+
+        try:
+            graphlens.load(file).save(folder / "again.html")
+        except GraphLensError as error:
+            print(error, file=sys.stderr)
+            return 2
+        return 0
+
+    code, problem = _guarded(reread)
+    left = sorted(path.name for path in folder.iterdir() if path != file)
+    if problem is None and left != ([] if code else ["again.html"]):
+        problem = f"left {left}"
+    return Result(number, seed.origin, mutation, code, round(time.process_time() - before, 2), problem)
+
+
 def _end(_number: int, _frame: object) -> NoReturn:
     raise TookTooLongError
 
@@ -412,12 +447,18 @@ def _end(_number: int, _frame: object) -> NoReturn:
 def _command(words: list[str]) -> tuple[int | None, str | None]:
     from graphlens import cli
 
+    return _guarded(lambda: cli.main(words))
+
+
+def _guarded(run: Callable[[], int]) -> tuple[int | None, str | None]:
+    from graphlens import cli
+
     said, told = io.StringIO(), io.StringIO()
     signal.signal(signal.SIGPROF, _end)
     signal.setitimer(signal.ITIMER_PROF, LIMIT_S)
     try:
         with contextlib.redirect_stdout(told), contextlib.redirect_stderr(said):
-            code = cli.main(words)
+            code = run()
     except TookTooLongError:
         return None, f"took more than {LIMIT_S:.0f} s: {_where()}"
     except BaseException:

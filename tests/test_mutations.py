@@ -25,7 +25,7 @@ def test_mutated_files_end_with_a_report_or_one_line() -> None:
 
 
 def test_seeds_are_of_every_kind() -> None:
-    assert set(mutations.seeds()) == {".capture", ".pb", ".pbtxt", "model", "profile"}
+    assert set(mutations.seeds()) == {".capture", ".pb", ".pbtxt", "analysis", "model", "profile"}
 
 
 def raises(_words: list[str]) -> int:

@@ -126,6 +126,11 @@ def test_rows_of_an_older_version_lack_fields_and_those_of_a_newer_one_have_more
         ({"name": "a", "op": "A", "scope": "", "self_ns": True}, r"ops\[1\]\.self_ns is true, expected integer"),
         ({"name": "a", "op": "A", "scope": "", "self_ns": 1.5}, r"ops\[1\]\.self_ns is 1.5, expected integer"),
         ({"name": "a", "op": "A", "scope": "", "wall_share": "1"}, r'ops\[1\]\.wall_share is "1", expected number'),
+        (
+            {"name": "a", "op": "A", "scope": "", "flops": 10**400},
+            r"ops\[1\]\.flops is .*that a float can hold",
+        ),
+        ({"name": "a", "op": "A", "scope": "", "self_ns": -(10**400)}, r"ops\[1\]\.self_ns is .*that a float can hold"),
         ({"name": "a", "op": "A", "scope": "", "wall_share": 10**400}, r"ops\[1\]\.wall_share is .*finite number"),
         ({"name": "a", "op": "A", "scope": "", "origin": "xy"}, r'ops\[1\]\.origin is "xy", expected array'),
         ({"name": "a", "op": "A", "scope": "", "origin": [1]}, r"ops\[1\]\.origin\[0\] is 1, expected string"),

@@ -63,7 +63,7 @@ def at_least(kind: type[int] | type[float], least: float, *, above: bool = False
     return Coded(encode_number, decode_bounded, lambda _: {"type": _JSON_NAMES[kind], key: least})
 
 
-_BEYOND_FLOATS = 1 << 1023  # whoever shows a number divides it by its unit
+BEYOND_FLOATS = 1 << 1000  # whoever shows a number divides it by its unit, and adds up thousands of them
 
 
 class MismatchError(Exception):
@@ -317,7 +317,7 @@ def _decoder(hint: Any, exact: bool) -> Codec:
 def _decode_scalar(kind: Any, exact: bool, value: Any) -> Any:
     if type(value) is not kind and not (kind is float and type(value) is int):
         raise MismatchError(f"is {briefly(value)}, expected {_JSON_NAMES[kind]}")
-    if kind is int and abs(value) >= _BEYOND_FLOATS:
+    if kind is int and abs(value) >= BEYOND_FLOATS:
         raise MismatchError(f"is {briefly(value)}, expected a number that a float can hold")
     return _decode_float(value) if kind is float and not exact else value
 

@@ -156,7 +156,8 @@ def _fitting(name: str, values: Sequence[Any]) -> Sequence[Any]:
         return _if(values, found <= {str} and set(values) <= {None, *get_args(kind)})
     if kind is float:
         return _floats(values, found)
-    return _if(values, found <= {kind})
+    _if(values, found <= {kind})
+    return _if(values, kind is not int or all(abs(number) < codec.BEYOND_FLOATS for number in filter(None, values)))
 
 
 def _if(values: Sequence[Any], fits: bool) -> Sequence[Any]:
