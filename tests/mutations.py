@@ -103,8 +103,8 @@ def seeds() -> dict[str, list[Seed]]:
 def _found() -> Iterator[Seed]:
     for root in [FIXTURES, *([SHARED] if os.environ.get(ALSO_SHARED) else [])]:
         for file in sorted(root.rglob("*")) if root.is_dir() else []:
-            fits = file.is_file() and file.suffix in {".capture", ".pb", ".pbtxt", ""}
-            if fits and not {"bad", "variables", "assets"} & set(file.parts):
+            fits = file.suffix in {".capture", ".pb", ".pbtxt"} or file.name == "run_meta"
+            if fits and file.is_file() and not {"bad", "variables", "assets"} & set(file.parts):
                 yield Seed(str(file.relative_to(root)), file.name, file.read_bytes())
 
 

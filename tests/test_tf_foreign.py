@@ -215,3 +215,20 @@ def test_a_model_is_loaded_from_a_folder_that_is_a_pattern(tf: Any, tmp_path: Pa
     opened = open_saved_model(str(folder), None, None)
     (result,) = opened.trace(opened.specs).call([tf.constant([1.0])]).values()
     assert result.numpy().tolist() == [4.0]
+
+
+def test_variables_that_git_lfs_did_not_fetch_are_named(tf: Any, tmp_path: Path) -> None:
+    from graphlens.tf.open.saved_models import open_saved_model
+
+    module = tf.Module()
+    module.v = tf.Variable([3.0])
+    module.f = tf.function(lambda x: x + module.v, [tf.TensorSpec((1,), tf.float32, name="x")], autograph=False)
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.f})
+    (file,) = (tmp_path / "variables").glob("*.data-*")
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 90000000\n")
+    with pytest.raises(ExecutionError) as refusal:
+        open_saved_model(str(tmp_path), None, None)
+    assert str(refusal.value) == (
+        f"TensorFlow cannot load {tmp_path}: '{file}' is a Git LFS pointer, not the file (85.8 MiB) that it stands "
+        "for; fetch that with: git lfs pull"
+    )

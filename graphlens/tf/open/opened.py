@@ -12,7 +12,16 @@ from graphlens.tf import private
 from graphlens.tf.open.inputs import NO_EXAMPLES, Examples, InputSpec
 
 # What TensorFlow raises when a file parses but is not a model that it can build or restore.
-LOAD_FAILURES = (tf.errors.OpError, ValueError, TypeError, KeyError, AttributeError, OSError, ImportError, RuntimeError)
+LOAD_FAILURES = (
+    tf.errors.OpError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    OSError,
+    ImportError,
+    RuntimeError,
+)
 
 
 @dataclass(frozen=True)

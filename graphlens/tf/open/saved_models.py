@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from graphlens.errors import ExecutionError, UsageError, first_line
+from graphlens.loaders.files import HEAD_BYTES, pointer_in_words
 from graphlens.loaders.savedmodel import BINARY
 from graphlens.loaders.signatures import CALL, DEFAULT
 from graphlens.tf import private
@@ -78,6 +79,12 @@ def _load_again(folder: str | None, tags: list[str] | None, failure: ExecutionEr
 
 
 def _cannot(path: str, error: Exception) -> str:
+    """Say why a model is not loaded; of variables that were not fetched TensorFlow says that they are damaged."""
+    for file in sorted(Path(path).glob("variables/*")):
+        with suppress(OSError), file.open("rb") as opened:
+            pointer = pointer_in_words(opened.read(HEAD_BYTES))
+            if pointer:
+                return f"TensorFlow cannot load {path}: '{file}' is {pointer}"
     return f"TensorFlow cannot load {path}: {first_line(error)}"
 
 
