@@ -8,6 +8,7 @@ from typing import Literal
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.flat import constants, executed, renames
 from graphlens.facts.flat import scopes as flat
+from graphlens.facts.flat.carried import carried_readers
 from graphlens.facts.flat.inlining import inline
 from graphlens.facts.flat.origins import resolve
 from graphlens.facts.programs.judged_program import judged_profile
@@ -119,7 +120,8 @@ def frozen_ops(facts: Facts) -> frozenset[str]:
     side effect of their own (random numbers, tables, prints) are never in it.  Nor is what is made of variables that
     another signature of the model's file writes: the edits, which write the whole file anew, leave them alone.
     """
-    return constants.frozen_ops(facts(judged_graph), facts(written_by_others).keys())
+    graph = facts(judged_graph)
+    return constants.frozen_ops(graph, facts(written_by_others).keys(), carried_readers(graph, facts.evidence.traced))
 
 
 @fact
@@ -145,4 +147,4 @@ def weights(facts: Facts) -> constants.Weights:
     graph = facts(judged_graph)
     if not graph.of_types(constants.ASSIGNMENTS) and not facts(written_by_others):  # as nearly always
         return constants.Weights(facts(frozen_ops), {})
-    return constants.weights(graph)
+    return constants.weights(graph, carried_readers(graph, facts.evidence.traced))

@@ -40,16 +40,17 @@ def captured_tensors(graph: Table) -> Sequence[int]:
     return [position for position in graph.positions_of(FED) if graph.bodies[position].constant is not None]
 
 
-def frozen_ops(graph: Table, written_elsewhere: Collection[str] = ()) -> frozenset[str]:
+def frozen_ops(graph: Table, written_elsewhere: Collection[str] = (), carried: Collection[int] = ()) -> frozenset[str]:
     """Return the ops whose value depends on constants, captured tensors and variables that the graph never writes.
 
-    ``written_elsewhere`` are handles of variables that others write.
+    ``written_elsewhere`` are handles of variables that others write; the ops ``carried`` read what an iteration of a
+    loop hands to the next (see ``carried_readers``).
     """
     read = _handles_read(graph)
     written = _written(graph, set(read.values()))
     written.update(graph.position(name) for name in written_elsewhere if name in graph)
     variables = [position for position in graph.positions_of(REFERENCE_VARIABLES) if position not in written]
-    return _made_of(graph, {position for position, origin in read.items() if origin not in written}, variables)
+    return _made_of(graph, {position for position, origin in read.items() if origin not in written}, carried, variables)
 
 
 class Weights(NamedTuple):
@@ -67,7 +68,7 @@ class Weights(NamedTuple):
     written: Mapping[str, str]
 
 
-def weights(graph: Table) -> Weights:
+def weights(graph: Table, carried: Collection[int] = ()) -> Weights:
     """Return what the graph makes of weights alone, whoever writes these.
 
     A variable is a weight as long as all that the graph writes into it is made of weights: what is written from an
@@ -79,7 +80,7 @@ def weights(graph: Table) -> Weights:
     assigned = {origin for _, origin in writes}
     state |= {origin for origin in assigned | set(read.values()) if not _is_only_read(graph, origin, ASSIGNMENTS)}
     while True:
-        made = _made_of(graph, {position for position, origin in read.items() if origin not in state})
+        made = _made_of(graph, {position for position, origin in read.items() if origin not in state}, carried)
         fed = {origin for write, origin in writes if not made.issuperset(_values_of(graph, write))}
         if fed <= state:
             written = {graph.names[write]: graph.names[origin] for write, origin in writes if origin not in state}
@@ -97,11 +98,15 @@ def _handles_read(graph: Table) -> dict[int, int]:
     return {position: _origin(graph, handle) for position, some in inputs for handle in some}
 
 
-def _made_of(graph: Table, readable: Collection[int], variables: Sequence[int] = ()) -> frozenset[str]:
+def _made_of(
+    graph: Table, readable: Collection[int], carried: Collection[int], variables: Sequence[int] = ()
+) -> frozenset[str]:
     """Return what is made of constants, captured tensors and those reads of variables that are ``readable``."""
     whole = [position for position in graph.positions_of({"ReadVariableOp"}) if position in readable]
     gathers = {position for position in graph.positions_of({"ResourceGather"}) if position in readable}
-    return _closure(graph, [*graph.positions_of(CONSTANTS), *captured_tensors(graph), *whole, *variables], gathers)
+    return _closure(
+        graph, [*graph.positions_of(CONSTANTS), *captured_tensors(graph), *whole, *variables], gathers, carried
+    )
 
 
 def variable_writes(graph: Table) -> Iterator[tuple[int, int]]:
@@ -168,10 +173,13 @@ def _origin(graph: Table, position: int) -> int:
     return position
 
 
-def _closure(graph: Table, sources: Sequence[int], gathers: Collection[int] = ()) -> frozenset[str]:
+def _closure(
+    graph: Table, sources: Sequence[int], gathers: Collection[int] = (), carried: Collection[int] = ()
+) -> frozenset[str]:
     """Return the sources, and the pure ops all of whose inputs are in the closure.
 
-    ``gathers`` read rows of a variable that never changes: they depend on the rows' numbers alone.
+    ``gathers`` read rows of a variable that never changes: they depend on the rows' numbers alone.  Those ``carried``
+    read more than the graph shows.
     """
     inside = bytearray(len(graph))
     handles = (handle for gather in gathers for handle in graph.data_before(gather)[:1])
@@ -181,7 +189,7 @@ def _closure(graph: Table, sources: Sequence[int], gathers: Collection[int] = ()
     pending = list(sources)
     for position in pending:  # grows while it is walked
         for reader in graph.following[position]:
-            if inside[reader] or not (reader in gathers or is_pure(graph.bodies[reader])):
+            if inside[reader] or reader in carried or not (reader in gathers or is_pure(graph.bodies[reader])):
                 continue
             if reader not in waiting:
                 waiting[reader] = {source for source in graph.data_before(reader) if not inside[source]}

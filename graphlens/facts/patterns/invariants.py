@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
 from graphlens.facts.core import Facts, fact
+from graphlens.facts.flat.carried import is_handed_on
 from graphlens.facts.flat.constants import is_pure
 from graphlens.facts.graphs import executed_by, judged_stage, traced_graph
 from graphlens.facts.time.attribution import timings
-from graphlens.ir.graph import Function, Graph, data_inputs
+from graphlens.ir.graph import Function, Graph
 from graphlens.ir.nodes import ARGUMENT, Op
 from graphlens.ir.ops import CONSTANTS, ENTERS, LOOPS, PASSES, UNTRACED, is_variable_write
 from graphlens.ir.table import Table
@@ -62,18 +63,9 @@ class _Bodies:
 
     def _of(self, body: Function) -> Sequence[str]:
         results = zip(body.inputs, body.outputs, strict=False)  # what is handed on has the same place in both
-        fixed = {argument for argument, result in results if _is_handed_on(body, argument, result)}
+        fixed = {argument for argument, result in results if is_handed_on(body, argument, result)}
         writes = _writes(self._library, body, set())
         return _Closure(body.graph, reads=not writes).of(fixed)
-
-
-def _is_handed_on(body: Function, argument: str, result: str) -> bool:
-    """Tell whether an argument leaves the body as it came in: then it is the same in every iteration."""
-    edges = body.graph.in_edges(result)
-    name = edges[0][0] if edges else ""
-    while name and body.graph.op(name).type in _PASSES and data_inputs(body.graph, name):
-        name = data_inputs(body.graph, name)[0]
-    return name == argument
 
 
 def _writes(library: Graph, function: Function, seen: set[str]) -> bool:
