@@ -64,6 +64,11 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "program": TEXTS,
     "assume_device": TEXTS,
     "prove": st.booleans(),
+    "rtol": st.floats(1e-15, 0.9),
+    "imports": st.lists(st.from_regex(r"[a-z_]{1,4}(\.[a-z_]{1,4})?", fullmatch=True), min_size=1, max_size=3).map(
+        tuple
+    ),
+    "warm_up_request": st.integers(0, 1000),
     "select": st.lists(NAMES, max_size=3).map(tuple),
     "ignore": st.lists(NAMES, max_size=3).map(tuple),
 }
