@@ -363,6 +363,32 @@ def test_an_op_that_ran_for_longer_than_the_step_is_an_alarm(monkeypatch: pytest
     assert "ran in 120 % of the step" in why
 
 
+# Each of the two ops of the body runs three times, and hands on to the next iteration.
+LOOP = """
+x = Placeholder() float32[8]
+e = Enter(x) float32[8]
+m = Merge(e) float32[8] int32[]
+p = Foo(m) bool[] 1us
+s = Switch(m, p) float32[8] float32[8]
+y = Relu(s:1) float32[8] 90us x3
+z = Tanh(y) float32[8] 90us x3
+n = NextIteration(z) float32[8]
+o = Exit(s) float32[8]
+"""
+
+
+@pytest.mark.parametrize(("text", "contradicts"), [(LOOP, False), (CHAIN, True)])
+def test_ops_of_different_iterations_do_not_wait_for_each_other(
+    monkeypatch: pytest.MonkeyPatch, text: str, contradicts: bool
+) -> None:
+    """Iterations run side by side, so that what all of them take is more than the step."""
+    found = Facts(sketch(text))(attribution)
+    timings = {name: replace(timing, self_ns=2 * timing.self_ns) for name, timing in found.timings.items()}
+    monkeypatch.setattr(attribution, "derive", lambda _: replace(found, timings=timings))
+    why = Facts(sketch(text))(why_impossible)
+    assert (why is not None and "a chain of ops that wait for each other takes" in why) == contradicts
+
+
 def test_the_same_steps_at_full_length_are_shown() -> None:
     assert judge(sketch(CHAIN)).quality.grade != "none"
 

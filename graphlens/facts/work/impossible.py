@@ -7,11 +7,14 @@ from statistics import fmean
 from typing import Final
 
 from graphlens.facts.core import Facts, fact
+from graphlens.facts.graphs import judged_graph
 from graphlens.facts.programs.judged_program import programs
 from graphlens.facts.time.attribution import attribution
 from graphlens.facts.time.ledger import ledger, step_time
-from graphlens.facts.time.paths import longest_path
+from graphlens.facts.time.paths import heaviest_path, longest_path, path_weights_ns
 from graphlens.facts.work.roofline import roofline
+from graphlens.ir.analysis import CriticalPath
+from graphlens.ir.ops import LOOPS
 from graphlens.units import format_flop_rate, format_ns, format_share
 
 # Medians of ops need not add up to the median of the steps, and an op may end after the step in which it began; on
@@ -23,6 +26,8 @@ MEDIANS_DIFFER: Final = 1.05
 # four times fewer operations than are counted (Winograd's); dispatching a convolution takes a hundredth of its time.
 ABOVE_ROOF: Final = 10.0
 TELLING_FLOPS: Final = 1_000_000  # less is over before a clock tells how long it took
+
+_OF_LOOPS: Final = LOOPS | {"NextIteration", "RefNextIteration"}
 
 _NS_PER_S: Final = 1e9
 _ROUNDING: Final = 1e-9  # what adding up shares of floating point may be off by
@@ -63,6 +68,19 @@ def _too_fast(facts: Facts) -> Iterator[str]:
             )
 
 
+def _waiting(facts: Facts) -> CriticalPath | None:
+    """Return the longest chain of ops that wait for each other; of a loop they do so in one iteration.
+
+    Ops of different iterations run side by side: what all of them take together may be more than the step.
+    """
+    graph = facts(judged_graph)
+    if not graph.of_types(_OF_LOOPS):
+        return facts(longest_path)
+    timings = facts(attribution).timings
+    once = {name: round(ns / max(1.0, timings[name].calls_per_step)) for name, ns in facts(path_weights_ns).items()}
+    return heaviest_path(graph, once)
+
+
 def _contradictions(facts: Facts, step_ns: int) -> Iterator[str]:
     found = facts(attribution)
     wall_ns = sum(found.wall_ns)
@@ -71,7 +89,7 @@ def _contradictions(facts: Facts, step_ns: int) -> Iterator[str]:
             f"ops ran for {format_ns(found.event_ns)} on {found.threads} threads within {len(found.wall_ns)} steps "
             f"of {format_ns(wall_ns)} in all"
         )
-    path = facts(longest_path)
+    path = _waiting(facts)
     if path is not None and path.ns > MEDIANS_DIFFER * step_ns:
         yield f"a chain of ops that wait for each other takes {format_ns(path.ns)}, a step {format_ns(step_ns)}"
     if any(row.ns < 0 for row in facts(ledger)):
