@@ -21,6 +21,7 @@ def analyze(
     *,
     signature: str | None = None,
     tag: str | None = None,
+    imports: Sequence[str] = (),
     shapes: Mapping[str, Sequence[int]] | None = None,
     batch: int | None = None,
     warm_up_request: int | None = None,
@@ -46,6 +47,8 @@ def analyze(
     inputs
         For a path: name -> array, or the path of an ``.npz`` file.  For a live callable: its arguments, as a tuple of
         positional or a mapping of keyword arguments.
+    imports
+        Python modules to import before the model is opened, as they register its ops or Keras classes.  For paths only.
     shapes, batch
         Shapes of inputs that the model leaves open (for paths only), and the size of open leading dimensions.
     warm_up_request
@@ -92,6 +95,7 @@ def analyze(
         _refuse_for_live(
             signature=signature,
             tag=tag,
+            imports=imports,
             shapes=shapes,
             warm_up_request=warm_up_request,
             static=static,
@@ -113,6 +117,7 @@ def analyze(
         os.fspath(target),
         signature=signature,
         tag=tag,
+        imports=tuple(imports),
         shapes={name: tuple(shape) for name, shape in (shapes or {}).items()},
         batch=batch,
         warm_up_request=warm_up_request,
