@@ -13,7 +13,7 @@ from graphlens.facts.graphs import executed_by, judged_stage, traced_graph
 from graphlens.facts.time.attribution import timings
 from graphlens.ir.graph import Function, Graph
 from graphlens.ir.nodes import ARGUMENT, Op
-from graphlens.ir.ops import CONSTANTS, ENTERS, LOOPS, PASSES, UNTRACED, is_variable_write
+from graphlens.ir.ops import CONDITIONALS, CONSTANTS, ENTERS, LOOPS, PASSES, UNTRACED, is_variable_write
 from graphlens.ir.table import Table
 
 _PASSES = PASSES - {"IdentityN"}
@@ -123,6 +123,24 @@ class _Closure:
     def _moves(self, at: int) -> bool:
         op = self._graph.op_at(at)
         return is_pure(op) or (self._reads and op.type == "ReadVariableOp")
+
+
+def stands_open(facts: Facts, loop: str) -> bool:
+    """Tell whether a loop stands in the graph itself or in the body of one that does, where a rewrite can reach it.
+
+    What a branch of a conditional holds, or a function that a body calls, is reached by others too, or not always.
+    """
+    library, written = facts.evidence.traced, facts(traced_graph)
+    if library is None or written is None or loop not in written:
+        return False
+    around = [name for name in written.of_types(LOOPS) if loop.startswith(f"{name}/body/")]
+    if not around:
+        return not any(loop.startswith(f"{name}/") for name in written.of_types(CONDITIONALS))
+    nearest = max(around, key=len)
+    bodies = (call.function for call in written.op(nearest).calls if call.role == "body")
+    body = library.functions.get(next(bodies, ""))
+    inside = loop[len(nearest) + len("/body/") :]
+    return body is not None and inside in body.graph and stands_open(facts, nearest)
 
 
 # -- loops of TensorFlow 1 -----------------------------------------------------------------------------------------

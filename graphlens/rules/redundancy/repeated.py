@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from graphlens.facts.core import Facts
-from graphlens.facts.graphs import judged_graph, judged_stage, origins, traced_graph
-from graphlens.facts.patterns.invariants import invariants_by_loop
+from graphlens.facts.graphs import judged_graph, judged_stage, origins
+from graphlens.facts.patterns.invariants import invariants_by_loop, stands_open
 from graphlens.facts.patterns.repeats import Repeat, repeats
 from graphlens.facts.time.attribution import attribution, timings
 from graphlens.facts.time.savings import saving_without
@@ -249,9 +249,8 @@ def _invariant(facts: Facts, loop: str, ops: Sequence[str]) -> Finding:
 
 
 def _hoist(facts: Facts, loop: str, ops: Sequence[str]) -> tuple[HoistInvariant, ...]:
-    written = facts(traced_graph)
-    if written is None or loop not in written:
-        return ()  # a loop of TensorFlow 1 has a name and no op of its own: only a person can rewrite it
+    if not stands_open(facts, loop):
+        return ()  # nor has a loop of TensorFlow 1 an op of its own: only a person can rewrite these
     return (HoistInvariant(loop, Ops(tuple(ops), traced=tuple(_written(facts, ops)))),)
 
 
