@@ -1,4 +1,4 @@
-"""Which loops a rewrite can reach: those of the graph and of other loops' bodies, not those that a branch or call holds."""
+"""Which loops a rewrite can reach: those of the graph and of other loops' bodies, not those that a branch holds."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ GRAPHS = {
         "outer/body/loop",
     ),
     "in a function that is called": (
-        f"{MAIN}call = PartitionedCall(i, x, w) {SHAPES} {{call: holds}}\nout = _Retval(call:1)\nfunction holds:{WITH_A_LOOP}",
+        f"{MAIN}call = PartitionedCall(i, x, w) {SHAPES} {{call: holds}}\n"
+        f"out = _Retval(call:1)\nfunction holds:{WITH_A_LOOP}",
         "call/loop",
     ),
     "in a branch": (
