@@ -12,6 +12,7 @@ from graphlens.errors import TargetError
 from graphlens.facts.core import Facts
 from graphlens.facts.flat import scopes as flat
 from graphlens.facts.flat.inlining import effects, inline
+from graphlens.facts.graphs import judged_graph
 from graphlens.facts.patterns.dataflow import dataflow
 from graphlens.ir import calls
 from graphlens.ir.analysis import Target
@@ -19,6 +20,7 @@ from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Function, Graph, data_inputs
 from graphlens.ir.nodes import Call, Edge, Op
 from graphlens.ir.table import TableBuilder
+from graphlens.testing.sketch import sketch
 
 
 def function(name: str, ops: list[Op], edges: list[tuple[str, str, int, int]]) -> Function:
@@ -255,3 +257,17 @@ def test_an_op_without_a_type_does_not_call_the_main_graph() -> None:
     ops = [Op("x", ""), Op("call", "PartitionedCall", calls=(Call("call", ""),)), Op("y", "Relu")]
     graph = inline(Graph("", {"": function("", ops, [("x", "y", 0, 0)])}))
     assert list(graph) == ["x", "call", "y"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "trains"),
+    [
+        ("v = VarHandleOp() resource[]\na = ResourceApplyGradientDescent(v)", True),
+        # Keras 3 writes with ops that anybody has; that there are gradients tells what for.
+        ("v = VarHandleOp() resource[]\nadam/a = AssignSubVariableOp(v)\ngradient_tape/net/MatMul = MatMul()", True),
+        ("v = VarHandleOp() resource[]\ncounter/a = AssignAddVariableOp(v)\nnet/MatMul = MatMul()", False),
+        ("gradient_tape/net/MatMul = MatMul()", False),  # a saliency map: nothing is learned
+    ],
+)
+def test_a_graph_trains_where_an_optimizer_writes_or_gradients_come_with_writes(lines: str, trains: bool) -> None:
+    assert flat.is_training(Facts(sketch(f"static\n{lines}"))(judged_graph), None) is trains

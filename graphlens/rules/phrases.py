@@ -14,8 +14,6 @@ from graphlens.facts.programs.judged_program import judged_profile
 from graphlens.facts.rows.op_rows import layers
 from graphlens.facts.time.attribution import Attribution, attribution
 
-# What TensorFlow puts before the names of gradients, after which the name of the op follows.
-_GRADIENTS: Final = frozenset({"gradient_tape", "gradients"})
 # A scope that so many of the ops with a layer lie in is the model itself, and tells no layer from another.
 _OF_THE_MODEL: Final = 0.9
 # A finding about more than this share of several layers is about the model.
@@ -115,11 +113,6 @@ def _where(facts: Facts, nodes: Sequence[str], stage: str) -> str:
     return "/".join(shared) or f"{called[0]} and {len(called) - 1} more layers"
 
 
-def is_gradient(name: str) -> bool:
-    """Tell whether TensorFlow named an op as part of a gradient."""
-    return not _GRADIENTS.isdisjoint(name.split("/")[:-1])
-
-
 def _layer(facts: Facts, name: str, stage: str) -> str | None:
     """Return the layer of an op; that of a gradient is the layer whose gradient it is."""
     graph = facts(judged_graph if stage == facts(judged_stage) else traced_graph)
@@ -128,7 +121,7 @@ def _layer(facts: Facts, name: str, stage: str) -> str | None:
     written = facts.known(origins, {}).get(name, ()) if stage == "executed" else ()
     named = facts(traced_graph)
     scope, _, inside = (written[-1] if written else name).partition("/")
-    whole = inside if scope in _GRADIENTS else f"{scope}/{inside}" if inside else scope
+    whole = inside if scope in scopes.GRADIENT_SCOPES else f"{scope}/{inside}" if inside else scope
     return scopes.layer_of(whole, graph if named is None else named)
 
 
@@ -156,7 +149,7 @@ def layer_count(facts: Facts) -> int:
 
 def _path(layer: str | None) -> tuple[str, ...]:
     path = tuple(layer.split("/")) if layer else ()
-    return path[1:] if path and path[0] in _GRADIENTS else path
+    return path[1:] if path and path[0] in scopes.GRADIENT_SCOPES else path
 
 
 def _continued(title: str) -> str:

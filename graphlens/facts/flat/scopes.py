@@ -19,6 +19,8 @@ _COUNTER_SEGMENT = re.compile(r"/_\d+(?=/)")
 _OP_SCOPE = re.compile(
     r"^(batchnorm|BatchNorm|moments|[Tt]ensordot|FusedBatchNormV3|softmax_cross_entropy|dropout|Cast)(_\d+)?$"
 )
+# What TensorFlow puts before the names of gradients, after which the name of the op follows.
+GRADIENT_SCOPES = frozenset({"gradient_tape", "gradients"})
 _CALL_SEGMENT = re.compile(r"^(Stateful)?PartitionedCall(_\d+)?$|^_\d+$")
 
 
@@ -87,10 +89,28 @@ def _complete(outputs: tuple[TensorSpec, ...]) -> bool:
 
 
 def is_training(graph: Table, declared: bool | None) -> bool:
-    """Tell whether the flat graph trains; ``declared`` (from the recorder) wins where it is known."""
+    """Tell whether the flat graph trains; ``declared`` (from the recorder) wins where it is known.
+
+    An optimizer has ops of its own, or writes variables with those that anybody does, as Keras 3 has it; then there are
+    gradients.
+    """
     if declared is not None:
         return declared
-    return bool(graph.where(lambda kind: "Apply" in kind and is_variable_write(kind)))
+    writes = graph.where(is_variable_write)
+    if not writes:
+        return False
+    return bool(graph.where(lambda kind: "Apply" in kind and is_variable_write(kind))) or any(
+        map(is_gradient, graph.names)
+    )
+
+
+def is_gradient(name: str) -> bool:
+    """Tell whether TensorFlow named an op as part of a gradient.
+
+    >>> is_gradient("StatefulPartitionedCall/gradient_tape/net/MatMul"), is_gradient("net/gradients_of_mine")
+    (True, False)
+    """
+    return not GRADIENT_SCOPES.isdisjoint(name.split("/")[:-1])
 
 
 def is_compiled(op: Op) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from graphlens.facts.core import Facts
+from graphlens.facts.flat.scopes import is_gradient
 from graphlens.facts.graphs import is_training, judged_graph, weights
 from graphlens.facts.patterns.relayout import needless_transposes
 from graphlens.facts.time.attribution import attribution, timings
@@ -19,7 +20,6 @@ from graphlens.ir.ops import runtime_type
 from graphlens.rules.execution.granularity import CHEAP_OP_NS
 from graphlens.rules.execution.op_forms import Form, Kind, form_of
 from graphlens.rules.needs import EXECUTED, PROFILE, ROOF, Need
-from graphlens.rules.phrases import is_gradient
 from graphlens.rules.registry import found, rule
 from graphlens.units import (
     counted,
