@@ -20,7 +20,7 @@ from graphlens.testing.sketch import sketch
 
 CAPTURES = Path(__file__).parents[1] / "fixtures" / "captures"
 # Compiled ones are left out: what an instruction of XLA belongs to stands in the compiled module alone.
-WITH_ALL_GRAPHS = sorted(path.stem for path in CAPTURES.glob("*.capture") if not path.stem.startswith("jit"))
+WITH_ALL_GRAPHS = sorted(path.stem for path in CAPTURES.glob("*.capture") if not path.stem.startswith(("jit", "jax")))
 
 WRITTEN = """
     x = Placeholder() float32[8]
