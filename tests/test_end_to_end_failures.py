@@ -217,7 +217,9 @@ def test_an_op_that_tensorflow_does_not_know(small_models: Path, tmp_path: Path)
     assert op in file.read_bytes()
     file.write_bytes(file.read_bytes().replace(op, b"\x12\x07Hardmax"))
     outcome = analyze("model", "-o", "r.json", "-o", "r.html", cwd=tmp_path)
-    report = assert_static_report(tmp_path, outcome, "Op type not registered 'Hardmax'")
+    report = assert_static_report(
+        tmp_path, outcome, "registers the types of its ops: Hardmax (of an unknown package); name"
+    )
     assert [op["op"] for op in report["ops"] if op["op"].endswith("max")] == ["Hardmax"]
     found = {finding["code"] for finding in report["findings"]}
     assert "GL203" in found  # judged on the traced graph
