@@ -192,6 +192,17 @@ def test_a_shape_that_is_asked_for_is_in_the_order_that_is_written(lab: Any, tf:
     assert edited.built.call(traced.examples)[1].numpy().tolist() == [2, 3, 4, 5]
 
 
+def test_a_shape_that_is_asked_of_a_transpose_is_in_the_order_that_it_gave(lab: Any, tf: Any) -> None:
+    def with_shape(x: Any) -> Any:
+        there = tf.transpose(x, TO_FIRST)
+        return tf.transpose(tf.nn.relu(there), TO_LAST), tf.shape(there), tf.shape(there, tf.int64)[1], tf.rank(there)
+
+    traced = lab.trace(with_shape, lab.random(2, 4, 5, 3))
+    edited = traced.edited(RemoveTransposes())
+    assert (edited.difference, edited.types["Transpose"]) == (0, 0)
+    assert edited.built.call(traced.examples)[1].numpy().tolist() == [2, 3, 4, 5]
+
+
 def test_a_small_tensor_is_transposed_instead_of_a_large_one(lab: Any, tf: Any) -> None:
     """What is not constant and not transposed itself is brought into the order of the others, if it is smaller."""
 

@@ -30,6 +30,7 @@ def carry_out(draft: Draft, values: Values, region: Relayout) -> None:
     for name in region.turned:
         moving.turn(name, sources[name])
     for name in region.vanishing:
+        moving.order_shapes(name)
         _leave_out(draft, name, sources[name])
 
 
@@ -165,6 +166,14 @@ class _Moving:
                 self.draft.outputs = [after if output == ref else output for output in self.draft.outputs]
             for reader in shapes:
                 self._order_shape(reader, layout)
+
+    def order_shapes(self, transpose: str) -> None:
+        """Keep the order of the shapes that are asked of a transpose which hands on what it reads."""
+        layout = self.region.moved[transpose].outputs[0]
+        if layout is None:
+            return
+        for reader in self.draft.reads(nodes.tensor(transpose)):
+            self._order_shape(reader, layout)
 
     def _order_shape(self, reader: str, layout: Layout) -> None:
         """Bring the shape of a moved tensor into the order in which the tensor is written."""
