@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphlens.tf.watch.window import LONG_CALL_NS, LONGEST_WINDOW_NS, Window
+from graphlens.tf.watch.window import LONG_CALL_NS, LONGEST_WINDOW_NS, STEADY_CALLS, Window
 
 MS = 1_000_000
 
@@ -64,8 +64,29 @@ def test_a_recording_of_slow_steps_ends_in_time() -> None:
 
 def test_a_loop_is_recorded_from_its_first_call_and_once_more_when_it_is_steady() -> None:
     window = Window(2)
-    assert window.opens_within("epoch")
+    assert window.opens_within("epoch", lambda: True)
     assert window.closes_after("epoch", 50 * MS, traced=True)
     window.close()
-    assert not window.opens_within("epoch")
+    assert not window.opens_within("epoch", lambda: True)
     assert called(window, *[("epoch", 50)] * 8) == [4, 5]
+
+
+def test_a_program_without_a_loop_is_recorded_when_it_is_steady_alone() -> None:
+    assert not Window(2).opens_within("train", lambda: False)
+
+
+def test_no_graph_is_looked_through_while_steps_are_recorded_nor_after() -> None:
+    """Writing down the graph of a large step takes longer than the step."""
+    asked = []
+
+    def has_loop() -> bool:
+        asked.append(len(asked))
+        return False
+
+    window = Window(2)
+    for _ in range(10):
+        window.opens_before("train")
+        window.opens_within("train", has_loop)
+        if window.closes_after("train", MS, traced=False):
+            window.close()
+    assert len(asked) == STEADY_CALLS

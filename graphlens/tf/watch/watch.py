@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,7 +53,8 @@ class Watch:
         if key is None or not private.is_executing_eagerly():
             return
         with self._lock:
-            if self._context is not None and programs.has_loop(concrete) and self._window.opens_within(key):
+            has_loop = partial(programs.has_loop, concrete)
+            if self._context is not None and self._window.opens_within(key, has_loop):
                 self._begin()
             if self._window.is_open:
                 self._recorded[id(concrete)] = concrete

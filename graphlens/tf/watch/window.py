@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,10 +60,13 @@ class Window:
         self._program, self._recorded_calls, self._recorded_ns = program, 0, 0
         return True
 
-    def opens_within(self, program: Hashable) -> bool:
-        """Tell whether recording is to begin in the midst of a call of ``program`` that may be all there is of it: a
-        loop over all the data, called for the first time.  It ends with that call, and is none of steady calls."""
-        if self.is_open or program in self._looped or self._outweighed_ns:
+    def opens_within(self, program: Hashable, has_loop: Callable[[], bool]) -> bool:
+        """Tell whether recording is to begin in the midst of a call of ``program`` that may be all there is of it.
+
+        That is a loop over all the data, called for the first time.  The recording ends with that call, and is none of
+        steady calls.  ``has_loop`` looks through a graph, so it is not asked while steps are timed.
+        """
+        if self.is_open or program in self._looped or self._outweighed_ns or not has_loop():
             return False
         self._looped.add(program)
         self._program, self._recorded_calls, self._recorded_ns = program, self._steps - 1, 0
