@@ -402,6 +402,21 @@ def test_the_unchanged_program_is_run_with_other_threads_from_the_same_values_bu
 
 
 @pytest.mark.tf
+@pytest.mark.parametrize("kind", ["float64", "float32", "float16", "bfloat16"])
+def test_a_variable_of_any_type_is_off_by_its_last_bit(kind: str) -> None:
+    """Half of its numbers are the next larger one, half the next smaller one; what has no fraction stays."""
+    import tensorflow as tf
+
+    from graphlens.tf.trial import exchange
+
+    ones = tf.ones([64], kind)
+    off = {float(number) for number in tf.cast(exchange._nudged(ones), tf.float64).numpy() - 1}
+    step = float(np.finfo(tf.as_dtype(kind).as_numpy_dtype).eps) if kind != "bfloat16" else 2.0**-7
+    assert off == {step, -step}
+    assert exchange._nudged(tf.range(3)).numpy().tolist() == [0, 1, 2]
+
+
+@pytest.mark.tf
 def test_outputs_without_values_are_named(planted: Path, tmp_path: Path) -> None:
     runner = runner_of(planted, tmp_path, "programs:listing", "callable")
     try:

@@ -92,7 +92,7 @@ def _nudged(tensor: Any) -> Any:
     if step is None:
         return tensor
     up = np.random.default_rng(0).random(tensor.shape) < 0.5
-    return tensor * tf.cast(tf.where(up, 1 + step, 1 - step), tensor.dtype)
+    return tensor * tf.cast(np.where(up, 1 + step, 1 - step), tensor.dtype)
 
 
 def outputs_on(tensors: Sequence[Any], known: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
