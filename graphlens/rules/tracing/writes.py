@@ -8,7 +8,7 @@ from typing import Any, Final
 from graphlens.facts.core import Facts
 from graphlens.facts.graphs import judged_graph, judged_stage, layer_of_op, weights
 from graphlens.facts.patterns.weight_work import FEWEST_ELEMENTS, depends_on_variables
-from graphlens.facts.time.attribution import timings
+from graphlens.facts.time.attribution import attribution, timings
 from graphlens.facts.time.savings import saving_without
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.graph import Variable, data_inputs
@@ -74,7 +74,11 @@ def write_in_inference(facts: Facts) -> Iterator[Finding]:
     is counted by the profile.
     """
     graph = facts(judged_graph)
-    written = {write: handle for write, handle in facts(weights).written.items() if _is_weight(facts, write)}
+    written = {
+        write: handle
+        for write, handle in facts(weights).written.items()
+        if _is_weight(facts, write, handle) and _may_run(facts, write)
+    }
     if not written:
         return
     layers = list(dict.fromkeys(layer for write in written if (layer := layer_of_op(facts, write))))
@@ -111,13 +115,19 @@ def write_in_inference(facts: Facts) -> Iterator[Finding]:
     )
 
 
-def _is_weight(facts: Facts, write: str) -> bool:
+def _is_weight(facts: Facts, write: str, handle: str) -> bool:
     """Tell whether what an op writes is large enough to be a weight, and made of variables: a reset is a constant."""
     graph = facts(judged_graph)
     values = data_inputs(graph, write)[1:]
-    sizes = [spec.elements for name in values for spec in graph.op(name).outputs[:1]]
-    is_large = any(size is None or size >= FEWEST_ELEMENTS for size in sizes)
+    known = _captures(facts).get(handle)
+    specs = [*([known.spec] if known else []), *(spec for name in values for spec in graph.op(name).outputs[:1])]
+    is_large = any(spec.elements is not None and spec.elements >= FEWEST_ELEMENTS for spec in specs)
     return is_large and depends_on_variables(facts, values)
+
+
+def _may_run(facts: Facts, write: str) -> bool:
+    """Tell whether an op ran, as far as is known: a branch that was not taken writes nothing."""
+    return not facts(attribution).timings or write in facts(timings)
 
 
 def _variable(facts: Facts, write: str, handle: str) -> Mapping[str, Any]:
