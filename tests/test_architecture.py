@@ -58,7 +58,7 @@ ROOMS: dict[str, list[set[str]]] = {
     ],
     "loaders/capture": [{"parts"}, {"manifest"}, {"reading", "writing"}, {"collecting", "packing"}],
     "tf": [
-        {"functions", "importing", "private"},
+        {"importing", "private"},
         {"demo", "open", "probe"},
         {"record"},
         {"rewrite"},

@@ -233,6 +233,27 @@ def test_what_another_signature_writes_is_not_folded_and_it_is_said_who_writes(t
     assert any("1 variable of 2 may be written by another signature" in note for note in report["quality"]["notes"])
 
 
+def test_what_another_signature_writes_in_one_of_several_branches_is_written(tmp_path: Path, tf: Any) -> None:
+    class Model(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.kernel = tf.Variable(tf.ones((64, 64)), name="kernel")
+
+        @tf.function(input_signature=[tf.TensorSpec((1, 64))])
+        def serve(self, x: Any) -> Any:
+            return {"y": x @ tf.exp(tf.sin(self.kernel))}
+
+        @tf.function(input_signature=[tf.TensorSpec((), tf.int32)])
+        def train(self, which: Any) -> Any:
+            branches = [self.kernel.read_value, lambda: self.kernel.assign(self.kernel * 2.0)]
+            return {"size": tf.reduce_sum(tf.switch_case(which, branches))}
+
+    model, folder = Model(), tmp_path / "switched"
+    tf.saved_model.save(model, str(folder), signatures={"serving_default": model.serve, "train": model.train})
+    found = findings(tmp_path, folder, "--static")
+    assert "GL210" not in found
+    assert "('train')" in found["GL215"]["reason"]
+
+
 def test_the_written_file_folds_what_the_rule_named_and_leaves_the_rest(trained: Path, tmp_path: Path, tf: Any) -> None:
     from graphlens.tf.rewrite.export import write_saved_model
 

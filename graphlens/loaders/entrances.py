@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from graphlens.loaders import objects
+from graphlens.loaders.functions import called
 from graphlens.loaders.signatures import Signature, called_by, op_name, upstream, wrapping_call
 
 # Ops that hold or hand on what others compute.
@@ -60,19 +61,11 @@ def _work(nodes: Iterable[Any], library: Mapping[str, Any]) -> int:
     for body in pending:  # grows while it is walked
         for node in body:
             count += node.op not in _NO_WORK
-            for name in _called(node):
+            for name in called(node):
                 if name in library and name not in seen:
                     seen.add(name)
                     pending.append(library[name].node_def)
     return count
-
-
-def _called(node: Any) -> Iterator[str]:
-    for value in node.attr.values():
-        if value.HasField("func"):
-            yield value.func.name
-        elif value.HasField("list"):
-            yield from (function.name for function in value.list.func)
 
 
 # -- without a signature --------------------------------------------------------------------------------------------

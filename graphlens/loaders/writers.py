@@ -10,6 +10,7 @@ from graphlens.ir.graph import Function, Graph, Variable
 from graphlens.ir.nodes import Op
 from graphlens.ir.ops import CONTROL_FLOW, HANDLE_READS, OTHER_INPUT_FIRST, RETURNS, is_variable_write
 from graphlens.loaders import objects
+from graphlens.loaders.functions import called
 from graphlens.loaders.graphdef import build_each
 from graphlens.loaders.signatures import INTERNAL
 from graphlens.units import counted
@@ -73,9 +74,9 @@ class _Library:
             for node in function.node_def if function is not None else ():
                 if is_variable_write(node.op):
                     return True
-                called = {value.func.name for value in node.attr.values() if value.HasField("func")} - seen
-                seen |= called
-                pending.extend(called)
+                fresh = {*called(node)} - seen
+                seen |= fresh
+                pending.extend(fresh)
         return False
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphlens.ir.ops import CONDITIONALS
-from graphlens.tf.functions import called
+from graphlens.loaders.functions import called
 
 # Whether what a node reads at a position is handed on by what it makes.
 Passes = Callable[[Any, int], bool]

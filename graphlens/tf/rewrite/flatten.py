@@ -13,7 +13,7 @@ from typing import Any
 
 from graphlens.errors import RewriteError
 from graphlens.ir.ops import PLAIN_CALLS
-from graphlens.tf.functions import called
+from graphlens.loaders.functions import called
 from graphlens.tf.rewrite.nodes import (
     GraphDef,
     NodeDef,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from graphlens.ir.ops import CONDITIONALS, CONTROL_FLOW, HANDLE_READS, LOOPS, PLAIN_CALLS
-from graphlens.tf.functions import called
+from graphlens.loaders.functions import called
 from graphlens.tf.rewrite import nodes
 
 # Ops that call functions -> which input is the functions' first argument.

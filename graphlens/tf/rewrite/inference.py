@@ -10,7 +10,7 @@ import numpy as np
 from graphlens.errors import RewriteError
 from graphlens.ir.edits import RemoveDebugOps, RemoveDropout, UseMovingStatistics
 from graphlens.ir.ops import ASSERTIONS, BATCH_NORMS, CHECKS, CONDITIONALS, DEBUGGER, PRINTS, SELECTIONS, SUMS
-from graphlens.tf.functions import called
+from graphlens.loaders.functions import called
 from graphlens.tf.rewrite import nodes
 from graphlens.tf.rewrite.declaring import rewrite
 from graphlens.tf.rewrite.draft import Draft, named

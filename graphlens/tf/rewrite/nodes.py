@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from graphlens.errors import RewriteError
 from graphlens.ir.ops import CONTROL_FLOW, HANDLE_READS
-from graphlens.tf.functions import called
+from graphlens.loaders.functions import called
 
 NodeDef = tf.compat.v1.NodeDef
 GraphDef = tf.compat.v1.GraphDef

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from graphlens.children.messages import Compiled
 from graphlens.ir.ops import ARGUMENTS, PASSES, PLACEHOLDERS, PLAIN_CALLS, RETURNS
-from graphlens.tf.functions import called
+from graphlens.loaders.functions import called
 from graphlens.tf.record.collectors import hlo
 from graphlens.tf.rewrite import nodes
 
