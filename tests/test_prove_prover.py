@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -61,6 +62,18 @@ def test_a_refuted_finding_is_information_and_comes_last() -> None:
     refuted = outcome.findings[-1]
     assert (refuted.proof.verdict, refuted.severity) == ("refuted", "info")
     assert refuted.proof.speedup == pytest.approx(0.1)
+    assert refuted.saving == Saving(0, 0.0, "measured")
+
+
+def test_what_cpu_time_refutes_saves_nothing_whatever_wall_time_says() -> None:
+    def uneven(noise: random.Random) -> tuple[float, float]:
+        return noise.gauss(0, 1.0), 0.0
+
+    busy = FakeRunner(noise=uneven)
+    (refuted,) = proven(finding("GL203", 0.4, FakeEdit("fold", 1.5, cpu_faster=0.8)), runner=busy).findings
+    assert refuted.proof.verdict == "refuted"
+    assert refuted.proof.speedup is not None
+    assert refuted.proof.speedup > 1
     assert refuted.saving == Saving(0, 0.0, "measured")
 
 

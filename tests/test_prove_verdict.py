@@ -55,7 +55,7 @@ def test_slower_is_refuted(wall: float, cpu: float) -> None:
 def test_no_gain_worth_having_is_refuted() -> None:
     found, why = verdict(around(1.0, 0.05), around(1.0, 0.01))
     assert found == "refuted"
-    assert "gives nothing here (2% would be worth having)" in why
+    assert "gives nothing here (2 % would be worth having)" in why
 
 
 def test_a_lie_of_wall_time_refutes_nothing_while_cpu_time_gains() -> None:

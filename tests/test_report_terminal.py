@@ -7,6 +7,8 @@ import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from graphlens.ir.analysis import Proof
 from graphlens.report.terminal import print_summary, render
 from tests import sample_document, sample_proofs
@@ -50,6 +52,13 @@ def test_the_step_comes_first_then_the_best_finding_with_its_proof_then_the_rest
     places = [text.index(words) for words in (*order, "\nThe measurement and the machine")]
     assert places == sorted(places)
     assert text[: text.index("\nFindings: ")].count("\n") <= 12
+
+
+@pytest.mark.parametrize("outputs", [(), ("report.html",)])
+def test_what_to_do_next_stands_apart_from_what_is_above_it(outputs: tuple[str, ...]):
+    *_, above, apply = render(sample_proofs.TOGETHER, outputs).splitlines()
+    assert apply.startswith("Apply:  graphlens fix")
+    assert above == ("Report: report.html" if outputs else "")
 
 
 def test_no_line_is_longer_than_80_columns():

@@ -273,7 +273,8 @@ def _updated(finding: Finding, proof: Proof, step_ns: int | None) -> Finding:
     if proof.verdict not in {"proven", "refuted", "changes-numbers"} or proof.speedup is None:
         return replace(finding, proof=proof)
     base_share = proof.base_share or 1.0
-    share = max(0.0, 1 - 1 / proof.speedup) * base_share
+    # A refuted fix saves nothing, also where CPU time refutes what wall time seems to gain.
+    share = 0.0 if proof.verdict == "refuted" else max(0.0, 1 - 1 / proof.speedup) * base_share
     base_ns = proof.before_ns / base_share if step_ns is None and proof.before_ns is not None else step_ns
     saving = Saving(None if base_ns is None else round(share * base_ns), share, "measured")
     return replace(

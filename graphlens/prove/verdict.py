@@ -92,7 +92,7 @@ def _nothing_gained(quantities: Sequence[Quantity]) -> str:
         return "applied, and it is slower here"
     if any(quantity.slows for quantity in rest):
         return "applied, and it takes more CPU time here"
-    return f"applied, and it gives nothing here ({LEAST_GAIN - 1:.0%} would be worth having)"
+    return f"applied, and it gives nothing here ({100 * (LEAST_GAIN - 1):.0f} % would be worth having)"
 
 
 def _doubt(quantities: Sequence[Quantity]) -> str:

@@ -95,7 +95,7 @@ def _summary(view: View, outputs: Sequence[str], glyphs: _Glyphs) -> Group:
         *_around(view, glyphs),
         *_not_done(view, glyphs),
         *_written(outputs),
-        *_next(view),
+        *_next(view, outputs),
     ]
     return Group(*parts)
 
@@ -306,9 +306,11 @@ def _written(outputs: Sequence[str]) -> Iterable[RenderableType]:
         yield Text.assemble("Report: ", (printable(output), "bold"), overflow="fold")
 
 
-def _next(view: View) -> Iterable[RenderableType]:
+def _next(view: View, outputs: Sequence[str]) -> Iterable[RenderableType]:
     """Give the line that writes the model with what was proven: never folded, so that it can be copied."""
     if view.total is not None and view.total.apply:
+        if not outputs:
+            yield Text()
         yield Text(f"Apply:  {printable(view.total.apply)}", no_wrap=True, overflow="ignore")
 
 

@@ -17,6 +17,7 @@ from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.tf.record.clock import synchronous
 from graphlens.tf.record.collectors.executed import ExecutedGraphs
 from graphlens.tf.record.environment import usable_cores
+from graphlens.units import format_share
 
 DTYPE: Final = "float32"
 # Products of square matrices grow from the first side by doubling until one of them takes that long: by then all
@@ -72,8 +73,8 @@ def _write(capture: CaptureDirectory, device: str) -> None:
     capture.manifest = replace(capture.manifest, roof=measured.roof)
     if measured.undisturbed is not None and measured.undisturbed < UNDISTURBED_SHARE:
         capture.note(
-            f"While the machine's roof was measured, other programs had {1 - measured.undisturbed:.0%} of the "
-            "processors: the roof is too low, and ops look closer to it than they are."
+            f"While the machine's roof was measured, other programs had {format_share(1 - measured.undisturbed)} of "
+            "the processors: the roof is too low, and ops look closer to it than they are."
         )
     if _stream_bytes() < CACHE_MULTIPLE * cache_bytes() // 2:
         capture.note("The caches of this machine are so large that its memory bandwidth was measured partly in them.")
