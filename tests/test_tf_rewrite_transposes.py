@@ -13,6 +13,7 @@ import pytest
 
 from graphlens.errors import RewriteError
 from graphlens.ir.edits import Ops, RemoveTransposes
+from graphlens.ir.permuting import Asked, moved
 
 CHANNELS = 6
 TO_FIRST, TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
@@ -161,6 +162,13 @@ def test_a_reshape_between_transposes_that_is_one_reshape(lab: Any, tf: Any) -> 
     assert (edited.difference, edited.types["Transpose"], edited.types["Reshape"]) == (0, 0, 1)
 
 
+def test_a_reshape_is_followed_by_its_numbers_where_an_annotation_knows_less() -> None:
+    """Rows of sixteen are no rows of any length: both shapes begin with axes that the annotation leaves open."""
+    numbers, swapped = (-1, 16, 8), (1, 0, 2)
+    reshape = Asked("Reshape", {}.get, [(None, None, 8), (3,)], [(None, None, 8)], lambda _: numbers)
+    assert moved(reshape, swapped) is None
+
+
 # -- what has to be transposed ----------------------------------------------------------------------------------------
 
 
@@ -271,7 +279,9 @@ def step(tf: Any, value: Any, known: list[Any], number: int) -> Any:
 
 @pytest.mark.parametrize("seed", range(7, 19))
 def test_a_drawn_program_gives_the_same_and_transposes_less(lab: Any, tf: Any, seed: int) -> None:
-    traced = lab.trace(drawn(tf, np.random.default_rng(seed)), lab.random(3, 4, 5))
+    random = np.random.default_rng(seed)
+    # Eighths are added exactly: where two sums come to stand beside each other, Grappler makes one of them.
+    traced = lab.trace(drawn(tf, random), random.integers(-50, 50, (3, 4, 5)).astype("float32") / 8)
     edited = traced.edited(RemoveTransposes())
     assert edited.difference == 0
     assert edited.types["Transpose"] < lab.types(traced.program)["Transpose"]

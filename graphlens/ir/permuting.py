@@ -322,15 +322,23 @@ def _reshape(asked: Asked, layout: Layout) -> Moved | None:
     before, numbers = asked.inputs[0], asked.numbers(1)
     if before is None or numbers is None or len(before) != len(layout):
         return None
-    known = asked.outputs[0] if asked.outputs else None
-    after = known if known is not None else tuple(None if size < 0 else size for size in numbers)
-    groups = _groups(before, after)
-    order = _order_kept(before, layout, groups) if groups is not None and len(after) == len(numbers) else None
+    groups = _groups(before, _sizes_told(numbers, asked.outputs[0] if asked.outputs else None))
+    order = _order_kept(before, layout, groups) if groups is not None else None
     if groups is None or order is None:
         return None
     axes = [axis for index in order for axis in groups[index][1]]
     kept = inverse(axes)
     return Moved((layout, None), (None if is_identity(kept) else kept,), {1: tuple(numbers[axis] for axis in axes)})
+
+
+def _sizes_told(numbers: Sequence[int], known: Shape) -> tuple[int | None, ...]:
+    """Return the shape that a reshape gives: what its numbers leave open may be known, never the other way round.
+
+    >>> _sizes_told((-1, 16, 8), (None, None, 8)), _sizes_told((-1, 3), (5, 3)), _sizes_told((-1, 3), None)
+    ((None, 16, 8), (5, 3), (None, 3))
+    """
+    told = known if known is not None and len(known) == len(numbers) else (None,) * len(numbers)
+    return tuple(size if number < 0 else number for number, size in zip(numbers, told, strict=True))
 
 
 Group = tuple[tuple[int, ...], tuple[int, ...]]
