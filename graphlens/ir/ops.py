@@ -44,6 +44,8 @@ EXITS = frozenset({"Exit", "RefExit"})
 NEXT_ITERATIONS = frozenset({"NextIteration", "RefNextIteration"})
 # Of TensorFlow 1 and of lowered loops: a tensor may be dead, or one of many iterations'.
 CONTROL_FLOW = SWITCHES | MERGES | ENTERS | EXITS | NEXT_ITERATIONS | {"LoopCond"}
+# Who has what these give has the handle of the variable that they got.
+HANDS_ON_HANDLES = CONTROL_FLOW | {"Identity", "IdentityN", "StopGradient"}
 # These decide on the host what runs next.
 DECIDERS = SWITCHES | CONDITIONALS | LOOPS | {"LoopCond"}
 

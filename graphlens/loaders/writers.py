@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from graphlens.ir.graph import Function, Graph, Variable
 from graphlens.ir.nodes import Op
-from graphlens.ir.ops import CONTROL_FLOW, HANDLE_READS, OTHER_INPUT_FIRST, RETURNS, is_variable_write
+from graphlens.ir.ops import HANDLE_READS, HANDS_ON_HANDLES, OTHER_INPUT_FIRST, RETURNS, is_variable_write
 from graphlens.loaders import objects
 from graphlens.loaders.functions import called
 from graphlens.loaders.graphdef import build_each
 from graphlens.loaders.signatures import INTERNAL
 from graphlens.units import counted
-
-_HAND_ON: Final = CONTROL_FLOW | {"Identity", "IdentityN", "StopGradient"}
 
 
 def marked(graph: Graph, meta_graph: Any, chosen: str) -> Graph:
@@ -108,7 +106,7 @@ class _Uses:
                 op = function.graph.op(reader)
                 if edge.kind == "control" or op.type in HANDLE_READS | RETURNS:
                     continue
-                if op.type in _HAND_ON:
+                if op.type in HANDS_ON_HANDLES:
                     pending += [reader] if reader not in seen else []
                     seen.add(reader)
                 elif not op.calls or any(self._writes_in(op, edge.dst_port or 0, call.function) for call in op.calls):

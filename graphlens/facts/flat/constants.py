@@ -10,9 +10,9 @@ from graphlens.ir.nodes import CONTROL, Op
 from graphlens.ir.ops import (
     CONDITIONALS,
     CONSTANTS,
-    CONTROL_FLOW,
     FED,
     HANDLE_READS,
+    HANDS_ON_HANDLES,
     LOOPS,
     REFERENCE_VARIABLES,
     RETURNS,
@@ -23,7 +23,7 @@ from graphlens.ir.ops import (
 from graphlens.ir.table import Table
 
 _PARAMETERS = CONSTANTS | WHOLE_READS | REFERENCE_VARIABLES
-_PASS_THROUGH = CONTROL_FLOW | {"Identity", "IdentityN", "StopGradient", "_Arg"}
+_PASS_THROUGH = HANDS_ON_HANDLES | {"_Arg"}
 # What these do with a handle is seen in their bodies, which stand beside them in a flat graph.
 _SEEN_INSIDE = CONDITIONALS | LOOPS | {"_If", "_While"}
 ASSIGNMENTS = frozenset({"AssignVariableOp"})  # of a whole value; what adds to a variable counts something

@@ -214,7 +214,7 @@ class _Walk:
         if len(self.steps) > 1:
             return False
         values = self._factors(shifts[0])
-        is_small = values is not None and max(map(abs, values)) <= _LARGEST_SHIFT_IN_BIAS
+        is_small = values is not None and max(map(abs, values), default=0.0) <= _LARGEST_SHIFT_IN_BIAS
         return not (is_small and self._has_bias())
 
     def _has_bias(self) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphlens.ir.ops import CONDITIONALS
+from graphlens.ir.ops import OTHER_INPUT_FIRST
 from graphlens.loaders.functions import called
 
 # Whether what a node reads at a position is handed on by what it makes.
@@ -109,7 +109,7 @@ def _readers(graph: Graph, start: Place, passes: Passes) -> Iterator[tuple[Place
 
 
 def _entered(graph: Graph, place: Place, node: Any, position: int) -> Iterator[Place]:
-    offset = 1 if node.op in CONDITIONALS else 0
+    offset = 1 if node.op in OTHER_INPUT_FIRST else 0
     for function in called(node):
         body = graph.functions.get(function)
         if body and 0 <= position - offset < len(body.arguments):
@@ -127,7 +127,7 @@ def source_of(graph: Graph, place: Place, source: str) -> tuple[Place, Any | Non
         return source_of(graph, place, node.input[0])
     if node is None and name in place.body.arguments and place.callers:
         caller, call = place.callers[-1]
-        offset = 1 if call.op in CONDITIONALS else 0
+        offset = 1 if call.op in OTHER_INPUT_FIRST else 0
         outer = call.input[place.body.arguments.index(name) + offset]
         return source_of(graph, Place(caller, _base(outer), place.callers[:-1]), outer)
     return Place(place.body, name, place.callers), node

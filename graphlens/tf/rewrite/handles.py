@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from graphlens.ir.ops import CONDITIONALS, CONTROL_FLOW, HANDLE_READS, LOOPS, PLAIN_CALLS
+from graphlens.ir.ops import CONDITIONALS, HANDLE_READS, HANDS_ON_HANDLES, LOOPS, PLAIN_CALLS
 from graphlens.loaders.functions import called
 from graphlens.tf.rewrite import nodes
 
@@ -15,8 +15,6 @@ _FIRST_ARGUMENT: Mapping[str, int] = {
     **dict.fromkeys(PLAIN_CALLS | LOOPS, 0),
     **dict.fromkeys(CONDITIONALS, 1),
 }
-# Who has what these give has the handle that they got.
-_HAND_ON = CONTROL_FLOW | {"Identity", "IdentityN", "StopGradient"}
 
 Uses = Mapping[str, Sequence[tuple[Any, int]]]  # node -> who reads it, and at which input
 
@@ -53,10 +51,10 @@ class _Library:
         pending, seen = [name], {name}
         while pending:
             for node, index in uses.get(pending.pop(), ()):
-                if node.op in _HAND_ON and node.name not in seen:
+                if node.op in HANDS_ON_HANDLES and node.name not in seen:
                     seen.add(node.name)
                     pending.append(node.name)
-                elif node.op not in _HAND_ON | HANDLE_READS and not self._only_reads(node, index):
+                elif node.op not in HANDS_ON_HANDLES | HANDLE_READS and not self._only_reads(node, index):
                     return False
         return True
 
