@@ -92,6 +92,29 @@ def test_a_recording_of_a_script_is_kept_and_judged_elsewhere(tmp_path: Path) ->
     assert document["quality"]["join_rate"] > 0.97
 
 
+PROFILES_ITSELF = """
+import glob, tensorflow as tf
+step = tf.function(lambda x: tf.reduce_sum(x @ x))
+def steps(count):
+    return [float(step(tf.ones([8, 8]) * i)) for i in range(count)]
+steps(6)
+tf.profiler.experimental.start("first")
+print(steps(40)[-1])
+tf.profiler.experimental.stop()
+with tf.profiler.experimental.Profile("second"):
+    print(steps(4)[-1])
+print([len(glob.glob(f"{place}/**/*.xplane.pb", recursive=True)) for place in ("first", "second")])
+"""
+
+
+@pytest.mark.tf
+def test_a_script_that_uses_the_profiler_while_it_is_recorded_has_it(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(PROFILES_ITSELF, "utf-8")
+    outcome = run("-o", "r.json", "script.py", cwd=tmp_path)
+    assert (outcome.code, outcome.out) == (0, "778752.0\n4608.0\n[1, 1]\n"), outcome.err
+    assert json.loads((tmp_path / "r.json").read_text("utf-8"))["step"]["n"] >= 1
+
+
 # -- scripts that end otherwise ------------------------------------------------------------------------------------
 
 ENDINGS = {

@@ -1,4 +1,4 @@
-"""Where TensorFlow is called from Python: functions and Sessions, wrapped when their module is imported.
+"""Where TensorFlow is called from Python: functions, Sessions and the profiler, wrapped when their module is imported.
 
 Nothing is imported for the script's sake: a module that it never needs is never wrapped.
 """
@@ -17,6 +17,7 @@ _FUNCTIONS: Final = "tensorflow.python.eager.polymorphic_function.polymorphic_fu
 _CONCRETE: Final = "tensorflow.python.eager.polymorphic_function.concrete_function"
 _TAPES: Final = "tensorflow.python.eager.backprop"
 _SESSIONS: Final = "tensorflow.python.client.session"
+_PROFILER: Final = "tensorflow.python.profiler.profiler_v2"
 
 
 class Caller(Protocol):
@@ -34,6 +35,9 @@ class Caller(Protocol):
     def session(self, session: Any, fetches: Any, call: Callable[[], Any]) -> Any:
         """A Session runs what it takes to fetch ``fetches``."""
 
+    def profiler(self, call: Callable[[], Any]) -> Any:
+        """TensorFlow's profiler, of which there is one in a process, is started."""
+
 
 def install(caller: Caller) -> None:
     """Tell ``caller`` of every call from now on, of modules that are imported already and of those that will be."""
@@ -42,6 +46,7 @@ def install(caller: Caller) -> None:
         _CONCRETE: lambda module: _wrap_concrete(module.ConcreteFunction, caller),
         _TAPES: lambda module: _wrap_gradient(module.GradientTape, caller),
         _SESSIONS: lambda module: _wrap_session(module.BaseSession, caller),
+        _PROFILER: lambda module: _wrap_profiler(module, caller),
     }
     for name in wrappers.keys() & sys.modules.keys():
         wrappers.pop(name)(sys.modules[name])
@@ -88,6 +93,16 @@ def _wrap_session(kind: Any, caller: Caller) -> None:
         return caller.session(self, fetches, lambda: run(self, fetches, *args, **kwargs))
 
     kind.run = ran
+
+
+def _wrap_profiler(module: Any, caller: Caller) -> None:
+    start = module.start
+
+    @functools.wraps(start)
+    def started(*args: Any, **kwargs: Any) -> Any:
+        return caller.profiler(lambda: start(*args, **kwargs))
+
+    module.start = started
 
 
 class _Finder(MetaPathFinder):

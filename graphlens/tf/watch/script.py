@@ -44,6 +44,10 @@ class Late:
         """Hand on a call of a Session."""
         return self._watch().session(session, fetches, call)
 
+    def profiler(self, call: Callable[[], Any]) -> Any:
+        """Hand on that the profiler is started."""
+        return call() if self._made is None else self._made.profiler(call)
+
     def finish(self) -> None:
         """End what is being recorded, if anything ever was."""
         if self._made is not None:

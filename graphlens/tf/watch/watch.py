@@ -71,6 +71,13 @@ class Watch:
             return call()
         return self._called((id(session), programs.key_of(fetches)), session, call, lambda: 0)
 
+    def profiler(self, call: Callable[[], Any]) -> Any:
+        """Let the program have the profiler, of which there is one: a recording ends with the calls that it has."""
+        with self._lock:
+            if self._profile.is_running and os.getpid() == self._process:  # while it starts itself, it is not yet
+                self._end()
+        return call()
+
     def finish(self) -> None:
         """End a recording that the program's own end has cut off."""
         with self._lock:
