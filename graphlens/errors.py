@@ -59,6 +59,7 @@ _EMPTY_WORDS = (
     "Detected at node",
     "Original stack trace",
     "Errors may have originated",
+    "[Op:",  # which op it was called by, on a line of its own
 )
 _TRACE_FIRST = "in user code:"
 _TRACES = ("File ", "[[", "{{", "Traceback", "node ", _TRACE_FIRST)
