@@ -60,6 +60,7 @@ _EMPTY_WORDS = (
     "Original stack trace",
     "Errors may have originated",
     "[Op:",  # which op it was called by, on a line of its own
+    "Hint: If you want",  # to see allocations, which is for those who can change the program
 )
 _TRACE_FIRST = "in user code:"
 _TRACES = ("File ", "[[", "{{", "Traceback", "node ", _TRACE_FIRST)

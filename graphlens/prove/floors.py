@@ -19,8 +19,9 @@ from graphlens.prove.runner import Runner, TrialError
 # in a row: for a million terms another program, such as XLA's, may be off by an order of magnitude more than other
 # threads make of the same program.
 TIMES: Final = 10.0
-# From this part of its largest value on, an output is nothing but noise, and agreeing with it means nothing.
-NOISE: Final = 0.05
+# An output that is off by more than this part of its largest value is taken for noise: with ten times of it allowed,
+# one that differs by a twentieth would still agree, where a fix is no longer rounding (``bench.MOST_OF_ROUNDING``).
+NOISE: Final = 0.005
 LIMIT_S: Final = 120.0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from graphlens.facts.core import Facts
@@ -12,6 +11,7 @@ from graphlens.facts.flat.scopes import is_gradient
 from graphlens.facts.graphs import is_training, judged_graph, weights
 from graphlens.facts.patterns.relayout import needless_transposes
 from graphlens.facts.time.attribution import attribution, timings
+from graphlens.facts.time.ledger import step_time
 from graphlens.facts.time.savings import saving_at
 from graphlens.facts.work.roofline import roofline, time_at_roof_ns
 from graphlens.ir.analysis import Finding, Fix, Saving
@@ -136,9 +136,14 @@ def _is_slow(facts: Facts, roof: Roof, point: RoofPoint) -> bool:
     return is_slow and point.op not in facts(weights).ops  # no shape helps what is better not done in every step
 
 
-def _saving(facts: Facts, points: Iterable[RoofPoint]) -> Saving:
-    saving = saving_at(facts, {point.op: point.share for point in points})
-    return saving if saving.share is None else replace(saving, origin="bound")
+def _saving(facts: Facts, points: Sequence[RoofPoint]) -> Saving:
+    """Return the time above the roof, as a share of the steps that were profiled: never more than the ops took."""
+    saving, step = saving_at(facts, {point.op: point.share for point in points}), facts(step_time)
+    if saving.share is None or step is None:
+        return saving
+    above_ns = sum(point.ns * (1 - point.share) for point in points)
+    share = min(saving.share, above_ns / step.profiled_ns)
+    return Saving(round(share * step.median_ns), share, "bound")
 
 
 def _is_notable(saving: Saving) -> bool:
