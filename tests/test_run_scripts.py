@@ -115,6 +115,16 @@ def test_a_script_that_uses_the_profiler_while_it_is_recorded_has_it(tmp_path: P
     assert json.loads((tmp_path / "r.json").read_text("utf-8"))["step"]["n"] >= 1
 
 
+@pytest.mark.tf
+def test_eager_steps_are_counted_and_it_is_said_that_they_are_not_explained(tmp_path: Path) -> None:
+    outcome = run("-o", str(tmp_path / "report.html"), str(SCRIPTS / "custom_loop.py"), "eager")
+    assert outcome.code == 0
+    assert outcome.err.splitlines()[-1] == (
+        "graphlens: 240 steps ran eagerly, outside of any tf.function, which is not explained yet: "
+        "make the step a tf.function"
+    )
+
+
 # -- scripts that end otherwise ------------------------------------------------------------------------------------
 
 ENDINGS = {

@@ -13,6 +13,7 @@ from graphlens.children import script
 from graphlens.collector import collector_paused
 from graphlens.config import Progress, Request
 from graphlens.errors import TargetError
+from graphlens.ir.capture import EAGER
 from graphlens.loaders.capture import reading
 from graphlens.loaders.capture.parts import MANIFEST
 from graphlens.pipeline import stages
@@ -20,6 +21,7 @@ from graphlens.pipeline.gather import Gathered
 from graphlens.pipeline.result import Analysis
 
 NEVER_CALLED: Final = "the script called no function and no Session of TensorFlow: there is nothing to judge"
+_EAGER: Final = EAGER.removeprefix("{}")
 NEVER_STEADY: Final = (
     "the script ended before anything was called often enough to be recorded (a few times without tracing)"
 )
@@ -60,6 +62,6 @@ def run(request: Request, words: Sequence[str], progress: Progress) -> Iterator[
 def _judged(request: Request, folder: Path, progress: Progress) -> Analysis:
     evidence = reading.evidence_of(reading.open_capture(folder))
     if evidence.profile is None:
-        raise TargetError(NEVER_STEADY)
+        raise TargetError(next((note for note in evidence.notes if note.endswith(_EAGER)), NEVER_STEADY))
     with collector_paused():
         return stages.through(request, Gathered(evidence, folder), progress).judged

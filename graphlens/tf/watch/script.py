@@ -10,6 +10,7 @@ import builtins
 import os
 import runpy
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,7 @@ class Late:
 
     def __init__(self, folder: Path, name: str, steps: int) -> None:
         self._made: Any = None
+        self._lock = threading.Lock()  # two threads may make the first call at once
         self._arguments = (folder, name, steps)
 
     def function(self, function: Any, call: Callable[[], Any]) -> Any:
@@ -54,10 +56,11 @@ class Late:
             self._made.finish()
 
     def _watch(self) -> Any:
-        if self._made is None:
-            from graphlens.tf.watch.watch import Watch
+        with self._lock:
+            if self._made is None:
+                from graphlens.tf.watch.watch import Watch
 
-            self._made = Watch(*self._arguments)
+                self._made = Watch(*self._arguments)
         return self._made
 
 

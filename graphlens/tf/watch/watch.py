@@ -9,9 +9,9 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from graphlens.ir.capture import CapturedTarget
+from graphlens.ir.capture import EAGER, CapturedTarget
 from graphlens.loaders.capture.collecting import Context
 from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.tf import private
@@ -19,8 +19,7 @@ from graphlens.tf.record import environment
 from graphlens.tf.record.collectors.profile import Profile
 from graphlens.tf.watch import programs
 from graphlens.tf.watch.window import Window
-
-_EAGER: Final = "eager"  # the program that calls no function
+from graphlens.units import counted
 
 
 class Watch:
@@ -38,6 +37,7 @@ class Watch:
         self._context: Context | None = None
         self._profile = Profile()
         self._recorded: dict[Hashable, Any] = {}
+        self._eager_steps = 0
 
     # -- what hooks tell ----------------------------------------------------------------------------------------
 
@@ -61,9 +61,11 @@ class Watch:
 
     def gradient(self, call: Callable[[], Any]) -> Any:
         """Count the step of an eager loop, which asks for gradients once."""
-        if not self._is_outermost() or not private.is_executing_eagerly():
-            return call()
-        return self._called(_EAGER, None, call, lambda: 0)
+        if self._is_outermost() and private.is_executing_eagerly():
+            with self._lock:
+                self._capture()
+                self._eager_steps += 1
+        return call()
 
     def session(self, session: Any, fetches: Any, call: Callable[[], Any]) -> Any:
         """Run a call of a Session; what fetches something else is another program."""
@@ -79,10 +81,15 @@ class Watch:
         return call()
 
     def finish(self) -> None:
-        """End a recording that the program's own end has cut off."""
+        """End a recording that the program's own end has cut off, and say what was seen and cannot be recorded."""
         with self._lock:
-            if self._window.is_open and os.getpid() == self._process:
+            if os.getpid() != self._process:
+                return
+            if self._window.is_open:
                 self._end()
+            if self._eager_steps:
+                self._capture().note(EAGER.format(counted(self._eager_steps, "step")))
+                self._capture().save()
 
     # -- a call -------------------------------------------------------------------------------------------------
 
@@ -101,13 +108,17 @@ class Watch:
 
     def _before(self, key: Hashable, callee: Any) -> None:
         with self._lock:
-            if self._context is None:
-                self._context = Context(CaptureDirectory(self._folder, CapturedTarget(self._name, "script")))
-                self._context.capture.note(*private.start_collecting_graphs())
+            self._capture()
             if self._window.opens_before(key):
                 self._begin()
             if self._window.is_open and private.is_session(callee):
                 self._recorded[key] = callee
+
+    def _capture(self) -> CaptureDirectory:
+        if self._context is None:
+            self._context = Context(CaptureDirectory(self._folder, CapturedTarget(self._name, "script")))
+            self._context.capture.note(*private.start_collecting_graphs())
+        return self._context.capture
 
     def _after(self, key: Hashable, ns: int, *, traced: bool) -> None:
         with self._lock:
