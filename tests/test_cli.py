@@ -156,6 +156,16 @@ def test_a_bad_output_is_found_before_a_bad_target(run: Command) -> None:
     assert "report.docx" in run("analyze", "nowhere", "-o", "report.docx").err
 
 
+@pytest.mark.parametrize("option", ["--signature", "--tag"])
+def test_a_target_without_signatures_and_tags_is_given_none(run: Command, tmp_path: Path, option: str) -> None:
+    (tmp_path / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    outcome = run("analyze", "model.h5", option, "serve")
+    assert outcome.code == 2
+    assert outcome.err == (
+        f"graphlens: 'model.h5' has no signatures and tags: leave out {option}, or name a SavedModel\n"
+    )
+
+
 @pytest.mark.parametrize("option", [("--signature", "other"), ("--tag", "gpu")])
 def test_an_unknown_signature_or_tag_names_those_there_are(
     run: Command, tmp_path: Path, option: tuple[str, str]

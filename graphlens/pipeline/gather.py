@@ -197,8 +197,19 @@ def _static_evidence(
 # -- a program that TensorFlow has to trace -----------------------------------------------------------------------
 
 
+def _check_has_none(request: Request) -> None:
+    """Refuse a signature or a tag of what has neither: what was meant is another target."""
+    given = {"--signature": request.source.signature, "--tag": request.source.tag}
+    named = next((flag for flag, value in given.items() if value is not None), None)
+    if named is not None:
+        raise UsageError(
+            f"'{request.source.target}' has no signatures and tags: leave out {named}, or name a SavedModel"
+        )
+
+
 def _from_program(request: Request, identified: sniff.Identified, folder: Path, progress: Progress) -> Gathered:
     """A Keras file or a callable holds no graph yet: the child traces it, and runs it unless asked not to."""
+    _check_has_none(request)
     if not has_tensorflow():
         raise MissingDependencyError(f"'{request.source.target}' has to be traced first: {NO_TENSORFLOW}")
     from graphlens.pipeline import recorder
