@@ -257,9 +257,9 @@ open(sys.argv[1] + "/run_meta", "wb").write(metadata.SerializeToString())
 def test_calls_in_a_run_of_tensorflow_are_shorter_than_what_they_call_and_fit_into_the_step(tmp_path):
     run_tensorflow(CALLS, tmp_path)
     document = graphlens.analyze(tmp_path / "run_meta").document
-    rows = {row.name: row for row in document.ops if row.self_ns}
+    rows = {row.name: row for row in document.ops if row.self_ns is not None}
     calls = [row for row in rows.values() if row.op == "StatefulPartitionedCall" or row.op == "PartitionedCall"]
-    assert len(calls) == 2
+    assert len(calls) == 2, "also one that has no instant of its own"
     assert sum(row.self_ns for row in calls) < rows["within"].self_ns
     assert document.step is not None, "no contradiction: the calls do not hold the products a second time"
     assert document.critical_path.ns <= document.step.median_ns

@@ -14,7 +14,7 @@ from graphlens.facts.time.ledger import ledger, step_time
 from graphlens.facts.time.paths import heaviest_path, longest_path, path_weights_ns
 from graphlens.facts.work.roofline import roofline
 from graphlens.ir.analysis import CriticalPath
-from graphlens.ir.ops import LOOPS
+from graphlens.ir.ops import LOOPS, NEXT_ITERATIONS
 from graphlens.units import format_flop_rate, format_ns, format_share
 
 # Medians of ops need not add up to the median of the steps, and an op may end after the step in which it began; on
@@ -27,7 +27,7 @@ MEDIANS_DIFFER: Final = 1.05
 ABOVE_ROOF: Final = 10.0
 TELLING_FLOPS: Final = 1_000_000  # less is over before a clock tells how long it took
 
-_OF_LOOPS: Final = LOOPS | {"NextIteration", "RefNextIteration"}
+_OF_LOOPS: Final = LOOPS | NEXT_ITERATIONS
 
 _NS_PER_S: Final = 1e9
 _ROUNDING: Final = 1e-9  # what adding up shares of floating point may be off by
