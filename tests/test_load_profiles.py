@@ -112,6 +112,15 @@ def test_a_call_has_the_time_in_which_it_was_under_way_and_none_of_its_ops_was(t
     assert not profile.notes
 
 
+def test_a_call_beside_which_other_ops_ran_all_the_while_was_seen_for_no_time(tmp_path):
+    cpu = "/device:CPU:0"
+    profile = (
+        Run().record(cpu, "call", 10, 60, "call = PartitionedCall(x)").record(cpu, "a", 0, 70, "a = MatMul(x)")
+        .read(tmp_path)
+    )  # fmt: skip
+    assert {op.node: op.self_ns for op in profile.ops} == {"a": 70_000, "call": 0}
+
+
 def test_of_calls_in_each_other_the_inner_one_has_what_no_op_took(tmp_path):
     cpu = "/device:CPU:0"
     profile = (

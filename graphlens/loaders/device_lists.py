@@ -112,6 +112,9 @@ def _add_ops(placed: Mapping[Place, Sequence[Record]], calls: Collection[str], i
             event = _event(record._replace(start_ns=start_ns, end_ns=end_ns), first + len(records))
             into.ops.append(event._replace(resumed=record in own_ns))
             own_ns[record] += end_ns - start_ns
+        for record in executed:
+            if record.op in calls and record not in own_ns:  # other ops ran all the while: it was seen, for no time
+                into.ops.append(_event(record._replace(end_ns=record.start_ns), first + len(records)))
         used[place.host] += 1
         alone = dict.fromkeys(record.name for record, ns in own_ns.items() if ns == record.end_ns - record.start_ns)
         if alone:
