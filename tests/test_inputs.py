@@ -216,11 +216,13 @@ node { name: "loop" op: "While" input: "zero" input: "n" input: "x"
        attr { key: "cond" value { func { name: "go_on" } } } attr { key: "body" value { func { name: "go" } } } }
 library {
   function {
-    signature { name: "go_on" input_arg { name: "i" } input_arg { name: "limit" } input_arg { name: "state" } }
+    signature { name: "go_on" input_arg { name: "i" } input_arg { name: "limit" } input_arg { name: "state" }
+                output_arg { name: "more" } }
     node_def { name: "Less" op: "Less" input: "i" input: "limit" }
     ret { key: "more" value: "Less:z:0" } }
   function {
-    signature { name: "go" input_arg { name: "i" } input_arg { name: "limit" } input_arg { name: "state" } }
+    signature { name: "go" input_arg { name: "i" } input_arg { name: "limit" } input_arg { name: "state" }
+                output_arg { name: "i" } output_arg { name: "limit" } output_arg { name: "state" } }
     ret { key: "i" value: "i" } ret { key: "limit" value: "limit" } ret { key: "state" value: "state" } } }
 """
 
@@ -244,6 +246,35 @@ def test_an_integer_in_the_condition_of_a_loop_decides_how_often_it_runs() -> No
     assert sizes.decision(graph(FRAMES), "lengths") == sizes.Decision(
         "how often the loop around 'loop' runs", loop=True
     )
+
+
+# A function that hands back one number made of each argument, called twice: m goes through the first call, n through
+# the second one.
+CALLS = """
+node { name: "m" op: "Placeholder" }
+node { name: "n" op: "Placeholder" }
+node { name: "first" op: "PartitionedCall" input: "zero" input: "m" attr { key: "f" value { func { name: "both" } } } }
+node { name: "call" op: "PartitionedCall" input: "zero" input: "n" attr { key: "f" value { func { name: "both" } } } }
+node { name: "range" op: "Range" input: "zero" input: "call:PORT" input: "one" }
+library { function {
+  signature { name: "both" input_arg { name: "a" } input_arg { name: "b" } output_arg { name: "p" }
+              output_arg { name: "q" } }
+  node_def { name: "plus" op: "AddV2" input: "b" input: "b" }
+  ret { key: "q" value: "plus:z:0" } ret { key: "p" value: "a" } } }
+"""
+
+
+def test_what_a_called_function_hands_back_decides_where_that_result_is_read() -> None:
+    decided = sizes.Decision("the size of 'range' (Range)", loop=False)
+    assert sizes.decision(graph(CALLS.replace("PORT", "1")), "n") == decided
+    assert sizes.decision(graph(CALLS.replace("PORT", "0")), "n") is None, "that is the other result"
+    assert sizes.decision(graph(CALLS.replace("PORT", "1")), "m") is None, "it goes through the other call"
+
+
+def test_a_value_that_the_body_hands_to_the_next_iteration_decides_how_often_a_loop_runs() -> None:
+    """The state of the loop becomes the limit with which the next iteration is compared."""
+    swapped = LOOP.replace('key: "limit" value: "limit"', 'key: "limit" value: "state"')
+    assert sizes.decision(graph(swapped), "x") == sizes.Decision("how often the loop 'loop' runs", loop=True)
 
 
 @pytest.mark.parametrize(

@@ -87,31 +87,33 @@ class Relayout:
         Transposes that are not needed any more.
     turned
         Transposes that stay, and read a moved tensor by another permutation.
-    elements_vanishing
-        How many elements the vanishing transposes move.
     elements_before, elements_after
-        How many elements are transposed in all, with a guess for axes of open length; each transpose counts as one.
+        How many elements are transposed in all, with a guess for axes of open length.
+    cost_before, cost_after, cost_vanishing
+        The same, and of the vanishing ones, with one more for each transpose: what is weighed.
     """
 
     moved: Mapping[str, Moved]
     between: tuple[str, ...]
     vanishing: tuple[str, ...]
     turned: tuple[str, ...]
-    elements_vanishing: int
     elements_before: int
     elements_after: int
+    cost_before: int
+    cost_after: int
+    cost_vanishing: int
 
     @property
     def replaced_share(self) -> float:
         """How much of what the vanishing transposes move has to be transposed elsewhere."""
-        elsewhere = self.elements_after - (self.elements_before - self.elements_vanishing)
-        return max(0, elsewhere) / max(1, self.elements_vanishing)
+        elsewhere = self.cost_after - (self.cost_before - self.cost_vanishing)
+        return max(0, elsewhere) / max(1, self.cost_vanishing)
 
     @property
     def moves_less(self) -> bool:
         """Whether less is moved: axes of length one that are only named anew cost next to nothing."""
         is_identity_alone = len(self.moved) == 1 and next(iter(self.moved.values())).outputs == (None,)
-        gained = self.elements_before - self.elements_after
+        gained = self.cost_before - self.cost_after
         return is_identity_alone or gained > len(self.vanishing) + len(self.turned)
 
     @property
@@ -239,7 +241,7 @@ class _Cut:
         self.candidates, self.sight, self.part = candidates, candidates.sight, part
         self.costs = nx.DiGraph()
         self.costs.add_nodes_from((_WRITTEN, _MOVED))
-        self.before = 0
+        self.before = self.transposes_before = 0
         for op in part:
             how = candidates.moves[op]
             if self.sight.asked(op).type == TRANSPOSE:
@@ -252,21 +254,24 @@ class _Cut:
         """Return what is moved, ``None`` where nothing is gained by it."""
         import networkx as nx
 
-        after, (_, moved_nodes) = nx.minimum_cut(self.costs, _WRITTEN, _MOVED)
+        after, (written_nodes, moved_nodes) = nx.minimum_cut(self.costs, _WRITTEN, _MOVED)
         if after >= self.before:
             return None
         chosen = {op: self.candidates.moves[op] for op in self.part if self._is_chosen(op, moved_nodes)}
         transposes = [op for op in self.part if self.sight.asked(op).type == TRANSPOSE]
         vanishing = [op for op in transposes if op in chosen and self._is_left_out(op, chosen)]
         gone = {*vanishing}
+        cut = nx.edge_boundary(self.costs, written_nodes, moved_nodes, data="transposes")
         return Relayout(
             chosen,
             between=tuple(op for op in chosen if op not in set(transposes)),
             vanishing=tuple(vanishing),
             turned=tuple(op for op in transposes if op not in gone and self._reads_moved(op, chosen)),
-            elements_vanishing=sum(self._transposed(op) for op in vanishing if self.sight.takes_time(op)),
-            elements_before=self.before,
-            elements_after=int(after),
+            elements_before=self.before - self.transposes_before,
+            elements_after=int(after) - sum(transposes for _, _, transposes in cut),
+            cost_before=self.before,
+            cost_after=int(after),
+            cost_vanishing=sum(self._transposed(op) for op in vanishing if self.sight.takes_time(op)),
         )
 
     def _transposed(self, op: str) -> int:
@@ -301,8 +306,8 @@ class _Cut:
         if cost is None:
             self.costs.add_edge(second, first)
         elif "capacity" in self.costs.get_edge_data(second, first, {"capacity": 0}):
-            known = self.costs.get_edge_data(second, first, {"capacity": 0})["capacity"]
-            self.costs.add_edge(second, first, capacity=known + cost)
+            known = self.costs.get_edge_data(second, first, {"capacity": 0, "transposes": 0})
+            self.costs.add_edge(second, first, capacity=known["capacity"] + cost, transposes=known["transposes"] + 1)
 
     def _cost(self, tensor: Tensor, layout: Layout) -> int:
         """Return what it takes to transpose a tensor as it is written from ``layout``, or to it."""
@@ -314,6 +319,7 @@ class _Cut:
         cost = self._transposed(op)
         if self.sight.takes_time(op):
             self.before += cost
+            self.transposes_before += 1
             left_out = ("left out", op)
             self._pays(_MOVED, left_out, cost)
             for needed in filter(None, (source, target)):

@@ -122,7 +122,7 @@ def _reason(facts: Facts, regions: Sequence[Relayout]) -> str:
     if not kinds:
         return _of_transposes_alone(regions)
     named = ", ".join(kind for kind, _ in kinds.most_common(KINDS_NAMED))
-    left = sum(region.elements_after for region in regions) / sum(region.elements_before for region in regions)
+    left = sum(region.elements_after for region in regions) / max(1, sum(region.elements_before for region in regions))
     rest = f"; {format_share(left)} of what is transposed would be left" if left > FEW_LEFT_SHARE else ""
     return (
         f"what lies between them ({named}) can work on the other order of axes, with its constants and axes permuted, "

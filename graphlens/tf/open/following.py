@@ -10,32 +10,39 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphlens.ir.ops import OTHER_INPUT_FIRST
+from graphlens.ir.ops import CONDITIONALS, LOOPS, OTHER_INPUT_FIRST, PLAIN_CALLS
 from graphlens.loaders.functions import called
 
 # Whether what a node reads at a position is handed on by what it makes.
 Passes = Callable[[Any, int], bool]
 
+# What a function that they run returns is what they give, by position; of a loop that holds for its body alone.
+_HAND_BACK = PLAIN_CALLS | CONDITIONALS | LOOPS
 _INT_FORMATS = {3: "i", 9: "q"}  # DT_INT32, DT_INT64 as struct formats
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The main graph or one function: its nodes, who reads what, its arguments in order, and what it returns."""
+    """The main graph or one function: its nodes, who reads what, its arguments and the tensors it returns, in order."""
 
     nodes: Mapping[str, Any]
     readers: Mapping[str, list[tuple[Any, int]]]
     arguments: tuple[str, ...] = ()
-    returned: frozenset[str] = frozenset()
+    results: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A tensor in a body, with the calls that led there (innermost last)."""
+    """A tensor in a body, with the calls that led there (innermost last); ``port`` is ``None`` for any output."""
 
     body: Body
     name: str
     callers: tuple[tuple[Body, Any], ...] = ()
+    port: int | None = None
+
+    def is_read_by(self, source: str) -> bool:
+        """Whether ``source``, as nodes write what they read, is this tensor."""
+        return _base(source) == self.name and self.port in (None, _port(source))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +63,30 @@ def graph_of(graph_def: Any, captured: Mapping[str, tuple[int | None, ...]] | No
         function.signature.name: _body(
             function.node_def,
             tuple(arg.name for arg in function.signature.input_arg),
-            frozenset(map(_base, function.ret.values())),
+            tuple(function.ret.get(result.name, "") for result in function.signature.output_arg),
         )
         for function in graph_def.library.function
     }
     return Graph(_body(graph_def.node), functions, captured or {})
 
 
-def _body(nodes: Any, arguments: tuple[str, ...] = (), returned: frozenset[str] = frozenset()) -> Body:
+def _body(nodes: Any, arguments: tuple[str, ...] = (), results: tuple[str, ...] = ()) -> Body:
     readers: dict[str, list[tuple[Any, int]]] = {}
     for node in nodes:
         for position, source in enumerate(node.input):
             if not source.startswith("^"):
                 readers.setdefault(_base(source), []).append((node, position))
-    return Body({node.name: node for node in nodes}, readers, arguments, returned)
+    return Body({node.name: node for node in nodes}, readers, arguments, results)
 
 
 def _base(source: str) -> str:
     return source.lstrip("^").split(":")[0]
+
+
+def _port(source: str) -> int:
+    """Return which output is read: the last part of ``node:1`` and of ``node:output:1``, as functions write it."""
+    last = source.rpartition(":")[2]
+    return int(last) if ":" in source and last.isdigit() else 0
 
 
 def readers(graph: Graph, name: str, passes: Passes) -> Iterator[tuple[Place, Any, int]]:
@@ -87,25 +100,35 @@ def reaches_result(graph: Graph, function: str, position: int, passes: Passes) -
     if body is None or not 0 <= position < len(body.arguments):
         return False
     argument = body.arguments[position]
-    return argument in body.returned or any(
-        place.body is body and node.name in body.returned and passes(node, at)
+    returned = set(map(_base, body.results))
+    return argument in returned or any(
+        place.body is body and node.name in returned and passes(node, at)
         for place, node, at in _readers(graph, Place(body, argument), passes)
     )
 
 
 def _readers(graph: Graph, start: Place, passes: Passes) -> Iterator[tuple[Place, Any, int]]:
     todo = [start]
-    seen: set[tuple[int, str]] = set()
+    seen: set[tuple[int, str, int | None, int]] = set()
     while todo:
         place = todo.pop()
-        if (id(place.body), place.name) in seen:
+        call = id(place.callers[-1][1]) if place.callers else 0  # each call of a function hands back its own results
+        if (id(place.body), place.name, place.port, call) in seen:
             continue
-        seen.add((id(place.body), place.name))
+        seen.add((id(place.body), place.name, place.port, call))
         for node, position in place.body.readers.get(place.name, ()):
+            if not place.is_read_by(node.input[position]):
+                continue
             yield place, node, position
             if passes(node, position):
                 todo.append(Place(place.body, node.name, place.callers))
             todo.extend(_entered(graph, place, node, position))
+        for given, position in _handed_back(graph, place):
+            todo.append(given)
+            node = place.callers[-1][1]
+            if node.op in LOOPS:  # the next iteration reads what this one gave
+                yield given, node, position
+                todo.extend(_entered(graph, given, node, position))
 
 
 def _entered(graph: Graph, place: Place, node: Any, position: int) -> Iterator[Place]:
@@ -114,6 +137,19 @@ def _entered(graph: Graph, place: Place, node: Any, position: int) -> Iterator[P
         body = graph.functions.get(function)
         if body and 0 <= position - offset < len(body.arguments):
             yield Place(body, body.arguments[position - offset], (*place.callers, (place.body, node)))
+
+
+def _handed_back(graph: Graph, place: Place) -> Iterator[tuple[Place, int]]:
+    """Yield what the call around gives of a tensor that its function returns, and at which position."""
+    if not place.callers:
+        return
+    caller, call = place.callers[-1]
+    is_handed_back = call.op in _HAND_BACK and not (
+        call.op in LOOPS and graph.functions.get(call.attr["body"].func.name) is not place.body
+    )
+    for position, result in enumerate(place.body.results if is_handed_back else ()):
+        if place.is_read_by(result):
+            yield Place(caller, call.name, place.callers[:-1], position), position
 
 
 # -- what stands at the other inputs of a reader -------------------------------------------------------------------
