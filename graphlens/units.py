@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 _TIME_UNITS = ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us"))
 _BYTE_UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 _FLOP_UNITS = ((10**12, "TFLOP"), (10**9, "GFLOP"), (10**6, "MFLOP"), (10**3, "kFLOP"))
@@ -93,6 +95,17 @@ def _three_digits(number: float) -> str:
     magnitude = abs(number)
     decimals = 2 if magnitude < 9.995 else 1 if magnitude < 99.95 else 0
     return f"{number:,.{decimals}f}"
+
+
+def few(names: Iterable[str], most: int) -> str:
+    """Write the first names, and how many more there are.
+
+    >>> few(["a", "b", "c"], 2), few(["a"], 2)
+    ('a, b and 1 more', 'a')
+    """
+    listed = list(names)
+    more = len(listed) - most
+    return ", ".join(listed[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
@@ -13,6 +13,7 @@ from graphlens.facts.placement.placer import Placed
 from graphlens.ir.devices import Copy, CopyCount, Counterfactual
 from graphlens.ir.nodes import ARGUMENT, Op, TensorSpec
 from graphlens.ir.ops import LOOKUPS
+from graphlens.units import few
 
 _MOST_NAMED: Final = 3  # names of ops in a sentence
 
@@ -64,7 +65,8 @@ def _static(netlist: Netlist, fed: Mapping[str, TensorSpec]) -> Trial | None:
         return None
     known = {op.name: fed[op.name].shape or () for op in arguments}
     specs = [f"tf.TensorSpec({shape}, tf.{fed[name].dtype})" for name, shape in known.items()]
-    words = f"static shapes instead of dynamic ones: {_listed(f'{name} as {list(s)}' for name, s in known.items())}"
+    named = few((f"{name} as {list(shape)}" for name, shape in known.items()), _MOST_NAMED)
+    words = f"static shapes instead of dynamic ones: {named}"
     return Trial("static-batch", words, f"@tf.function(input_signature=[{', '.join(specs)}])", netlist, shapes=known)
 
 
@@ -85,7 +87,7 @@ def _moved(netlist: Netlist, placed: Mapping[str, Placed]) -> Trial | None:
         return None
     names = {op.name for op in asked}
     ops = tuple(replace(op, device="") if op.name in names else op for op in netlist.ops)
-    words = f"without the explicit host device of {_listed(op.name for op in asked)}"
+    words = f"without the explicit host device of {few((op.name for op in asked), _MOST_NAMED)}"
     return Trial("move-device", words, "# remove `with tf.device('CPU:0'):` around them", Netlist(ops, netlist.wires))
 
 
@@ -101,15 +103,9 @@ def _looked_up(netlist: Netlist, placed: Mapping[str, Placed]) -> Trial | None:
     names = tuple(op.name for op in found)
     ops = tuple(_argument(op) if op.name in names else op for op in netlist.ops)
     wires = tuple(wire for wire in netlist.wires if netlist.ops[wire.dst].name not in names)
-    words = f"the table lookup outside of the model: the caller hands over the result of {_listed(names)}"
+    words = f"the table lookup outside of the model: the caller hands over the result of {few(names, _MOST_NAMED)}"
     return Trial("lookup-outside", words, "ids = table.lookup(words)\nmodel(ids)", Netlist(ops, wires), cut=names)
 
 
 def _argument(op: Op) -> Op:
     return replace(op, type=ARGUMENT, device="", attrs={"T": op.attrs.get("Tout", "unknown")})
-
-
-def _listed(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = len(listed) - _MOST_NAMED
-    return ", ".join(listed[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -10,6 +10,7 @@ from graphlens.facts.crossing import Side
 from graphlens.facts.placement.kernels import DEFAULT, GPU, KernelTable
 from graphlens.facts.placement.netlist import slots_of
 from graphlens.ir.nodes import Op
+from graphlens.units import few
 
 _MOST_TYPES: Final = 6  # what a line has room for
 
@@ -49,10 +50,6 @@ class GpuKernels:
             for name, dtypes in row.constraints:
                 allowed.setdefault(name, set()).update(dtypes)
         told = {name: dtypes for name, dtypes in sorted(allowed.items()) if name in refused or not refused}
-        return "; ".join(f"{name}: {_few(dtypes)}" for name, dtypes in told.items()) or ("any" * bool(rows))
-
-
-def _few(dtypes: set[str]) -> str:
-    listed = sorted(dtypes)
-    more = len(listed) - _MOST_TYPES
-    return ", ".join(listed[:_MOST_TYPES]) + (f" and {more} more" if more > 0 else "")
+        return "; ".join(f"{name}: {few(sorted(dtypes), _MOST_TYPES)}" for name, dtypes in told.items()) or (
+            "any" * bool(rows)
+        )
