@@ -16,6 +16,8 @@ from graphlens.ir.edit_data import AnyEdit, is_edit
 from graphlens.ir.inputs import InputRow
 from graphlens.ir.roles import Role
 from graphlens.ir.run import LedgerRow, Origin
+from graphlens.ir.script import TraceKind
+from graphlens.ir.training import Period, Timeline, Training
 
 SCHEMA_VERSION = 1
 
@@ -334,6 +336,7 @@ class OpRow:
     take without lengthening the critical path.  ``host_ns`` is what launching it took on the host, for an op whose
     ``self_ns`` is that of its kernels on a device; ``roof_share`` what it reached of the machine's measured roof.
     Times are medians over the profiled steps (``StepTime.profiled_median_ns``), also where the step was timed without.
+    ``forward`` is the op of which a gradient op is the gradient.
     """
 
     name: str
@@ -356,6 +359,7 @@ class OpRow:
     output: str | None = None
     host_ns: int | None = None
     roof_share: float | None = None
+    forward: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,10 +376,19 @@ class CriticalPath:
 
 @dataclass(frozen=True, slots=True)
 class ProgramTrace:
-    """A call in which a function was traced by Python or compiled by XLA; ``ns`` is the whole call."""
+    """A call in which a function was traced by Python or compiled by XLA; ``ns`` is the whole call.
+
+    ``kind``, ``at_ns``, ``call``, ``changed`` and ``lost_ns`` are known of scripts that were watched: as in
+    ``ir.script.ScriptTrace``.
+    """
 
     why: str
     ns: int
+    kind: TraceKind | None = None
+    at_ns: int | None = None
+    call: int | None = None
+    changed: tuple[str, ...] = ()
+    lost_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,6 +411,8 @@ class ProgramRow:
         The sizes of its graphs, as far as they are known.
     traces
         The calls that are told apart from its steps.
+    calls, source
+        All calls of it while the script ran, and the line of its definition, for a script that was watched.
     """
 
     id: str
@@ -409,6 +424,8 @@ class ProgramRow:
     share: float | None = None
     graphs: Mapping[str, GraphSize] = field(default_factory=dict)
     traces: tuple[ProgramTrace, ...] = ()
+    calls: int | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,6 +435,7 @@ class Document:
     ``joint_proof`` is that of all proven fixes applied at once, if any were tried; ``placement`` is what a device that
     the machine does not have would run, if that was asked for.  ``programs`` are what ran, the judged one first;
     ``dags`` are their graphs, those of the judged one first.  ``inputs`` is what the judged one was fed, where known.
+    ``training``, ``period`` and ``timeline`` explain a step of a program that trains, or that somebody else calls.
     """
 
     target: Target
@@ -443,6 +461,9 @@ class Document:
     programs: tuple[ProgramRow, ...] = ()
     inputs: tuple[InputRow, ...] = ()
     dags: Sequence[Dag] = ()
+    training: Training | None = None
+    period: Period | None = None
+    timeline: Timeline | None = None
 
 
 def severity_of(share: float | None) -> Severity:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final
 from graphlens.ir.analysis import AnalysisError
 from graphlens.ir.codec import at_least
 from graphlens.ir.roles import Role
+from graphlens.ir.script import Script
 
 CAPTURE_VERSION: Final = 2
 MAIN: Final = "main"  # the id of the main program, unless another one has it
@@ -163,6 +164,8 @@ class Manifest:
         Why nothing was executed.
     stages_done, stage_seconds
         How far the recorder came, and what each stage took.
+    script
+        What was seen of the script that ran, over its whole life.
     programs
         Further programs; the main one too where its name or role is known.
     """
@@ -195,6 +198,7 @@ class Manifest:
     executed_captured: tuple[str, ...] = ()
     captured_numbers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     executed_captured_numbers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    script: Script | None = None
 
     def __post_init__(self) -> None:
         ids = [program.id.casefold() for program in self.programs]

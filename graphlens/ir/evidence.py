@@ -14,6 +14,7 @@ from graphlens.ir.inputs import InputRow
 from graphlens.ir.nodes import TensorSpec
 from graphlens.ir.program import Program
 from graphlens.ir.run import Profile, ReplayRecord
+from graphlens.ir.script import Script
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class Evidence:
         What its inputs were fed, and where that came from; empty where nobody said.
     judged
         The id of the judged one among ``programs``; ``None`` where its graphs are not known, or there are none.
+    script
+        What was seen of the script that ran; ``None`` where GraphLens ran the program itself, or nobody watched it.
     static_reason
         Why nothing was executed (``--static`` was given, unsafe ops, an error), ``None`` when it was executed.
     """
@@ -88,6 +91,7 @@ class Evidence:
     inputs: tuple[TensorSpec, ...] = ()
     fed: tuple[InputRow, ...] = ()
     judged: str | None = None
+    script: Script | None = None
 
     @property
     def is_about_main(self) -> bool:

@@ -117,6 +117,21 @@ def host_of_thread(thread: int) -> int:
     return (thread + THREADS_OF_A_HOST // 2) // THREADS_OF_A_HOST
 
 
+class Mark(NamedTuple):
+    """What the watch of a script saw and no event of TensorFlow shows; on the profile's clock.
+
+    ``kind`` is what happened (``session``: a whole call of ``Session.run``; ``gradient``; ``read``: a tensor became a
+    Python value; ``step``: a step of an eager loop), ``detail`` what is said of it, ``source`` the user's line.
+    """
+
+    kind: str
+    start_ns: int
+    end_ns: int
+    thread: int
+    detail: str = ""
+    source: str = ""
+
+
 class KernelEvent(NamedTuple):
     """A stretch of time in which one XLA thunk ran on a processor, without those that it called.
 
@@ -230,7 +245,7 @@ class Profile:
     where it names them; threads are numbered apart for each.  ``notes`` say what was found out about the file itself.
     ``runs`` are the executions of all programs, in the order in which they were read: events name them by their
     position.  ``instructions`` are those of compiled programs, by the ``node`` of their kernels
-    (``module/instruction``).
+    (``module/instruction``).  ``marks`` are what the watch of a script left in it.
 
     Of ``ops``, ``executors`` and ``kernels_on_device`` there may be a million: loaders give them as columns
     (``ir.columns``), whose events are made when they are asked for.
@@ -252,6 +267,7 @@ class Profile:
     instructions: Mapping[str, Instruction] = field(default_factory=dict)
     executions: tuple[Span, ...] = ()
     modules: Mapping[str, Graph] = field(default_factory=dict)
+    marks: tuple[Mark, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,6 +165,7 @@ def evidence_of(capture: Capture) -> Evidence:
         inputs=main.inputs,
         fed=main.fed,
         judged=main.id if manifest.programs else None,
+        script=manifest.script,
     )
 
 

@@ -1,0 +1,89 @@
+"""A program that somebody else runs, as it was watched: all that it called, and what was traced anew."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+# How the watch names what it marks in the profile while a window is recorded; the rest of the name is the kind.
+MARK: Final = "graphlens_mark:"
+
+# What a trace was for.  Only ``retrace`` is one that the program need not have paid for: ``first`` is a function's
+# first, ``variables`` a second one for the variables that the first created, ``relaxed`` one that Keras or
+# ``reduce_retracing`` made to spare further ones.
+TraceKind = Literal["first", "variables", "relaxed", "retrace"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptTrace:
+    """A call in which a function was traced.
+
+    Attributes
+    ----------
+    function
+        The id of the function among ``Script.functions``.
+    call
+        The number of the call, from 1.
+    at_ns, ns
+        When it began, from the first call of the script, and how long it took, execution included.
+    kind
+        What it was for.
+    changed
+        What differs from the trace before: one line for each argument (``x: the Python value 3 became 4``).
+    lost_ns
+        What it cost: the call less a usual call of the function; ``None`` where there is no usual one.
+    """
+
+    function: str
+    call: int
+    at_ns: int
+    ns: int
+    kind: TraceKind
+    changed: tuple[str, ...] = ()
+    lost_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptFunction:
+    """A function or a Session's fetches, with all its calls, whichever Python object was called.
+
+    Attributes
+    ----------
+    id
+        Unique in the script.
+    name
+        As it is written in Python.
+    source
+        The line of its definition, ``file:line``; empty where there is none.
+    calls, ns
+        All its outermost calls, and how long they took together.
+    traces
+        How often it was traced.
+    traced_ns
+        How long the calls took in which it was.
+    concretes
+        The names of its concrete functions (``__inference_step_12``), as profiles have them.
+    objects
+        How many Python objects were called: more than one for a function that is made anew.
+    """
+
+    id: str
+    name: str
+    source: str = ""
+    calls: int = 0
+    ns: int = 0
+    traces: int = 0
+    traced_ns: int = 0
+    concretes: tuple[str, ...] = ()
+    objects: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What was seen of a script; ``ns`` is from its first call of TensorFlow to its end, ``recorded_ns`` the window."""
+
+    ns: int = 0
+    recorded_ns: int = 0
+    functions: tuple[ScriptFunction, ...] = ()
+    traces: tuple[ScriptTrace, ...] = ()
+    eager_steps: int = 0
