@@ -42,6 +42,7 @@ from graphlens.ir.graph import Variable
 from graphlens.ir.nodes import TensorSpec
 from graphlens.ir.program import Program
 from graphlens.ir.run import OpEvent, Profile, Run
+from graphlens.ir.script import Script, ScriptFunction, ScriptTrace
 from graphlens.loaders.capture import packing, reading
 from graphlens.loaders.capture.manifest import json_schema, read_manifest, to_bytes, upgraded
 from graphlens.loaders.capture.writing import CaptureDirectory, ProgramParts
@@ -471,6 +472,13 @@ COMPLETE = Manifest(
     executed_captured=("table",),
     captured_numbers={"axes": (0, 2, 1)},
     executed_captured_numbers={"axes": (0, 2, 1)},
+    script=Script(
+        9,
+        8,
+        (ScriptFunction("step", "step", "train.py:7", 4, 6, 2, 3, ("__inference_step_12",), 1),),
+        (ScriptTrace("step", 3, 5, 2, "retrace", ("x: the Python value 3 became 4",), 1),),
+        1,
+    ),
 )
 VALUES: tuple[Any, ...] = ("many", 7, -1, -0.5, True, None, [], ["many"], {}, {"load": "many"}, [[[]]])
 
