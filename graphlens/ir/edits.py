@@ -279,6 +279,33 @@ class SessionSetting:
                 )
 
 
+# What of a script can be changed without touching its text: how it calls TensorFlow and Keras.
+ScriptOption = Literal["iterate", "jit_compile", "mixed_precision", "sparse_optimizer", "steps_per_execution", "unroll"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptSetting:
+    """Run the user's own script with one of its calls changed; it changes no graph that a rewrite could.
+
+    Attributes
+    ----------
+    option
+        ``iterate``: a function that loops over a dataset is given ``iter(dataset)``.  ``jit_compile``: of the model
+        that is compiled, or of the ``tf.function`` named.  ``mixed_precision``: the global policy of Keras.
+        ``sparse_optimizer``: gradients of embeddings update only the rows that they are about.
+        ``steps_per_execution``: of the model that is compiled.  ``unroll``: of LSTM, GRU and SimpleRNN layers.
+    value
+        What it is set to, where it is more than switched on: ``8`` steps, the policy ``mixed_bfloat16``.
+    function
+        The name of the function that is meant, as Python has it; empty for whatever the option applies to.
+    """
+
+    kind: ClassVar[str] = "script-setting"
+    option: ScriptOption
+    value: str = ""
+    function: str = ""
+
+
 # -- the edits of others -------------------------------------------------------------------------------------------
 
 

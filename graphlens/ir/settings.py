@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from graphlens.errors import RewriteError
-from graphlens.ir.edits import Edit, SessionSetting
+from graphlens.ir.edits import Edit, ScriptSetting, SessionSetting
 
 ONEDNN: Final = "TF_ENABLE_ONEDNN_OPTS"
 
@@ -36,8 +36,8 @@ def onednn_on() -> SessionSetting:
 
 
 def is_setting(edit: Edit) -> bool:
-    """Whether an edit is a setting of the process, which no graph shows."""
-    return isinstance(edit, SessionSetting)
+    """Whether an edit is a setting of the process or of its script, which no graph shows."""
+    return isinstance(edit, (SessionSetting, ScriptSetting))
 
 
 def graph_edits(edits: Iterable[Edit]) -> tuple[Edit, ...]:
