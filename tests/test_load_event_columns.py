@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from graphlens.errors import TargetError
 from graphlens.loaders.event_columns import PlaneEvents, read_events
-from graphlens.loaders.host_plane import _nested
+from graphlens.loaders.nesting import nested
 from graphlens.loaders.schema import xspace_part
 from graphlens.loaders.xplane import read_profile
 from tests.big_profile import content, number
@@ -140,13 +140,13 @@ def test_events_are_nested_as_they_open_and_close(events: list[tuple[int, int, i
     borders = [bisect_left(lines, line) for line in range(3)]
     columns = (np.array(column, np.int64) for column in (borders, starts, negative_ends, numbers))
     of_lines, start_ps, negative_end_ps, number = columns
-    inner_ps, within = _nested(of_lines, start_ps, -negative_end_ps, number)
+    inner_ps, within = nested(of_lines, start_ps, -negative_end_ps, number)
     of_ops = np.where(number < 0, within, -1)
     assert (inner_ps.tolist(), of_ops.tolist()) == opened_and_closed(rows)
 
 
 def opened_and_closed(rows: list[tuple[int, int, int, bool]]) -> tuple[list[int], list[int]]:
-    """What `_nested` has to be equal to, one event after the other."""
+    """What `nested` has to be equal to, one event after the other."""
     inner_ps, within = [0] * len(rows), [-1] * len(rows)
     for line in {row[0] for row in rows}:
         opened: list[tuple[int, int]] = []

@@ -14,6 +14,7 @@ from graphlens.ir.run import (
     DeviceEvent,
     Instruction,
     KernelEvent,
+    Mark,
     OpEvent,
     Profile,
     ProfiledDevice,
@@ -62,6 +63,7 @@ class Events:
     op_columns: list[OpEvents] = field(default_factory=list)
     executor_columns: list[Spans] = field(default_factory=list)
     kernel_columns: list[DeviceEvents] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
     dropped: int = 0
     first_thread: int = 0
     shift_ns: int = 0
@@ -87,6 +89,7 @@ class Events:
             instructions=self.instructions,
             executions=_by_start(self.executions),
             modules=self.host_modules,
+            marks=_by_start(self.marks),
         )
 
     def all_kernels_on_device(self) -> DeviceEvents:

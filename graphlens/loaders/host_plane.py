@@ -1,4 +1,4 @@
-"""The host plane of an XPlane to ops and spans: the one place that knows the runtime's event names."""
+"""The host plane of an XPlane to ops and spans."""
 
 from __future__ import annotations
 
@@ -6,97 +6,60 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache
-from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graphlens.ir.columns import Codes, Ints, OpEvents, Spans, alone, looked_up
+from graphlens.ir.columns import Codes, Ints, OpEvents, Spans, looked_up
 from graphlens.ir.instructions import module_names
 from graphlens.ir.run import NO_RUN, STEP_MARKER, KernelEvent, Span
 from graphlens.loaders import host_loops, host_runs
-from graphlens.loaders.annotations import split_op
 from graphlens.loaders.event_columns import read_events
 from graphlens.loaders.events import Events
 from graphlens.loaders.host_executions import END_OF_THUNK, EXECUTION, Compiled, Mark, Thunk, assemble
 from graphlens.loaders.host_loops import Element, LoopOp
+from graphlens.loaders.host_names import (
+    ASYNC_DONE,
+    ASYNC_START,
+    CAPTURED,
+    COMPILED,
+    COMPILED_FUNCTION,
+    EAGER,
+    ELEMENT,
+    EXECUTOR,
+    FUNCTION,
+    KIND_OF,
+    MARKED,
+    NUMBERED,
+    OP,
+    OTHER,
+    REDUCTION,
+    ROOT,
+    SESSION,
+    Name,
+    classify,
+)
 from graphlens.loaders.host_runs import Seen
+from graphlens.loaders.marks import DETAIL, SOURCE, read_mark
+from graphlens.loaders.nesting import NO_EXECUTOR, nested
 from graphlens.loaders.planes import PS_PER_NS, stat_names
 
 HOST_PLANE: Final = "/host:CPU"
 
-_EXECUTOR = "ExecutorState::Process"
-_ASYNC_START = "ExecutorState::ProcessAsync::Start"
-_ASYNC_DONE = "ExecutorState::ProcessAsync::Done"
-_FUNCTION = "FunctionRun"
-_SESSION = "SessionRun"
-_EAGER = "EagerExecute"
-_REDUCTION = "ReduceDatasetOp::DoCompute"
-_ROOT = "Iterator::Root"
-_CAPTURED = "captured function"
 _STAGE = re.compile(r"^(Reduce)?Iterator::")
 # Below these stages lie parallel inputs that a number tells apart; elsewhere a number counts elements.
 _ELEMENT_NUMBER = re.compile(r"(?<!Zip)\[\d+\]")
 
-_OP = "op"
-_OTHER = "other"
-_ELEMENT = "element"
-_COMPILED = "compiled"
-_COMPILED_FUNCTION = "compiled function"
 _GOT = "got"  # a request for an element that was answered with one
 _ELEMENT_SIZE = "element_size"
 
-
-_KINDS: Final = (
-    (re.compile(r"^InstantiatedCapturedFunction::Run"), _CAPTURED),
-    (
-        re.compile(r"^(IteratorGetNext|IteratorGetNextAsOptional|MultiDeviceIteratorGetNextFromShard)Op::DoCompute$"),
-        _ELEMENT,
-    ),
-    (re.compile(r"::CompileCpuExecutable$|::BuildExecutable$|^XlaCompil"), _COMPILED),
-    # A function that XLA compiled as a whole is run like an op of its own name; its time is that of a function.
-    (re.compile(r"^(__inference_\w+):\1$"), _COMPILED_FUNCTION),
-    (re.compile(rf"^{END_OF_THUNK}"), END_OF_THUNK),
-    (re.compile(r"^ThreadpoolListener"), ""),
-)
-_OWN_KINDS = frozenset(
-    {_EXECUTOR, _ASYNC_START, _ASYNC_DONE, _FUNCTION, _SESSION, _EAGER, _REDUCTION, _ROOT, STEP_MARKER, EXECUTION}
-)
-
-
-_KIND_OF: Final = ("", *sorted({*_OWN_KINDS, *(kind for _, kind in _KINDS), _OP, _OTHER} - {""}))
-_NUMBERED: Final = {kind: number for number, kind in enumerate(_KIND_OF)}
-
-
-class _Name(NamedTuple):
-    """What the name of an event says: its kind, and for an op its node and type."""
-
-    kind: str
-    node: str = ""
-    op: str = ""
-
-
-@lru_cache(maxsize=65_536)
-def _classify(name: str, display: str) -> _Name:
-    if name in _OWN_KINDS:
-        return _Name(name)
-    kind = next((kind for pattern, kind in _KINDS if pattern.search(name)), None)
-    if kind is not None:
-        return _Name(kind)
-    node, op = split_op(name, display)
-    return _Name(_OP, node, op) if op else _Name(_OTHER)
-
-
 # What an event may be nested in, or itself nests: its time is told apart from that of what is around it.
-_NESTING: Final = frozenset({_OP, _ASYNC_DONE, _EXECUTOR, EXECUTION})
-_NO_EXECUTOR: Final = -1
-
+_NESTING: Final = frozenset({OP, ASYNC_DONE, EXECUTOR, EXECUTION})
 _TELLING: Final = frozenset({"hlo_op", "step_num", "tf_function_call"})  # of events that are of no kind of their own
 _READ: Final = _TELLING | {
     "id", "iter_num", "is_func", "eager_op", _ELEMENT_SIZE, "name", "kernel_type", "step_id", "_p", "_c", "hlo_module",
-    "program_id",
+    "program_id", DETAIL, SOURCE,
 }  # fmt: skip
 
 
@@ -133,7 +96,7 @@ class _PlaneReader:
         silent = [key for key, meta in plane.event_metadata.items() if not _tells(self.names.get(key))]
         self.events = read_events(plane.lines, self.stat_names, self._keys(_READ), into.shift_ns, silent)
         self.threads = [line.id + into.first_thread for line in plane.lines]
-        self.kind = looked_up(self.events.name, {key: _NUMBERED[name.kind] for key, name in self.names.items()})
+        self.kind = looked_up(self.events.name, {key: NUMBERED[name.kind] for key, name in self.names.items()})
         self.seen = Seen(executors=self._executors())
         self.roots: list[Span] = []
         self.requests: list[Span] = []
@@ -143,27 +106,28 @@ class _PlaneReader:
         self.starts: dict[int, Span] = {}
         self.ends_ns: dict[int, int] = {}
         self.handlers: Mapping[str, Callable[[_Event], None]] = {
-            _FUNCTION: self._function,
-            _COMPILED_FUNCTION: self._compiled_function,
-            _SESSION: self._session,
-            _EAGER: self._eager,
-            _REDUCTION: self._reduction,
-            _ROOT: self._root,
-            _ELEMENT: self._element,
-            _COMPILED: self._compilation,
-            _ASYNC_START: self._async_start,
-            _ASYNC_DONE: self._async_done,
+            FUNCTION: self._function,
+            COMPILED_FUNCTION: self._compiled_function,
+            SESSION: self._session,
+            EAGER: self._eager,
+            REDUCTION: self._reduction,
+            ROOT: self._root,
+            ELEMENT: self._element,
+            COMPILED: self._compilation,
+            ASYNC_START: self._async_start,
+            ASYNC_DONE: self._async_done,
             STEP_MARKER: self._step,
             EXECUTION: self._execution,
             END_OF_THUNK: self._end_of_thunk,
-            _OTHER: self._other,
+            MARKED: self._mark,
+            OTHER: self._other,
         }
 
-    def _names(self) -> Mapping[int, _Name]:
+    def _names(self) -> Mapping[int, Name]:
         """Return what each number of an event means, without those that never tell anything."""
-        named = {key: _classify(meta.name, meta.display_name) for key, meta in self.plane.event_metadata.items()}
+        named = {key: classify(meta.name, meta.display_name) for key, meta in self.plane.event_metadata.items()}
         telling = self._keys(_TELLING)
-        return {key: name for key, name in named.items() if name.kind and (name.kind != _OTHER or telling)}
+        return {key: name for key, name in named.items() if name.kind and (name.kind != OTHER or telling)}
 
     def _keys(self, names: Collection[str]) -> frozenset[int]:
         return frozenset(key for key, name in self.stat_names.items() if name in names)
@@ -176,7 +140,7 @@ class _PlaneReader:
         host_loops.count_elements(table, self._elements())
         first = len(self.into.runs)
         ops, within = self._ops()
-        ops = replace(ops, run=np.where(within == _NO_EXECUTOR, NO_RUN, _of(run_of, within)))
+        ops = replace(ops, run=np.where(within == NO_EXECUTOR, NO_RUN, _of(run_of, within)))
         host_loops.split_loops(table, self._in_loops(table, ops, within))
         self._hand_out(table, first, run_of, replace(ops, run=_moved(ops.run, first)))
 
@@ -229,15 +193,15 @@ class _PlaneReader:
     # -- ops and executors ----------------------------------------------------------------------------------------
 
     def _executors(self) -> Spans:
-        chosen = np.flatnonzero(self.kind == _NUMBERED[_EXECUTOR])
-        number = np.full(len(self.events), _NO_EXECUTOR)
+        chosen = np.flatnonzero(self.kind == NUMBERED[EXECUTOR])
+        number = np.full(len(self.events), NO_EXECUTOR)
         number[chosen] = np.arange(len(chosen))
-        stats = self.events.stats.of_events(number != _NO_EXECUTOR)
+        stats = self.events.stats.of_events(number != NO_EXECUTOR)
         codes = Codes[tuple[str, int]]()
-        code, iteration = np.full_like(chosen, codes((_EXECUTOR, 0))), np.zeros_like(chosen)
+        code, iteration = np.full_like(chosen, codes((EXECUTOR, 0))), np.zeros_like(chosen)
         steps, iterations = stats.among(self._keys({"id"})), stats.among(self._keys({"iter_num"}))
         values, own = steps.distinct()
-        code[number[steps.event]] = np.array([codes((_EXECUTOR, _int(value))) for value in values], np.int64)[own]
+        code[number[steps.event]] = np.array([codes((EXECUTOR, _int(value))) for value in values], np.int64)[own]
         values, own = iterations.distinct()
         iteration[number[iterations.event]] = np.array([_int(value) for value in values], np.int64)[own]
         return Spans(
@@ -258,9 +222,9 @@ class _PlaneReader:
         itself.  What a compiled function took is that of its instructions.
         """
         events = self.events
-        nesting = np.flatnonzero(np.isin(self.kind, [_NUMBERED[kind] for kind in _NESTING]))
-        executor = np.full(len(nesting), _NO_EXECUTOR)
-        is_executor = self.kind[nesting] == _NUMBERED[_EXECUTOR]
+        nesting = np.flatnonzero(np.isin(self.kind, [NUMBERED[kind] for kind in _NESTING]))
+        executor = np.full(len(nesting), NO_EXECUTOR)
+        is_executor = self.kind[nesting] == NUMBERED[EXECUTOR]
         executor[is_executor] = np.arange(np.count_nonzero(is_executor))
         # Of what begins together the longer comes first, and then what is called so.
         ranks = {name: rank for rank, name in enumerate(sorted(set(self.names.values())))}
@@ -269,8 +233,8 @@ class _PlaneReader:
         order = np.lexsort((executor, rank, -end_ps, start_ps, line))
         nesting, executor = nesting[order], executor[order]
         start_ps, end_ps, line = start_ps[order], end_ps[order], line[order]
-        inner_ps, within = _nested(np.searchsorted(line, np.arange(len(self.threads) + 1)), start_ps, end_ps, executor)
-        chosen = self.kind[nesting] == _NUMBERED[_OP]
+        inner_ps, within = nested(np.searchsorted(line, np.arange(len(self.threads) + 1)), start_ps, end_ps, executor)
+        chosen = self.kind[nesting] == NUMBERED[OP]
         nesting, within = nesting[chosen], within[chosen]
         kinds = Codes[tuple[str, str]]()
         code = looked_up(events.name[nesting], {key: kinds(name[1:]) for key, name in self.names.items()})
@@ -294,9 +258,9 @@ class _PlaneReader:
         """Yield the events that are looked at by themselves, with the kind of each; of others those that tell a lot."""
         telling = np.zeros(len(self.events), bool)
         telling[self.events.stats.among(self._keys(_TELLING)).event] = True
-        chosen = np.isin(self.kind, [_NUMBERED[kind] for kind in self.handlers])
-        chosen &= (self.kind != _NUMBERED[_OTHER]) | telling
-        kinds = [_KIND_OF[number] for number in self.kind[chosen].tolist()]
+        chosen = np.isin(self.kind, [NUMBERED[kind] for kind in self.handlers])
+        chosen &= (self.kind != NUMBERED[OTHER]) | telling
+        kinds = [KIND_OF[number] for number in self.kind[chosen].tolist()]
         return zip(self._events(chosen), kinds, strict=True)
 
     def _events(self, chosen: NDArray[np.bool_]) -> list[_Event]:
@@ -313,7 +277,7 @@ class _PlaneReader:
 
     def _captured_functions(self) -> None:
         """Name each function that tf.data called after the stage that did."""
-        is_call = self.kind == _NUMBERED[_CAPTURED]
+        is_call = self.kind == NUMBERED[CAPTURED]
         is_stage = looked_up(self.events.name, dict.fromkeys(self.stages, 1)) == 1
         chosen = (is_call | is_stage) & np.isin(self.events.line, np.unique(self.events.line[is_call]))
         calls: dict[int, list[Span]] = defaultdict(list)
@@ -330,13 +294,13 @@ class _PlaneReader:
     # -- kinds ----------------------------------------------------------------------------------------------------
 
     def _function(self, event: _Event) -> None:
-        self.seen.launches.append(_span(event, _FUNCTION, event.stats.get("id")))
+        self.seen.launches.append(_span(event, FUNCTION, event.stats.get("id")))
 
     def _compiled_function(self, event: _Event) -> None:
-        self.compiled_functions.append(_span(event, _FUNCTION))
+        self.compiled_functions.append(_span(event, FUNCTION))
 
     def _session(self, event: _Event) -> None:
-        self.seen.sessions.append(_span(event, _SESSION, event.stats.get("id")))
+        self.seen.sessions.append(_span(event, SESSION, event.stats.get("id")))
 
     def _eager(self, event: _Event) -> None:
         stats = event.stats
@@ -344,18 +308,18 @@ class _PlaneReader:
             self.seen.functions.append(_span(event, str(stats.get("eager_op", ""))))
 
     def _reduction(self, event: _Event) -> None:
-        self.seen.reductions.append(_span(event, _REDUCTION, event.stats.get("id")))
+        self.seen.reductions.append(_span(event, REDUCTION, event.stats.get("id")))
 
     def _root(self, event: _Event) -> None:
-        self.roots.append(_span(event, _ROOT, event.stats.get("id")))
+        self.roots.append(_span(event, ROOT, event.stats.get("id")))
 
     def _element(self, event: _Event) -> None:
         stats = event.stats
-        name = _GOT if _ELEMENT_SIZE in stats else _ELEMENT
+        name = _GOT if _ELEMENT_SIZE in stats else ELEMENT
         self.requests.append(_span(event, name, stats.get("id")))
 
     def _compilation(self, event: _Event) -> None:
-        self.seen.compilations.append(_span(event, _COMPILED))
+        self.seen.compilations.append(_span(event, COMPILED))
 
     def _elements(self) -> Iterator[Element]:
         """Yield the requests for elements, each with the iterator that answered it."""
@@ -403,6 +367,10 @@ class _PlaneReader:
         if link is not None:
             self.compiled.marks[_int(link)] = Mark(event.start_ns, event.thread)
 
+    def _mark(self, event: _Event) -> None:
+        name = self.plane.event_metadata[event.key].name
+        self.into.marks.append(read_mark(name, event.start_ns, event.end_ns, event.thread, event.stats))
+
     def _pair_waits(self) -> None:
         for link, start in self.starts.items():
             end_ns = self.ends_ns.get(link)
@@ -410,72 +378,13 @@ class _PlaneReader:
                 self.waits.append(start._replace(end_ns=end_ns))
 
 
-def _tells(name: _Name | None) -> bool:
+def _tells(name: Name | None) -> bool:
     """Tell whether the statistics of events of that name say more than the name does."""
-    return name is not None and name.kind != _OP
+    return name is not None and name.kind != OP
 
 
 def _span(event: _Event, name: str, step_id: Any = 0, iteration: Any = 0) -> Span:
     return Span(name, event.start_ns, event.end_ns, event.thread, _int(step_id), _int(iteration))
-
-
-def _nested(borders: Ints, start_ps: Ints, end_ps: Ints, executor: Ints) -> tuple[Ints, Ints]:
-    """Return for each event the time of what is nested in it, and the executor that it ran in.
-
-    Each thread begins at one of ``borders``, and has its events sorted by start, the longer ones first.
-    """
-    inner_ps = np.zeros_like(start_ps)
-    others = np.flatnonzero(executor == _NO_EXECUTOR)
-    # Most contain nothing and lie in nothing.
-    nested = others[~alone(np.searchsorted(others, borders), start_ps[others], end_ps[others])]
-    for outer, ps in _time_within(nested, np.searchsorted(nested, borders), start_ps, end_ps):
-        inner_ps[outer] += ps
-    return inner_ps, _executor_around(borders, start_ps, end_ps, executor)
-
-
-def _time_within(chosen: Ints, borders: Ints, start_ps: Ints, end_ps: Ints) -> Iterator[tuple[int, int]]:
-    """Yield each event that contains others of ``chosen`` with the time of one of them, those of a thread by start."""
-    for first, last in pairwise(borders.tolist()):
-        places = chosen[first:last]
-        opened: list[tuple[int, int]] = []
-        for place, start, end in zip(
-            *(column.tolist() for column in (places, start_ps[places], end_ps[places])), strict=True
-        ):
-            while opened and opened[-1][0] <= start:
-                opened.pop()
-            if opened and opened[-1][0] >= end:
-                yield opened[-1][1], end - start
-            opened.append((end, place))
-
-
-def _executor_around(borders: Ints, start_ps: Ints, end_ps: Ints, executor: Ints) -> Ints:
-    """Return for each event the executor that it ran in: the last one begun that is not over."""
-    within = np.full(len(executor), _NO_EXECUTOR)
-    executors = np.flatnonzero(executor != _NO_EXECUTOR)
-    if not len(executors):
-        return within
-    first = np.searchsorted(executors, borders)
-    is_alone = alone(first, start_ps[executors], end_ps[executors])
-    last = np.searchsorted(executors, np.arange(len(executor)), side="right") - 1
-    line = np.searchsorted(borders, np.arange(len(executor)), side="right")
-    own = executors[np.maximum(last, 0)]
-    follows = (last >= 0) & (line[own] == line)
-    sure = follows & is_alone[last] & (end_ps[own] > start_ps)
-    within[sure] = executor[own[sure]]
-    # Where executors overlap, the last one may be over and the one around it not.
-    unsure = np.flatnonzero(follows & ~is_alone[last])
-    for begin, end in pairwise(np.searchsorted(unsure, borders).tolist()):
-        opened: list[tuple[int, int]] = []
-        places = unsure[begin:end]
-        rows = (column.tolist() for column in (places, start_ps[places], end_ps[places], executor[places]))
-        for place, start, stop, number in zip(*rows, strict=True):
-            while opened and opened[-1][0] <= start:
-                opened.pop()
-            if number != _NO_EXECUTOR:
-                opened.append((stop, number))
-            elif opened:
-                within[place] = opened[-1][1]
-    return within
 
 
 def _of(values: Ints, positions: Ints) -> Ints:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from graphlens.ir.columns import Ints
 
 # Beside ops and executors, of which there are many.
-_ON_THREADS: Final = ("steps", "functions", "waits", "kernels", "executions")
+_ON_THREADS: Final = ("steps", "functions", "waits", "kernels", "executions", "marks")
 
 
 class _Places(NamedTuple):
