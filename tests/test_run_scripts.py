@@ -218,6 +218,52 @@ def test_an_interrupt_from_the_keyboard_ends_the_script_and_leaves_what_was_reco
     assert json.loads((tmp_path / "r.json").read_text("utf-8"))["programs"][0]["runs"] == 10
 
 
+STOPPED = """
+import atexit, os, sys
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import tensorflow as tf
+step = tf.function(lambda x: x @ x)
+made = []
+atexit.register(lambda: print("closed after", len(made)))
+try:
+    for _ in range(100_000):
+        made.append(step(tf.ones((32, 32))))
+    print("all steps were made")
+except Exception:
+    print("it is no error that is caught")
+finally:
+    print("left")
+"""
+
+
+@pytest.mark.tf
+def test_a_script_may_be_ended_once_it_was_recorded_as_if_it_had_called_exit_itself(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(STOPPED, "utf-8")
+    outcome, document = analysis(tmp_path, "--stop-after-profile", "--steps", "12", str(tmp_path / "script.py"))
+    assert (outcome.code, outcome.out) == (0, "left\nclosed after 15\n"), (
+        "one that traces, three that do not, 12 less the last"
+    )
+    assert document["programs"][0]["runs"] == 12
+
+
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        (("--batch", "4"), "--batch is not for scripts: a script feeds itself"),
+        (("--static",), "--static is not for scripts: a script has no graph before it runs"),
+        (("--signature", "s"), "--signature is not for scripts: a script has no signatures and tags"),
+        (("--profile", "p"), "--profile is not for scripts: a script is recorded while it runs"),
+    ],
+)
+def test_options_of_models_are_refused_before_the_script_runs(
+    option: tuple[str, ...], why: str, tmp_path: Path
+) -> None:
+    (tmp_path / "script.py").write_text("print('it ran')", "utf-8")
+    outcome = run(*option, "script.py", cwd=tmp_path)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(f"graphlens: {why}")
+
+
 def test_what_is_no_script_is_refused_in_one_line(tmp_path: Path) -> None:
     assert run("missing.py", cwd=tmp_path) == Ended(
         2, "", "graphlens: 'missing.py' is no file; name the script as you would to python\n"

@@ -18,8 +18,13 @@ _BOOTSTRAP: Final = (
 )
 
 
-def run(folder: Path, steps: int, words: Sequence[str]) -> int:
+def run(folder: Path, steps: int, words: Sequence[str], *, stops: bool = False) -> int:
     """Run a script, or ``-m`` and a module, with its arguments; it reads and writes where this process does.
+
+    Parameters
+    ----------
+    stops
+        Whether it ends once a window of it was recorded.
 
     Returns
     -------
@@ -28,7 +33,8 @@ def run(folder: Path, steps: int, words: Sequence[str]) -> int:
     """
     home = str(Path(__file__).resolve().parents[2])
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing starts its own
-    command = [sys.executable, *flags, "-c", _BOOTSTRAP, home, str(folder), str(steps), *words]
+    then = "stop" if stops else "go-on"
+    command = [sys.executable, *flags, "-c", _BOOTSTRAP, home, str(folder), str(steps), then, *words]
     process = subprocess.Popen(command)
     with _handed_on(process):
         return process.wait()

@@ -11,6 +11,7 @@ from graphlens.config import OPTIONS, Request
 from graphlens.options import Option, WordError
 
 RULES: Final = ("select", "ignore")
+STAGES: Final = ("traced", "optimized", "executed")
 
 _KEEP_LOGDIR: Final = (
     "also leave the profile in DIR/plugins/profile/RUN, where `tensorboard --logdir DIR` and `xprof --logdir DIR` "

@@ -44,12 +44,24 @@ class Ran:
     folder: Path | None = None
     why_not: str = ""
 
+    @property
+    def place(self) -> Path:
+        """The folder of what was judged."""
+        assert self.folder is not None
+        return self.folder
+
 
 @contextmanager
-def run(request: Request, words: Sequence[str], progress: Progress) -> Iterator[Ran]:
-    """Run the script that ``words`` name, with its arguments, and yield what was recorded while it is there."""
+def run(request: Request, words: Sequence[str], progress: Progress, *, stops: bool = False) -> Iterator[Ran]:
+    """Run the script that ``words`` name, with its arguments, and yield what was recorded while it is there.
+
+    Parameters
+    ----------
+    stops
+        Whether the script ends once a window of it was recorded.
+    """
     with workplace.temporary() as folder:
-        code = script.run(folder, request.recording.steps, words)
+        code = script.run(folder, request.recording.steps, words, stops=stops)
         if not (folder / MANIFEST).exists():
             yield Ran(code, why_not=NEVER_CALLED)
             return

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 SUMMARY: Final = "execute a model, judge it, and write the report"
 PLACE: Final = 10
-STAGES: Final = ("traced", "optimized", "executed")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "(.graphml .gexf .dot); may be given several times",
     )  # fmt: skip
     parser.add_argument(
-        "--stage", choices=STAGES,
+        "--stage", choices=arguments.STAGES,
         help="which graph a .graphml, .gexf or .dot file holds (default: executed where there is one, else traced)",
     )  # fmt: skip
     arguments.add(parser, "static", "program", "profile", "assume_device", "prove", "rtol")

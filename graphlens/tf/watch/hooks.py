@@ -8,10 +8,11 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 _FUNCTIONS: Final = "tensorflow.python.eager.polymorphic_function.polymorphic_function"
 _CONCRETE: Final = "tensorflow.python.eager.polymorphic_function.concrete_function"
@@ -39,88 +40,125 @@ class Caller(Protocol):
         """TensorFlow's profiler, of which there is one in a process, is started."""
 
 
-def install(caller: Caller) -> None:
-    """Tell ``caller`` of every call from now on, of modules that are imported already and of those that will be."""
-    wrappers: dict[str, Callable[[ModuleType], None]] = {
-        _FUNCTIONS: lambda module: _wrap_function(module.Function, caller),
-        _CONCRETE: lambda module: _wrap_concrete(module.ConcreteFunction, caller),
-        _TAPES: lambda module: _wrap_gradient(module.GradientTape, caller),
-        _SESSIONS: lambda module: _wrap_session(module.BaseSession, caller),
-        _PROFILER: lambda module: _wrap_profiler(module, caller),
-    }
-    for name in wrappers.keys() & sys.modules.keys():
-        wrappers.pop(name)(sys.modules[name])
-    sys.meta_path.insert(0, _Finder(wrappers))
+class Hooks:
+    """What TensorFlow offers to a program, wrapped so that a caller is told, and as it was before."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._placed: list[_Placed] = []
+        self._finder = _Finder(
+            {
+                _FUNCTIONS: lambda module: self._put(module.Function, "__call__", _function, caller),
+                _CONCRETE: lambda module: self._put_concrete(module.ConcreteFunction, caller),
+                _TAPES: lambda module: self._put(module.GradientTape, "gradient", _gradient, caller),
+                _SESSIONS: lambda module: self._put(module.BaseSession, "run", _session, caller),
+                _PROFILER: lambda module: self._put(module, "start", _profiler, caller),
+            }
+        )
+
+    def install(self) -> None:
+        """Tell the caller of every call from now on, of modules that are imported already and that will be."""
+        for name in self._finder.wrappers.keys() & sys.modules.keys():
+            self._finder.wrappers[name](sys.modules[name])
+        sys.meta_path.insert(0, self._finder)
+
+    def remove(self) -> None:
+        """Leave what is wrapped as it was; what somebody else has wrapped since stays, and its caller is still told."""
+        if self._finder in sys.meta_path:
+            sys.meta_path.remove(self._finder)
+        while self._placed:
+            self._placed.pop().take_back()
+
+    def _put(self, owner: Any, name: str, wrapper_of: _WrapperOf, caller: Caller) -> None:
+        before = getattr(owner, name)
+        wrapper = functools.wraps(before)(wrapper_of(before, caller))
+        self._placed.append(_Placed(owner, name, wrapper, before, is_own=name in vars(owner)))
+        setattr(owner, name, wrapper)
+
+    def _put_concrete(self, kind: Any, caller: Caller) -> None:
+        self._put(kind, "__call__", _function, caller)
+        self._put(kind, "_call_flat", _execution, caller)
 
 
-def _wrap_function(kind: Any, caller: Caller) -> None:
-    call = kind.__call__
+def are_installed() -> bool:
+    """Whether somebody is told of the calls of this process."""
+    return any(isinstance(finder, _Finder) for finder in sys.meta_path)
 
-    @functools.wraps(call)
+
+_WrapperOf: TypeAlias = Callable[[Callable[..., Any], Caller], Callable[..., Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A wrapper and what it is around; ``is_own`` where that is not inherited."""
+
+    owner: Any
+    name: str
+    wrapper: Any
+    before: Any
+    is_own: bool
+
+    def take_back(self) -> None:
+        """Put back what was there, unless the wrapper itself was replaced."""
+        if vars(self.owner).get(self.name) is not self.wrapper:
+            return
+        if self.is_own:
+            setattr(self.owner, self.name, self.before)
+        else:
+            delattr(self.owner, self.name)
+
+
+def _function(call: Callable[..., Any], caller: Caller) -> Callable[..., Any]:
     def called(self: Any, *args: Any, **kwargs: Any) -> Any:
         return caller.function(self, lambda: call(self, *args, **kwargs))
 
-    kind.__call__ = called
+    return called
 
 
-def _wrap_concrete(kind: Any, caller: Caller) -> None:
-    _wrap_function(kind, caller)
-    execute = kind._call_flat
-
-    @functools.wraps(execute)
+def _execution(execute: Callable[..., Any], caller: Caller) -> Callable[..., Any]:
     def executed(self: Any, *args: Any, **kwargs: Any) -> Any:
         caller.execution(self)
         return execute(self, *args, **kwargs)
 
-    kind._call_flat = executed
+    return executed
 
 
-def _wrap_gradient(kind: Any, caller: Caller) -> None:
-    gradient = kind.gradient
-
-    @functools.wraps(gradient)
+def _gradient(gradient: Callable[..., Any], caller: Caller) -> Callable[..., Any]:
     def differentiated(self: Any, *args: Any, **kwargs: Any) -> Any:
         return caller.gradient(lambda: gradient(self, *args, **kwargs))
 
-    kind.gradient = differentiated
+    return differentiated
 
 
-def _wrap_session(kind: Any, caller: Caller) -> None:
-    run = kind.run
-
-    @functools.wraps(run)
+def _session(run: Callable[..., Any], caller: Caller) -> Callable[..., Any]:
     def ran(self: Any, fetches: Any, *args: Any, **kwargs: Any) -> Any:
         return caller.session(self, fetches, lambda: run(self, fetches, *args, **kwargs))
 
-    kind.run = ran
+    return ran
 
 
-def _wrap_profiler(module: Any, caller: Caller) -> None:
-    start = module.start
-
-    @functools.wraps(start)
+def _profiler(start: Callable[..., Any], caller: Caller) -> Callable[..., Any]:
     def started(*args: Any, **kwargs: Any) -> Any:
         return caller.profiler(lambda: start(*args, **kwargs))
 
-    module.start = started
+    return started
 
 
 class _Finder(MetaPathFinder):
     """Finds what the others find; what is to be wrapped is, once it was executed."""
 
     def __init__(self, wrappers: Mapping[str, Callable[[ModuleType], None]]) -> None:
-        self._wrappers = wrappers
+        self.wrappers = wrappers
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in self._wrappers:
+        if fullname not in self.wrappers:
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
         specs = (finder.find_spec(fullname, path, target) for finder in others)
         spec = next(filter(None, specs), None)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Wrapping(spec.loader, self._wrappers[fullname])
+            spec.loader = _Wrapping(spec.loader, self.wrappers[fullname])
         return spec
 
 

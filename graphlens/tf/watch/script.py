@@ -1,6 +1,7 @@
 """The process of a script: it runs as it would without GraphLens, and a window of it is recorded.
 
-Called as ``FOLDER STEPS SCRIPT [ARGUMENTS]``, or ``FOLDER STEPS -m MODULE [ARGUMENTS]``.
+Called as ``FOLDER STEPS THEN SCRIPT [ARGUMENTS]``, or ``FOLDER STEPS THEN -m MODULE [ARGUMENTS]``; ``THEN`` is what
+the script does once its window was recorded: ``stop``, or ``go-on``.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ _NOT_THE_SCRIPT: Final = (__name__, "runpy", "<frozen runpy>")
 class Late:
     """Stands in for the watch, which needs TensorFlow, until TensorFlow is called for the first time."""
 
-    def __init__(self, folder: Path, name: str, steps: int) -> None:
+    def __init__(self, folder: Path, name: str, steps: int, *, stops: bool = False) -> None:
         self._made: Any = None
         self._lock = threading.Lock()  # two threads may make the first call at once
         self._arguments = (folder, name, steps)
+        self._stops = stops
 
     def function(self, function: Any, call: Callable[[], Any]) -> Any:
         """Hand on a call of a function."""
@@ -60,15 +62,16 @@ class Late:
             if self._made is None:
                 from graphlens.tf.watch.watch import Watch
 
-                self._made = Watch(*self._arguments)
+                self._made = Watch(*self._arguments, stops=self._stops)
         return self._made
 
 
 def main(arguments: list[str]) -> None:
     """Run the script; whatever ends it ends this process."""
-    folder, steps, *script = arguments
-    watch = Late(Path(folder), script[1] if script[0] == "-m" else script[0], int(steps))
-    hooks.install(watch)
+    folder, steps, then, *script = arguments
+    name = script[1] if script[0] == "-m" else script[0]
+    watch = Late(Path(folder), name, int(steps), stops=then == "stop")
+    hooks.Hooks(watch).install()
     atexit.register(watch.finish)
     try:
         _run(script)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from graphlens.ir.capture import EAGER, CapturedTarget
 from graphlens.loaders.capture.collecting import Context
@@ -21,14 +21,24 @@ from graphlens.tf.watch import programs
 from graphlens.tf.watch.window import Window
 from graphlens.units import counted
 
+# Who catches even what ``sys.exit`` raises, and calls again and again, would do so for ever.
+_MOST_STOPS: Final = 100
+
 
 class Watch:
     """Is told of every call of a program (``hooks.Caller``), and leaves what it records in a folder.
 
     What the program does is not touched: no function is called, traced or instantiated anew on its behalf.
+
+    Parameters
+    ----------
+    stops
+        Whether the program ends once its steady calls were recorded, as if it had called ``sys.exit(0)`` after the
+        last of them: what it has to close is closed, and what it registered with ``atexit`` is called.  Each of its
+        threads that calls TensorFlow ends so.
     """
 
-    def __init__(self, folder: Path, name: str, steps: int) -> None:
+    def __init__(self, folder: Path, name: str, steps: int, *, stops: bool = False) -> None:
         self._folder, self._name = folder, name
         self._window = Window(steps)
         self._lock = threading.RLock()
@@ -38,6 +48,7 @@ class Watch:
         self._profile = Profile()
         self._recorded: dict[Hashable, Any] = {}
         self._eager_steps = 0
+        self._stops_left = _MOST_STOPS if stops else 0
 
     # -- what hooks tell ----------------------------------------------------------------------------------------
 
@@ -101,10 +112,17 @@ class Watch:
         traces_before, begun_ns = traces(), time.perf_counter_ns()
         self._thread.key = key
         try:
-            return call()
+            returned = call()
         finally:
             self._thread.key = None
             self._after(key, time.perf_counter_ns() - begun_ns, traced=traces() > traces_before)
+        self._stop_if_recorded()
+        return returned
+
+    def _stop_if_recorded(self) -> None:
+        if self._stops_left > 0 and self._window.has_recorded_steady_calls:
+            self._stops_left -= 1
+            raise SystemExit(0)
 
     def _before(self, key: Hashable, callee: Any) -> None:
         with self._lock:

@@ -49,6 +49,11 @@ class Window:
         """Whether calls are being recorded."""
         return self._program is not None
 
+    @property
+    def has_recorded_steady_calls(self) -> bool:
+        """Whether a recording of calls that were steady has ended."""
+        return not self.is_open and any(one.is_recorded for one in self._called.values())
+
     def opens_before(self, program: Hashable) -> bool:
         """Tell whether recording is to begin with the call of ``program`` that is about to be made."""
         if self.is_open:

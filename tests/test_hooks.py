@@ -1,0 +1,95 @@
+"""Wrappers around TensorFlow: they tell of calls while they are in place, and leave it as it was."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from graphlens.tf.watch import hooks
+
+pytestmark = pytest.mark.tf
+
+
+class Told:
+    """Notes what it is told, and runs the calls."""
+
+    def __init__(self) -> None:
+        self.of: list[str] = []
+
+    def _run(self, what: str, call: Callable[[], Any]) -> Any:
+        self.of.append(what)
+        return call()
+
+    def function(self, function: Any, call: Callable[[], Any]) -> Any:
+        return self._run("function", call)
+
+    def execution(self, concrete: Any) -> None:
+        self.of.append("execution")
+
+    def gradient(self, call: Callable[[], Any]) -> Any:
+        return self._run("gradient", call)
+
+    def session(self, session: Any, fetches: Any, call: Callable[[], Any]) -> Any:
+        return self._run("session", call)
+
+    def profiler(self, call: Callable[[], Any]) -> Any:
+        return self._run("profiler", call)
+
+
+def wrapped() -> dict[str, Any]:
+    """What a program calls of TensorFlow, as it is now."""
+    from tensorflow.python.client import session
+    from tensorflow.python.eager import backprop
+    from tensorflow.python.eager.polymorphic_function import concrete_function, polymorphic_function
+    from tensorflow.python.profiler import profiler_v2
+
+    kinds = {
+        "Function": (polymorphic_function.Function, "__call__"),
+        "ConcreteFunction": (concrete_function.ConcreteFunction, "__call__"),
+        "execution": (concrete_function.ConcreteFunction, "_call_flat"),
+        "gradient": (backprop.GradientTape, "gradient"),
+        "session": (session.Session, "run"),
+        "profiler": (profiler_v2, "start"),
+    }
+    return {what: getattr(owner, name) for what, (owner, name) in kinds.items()}
+
+
+def test_calls_are_told_of_until_the_hooks_are_removed_and_tensorflow_is_as_it_was() -> None:
+    import tensorflow as tf
+
+    before, finders, told = wrapped(), list(sys.meta_path), Told()
+    placed = hooks.Hooks(told)
+    placed.install()
+    assert hooks.are_installed()
+    assert all(wrapped()[what] is not before[what] for what in before)
+    double = tf.function(lambda x: 2 * x)
+    assert double(tf.constant(3)).numpy() == 6
+    assert told.of[:1] == ["function"]
+    assert "execution" in told.of
+    placed.remove()
+    assert not hooks.are_installed()
+    assert wrapped() == before
+    assert sys.meta_path == finders
+    told.of.clear()
+    assert double(tf.constant(4)).numpy() == 8
+    assert told.of == []
+
+
+def test_a_wrapper_that_somebody_else_has_wrapped_since_is_left_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tensorflow.python.eager import backprop
+
+    placed = hooks.Hooks(Told())
+    placed.install()
+    own = backprop.GradientTape.gradient
+
+    def theirs(*arguments: Any, **options: Any) -> Any:
+        return own(*arguments, **options)
+
+    monkeypatch.setattr(backprop.GradientTape, "gradient", theirs)
+    placed.remove()
+    assert backprop.GradientTape.gradient is theirs
+    monkeypatch.undo()
+    backprop.GradientTape.gradient = own.__wrapped__
