@@ -131,12 +131,16 @@ UNTRACED_INSTRUCTIONS = frozenset("parameter constant tuple get-tuple-element bi
 
 # These complete when what they call does: its time is theirs, and they have none of their own.
 COMPOSITE = PLAIN_CALLS | CONDITIONALS | LOOPS | {"RemoteCall", "MapDefun", "XlaLaunch", "XlaRun", "_XlaRun"}
+# These wait for the next element of a dataset, or for a loop over one that tf.data runs.
+INPUT_REQUESTS = frozenset(
+    """IteratorGetNext IteratorGetNextAsOptional IteratorGetNextSync MultiDeviceIteratorGetNextFromShard
+    ReduceDataset""".split()
+)
 # These complete on another thread; the profiler shows a start and a done, not an interval under the op's name.
 ASYNCHRONOUS = (
-    COMPOSITE | RECEIVES
+    COMPOSITE | RECEIVES | INPUT_REQUESTS
     | frozenset(
-        """IteratorGetNext IteratorGetNextAsOptional IteratorGetNextSync MultiDeviceIteratorGetNextFromShard
-        ReduceDataset CollectiveReduceV2 CollectiveReduceV3 CollectiveReduce CollectiveGatherV2 CollectiveBcastSendV2
+        """CollectiveReduceV2 CollectiveReduceV3 CollectiveReduce CollectiveGatherV2 CollectiveBcastSendV2
         CollectiveBcastRecvV2""".split()
     )
 )  # fmt: skip

@@ -132,6 +132,21 @@ class Mark(NamedTuple):
     source: str = ""
 
 
+class Activity(NamedTuple):
+    """Something that the host did around its ops.
+
+    ``kind`` is ``input`` while the next element of a dataset is asked for, ``eager`` while Python runs one op that is
+    no function, ``compile`` while XLA compiles.  ``run`` is as in ``OpEvent``.
+    """
+
+    kind: Literal["input", "eager", "compile"]
+    name: str
+    start_ns: int
+    end_ns: int
+    thread: int
+    run: int = NO_RUN
+
+
 class KernelEvent(NamedTuple):
     """A stretch of time in which one XLA thunk ran on a processor, without those that it called.
 
@@ -245,7 +260,8 @@ class Profile:
     where it names them; threads are numbered apart for each.  ``notes`` say what was found out about the file itself.
     ``runs`` are the executions of all programs, in the order in which they were read: events name them by their
     position.  ``instructions`` are those of compiled programs, by the ``node`` of their kernels
-    (``module/instruction``).  ``marks`` are what the watch of a script left in it.
+    (``module/instruction``).  ``marks`` are what the watch of a script left in it, ``activities`` what the host did
+    besides running ops.
 
     Of ``ops``, ``executors`` and ``kernels_on_device`` there may be a million: loaders give them as columns
     (``ir.columns``), whose events are made when they are asked for.
@@ -268,6 +284,7 @@ class Profile:
     executions: tuple[Span, ...] = ()
     modules: Mapping[str, Graph] = field(default_factory=dict)
     marks: tuple[Mark, ...] = ()
+    activities: tuple[Activity, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

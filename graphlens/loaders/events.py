@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from graphlens.ir.columns import DeviceEvents, OpEvents, Spans, by_start
 from graphlens.ir.graph import Graph
 from graphlens.ir.run import (
+    Activity,
     CopyEvent,
     DeviceEvent,
     Instruction,
@@ -56,6 +57,7 @@ class Events:
     hosts: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
+    activities: list[Activity] = field(default_factory=list)
     instructions: dict[str, Instruction] = field(default_factory=dict)
     modules: dict[str, Graph] = field(default_factory=dict)
     executions: list[Span] = field(default_factory=list)
@@ -90,6 +92,7 @@ class Events:
             executions=_by_start(self.executions),
             modules=self.host_modules,
             marks=_by_start(self.marks),
+            activities=_by_start(self.activities),
         )
 
     def all_kernels_on_device(self) -> DeviceEvents:

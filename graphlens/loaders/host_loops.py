@@ -84,6 +84,18 @@ def loops_of(table: RunTable) -> frozenset[int]:
     )
 
 
+def between_bodies(table: RunTable, reductions: Iterable[Span]) -> Iterator[Span]:
+    """Yield when loops that tf.data runs do not run their bodies: they ask for the next element then."""
+    for reduction in reductions:
+        bodies = table.loops.get(table.at(reduction.step_id, reduction.start_ns), ())
+        since_ns = reduction.start_ns
+        for body in sorted(bodies, key=lambda span: span.start_ns):
+            if reduction.start_ns <= body.start_ns < reduction.end_ns:
+                if body.start_ns > since_ns:
+                    yield reduction._replace(start_ns=since_ns, end_ns=body.start_ns)
+                since_ns = max(since_ns, body.end_ns)
+
+
 def _working(ops: Iterable[LoopOp], count: int) -> int:
     """Return how many of ``count`` iterations did the work of the loop.
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphlens.ir.columns import Codes, Ints, OpEvents, Spans, looked_up
 from graphlens.ir.instructions import module_names
-from graphlens.ir.run import NO_RUN, STEP_MARKER, KernelEvent, Span
+from graphlens.ir.run import NO_RUN, STEP_MARKER, Activity, KernelEvent, Span
 from graphlens.loaders import host_loops, host_runs
 from graphlens.loaders.event_columns import read_events
 from graphlens.loaders.events import Events
@@ -100,6 +100,7 @@ class _PlaneReader:
         self.seen = Seen(executors=self._executors())
         self.roots: list[Span] = []
         self.requests: list[Span] = []
+        self.eager: list[Span] = []
         self.waits: list[Span] = []
         self.compiled = Compiled()
         self.compiled_functions: list[Span] = []
@@ -173,6 +174,9 @@ class _PlaneReader:
             return NO_RUN if position == NO_RUN else position + first
 
         into.functions.extend(span._replace(run=run_around(span.start_ns)) for span in self.compiled_functions)
+        into.activities.extend(
+            activity._replace(run=run_at(step_id, activity.start_ns)) for activity, step_id in self._activities(table)
+        )
         self._name_modules()
         threads = {span.thread for span in self.compiled.executions}
         calling = np.isin(ops.thread, [number for number, thread in enumerate(ops.threads) if thread in threads])
@@ -304,8 +308,11 @@ class _PlaneReader:
 
     def _eager(self, event: _Event) -> None:
         stats = event.stats
+        name = str(stats.get("eager_op", ""))
         if stats.get("is_func"):
-            self.seen.functions.append(_span(event, str(stats.get("eager_op", ""))))
+            self.seen.functions.append(_span(event, name))
+        else:
+            self.eager.append(_span(event, name))
 
     def _reduction(self, event: _Event) -> None:
         self.seen.reductions.append(_span(event, REDUCTION, event.stats.get("id")))
@@ -329,6 +336,15 @@ class _PlaneReader:
         for request in self.requests:
             inner = (root.step_id for root in host_runs.within(roots.get(request.thread, ()), request))
             yield Element(request.start_ns, request.step_id, next(inner, 0), not sized or request.name == _GOT)
+
+    def _activities(self, table: host_runs.RunTable) -> Iterator[tuple[Activity, int]]:
+        """Yield what the host did around its ops, each with the step id that it did it under."""
+        waits = [*self.requests, *host_loops.between_bodies(table, self.seen.reductions)]
+        kinds: tuple[tuple[Literal["input", "eager", "compile"], Iterable[Span]], ...]
+        kinds = (("input", waits), ("eager", self.eager), ("compile", self.seen.compilations))
+        for kind, spans in kinds:
+            for span in spans:
+                yield Activity(kind, span.name, span.start_ns, span.end_ns, span.thread), span.step_id
 
     def _step(self, event: _Event) -> None:
         self.into.markers.append(_span(event, STEP_MARKER, event.stats.get("step_num")))

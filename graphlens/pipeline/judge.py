@@ -16,6 +16,7 @@ from graphlens.facts.rows.program_rows import program_rows
 from graphlens.facts.rows.sizes import graph_sizes
 from graphlens.facts.time.ledger import ledger, step_time
 from graphlens.facts.time.paths import critical_path
+from graphlens.facts.time.period import period
 from graphlens.facts.time.quality import quality
 from graphlens.facts.work.impossible import why_impossible
 from graphlens.facts.work.memory import peak_memory
@@ -68,6 +69,7 @@ def judge_facts(asked: Facts, select: Sequence[str] = (), ignore: Sequence[str] 
         programs=known(program_rows, ()),
         inputs=evidence.fed,
         dags=Deferred(lambda: facts(dags)),
+        period=known(period, None),
     )
     failed = (AnalysisError(JUDGE, str(error)) for error in facts.errors)
     return Analysis(replace(document, errors=(*evidence.errors, *failed)), facts)

@@ -1,0 +1,58 @@
+"""Where the time goes from the start of one step to the start of the next, in rows that sum to it exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from graphlens.facts.clock.periods import Stretch, period_ns_of, stretches_of, typical_of
+from graphlens.facts.core import Facts, fact
+from graphlens.facts.programs.judged_program import is_our_own, programs
+from graphlens.facts.time.attribution import attribution
+from graphlens.facts.time.ledger import apportion
+from graphlens.ir.run import LedgerRow
+from graphlens.ir.training import Period
+
+
+@fact
+def stretches(facts: Facts) -> Sequence[Stretch]:
+    """The periods of the judged program's steps; none where GraphLens itself called it, or nothing is judged."""
+    profile, judged = facts.evidence.profile, facts(programs).judged
+    if profile is None or judged is None or is_our_own(profile):
+        return ()
+    return tuple(stretches_of(profile, judged.runs, judged.steps))
+
+
+@fact
+def period(facts: Facts) -> Period | None:
+    """The period of the judged program's steps; ``None`` where fewer than two of them follow each other.
+
+    Its length is the median of those that were recorded.  How it is divided is that of the middle half of them; of all,
+    in whole cycles, where steps do different work by turns, so that none of it is lost.
+    """
+    recorded, profile, judged = facts(stretches), facts.evidence.profile, facts(programs).judged
+    if not recorded or profile is None or judged is None:
+        return None
+    from graphlens.facts.time.around import EXECUTOR, OPS, divided  # needs numpy, which graphs alone do not
+
+    cycle = facts(attribution).cycle
+    shown = _in_whole_cycles(recorded, cycle.length) if cycle.kinds else typical_of(recorded)
+    rows = _rows(period_ns_of(recorded), divided(profile, judged, shown))
+    executor_ns = sum(row.ns for row in rows if row.category in (OPS, EXECUTOR))
+    return Period(sum(row.ns for row in rows), sum(one.steps for one in recorded), rows, executor_ns)
+
+
+def _in_whole_cycles(recorded: Sequence[Stretch], length: int | None) -> Sequence[Stretch]:
+    over = len(recorded) % length if length else 0
+    return recorded[: len(recorded) - over] or recorded
+
+
+def _rows(ns: int, parts_ns: Mapping[str, float]) -> tuple[LedgerRow, ...]:
+    shares = apportion(ns, list(parts_ns.values()))
+    rows = [_row(category, share) for category, share in zip(parts_ns, shares, strict=True) if share]
+    return tuple(sorted(rows, key=lambda row: (row.kind != "op", row.kind == "unattributed", -row.ns)))
+
+
+def _row(category: str, ns: int) -> LedgerRow:
+    from graphlens.facts.time.around import HANDOFF, OPS
+
+    return LedgerRow(category, ns, "unattributed" if category == HANDOFF else "op" if category == OPS else "overhead")

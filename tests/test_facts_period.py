@@ -1,0 +1,210 @@
+"""The period: all of the time from the start of one step to that of the next, each instant once, by what went on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from graphlens.facts.core import Facts
+from graphlens.facts.time import around
+from graphlens.facts.time.period import period
+from graphlens.ir.analysis import Target
+from graphlens.ir.evidence import Evidence
+from graphlens.ir.run import (
+    SESSION,
+    STEP_MARKER,
+    Activity,
+    KernelEvent,
+    LedgerRow,
+    Mark,
+    OpEvent,
+    Profile,
+    Run,
+    Span,
+    Window,
+)
+from graphlens.ir.training import Period
+
+PYTHON, COMPUTE, TF_DATA = 1, 7, 9
+STEP, OTHER = "__inference_step_12", "__inference_metric_3"
+
+
+def op(start_ns: int, end_ns: int, run: int, thread: int = COMPUTE) -> OpEvent:
+    return OpEvent("gradient_tape/a", "MatMul", start_ns, end_ns, end_ns - start_ns, thread, run)
+
+
+def process(start_ns: int, end_ns: int, run: int) -> Span:
+    return Span("ExecutorState::Process", start_ns, end_ns, COMPUTE, run=run)
+
+
+def called(at_ns: int, run: int, *, traced: bool = False, program: str = STEP) -> dict[str, Any]:
+    """A call of 60 ns: 20 to its first executor, 30 of which 25 in an op, and 10 until it returns."""
+    return {
+        "runs": (Run(program, at_ns, at_ns + 60, PYTHON, traced=traced),),
+        "ops": (op(at_ns + 22, at_ns + 47, run),),
+        "executors": (process(at_ns + 20, at_ns + 50, run),),
+    }
+
+
+def recorded(*parts: dict[str, Any]) -> Profile:
+    joined: dict[str, tuple[Any, ...]] = {}
+    for part in parts:
+        for name, events in part.items():
+            joined[name] = (*joined.get(name, ()), *events)
+    return Profile(**joined)
+
+
+def steps(count: int, every_ns: int = 100, **more: tuple[Any, ...]) -> Profile:
+    return recorded(*(called(number * every_ns, number) for number in range(count)), more)
+
+
+def period_of(profile: Profile) -> Period | None:
+    facts = Facts(Evidence(Target("t", "script"), profile=profile))
+    found = facts(period)
+    assert not facts.errors
+    if found is not None:
+        assert sum(row.ns for row in found.rows) == found.ns
+    return found
+
+
+def rows(profile: Profile) -> dict[str, int]:
+    found = period_of(profile)
+    assert found is not None
+    return {row.category: row.ns for row in found.rows}
+
+
+ALONE = {around.OPS: 25, around.EXECUTOR: 5, around.DISPATCH: 30, around.PYTHON: 40}
+
+
+def test_a_step_is_its_ops_its_executors_its_call_and_the_python_until_the_next() -> None:
+    found = period_of(steps(3))
+    assert found == Period(
+        100,
+        2,
+        (
+            LedgerRow(around.OPS, 25, "op"),
+            LedgerRow(around.PYTHON, 40, "overhead"),
+            LedgerRow(around.DISPATCH, 30, "overhead"),
+            LedgerRow(around.EXECUTOR, 5, "overhead"),
+        ),
+        executor_ns=30,
+    )
+
+
+def test_between_two_executors_of_a_call_nothing_is_known_to_go_on() -> None:
+    profile = steps(3, executors=(process(55, 58, 0), process(155, 158, 1)))
+    assert rows(profile) == ALONE | {around.DISPATCH: 22, around.EXECUTOR: 8, around.HANDOFF: 5}
+
+
+def test_an_element_that_is_awaited_is_input_and_no_dispatch_while_no_op_runs() -> None:
+    """The request is answered on another thread; where the step's ops run meanwhile, it costs nothing."""
+    waits = tuple(Activity("input", "element", at + 10, at + 40, TF_DATA, run) for run, at in enumerate((0, 100, 200)))
+    assert rows(steps(3, activities=waits)) == ALONE | {around.INPUT: 10, around.DISPATCH: 20}
+
+
+def test_an_element_that_python_asks_for_between_steps_is_input_as_well() -> None:
+    """A ``for`` loop over a dataset: an eager op, within which the iterator is asked."""
+    eager = tuple(Activity("eager", "IteratorGetNext", at + 70, at + 95, PYTHON) for at in (0, 100, 200))
+    waits = tuple(Activity("input", "element", at + 75, at + 95, PYTHON) for at in (0, 100, 200))
+    assert rows(steps(3, activities=eager + waits)) == ALONE | {around.INPUT: 20, around.EAGER: 5, around.PYTHON: 15}
+
+
+def test_what_a_thread_of_the_pipeline_asks_for_ahead_is_no_wait() -> None:
+    ahead = tuple(Activity("input", "element", at, at + 100, TF_DATA) for at in (0, 100, 200))
+    assert rows(steps(3, activities=ahead)) == ALONE
+
+
+def test_tracing_and_compiling_in_every_step_are_rows_of_their_own() -> None:
+    profile = recorded(*(called(100 * number, number, traced=True) for number in range(4)))
+    assert rows(profile) == ALONE | {around.TRACING: 20, around.DISPATCH: 10}
+    compiled = tuple(Activity("compile", "XlaCompile", at + 20, at + 48, COMPUTE) for at in (0, 100, 200))
+    profile = recorded(*(called(100 * number, number, traced=True) for number in range(4)), {"activities": compiled})
+    assert rows(profile)[around.COMPILING] == 28
+
+
+def test_the_first_trace_is_in_no_typical_period() -> None:
+    profile = recorded(
+        {"runs": (Run(STEP, 0, 5000, PYTHON, traced=True),), "ops": (op(4000, 4900, 0),)},
+        *(called(5000 + 100 * number, number + 1) for number in range(5)),
+    )
+    found = period_of(profile)
+    assert found is not None
+    assert (found.ns, found.n) == (100, 4)
+    assert rows(profile) == ALONE
+
+
+def test_another_function_that_is_called_between_steps_is_said() -> None:
+    between = tuple(Run(OTHER, at + 60, at + 75, PYTHON) for at in (0, 100, 200))
+    assert rows(steps(3, runs=between)) == ALONE | {around.OTHERS: 15, around.PYTHON: 25}
+
+
+def test_feeds_and_fetches_are_what_session_run_takes_beyond_its_event() -> None:
+    runs = tuple(Run(SESSION, at, at + 10, PYTHON) for at in (0, 100, 200))
+    marks = tuple(Mark("session", at - 60, at + 20, PYTHON) for at in (0, 100, 200))
+    assert rows(
+        Profile(runs=runs, ops=tuple(op(run.start_ns, run.end_ns, n) for n, run in enumerate(runs)), marks=marks)
+    ) == {
+        around.OPS: 10,
+        around.FEEDING: 70,
+        around.PYTHON: 20,
+    }
+
+
+def test_what_waits_for_a_result_is_reading_and_no_python() -> None:
+    reads = tuple(Mark("read", at + 65, at + 90, PYTHON, "float(loss)", "train.py:3") for at in (0, 100, 200))
+    assert rows(steps(3, marks=reads)) == ALONE | {around.READING: 25, around.PYTHON: 15}
+
+
+def test_a_call_of_several_steps_is_divided_by_them() -> None:
+    windows = tuple(Window(20 + 10 * step, 30 + 10 * step) for step in range(4))
+    runs = tuple(Run(STEP, at, at + 60, PYTHON, elements=4, iterations=windows) for at in range(0, 500, 100))
+    profile = Profile(runs=runs, ops=tuple(op(at + 20, at + 60, n) for n, at in enumerate(range(0, 500, 100))))
+    found = period_of(profile)
+    assert found is not None
+    assert (found.ns, found.n) == (25, 12)
+    assert rows(profile) == {around.OPS: 10, around.DISPATCH: 5, around.PYTHON: 10}
+
+
+def test_the_iterations_of_a_single_call_are_the_periods() -> None:
+    run = Run(STEP, 0, 500, PYTHON, elements=5, iterations=tuple(Window(100 * n, 100 * n + 100) for n in range(5)))
+    profile = Profile(runs=(run,), ops=tuple(op(100 * n, 100 * n + 70, 0) for n in range(5)))
+    found = period_of(profile)
+    assert found is not None
+    assert (found.ns, found.n, found.executor_ns) == (100, 4, 70)
+
+
+def test_a_call_that_only_found_the_end_of_the_data_begins_no_step() -> None:
+    profile = recorded(
+        *(called(100 * number, number) for number in range(3)),
+        {"runs": (Run(STEP, 300, 310, PYTHON, elements=0),)},
+        *(called(400 + 100 * number, number + 4) for number in range(3)),
+    )
+    found = period_of(profile)
+    assert found is not None
+    assert (found.ns, found.n) == (100, 4), "of five stretches the first is left out"
+
+
+def test_of_accumulating_steps_none_is_lost() -> None:
+    """Every fourth step runs the optimizer as well: the rows are those of all four, and not of the median step."""
+    runs, ops = [], []
+    for number in range(9):
+        at = 100 * number
+        runs.append(Run(STEP, at, at + 100, PYTHON))
+        ops.append(op(at, at + 10, number))
+        if number % 4 == 3:
+            ops += [OpEvent(f"adam/{name}", "Mul", at + 20, at + 80, 60, COMPUTE, number) for name in "abcd"]
+    assert rows(Profile(runs=tuple(runs), ops=tuple(ops)))[around.OPS] == (4 * 10 + 60) / 4
+
+
+@pytest.mark.parametrize("profile", [None, Profile(), steps(1), steps(3, steps=(Span(STEP_MARKER, 0, 60, PYTHON),))])
+def test_where_no_program_of_the_user_was_called_again_there_is_no_period(profile: Profile | None) -> None:
+    assert Facts(Evidence(Target("t", "script"), profile=profile))(period) is None
+
+
+def test_compiled_instructions_are_ops() -> None:
+    kernels = tuple(
+        KernelEvent("fusion", "fusion.1", "m", at + 22, at + 47, COMPUTE, n) for n, at in enumerate((0, 100, 200))
+    )
+    profile = steps(3)
+    assert rows(recorded({"runs": profile.runs, "executors": tuple(profile.executors), "kernels": kernels})) == ALONE
