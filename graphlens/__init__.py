@@ -11,12 +11,17 @@ TYPE_CHECKING = False  # to `python -m graphlens`, `typing` may still be a file 
 if TYPE_CHECKING:
     from typing import Any
 
-    from graphlens.api import Analysis, analyze, load
+    from graphlens import keras
+    from graphlens.api import Analysis, analyze, load, profile
 
-__all__ = ["Analysis", "__version__", "analyze", "load"]
+__all__ = ["Analysis", "__version__", "analyze", "keras", "load", "profile"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "keras":  # imports Keras itself
+        from importlib import import_module
+
+        return import_module("graphlens.keras")
     if name in __all__:
         from graphlens import api
 

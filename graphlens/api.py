@@ -10,9 +10,10 @@ from typing import Any
 from graphlens import workplace
 from graphlens.config import DEFAULT_STEPS, MOST_STEPS, Request
 from graphlens.errors import UsageError
+from graphlens.pipeline.inside import Profiling
 from graphlens.pipeline.result import Analysis
 
-__all__ = ["Analysis", "analyze", "load"]
+__all__ = ["Analysis", "Profiling", "analyze", "load", "profile"]
 
 
 def analyze(
@@ -89,8 +90,7 @@ def analyze(
     """
     from graphlens import pipeline
 
-    if not 1 <= steps <= MOST_STEPS:
-        raise UsageError(f"steps must be from 1 to {MOST_STEPS}: beyond that the profiler drops cheap ops")
+    _check_steps(steps)
     if not isinstance(target, (str, os.PathLike)):
         _refuse_for_live(
             signature=signature,
@@ -136,6 +136,11 @@ def analyze(
     return _with_inputs(request, inputs)
 
 
+def _check_steps(steps: int) -> None:
+    if not 1 <= steps <= MOST_STEPS:
+        raise UsageError(f"steps must be from 1 to {MOST_STEPS}: beyond that the profiler drops cheap ops")
+
+
 def _refuse_for_live(**options: Any) -> None:
     """A live callable is executed as it is: what only a file has choices for would be ignored silently."""
     for name, value in options.items():
@@ -167,6 +172,54 @@ def load(path: str | os.PathLike[str], *, program: str | None = None) -> Analysi
 
         return Analysis(_document(read_bytes(Path(path)).decode("utf-8", "replace")))
     return pipeline.analyze(Request.of(os.fspath(path), static=True, program=program))
+
+
+def profile(
+    *,
+    steps: int = DEFAULT_STEPS,
+    program: str | None = None,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+) -> Profiling:
+    """Record what this process does with TensorFlow within a ``with`` block, and judge it afterwards.
+
+    As with ``graphlens run``, nothing is called on the program's behalf: once the calls of what takes its time are
+    steady (a few in a row without tracing), a number of them is recorded.  Functions that ran before the block are
+    instantiated anew by their first call in it: without that neither their graph nor their cheap ops are seen.  A
+    random op with a seed in a ``tf.function`` begins its sequence again by that; what Keras draws does not.
+
+    Parameters
+    ----------
+    steps
+        How many calls are recorded.
+    program
+        The program to judge, as in ``analyze``; ``None``: the one with most time.
+    select, ignore
+        The rules that judge: codes, prefixes or names.
+
+    Returns
+    -------
+    Profiling
+        What the block is entered with.  Its ``analysis`` is an ``Analysis`` once the block was left, also by an error.
+
+    Raises
+    ------
+    UsageError
+        When ``steps`` is out of range.  A block within another one, or in a script under ``graphlens run``, records
+        nothing: that is a warning, and an error of its ``analysis``.
+
+    Examples
+    --------
+    >>> import graphlens
+    >>> with graphlens.profile() as recorded:
+    ...     pass  # model.fit(...), or a loop that calls a tf.function
+    >>> recorded.analysis.save("report.html")
+    Traceback (most recent call last):
+    graphlens.errors.TargetError: no function and no Session of TensorFlow was called meanwhile: nothing to judge
+    """
+    _check_steps(steps)
+    request = Request.of("", steps=steps, program=program, select=tuple(select), ignore=tuple(ignore))
+    return Profiling(request, "graphlens.profile()")
 
 
 def _document(text: str) -> Any:

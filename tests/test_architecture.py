@@ -24,7 +24,7 @@ LAYERS: list[dict[str, list[str]]] = [
     {"tf": ["tf"]},
     {"facts": ["facts"]},
     {"rules": ["rules"], "report": ["report"], "prove": ["prove"]},
-    {"pipeline": ["pipeline", "api"]},
+    {"pipeline": ["pipeline", "api", "keras"]},
     {"cli": ["cli", "__main__"], "testing": ["testing"]},
 ]
 # `tf` may use `loaders`; `facts` uses neither of them.

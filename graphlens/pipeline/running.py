@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ from graphlens.collector import collector_paused
 from graphlens.config import Progress, Request
 from graphlens.errors import TargetError
 from graphlens.ir.capture import EAGER
+from graphlens.ir.evidence import Evidence
 from graphlens.loaders.capture import reading
 from graphlens.loaders.capture.parts import MANIFEST
 from graphlens.pipeline import stages
@@ -74,6 +76,13 @@ def run(request: Request, words: Sequence[str], progress: Progress, *, stops: bo
 def _judged(request: Request, folder: Path, progress: Progress) -> Analysis:
     evidence = reading.evidence_of(reading.open_capture(folder))
     if evidence.profile is None:
-        raise TargetError(next((note for note in evidence.notes if note.endswith(_EAGER)), NEVER_STEADY))
+        raise TargetError(why_nothing_was_recorded(evidence) or NEVER_STEADY)
     with collector_paused():
         return stages.through(request, Gathered(evidence, folder), progress).judged
+
+
+def why_nothing_was_recorded(evidence: Evidence) -> str | None:
+    """Return why there is no profile of a program that was watched, ``None`` where it was never steady."""
+    failed = (error.message for error in evidence.errors if error.stage == "profile")
+    eager = (note for note in evidence.notes if note.endswith(_EAGER))
+    return next(chain(failed, eager), None)

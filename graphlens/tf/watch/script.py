@@ -57,6 +57,16 @@ class Late:
         if self._made is not None:
             self._made.finish()
 
+    def leave(self) -> None:
+        """Do nothing but the calls from now on, and have TensorFlow keep no graphs any more."""
+        if self._made is not None:
+            self._made.leave()
+
+    @property
+    def has_recorded(self) -> bool:
+        """Whether a recording of steady calls is complete."""
+        return self._made is not None and self._made.has_recorded
+
     def _watch(self) -> Any:
         with self._lock:
             if self._made is None:

@@ -48,6 +48,7 @@ class Watch:
         self._profile = Profile()
         self._recorded: dict[Hashable, Any] = {}
         self._eager_steps = 0
+        self._is_over = False
         self._stops_left = _MOST_STOPS if stops else 0
 
     # -- what hooks tell ----------------------------------------------------------------------------------------
@@ -102,10 +103,22 @@ class Watch:
                 self._capture().note(EAGER.format(counted(self._eager_steps, "step")))
                 self._capture().save()
 
+    def leave(self) -> None:
+        """Do nothing but the calls from now on, and have TensorFlow keep no graphs any more."""
+        with self._lock:
+            self._is_over = True
+            private.stop_collecting_graphs()
+
+    @property
+    def has_recorded(self) -> bool:
+        """Whether a recording of steady calls is complete."""
+        return self._window.has_recorded_steady_calls
+
     # -- a call -------------------------------------------------------------------------------------------------
 
     def _is_outermost(self) -> bool:
-        return getattr(self._thread, "key", None) is None and os.getpid() == self._process
+        is_within = getattr(self._thread, "key", None) is not None
+        return not (is_within or self._is_over) and os.getpid() == self._process
 
     def _called(self, key: Hashable, callee: Any, call: Callable[[], Any], traces: Callable[[], int]) -> Any:
         self._before(key, callee)
@@ -120,7 +133,7 @@ class Watch:
         return returned
 
     def _stop_if_recorded(self) -> None:
-        if self._stops_left > 0 and self._window.has_recorded_steady_calls:
+        if self._stops_left > 0 and self.has_recorded:
             self._stops_left -= 1
             raise SystemExit(0)
 
