@@ -60,7 +60,7 @@ def _write_function(capture: CaptureDirectory, concrete: Any, collected: Sequenc
         renamed=graphs.renamed_ops(concrete),
     )
     optimized = None if ran is None else _serialized(ran.post_optimization_graph)
-    traced = graphs.with_lines(concrete, concrete.graph.as_graph_def())
+    traced = graphs.with_lines(concrete, concrete.graph.as_graph_def(add_shapes=True))
     capture.write_program(program, ProgramParts(traced, optimized, executed))
 
 
