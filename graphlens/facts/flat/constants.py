@@ -95,7 +95,7 @@ def _values_of(graph: Table, write: int) -> Sequence[str]:
 def _handles_read(graph: Table) -> dict[int, int]:
     """Return the ops that read a variable -> where the variable's handle comes from."""
     inputs = ((position, graph.data_before(position)[:1]) for position in graph.positions_of(HANDLE_READS))
-    return {position: _origin(graph, handle) for position, some in inputs for handle in some}
+    return {position: handle_origin(graph, handle) for position, some in inputs for handle in some}
 
 
 def _made_of(
@@ -114,7 +114,7 @@ def variable_writes(graph: Table) -> Iterator[tuple[int, int]]:
     for kind, positions in graph.by_type.items():
         for position in positions if is_variable_write(kind) else ():
             for handle in graph.data_before(position)[:1]:
-                yield position, _origin(graph, handle)
+                yield position, handle_origin(graph, handle)
 
 
 def _assigns(graph: Table, position: int) -> bool:
@@ -134,7 +134,7 @@ def _written(graph: Table, read: Collection[int]) -> set[int]:
 def _opaque(graph: Table) -> set[int]:
     """Return what calls are given that are no part of the graph: they may do anything."""
     given = (graph.data_before(position) for kind in WHOLE_CALLS for position in graph.by_type.get(kind, ()))
-    return {_origin(graph, source) for sources in given for source in sources}
+    return {handle_origin(graph, source) for sources in given for source in sources}
 
 
 def _is_only_read(graph: Table, origin: int, allowed: Collection[str] = ()) -> bool:
@@ -163,7 +163,7 @@ def is_pure(op: Op) -> bool:
     return not op.calls and effects.is_pure(op.type)
 
 
-def _origin(graph: Table, position: int) -> int:
+def handle_origin(graph: Table, position: int) -> int:
     """Follow a resource handle back to the op that made it."""
     while graph.bodies[position].type in _PASS_THROUGH:
         inputs = graph.data_before(position)
