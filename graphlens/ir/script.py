@@ -65,6 +65,9 @@ class ScriptFunction:
         The names of its concrete functions (``__inference_step_12``), as profiles have them.
     objects
         How many Python objects were called: more than one for a function that is made anew.
+    states, shapes
+        For each of ``concretes`` the number of the set of variables that it uses, and that of the types and shapes of
+        its tensors: two with the same numbers do the same, but for Python values that they were given.
     """
 
     id: str
@@ -76,6 +79,8 @@ class ScriptFunction:
     traced_ns: int = 0
     concretes: tuple[str, ...] = ()
     objects: int = 1
+    states: tuple[int, ...] = ()
+    shapes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

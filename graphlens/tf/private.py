@@ -88,6 +88,26 @@ def tracing_count(function: Any) -> int:
     return 0 if count is None else int(count())
 
 
+def function_type(concrete: Any) -> Any:
+    """Return the ``FunctionType`` for which a ``ConcreteFunction`` was traced, ``None`` where there is none."""
+    return getattr(concrete, "function_type", None)
+
+
+def has_created_variables(function: Any) -> bool:
+    """Whether a ``tf.function`` created variables when it was traced first: then it has to be traced once more."""
+    return bool(getattr(function, "_created_variables", None))
+
+
+def is_initialization(concrete: Any) -> bool:
+    """Whether TensorFlow made this function itself, to set the variables that a first trace has created."""
+    return function_name(concrete).startswith("__inference_initialize_variables_")
+
+
+def is_relaxing(function: Any) -> bool:
+    """Whether a ``tf.function`` takes more than it is given when it is traced again (``reduce_retracing``)."""
+    return bool(getattr(function, "_reduce_retracing", False))
+
+
 def is_session(called: Any) -> bool:
     """Whether this is a Session of TensorFlow 1."""
     return hasattr(called, "run") and hasattr(called, "graph")

@@ -18,6 +18,7 @@ from graphlens.tf import private
 from graphlens.tf.record import environment
 from graphlens.tf.record.collectors.profile import Profile
 from graphlens.tf.watch import programs
+from graphlens.tf.watch.calls import Called, CallLog
 from graphlens.tf.watch.window import Window
 from graphlens.units import counted
 
@@ -47,6 +48,9 @@ class Watch:
         self._context: Context | None = None
         self._profile = Profile()
         self._recorded: dict[Hashable, Any] = {}
+        self._log = CallLog()
+        self._recording_begun_ns = 0
+        self._recorded_ns = 0
         self._eager_steps = 0
         self._is_over = False
         self._stops_left = _MOST_STOPS if stops else 0
@@ -57,19 +61,25 @@ class Watch:
         """Run a call of a function; one within a trace, or within another call, is part of that."""
         if not self._is_outermost() or not private.is_executing_eagerly():
             return call()
-        return self._called(id(function), function, call, lambda: private.tracing_count(function))
+        with self._lock:
+            called = self._log.of_function(function)
+        return self._called(called, function, call)
 
     def execution(self, concrete: Any) -> None:
         """Keep what is executed while a recording is made; begin one with a loop that may be called only once."""
         key = getattr(self._thread, "key", None)
         if key is None or not private.is_executing_eagerly():
             return
+        if self._thread.concrete is None or private.is_initialization(self._thread.concrete):
+            self._thread.concrete = concrete
+        begun_ns = time.perf_counter_ns()
         with self._lock:
             has_loop = partial(programs.has_loop, concrete)
             if self._context is not None and self._window.opens_within(key, has_loop):
                 self._begin()
             if self._window.is_open:
                 self._recorded[id(concrete)] = concrete
+        self._thread.own_ns += time.perf_counter_ns() - begun_ns  # what watching takes is no part of the call
 
     def gradient(self, call: Callable[[], Any]) -> Any:
         """Count the step of an eager loop, which asks for gradients once."""
@@ -83,7 +93,9 @@ class Watch:
         """Run a call of a Session; what fetches something else is another program."""
         if not self._is_outermost():
             return call()
-        return self._called((id(session), programs.key_of(fetches)), session, call, lambda: 0)
+        with self._lock:
+            called = self._log.of_session(session, programs.key_of(fetches))
+        return self._called(called, session, call)
 
     def profiler(self, call: Callable[[], Any]) -> Any:
         """Let the program have the profiler, of which there is one: a recording ends with the calls that it has."""
@@ -101,7 +113,7 @@ class Watch:
                 self._end()
             if self._eager_steps:
                 self._capture().note(EAGER.format(counted(self._eager_steps, "step")))
-                self._capture().save()
+            self._save()
 
     def leave(self) -> None:
         """Do nothing but the calls from now on, and have TensorFlow keep no graphs any more."""
@@ -120,15 +132,16 @@ class Watch:
         is_within = getattr(self._thread, "key", None) is not None
         return not (is_within or self._is_over) and os.getpid() == self._process
 
-    def _called(self, key: Hashable, callee: Any, call: Callable[[], Any], traces: Callable[[], int]) -> Any:
-        self._before(key, callee)
-        traces_before, begun_ns = traces(), time.perf_counter_ns()
-        self._thread.key = key
+    def _called(self, called: Called, callee: Any, call: Callable[[], Any]) -> Any:
+        self._before(called.function, callee)
+        self._thread.key, self._thread.concrete, self._thread.own_ns = called.function, None, 0
+        begun_ns = time.perf_counter_ns()
         try:
             returned = call()
         finally:
-            self._thread.key = None
-            self._after(key, time.perf_counter_ns() - begun_ns, traced=traces() > traces_before)
+            ns = time.perf_counter_ns() - begun_ns - self._thread.own_ns
+            concrete, self._thread.key, self._thread.concrete = self._thread.concrete, None, None
+            self._after(called, callee, concrete, begun_ns, ns)
         self._stop_if_recorded()
         return returned
 
@@ -151,9 +164,10 @@ class Watch:
             self._context.capture.note(*private.start_collecting_graphs())
         return self._context.capture
 
-    def _after(self, key: Hashable, ns: int, *, traced: bool) -> None:
+    def _after(self, called: Called, callee: Any, concrete: Any, begun_ns: int, ns: int) -> None:
         with self._lock:
-            if self._window.closes_after(key, ns, traced=traced):
+            traced = self._log.ended(called, callee, concrete, begun_ns, ns)
+            if self._window.closes_after(called.function, ns, traced=traced):
                 self._end()
 
     # -- the recording ------------------------------------------------------------------------------------------
@@ -163,14 +177,22 @@ class Watch:
         self._recorded = {}
         self._profile = Profile()
         self._profile.start(self._context)
+        self._recording_begun_ns = time.perf_counter_ns()
 
     def _end(self) -> None:
         assert self._context is not None
         self._window.close()
+        self._recorded_ns = time.perf_counter_ns() - self._recording_begun_ns
         with self._context.capture.stage("profile"):
             self._profile.stop(self._context)
         with self._context.capture.stage("graphs"):
             programs.write(self._context.capture, list(self._recorded.values()), private.collected_graphs())
-        capture = self._context.capture
-        capture.manifest = replace(capture.manifest, environment=environment.describe())
+        self._save()
+
+    def _save(self) -> None:
+        """Write what is known so far: a program that is killed leaves that."""
+        capture = self._capture()
+        capture.note(*self._log.notes)
+        script = self._log.script(self._recorded_ns, self._eager_steps)
+        capture.manifest = replace(capture.manifest, environment=environment.describe(), script=script)
         capture.save()
