@@ -46,6 +46,7 @@ ROOMS: dict[str, list[set[str]]] = {
         {"placement", "programs"},
         {"graphs"},
         {"time"},
+        {"training"},
         {"work"},
         {"copies", "patterns", "rows"},
     ],

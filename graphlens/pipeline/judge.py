@@ -18,6 +18,7 @@ from graphlens.facts.time.ledger import ledger, step_time
 from graphlens.facts.time.paths import critical_path
 from graphlens.facts.time.period import period
 from graphlens.facts.time.quality import quality
+from graphlens.facts.training.shares import training
 from graphlens.facts.work.impossible import why_impossible
 from graphlens.facts.work.memory import peak_memory
 from graphlens.facts.work.roofline import roofline
@@ -68,6 +69,7 @@ def judge_facts(asked: Facts, select: Sequence[str] = (), ignore: Sequence[str] 
         memory=known(peak_memory, None),
         programs=known(program_rows, ()),
         inputs=evidence.fed,
+        training=known(training, None),
         dags=Deferred(lambda: facts(dags)),
         period=known(period, None),
     )

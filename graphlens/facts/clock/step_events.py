@@ -105,6 +105,18 @@ class StepEvents:
             found[kernel_name(self.kernels.kinds[code])] += ns
         return found
 
+    def first_steps_ns(self, steps: int, names: Names) -> Mapping[str, int]:
+        """Return for each op what its events in the first ``steps`` steps take together, on the host and on devices."""
+        found: Counter[str] = Counter()
+        host, device = self.op_step < steps, self.kernel_step < steps
+        key, keys = keyed(self.ops.code, lambda code: names.key(*self.ops.kinds[code]))
+        for number, ns in _totals(key[host], self.ops.self_ns[host]):
+            found[keys[number]] += ns
+        key, keys = self._kernel_keys(names)
+        for number, ns in _totals(key[device], (self.kernels.end_ns - self.kernels.start_ns)[device]):
+            found[keys[number]] += ns
+        return found
+
     @property
     def threads(self) -> int:
         """How many threads and streams ran them."""

@@ -13,7 +13,6 @@ from graphlens.facts.flat.executed import HLO_MODULE, HLO_STANDS_FOR
 from graphlens.facts.graphs import (
     Stage,
     frozen_ops,
-    is_training,
     joined_loosely,
     judged_graph,
     judged_stage,
@@ -22,6 +21,7 @@ from graphlens.facts.graphs import (
 )
 from graphlens.facts.time.attribution import Attribution, attribution, timings
 from graphlens.facts.time.paths import slack_ns
+from graphlens.facts.training.phases import phases
 from graphlens.facts.work import costs
 from graphlens.facts.work.kernel_work import Work, kernel_work, told_instructions, told_of
 from graphlens.facts.work.roofline import roof_shares
@@ -85,7 +85,7 @@ def _columns(facts: Facts, joined: Attribution) -> dict[str, Sequence[Any]]:
     seen = joined.op_types
     devices = _timed(timings, "device")
     flops, nbytes = _work(facts, names)
-    trains, slack, shares = facts.known(is_training, False), facts.known(slack_ns, {}), facts.known(roof_shares, {})
+    slack, shares = facts.known(slack_ns, {}), facts.known(roof_shares, {})
     return {
         "name": names,
         "op": [op.type for op in written],
@@ -95,7 +95,7 @@ def _columns(facts: Facts, joined: Attribution) -> dict[str, Sequence[Any]]:
         "flops": flops,
         "bytes": nbytes,
         "source": _sources(facts, written, names),
-        "phase": [_phase(name) if trains else None for name in names],
+        "phase": facts.known(phases, [None] * len(ops)),
         "origin": sources,
         "timing": _timed(timings, "source"),
         "layer": facts(layers),
@@ -190,13 +190,6 @@ def _row_of_profile(facts: Facts, joined: Attribution, name: str, timing: OpTimi
         host_ns=timing.host_ns,
         roof_share=facts.known(roof_shares, {}).get(name),
     )
-
-
-def _phase(name: str) -> str:
-    """Name the phase of a training step from TensorFlow's own scopes."""
-    if "gradient_tape" in name or "/gradients/" in name or name.startswith("gradients/"):
-        return "backward"
-    return "optimizer" if any(part in name.lower() for part in ("adam", "/sgd", "rmsprop", "optimizer")) else "forward"
 
 
 def figure_of(facts: Facts, nodes: Sequence[str], stage: Stage | None = None) -> Figure | None:

@@ -62,6 +62,9 @@ class Attribution:
         How many threads and streams ran those events.
     cycle
         How steps of several kinds follow each other.
+    whole_steps, whole_ns
+        The steps, from the first on, that are whole cycles; and op -> what its events in these take together.  What
+        runs in some steps only is in a mean over them as often as it runs, and in a median as if it ran in each.
     steps_marked
         Whether the profile says where its steps are; otherwise all of it counts as one.
     notes
@@ -79,6 +82,8 @@ class Attribution:
     instructions: Mapping[str, frozenset[str]] = field(default_factory=dict)
     threads: int = 0
     cycle: Cycle = ALL_ALIKE
+    whole_steps: int = 0
+    whole_ns: Mapping[str, int] = field(default_factory=dict)
     steps_marked: bool = True
     notes: tuple[str, ...] = ()
 
@@ -149,6 +154,7 @@ def attribute(
     division = divide(profile, ops, steps.windows if cycle.kinds else typical(steps), names)
     instructions = _instructions(profile, names)
     timings = _timings(profile, events, names, division, frozenset().union(*instructions.values()))
+    whole_steps = events.count - events.count % (cycle.length or 1)
     event_ns, joined_ns, unjoined = _join_totals(events, names, origins)
     return Attribution(
         timings=_prefer_replay_in_loops(timings, replay),
@@ -162,6 +168,8 @@ def attribute(
         instructions=instructions,
         threads=events.threads,
         cycle=cycle,
+        whole_steps=whole_steps,
+        whole_ns=events.first_steps_ns(whole_steps, names),
         steps_marked=steps.marked,
         notes=steps.notes,
     )

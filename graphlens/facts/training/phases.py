@@ -1,0 +1,78 @@
+"""The phases of a training step: of the ops as written, and of those that ran."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from graphlens.facts.core import Facts, fact
+from graphlens.facts.graphs import is_training, judged_graph, judged_stage, origins, traced_graph
+from graphlens.facts.training.walking import Walk
+from graphlens.facts.training.written_phases import phases_of
+from graphlens.ir.table import Table
+from graphlens.ir.training import Phase
+
+
+@fact
+def step_walk(facts: Facts) -> Walk:
+    """The graph as written, to be walked; the judged one where no other is known."""
+    written = facts(traced_graph)
+    return Walk.of(facts(judged_graph) if written is None else written)
+
+
+@fact
+def trained_handles(facts: Facts) -> frozenset[int]:
+    """Where the handles of variables come from, in the walked graph, that are declared to be trained."""
+    evidence, graph = facts.evidence, facts(step_walk).graph
+    library = evidence.traced or evidence.executed
+    captures = library.main.captures if library is not None else {}
+    return frozenset(graph.position(name) for name, held in captures.items() if held.trainable and name in graph)
+
+
+@fact
+def written_phases(facts: Facts) -> Mapping[str, Phase]:
+    """Op as written -> its phase; empty for a program that does not train."""
+    if not facts(is_training):
+        return {}
+    walk = facts(step_walk)
+    found = phases_of(walk, facts(trained_handles), lambda _: False)
+    return {name: phase for name, phase in zip(walk.graph.names, found, strict=True) if phase is not None}
+
+
+@fact
+def phases(facts: Facts) -> Sequence[Phase | None]:
+    """The phase of each op of the judged graph, in its order; ``None`` where it is not known, or nothing is trained.
+
+    An op that stands for several has the phase of most of them, and of the one that it is named after where there are
+    as many of two.  One that stands for none, as what Grappler and the partitioner put in, has that of what reads it
+    where all of these have one, else that of what it reads.
+    """
+    graph, known = facts(judged_graph), facts(written_phases)
+    if not known:
+        return [None] * len(graph)
+    if facts(judged_stage) == "traced" or facts(traced_graph) is None:
+        return [known.get(name) for name in graph.names]
+    origin_of = facts(origins)
+    found = [_of_most([known[one] for one in origin_of.get(name, ()) if one in known]) for name in graph.names]
+    return _with_inserted(graph, found)
+
+
+def _of_most(several: Sequence[Phase]) -> Phase | None:
+    counts = Counter(several)
+    most = max(counts.values(), default=0)
+    return next((phase for phase in reversed(several) if counts[phase] == most), None)
+
+
+def _with_inserted(graph: Table, found: list[Phase | None]) -> list[Phase | None]:
+    for at in reversed(graph.order):
+        if found[at] is None:
+            found[at] = _shared([found[reader] for reader in graph.following[at]])
+    for at in graph.order:
+        if found[at] is None:
+            found[at] = _shared([found[source] for source in graph.before(at)])
+    return found
+
+
+def _shared(phases: Sequence[Phase | None]) -> Phase | None:
+    distinct = set(phases)
+    return distinct.pop() if len(distinct) == 1 else None

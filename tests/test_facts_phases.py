@@ -1,0 +1,76 @@
+"""The phases of a training step: by what ops are made of and what is made of them, whatever they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from graphlens.facts.core import Facts
+from graphlens.facts.training.phases import written_phases
+from graphlens.facts.training.shares import apportioned, training
+from graphlens.testing.sketch import sketch
+
+# x @ w, squared and summed; its gradient; w -= rate * gradient.  A count of steps is kept, and how often x was large.
+STEP = """
+    x            = Placeholder() float32[8,4]
+    read         = ReadVariableOp(w) float32[4,2] 1us
+    product      = MatMul(x, read) float32[8,2] 30us
+    square       = Square(product) float32[8,2] 2us
+    axes         = Const() int32[2] = 0,1
+    loss         = Sum(square, axes) float32[] 3us
+    ones         = Const() float32[] = 1
+    gradient_tape/Tile = Tile(ones, axes) float32[8,2] 1us
+    gradient_tape/Mul = Mul(gradient_tape/Tile, product) float32[8,2] 4us
+    gradient_tape/product/MatMul = MatMul(x, gradient_tape/Mul) float32[4,2] 50us
+    rate_read    = ReadVariableOp(rate) float32[] 1us
+    scaled       = Mul(gradient_tape/product/MatMul, rate_read) float32[4,2] 5us
+    update       = AssignSubVariableOp(w, scaled) 6us
+    large        = Greater(x, loss) bool[8,4] 2us
+    counted      = Cast(large) float32[8,4] 2us
+    number       = Sum(counted, axes) float32[] 2us
+    count_up     = AssignAddVariableOp(large_ones, number) 1us
+    out          = _Retval(loss)
+"""
+
+
+def phases(text: str) -> Mapping[str, str | None]:
+    return Facts(sketch(text))(written_phases)
+
+
+def test_a_step_without_any_scope_is_told_apart_by_reachability() -> None:
+    found = phases(STEP)
+    by_phase = {phase: {name for name in found if found[name] == phase} for phase in set(found.values())}
+    assert by_phase["forward"] >= {"read", "product"}
+    assert by_phase["loss"] >= {"square", "loss", "axes"}
+    assert by_phase["backward"] == {
+        "ones", "gradient_tape/Tile", "gradient_tape/Mul", "gradient_tape/product/MatMul",
+    }  # fmt: skip
+    assert by_phase["optimizer"] >= {"rate_read", "scaled", "update"}
+    assert by_phase["metrics"] >= {"large", "counted", "number", "count_up"}
+
+
+def test_phases_sum_to_the_time_of_the_ops() -> None:
+    found = Facts(sketch(STEP))(training)
+    assert found is not None
+    assert sum(row.ns for row in found.phases) == found.op_ns == 110_000
+    assert {row.phase: row.ns for row in found.phases} == {
+        "forward": 31_000, "loss": 5_000, "backward": 55_000, "optimizer": 12_000, "metrics": 7_000,
+    }  # fmt: skip
+
+
+def test_what_computes_no_gradient_has_no_phases() -> None:
+    evidence = sketch("x = Placeholder() float32[8,4]\ny = Relu(x) float32[8,4] 5us\nout = _Retval(y)")
+    assert Facts(evidence)(written_phases) == {}
+    assert Facts(evidence)(training) is None
+
+
+def test_a_layer_called_gradients_is_no_gradient() -> None:
+    text = STEP.replace("product ", "gradients/product ").replace("(product)", "(gradients/product)")
+    text = text.replace("Tile, product)", "Tile, gradients/product)")
+    text = text.replace("gradient_tape/product/", "gradient_tape/gradients/product/")
+    assert phases(text)["gradients/product"] == "forward"
+
+
+def test_whole_numbers_are_divided_without_a_rest() -> None:
+    parts = dict(zip("abcdefg", (1, 1, 1, 5, 7, 11, 13), strict=True))
+    assert sum(apportioned(parts, 100).values()) == 100
+    assert apportioned(parts, 39) == parts
