@@ -10,6 +10,8 @@ from graphlens.ir.run import LedgerRow
 
 Phase = Literal["input", "forward", "loss", "backward", "communication", "optimizer", "metrics", "other"]
 
+SpanKind = Literal["op", "call", "wait", "python", "input", "trace"]
+
 # In the order of a step.  ``other`` is what is known to be none of them: control flow around the step, for instance.
 PHASES: Final[tuple[Phase, ...]] = (
     "input", "forward", "loss", "backward", "communication", "optimizer", "metrics", "other",
@@ -103,10 +105,15 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class TimelineSpan:
-    """Something that one thread did; ``start_ns`` counts from the start of the picture."""
+    """Something that one thread did; ``start_ns`` counts from the start of the picture.
+
+    ``kind`` is ``op`` for an op, ``call`` while a function is called, ``wait`` while the thread waits for a function,
+    an element of a dataset or a result, ``python`` for what else Python does, ``input`` for the functions of a dataset,
+    and ``trace`` while a function is traced.
+    """
 
     name: str
-    kind: Literal["op", "call", "wait", "python", "input", "trace"]
+    kind: SpanKind
     start_ns: int
     ns: int
     phase: Phase | None = None

@@ -344,7 +344,10 @@ class _PlaneReader:
         kinds = (("input", waits), ("eager", self.eager), ("compile", self.seen.compilations))
         for kind, spans in kinds:
             for span in spans:
-                yield Activity(kind, span.name, span.start_ns, span.end_ns, span.thread), span.step_id
+                yield (
+                    Activity(kind, span.name if kind == "eager" else kind, span.start_ns, span.end_ns, span.thread),
+                    span.step_id,
+                )
 
     def _step(self, event: _Event) -> None:
         self.into.markers.append(_span(event, STEP_MARKER, event.stats.get("step_num")))

@@ -14,6 +14,7 @@ from graphlens.facts.rows.dags import dags
 from graphlens.facts.rows.op_rows import op_rows
 from graphlens.facts.rows.program_rows import program_rows
 from graphlens.facts.rows.sizes import graph_sizes
+from graphlens.facts.rows.timeline import timeline
 from graphlens.facts.time.ledger import ledger, step_time
 from graphlens.facts.time.paths import critical_path
 from graphlens.facts.time.period import period
@@ -72,6 +73,7 @@ def judge_facts(asked: Facts, select: Sequence[str] = (), ignore: Sequence[str] 
         training=known(training, None),
         dags=Deferred(lambda: facts(dags)),
         period=known(period, None),
+        timeline=known(timeline, None),
     )
     failed = (AnalysisError(JUDGE, str(error)) for error in facts.errors)
     return Analysis(replace(document, errors=(*evidence.errors, *failed)), facts)

@@ -63,7 +63,7 @@ def _doings(profile: Profile, program: ProgramRuns) -> Iterator[tuple[str, Inter
     def marked(kind: str) -> Intervals:
         return _of(mark for mark in profile.marks if mark.kind == kind and mark.thread in threads)
 
-    calls = _calls(profile, runs, executors)
+    calls = calls_of(profile, runs, executors)
     yield COMPILING, _of(one for one in profile.activities if one.kind == "compile")  # it says not for which run
     yield OPS, _joined(_ops(profile, runs))
     yield EXECUTOR, _joined([_columns(executors), _of(one for one in profile.executions if one.run in runs)])
@@ -89,9 +89,10 @@ def _ops(profile: Profile, runs: Collection[int]) -> Iterator[Intervals]:
     yield _of(wait for wait in profile.waits if wait.run in runs and wait.name.rpartition(":")[2] in _WAITING)
 
 
-class _Call(NamedTuple):
+class Call(NamedTuple):
     """A run, and when its executors began and ended to work: at its end both, where they are not seen."""
 
+    run: int
     start_ns: int
     works_from_ns: int
     works_until_ns: int
@@ -99,14 +100,15 @@ class _Call(NamedTuple):
     traced: bool
 
 
-def _calls(profile: Profile, runs: Collection[int], executors: Spans) -> list[_Call]:
+def calls_of(profile: Profile, runs: Collection[int], executors: Spans) -> list[Call]:
+    """Return some runs as calls; ``executors`` are theirs."""
     from_ns, until_ns = _extents(executors)
     found = []
     for position in runs:
         run = profile.runs[position]
         begins_ns = min(max(from_ns.get(position, run.end_ns), run.start_ns), run.end_ns)
         ends_ns = min(max(until_ns.get(position, run.end_ns), begins_ns), run.end_ns)
-        found.append(_Call(run.start_ns, begins_ns, ends_ns, run.end_ns, run.traced))
+        found.append(Call(position, run.start_ns, begins_ns, ends_ns, run.end_ns, run.traced))
     return found
 
 
