@@ -116,13 +116,18 @@ def test_a_script_that_uses_the_profiler_while_it_is_recorded_has_it(tmp_path: P
 
 
 @pytest.mark.tf
-def test_eager_steps_are_counted_and_it_is_said_that_they_are_not_explained(tmp_path: Path) -> None:
-    outcome = run("-o", str(tmp_path / "report.html"), str(SCRIPTS / "custom_loop.py"), "eager")
-    assert outcome.code == 0
-    assert outcome.err.splitlines()[-1] == (
-        "graphlens: 240 steps ran eagerly, outside of any tf.function, which is not explained yet: "
-        "make the step a tf.function"
-    )
+@pytest.mark.parametrize("mode", ["eager", "gan", "run_eagerly"])
+def test_steps_that_run_op_by_op_are_found_and_timed(mode: str, tmp_path: Path) -> None:
+    alone = plainly(str(SCRIPTS / "eager_loop.py"), mode)
+    outcome, document = analysis(tmp_path, str(SCRIPTS / "eager_loop.py"), mode)
+    assert (outcome.code, outcome.out) == (alone.code, alone.out) == (0, alone.out), outcome.err
+    assert steps_of(outcome) == steps_of(alone) == 220
+    judged = document["programs"][0]
+    assert (judged["name"], judged["role"], judged["runs"], judged["steps"]) == ("eager loop", "step", 30, 30)
+    products = {"eager": 8, "gan": 43, "run_eagerly": 5}
+    assert {op["name"]: op["calls_per_step"] for op in document["ops"]}["MatMul"] == products[mode]
+    assert document["quality"]["profiler_overhead"] is not None, "steps that were not recorded were timed as well"
+    assert any("op by op" in note for note in document["quality"]["notes"])
 
 
 # -- scripts that end otherwise ------------------------------------------------------------------------------------

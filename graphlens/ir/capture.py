@@ -21,7 +21,6 @@ CAPTURE_VERSION: Final = 2
 MAIN: Final = "main"  # the id of the main program, unless another one has it
 
 # What a recorder notes of a script's steps that call no function, by how many there were.
-EAGER: Final = "{} ran eagerly, outside of any tf.function, which is not explained yet: make the step a tf.function"
 
 Count = Annotated[int, at_least(int, 0)]
 Seconds = Annotated[float, at_least(float, 0)]

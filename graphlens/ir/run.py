@@ -19,6 +19,7 @@ CopyDirection = Literal["host-to-device", "device-to-host", "device-to-device"]
 
 STEP_MARKER: Final = "graphlens_step"  # how GraphLens marks the steps that it calls itself
 NO_RUN: Final = -1  # in the place of a position in ``Profile.runs``
+EAGER_LOOP: Final = "eager loop"  # steps that run op by op, in no function: what they do has no name
 SESSION: Final = "Session.run"  # what a session executes has no function's name; this is what the user calls
 
 

@@ -27,6 +27,10 @@ ELEMENT: Final = "element"
 COMPILED: Final = "compiled"
 COMPILED_FUNCTION: Final = "compiled function"
 MARKED: Final = "marked"
+EAGER_OP: Final = "eager op"
+EAGER_KERNEL: Final = "KernelAndDeviceFunc::Run"  # of functions, too
+
+_EAGER_OP_OF: Final = "EagerLocalExecute: "
 
 _KINDS: Final = (
     (re.compile(r"^InstantiatedCapturedFunction::Run"), CAPTURED),
@@ -41,10 +45,10 @@ _KINDS: Final = (
     (re.compile(r"^ThreadpoolListener"), ""),
 )
 _OWN_KINDS = frozenset(
-    {EXECUTOR, ASYNC_START, ASYNC_DONE, FUNCTION, SESSION, EAGER, REDUCTION, ROOT, STEP_MARKER, EXECUTION}
+    {EXECUTOR, ASYNC_START, ASYNC_DONE, FUNCTION, SESSION, EAGER, REDUCTION, ROOT, EAGER_KERNEL, STEP_MARKER, EXECUTION}
 )
 
-KIND_OF: Final = ("", *sorted({*_OWN_KINDS, *(kind for _, kind in _KINDS), MARKED, OP, OTHER} - {""}))
+KIND_OF: Final = ("", *sorted({*_OWN_KINDS, *(kind for _, kind in _KINDS), MARKED, EAGER_OP, OP, OTHER} - {""}))
 NUMBERED: Final = {kind: number for number, kind in enumerate(KIND_OF)}
 
 
@@ -66,5 +70,7 @@ def classify(name: str, display: str) -> Name:
         return Name(kind)
     if name.startswith(MARK):
         return Name(MARKED)
+    if name.startswith(_EAGER_OP_OF):
+        return Name(EAGER_OP, op=name.removeprefix(_EAGER_OP_OF))
     node, op = split_op(name, display)
     return Name(OP, node, op) if op else Name(OTHER)

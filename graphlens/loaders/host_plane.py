@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal, NamedTuple
 
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from graphlens.ir.columns import Codes, Ints, OpEvents, Spans, looked_up
 from graphlens.ir.instructions import module_names
-from graphlens.ir.run import NO_RUN, STEP_MARKER, Activity, KernelEvent, Span
-from graphlens.loaders import host_loops, host_runs
+from graphlens.ir.run import EAGER_LOOP, NO_RUN, STEP_MARKER, Activity, KernelEvent, Run, Span
+from graphlens.loaders import eager_steps, host_loops, host_runs
+from graphlens.loaders.eager_ops import eager_ops
 from graphlens.loaders.event_columns import read_events
 from graphlens.loaders.events import Events
 from graphlens.loaders.host_executions import END_OF_THUNK, EXECUTION, Compiled, Mark, Thunk, assemble
@@ -26,6 +27,8 @@ from graphlens.loaders.host_names import (
     COMPILED,
     COMPILED_FUNCTION,
     EAGER,
+    EAGER_KERNEL,
+    EAGER_OP,
     ELEMENT,
     EXECUTOR,
     FUNCTION,
@@ -144,6 +147,7 @@ class _PlaneReader:
         ops = replace(ops, run=np.where(within == NO_EXECUTOR, NO_RUN, _of(run_of, within)))
         host_loops.split_loops(table, self._in_loops(table, ops, within))
         self._hand_out(table, first, run_of, replace(ops, run=_moved(ops.run, first)))
+        self._eager_loops(table.runs)
 
     def _in_loops(self, table: host_runs.RunTable, ops: OpEvents, within: Ints) -> Mapping[int, list[LoopOp]]:
         """Return the ops of the runs that loop over a dataset, by run."""
@@ -193,6 +197,28 @@ class _PlaneReader:
         self.compiled.thunks = [
             thunk._replace(event=thunk.event._replace(hlo_module=names[thunk.event.hlo_module])) for thunk in thunks
         ]
+
+    # -- eager loops --------------------------------------------------------------------------------------------------
+
+    def _eager_loops(self, others: Sequence[Run]) -> None:
+        """Add the steps of eager loops as runs, and what ran in them op by op; ``others`` are the runs of functions."""
+        own = set(self.threads)
+        steps = eager_steps.steps_of((mark for mark in self.into.marks if mark.thread in own), others)
+        runs = [Run(EAGER_LOOP, begin.start_ns, end.start_ns, begin.thread) for begin, end in steps]
+        if not runs:
+            return
+        positions = range(len(self.into.runs), len(self.into.runs) + len(runs))
+        self.into.runs.extend(runs)
+        calls = self._spans_of_kind(EAGER_OP)
+        kernels = self._spans_of_kind(EAGER_KERNEL)
+        self.into.ops.extend(eager_ops(calls, kernels, list(zip(positions, runs, strict=True)), self.seen.functions))
+
+    def _spans_of_kind(self, kind: str) -> Iterator[Span]:
+        """Yield the events of a kind under the type of the op that they are of."""
+        chosen = np.flatnonzero(self.kind == NUMBERED[kind])
+        columns = (self.events.name, self.events.start_ns, self.events.end_ns, self.events.line)
+        for key, start_ns, end_ns, line in zip(*(column[chosen].tolist() for column in columns), strict=True):
+            yield Span(self.names[key].op, start_ns, end_ns, self.threads[line])
 
     # -- ops and executors ----------------------------------------------------------------------------------------
 

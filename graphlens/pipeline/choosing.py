@@ -15,6 +15,7 @@ from graphlens.facts.rows.program_rows import ids_of
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Graph
 from graphlens.ir.program import Program
+from graphlens.ir.run import EAGER_LOOP
 
 DID_NOT_RUN: Final = "the profile shows no run of this program"
 
@@ -126,6 +127,8 @@ def _about(evidence: Evidence, program: Program | None, judged: ProgramRuns | No
         return replace(about, profile=None, static_reason=DID_NOT_RUN)
     # Our marks are around the main program: of another one they are no steps.
     marks = () if is_our_own(profile) else profile.steps
+    if judged.name == EAGER_LOOP:  # which alone was timed without the profiler
+        about = replace(about, unprofiled_ns=evidence.unprofiled_ns)
     return replace(about, profile=replace(profile, steps=marks), program=judged.name)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +13,6 @@ from graphlens.children import script
 from graphlens.collector import collector_paused
 from graphlens.config import Progress, Request
 from graphlens.errors import TargetError
-from graphlens.ir.capture import EAGER
 from graphlens.ir.evidence import Evidence
 from graphlens.loaders.capture import reading
 from graphlens.loaders.capture.parts import MANIFEST
@@ -23,7 +21,6 @@ from graphlens.pipeline.gather import Gathered
 from graphlens.pipeline.result import Analysis
 
 NEVER_CALLED: Final = "the script called no function and no Session of TensorFlow: there is nothing to judge"
-_EAGER: Final = EAGER.removeprefix("{}")
 NEVER_STEADY: Final = (
     "the script ended before anything was called often enough to be recorded (a few times without tracing)"
 )
@@ -84,5 +81,4 @@ def _judged(request: Request, folder: Path, progress: Progress) -> Analysis:
 def why_nothing_was_recorded(evidence: Evidence) -> str | None:
     """Return why there is no profile of a program that was watched, ``None`` where it was never steady."""
     failed = (error.message for error in evidence.errors if error.stage == "profile")
-    eager = (note for note in evidence.notes if note.endswith(_EAGER))
-    return next(chain(failed, eager), None)
+    return next(failed, None)

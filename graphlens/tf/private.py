@@ -82,6 +82,12 @@ def is_executing_eagerly() -> bool:
     return module is not None and bool(module.executing_eagerly())
 
 
+def runs_functions_eagerly() -> bool:
+    """Whether TensorFlow was told to run the Python code of functions instead of tracing it."""
+    module = _module("tensorflow.python.eager.polymorphic_function.eager_function_run")
+    return module is not None and bool(module.functions_run_eagerly())
+
+
 def tracing_count(function: Any) -> int:
     """Return how often a function was traced; 0 for one that is no ``tf.function`` and is never traced again."""
     count = getattr(function, "experimental_get_tracing_count", None)

@@ -24,6 +24,7 @@ from graphlens.facts.programs.program_runs import (
 )
 from graphlens.ir.roles import BY_IMPORTANCE, Role
 from graphlens.ir.run import (
+    EAGER_LOOP,
     NO_RUN,
     STEP_MARKER,
     KernelEvent,
@@ -36,6 +37,10 @@ from graphlens.units import format_ns
 _NUMBER = re.compile(r"\d+")  # marks of one kind may be numbered: `epoch 3`
 
 WORK: Final[frozenset[Role]] = frozenset({"step", "predict", "eval"})
+OP_BY_OP: Final = (
+    "the steps of an eager loop run op by op, in no function: ops are known by their types alone, and no graph, layer, "
+    "phase or line of any of them"
+)
 EVEN: Final = (
     "the iterations of a call overlap, or cannot be told apart: each is taken to last as long as their mean, and how "
     "far steps spread is not known"
@@ -196,10 +201,10 @@ OnHost = TypeVar("OnHost", Span, KernelEvent)
 def _of_program(profile: Profile, judged: ProgramRuns, others: Sequence[ProgramRuns]) -> Profile:
     """Return the profile with the steps and the host's events of one program; what devices report is kept whole.
 
-    A step that the user marked is all that was called within it.
+    A step that the user marked is all that was called within it, and so is one of an eager loop.
     """
     own = frozenset(judged.runs)
-    if any(step.run == NO_RUN for step in judged.steps):
+    if judged.name == EAGER_LOOP or any(step.run == NO_RUN for step in judged.steps):
         own = own.union(*(one.runs for one in others if one.role != "dataset"))
 
     from graphlens.ir.columns import OpEvents, Spans  # needs numpy, which graphs alone do not
@@ -220,6 +225,8 @@ def _of_program(profile: Profile, judged: ProgramRuns, others: Sequence[ProgramR
 
 
 def _notes(profile: Profile, program: ProgramRuns, nodes: Ops) -> Iterator[str]:
+    if program.name == EAGER_LOOP:
+        yield OP_BY_OP
     if program.traces:
         first = format_ns(program.traces[0].ns)
         counts = (

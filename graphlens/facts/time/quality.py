@@ -15,7 +15,7 @@ from graphlens.facts.time.ledger import ledger, step_time, step_times_ns
 from graphlens.ir.analysis import Quality
 from graphlens.ir.inputs import InputRow
 from graphlens.ir.ops import COMPOSITE, UNTRACED, UNTRACED_INSTRUCTIONS
-from graphlens.ir.run import stat_of
+from graphlens.ir.run import EAGER_LOOP, stat_of
 from graphlens.units import format_share
 
 # Bounds of a good measurement; below POOR_* it should not be trusted.  The join and attribution bounds are what real
@@ -41,6 +41,7 @@ NO_STEPS: Final = "the profile marks no steps, so that how much of it one step t
 DROPPED: Final = "the profiler lost {count} events: what ran in them is missing everywhere"
 MADE_UP_DECIDES: Final = "'{name}' decides {decides}, and its value is made up: give it with --inputs FILE.npz"
 NO_GRAPH: Final = "no graph was given: ops are known by the names in the profile alone"
+NO_GRAPH_OF_EAGER_LOOP: Final = "an eager loop has no graph: ops are known by their types alone"
 
 
 @fact
@@ -71,7 +72,7 @@ def quality(facts: Facts) -> Quality:
     )
     missing = _missing(facts)
     unsure = [*((False, words) for words in missing), *_made_up(facts.evidence.fed)]
-    return _graded(numbers, unsure, joinable=NO_GRAPH not in missing)
+    return _graded(numbers, unsure, joinable=_has_graph(facts))
 
 
 def _made_up(fed: Sequence[InputRow]) -> Iterator[tuple[bool, str]]:
@@ -85,10 +86,15 @@ def _missing(facts: Facts) -> list[str]:
     """Say what a measurement has to do without, however good it is otherwise."""
     dropped = facts.evidence.profile.dropped if facts.evidence.profile else 0
     return [
-        *(() if _has_graph(facts) else (NO_GRAPH,)),
+        *(() if _has_graph(facts) else (NO_GRAPH_OF_EAGER_LOOP if _is_eager(facts) else NO_GRAPH,)),
         *(() if facts(attribution).steps_marked else (NO_STEPS,)),
         *((DROPPED.format(count=dropped),) if dropped else ()),
     ]
+
+
+def _is_eager(facts: Facts) -> bool:
+    judged = facts(programs).judged
+    return judged is not None and judged.name == EAGER_LOOP
 
 
 def _has_graph(facts: Facts) -> bool:

@@ -30,7 +30,7 @@ class Caller(Protocol):
     def execution(self, concrete: Any) -> None:
         """A ``ConcreteFunction`` is about to be executed, or to be called within a trace."""
 
-    def gradient(self, call: Callable[[], Any]) -> Any:
+    def gradient(self, tape: Any, call: Callable[[], Any]) -> Any:
         """A ``GradientTape`` is asked for gradients."""
 
     def session(self, session: Any, fetches: Any, call: Callable[[], Any]) -> Any:
@@ -124,7 +124,7 @@ def _execution(execute: Callable[..., Any], caller: Caller) -> Callable[..., Any
 
 def _gradient(gradient: Callable[..., Any], caller: Caller) -> Callable[..., Any]:
     def differentiated(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return caller.gradient(lambda: gradient(self, *args, **kwargs))
+        return caller.gradient(self, lambda: gradient(self, *args, **kwargs))
 
     return differentiated
 

@@ -40,9 +40,9 @@ class Late:
         if self._made is not None:
             self._made.execution(concrete)
 
-    def gradient(self, call: Callable[[], Any]) -> Any:
+    def gradient(self, tape: Any, call: Callable[[], Any]) -> Any:
         """Hand on that gradients are asked for."""
-        return self._watch().gradient(call)
+        return self._watch().gradient(tape, call)
 
     def session(self, session: Any, fetches: Any, call: Callable[[], Any]) -> Any:
         """Hand on a call of a Session."""

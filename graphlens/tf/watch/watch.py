@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from graphlens.ir.capture import EAGER, CapturedTarget
+from graphlens.ir.capture import CapturedTarget
+from graphlens.ir.run import EAGER_LOOP
 from graphlens.loaders.capture.collecting import Context
 from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.tf import private
@@ -19,8 +20,9 @@ from graphlens.tf.record import environment
 from graphlens.tf.record.collectors.profile import Profile
 from graphlens.tf.watch import programs
 from graphlens.tf.watch.calls import Called, CallLog
+from graphlens.tf.watch.eager import EagerLoops, Gradients
+from graphlens.tf.watch.marks import Mark
 from graphlens.tf.watch.window import Window
-from graphlens.units import counted
 
 # Who catches even what ``sys.exit`` raises, and calls again and again, would do so for ever.
 _MOST_STOPS: Final = 100
@@ -53,6 +55,7 @@ class Watch:
         self._recorded_ns = 0
         self._eager_steps = 0
         self._is_over = False
+        self._eager = EagerLoops()
         self._stops_left = _MOST_STOPS if stops else 0
 
     # -- what hooks tell ----------------------------------------------------------------------------------------
@@ -81,13 +84,13 @@ class Watch:
                 self._recorded[id(concrete)] = concrete
         self._thread.own_ns += time.perf_counter_ns() - begun_ns  # what watching takes is no part of the call
 
-    def gradient(self, call: Callable[[], Any]) -> Any:
-        """Count the step of an eager loop, which asks for gradients once."""
-        if self._is_outermost() and private.is_executing_eagerly():
-            with self._lock:
-                self._capture()
-                self._eager_steps += 1
-        return call()
+    def gradient(self, tape: Any, call: Callable[[], Any]) -> Any:
+        """Compute gradients; in an eager loop, a step begins with that."""
+        gradients = self._eager.asks(tape) if self._runs_eagerly() else None
+        if gradients is None:
+            return call()
+        with self._eager_step(gradients) if gradients.begins else gradients.mark():
+            return call()
 
     def session(self, session: Any, fetches: Any, call: Callable[[], Any]) -> Any:
         """Run a call of a Session; what fetches something else is another program."""
@@ -111,9 +114,33 @@ class Watch:
                 return
             if self._window.is_open:
                 self._end()
-            if self._eager_steps:
-                self._capture().note(EAGER.format(counted(self._eager_steps, "step")))
             self._save()
+
+    # -- an eager loop ------------------------------------------------------------------------------------------
+
+    def _runs_eagerly(self) -> bool:
+        """Whether what is called now is part of no function; one that TensorFlow is told to run eagerly is none."""
+        if self._is_over or os.getpid() != self._process or not private.is_executing_eagerly():
+            return False
+        return self._is_outermost() or private.runs_functions_eagerly()
+
+    def _eager_step(self, gradients: Gradients) -> Mark:
+        """Begin a step, with which the one before ends: it is marked in the recording that ends, too."""
+        with self._lock:
+            self._capture()
+            self._eager_steps += 1
+            if gradients.step_ns is not None:
+                self._eager.ended(gradients.step_ns, recorded=self._window.is_open)
+            if gradients.step_ns is not None and self._closes(gradients):
+                gradients.mark().end()
+                self._end()
+            if self._window.opens_before(EAGER_LOOP):
+                self._begin()
+        self._stop_if_recorded()
+        return gradients.mark()
+
+    def _closes(self, gradients: Gradients) -> bool:
+        return self._window.closes_after(EAGER_LOOP, gradients.step_ns or 0, traced=False)
 
     def leave(self) -> None:
         """Do nothing but the calls from now on, and have TensorFlow keep no graphs any more."""
@@ -194,5 +221,10 @@ class Watch:
         capture = self._capture()
         capture.note(*self._log.notes)
         script = self._log.script(self._recorded_ns, self._eager_steps)
-        capture.manifest = replace(capture.manifest, environment=environment.describe(), script=script)
+        capture.manifest = replace(
+            capture.manifest,
+            environment=environment.describe(),
+            script=script,
+            unprofiled_ns=self._eager.unprofiled_ns,
+        )
         capture.save()

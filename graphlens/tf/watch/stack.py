@@ -1,0 +1,71 @@
+"""Where in the user's program a call comes from: the line and the function, told from the stack of Python's frames."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Final, NamedTuple
+
+from graphlens.loaders.sources import is_framework
+
+_OWN: Final = f"{Path(__file__).parents[2]}/"
+_TRAINERS_OF_KERAS: Final = ("/keras/src/backend/tensorflow/trainer.py", "/keras/src/trainers/trainer.py")
+_MODULE: Final = "<module>"
+
+
+class Place(NamedTuple):
+    """Where a call comes from.
+
+    ``source`` is the user's line, ``file:line``, ``function`` the name of the user's function around it (empty where it
+    is in none), ``within_keras`` whether Keras' own training loop called.  ``stack`` is equal for calls that come the
+    same way.
+    """
+
+    source: str
+    function: str
+    within_keras: bool
+    stack: Hashable
+
+
+def user_place() -> Place | None:
+    """Return the place in the user's program that the caller was called from; ``None`` where nothing of it called."""
+    frames = list(_frames(sys._getframe(1)))
+    user = next((frame for frame in frames if _is_users(frame.f_code)), None)
+    if user is None:
+        return None
+    code = user.f_code
+    return Place(
+        source=f"{code.co_filename}:{user.f_lineno}",
+        function="" if code.co_name == _MODULE else _name(code),
+        within_keras=any(frame.f_code.co_filename.endswith(_TRAINERS_OF_KERAS) for frame in frames),
+        stack=tuple((frame.f_code, frame.f_lasti) for frame in frames if not _is_own(frame.f_code)),
+    )
+
+
+def user_line() -> str:
+    """Return the line of the user's program that the caller was called from; empty where nothing of it called."""
+    user = next((frame for frame in _frames(sys._getframe(1)) if _is_users(frame.f_code)), None)
+    return "" if user is None else f"{user.f_code.co_filename}:{user.f_lineno}"
+
+
+def _name(code: CodeType) -> str:
+    return str(getattr(code, "co_qualname", code.co_name))  # Python 3.10 knows no qualified ones
+
+
+def _frames(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+@lru_cache(maxsize=4096)
+def _is_own(code: CodeType) -> bool:
+    return code.co_filename.startswith(_OWN)
+
+
+@lru_cache(maxsize=4096)
+def _is_users(code: CodeType) -> bool:
+    return not _is_own(code) and not is_framework(code.co_filename)
