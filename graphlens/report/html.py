@@ -29,6 +29,7 @@ from graphlens.report.words import printable
 LEAST_LINE = 10
 
 ASSETS = Path(__file__).parent / "assets"
+STYLES = ("app.css", "devices.css", "training.css")
 
 # Compressed size up to which the whole analysis travels inside the page; beyond, the page says that it does not.
 EMBED_LIMIT_BYTES = 1 << 20
@@ -54,7 +55,7 @@ def render(document: Document) -> str:
     groups = view.copies.groups if view.copies else ()
     ink = replace(ink, sizes={**ink.sizes, **{ends: size for group in groups for ends, size in group.sizes.items()}})
     before, after, of_copies = _figures(view.findings[:FINDINGS_DRAWN], [group.figure for group in groups], ink)
-    css, script = _asset("app.css") + _asset("devices.css"), _asset("app.js")
+    css, script = "".join(map(_asset, STYLES)), _asset("app.js")
     return (
         _environment()
         .get_template("page.html.j2")

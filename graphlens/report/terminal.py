@@ -17,6 +17,7 @@ from graphlens.ir.analysis import Document
 from graphlens.report.view import View, view_of
 from graphlens.report.view_findings import FindingView
 from graphlens.report.view_programs import CHOOSE, ProgramsView
+from graphlens.report.view_training import layer_words
 from graphlens.report.words import NOT_SEEN, printable, shared_scope, shorten
 from graphlens.units import counted
 
@@ -25,8 +26,11 @@ WIDTH = 80
 WIDEST = 120
 FINDINGS_SHOWN = 8
 OPS_SHOWN = 10
+LAYERS_SHOWN = 5
+TRACES_SHOWN = 3
 BAR_CELLS = 20
 NAME_CHARACTERS = 40
+LAYER_CHARACTERS = 26
 OP_CHARACTERS = 22  # with a name, a time and a share beside it, 80 columns
 
 _SEVERITY_STYLES = {"high": "bold red", "medium": "bold yellow", "low": "cyan", "info": "dim"}
@@ -89,9 +93,12 @@ def _summary(view: View, outputs: Sequence[str], glyphs: _Glyphs) -> Group:
     parts = [
         _header(view, glyphs),
         *_findings(view),
+        *_period(view),
         *_ledger(view, glyphs),
+        *_layers(view),
         *_ops(view),
         *_programs(view),
+        *_traces(view, glyphs),
         *_around(view, glyphs),
         *_not_done(view, glyphs),
         *_written(outputs),
@@ -182,20 +189,30 @@ def _programs(view: View) -> Iterable[RenderableType]:
     yield Padding(_program_table(programs), (0, 0, 0, 2))
     apart = [f"{row.name}: {row.apart} that traced or compiled it, told apart" for row in programs.shown if row.apart]
     more = [f"and {programs.more}"] if programs.more else []
-    for line in (*apart, "; ".join([*more, f"{CHOOSE} {programs.choice}"])):
+    choice = [f"{CHOOSE} {programs.choice}"] if len(programs.shown) > 1 else []
+    for line in (*apart, "; ".join([*more, *choice])):
         yield Padding(_plain(line, "dim"), (0, 0, 0, 2))
 
 
 def _program_table(programs: ProgramsView) -> Table:
-    labels = ["Program", "Role", "Runs", *(["Steps"] if programs.loops else []), "Step", "Busy"]
+    labels = [
+        "Program",
+        "Role",
+        *(["Calls"] if programs.called else []),
+        "Runs",
+        *(["Steps"] if programs.loops else []),
+        "Step",
+        "Busy",
+    ]
     table = Table.grid(padding=(0, 1, 0, 0))
     for label in labels:
         table.add_column(justify="left" if label in ("Program", "Role") else "right", no_wrap=True)
     table.add_row(*(Text(label, "dim") for label in labels))
-    room = NAME_CHARACTERS - 6 * programs.loops
+    room = NAME_CHARACTERS - 6 * programs.loops - 7 * programs.called
     for row in programs.shown:
         name = Text(shorten(printable(row.name), room), "bold" if row.judged else "")
-        table.add_row(name, row.role, row.runs, *([row.steps] if programs.loops else []), row.step, row.share)
+        calls = [row.calls] if programs.called else []
+        table.add_row(name, row.role, *calls, row.runs, *([row.steps] if programs.loops else []), row.step, row.share)
     return table
 
 
@@ -215,6 +232,53 @@ def _ledger(view: View, glyphs: _Glyphs) -> Iterable[RenderableType]:
         Text("Step", "bold"), Text(view.ledger.total, "bold"), Text("100 %", "bold"), Text(view.ledger.origin, "dim")
     )
     yield Padding(table, (0, 0, 0, 2))
+
+
+def _period(view: View) -> Iterable[RenderableType]:
+    """Say where the time goes from step to step, and what of it was the executor's."""
+    if view.period is None:
+        return
+    yield _heading(f"From one step to the next: {view.period.total}, the median of {view.period.n}")
+    table = Table.grid(padding=(0, 1, 0, 0))
+    for justify in ("left", "right", "right"):
+        table.add_column(justify=justify, overflow="fold", no_wrap=justify != "left")
+    for row in view.period.rows:
+        table.add_row(_plain(row.category), row.time, row.share)
+    yield Padding(table, (0, 0, 0, 2))
+    if view.period.split:
+        yield Padding(_plain(view.period.split, "dim"), (0, 0, 0, 2))
+
+
+def _layers(view: View) -> Iterable[RenderableType]:
+    """Say what the phases take of the op time, and the layers that take most."""
+    training = view.training
+    if training is None:
+        return
+    yield _heading(f"Phases and layers: of {training.total} of op time in a step")
+    phases = ", ".join(f"{phase.share} {phase.key.words}" for phase in training.phases)
+    yield Padding(_plain(phases), (0, 0, 0, 2))
+    table = Table.grid(padding=(0, 1, 0, 0))
+    for justify in ("right", "left", "left"):
+        table.add_column(justify=justify, overflow="fold", no_wrap=justify != "left")
+    for row in training.rows[:LAYERS_SHOWN]:
+        table.add_row(row.share, _short(row.name, LAYER_CHARACTERS), _plain(layer_words(row, training.columns)))
+    yield Padding(table, (0, 0, 0, 2))
+    hidden = len(training.rows) - LAYERS_SHOWN
+    if hidden > 0:
+        yield Text(f"  and {counted(hidden, 'more layer')}", "dim")
+
+
+def _traces(view: View, glyphs: _Glyphs) -> Iterable[RenderableType]:
+    """Say which calls traced a function again, and what had changed; the others are of no use to a reader."""
+    traces = view.traces
+    if traces is None:
+        return
+    lost = f"; time lost by retraces: {traces.lost}" if traces.lost else ""
+    yield _heading(f"Traces: {traces.summary}{lost}")
+    retraces = [row for row in (*traces.shown, *traces.folded) if row.kind == "retrace"]
+    for row in retraces[:TRACES_SHOWN]:
+        changed = "; ".join(row.changed) or "what changed is not known"
+        yield _item(glyphs, f"{row.function}, call {row.call}, {row.time}: {changed}")
 
 
 def _findings(view: View) -> Iterable[RenderableType]:

@@ -20,11 +20,15 @@ from graphlens.report.view_findings import FindingView, finding_views
 from graphlens.report.view_inputs import InputsView, inputs_view
 from graphlens.report.view_machine import MemoryView, RooflineView, memory_view, roofline_view
 from graphlens.report.view_ops import OpTable, PathView, op_table, path_view
+from graphlens.report.view_period import PeriodView, period_view
 from graphlens.report.view_placement import PlacementView, placement_view
 from graphlens.report.view_programs import ProgramsView, judged_of, programs_view
 from graphlens.report.view_proofs import ProofView, joint_view, total_view
 from graphlens.report.view_quality import GradeView, quality_view
 from graphlens.report.view_steps import KindsView, kinds_view, rhythm_words, step_words
+from graphlens.report.view_timeline import TimelineView, timeline_view
+from graphlens.report.view_traces import TracesView, traces_view
+from graphlens.report.view_training import TrainingView, training_view
 from graphlens.report.words import KINDS, LEDGER_KINDS, RECORDINGS, RULE_STATUSES
 from graphlens.units import UNKNOWN, counted, format_count, format_ns, format_share
 
@@ -100,6 +104,10 @@ class View:
     tiles: tuple[Tile, ...]
     quality: GradeView
     ledger: LedgerView | None
+    period: PeriodView | None
+    training: TrainingView | None
+    timeline: TimelineView | None
+    traces: TracesView | None
     findings: tuple[FindingView, ...]
     total: ProofView | None
     joint: ProofView | None
@@ -153,6 +161,10 @@ def view_of(document: Document, op_limit: int | None = None) -> View:
         tiles=(_step_tile(step, step_detail, rhythm, programs), *_tiles(document, quality, severities)),
         quality=quality,
         ledger=_ledger(document),
+        period=period_view(document),
+        training=training_view(document),
+        timeline=timeline_view(document),
+        traces=traces_view(document),
         findings=findings,
         total=total_view(document),
         joint=joint_view(document),

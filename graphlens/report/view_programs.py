@@ -30,7 +30,8 @@ CHOOSE = "--program NAME"
 class ProgramView:
     """One program; ``width`` is its share in per mille, ``apart`` what is told apart from its steps.
 
-    ``loop`` says how many steps there were, where those were not the runs.
+    ``loop`` says how many steps there were, where those were not the runs.  ``calls``, ``traced`` and ``source`` are of
+    a script that was watched from its start.
     """
 
     name: str
@@ -44,6 +45,9 @@ class ProgramView:
     share: str
     width: float
     apart: str
+    calls: str = ""
+    traced: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class ProgramsView:
     note: str
     loops: bool
     timed: bool
+    called: bool = False
 
 
 def judged_of(document: Document) -> ProgramRow | None:
@@ -73,9 +78,10 @@ def judged_of(document: Document) -> ProgramRow | None:
 
 
 def programs_view(document: Document) -> ProgramsView | None:
-    """Return the programs; ``None`` where there is one only: then everything on the page is about it."""
+    """Return the programs; ``None`` where there is one only, of no script: then everything on the page is about it."""
     rows = document.programs
-    if len(rows) < 2:
+    watched = any(row.calls is not None for row in rows)
+    if len(rows) < 2 and not watched:
         return None
     judged = judged_of(document)
     shown, rest = _divided(rows)
@@ -94,6 +100,7 @@ def programs_view(document: Document) -> ProgramsView | None:
         note=f"and {counted(hidden, 'more program')}, listed in the JSON report" if hidden > 0 else "",
         loops=any(view.loop for view in views.values()),
         timed=any(row.step is not None for row in rows),
+        called=watched,
     )
 
 
@@ -137,7 +144,10 @@ def _program(row: ProgramRow, judged: bool) -> ProgramView:
         spread=_spread(row.step),
         share=format_share(row.share),
         width=round(1000 * (row.share or 0.0), 1),
-        apart=_apart(row.traces),
+        apart=_apart([trace for trace in row.traces if trace.at_ns is None]),
+        calls=format_count(row.calls) if row.calls is not None else "",
+        traced=_traced(row.traces),
+        source=row.source or "",
     )
 
 
@@ -155,3 +165,17 @@ def _apart(traces: Sequence[ProgramTrace]) -> str:
         return ""
     least, most = (format_ns(choose(trace.ns for trace in traces)) for choose in (min, max))
     return f"{counted(len(traces), 'call')} of {most if least == most else f'{least} to {most}'}"
+
+
+def _traced(traces: Sequence[ProgramTrace]) -> str:
+    """Say how often a function of a script was traced, and how often that need not have been.
+
+    >>> _traced([ProgramTrace("", 9, "first", 0), ProgramTrace("", 9, "retrace", 5)]), _traced([ProgramTrace("", 9)])
+    ('traced twice, 1 retrace', '')
+    """
+    told = [trace for trace in traces if trace.at_ns is not None]
+    if not told:
+        return ""
+    often = {1: "once", 2: "twice"}.get(len(told), f"{len(told):,} times")
+    retraces = sum(trace.kind == "retrace" for trace in told)
+    return f"traced {often}" + (f", {counted(retraces, 'retrace')}" if retraces else "")

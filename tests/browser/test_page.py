@@ -8,7 +8,7 @@ import pytest
 
 from graphlens import report
 from graphlens.pipeline.result import Analysis
-from tests import sample_document, sample_programs, sample_proofs
+from tests import sample_document, sample_programs, sample_proofs, sample_training
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 AXE = find_spec("axe_playwright_python")
@@ -21,6 +21,8 @@ SAMPLES = {
     "programs": sample_programs.SEVERAL,
     "kinds": sample_programs.BY_TURNS,
     "alarm": sample_programs.ALARM,
+    "trained": sample_training.TRAINED,
+    "hostile-trained": sample_training.HOSTILE,
 }
 
 pytestmark = [
@@ -324,6 +326,7 @@ def test_printing_shows_what_is_folded(visit):
     [
         "rich",
         "programs",
+        "trained",
         *(pytest.param(name, marks=pytest.mark.heavy) for name in ("static", "proofs", "kinds", "alarm")),
     ],
 )
@@ -339,3 +342,66 @@ def test_accessible_by_wcag(browser, pages, name, scheme, width):
     context.close()
     assert len(found["passes"]) > 20
     assert [(v["id"], [n["html"][:120] for n in v["nodes"][:3]]) for v in found["violations"]] == []
+
+
+# -- a training step ---------------------------------------------------------------------------------------------
+
+
+def test_a_layer_filters_the_ops_and_without_scripts_leads_to_its_slowest(visit):
+    page = visit("trained")
+    page.click("#layers a[data-filter='layer:network/second']")
+    layers = page.evaluate(
+        "[...document.querySelectorAll('#op-table tbody tr')].filter(r => !r.hidden).map(r => r.dataset.layer)"
+    )
+    assert set(layers) == {"network/second"}
+    assert page.input_value("#filter") == "layer:network/second"
+    unscripted = visit("trained", java_script_enabled=False)
+    unscripted.click("#layers a[data-filter='layer:network/second']")
+    assert unscripted.url.endswith("#op-3")
+
+
+def test_the_layers_are_sorted_by_a_phase_and_what_no_layer_has_stays_last(visit):
+    page = visit("trained")
+    page.click("#layers th button:text-is('optimizer')")
+    first = "document.querySelector('#layers tbody tr th').textContent"
+    assert page.evaluate(first).startswith("second")
+    assert page.locator("#layers tfoot tr").last.text_content().startswith("All ops of a step")
+
+
+def test_zooming_widens_the_timeline_and_shows_more_names(visit):
+    page = visit("trained", viewport={"width": 1280, "height": 800})
+    shown = (
+        "[...document.querySelectorAll('#timeline .thread text')].filter(t => t.getBoundingClientRect().width).length"
+    )
+    width = "document.querySelector('#timeline .threads').getBoundingClientRect().width"
+    names, wide = page.evaluate(shown), page.evaluate(width)
+    for _ in range(4):
+        page.click(".zoom [data-zoom='2']")
+    assert page.evaluate(width) == pytest.approx(16 * wide, rel=0.02)
+    assert page.evaluate(shown) > names
+    for _ in range(6):
+        page.click(".zoom [data-zoom='0.5']")
+    assert page.evaluate(width) == wide
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_phases_differ_in_colour_and_in_pattern(visit, scheme):
+    page = visit("trained", color_scheme=scheme)
+    fills = page.evaluate(
+        "[...document.querySelectorAll('#layers .legend rect')].map(rect => getComputedStyle(rect).fill)"
+    )
+    assert len(fills) == len(set(fills)) == 7
+    grounds = page.evaluate("[...document.querySelectorAll('pattern .pg')].map(rect => getComputedStyle(rect).fill)")
+    assert len(set(grounds)) >= 6
+
+
+def test_words_of_the_timeline_stay_inside_their_spans(visit):
+    """The fonts of a browser are not known when names are placed."""
+    page = visit("trained", viewport={"width": 390, "height": 800})
+    outside = page.evaluate(
+        """[...document.querySelectorAll('#timeline .thread text')].filter(text => {
+             const line = text.getBoundingClientRect(), span = text.previousElementSibling.getBoundingClientRect();
+             return line.width && line.right > span.right;
+           }).map(text => text.textContent)"""
+    )
+    assert outside == []

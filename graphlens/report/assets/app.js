@@ -66,7 +66,8 @@
   const filter = byId("filter");
   const rows = table ? [...table.tBodies[0].rows] : [];
   const scope = (table && table.dataset.scope.toLowerCase()) || "\u0000";
-  const texts = rows.map((row) => row.textContent.toLowerCase());
+  // A row of a layer is found by its text, and by `layer:` and the path of its layer.
+  const texts = rows.map((row) => `${row.textContent}${row.dataset.layer ? ` layer:${row.dataset.layer} ` : ""}`.toLowerCase());
   const applyFilter = () => {
     // Names leave out the scope that they share; a whole name that was pasted must still be found.
     const words = filter.value.toLowerCase().replaceAll(scope, "").split(/\s+/).filter(Boolean);
@@ -78,6 +79,24 @@
     byId("filter-count").textContent = words.length ? `${shown} of ${rows.length}` : "";
   };
   if (filter) filter.addEventListener("input", applyFilter);
+
+  all("a[data-filter]").forEach((link) => link.addEventListener("click", () => {
+    filter.value = link.dataset.filter;
+    applyFilter();
+  }));
+
+  // -- timeline: wider, with what is in the middle kept there
+  all(".zoom button").forEach((button) => button.addEventListener("click", () => {
+    const frame = byId("timeline-frame");
+    const threads = frame.firstElementChild;
+    const before = Number(threads.dataset.zoom);
+    const zoom = Math.min(16, Math.max(1, before * Number(button.dataset.zoom)));
+    const middle = (frame.scrollLeft + frame.clientWidth / 2) / frame.scrollWidth;
+    threads.dataset.zoom = zoom;
+    threads.style.width = `${100 * zoom}%`;
+    threads.style.minWidth = `${900 * zoom}px`;
+    frame.scrollLeft = middle * frame.scrollWidth - frame.clientWidth / 2;
+  }));
 
   // -- tables: sort
   const valueOf = (row, column, kind) => {
