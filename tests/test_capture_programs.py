@@ -475,7 +475,7 @@ COMPLETE = Manifest(
     script=Script(
         9,
         8,
-        (ScriptFunction("step", "step", "train.py:7", 4, 6, 2, 3, ("__inference_step_12",), 1, (0,), (0,)),),
+        (ScriptFunction("step", "step", "train.py:7", 4, 6, 2, 3, ("__inference_step_12",), 1, (0,), (0,), 5, 4),),
         (ScriptTrace("step", 3, 5, 2, "retrace", ("x: the Python value 3 became 4",), 1),),
         1,
     ),

@@ -8,7 +8,7 @@ import pytest
 
 from graphlens.facts.core import Facts
 from graphlens.facts.time import around
-from graphlens.facts.time.period import period
+from graphlens.facts.time.period import FEWEST_PERIODS, period
 from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.run import (
@@ -24,6 +24,7 @@ from graphlens.ir.run import (
     Span,
     Window,
 )
+from graphlens.ir.script import Script, ScriptFunction
 from graphlens.ir.training import Period
 
 PYTHON, COMPUTE, TF_DATA = 1, 7, 9
@@ -89,7 +90,27 @@ def test_a_step_is_its_ops_its_executors_its_call_and_the_python_until_the_next(
             LedgerRow(around.EXECUTOR, 5, "overhead"),
         ),
         executor_ns=30,
+        profiled_ns=100,
     )
+
+
+@pytest.mark.parametrize(
+    ("function", "ns", "n"),
+    [
+        (ScriptFunction("step", "step", concretes=(STEP,), period_ns=50, periods=200), 50, 200),
+        (ScriptFunction("step", "step", concretes=(STEP,), period_ns=50, periods=FEWEST_PERIODS - 1), 100, 2),
+        (ScriptFunction("step", "step", concretes=(OTHER,), period_ns=50, periods=200), 100, 2),
+    ],
+)
+def test_a_step_is_as_long_as_it_was_without_the_profiler_where_the_script_shows_it(
+    function: ScriptFunction, ns: int, n: int
+) -> None:
+    evidence = Evidence(Target("t", "script"), profile=steps(3), script=Script(functions=(function,)))
+    found = Facts(evidence)(period)
+    assert found is not None
+    assert (found.ns, found.n, found.profiled_ns) == (ns, n, 100)
+    assert sum(row.ns for row in found.rows) == ns
+    assert found.executor_ns == ns * 30 // 100
 
 
 def test_between_two_executors_of_a_call_nothing_is_known_to_go_on() -> None:

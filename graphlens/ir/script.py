@@ -68,6 +68,9 @@ class ScriptFunction:
     states, shapes
         For each of ``concretes`` the number of the set of variables that it uses, and that of the types and shapes of
         its tensors: two with the same numbers do the same, but for Python values that they were given.
+    period_ns, periods
+        The median time from the start of a call to that of the next one on its thread while nothing was recorded, and
+        of how many; ``None`` where there was none.
     """
 
     id: str
@@ -81,6 +84,8 @@ class ScriptFunction:
     objects: int = 1
     states: tuple[int, ...] = ()
     shapes: tuple[int, ...] = ()
+    period_ns: int | None = None
+    periods: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,9 +88,12 @@ class Period:
     Attributes
     ----------
     ns
-        The median period of the recorded steps.
+        The median period of the steps: of those that were not recorded where enough of them were seen, else of those
+        that were.
     n
         Of how many.
+    profiled_ns
+        The median of those that were recorded, which takes time.
     executor_ns
         For how long ops or the executor were at work in it, on any thread.
     rows
@@ -101,6 +104,7 @@ class Period:
     n: int
     rows: tuple[LedgerRow, ...]
     executor_ns: int | None = None
+    profiled_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from graphlens.facts.clock.sweep import Intervals, Windows, divide_among, pairs
 from graphlens.facts.programs.program_runs import ProgramRuns
 from graphlens.ir.columns import DeviceEvents, OpEvents, Spans
 from graphlens.ir.ops import ASYNCHRONOUS, COMPOSITE, INPUT_REQUESTS
-from graphlens.ir.run import NO_RUN, Activity, KernelEvent, Mark, Profile, Run, Span
+from graphlens.ir.run import EAGER_LOOP, NO_RUN, Activity, KernelEvent, Mark, Profile, Run, Span
 
 # What goes on, by precedence: an instant in which several of them do belongs to the first.
 COMPILING: Final = "compiling by XLA"
@@ -25,7 +25,7 @@ DISPATCH: Final = "calling the function: Python and eager dispatch"
 OTHERS: Final = "other functions that were called"
 READING: Final = "reading results back"
 FEEDING: Final = "feeds and fetches of the Session"
-EAGER: Final = "eager ops between steps"
+EAGER: Final = "dispatch of eager ops"
 PYTHON: Final = "Python between steps"
 
 # A wait of another op is for a function that it calls, or for an element of a dataset.
@@ -71,7 +71,7 @@ def _doings(profile: Profile, program: ProgramRuns) -> Iterator[tuple[str, Inter
     yield TRACING, _intervals((call.start_ns, call.works_from_ns) for call in calls if call.traced)
     yield HANDOFF, _intervals((call.works_from_ns, call.works_until_ns) for call in calls)
     yield DISPATCH, _intervals((call.start_ns, call.end_ns) for call in calls)
-    yield OTHERS, _of(run for position, run in enumerate(profile.runs) if run.thread in threads)
+    yield OTHERS, _of(run for run in profile.runs if run.thread in threads and run.program != EAGER_LOOP)
     yield READING, marked("read")
     yield FEEDING, marked("session")
     yield EAGER, doing("eager")
@@ -106,6 +106,8 @@ def calls_of(profile: Profile, runs: Collection[int], executors: Spans) -> list[
     found = []
     for position in runs:
         run = profile.runs[position]
+        if run.program == EAGER_LOOP:  # nothing is called: its ops are dispatched one by one
+            continue
         begins_ns = min(max(from_ns.get(position, run.end_ns), run.start_ns), run.end_ns)
         ends_ns = min(max(until_ns.get(position, run.end_ns), begins_ns), run.end_ns)
         found.append(Call(position, run.start_ns, begins_ns, ends_ns, run.end_ns, run.traced))

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import median_low
+from typing import Final
 
 from graphlens.facts.clock.periods import Stretch, period_ns_of, stretches_of, typical_of
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.programs.judged_program import is_our_own, programs
+from graphlens.facts.programs.program_runs import ProgramRuns
 from graphlens.facts.time.attribution import attribution
 from graphlens.facts.time.ledger import apportion
-from graphlens.ir.run import LedgerRow
+from graphlens.ir.run import SESSION, LedgerRow
+from graphlens.ir.script import Script, ScriptFunction
 from graphlens.ir.training import Period
+
+FEWEST_PERIODS: Final = 5  # whose median no single pause moves by much
 
 
 @fact
@@ -26,8 +32,9 @@ def stretches(facts: Facts) -> Sequence[Stretch]:
 def period(facts: Facts) -> Period | None:
     """The period of the judged program's steps; ``None`` where fewer than two of them follow each other.
 
-    Its length is the median of those that were recorded.  How it is divided is that of the middle half of them; of all,
-    in whole cycles, where steps do different work by turns, so that none of it is lost.
+    Its length is what the script itself needed while nothing was recorded, as far as that was seen.  How it is divided
+    is that of the middle half of those that were recorded; of all, in whole cycles, where steps do different work by
+    turns, so that none of it is lost.
     """
     recorded, profile, judged = facts(stretches), facts.evidence.profile, facts(programs).judged
     if not recorded or profile is None or judged is None:
@@ -36,9 +43,31 @@ def period(facts: Facts) -> Period | None:
 
     cycle = facts(attribution).cycle
     shown = _in_whole_cycles(recorded, cycle.length) if cycle.kinds else typical_of(recorded)
-    rows = _rows(period_ns_of(recorded), divided(profile, judged, shown))
+    profiled_ns = period_ns_of(recorded)
+    steps_per_call = median_low(one.steps for one in recorded)
+    ns, n = _unrecorded(facts.evidence.script, judged, steps_per_call) or (profiled_ns, 0)
+    rows = _rows(ns, divided(profile, judged, shown))
     executor_ns = sum(row.ns for row in rows if row.category in (OPS, EXECUTOR))
-    return Period(sum(row.ns for row in rows), sum(one.steps for one in recorded), rows, executor_ns)
+    return Period(ns, n or sum(one.steps for one in recorded), rows, executor_ns, profiled_ns)
+
+
+def _unrecorded(script: Script | None, judged: ProgramRuns, steps_per_call: int) -> tuple[int, int] | None:
+    """Return the period of the program's steps while nothing was recorded, and of how many; ``None`` if of too few.
+
+    A call of a loop over a dataset is all of its steps.
+    """
+    called = _function(script, judged) if script else None
+    if called is None or called.period_ns is None or called.periods < FEWEST_PERIODS:
+        return None
+    return round(called.period_ns / steps_per_call), called.periods * steps_per_call
+
+
+def _function(script: Script, judged: ProgramRuns) -> ScriptFunction | None:
+    """Return what the script called to run the program; a Session that fetches several things is none of them."""
+    if not judged.name.startswith(SESSION):
+        return next((one for one in script.functions if judged.name in one.concretes), None)
+    sessions = [one for one in script.functions if one.name == SESSION and one.periods >= FEWEST_PERIODS]
+    return sessions[0] if len(sessions) == 1 else None
 
 
 def _in_whole_cycles(recorded: Sequence[Stretch], length: int | None) -> Sequence[Stretch]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import weakref
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -38,12 +39,36 @@ class Trace:
     object: int
 
 
+@dataclass
+class Times:
+    """Durations, of which the median is asked: of many every second one is kept, then every fourth."""
+
+    count: int = 0
+    kept_ns: list[int] = field(default_factory=list)
+    each: int = 1
+
+    def add(self, ns: int) -> None:
+        """Count a duration, and keep it if it is its turn."""
+        if self.count % self.each == 0:
+            self.kept_ns.append(ns)
+            if len(self.kept_ns) >= _TIMES_KEPT:
+                self.kept_ns = self.kept_ns[::2]
+                self.each *= 2
+        self.count += 1
+
+    @property
+    def median_ns(self) -> int | None:
+        """The median of those that were kept."""
+        return round(median(self.kept_ns)) if self.kept_ns else None
+
+
 @dataclass(eq=False)
 class Function:
     """All calls of what the user would call one function, or of a Session for the same fetches.
 
-    ``function_type`` is that of its latest trace, ``times_ns`` are of calls in which nothing was traced, and ``used``
-    is when each Python object behind it was called first and last, by number of the call.
+    ``function_type`` is that of its latest trace, ``times`` are of calls in which nothing was traced, and ``used``
+    is when each Python object behind it was called first and last, by number of the call.  ``periods`` are from call to
+    call, of which ``begun`` is the last: its thread, how often recordings had begun or ended, and when it was.
     """
 
     place: Place
@@ -52,26 +77,21 @@ class Function:
     traces: int = 0
     traced_ns: int = 0
     function_type: Any = None
-    times_ns: list[int] = field(default_factory=list)
-    each: int = 1
+    times: Times = field(default_factory=Times)
+    periods: Times = field(default_factory=Times)
+    begun: tuple[int, int, int] = (0, 0, 0)
     logged: list[Trace] = field(default_factory=list)
     used: list[list[int]] = field(default_factory=list)
     concretes: dict[str, tuple[int, int]] = field(default_factory=dict)
     states: dict[frozenset[int], int] = field(default_factory=dict)
     shapes: dict[Hashable, int] = field(default_factory=dict)
 
-    def timed(self, ns: int) -> None:
-        """Keep how long an untraced call took: of many every second one, then every fourth."""
-        if (self.calls - self.traces) % self.each == 0:
-            self.times_ns.append(ns)
-            if len(self.times_ns) >= _TIMES_KEPT:
-                self.times_ns = self.times_ns[::2]
-                self.each *= 2
-
-    @property
-    def usual_ns(self) -> int | None:
-        """How long a call takes that traces nothing."""
-        return round(median(self.times_ns)) if self.times_ns else None
+    def begins(self, thread: int, recordings: int, begun_ns: int) -> None:
+        """Take up that a call began; the time since the last one is a period where no recording changed it."""
+        is_timed = self.begun[:2] == (thread, recordings) and recordings % 2 == 0
+        if is_timed:
+            self.periods.add(begun_ns - self.begun[2])
+        self.begun = (thread, recordings, begun_ns)
 
 
 @dataclass(eq=False)
@@ -94,6 +114,7 @@ class CallLog:
         self._functions: dict[Hashable, Function] = {}
         self._objects: weakref.WeakKeyDictionary[Any, Called] = weakref.WeakKeyDictionary()
         self._sessions: dict[Hashable, Called] = {}
+        self._recordings = 0  # that began or ended
 
     def of_function(self, function: Any) -> Called:
         """Return what is known of a ``tf.function`` or a ``ConcreteFunction`` that is about to be called."""
@@ -111,6 +132,10 @@ class CallLog:
             self._sessions[key] = self._new(Place(key, SESSION, SESSION, ""))
         return self._sessions[key]
 
+    def recording_changes(self) -> None:
+        """Take up that a recording begins or ends: that takes time, and while one is made all do."""
+        self._recordings += 1
+
     def ended(self, called: Called, callee: Any, concrete: Any, begun_ns: int, ns: int) -> bool:
         """Count a call that has ended, and return whether its function was traced in it.
 
@@ -119,11 +144,12 @@ class CallLog:
         function = called.function
         function.calls += 1
         function.ns += ns
+        function.begins(threading.get_ident(), self._recordings, begun_ns)
         self._used(called)
         count = private.tracing_count(callee)
         traced, called.traces_seen = count - called.traces_seen, count
         if traced <= 0:
-            function.timed(ns)
+            function.times.add(ns)
             if concrete is not None and not function.concretes:  # it was traced before anybody watched
                 self._keep(function, concrete)
             return False
@@ -213,11 +239,13 @@ def _described(identity: str, function: Function) -> ScriptFunction:
         objects=len([used for used in function.used if used]),
         states=tuple(state for state, _ in function.concretes.values()),
         shapes=tuple(shape for _, shape in function.concretes.values()),
+        period_ns=function.periods.median_ns,
+        periods=function.periods.count,
     )
 
 
 def _traces(identity: str, function: Function) -> Iterator[ScriptTrace]:
-    usual_ns = function.usual_ns
+    usual_ns = function.times.median_ns
     for trace in function.logged:
         kind, changed = trace.kind, trace.changed
         if kind == "retrace" and MADE_ANEW in changed and _is_in_use(function.used[: trace.object], trace.call):

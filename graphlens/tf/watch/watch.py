@@ -98,7 +98,12 @@ class Watch:
             return call()
         with self._lock:
             called = self._log.of_session(session, programs.key_of(fetches))
-        return self._called(called, session, call)
+
+        def marked() -> Any:
+            with Mark("session"):  # no event of TensorFlow shows what converting feeds and fetches takes
+                return call()
+
+        return self._called(called, session, marked)
 
     def profiler(self, call: Callable[[], Any]) -> Any:
         """Let the program have the profiler, of which there is one: a recording ends with the calls that it has."""
@@ -202,12 +207,14 @@ class Watch:
     def _begin(self) -> None:
         assert self._context is not None
         self._recorded = {}
+        self._log.recording_changes()
         self._profile = Profile()
         self._profile.start(self._context)
         self._recording_begun_ns = time.perf_counter_ns()
 
     def _end(self) -> None:
         assert self._context is not None
+        self._log.recording_changes()
         self._window.close()
         self._recorded_ns = time.perf_counter_ns() - self._recording_begun_ns
         with self._context.capture.stage("profile"):
