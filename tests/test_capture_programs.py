@@ -42,7 +42,7 @@ from graphlens.ir.graph import Variable
 from graphlens.ir.nodes import TensorSpec
 from graphlens.ir.program import Program
 from graphlens.ir.run import OpEvent, Profile, Run
-from graphlens.ir.script import Script, ScriptFunction, ScriptTrace
+from graphlens.ir.script import RowAccess, Script, ScriptFunction, ScriptTrace
 from graphlens.loaders.capture import packing, reading
 from graphlens.loaders.capture.manifest import json_schema, read_manifest, to_bytes, upgraded
 from graphlens.loaders.capture.writing import CaptureDirectory, ProgramParts
@@ -430,10 +430,12 @@ COMPLETE = Manifest(
     target=CapturedTarget("model", "saved_model", "serving_default", "sha256:0", "the largest"),
     environment={"cores": 2},
     traced_root="root",
-    variables={"w": CapturedVariable("weights", "float32", (None, 2), trainable=True, written_by="train")},
+    variables={
+        "w": CapturedVariable("weights", "float32", (None, 2), trainable=True, written_by="train", key="weights_7")
+    },
     inputs=(CapturedInput("x", "int32", (1, None), "made-up", (0.5, 2.0), "a guess", "how often it runs", loop=True),),
     executed=("executed/0.pb",),
-    executed_root_arguments={"w": CapturedVariable("weights", "float32", (2,), False, "train")},
+    executed_root_arguments={"w": CapturedVariable("weights", "float32", (2,), False, "train", "weights_7")},
     renamed={"output_0": "output"},
     training=False,
     hosts=(CapturedHost("a:1", "profile/a.xplane.pb"),),
@@ -457,9 +459,9 @@ COMPLETE = Manifest(
             "called",
             True,
             "root",
-            {"w": CapturedVariable("weights", "float32", (2,), True, "train")},
+            {"w": CapturedVariable("weights", "float32", (2,), True, "train", "weights_7")},
             ("programs/evaluation/executed/0.pb",),
-            {"w": CapturedVariable("weights", "float32", (2,), True, "train")},
+            {"w": CapturedVariable("weights", "float32", (2,), True, "train", "weights_7")},
             {"a": "b"},
             (CapturedInput("x", "int32", (1,), "made-up", (0.5, 2.0), "a guess", "how often it runs", loop=True),),
             ("table",),
@@ -478,6 +480,7 @@ COMPLETE = Manifest(
         (ScriptFunction("step", "step", "train.py:7", 4, 6, 2, 3, ("__inference_step_12",), 1, (0,), (0,), 5, 4),),
         (ScriptTrace("step", 3, 5, 2, "retrace", ("x: the Python value 3 became 4",), 1),),
         1,
+        (RowAccess("table_7", "ResourceGather", "step"),),
     ),
 )
 VALUES: tuple[Any, ...] = ("many", 7, -1, -0.5, True, None, [], ["many"], {}, {"load": "many"}, [[[]]])

@@ -101,3 +101,65 @@ def test_their_time_is_measured_and_bounds_the_saving(adam: Recorded) -> None:
     times_ns = [op["self_ns"] for op in finding["evidence"]["ops"]]
     assert finding["evidence"]["passes_ns"] == sum(times_ns) > 0
     assert finding["severity"] == "high"
+
+
+# -- what is copied since rows were updated ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    """Two models, one trained by SGD and one by Adam; a step that trains neither of them reads both tables."""
+    return recorded(tmp_path_factory.mktemp("both"), "sgd+adam", str(ROWS), "answer")
+
+
+def test_a_table_is_copied_after_sgd_and_not_after_adam_in_the_same_script(both: Recorded) -> None:
+    found = [finding for finding in both.document["findings"] if finding["code"] == "GL604"]
+    assert [finding["evidence"]["variable"] for finding in found] == ["sequential/embedding/embeddings"]
+    evidence = found[0]["evidence"]
+    assert evidence["accessed_by"] == "ResourceScatterSub"
+    assert (evidence["accessed_in"], evidence["accessed_in_the_step"]) == ("one_step_on_data", False)
+    assert evidence["bytes"] == 4 * ROWS * WIDTH
+    assert evidence["only_rows_needed"]
+    reads = {op["name"]: op["self_ns"] for op in both.document["ops"] if op["op"] == "ReadVariableOp" and op["self_ns"]}
+    (copied,) = evidence["reads"]
+    table_of_adam = copied.replace("sequential_1/embedding_1", "sequential_1_2/embedding_1_1")
+    assert reads.get(table_of_adam, 0) < reads[copied] / 10
+
+
+def test_the_step_that_reads_them_neither_gathers_nor_scatters(both: Recorded) -> None:
+    """What is found about it is known from another function of the script: its own graphs do not show it."""
+    graphs = [*graphs_in(both.capture, "traced.pb"), *graphs_in(both.capture, "executed/0.pb")]
+    types = {node.op for graph in graphs for node in graph.node}
+    types |= {node.op for graph in graphs for function in graph.library.function for node in function.node_def}
+    assert "ReadVariableOp" in types
+    assert not [kind for kind in types if kind.startswith(("ResourceGather", "ResourceScatter", "ResourceSparse"))]
+
+
+def test_the_dense_gradient_of_adam_makes_no_read_a_copy(adam: Recorded) -> None:
+    assert adam.finding("GL604") is None
+
+
+EAGERLY = """
+import os
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import tensorflow as tf
+table, other = tf.Variable(tf.ones([50_000, 64])), tf.Variable(tf.ones([50_000, 64]))
+@tf.function
+def step(x):
+    return tf.reduce_sum(table.read_value()[:2] * x) + tf.reduce_sum(other.read_value()[:2] * x)
+print(float(tf.reduce_sum(tf.gather(table, [1, 2]))))
+{undone}
+print([float(step(tf.constant(float(i)))) for i in range(40)][-1])
+"""
+UNDONE = "tf.train.Checkpoint(table=table).save('saved')"
+
+
+@pytest.mark.parametrize(("undone", "found"), [("", ["Variable"]), (UNDONE, [])], ids=["as it is", "saved since"])
+def test_one_eager_lookup_is_enough_and_a_checkpoint_undoes_it(undone: str, found: list[str], tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(EAGERLY.format(undone=undone), "utf-8")
+    outcome = run("-o", "report.json", "script.py", cwd=tmp_path)
+    assert (outcome.code, outcome.out) == (0, "128.0\n9984.0\n"), outcome.err
+    findings = json.loads((tmp_path / "report.json").read_text("utf-8"))["findings"]
+    copied = [finding for finding in findings if finding["code"] == "GL604"]
+    assert [finding["evidence"]["variable"] for finding in copied] == found
+    assert all(finding["evidence"]["accessed_in"] is None for finding in copied)

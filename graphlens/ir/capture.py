@@ -65,7 +65,7 @@ class CapturedInput:
 class CapturedVariable:
     """The variable behind an argument; sizes that it leaves open are ``None``, and so is a shape of unknown rank.
 
-    ``written_by`` as in ``ir.graph.Variable``.
+    ``written_by`` and ``key`` as in ``ir.graph.Variable``.
     """
 
     name: str = ""
@@ -73,6 +73,7 @@ class CapturedVariable:
     shape: Shape | None = None
     trainable: bool | None = None
     written_by: str | None = None
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

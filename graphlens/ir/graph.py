@@ -13,13 +13,15 @@ from graphlens.ir.table import Table
 class Variable:
     """A variable of the model: its checkpoint name, dtype and shape; never its value.
 
-    ``written_by`` names a signature of the same file, other than the one at hand, that writes it.
+    ``written_by`` names a signature of the same file, other than the one at hand, that writes it.  ``key`` is what no
+    other variable of the process had, whatever its name; empty where no process was watched.
     """
 
     name: str
     spec: TensorSpec
     trainable: bool | None = None
     written_by: str | None = None
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

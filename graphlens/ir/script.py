@@ -89,6 +89,25 @@ class ScriptFunction:
 
 
 @dataclass(frozen=True, slots=True)
+class RowAccess:
+    """A variable of which rows were read or written by their numbers: TensorFlow copies it at whole reads from then on.
+
+    Attributes
+    ----------
+    variable
+        As ``CapturedVariable.key`` has it.
+    op
+        What did it first (``ResourceGather``, ``ResourceScatterSub``).
+    function
+        The function in whose trace that was; empty where it was done eagerly.
+    """
+
+    variable: str
+    op: str
+    function: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Script:
     """What was seen of a script; ``ns`` is from its first call of TensorFlow to its end, ``recorded_ns`` the window."""
 
@@ -97,3 +116,4 @@ class Script:
     functions: tuple[ScriptFunction, ...] = ()
     traces: tuple[ScriptTrace, ...] = ()
     eager_steps: int = 0
+    row_accesses: tuple[RowAccess, ...] = ()

@@ -88,6 +88,14 @@ def runs_functions_eagerly() -> bool:
     return module is not None and bool(module.functions_run_eagerly())
 
 
+def function_being_traced() -> str:
+    """Return the name of the function that is being traced, empty where what is called now runs now."""
+    module = _module("tensorflow.python.framework.ops")
+    if module is None or is_executing_eagerly():
+        return ""
+    return str(getattr(module.get_default_graph(), "name", "") or "")
+
+
 def tracing_count(function: Any) -> int:
     """Return how often a function was traced; 0 for one that is no ``tf.function`` and is never traced again."""
     count = getattr(function, "experimental_get_tracing_count", None)
@@ -141,6 +149,11 @@ def argument_names(concrete: Any) -> list[str]:
 def variables_by_handle(concrete: Any) -> Mapping[int, Any]:
     """Return the variables that a ``ConcreteFunction`` uses, by the identity of their handle."""
     return {id(variable.handle): variable for variable in concrete.graph.variables if hasattr(variable, "handle")}
+
+
+def unique_id(variable: Any) -> str:
+    """Return what no other variable of the process has, whatever its name; empty where TensorFlow does not say it."""
+    return str(getattr(variable, "_unique_id", ""))
 
 
 def capture(graph: Any, held: Any, name: str) -> Any:

@@ -341,7 +341,7 @@ def _held(op: Op, numbers: tuple[int, ...] | None) -> Constant:
 
 
 def _variable(entry: CapturedVariable) -> Variable:
-    return Variable(entry.name, TensorSpec(entry.dtype, entry.shape), entry.trainable, entry.written_by)
+    return Variable(entry.name, TensorSpec(entry.dtype, entry.shape), entry.trainable, entry.written_by, entry.key)
 
 
 # -- what was measured ----------------------------------------------------------------------------------------------

@@ -84,7 +84,8 @@ def is_tensor(captured: Any) -> bool:
 def described(variable: Any) -> CapturedVariable:
     """Return what the capture says about a variable."""
     shape = tuple(variable.shape.as_list()) if variable.shape.rank is not None else None
-    return CapturedVariable(variable.name.removesuffix(":0"), variable.dtype.name, shape, variable.trainable)
+    name, key = variable.name.removesuffix(":0"), private.unique_id(variable)
+    return CapturedVariable(name, variable.dtype.name, shape, variable.trainable, key=key)
 
 
 def write_renamed(capture: CaptureDirectory, concrete: Any) -> None:

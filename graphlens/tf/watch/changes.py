@@ -107,7 +107,8 @@ def _parts(spec: Any) -> Mapping[str, Any]:
     """Return what a structure holds, by how Python reads it (``[0]``, ``['x']``, ``.x``)."""
     kind = _kind(spec)
     if kind in ("List", "Tuple"):
-        return {f"[{number}]": part for number, part in enumerate(spec.components)}
+        members = spec.components if kind == "Tuple" else spec.components_tuple.components
+        return {f"[{number}]": part for number, part in enumerate(members)}
     if kind == "Dict":
         return {f"[{key!r}]": part for key, part in spec.mapping.items()}
     if kind in ("NamedTuple", "Attrs"):

@@ -18,7 +18,15 @@ _FUNCTIONS: Final = "tensorflow.python.eager.polymorphic_function.polymorphic_fu
 _CONCRETE: Final = "tensorflow.python.eager.polymorphic_function.concrete_function"
 _TAPES: Final = "tensorflow.python.eager.backprop"
 _SESSIONS: Final = "tensorflow.python.client.session"
+_VARIABLES: Final = "tensorflow.python.ops.resource_variable_ops"
 _PROFILER: Final = "tensorflow.python.profiler.profiler_v2"
+
+# The methods of a variable that read or write rows of it by their numbers.
+ROW_METHODS: Final = frozenset(
+    {"sparse_read", "gather_nd"}
+    | {f"scatter_{how}" for how in ("sub", "add", "max", "min", "mul", "div", "update")}
+    | {f"scatter_nd_{how}" for how in ("sub", "add", "max", "min", "update")}
+)
 
 
 class Caller(Protocol):
@@ -39,6 +47,9 @@ class Caller(Protocol):
     def profiler(self, call: Callable[[], Any]) -> Any:
         """TensorFlow's profiler, of which there is one in a process, is started."""
 
+    def rows(self, variable: Any, method: str) -> None:
+        """Rows of a variable are about to be read or written by their numbers."""
+
 
 class Hooks:
     """What TensorFlow offers to a program, wrapped so that a caller is told, and as it was before."""
@@ -51,6 +62,7 @@ class Hooks:
                 _CONCRETE: lambda module: self._put_concrete(module.ConcreteFunction, caller),
                 _TAPES: lambda module: self._put(module.GradientTape, "gradient", _gradient, caller),
                 _SESSIONS: lambda module: self._put(module.BaseSession, "run", _session, caller),
+                _VARIABLES: lambda module: self._put_rows(module.BaseResourceVariable, caller),
                 _PROFILER: lambda module: self._put(module, "start", _profiler, caller),
             }
         )
@@ -77,6 +89,13 @@ class Hooks:
     def _put_concrete(self, kind: Any, caller: Caller) -> None:
         self._put(kind, "__call__", _function, caller)
         self._put(kind, "_call_flat", _execution, caller)
+
+    def _put_rows(self, kind: Any, caller: Caller) -> None:
+        for name in ROW_METHODS & vars(kind).keys():
+            before = vars(kind)[name]
+            told = _RowMethod(before, name, caller)
+            self._placed.append(_Placed(kind, name, told, before, is_own=True))
+            setattr(kind, name, told)
 
 
 def are_installed() -> bool:
@@ -105,6 +124,21 @@ class _Placed:
             setattr(self.owner, self.name, self.before)
         else:
             delattr(self.owner, self.name)
+
+
+class _RowMethod:
+    """A method of a variable, of which the caller is told when it is looked up.
+
+    Calling it leaves no frame of ours between the user's line and the op that is made.
+    """
+
+    def __init__(self, method: Any, name: str, caller: Caller) -> None:
+        self._method, self._name, self._caller = method, name, caller
+
+    def __get__(self, variable: Any, kind: Any = None) -> Any:
+        if variable is not None:
+            self._caller.rows(variable, self._name)
+        return self._method.__get__(variable, kind)
 
 
 def _function(call: Callable[..., Any], caller: Caller) -> Callable[..., Any]:

@@ -52,6 +52,10 @@ class Late:
         """Hand on that the profiler is started."""
         return call() if self._made is None else self._made.profiler(call)
 
+    def rows(self, variable: Any, method: str) -> None:
+        """Hand on that rows of a variable are read or written."""
+        self._watch().rows(variable, method)
+
     def finish(self) -> None:
         """End what is being recorded, if anything ever was."""
         if self._made is not None:

@@ -22,6 +22,7 @@ from graphlens.tf.watch import programs
 from graphlens.tf.watch.calls import Called, CallLog
 from graphlens.tf.watch.eager import EagerLoops, Gradients
 from graphlens.tf.watch.marks import Mark
+from graphlens.tf.watch.rows import RowAccesses
 from graphlens.tf.watch.window import Window
 
 # Who catches even what ``sys.exit`` raises, and calls again and again, would do so for ever.
@@ -54,6 +55,7 @@ class Watch:
         self._recording_begun_ns = 0
         self._recorded_ns = 0
         self._eager_steps = 0
+        self._rows = RowAccesses()
         self._is_over = False
         self._eager = EagerLoops()
         self._stops_left = _MOST_STOPS if stops else 0
@@ -111,6 +113,10 @@ class Watch:
             if self._profile.is_running and os.getpid() == self._process:  # while it starts itself, it is not yet
                 self._end()
         return call()
+
+    def rows(self, variable: Any, method: str) -> None:
+        """Note of which variables rows were read or written by their numbers, once each."""
+        self._rows.note(variable, method)
 
     def finish(self) -> None:
         """End a recording that the program's own end has cut off, and say what was seen and cannot be recorded."""
@@ -231,7 +237,7 @@ class Watch:
         capture.manifest = replace(
             capture.manifest,
             environment=environment.describe(),
-            script=script,
+            script=replace(script, row_accesses=self._rows.seen),
             unprofiled_ns=self._eager.unprofiled_ns,
         )
         capture.save()
