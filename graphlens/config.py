@@ -24,6 +24,7 @@ MOST_STEPS: Final = CALLS_BEFORE_OPS_VANISH - WARM_UP_CALLS - 1
 # Recording a model takes seconds to a few minutes; a child that is silent for longer hangs.
 DEFAULT_TIME_BUDGET_S: Final = 1800.0
 DEFAULT_PROOF_BUDGET_S: Final = 60.0
+DEFAULT_RERUN_BUDGET_S: Final = 180.0  # each change of a script is a run of it, from the import of TensorFlow on
 
 # Some hundred steps of most programs, and a profile of a few megabytes.
 DEFAULT_SERVICE_DURATION_S: Final = 2.0

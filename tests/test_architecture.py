@@ -36,9 +36,9 @@ LAYER_OF = {part: layer for layers in LAYERS for layer, parts in layers.items() 
 # The rooms of a folder, from the bottom up as well; a room is a file or a folder of files, which may import each other.
 ROOMS: dict[str, list[set[str]]] = {
     "children": [
-        {"messages", "orphan", "tool"},
+        {"gate_messages", "messages", "orphan", "tool"},
         {"channel", "start"},
-        {"ask_fusion", "ask_placement", "recorder", "script", "service"},
+        {"ask_fusion", "ask_placement", "recorder", "script", "script_trial", "service"},
     ],
     "facts": [
         {"core", "flat"},
@@ -59,7 +59,7 @@ ROOMS: dict[str, list[set[str]]] = {
     ],
     "loaders/capture": [{"parts"}, {"manifest"}, {"reading", "writing"}, {"collecting", "packing"}],
     "tf": [
-        {"importing", "private"},
+        {"comparison", "exchange", "importing", "private"},
         {"demo", "open", "probe"},
         {"record"},
         {"rewrite"},

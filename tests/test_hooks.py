@@ -29,7 +29,7 @@ class Told:
     def execution(self, concrete: Any) -> None:
         self.of.append("execution")
 
-    def gradient(self, tape: Any, call: Callable[[], Any]) -> Any:
+    def gradient(self, call: Callable[[], Any]) -> Any:
         return self._run("gradient", call)
 
     def session(self, session: Any, fetches: Any, call: Callable[[], Any]) -> Any:

@@ -64,7 +64,16 @@ class Reported(NamedTuple):
 
 def reported(place: Path, text: str) -> Reported:
     (place / "script.py").write_text(CLOCK + text, "utf-8")
-    command = [sys.executable, "-m", "graphlens", "run", "-o", str(place / "r.json"), str(place / "script.py")]
+    command = [
+        sys.executable,
+        "-m",
+        "graphlens",
+        "run",
+        "--no-prove",
+        "-o",
+        str(place / "r.json"),
+        str(place / "script.py"),
+    ]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=TIMEOUT_S)
     document = json.loads((place / "r.json").read_text("utf-8"))
     period = document["period"]

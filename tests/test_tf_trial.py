@@ -19,8 +19,8 @@ from graphlens.ir.analysis import Finding, Fix, Proof, Saving
 from graphlens.ir.edits import JitCompile, OtherEdit
 from graphlens.prove import Plan, TrialRunner, prove
 from graphlens.prove.runner import GoneError, NotOpenedError, RefusedError, TrialError
+from graphlens.tf import comparison
 from graphlens.tf.trial import child as trial
-from graphlens.tf.trial import comparison
 
 # An installed distribution with an entry point of the group `graphlens.rewrites`, as others would write one.
 PLANTED = """
@@ -407,7 +407,7 @@ def test_a_variable_of_any_type_is_off_by_its_last_bit(kind: str) -> None:
     """Half of its numbers are the next larger one, half the next smaller one; what has no fraction stays."""
     import tensorflow as tf
 
-    from graphlens.tf.trial import exchange
+    from graphlens.tf import exchange
 
     ones = tf.ones([64], kind)
     off = {float(number) for number in tf.cast(exchange._nudged(ones), tf.float64).numpy() - 1}

@@ -266,11 +266,15 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All outputs on ``inputs`` sets of inputs; ``unstable`` are outputs in which the original differs from itself."""
+    """All outputs on ``inputs`` sets of inputs; ``unstable`` are outputs in which the original differs from itself.
+
+    ``uncompared`` says why nothing could be compared, where that is so and no fault of the change.
+    """
 
     differences: tuple[Difference, ...]
     inputs: int
     unstable: tuple[Difference, ...] = ()
+    uncompared: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -271,7 +271,7 @@ def _unended(child: Child, last: Any, in_time: bool, time_limit_s: float | None)
         return Outcome(last.exit_code, message=last.why)
     code = child.process.returncode
     if in_time:
-        message = f"the recording process stopped answering: {_last_words(child.directory)}"
+        message = f"the recording process stopped answering: {last_words(child.directory)}"
         return Outcome(code, _signal_name(code), message=message)
     given = "it was given" if time_limit_s is None else f"of {time_limit_s:g} s that it was given"
     message = f"recording took longer than the time {given}, and was stopped; raise --time-budget"
@@ -285,7 +285,7 @@ def _outcome(child: Child, last: Any) -> Outcome:
     if name is not None:
         return Outcome(code, name, False, _death(name, child.directory))
     if code != 0 and error is None:
-        error = f"the recording process ended with code {code}: {_last_words(child.directory)}"
+        error = f"the recording process ended with code {code}: {last_words(child.directory)}"
     return Outcome(code, None, False, error or "")
 
 
@@ -296,7 +296,7 @@ def _end_of(child: Child) -> str:
     if name == "SIGKILL":
         return "its process was killed (out of memory?)"
     how = f"crashed ({name})" if name is not None else f"ended with code {code}"
-    return f"its process {how}: {_last_words(child.directory)}"
+    return f"its process {how}: {last_words(child.directory)}"
 
 
 def _signal_name(returncode: int) -> str | None:
@@ -311,10 +311,10 @@ def _signal_name(returncode: int) -> str | None:
 def _death(name: str, directory: Path) -> str:
     if name == "SIGKILL":
         return "the recording process was killed (out of memory?): try a smaller --batch, or --static"
-    return f"the recording process crashed ({name}): {_last_words(directory)}"
+    return f"the recording process crashed ({name}): {last_words(directory)}"
 
 
-def _last_words(directory: Path) -> str:
+def last_words(directory: Path) -> str:
     """Condense the end of the child's log to the one line that says most."""
     try:
         text = (directory / LOG_NAME).read_bytes()[-_LOG_TAIL_BYTES:].decode("utf-8", "replace")

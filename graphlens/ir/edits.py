@@ -305,6 +305,11 @@ class ScriptSetting:
     value: str = ""
     function: str = ""
 
+    @property
+    def changes_numbers(self) -> bool:
+        """Whether other numbers come out, by more than rounding may do, and as it is meant."""
+        return self.option in {"mixed_precision", "sparse_optimizer"}
+
 
 # -- the edits of others -------------------------------------------------------------------------------------------
 

@@ -8,6 +8,9 @@ from typing import Final, Literal
 # How the watch names what it marks in the profile while a window is recorded; the rest of the name is the kind.
 MARK: Final = "graphlens_mark:"
 
+# In the folder of a recording: a line for each thing that a script did outside of itself before it was recorded.
+DEEDS: Final = "deeds.txt"
+
 # What a trace was for.  Only ``retrace`` is one that the program need not have paid for: ``first`` is a function's
 # first, ``variables`` a second one for the variables that the first created, ``relaxed`` one that Keras or
 # ``reduce_retracing`` made to spare further ones.

@@ -41,11 +41,31 @@ STATIC_ASKED: Final = "--static was given"
 
 
 @dataclass(frozen=True, slots=True)
+class Rerun:
+    """A script that ran, and may be run again.
+
+    Attributes
+    ----------
+    words
+        The script and its arguments, or ``-m`` and a module.
+    took_s
+        How long it ran.
+    why_not
+        Why it is not to be run again; empty where that does no harm.
+    """
+
+    words: tuple[str, ...]
+    took_s: float
+    why_not: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Gathered:
     """Evidence, and where it came from.
 
     ``directory`` is the folder in which the recording left its parts, ``opened_as`` how a child was told to open the
-    target; both are ``None`` when nothing was recorded.  ``capture`` is the target when that is a capture.
+    target; both are ``None`` when nothing was recorded.  ``capture`` is the target when that is a capture, ``rerun``
+    how to run it again when it is a script.
     """
 
     evidence: Evidence
@@ -53,6 +73,7 @@ class Gathered:
     loaded: LoadedModel | None = None
     opened_as: RecordRequest | None = None
     capture: Path | None = None
+    rerun: Rerun | None = None
 
     @property
     def profiled(self) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,15 +15,21 @@ from graphlens.collector import collector_paused
 from graphlens.config import Progress, Request
 from graphlens.errors import TargetError
 from graphlens.ir.evidence import Evidence
+from graphlens.ir.script import DEEDS
 from graphlens.loaders.capture import reading
 from graphlens.loaders.capture.parts import MANIFEST
 from graphlens.pipeline import stages
-from graphlens.pipeline.gather import Gathered
+from graphlens.pipeline.gather import Gathered, Rerun
 from graphlens.pipeline.result import Analysis
 
 NEVER_CALLED: Final = "the script called no function and no Session of TensorFlow: there is nothing to judge"
 NEVER_STEADY: Final = (
     "the script ended before anything was called often enough to be recorded (a few times without tracing)"
+)
+
+
+WOULD_DO_AGAIN: Final = (
+    "before its steps were recorded the script {0}, which a second run would do again; pass --rerun to allow that"
 )
 
 
@@ -51,31 +58,47 @@ class Ran:
 
 
 @contextmanager
-def run(request: Request, words: Sequence[str], progress: Progress, *, stops: bool = False) -> Iterator[Ran]:
+def run(
+    request: Request, words: Sequence[str], progress: Progress, *, stops: bool = False, reruns: bool = False
+) -> Iterator[Ran]:
     """Run the script that ``words`` name, with its arguments, and yield what was recorded while it is there.
 
     Parameters
     ----------
     stops
         Whether the script ends once a window of it was recorded.
+    reruns
+        Whether it may be run again for proofs whatever it did outside of itself.
     """
     with workplace.temporary() as folder:
+        begun_s = time.monotonic()
         code = script.run(folder, request.recording.steps, words, stops=stops)
         if not (folder / MANIFEST).exists():
             yield Ran(code, why_not=NEVER_CALLED)
             return
         try:
-            yield Ran(code, _judged(request, folder, progress), folder)
+            yield Ran(
+                code,
+                _judged(request, folder, _rerun(folder, words, time.monotonic() - begun_s, allowed=reruns), progress),
+                folder,
+            )
         except TargetError as error:
             yield Ran(code, why_not=str(error))
 
 
-def _judged(request: Request, folder: Path, progress: Progress) -> Analysis:
+def _rerun(folder: Path, words: Sequence[str], took_s: float, *, allowed: bool) -> Rerun:
+    """Return how the script is run again, and why not where it did something that a second run would do again."""
+    noted = folder / DEEDS
+    deeds = noted.read_text("utf-8", "replace").splitlines() if noted.exists() and not allowed else []
+    return Rerun(tuple(words), took_s, WOULD_DO_AGAIN.format(deeds[0]) if deeds else "")
+
+
+def _judged(request: Request, folder: Path, rerun: Rerun, progress: Progress) -> Analysis:
     evidence = reading.evidence_of(reading.open_capture(folder))
     if evidence.profile is None:
         raise TargetError(why_nothing_was_recorded(evidence) or NEVER_STEADY)
     with collector_paused():
-        return stages.through(request, Gathered(evidence, folder), progress).judged
+        return stages.through(request, Gathered(evidence, folder, rerun=rerun), progress).judged
 
 
 def why_nothing_was_recorded(evidence: Evidence) -> str | None:

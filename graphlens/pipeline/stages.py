@@ -23,9 +23,7 @@ from graphlens.pipeline.result import Analysis
 NOT_ASKED: Final = "--no-prove was given"
 NO_MODEL: Final = "a capture holds no weights; analyze the model itself to have its fixes proven"
 LIVE: Final = "a program in this process is not changed; save the model and analyze it to have its fixes proven"
-SCRIPT: Final = (
-    "the programs of a script are not changed; analyze its step (module:callable) or its model to have fixes proven"
-)
+SCRIPT: Final = "a script is run again by `graphlens run` alone, which then has fixes proven on its own steps"
 OTHER_RUN: Final = "the profile is of another run; analyze the model without it to have its fixes proven"
 NOT_EXECUTED: Final = "the model was not executed"
 OTHER_PROGRAM: Final = "fixes are applied to the target itself, and another program was judged"
@@ -124,6 +122,10 @@ def _may_be_tried(known: Known) -> bool:
     return why_nothing_is_tried(known.request, known.gathered) is None
 
 
+def _may_be_asked(known: Known) -> bool:
+    return _may_be_tried(known) and known.gathered.opened_as is not None
+
+
 def _explain(known: Known) -> Known:
     from graphlens.pipeline import proofs
 
@@ -157,8 +159,10 @@ def _has_fixes_to_try(known: Known) -> bool:
 
 
 def _prove(known: Known) -> Known:
-    from graphlens.pipeline import proofs
+    from graphlens.pipeline import proofs, reruns
 
+    if known.gathered.rerun is not None:
+        return replace(known, analysis=reruns.with_proofs(known.request, known.gathered, known.judged, known.progress))
     return replace(known, analysis=proofs.with_proofs(known.request, known.gathered, known.judged, known.progress))
 
 
@@ -181,18 +185,26 @@ def why_nothing_is_tried(request: Request, gathered: Gathered) -> str | None:
         (NOT_ASKED, not request.judging.prove),
         (OTHER_RUN, evidence.profile_path is not None),
         (NOT_EXECUTED, evidence.profile is None),
-        (SCRIPT, evidence.target.kind == "script"),
-        (OTHER_PROGRAM, not evidence.is_about_main),
-        (LIVE, gathered.opened_as is None and gathered.capture is None),
-        (NO_MODEL, gathered.opened_as is None),
+        *_reasons_of_a_script(gathered),
+        (OTHER_PROGRAM, not evidence.is_about_main and gathered.rerun is None),
+        (LIVE, gathered.opened_as is None and gathered.capture is None and gathered.rerun is None),
+        (NO_MODEL, gathered.opened_as is None and gathered.rerun is None),
     )
     return next((why for why, holds in reasons if holds), None)
+
+
+def _reasons_of_a_script(gathered: Gathered) -> tuple[tuple[str, bool], ...]:
+    rerun = gathered.rerun
+    return (
+        (SCRIPT, gathered.evidence.target.kind == "script" and rerun is None),
+        (rerun.why_not if rerun is not None else "", rerun is not None and bool(rerun.why_not)),
+    )
 
 
 STAGES: Final = (
     Stage("keep the profile for other tools", _is_kept, _keep),
     Stage("choose the program", _is_of_several, _choose),
-    Stage("ask why ops are not fused", _may_be_tried, _explain),
+    Stage("ask why ops are not fused", _may_be_asked, _explain),
     Stage("place the ops on another device", _is_to_be_placed, _place),
     Stage("judge", _always, _judge),
     Stage("prove the fixes", _has_fixes_to_try, _prove),

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from graphlens.children.messages import Comparison, Difference
 from graphlens.ir.analysis import Proof
-from graphlens.ir.edits import ChangesType, SessionSetting
+from graphlens.ir.edits import ChangesType, ScriptSetting, SessionSetting
 from graphlens.ir.settings import is_setting
 from graphlens.prove import schedule
 from graphlens.prove.experiment import Budget, Control, Experiment, Plan, Sample
@@ -95,8 +95,10 @@ def opened(runner: Runner) -> Opening:
         return runner.open(OPEN_LIMIT_S)
 
 
-def prepared(runner: Runner, plan: Plan, budget: Budget, *, with_cpu: bool, on_pairs: OnPairs) -> Bench:
-    """Measure the open target against an unedited copy of itself.
+def prepared(
+    runner: Runner, plan: Plan, budget: Budget, *, with_cpu: bool, on_pairs: OnPairs, apart: bool = False
+) -> Bench:
+    """Measure the open target against an unedited copy of itself; ``apart`` as in ``runner.Opening``.
 
     The copy is built as the fixes are.  What rebuilding alone does to the speed or to the outputs is thereby part of
     the noise, and no fix can claim it.
@@ -109,7 +111,7 @@ def prepared(runner: Runner, plan: Plan, budget: Budget, *, with_cpu: bool, on_p
     experiment = Experiment(runner, ORIGINAL, COPY, plan, Control(), with_cpu)
     floors = Floors(runner)
     control, sample, step_ns = _against_itself(experiment, (), floors, budget, on_pairs)
-    return Bench(runner, plan, step_ns, Noise(control, sample), floors, with_cpu)
+    return Bench(runner, plan, step_ns, Noise(control, sample, control if apart else None), floors, with_cpu)
 
 
 def _against_itself(
@@ -236,12 +238,14 @@ def _measured(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: On
     compared_s = budget.clock()
     comparison = bench.floors.under(compared)
     budget = budget.later(budget.clock() - compared_s)  # found once, and of use to every fix
-    proof, change = _compared(comparison, applied)
+    proof, change = _compared(comparison, applied, meant=changes_numbers([*base, *fixes]))
     if proof.verdict == "failed" or comparison.unstable:
         return replace(proof, why=proof.why + bench.floors.doubt)
     change += bench.floors.doubt if change else ""
     experiment = Experiment(bench.runner, BASE if base else ORIGINAL, FIXED, bench.plan, control, bench.with_cpu)
     timed_too = _timed(proof, *_settled(bench, experiment, budget, on_pairs))
+    if comparison.uncompared:
+        timed_too = _uncompared(timed_too, comparison.uncompared)
     return _placed(_changing(timed_too, change) if change else timed_too, applied)
 
 
@@ -271,15 +275,22 @@ def computes_in(fixes: Sequence[Edits]) -> str | None:
     return next((edit.to for edits in fixes for edit in edits if isinstance(edit, ChangesType)), None)
 
 
+def changes_numbers(fixes: Sequence[Edits]) -> bool:
+    """Whether the fixes are known to give other numbers, which then are no fault."""
+    return any(isinstance(edit, ScriptSetting) and edit.changes_numbers for edits in fixes for edit in edits)
+
+
 # -- outputs --------------------------------------------------------------------------------------------------------
 
 
-def _compared(comparison: Comparison, applied: Applied) -> tuple[Proof, str]:
+def _compared(comparison: Comparison, applied: Applied, *, meant: bool) -> tuple[Proof, str]:
     """Return a proof of the outputs alone, and what it changes about numbers: that is for a person to judge."""
     worst = _worst(comparison)
     proof = _compiled(Proof("inconclusive", "nothing was timed yet", first_call_ns=applied.first_call_ns), applied)
     if comparison.unstable:
         return replace(proof, why=_unstable(comparison.unstable[0])), ""
+    if comparison.uncompared:
+        return proof, ""
     if worst is None:
         return replace(proof, verdict="failed", why="the program has no outputs that could be compared"), ""
     proof = replace(
@@ -293,7 +304,7 @@ def _compared(comparison: Comparison, applied: Applied) -> tuple[Proof, str]:
         floor_from=worst.floor_from,
     )
     change = "" if worst.agrees else f"outputs differ: {_difference(worst)}"
-    if worst.agrees or _is_of_rounding(worst):
+    if worst.agrees or _is_of_rounding(worst) or meant:
         return proof, change
     return replace(proof, verdict="failed", why=change), ""
 
@@ -308,6 +319,13 @@ def _changing(proof: Proof, change: str) -> Proof:
     if proof.verdict != "proven":
         return replace(proof, why=f"{proof.why}; {change}")
     return replace(proof, verdict="changes-numbers", why=f"{proof.why}; but {change}; {NOT_UNASKED}")
+
+
+def _uncompared(proof: Proof, why: str) -> Proof:
+    """Return a proof of time alone: that is enough to refute, and to prove nothing."""
+    if proof.verdict != "proven":
+        return replace(proof, why=f"{proof.why}; the numbers were not compared: {why}")
+    return replace(proof, verdict="inconclusive", why=f"{proof.why}; but the numbers were not compared: {why}")
 
 
 def _worst(comparison: Comparison) -> Difference | None:

@@ -191,6 +191,8 @@ class Experiment:
                 break
             started_s = budget.clock()
             timed = self.runner.time(self.before, self.after, wanted, self.plan.block_ms, budget.limit_s())
+            if not timed:
+                break
             sample = Sample((*sample.pairs, *timed))
             pair_s = (budget.clock() - started_s) / wanted
             on_pairs(len(sample.pairs))

@@ -102,10 +102,13 @@ def _measured(job: _Job, turns: Sequence[int]) -> tuple[dict[int, Proof], Joint]
     """Prove the findings whose turn it is, and then together; what stops all of them is the verdict of each."""
     try:
         job.progress("opening the target for trials", 0, 0)
-        with_cpu = not opened(job.runner).accelerated
+        opening = opened(job.runner)
         job = job.started()
         on_pairs = job.on_pairs("measuring the noise, A against A")
-        bench = prepared(job.runner, job.plan, job.budget, with_cpu=with_cpu, on_pairs=on_pairs)
+        bench = prepared(
+            job.runner, job.plan, job.budget,
+            with_cpu=not opening.accelerated, on_pairs=on_pairs, apart=opening.apart,
+        )  # fmt: skip
     except BlockedError as error:
         return {index: Proof(error.verdict, str(error)) for index in turns}, Joint((), Proof("not-run", str(error)))
     claims = [index for index in turns if not questions.is_question(job.findings[index])]

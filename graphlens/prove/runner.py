@@ -74,9 +74,13 @@ class NotOpenedError(TrialError):
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """The target is open: ``accelerated`` when it runs on more than CPUs, so that CPU time tells nothing."""
+    """The target is open: ``accelerated`` when it runs on more than CPUs, so that CPU time tells nothing.
+
+    ``apart``: every variant is a process of its own, and A against A is measured between two.
+    """
 
     accelerated: bool = False
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,7 @@ class Runner(Protocol):
         """Compare the original with itself, with other threads and variables off by a bit; say so in words."""
 
     def time(self, before: str, after: str, pairs: int, block_ms: float, time_limit_s: float) -> list[Pair]:
-        """Time pairs of blocks in the order A B, B A, A B, …."""
+        """Time pairs of blocks in the order A B, B A, A B, …; fewer where the time is up."""
 
     def drop(self, variant: str) -> None:
         """Forget a variant."""
@@ -202,7 +206,7 @@ class TrialRunner:
         self._end_second()
         self._second, self._in_second = self._launched(settings.environment), variant
         opened = self._ask(Open(self._request, settings.threads), time_limit_s, of=variant)
-        _check_effect(settings, opened)
+        check_effect(settings, opened)
         return ", ".join((*settings.lines(), _found(opened)))
 
     def compare(self, variant: str, computes_in: str | None, time_limit_s: float) -> Comparison:
@@ -221,7 +225,7 @@ class TrialRunner:
         other = self._launched({})
         try:
             opened = _answer(other, Open(self._request, {INTRA_OP: threads}), time_limit_s)
-            _check_effect(Settings(threads={INTRA_OP: threads}), opened)
+            check_effect(Settings(threads={INTRA_OP: threads}), opened)
             _answer(other, Observe(ORIGINAL, outputs, values), time_limit_s)
         except ChildGone as error:
             raise GoneError(str(error)) from error
@@ -300,14 +304,14 @@ class TrialRunner:
             else:
                 self.close()
             raise GoneError(str(error)) from error
-        return _checked(answer)
+        return told(answer)
 
 
 def _answer(child: Child, request: Any, time_limit_s: float) -> Any:
-    return _checked(child.ask(request, time_limit_s))
+    return told(child.ask(request, time_limit_s))
 
 
-def _checked(answer: Any) -> Any:
+def told(answer: Any) -> Any:
     """Return an answer that is none of the two bad ones."""
     if isinstance(answer, Refusal):
         raise RefusedError(answer.why, answer.edit)
@@ -328,7 +332,7 @@ def _settings(fixes: Sequence[Edits]) -> Settings | None:
         raise RefusedError(str(error)) from error
 
 
-def _check_effect(settings: Settings, opened: OpenedTarget) -> None:
+def check_effect(settings: Settings, opened: OpenedTarget) -> None:
     """Raise if the process does not run as it was told to: the user's own program may set the same."""
     wanted = settings.environment.get(ONEDNN)
     if wanted is not None and opened.onednn not in (None, wanted == "1"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -122,6 +123,34 @@ def is_relaxing(function: Any) -> bool:
     return bool(getattr(function, "_reduce_retracing", False))
 
 
+def python_name(function: Any) -> str:
+    """Return the name of the Python function behind a ``tf.function`` or a ``ConcreteFunction``.
+
+    >>> from types import SimpleNamespace
+    >>> python_name(SimpleNamespace(name=b"__inference_step_12"))
+    'step'
+    """
+    name = getattr(getattr(function, "python_function", None), "__name__", None) or getattr(function, "__name__", None)
+    return str(name) if name else base_name(function_name(function))
+
+
+def base_name(concrete_name: str) -> str:
+    """Return what a ``ConcreteFunction``'s name has of the Python function's.
+
+    >>> base_name("__inference_step_12")
+    'step'
+    """
+    return concrete_name.removeprefix("__inference_").rstrip("0123456789").removesuffix("_")
+
+
+def eagerly() -> AbstractContextManager[Any]:
+    """Return a context in which ops run when they are called, also where a program has turned that off."""
+    module = _module("tensorflow.python.eager.context")
+    mode = getattr(module, "eager_mode", None)
+    context: AbstractContextManager[Any] = nullcontext() if mode is None else mode()
+    return context
+
+
 def is_session(called: Any) -> bool:
     """Whether this is a Session of TensorFlow 1."""
     return hasattr(called, "run") and hasattr(called, "graph")
@@ -154,6 +183,12 @@ def variables_by_handle(concrete: Any) -> Mapping[int, Any]:
 def unique_id(variable: Any) -> str:
     """Return what no other variable of the process has, whatever its name; empty where TensorFlow does not say it."""
     return str(getattr(variable, "_unique_id", ""))
+
+
+def variables(concrete: Any) -> list[Any]:
+    """Return the variables of a ``ConcreteFunction``, in the order in which it came to use them."""
+    by_handle = variables_by_handle(concrete)
+    return [by_handle[id(outer)] for outer in concrete.captured_inputs if id(outer) in by_handle]
 
 
 def capture(graph: Any, held: Any, name: str) -> Any:

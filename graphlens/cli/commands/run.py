@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from graphlens.cli import arguments, outcome, progress
-from graphlens.config import DEFAULT_PROOF_BUDGET_S, OPTIONS
+from graphlens.config import DEFAULT_RERUN_BUDGET_S, OPTIONS
 from graphlens.errors import GraphLensError, UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SUMMARY: Final = "run a training script unchanged, and judge its steps"
 PLACE: Final = 15
 _KILLED: Final = 128  # what a shell adds to the number of the signal that ended a program
-_BUDGET: Final = f"spend at most S seconds on proofs (default {DEFAULT_PROOF_BUDGET_S:.0f}); the script has its time"
+_BUDGET: Final = f"spend at most S seconds on proofs (default {DEFAULT_RERUN_BUDGET_S:.0f}); the script has its time"
 
 # Options of ``analyze`` that a script has no use for, and why.
 _REFUSED: Final = {
@@ -49,6 +49,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stop-after-profile", action="store_true",
         help="end the script once its steps were recorded, as if it had called sys.exit(0) there",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rerun", action="store_true",
+        help="run the script again to have fixes proven, although it writes files, connects or starts programs first",
     )  # fmt: skip
     arguments.add(parser, "time_budget_s", help=_BUDGET)
     arguments.add(parser, "program", "prove", "rtol")
@@ -81,7 +85,7 @@ def run(given: argparse.Namespace) -> int:
         pipeline.check_capture_file(capture)
     with (
         progress.shown() as shown,
-        running.run(request, words, shown, stops=given.stop_after_profile) as ran,
+        running.run(request, words, shown, stops=given.stop_after_profile, reruns=given.rerun) as ran,
     ):
         return _reported(ran, request, given)
 

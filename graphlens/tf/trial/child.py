@@ -227,7 +227,7 @@ def compare(
     output.  Where an output comes out of a final softmax or sigmoid, which squeezes differences, what goes into it is
     compared too.  ``outputs`` is the file with the outputs of a variant of another process.
     """
-    from graphlens.tf.trial import comparison
+    from graphlens.tf import comparison
 
     allowed = comparison.Allowed(computes_in, rtol)
     before, after = _observers(session, variant) if outputs is None else _observers_across(session, Path(outputs))
@@ -248,7 +248,7 @@ def _changes(reference: Mapping[str, Any], again: Callable[[], Mapping[str, Any]
 
     A number drawn at random may be the same twice and another one the third time, in which a fix would be blamed.
     """
-    from graphlens.tf.trial import comparison
+    from graphlens.tf import comparison
 
     end_s = time.monotonic() + REPEATS_S
     for number in range(repeats):
@@ -298,7 +298,7 @@ def _probe_of_original(session: Session) -> Observer:
 
 def _observers_across(session: Session, outputs: Path) -> tuple[Observer, Observer]:
     """Return the same, where the variant ran in another process: what gives its outputs is a file."""
-    from graphlens.tf.trial import exchange
+    from graphlens.tf import exchange
 
     known = exchange.read(outputs)
     names = {name.removesuffix(PROBED) for found in known.values() for name in found if name.endswith(PROBED)}
@@ -309,7 +309,7 @@ def _observers_across(session: Session, outputs: Path) -> tuple[Observer, Observ
 
 def keep(session: Session, file: str) -> Done:
     """Write the values of the original's variables, for a process that is to begin with the same."""
-    from graphlens.tf.trial import exchange
+    from graphlens.tf import exchange
 
     program = _program(session)
     session.variants[ORIGINAL].state.restore()
@@ -319,7 +319,7 @@ def keep(session: Session, file: str) -> Done:
 
 def _take_over(session: Session, values: Path) -> None:
     """Give the original's variables the values in a file but for the last bit; they are its state from now on."""
-    from graphlens.tf.trial import exchange
+    from graphlens.tf import exchange
 
     program = _program(session)
     exchange.assign_nudged(values, variables_of(program))
@@ -328,7 +328,7 @@ def _take_over(session: Session, values: Path) -> None:
 
 def observe(session: Session, variant: str, file: str, values: str | None = None) -> Done:
     """Write a variant's outputs, for the process that compares them."""
-    from graphlens.tf.trial import exchange
+    from graphlens.tf import exchange
 
     if values is not None:
         _take_over(session, Path(values))

@@ -107,7 +107,8 @@ def _parts(spec: Any) -> Mapping[str, Any]:
     """Return what a structure holds, by how Python reads it (``[0]``, ``['x']``, ``.x``)."""
     kind = _kind(spec)
     if kind in ("List", "Tuple"):
-        return {f"[{number}]": part for number, part in enumerate(_components(spec))}
+        members = spec.components if kind == "Tuple" else spec.components_tuple.components
+        return {f"[{number}]": part for number, part in enumerate(members)}
     if kind == "Dict":
         return {f"[{key!r}]": part for key, part in spec.mapping.items()}
     if kind in ("NamedTuple", "Attrs"):
@@ -115,11 +116,6 @@ def _parts(spec: Any) -> Mapping[str, Any]:
     if kind in _OF_DATASETS:
         return _elements(getattr(spec, "element_spec", getattr(spec, "_element_spec", None)), _ELEMENTS)
     return {}
-
-
-def _components(spec: Any) -> Sequence[Any]:
-    """Return the parts of a list or a tuple; TensorFlow keeps those of a list in a tuple of its own."""
-    return tuple(getattr(spec, "components_tuple", spec).components)
 
 
 def _attributes(spec: Any) -> Sequence[tuple[str, Any]]:
@@ -165,7 +161,7 @@ def _said(spec: Any) -> str:
 def _structure(spec: Any) -> str:
     kind = _kind(spec)
     if kind in ("List", "Tuple"):
-        return f"{kind.lower()} of {len(_components(spec))}"
+        return f"{kind.lower()} of {len(spec.components)}"
     if kind == "Dict":
         return f"dict of {', '.join(map(repr, list(spec.mapping)[:3]))}{', …' if len(spec.mapping) > 3 else ''}"
     return str(getattr(spec, "type_name", kind))

@@ -56,7 +56,7 @@ class Hooks:
 
     def __init__(self, caller: Caller) -> None:
         self._placed: list[_Placed] = []
-        self._finder = _Finder(
+        self._finder = Finder(
             {
                 _FUNCTIONS: lambda module: self._put(module.Function, "__call__", _function, caller),
                 _CONCRETE: lambda module: self._put_concrete(module.ConcreteFunction, caller),
@@ -69,9 +69,7 @@ class Hooks:
 
     def install(self) -> None:
         """Tell the caller of every call from now on, of modules that are imported already and that will be."""
-        for name in self._finder.wrappers.keys() & sys.modules.keys():
-            self._finder.wrappers[name](sys.modules[name])
-        sys.meta_path.insert(0, self._finder)
+        self._finder.install()
 
     def remove(self) -> None:
         """Leave what is wrapped as it was; what somebody else has wrapped since stays, and its caller is still told."""
@@ -100,7 +98,7 @@ class Hooks:
 
 def are_installed() -> bool:
     """Whether somebody is told of the calls of this process."""
-    return any(isinstance(finder, _Finder) for finder in sys.meta_path)
+    return any(isinstance(finder, Finder) for finder in sys.meta_path)
 
 
 _WrapperOf: TypeAlias = Callable[[Callable[..., Any], Caller], Callable[..., Any]]
@@ -177,18 +175,25 @@ def _profiler(start: Callable[..., Any], caller: Caller) -> Callable[..., Any]:
     return started
 
 
-class _Finder(MetaPathFinder):
-    """Finds what the others find; what is to be wrapped is, once it was executed."""
+class Finder(MetaPathFinder):
+    """Finds what the others find; what is to be wrapped is, once it was executed: ``wrappers`` by module."""
 
     def __init__(self, wrappers: Mapping[str, Callable[[ModuleType], None]]) -> None:
         self.wrappers = wrappers
+
+    def install(self) -> None:
+        """Wrap what is imported already, and from now on what will be."""
+        for name in self.wrappers.keys() & sys.modules.keys():
+            self.wrappers[name](sys.modules[name])
+        sys.meta_path.insert(0, self)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if fullname not in self.wrappers:
             return None
-        others = (finder for finder in sys.meta_path if finder is not self)
+        # Only those behind this one: another one of its kind would ask it again.
+        others = sys.meta_path[sys.meta_path.index(self) + 1 :]
         specs = (finder.find_spec(fullname, path, target) for finder in others)
         spec = next(filter(None, specs), None)
         if spec is not None and spec.loader is not None:

@@ -17,7 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from graphlens.tf.watch import hooks
+from graphlens.ir.script import DEEDS
+from graphlens.tf.watch import hooks, outside
 
 _NOT_THE_SCRIPT: Final = (__name__, "runpy", "<frozen runpy>")
 
@@ -86,15 +87,24 @@ def main(arguments: list[str]) -> None:
     name = script[1] if script[0] == "-m" else script[0]
     watch = Late(Path(folder), name, int(steps), stops=then == "stop")
     hooks.Hooks(watch).install()
+    outside.watch(lambda deed: _note(Path(folder), watch, deed), own=folder, caches=True)
     atexit.register(watch.finish)
     try:
-        _run(script)
+        run(script)
     except Exception as error:
         _tell(error)
         sys.exit(1)
 
 
-def _run(script: list[str]) -> None:
+def _note(folder: Path, watch: Late, deed: str) -> None:
+    """Write down what the script is about to do outside of itself, as long as its steps are not recorded."""
+    if not watch.has_recorded:
+        with (folder / DEEDS).open("a", encoding="utf-8") as notes:
+            notes.write(deed + "\n")
+
+
+def run(script: list[str]) -> None:
+    """Run a file, or ``-m`` and a module, with its arguments, as Python does."""
     if script[0] == "-m":
         _run_module(script[1], script[2:])
     else:

@@ -65,6 +65,12 @@ def write_values(path: Path, values: Mapping[str, Any]) -> None:
     _save(path, [[name, tensor.dtype.name] for name, tensor in values.items()], list(values.values()))
 
 
+def read_values(path: Path) -> Mapping[str, Any]:
+    """Return the tensors in such a file by name."""
+    index, serialized = _open(path)
+    return {name: tf.io.parse_tensor(next(serialized), tf.as_dtype(dtype)) for name, dtype in index}
+
+
 def assign_nudged(path: Path, variables: Mapping[str, Any]) -> None:
     """Give variables the values that a file has for their names, those with a fraction off by their last bit.
 
@@ -76,17 +82,16 @@ def assign_nudged(path: Path, variables: Mapping[str, Any]) -> None:
     ExecutionError
         If the two are not of the same program.
     """
-    index, serialized = _open(path)
-    values = {name: tf.io.parse_tensor(next(serialized), tf.as_dtype(dtype)) for name, dtype in index}
+    values = read_values(path)
     if {name: (one.shape, one.dtype) for name, one in values.items()} != {
         name: (one.shape, one.dtype) for name, one in variables.items()
     }:
         raise ExecutionError("the target has other variables in the second process, so its outputs cannot be compared")
     for name, variable in variables.items():
-        variable.assign(_nudged(values[name]))
+        variable.assign(nudged(values[name]))
 
 
-def _nudged(tensor: Any) -> Any:
+def nudged(tensor: Any) -> Any:
     """Return numbers with a fraction times 1 plus or minus the distance from 1 to the next one of their type."""
     step = STEPS.get(tensor.dtype.name)
     if step is None:

@@ -1,0 +1,88 @@
+"""A script is run again to have fixes measured on its own steps, where a second run does no harm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from graphlens.children.gate_messages import Watched
+from graphlens.config import DEFAULT_RERUN_BUDGET_S, Progress, Request
+from graphlens.ir.analysis import Finding, Proof
+from graphlens.ir.evidence import Evidence
+from graphlens.ir.ranking import ranked
+from graphlens.ir.run import SESSION
+from graphlens.pipeline.gather import Gathered
+from graphlens.pipeline.result import Analysis
+from graphlens.prove import Plan, prove
+from graphlens.prove.schedule import reason_not_to_try
+from graphlens.prove.script_runner import BLOCK_MS, ScriptRun, ScriptRunner, edits_for
+
+OF_A_GRAPH: Final = (
+    "the graphs of a script are its own and are not rewritten; analyze its step (module:callable) or its model"
+)
+NOT_FOUND: Final = "the calls of the program that is judged were not counted, so a second run could not stop at them"
+# A loop over all the data, which a script calls once for each epoch, is called again by the trial.
+FEW_CALLS: Final = 16
+
+
+def with_proofs(request: Request, gathered: Gathered, analysis: Analysis, progress: Progress) -> Analysis:
+    """Return ``analysis`` with the proofs of what can be changed about its script, ranked by what was proven."""
+    run, findings = _run_of(gathered), analysis.findings
+    if run is None:
+        return _with(analysis, [replace(one, proof=Proof("not-run", NOT_FOUND)) for one in findings])
+    assert gathered.directory is not None
+    changed = [one for one in findings if one.fix.edits and edits_for(one.fix.edits, run.watched) is not None]
+    others = [_of_a_graph(one) for one in findings if one not in changed]
+    if not any(reason_not_to_try(one, request.judging.select) is None for one in changed):
+        changed, others = [], [*others, *(replace(one, proof=Proof("not-run", _reason(one))) for one in changed)]
+    folder = gathered.directory / "trials"
+    folder.mkdir(exist_ok=True)
+    outcome = prove(
+        changed,
+        ScriptRunner(run, folder, rtol=request.judging.rtol),
+        Plan(budget_s=request.recording.time_budget_s or DEFAULT_RERUN_BUDGET_S, block_ms=BLOCK_MS),
+        step_ns=analysis.step.median_ns if analysis.step else None,
+        command="graphlens run " + " ".join(run.words),
+        asked=request.judging.select,
+        progress=progress,
+    )
+    proved = _with(analysis, ranked([*outcome.findings, *others]))
+    return replace(proved, document=replace(proved.document, joint_proof=outcome.joint_proof))
+
+
+def _with(analysis: Analysis, findings: Sequence[Finding]) -> Analysis:
+    return replace(analysis, document=replace(analysis.document, findings=tuple(findings)))
+
+
+def _of_a_graph(finding: Finding) -> Finding:
+    return replace(finding, proof=Proof("not-run", OF_A_GRAPH if finding.fix.edits else _reason(finding)))
+
+
+def _reason(finding: Finding) -> str:
+    return reason_not_to_try(finding) or OF_A_GRAPH
+
+
+def _run_of(gathered: Gathered) -> ScriptRun | None:
+    """Return what a second run is to be, ``None`` where it is not known where to stop it."""
+    assert gathered.rerun is not None
+    found = watched_of(gathered.evidence)
+    if found is None:
+        return None
+    watched, calls = found
+    return ScriptRun(gathered.rerun.words, watched, gathered.rerun.took_s, calls)
+
+
+def watched_of(evidence: Evidence) -> tuple[Watched, int] | None:
+    """Return the judged program as a second run finds it, and how often it was called."""
+    name = next((one.name for one in evidence.programs if one.id == evidence.judged), "")
+    functions = evidence.script.functions if evidence.script is not None else ()
+    if name == SESSION:
+        calls = max((one.calls for one in functions if one.name == SESSION), default=0)
+        return (Watched(""), calls) if calls else None
+    function = next((one for one in functions if name in one.concretes), None)
+    if function is None:
+        return None
+    alike = [one.id for one in functions if one.name == function.name]
+    number = alike.index(function.id)
+    return Watched(function.name, number, called_again=function.calls < FEW_CALLS), function.calls

@@ -1,0 +1,242 @@
+"""A gate before the steps of a script: it stands still there until its parent lets it make some more.
+
+What the parent asks for comes through one pipe, and what came of it goes through another one: standard input and output
+are the script's own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from graphlens.children.gate_messages import (
+    CompareValues,
+    KeepValues,
+    Over,
+    RunBlock,
+    RunSteps,
+    RunToGate,
+    TakeValues,
+)
+from graphlens.children.messages import Block, Failure
+from graphlens.tf import private
+
+STEADY_CALLS: Final = 3  # as in ``window``
+# Where two runs of a script are compared they have made a multiple of this many steps: a call of several steps ends
+# there as well, and a call of one does.
+ALIGNED: Final = 8
+# A program that is traced in every call is never steady, and can be timed all the same.
+PATIENCE: Final = 24
+
+Requests = RunSteps | RunBlock | KeepValues | TakeValues | CompareValues
+
+
+class Channel(Protocol):
+    """The pipes to the parent."""
+
+    def receive(self) -> Requests:
+        """Wait for the next request."""
+
+    def send(self, message: Any) -> None:
+        """Answer it."""
+
+
+class Gate:
+    """Is told of every call of a script (``hooks.Caller``), and holds up those of one program.
+
+    Parameters
+    ----------
+    request
+        Which program, and where to stop first.
+    channel
+        The pipes to the parent.
+    applied
+        How often each option of the edits changed a call so far.
+    """
+
+    def __init__(self, request: RunToGate, channel: Channel, applied: dict[str, int]) -> None:
+        self._request, self._watched = request, request.watched
+        self._channel = channel
+        self._applied = applied
+        self.is_answering = False  # then what is done is not the script's doing
+        self._thread = threading.local()
+        self._objects: list[Any] = []  # the functions of the name that is watched, in the order of their first calls
+        self._fetches: dict[Any, int] = {}
+        self._program: Any = None
+        self._calls = self._steady_calls = 0
+        self._first_ns = self._last_ns = 0
+        self._until: Callable[[], Any | None] = self._is_at_gate
+
+    # -- what hooks tell ----------------------------------------------------------------------------------------
+
+    def function(self, function: Any, call: Callable[[], Any]) -> Any:
+        """Hold up a call of the function that is meant."""
+        if self._is_within() or not private.is_executing_eagerly() or not self._is_meant(function):
+            return call()
+        return self._held_up(call, lambda: private.tracing_count(function))
+
+    def execution(self, concrete: Any) -> None:
+        """Note what is executed: its variables are those of the program."""
+        if self._is_within() and private.is_executing_eagerly():
+            name = private.base_name(private.function_name(concrete))
+            # Beside it, what it takes to initialize its variables is executed.
+            if name == self._watched.name or self._program is None:
+                self._program = concrete
+
+    def gradient(self, _tape: Any, call: Callable[[], Any]) -> Any:
+        """Let a ``GradientTape`` be."""
+        return call()
+
+    def session(self, session: Any, fetches: Any, call: Callable[[], Any]) -> Any:
+        """Hold up what a Session fetches again and again."""
+        from graphlens.tf.watch.programs import key_of
+
+        if self._is_within() or self._watched.name:
+            return call()
+        key = (id(session), key_of(fetches))
+        self._fetches[key] = self._fetches.get(key, 0) + 1
+        if self._fetches[key] != max(self._fetches.values()):
+            return call()
+        self._program = session
+        return self._held_up(call, lambda: 0)
+
+    def profiler(self, call: Callable[[], Any]) -> Any:
+        """Let the script have the profiler."""
+        return call()
+
+    def rows(self, _variable: Any, _method: str) -> None:
+        """Let rows of variables be."""
+
+    def finish(self) -> None:
+        """Say that the script is over."""
+        self._channel.send(Over("the script came to its end"))
+
+    # -- a call -------------------------------------------------------------------------------------------------
+
+    def _is_within(self) -> bool:
+        return bool(getattr(self._thread, "within", False))
+
+    def _is_meant(self, function: Any) -> bool:
+        if private.python_name(function) != self._watched.name:
+            return False
+        if not any(function is known for known in self._objects):
+            self._objects.append(function)
+        # One that is made anew for each call is the same program whichever object is called.
+        return function is self._objects[min(self._watched.number, len(self._objects) - 1)] or self._is_made_anew()
+
+    def _is_made_anew(self) -> bool:
+        return len(self._objects) > PATIENCE
+
+    def _held_up(self, call: Callable[[], Any], traces: Callable[[], int]) -> Any:
+        self._thread.within = True
+        try:
+            while True:
+                self._arrive()
+                result = self._timed(call, traces)
+                if not self._watched.called_again:
+                    return result
+        finally:
+            self._thread.within = False
+
+    def _timed(self, call: Callable[[], Any], traces: Callable[[], int]) -> Any:
+        before, begun_ns = traces(), time.perf_counter_ns()
+        try:
+            return call()
+        finally:
+            self._last_ns = time.perf_counter_ns() - begun_ns
+            self._first_ns = self._first_ns or self._last_ns
+            self._calls += 1
+            self._steady_calls = 0 if traces() > before else self._steady_calls + 1
+
+    # -- standing still -----------------------------------------------------------------------------------------
+
+    def _arrive(self) -> None:
+        """Go on where more steps are allowed; else answer, and wait for what comes next."""
+        answer = self._until()
+        while answer is not None:
+            self._channel.send(answer)
+            answer = self._answered(self._channel.receive())
+
+    def _answered(self, request: Requests) -> Any | None:
+        """Return the answer to what is done standing still, ``None`` once steps are to be made."""
+        if isinstance(request, RunSteps):
+            self._until = _Steps(self._steps, request.steps)
+            return None
+        if isinstance(request, RunBlock):
+            self._until = _Timed(self._steps, request.ms)
+            return None
+        from graphlens.tf.watch import values
+
+        self.is_answering = True
+        try:
+            return values.answer(request, self._program)
+        except Exception as error:  # whatever TensorFlow says to it; the script goes on
+            return Failure(f"{type(error).__name__}: {error}")
+        finally:
+            self.is_answering = False
+
+    def _is_at_gate(self) -> Any | None:
+        """Return where it stands, once the program is steady and as far as it is to be."""
+        step = self._steps()
+        if not self._calls or step < self._request.at_step:
+            return None
+        waited = self._watched.called_again or self._request.at_step > 0 or self._calls >= PATIENCE
+        if not waited and (self._steady_calls < STEADY_CALLS or step % ALIGNED):
+            return None
+        from graphlens.tf.watch import values
+
+        return values.at_gate(step, self._calls, (self._first_ns, self._last_ns), self._applied)
+
+    def _steps(self) -> int:
+        """Return how many steps were made: as an optimizer counts them, which knows of several in one call."""
+        if self._program is None or self._watched.called_again or private.is_session(self._program):
+            return self._calls
+        from graphlens.tf.watch import values
+
+        counted = values.counted_steps(self._program)
+        return self._calls if counted is None else counted
+
+
+class _Steps:
+    """Allows a number of steps, and answers how long they took."""
+
+    def __init__(self, steps: Callable[[], int], wanted: int) -> None:
+        self._steps, self._end = steps, steps() + wanted
+        self._clock = _Clock(steps)
+
+    def __call__(self) -> Any | None:
+        return None if self._steps() < self._end else self._clock.read()
+
+
+class _Timed:
+    """Allows steps for a while, and answers how long each took; the first call is not timed."""
+
+    def __init__(self, steps: Callable[[], int], ms: float) -> None:
+        self._steps, self._ns = steps, ms * 1e6
+        self._clock: _Clock | None = None
+        self._calls = 0
+
+    def __call__(self) -> Any | None:
+        self._calls += 1
+        if self._clock is None:
+            self._clock = _Clock(self._steps)
+            return None
+        return None if self._clock.passed_ns() < self._ns else self._clock.read()
+
+
+class _Clock:
+    """Measures steps from when it was made on."""
+
+    def __init__(self, steps: Callable[[], int]) -> None:
+        self._steps, self._first = steps, steps()
+        self._cpu_ns, self._wall_ns = time.process_time_ns(), time.perf_counter_ns()
+
+    def passed_ns(self) -> int:
+        return time.perf_counter_ns() - self._wall_ns
+
+    def read(self) -> Block:
+        wall_ns, cpu_ns = self.passed_ns(), time.process_time_ns() - self._cpu_ns
+        steps = max(1, self._steps() - self._first)
+        return Block(wall_ns / steps, cpu_ns / steps)
