@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from graphlens.ir.eager import GRADIENT, Asked
 from graphlens.ir.run import Mark, OpEvent, Run, Span
 from graphlens.loaders.eager_ops import eager_ops
-from graphlens.loaders.eager_steps import GRADIENT, Asked, steps_of
+from graphlens.loaders.eager_steps import steps_of
 
 MS = 1_000_000
 

@@ -79,7 +79,7 @@ def test_a_rule_that_says_something_else_fails(line: str, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("written", "said"),
-    [("nods: log", "there is no 'nods:', but findings, gone, "), ("", "a line 'expect:' has to say the status")],
+    [("nods: log", "there is no 'nods:', but findings, fix, gone, "), ("", "a line 'expect:' has to say the status")],
 )
 def test_a_case_that_is_misspelt_is_refused(written: str, said: str) -> None:
     with pytest.raises(ValueError, match=f"case 'A print': {said}"):

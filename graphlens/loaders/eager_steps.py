@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
+from graphlens.ir.eager import GRADIENT, asked_of
 from graphlens.ir.run import Mark, Run
-
-GRADIENT: Final = "gradient"  # the kind of the marks
 
 # Of a loop that asks for gradients in several places (a GAN does, for one network after the other) a step is one round:
 # it begins where gradients are asked for least often.  A place that is rarer than this is no part of every round: a
@@ -19,35 +18,6 @@ ONE_OF: Final = 12
 # Where functions take most of the time between two calls for gradients, they are the steps: a few gradients that are
 # looked at beside them make no eager loop.
 MOSTLY_FUNCTIONS: Final = 0.5
-
-How = Literal["loop", "keras", "functions"]
-
-
-class Asked(NamedTuple):
-    """A call for gradients, as a mark tells of it.
-
-    ``site`` numbers the places of the calls, told apart by the whole stack; ``function`` is the user's Python function
-    in which it is.  ``how`` says why it runs eagerly: it is in no function, Keras was told to (``run_eagerly``), or
-    TensorFlow (``run_functions_eagerly``).
-    """
-
-    site: int
-    how: How
-    function: str
-
-    def text(self) -> str:
-        """Return it as the detail of a mark."""
-        return f"{self.site} {self.how} {self.function}"
-
-
-def asked_of(mark: Mark) -> Asked:
-    """Return what a mark tells.
-
-    >>> asked_of(Mark("gradient", 0, 1, 0, Asked(3, "loop", "train.<locals>.step").text()))
-    Asked(site=3, how='loop', function='train.<locals>.step')
-    """
-    site, how, function = mark.detail.split(" ", 2)
-    return Asked(int(site), "keras" if how == "keras" else "functions" if how == "functions" else "loop", function)
 
 
 def leader(counts: Mapping[int, int]) -> int:

@@ -36,7 +36,7 @@ def cases_in(text: str) -> tuple[Case, ...]:
     ``expect:`` is the status of the rule (``found``, ``passed``, ``not-applicable`` or ``error``).  The other keys are
     optional: ``nodes:`` the ops that the findings name (in any order), ``gone:`` ops that must be among them,
     ``findings:`` their number, ``saving:`` of the first one, ``severity:``, ``safety:``, and words that ``title:``,
-    ``reason:`` or ``why:`` (of the status) hold.
+    ``reason:``, ``fix:`` or ``why:`` (of the status) hold.
 
     Raises
     ------
@@ -141,6 +141,7 @@ _CHECKS: Final[Mapping[str, Check]] = {
     "saving": _text(lambda finding: format_ns(finding.saving.ns)),
     "safety": _text(lambda finding: finding.fix.safety),
     "severity": _text(lambda finding: finding.severity),
+    "fix": _text(lambda finding: finding.fix.summary),
     "title": _text(lambda finding: finding.title),
     "reason": _text(lambda finding: finding.reason),
 }

@@ -25,7 +25,10 @@ Sections, each ending with a colon: ``traced:`` and ``executed:`` where the two 
 same), ``function NAME:`` for a function body of the graph above it, ``unmatched:`` for events of ops in no graph,
 ``modelled:`` for the copies of a placement on a GPU that the machine does not have (lines of type ``MemcpyH2D``, …).
 Settings, one a line: ``static`` (nothing was executed), ``training``, ``gap: 50us`` (time per step in which nothing
-is known to run), ``unprofiled: 90us 100us`` (wall times of steps without the profiler).  Settings of the machine:
+is known to run), ``unprofiled: 90us 100us`` (wall times of steps without the profiler), ``eager: 30us
+train.py:12 step`` (the steps are those of an eager loop, which has no graph: what dispatching each op takes, the
+line and the function in which gradients are asked for, and ``keras`` where Keras was told to run eagerly).  Settings of
+the machine:
 ``roof: 100 GFLOP/s 20 GB/s`` (measured on the processor; ``@GPU:0`` after it says where else), ``cpu: avx2 amx_bf16``
 (what it can do), ``memory: 8192 MiB``, ``gpu: 7.0 16384 MiB`` (compute capability and memory of every GPU), ``assume:
 T4`` (a GPU that it does not have).  A line that starts with ``//`` is a comment.
@@ -48,6 +51,7 @@ from graphlens.ir.ops import ASYNCHRONOUS, CONSTANTS, RECEIVES, UNTRACED, VARIAB
 from graphlens.ir.run import OpEvent, Profile, Span
 from graphlens.ir.table import TableBuilder
 from graphlens.testing.sketch_devices import MEMCPYS, Timed, Wiring, modelled, placement, reported
+from graphlens.testing.sketch_eager import eager_profile
 from graphlens.testing.sketch_machine import environment_of, gpu_properties_of, is_machine, roof_of
 
 STEPS: Final = 5  # few, but enough that the first may be dropped as a slow one
@@ -129,18 +133,28 @@ def sketch(text: str) -> Evidence:
             placement_copies=copies,
         )
     timed = [*parts.body(stage), *parts.body("unmatched")]
+    if "eager" in parts.settings:
+        ops = [(line.op.type, line.self_ns or 0, line.calls) for line in timed]
+        gap_ns = _nanoseconds(parts.settings.get("gap", "0ns"))
+        dispatch, *told = parts.settings["eager"].split()
+        profile = eager_profile(ops, _nanoseconds(dispatch), gap_ns, told)
+        return Evidence(target, profile=profile, unprofiled_ns=_unprofiled_ns(parts))
     return Evidence(
         target,
         traced=traced,
         executed=_placed(_graph(parts, stage)),
         environment=environment_of(parts.settings),
         profile=_profile(timed, _nanoseconds(parts.settings.get("gap", "0ns")), gpu_properties_of(parts.settings)),
-        unprofiled_ns=tuple(_nanoseconds(word) for word in parts.settings.get("unprofiled", "").split()),
+        unprofiled_ns=_unprofiled_ns(parts),
         training=training,
         roof=roof_of(parts.settings),
         placement=placed,
         placement_copies=copies,
     )
+
+
+def _unprofiled_ns(parts: _Text) -> tuple[int, ...]:
+    return tuple(_nanoseconds(word) for word in parts.settings.get("unprofiled", "").split())
 
 
 def _modelled(line: _Line) -> Copy:
@@ -172,7 +186,7 @@ def _parse(text: str) -> _Text:
 
 
 def _setting(key: str, value: str, line: str) -> str:
-    if key not in ("static", "training", "gap", "unprofiled") and not is_machine(key, value):
+    if key not in ("static", "training", "gap", "unprofiled", "eager") and not is_machine(key, value):
         raise SketchError(f"neither an op, a section nor a setting: {line!r}")
     return key
 

@@ -9,7 +9,8 @@ from collections import Counter, deque
 from collections.abc import Hashable
 from typing import Any, Final, NamedTuple
 
-from graphlens.loaders.eager_steps import GRADIENT, Asked, How, leader
+from graphlens.ir.eager import GRADIENT, Asked, How
+from graphlens.loaders.eager_steps import leader
 from graphlens.tf import private
 from graphlens.tf.watch.marks import Mark
 from graphlens.tf.watch.stack import Place, user_place

@@ -24,11 +24,6 @@ class Mark:
         What happens, as in ``ir.run.Mark``.
     detail, source
         What is said of it, and the user's line; either may be told at the end as well.
-
-    Examples
-    --------
-    >>> with Mark("session", "train_op"):  # doctest: +SKIP
-    ...     session.run(train_op)
     """
 
     __slots__ = ("_event",)
