@@ -136,6 +136,14 @@ def test_steps_that_run_op_by_op_are_found_and_timed(mode: str, tmp_path: Path) 
     assert {op["name"]: op["calls_per_step"] for op in document["ops"]}["MatMul"] == products[mode]
     assert document["quality"]["profiler_overhead"] is not None, "steps that were not recorded were timed as well"
     assert any("op by op" in note for note in document["quality"]["notes"])
+    (found,) = [finding for finding in document["findings"] if finding["code"] == "GL402"]
+    told = found["evidence"]
+    source, line = told["source"].rsplit(":", 1)
+    written = Path(source).read_text("utf-8").splitlines()[int(line) - 1]
+    assert ("model.fit(" if mode == "run_eagerly" else "tape.gradient(") in written
+    assert told["how"] == ("keras" if mode == "run_eagerly" else "loop")
+    step = document["step"]
+    assert 0 < found["saving"]["ns"] <= step["median_ns"] - told["kernel_ns"], "kernels would run as long as before"
 
 
 # -- scripts that end otherwise ------------------------------------------------------------------------------------
