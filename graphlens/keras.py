@@ -39,10 +39,11 @@ class ProfileCallback(Callback):  # type: ignore[misc]  # Keras has no types
 
     Examples
     --------
-    >>> from graphlens.keras import ProfileCallback  # doctest: +SKIP
-    >>> explained = ProfileCallback("report.html")  # doctest: +SKIP
-    >>> history = model.fit(x, y, epochs=5, callbacks=[explained])  # doctest: +SKIP
-    >>> explained.analysis.step.median_ns  # doctest: +SKIP
+    ::
+
+        explained = ProfileCallback("report.html")
+        model.fit(x, y, epochs=5, callbacks=[explained])
+        print(explained.analysis.step.median_ns)
     """
 
     def __init__(
