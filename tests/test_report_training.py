@@ -265,7 +265,7 @@ def test_traces_are_told_in_order_with_what_changed_and_what_was_lost() -> None:
 
 
 def test_a_first_trace_lost_nothing() -> None:
-    view = traces_of(TRACES[0])
+    view = traces_of(replace(TRACES[0], lost_ns=890_000_000))
     assert (view.summary, view.lost) == ("1 trace of 1 function, no retrace", "")
     assert view.shown[0].lost == ""
 
@@ -284,7 +284,7 @@ def test_many_traces_are_folded_and_counted() -> None:
     many = tuple(ProgramTrace("", 10, "retrace", 100 * at, at) for at in range(150))
     view = traces_of(*many)
     assert (len(view.shown), len(view.folded)) == (ROWS_SHOWN, ROWS_LIMIT - ROWS_SHOWN)
-    assert view.note == "and 50 more traces, listed in the JSON report"
+    assert (view.later, view.note) == ("142 later traces", "and 50 more traces, listed in the JSON report")
     assert view.lanes[0].drawing.count("tr-retrace") == 2 * 150
 
 

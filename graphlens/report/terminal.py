@@ -190,7 +190,7 @@ def _programs(view: View) -> Iterable[RenderableType]:
     apart = [f"{row.name}: {row.apart} that traced or compiled it, told apart" for row in programs.shown if row.apart]
     more = [f"and {programs.more}"] if programs.more else []
     choice = [f"{CHOOSE} {programs.choice}"] if len(programs.shown) > 1 else []
-    for line in (*apart, "; ".join([*more, *choice])):
+    for line in filter(None, (*apart, "; ".join([*more, *choice]))):
         yield Padding(_plain(line, "dim"), (0, 0, 0, 2))
 
 
@@ -279,6 +279,8 @@ def _traces(view: View, glyphs: _Glyphs) -> Iterable[RenderableType]:
     for row in retraces[:TRACES_SHOWN]:
         changed = "; ".join(row.changed) or "what changed is not known"
         yield _item(glyphs, f"{row.function}, call {row.call}, {row.time}: {changed}")
+    if len(retraces) > TRACES_SHOWN:
+        yield Text("  a report (-o report.html) shows the others", "dim")
 
 
 def _findings(view: View) -> Iterable[RenderableType]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from graphlens.ir.analysis import Document, ProgramRow, ProgramTrace, StepTime
 from graphlens.ir.roles import Role
+from graphlens.report.words import file_and_line
 from graphlens.units import UNKNOWN, counted, format_count, format_ns, format_share
 
 # A reader needs the programs that took the time; the others are folded, the JSON has all.
@@ -147,7 +148,7 @@ def _program(row: ProgramRow, judged: bool) -> ProgramView:
         apart=_apart([trace for trace in row.traces if trace.at_ns is None]),
         calls=format_count(row.calls) if row.calls is not None else "",
         traced=_traced(row.traces),
-        source=row.source or "",
+        source=file_and_line(row.source),
     )
 
 

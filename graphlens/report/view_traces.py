@@ -13,6 +13,7 @@ from graphlens.ir.script import TraceKind
 from graphlens.report.lanes import lane, place, ruler
 from graphlens.report.phases import percent
 from graphlens.report.svg import element
+from graphlens.report.words import file_and_line
 from graphlens.units import UNKNOWN, counted, format_count, format_ns
 
 ROWS_SHOWN = 8
@@ -56,9 +57,9 @@ class TraceLane:
 
 @dataclass(frozen=True, slots=True)
 class TracesView:
-    """All traces in order; ``shown`` are the first ones, ``folded`` others, ``note`` counts what is in neither.
+    """All traces in order; ``shown`` are the first ones, ``folded`` others of the ``later`` ones.
 
-    ``legend`` has the words and the outline of each kind of mark.
+    ``note`` counts what is in neither, ``legend`` has the words and the outline of each kind of mark.
     """
 
     summary: str
@@ -68,6 +69,7 @@ class TracesView:
     legend: tuple[tuple[str, str, str], ...]
     shown: tuple[TraceView, ...]
     folded: tuple[TraceView, ...]
+    later: str
     note: str
 
 
@@ -92,6 +94,7 @@ def traces_view(document: Document) -> TracesView | None:
         legend=tuple((kind, *KINDS[kind]) for kind in KINDS if kind in kinds),
         shown=tuple(rows[:ROWS_SHOWN]),
         folded=tuple(rows[ROWS_SHOWN:]),
+        later=counted(len(told) - ROWS_SHOWN, "later trace") if len(told) > ROWS_SHOWN else "",
         note=f"and {counted(hidden, 'more trace')}, listed in the JSON report" if hidden > 0 else "",
     )
 
@@ -117,7 +120,7 @@ def _lost(told: Sequence[Told]) -> str:
 
 def _trace(row: ProgramRow, trace: ProgramTrace) -> TraceView:
     words = KINDS[trace.kind][0] if trace.kind else UNTOLD
-    lost = format_ns(trace.lost_ns) if trace.kind == "retrace" or trace.lost_ns is not None else ""
+    lost = format_ns(trace.lost_ns) if trace.kind == "retrace" else ""  # the others were needed
     call = format_count(trace.call)
     return TraceView(
         format_ns(trace.at_ns), call, row.id, trace.kind or "", words, trace.changed, format_ns(trace.ns), lost
@@ -136,7 +139,7 @@ def _lanes(told: Sequence[Told], end_ns: int) -> Iterator[TraceLane]:
         row = members[0][0]
         traces = [trace for _, trace in members]
         count = counted(len(traces), "trace")
-        yield TraceLane(row.id, row.source or "", count, _lane(row.id, traces, end_ns))
+        yield TraceLane(row.id, file_and_line(row.source), count, _lane(row.id, traces, end_ns))
 
 
 def _lane(name: str, traces: Sequence[ProgramTrace], end_ns: int) -> Markup:

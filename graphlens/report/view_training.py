@@ -11,6 +11,7 @@ from graphlens.ir.training import PHASES, LayerRow, Training
 from graphlens.report.phases import NOT_KNOWN, Key, Part, percent, tone_of_phase
 from graphlens.report.scopes import Scope, scope_of
 from graphlens.report.view_ops import ROW_LIMIT
+from graphlens.report.words import file_and_line
 from graphlens.units import UNKNOWN, counted, format_ns, format_share
 
 # What no layer of the model has: loss, metrics, input, and what else is between layers.
@@ -166,7 +167,7 @@ class _Table:
 
 
 def _layer(row: LayerRow, table: _Table, name: str, anchors: Mapping[str, str]) -> LayerView:
-    detail = " · ".join(filter(None, (row.kind, row.source)))
+    detail = " · ".join(filter(None, (row.kind, file_and_line(row.source))))
     parts_ns = {phase: _of(row, phase) for phase in table.columns}
     return table.row(name, parts_ns, row.layer, detail, anchors.get(row.layer, ""))
 

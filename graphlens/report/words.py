@@ -89,6 +89,15 @@ def shorten(name: str, length: int, gap: str = "...") -> str:
     return name[:head] + gap + (tail[cut:] if 0 <= cut <= len(tail) // 2 else tail)
 
 
+def file_and_line(source: str | None) -> str:
+    """Return ``file:line`` without the folders; what is not known is empty.
+
+    >>> file_and_line("/home/me/train.py:41"), file_and_line(None)
+    ('train.py:41', '')
+    """
+    return (source or "").replace("\\", "/").rpartition("/")[2]
+
+
 def printable(text: str, kept: str = "") -> str:
     """Replace control characters and those that reorder text, so that a name cannot steer terminal or page.
 
