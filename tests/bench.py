@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import bench_proofs
+import bench_scripts
 import big_profile
 import large_graphs
 
@@ -287,6 +288,7 @@ BENCHMARKS: dict[str, Callable[[Path], str]] = {
     "calibration": calibration,
     "power": lambda _: bench_proofs.power(),
     "nothing": on_model("mobilenet_v2", bench_proofs.nothing_proven),
+    "scripts": bench_scripts.scripts,
     "xla": on_model("mobilenet_v2", bench_proofs.compiled_by_xla),
     "layer-norm": on_model("bert_encoder", bench_proofs.one_kernel_for_layer_norm),
     "residual": on_model("resnet50", bench_proofs.sums_in_convolutions),

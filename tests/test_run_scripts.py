@@ -207,6 +207,66 @@ def test_a_script_that_forks_and_exits_leaves_what_was_recorded(tmp_path: Path) 
     assert document["programs"][0]["runs"] == 30
 
 
+ENDS = """
+import os, signal, sys
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import tensorflow as tf
+step = tf.function(lambda x: x @ x)
+def steps(count):
+    for _ in range(count):
+        step(tf.ones((32, 32)))
+def raises():
+    steps(14)
+    raise ValueError("of the script")
+def leaves_at_once():
+    steps(14)
+    os._exit(5)
+def is_killed():
+    steps(50)
+    os.kill(os.getpid(), signal.SIGKILL)
+def may_use_no_more_memory():
+    import resource
+    steps(50)
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20),) * 2)
+    bytearray(1 << 30)
+def has_workers():
+    import multiprocessing
+    steps(10)
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        print(sorted(pool.map(abs, [-1, -2, -3])))
+    steps(40)
+print("begins", flush=True)
+globals()[sys.argv[1]]()
+"""
+# How it ends -> its exit code, what it prints further, and how many calls are judged: three and the first are waited
+# for.
+ENDS_OF_STEPS = {
+    "raises": (1, "", 10),
+    "leaves_at_once": (5, "", None),
+    "is_killed": (128 + signal.SIGKILL, "", 30),
+    "may_use_no_more_memory": (1, "", 30),
+    "has_workers": (0, "[1, 2, 3]\n", 30),
+}
+
+
+@pytest.mark.tf
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="limits and signals of Linux")
+@pytest.mark.parametrize("ending", ENDS_OF_STEPS)
+def test_what_was_recorded_of_a_script_is_judged_however_it_ends(ending: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(ENDS, "utf-8")
+    outcome = run("--no-prove", "-o", "r.json", "script.py", ending, cwd=tmp_path)
+    code, printed, runs = ENDS_OF_STEPS[ending]
+    assert (outcome.code, outcome.out) == (code, f"begins\n{printed}"), outcome.err
+    if runs is None:
+        assert outcome.err.splitlines()[-1] == (
+            "graphlens: the script was killed, or ended itself with os._exit, before a recording was complete: there "
+            "is nothing to judge"
+        )
+        return
+    assert json.loads((tmp_path / "r.json").read_text("utf-8"))["programs"][0]["runs"] == runs
+
+
 ENDLESS = """
 import os, time
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"

@@ -33,6 +33,11 @@ WOULD_DO_AGAIN: Final = (
 )
 
 
+CUT_OFF: Final = (
+    "the script was killed, or ended itself with os._exit, before a recording was complete: there is nothing to judge"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Ran:
     """How a script ended, and what is known of it.
@@ -104,4 +109,5 @@ def _judged(request: Request, folder: Path, rerun: Rerun, progress: Progress) ->
 def why_nothing_was_recorded(evidence: Evidence) -> str | None:
     """Return why there is no profile of a program that was watched, ``None`` where it was never steady."""
     failed = (error.message for error in evidence.errors if error.stage == "profile")
-    return next(failed, None)
+    # What it called is written down with each recording, and when it ends.
+    return next(failed, CUT_OFF if evidence.script is None else None)
