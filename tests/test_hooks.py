@@ -29,8 +29,11 @@ class Told:
     def execution(self, concrete: Any) -> None:
         self.of.append("execution")
 
-    def gradient(self, call: Callable[[], Any]) -> Any:
+    def gradient(self, tape: Any, call: Callable[[], Any]) -> Any:
         return self._run("gradient", call)
+
+    def read(self, how: str, call: Callable[[], Any]) -> Any:
+        return call()
 
     def session(self, session: Any, fetches: Any, call: Callable[[], Any]) -> Any:
         return self._run("session", call)

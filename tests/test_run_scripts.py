@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,6 +145,57 @@ def test_steps_that_run_op_by_op_are_found_and_timed(mode: str, tmp_path: Path) 
     assert told["how"] == ("keras" if mode == "run_eagerly" else "loop")
     step = document["step"]
     assert 0 < found["saving"]["ns"] <= step["median_ns"] - told["kernel_ns"], "kernels would run as long as before"
+
+
+CALLS_BACK = """
+import os
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import numpy as np, tensorflow as tf
+def clipped(values):
+    return np.clip(values, -1.0, 1.0)
+@tf.function
+def step(x):
+    return tf.reduce_sum(tf.numpy_function(clipped, [x @ x], tf.float32))
+for number in range(60):
+    loss = step(tf.ones([64, 64]) * number)
+    kept = float(loss)
+    shown = f"{loss}"
+    row = loss.numpy(), bool(loss > 0)
+print(kept, shown, row)
+"""
+
+
+@pytest.mark.tf
+def test_reads_and_callbacks_of_a_script_are_known_by_their_lines(tmp_path: Path) -> None:
+    """Nothing is said of reads that wait for nothing: on a processor a function has its results when it returns."""
+    from graphlens.loaders.capture import reading
+
+    script = tmp_path / "script.py"
+    script.write_text(CALLS_BACK, "utf-8")
+    alone = plainly(str(script))
+    outcome = run("-o", str(tmp_path / "seen.capture"), str(script))
+    assert (outcome.code, outcome.out) == (0, alone.out), outcome.err
+    profile = reading.evidence_of(reading.open_capture(tmp_path / "seen.capture")).profile
+    assert profile is not None
+    lines = CALLS_BACK.splitlines()
+    read = Counter((mark.detail, lines[int(mark.source.rpartition(":")[2]) - 1]) for mark in profile.marks)
+    assert read == {
+        ("__float__", "    kept = float(loss)"): 29,
+        ("__format__", '    shown = f"{loss}"'): 29,
+        ("numpy", "    row = loss.numpy(), bool(loss > 0)"): 29,
+        ("__bool__", "    row = loss.numpy(), bool(loss > 0)"): 29,
+    }, "the recording ends with the last call, before its result is read"
+    _, document = analysis_of(tmp_path / "seen.capture", tmp_path)
+    (found,) = [finding for finding in document["findings"] if finding["code"] == "GL403"]
+    assert found["evidence"]["called_by"] == "tf.numpy_function"
+    assert lines[int(found["evidence"]["source"].rpartition(":")[2]) - 1].endswith("tf.float32))")
+    assert found["saving"]["origin"] == "bound"
+    assert "GL105" not in {finding["code"] for finding in document["findings"]}
+
+
+def analysis_of(capture: Path, place: Path) -> tuple[Ended, dict[str, Any]]:
+    outcome = plainly("-m", "graphlens", "analyze", str(capture), "-o", str(place / "again.json"), cwd=REPOSITORY)
+    return outcome, json.loads((place / "again.json").read_text("utf-8"))
 
 
 # -- scripts that end otherwise ------------------------------------------------------------------------------------

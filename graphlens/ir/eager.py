@@ -1,4 +1,4 @@
-"""Calls for gradients outside of any function, as the watch of a script marks them in a profile."""
+"""What a script does outside of any function, as the watch marks it in a profile."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Final, Literal, NamedTuple
 from graphlens.ir.run import Mark
 
 GRADIENT: Final = "gradient"  # the kind of the marks
+READ: Final = "read"  # and of those where a tensor becomes a value of Python; the method is the detail
 
 How = Literal["loop", "keras", "functions"]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from graphlens.facts.copies.device_facts import device_uses
+from graphlens.facts.copies.reads import reads
 from graphlens.facts.copies.transfers import accelerators
 from graphlens.facts.core import Facts
 from graphlens.facts.graphs import is_training, judged_graph, judged_stage, traced_graph
@@ -66,6 +67,11 @@ ACCELERATOR = Need(
     "an accelerator",
     lambda facts: bool(facts(accelerators)),
     lambda _: "no accelerator took part; --assume-device gpu simulates one",
+)
+WAITS = Need(
+    "an accelerator, or a script that was watched",
+    lambda facts: bool(facts(accelerators) or facts(reads)),
+    ACCELERATOR.why_not,
 )
 DEVICE_STEPS = Need(
     "steps on an accelerator",

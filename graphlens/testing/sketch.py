@@ -27,8 +27,9 @@ same), ``function NAME:`` for a function body of the graph above it, ``unmatched
 Settings, one a line: ``static`` (nothing was executed), ``training``, ``gap: 50us`` (time per step in which nothing
 is known to run), ``unprofiled: 90us 100us`` (wall times of steps without the profiler), ``eager: 30us
 train.py:12 step`` (the steps are those of an eager loop, which has no graph: what dispatching each op takes, the
-line and the function in which gradients are asked for, and ``keras`` where Keras was told to run eagerly).  Settings of
-the machine:
+line and the function in which gradients are asked for, and ``keras`` where Keras was told to run eagerly), and
+with that ``read: 5us train.py:30 __float__`` (what reading a tensor at the end of each step takes).  Settings of the
+machine:
 ``roof: 100 GFLOP/s 20 GB/s`` (measured on the processor; ``@GPU:0`` after it says where else), ``cpu: avx2 amx_bf16``
 (what it can do), ``memory: 8192 MiB``, ``gpu: 7.0 16384 MiB`` (compute capability and memory of every GPU), ``assume:
 T4`` (a GPU that it does not have).  A line that starts with ``//`` is a comment.
@@ -137,7 +138,8 @@ def sketch(text: str) -> Evidence:
         ops = [(line.op.type, line.self_ns or 0, line.calls) for line in timed]
         gap_ns = _nanoseconds(parts.settings.get("gap", "0ns"))
         dispatch, *told = parts.settings["eager"].split()
-        profile = eager_profile(ops, _nanoseconds(dispatch), gap_ns, told)
+        read, *line = parts.settings.get("read", "0ns").split()
+        profile = eager_profile(ops, (_nanoseconds(dispatch), *told), (_nanoseconds(read), *line), gap_ns)
         return Evidence(target, profile=profile, unprofiled_ns=_unprofiled_ns(parts))
     return Evidence(
         target,
@@ -186,7 +188,7 @@ def _parse(text: str) -> _Text:
 
 
 def _setting(key: str, value: str, line: str) -> str:
-    if key not in ("static", "training", "gap", "unprofiled", "eager") and not is_machine(key, value):
+    if key not in ("static", "training", "gap", "unprofiled", "eager", "read") and not is_machine(key, value):
         raise SketchError(f"neither an op, a section nor a setting: {line!r}")
     return key
 

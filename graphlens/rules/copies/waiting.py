@@ -14,7 +14,8 @@ from graphlens.facts.graphs import judged_graph
 from graphlens.facts.time.ledger import step_time
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.rules.copies.copies import COPIES_LISTED, device_of, reason_of, scope_of
-from graphlens.rules.needs import ACCELERATOR, DEVICE_STEPS
+from graphlens.rules.copies.reads import waiting_reads
+from graphlens.rules.needs import DEVICE_STEPS, WAITS
 from graphlens.rules.phrases import known_sum
 from graphlens.rules.registry import found, rule
 from graphlens.units import counted, format_ns, format_share
@@ -33,7 +34,7 @@ WAIT_SHARE: Final = 0.005
 MOST: Final = 0.5
 
 
-@rule("GL105", "host-sync", needs=(ACCELERATOR,))
+@rule("GL105", "host-sync", needs=(WAITS,))
 def host_sync(facts: Facts) -> Iterator[Finding]:
     """Values that are read back within the step, so that the accelerator waits until the host has seen them.
 
@@ -80,8 +81,10 @@ def host_sync(facts: Facts) -> Iterator[Finding]:
     ## Source
 
     The device's own copies and kernels: the time from the end of a copy to the host to the next kernel of the same
-    step. Predicates are found in the executed graph, or in the simulated placement, where the wait is not known.
+    step. Reads are timed where Python calls the tensor's method. Predicates are found in the executed graph, or in the
+    simulated placement, where the wait is not known.
     """
+    yield from waiting_reads(facts, WAIT_SHARE)
     decisions = [sync for sync in facts(syncs) if sync.decides and sync.idle_ns is None]
     measured = [sync for sync in facts(syncs) if sync.idle_ns is not None]
     for group in _by_cause(facts, measured):

@@ -9,6 +9,7 @@ import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -17,6 +18,12 @@ from typing import Any, Final, Protocol, TypeAlias
 _FUNCTIONS: Final = "tensorflow.python.eager.polymorphic_function.polymorphic_function"
 _CONCRETE: Final = "tensorflow.python.eager.polymorphic_function.concrete_function"
 _TAPES: Final = "tensorflow.python.eager.backprop"
+_TENSORS: Final = "tensorflow.python.framework.ops"
+# What makes a value of Python of a tensor; its shape is known without.
+_READING: Final = (
+    "numpy", "__array__", "__bool__", "__complex__", "__float__", "__format__", "__index__", "__int__", "__repr__",
+    "__str__",
+)  # fmt: skip
 _SESSIONS: Final = "tensorflow.python.client.session"
 _VARIABLES: Final = "tensorflow.python.ops.resource_variable_ops"
 _PROFILER: Final = "tensorflow.python.profiler.profiler_v2"
@@ -47,6 +54,9 @@ class Caller(Protocol):
     def profiler(self, call: Callable[[], Any]) -> Any:
         """TensorFlow's profiler, of which there is one in a process, is started."""
 
+    def read(self, how: str, call: Callable[[], Any]) -> Any:
+        """An eager tensor becomes a value of Python: ``how`` is the method."""
+
     def rows(self, variable: Any, method: str) -> None:
         """Rows of a variable are about to be read or written by their numbers."""
 
@@ -61,6 +71,7 @@ class Hooks:
                 _FUNCTIONS: lambda module: self._put(module.Function, "__call__", _function, caller),
                 _CONCRETE: lambda module: self._put_concrete(module.ConcreteFunction, caller),
                 _TAPES: lambda module: self._put(module.GradientTape, "gradient", _gradient, caller),
+                _TENSORS: lambda module: self._put_reads(module._EagerTensorBase, caller),
                 _SESSIONS: lambda module: self._put(module.BaseSession, "run", _session, caller),
                 _VARIABLES: lambda module: self._put_rows(module.BaseResourceVariable, caller),
                 _PROFILER: lambda module: self._put(module, "start", _profiler, caller),
@@ -87,6 +98,11 @@ class Hooks:
     def _put_concrete(self, kind: Any, caller: Caller) -> None:
         self._put(kind, "__call__", _function, caller)
         self._put(kind, "_call_flat", _execution, caller)
+
+    def _put_reads(self, kind: Any, caller: Caller) -> None:
+        for name in _READING:
+            if name in vars(kind):
+                self._put(kind, name, partial(_read, name), caller)
 
     def _put_rows(self, kind: Any, caller: Caller) -> None:
         for name in ROW_METHODS & vars(kind).keys():
@@ -159,6 +175,13 @@ def _gradient(gradient: Callable[..., Any], caller: Caller) -> Callable[..., Any
         return caller.gradient(self, lambda: gradient(self, *args, **kwargs))
 
     return differentiated
+
+
+def _read(name: str, method: Callable[..., Any], caller: Caller) -> Callable[..., Any]:
+    def read(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return caller.read(name, lambda: method(self, *args, **kwargs))
+
+    return read
 
 
 def _session(run: Callable[..., Any], caller: Caller) -> Callable[..., Any]:

@@ -53,6 +53,10 @@ class Late:
         """Hand on that the profiler is started."""
         return call() if self._made is None else self._made.profiler(call)
 
+    def read(self, how: str, call: Callable[[], Any]) -> Any:
+        """Hand on that a tensor becomes a value of Python."""
+        return call() if self._made is None else self._made.read(how, call)
+
     def rows(self, variable: Any, method: str) -> None:
         """Hand on that rows of a variable are read or written."""
         self._watch().rows(variable, method)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Hashable, Iterator
 from functools import lru_cache
@@ -13,6 +14,7 @@ from graphlens.loaders.sources import is_framework
 
 _OWN: Final = f"{Path(__file__).parents[2]}/"
 _TRAINERS_OF_KERAS: Final = ("/keras/src/backend/tensorflow/trainer.py", "/keras/src/trainers/trainer.py")
+_NUMPY: Final = re.compile(r"[/\\](?:site|dist)-packages[/\\]numpy[/\\]")  # asks tensors for their values
 _MODULE: Final = "<module>"
 
 
@@ -68,4 +70,4 @@ def _is_own(code: CodeType) -> bool:
 
 @lru_cache(maxsize=4096)
 def _is_users(code: CodeType) -> bool:
-    return not _is_own(code) and not is_framework(code.co_filename)
+    return not (_is_own(code) or is_framework(code.co_filename) or _NUMPY.search(code.co_filename))

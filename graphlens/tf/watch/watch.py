@@ -6,12 +6,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Hashable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from graphlens.ir.capture import CapturedTarget
+from graphlens.ir.eager import READ
 from graphlens.ir.run import EAGER_LOOP
 from graphlens.loaders.capture.collecting import Context
 from graphlens.loaders.capture.writing import CaptureDirectory
@@ -21,8 +23,9 @@ from graphlens.tf.record.collectors.profile import Profile
 from graphlens.tf.watch import programs
 from graphlens.tf.watch.calls import Called, CallLog
 from graphlens.tf.watch.eager import EagerLoops, Gradients
-from graphlens.tf.watch.marks import Mark
+from graphlens.tf.watch.marks import Mark, is_recorded
 from graphlens.tf.watch.rows import RowAccesses
+from graphlens.tf.watch.stack import user_line
 from graphlens.tf.watch.window import Window
 
 # Who catches even what ``sys.exit`` raises, and calls again and again, would do so for ever.
@@ -93,6 +96,18 @@ class Watch:
             return call()
         with self._eager_step(gradients) if gradients.begins else gradients.mark():
             return call()
+
+    def read(self, how: str, call: Callable[[], Any]) -> Any:
+        """Make a value of Python of a tensor; while a recording is made, that is marked with the user's line."""
+        if not is_recorded() or getattr(self._thread, "reads", False) or not self._is_outermost():
+            return call()
+        source = user_line()
+        self._thread.reads = True  # one way of reading uses another
+        try:
+            with Mark(READ, how, source) if source else nullcontext():
+                return call()
+        finally:
+            self._thread.reads = False
 
     def session(self, session: Any, fetches: Any, call: Callable[[], Any]) -> Any:
         """Run a call of a Session; what fetches something else is another program."""
