@@ -393,6 +393,11 @@ def test_phases_differ_in_colour_and_in_pattern(visit, scheme):
     assert len(fills) == len(set(fills)) == 7
     grounds = page.evaluate("[...document.querySelectorAll('pattern .pg')].map(rect => getComputedStyle(rect).fill)")
     assert len(set(grounds)) >= 6
+    waiting, ground = page.evaluate(
+        """[document.querySelector('#timeline .thread .ph-wait'), document.querySelector('#timeline .thread .ph-call')]
+             .map(span => getComputedStyle(span).stroke)"""
+    )
+    assert waiting != ground  # what waits is outlined
 
 
 def test_words_of_the_timeline_stay_inside_their_spans(visit):
