@@ -43,6 +43,7 @@ from graphlens.ir.nodes import TensorSpec
 from graphlens.ir.program import Program
 from graphlens.ir.run import OpEvent, Profile, Run
 from graphlens.ir.script import RowAccess, Script, ScriptFunction, ScriptTrace
+from graphlens.ir.training import LayerScope
 from graphlens.loaders.capture import packing, reading
 from graphlens.loaders.capture.manifest import json_schema, read_manifest, to_bytes, upgraded
 from graphlens.loaders.capture.writing import CaptureDirectory, ProgramParts
@@ -468,8 +469,10 @@ COMPLETE = Manifest(
             ("table",),
             {"axes": (0, 2, 1)},
             {"axes": (0, 2, 1)},
+            {"net_1/dense_1": LayerScope("net/dense", "Dense", "train.py:3")},
         ),
     ),
+    scopes={"net_1/dense_1": LayerScope("net/dense", "Dense", "train.py:3")},
     captured=("table",),
     executed_captured=("table",),
     captured_numbers={"axes": (0, 2, 1)},

@@ -16,6 +16,7 @@ from graphlens.ir.analysis import AnalysisError
 from graphlens.ir.codec import at_least
 from graphlens.ir.roles import Role
 from graphlens.ir.script import Script
+from graphlens.ir.training import LayerScope
 
 CAPTURE_VERSION: Final = 2
 MAIN: Final = "main"  # the id of the main program, unless another one has it
@@ -114,7 +115,7 @@ class CapturedProgram:
         The root of the traced graph (empty: its main graph), and the variables behind the root's arguments.
     executed, executed_root_arguments
         The parts that hold the executed graph, one per device, and the variables behind its arguments.
-    renamed
+    renamed, scopes
         As in ``Manifest``.
     inputs
         What the arguments were fed.
@@ -140,6 +141,7 @@ class CapturedProgram:
     executed_captured: tuple[str, ...] = ()
     captured_numbers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     executed_captured_numbers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    scopes: Mapping[str, LayerScope] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.id) > _LONGEST_ID or not _ID.fullmatch(self.id):
@@ -158,6 +160,8 @@ class Manifest:
         How many steps were profiled, or for how long.
     renamed
         Runtime name -> name in the traced graph of the root's ops that the runtime calls otherwise.
+    scopes
+        Scope in the traced graph, without the places that functions are called from -> the Keras layer it is of.
     hosts
         Where the profile is of several hosts: each with its part.
     static_reason
@@ -199,6 +203,7 @@ class Manifest:
     captured_numbers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     executed_captured_numbers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     script: Script | None = None
+    scopes: Mapping[str, LayerScope] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         ids = [program.id.casefold() for program in self.programs]

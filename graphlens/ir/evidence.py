@@ -15,6 +15,7 @@ from graphlens.ir.nodes import TensorSpec
 from graphlens.ir.program import Program
 from graphlens.ir.run import Profile, ReplayRecord
 from graphlens.ir.script import Script
+from graphlens.ir.training import LayerScope
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,9 @@ class Evidence:
     renamed
         Runtime name -> name in the traced graph of the root's ops that the runtime calls otherwise; ``None`` where the
         recorder did not say.
+    scopes
+        Scope in the traced graph, without the places that functions are called from -> the Keras layer whose ops stand
+        there, as noted while it was traced; empty where nobody noted it.
     hlo
         The optimized HLO modules of XLA-compiled functions, as graphs named by module.
     training
@@ -92,6 +96,7 @@ class Evidence:
     fed: tuple[InputRow, ...] = ()
     judged: str | None = None
     script: Script | None = None
+    scopes: Mapping[str, LayerScope] = field(default_factory=dict)
 
     @property
     def is_about_main(self) -> bool:

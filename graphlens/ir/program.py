@@ -9,6 +9,7 @@ from graphlens.ir.graph import Graph
 from graphlens.ir.inputs import InputRow
 from graphlens.ir.nodes import TensorSpec
 from graphlens.ir.roles import Role
+from graphlens.ir.training import LayerScope
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Program:
         What its caller handed over, in order, where known.
     fed
         What the inputs of the recorded program were fed, and where that came from; empty where nobody said.
-    renamed
+    renamed, scopes
         As in ``ir.evidence.Evidence``.
     """
 
@@ -54,3 +55,4 @@ class Program:
     inputs: tuple[TensorSpec, ...] = ()
     fed: tuple[InputRow, ...] = ()
     renamed: Mapping[str, str] | None = None
+    scopes: Mapping[str, LayerScope] = field(default_factory=dict)

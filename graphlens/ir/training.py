@@ -19,6 +19,19 @@ PHASES: Final[tuple[Phase, ...]] = (
 
 
 @dataclass(frozen=True, slots=True)
+class LayerScope:
+    """The layer whose ops stand in a scope of a graph.
+
+    ``path`` is that of the layer, as its variables have it; ``kind`` its class; ``source`` the user's line that made
+    it, ``file:line``, empty where none is known.
+    """
+
+    path: str
+    kind: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PhaseRow:
     """What one phase takes of the step's op time: ``ns`` sums over all rows to ``Training.op_ns`` exactly.
 

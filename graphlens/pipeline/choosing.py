@@ -141,6 +141,7 @@ def _with_graphs(evidence: Evidence, program: Program | None) -> Evidence:
         optimized=known.optimized,
         executed=known.executed,
         renamed=known.renamed,
+        scopes=known.scopes,
         hlo={**_of_no_program(evidence), **known.hlo},
         training=known.training,
         inputs=known.inputs,

@@ -21,7 +21,8 @@ from graphlens.facts.graphs import (
 )
 from graphlens.facts.time.attribution import Attribution, attribution, timings
 from graphlens.facts.time.paths import slack_ns
-from graphlens.facts.training.phases import phases
+from graphlens.facts.training.executed import forward_of_ops, layers_of_ops
+from graphlens.facts.training.phases import phases, written_phases
 from graphlens.facts.work import costs
 from graphlens.facts.work.kernel_work import Work, kernel_work, told_instructions, told_of
 from graphlens.facts.work.roofline import roof_shares
@@ -60,6 +61,10 @@ def shape_costs(facts: Facts) -> Sequence[costs.Cost]:
 @fact
 def layers(facts: Facts) -> Sequence[str | None]:
     """The layer of each op of the judged graph, in its order."""
+    noted = bool(facts.evidence.scopes) or bool(facts.known(written_phases, {}))
+    of_keras = facts.known(layers_of_ops, ()) if noted else ()
+    if any(of_keras):  # a scope is no layer's name: they are numbered
+        return [layer.path if layer is not None else None for layer in of_keras]
     graph, written, origin_of = facts(judged_graph), facts(traced_graph), facts.known(origins, {})
     names = graph.names
     if facts(judged_stage) == "executed":
@@ -99,6 +104,7 @@ def _columns(facts: Facts, joined: Attribution) -> dict[str, Sequence[Any]]:
         "origin": sources,
         "timing": _timed(timings, "source"),
         "layer": facts(layers),
+        "forward": facts.known(forward_of_ops, [None] * len(ops)),
         "category": [family(_ran_as(seen, op)) for op in ops],
         "slack_ns": [slack.get(name) for name in names],
         "output": _outputs(ops),

@@ -7,26 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.graphs import is_training, judged_graph, judged_stage, origins, traced_graph
-from graphlens.facts.training.walking import Walk
+from graphlens.facts.training.scopes import layers_by_scope, step_walk, trained_handles
 from graphlens.facts.training.written_phases import phases_of
 from graphlens.ir.table import Table
 from graphlens.ir.training import Phase
-
-
-@fact
-def step_walk(facts: Facts) -> Walk:
-    """The graph as written, to be walked; the judged one where no other is known."""
-    written = facts(traced_graph)
-    return Walk.of(facts(judged_graph) if written is None else written)
-
-
-@fact
-def trained_handles(facts: Facts) -> frozenset[int]:
-    """Where the handles of variables come from, in the walked graph, that are declared to be trained."""
-    evidence, graph = facts.evidence, facts(step_walk).graph
-    library = evidence.traced or evidence.executed
-    captures = library.main.captures if library is not None else {}
-    return frozenset(graph.position(name) for name, held in captures.items() if held.trainable and name in graph)
 
 
 @fact
@@ -34,8 +18,8 @@ def written_phases(facts: Facts) -> Mapping[str, Phase]:
     """Op as written -> its phase; empty for a program that does not train."""
     if not facts(is_training):
         return {}
-    walk = facts(step_walk)
-    found = phases_of(walk, facts(trained_handles), lambda _: False)
+    walk, of_layer = facts(step_walk), facts(layers_by_scope)
+    found = phases_of(walk, facts(trained_handles), lambda at: of_layer[at] is not None)
     return {name: phase for name, phase in zip(walk.graph.names, found, strict=True) if phase is not None}
 
 

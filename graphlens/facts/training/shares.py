@@ -9,8 +9,9 @@ from typing import Final, TypeVar
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.graphs import judged_graph
 from graphlens.facts.time.attribution import Attribution, attribution
+from graphlens.facts.training.executed import layers_of_ops
 from graphlens.facts.training.phases import phases
-from graphlens.ir.training import PHASES, Phase, PhaseRow, Training
+from graphlens.ir.training import PHASES, LayerRow, LayerScope, Phase, PhaseRow, Training
 
 _Key = TypeVar("_Key", bound=Hashable)
 
@@ -25,6 +26,7 @@ def training(facts: Facts) -> Training | None:
     phase_of = dict(zip(facts(judged_graph).names, facts(phases), strict=True))
     if not joined.whole_ns or not any(phase_of.values()):
         return None
+    layer_of = dict(zip(facts(judged_graph).names, facts(layers_of_ops), strict=True))
     op_ns = per_step(joined)
     total_ns = sum(op_ns.values())
     if not total_ns:
@@ -32,9 +34,16 @@ def training(facts: Facts) -> Training | None:
     return Training(
         total_ns,
         joined.joined_ns / joined.event_ns if joined.event_ns else None,
-        None,
+        _given_ns(op_ns, phase_of, layer_of) / total_ns,
         tuple(_phase_rows(op_ns, phase_of, total_ns)),
+        tuple(_layer_rows(op_ns, phase_of, layer_of, total_ns)),
     )
+
+
+def _given_ns(
+    op_ns: Mapping[str, int], phase_of: Mapping[str, Phase | None], layer_of: Mapping[str, LayerScope | None]
+) -> int:
+    return sum(ns for name, ns in op_ns.items() if layer_of.get(name) or phase_of.get(name) in NO_LAYERS)
 
 
 def per_step(joined: Attribution) -> Mapping[str, int]:
@@ -67,3 +76,30 @@ def _phase_rows(op_ns: Mapping[str, int], phase_of: Mapping[str, Phase | None], 
         ops[phase] += 1
     order: tuple[Phase | None, ...] = (*PHASES, None)
     return [PhaseRow(phase, ns[phase], ns[phase] / total_ns, ops[phase]) for phase in order if ops[phase]]
+
+
+def _layer_rows(
+    op_ns: Mapping[str, int],
+    phase_of: Mapping[str, Phase | None],
+    layer_of: Mapping[str, LayerScope | None],
+    total_ns: int,
+) -> Sequence[LayerRow]:
+    """Return the rows by falling time."""
+    ns: dict[str, Counter[str]] = defaultdict(Counter)
+    ops: Counter[str] = Counter()
+    known: dict[str, LayerScope] = {}
+    for name, taken_ns in op_ns.items():
+        layer = layer_of.get(name)
+        if layer is not None:
+            known[layer.path] = layer
+            ns[layer.path][phase_of.get(name) or "other"] += taken_ns
+            ops[layer.path] += 1
+    return [
+        _layer_row(known[path], ns[path], ops[path], total_ns) for path in sorted(ns, key=lambda one: -ns[one].total())
+    ]
+
+
+def _layer_row(layer: LayerScope, phases_ns: Counter[str], ops: int, total_ns: int) -> LayerRow:
+    ns = phases_ns.total()
+    in_order: dict[str, int] = {phase: phases_ns[phase] for phase in PHASES if phase in phases_ns}
+    return LayerRow(layer.path, ns, ns / total_ns, in_order, ops, layer.kind or None, layer.source or None)

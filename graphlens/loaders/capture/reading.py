@@ -155,6 +155,7 @@ def evidence_of(capture: Capture) -> Evidence:
         empty_call_ns=manifest.empty_call_ns,
         replay=replay,
         renamed=main.renamed,
+        scopes=main.scopes,
         hlo={**(recording.modules if recording else {}), **main.hlo},
         training=manifest.training,
         static_reason=_static_reason(manifest, main.executed),
@@ -226,6 +227,7 @@ def _main_program(salvage: _Salvage) -> Program:
         executed_captured=manifest.executed_captured,
         executed_captured_numbers=manifest.executed_captured_numbers,
         renamed=manifest.renamed,
+        scopes=manifest.scopes,
         inputs=manifest.inputs,
     )
     return _program(salvage, described)
@@ -253,6 +255,7 @@ def _program(salvage: _Salvage, listed: CapturedProgram) -> Program:
         main=listed.main,
         hlo=_modules(salvage, folder),
         renamed=listed.renamed,
+        scopes=listed.scopes,
         inputs=tuple(TensorSpec(fed.dtype, fed.shape) for fed in listed.inputs),
         fed=tuple(_input_rows(listed.inputs)),
     )

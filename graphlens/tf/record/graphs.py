@@ -13,6 +13,7 @@ from graphlens.loaders.capture.parts import TRACED
 from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.loaders.tensors import strip_weights
 from graphlens.tf import private
+from graphlens.tf.record import layers
 from graphlens.tf.record.lines import add_lines
 
 
@@ -25,6 +26,7 @@ def write_traced(capture: CaptureDirectory, concrete: Any, graph_def: Any) -> No
         variables=captured_variables(concrete),
         captured=captured_tensors(concrete),
         captured_numbers=captured_numbers(concrete),
+        scopes=layers.noted(concrete),
     )
 
 

@@ -17,7 +17,7 @@ from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.tf import private
 from graphlens.tf.open import following, guessing, inputs
 from graphlens.tf.open.opened import Opened, Traced
-from graphlens.tf.record import graphs
+from graphlens.tf.record import graphs, layers
 from graphlens.tf.record.clock import synchronous
 
 
@@ -61,6 +61,7 @@ def trace(opened: Opened, plan: Plan, capture: CaptureDirectory) -> tuple[Traced
         capture.note(*opened.notes)
         target = replace(capture.manifest.target, signature=opened.signature)
         capture.manifest = replace(capture.manifest, training=opened.training, target=target)
+        layers.watch()
         known = {**_examples(opened, plan).values, **plan.arrays}
         asked = _told_by_graph(opened, {*plan.shapes, *known})
         capture.note(*(_guess_in_words(spec) for spec in asked if spec.guessed))

@@ -15,6 +15,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Final, Protocol, TypeAlias
 
+from graphlens.tf.record import layers
+
 _FUNCTIONS: Final = "tensorflow.python.eager.polymorphic_function.polymorphic_function"
 _CONCRETE: Final = "tensorflow.python.eager.polymorphic_function.concrete_function"
 _TAPES: Final = "tensorflow.python.eager.backprop"
@@ -66,6 +68,7 @@ class Hooks:
 
     def __init__(self, caller: Caller) -> None:
         self._placed: list[_Placed] = []
+        self._caller = caller
         self._finder = Finder(
             {
                 _FUNCTIONS: lambda module: self._put(module.Function, "__call__", _function, caller),
@@ -75,6 +78,7 @@ class Hooks:
                 _SESSIONS: lambda module: self._put(module.BaseSession, "run", _session, caller),
                 _VARIABLES: lambda module: self._put_rows(module.BaseResourceVariable, caller),
                 _PROFILER: lambda module: self._put(module, "start", _profiler, caller),
+                **{place.module: functools.partial(self._put_noting, place) for place in layers.PLACES},
             }
         )
 
@@ -94,6 +98,9 @@ class Hooks:
         wrapper = functools.wraps(before)(wrapper_of(before, caller))
         self._placed.append(_Placed(owner, name, wrapper, before, is_own=name in vars(owner)))
         setattr(owner, name, wrapper)
+
+    def _put_noting(self, place: layers.Place, module: ModuleType) -> None:
+        self._put(getattr(module, place.owner), place.method, lambda before, _: place.wrapper(before), self._caller)
 
     def _put_concrete(self, kind: Any, caller: Caller) -> None:
         self._put(kind, "__call__", _function, caller)

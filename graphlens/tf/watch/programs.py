@@ -9,7 +9,7 @@ from graphlens.ir.capture import CapturedProgram
 from graphlens.loaders.capture.writing import CaptureDirectory, ProgramParts
 from graphlens.loaders.tensors import strip_weights
 from graphlens.tf import private
-from graphlens.tf.record import graphs
+from graphlens.tf.record import graphs, layers
 from graphlens.tf.record.collectors.executed import arguments_of, graphs_of, numbers_of, tensors_of
 
 _LOOPS: Final = frozenset({"While", "StatelessWhile", "ReduceDataset"})
@@ -58,6 +58,7 @@ def _write_function(capture: CaptureDirectory, concrete: Any, collected: Sequenc
         executed_captured=() if ran is None else tensors_of(ran, concrete),
         executed_captured_numbers={} if ran is None else numbers_of(ran, concrete),
         renamed=graphs.renamed_ops(concrete),
+        scopes=layers.noted(concrete),
     )
     optimized = None if ran is None else _serialized(ran.post_optimization_graph)
     traced = graphs.with_lines(concrete, concrete.graph.as_graph_def(add_shapes=True))
