@@ -62,8 +62,8 @@ PERIOD = Period(
     12_000_000, 30,
     (
         LedgerRow("ops of the step", 6_100_000),
-        LedgerRow("executor: scheduling, control flow and ops too cheap to be timed", 1_200_000, "overhead"),
         LedgerRow("Python between steps", 2_400_000, "overhead"),
+        LedgerRow("executor: scheduling, control flow and ops too cheap to be timed", 1_200_000, "overhead"),
         LedgerRow("waiting for input", 1_300_000, "overhead"),
         LedgerRow("calling the function: Python and eager dispatch", 700_000, "overhead"),
         LedgerRow("unattributed", 300_000, "unattributed"),

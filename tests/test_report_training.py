@@ -212,7 +212,7 @@ def test_each_thread_is_a_lane_that_says_how_busy_it_was() -> None:
 def test_a_legend_has_what_is_drawn_and_nothing_else() -> None:
     view = timeline_view(TRAINED)
     assert view is not None
-    drawn = {name for lane in view.lanes for name in re.findall(r'class="ph-(\w+)"', lane.drawing)}
+    drawn = {name for lane in view.lanes for name in re.findall(r'class="ph-(\w+)', lane.drawing)}
     assert {key.tone for key in view.legend} == drawn
 
 
@@ -241,6 +241,14 @@ def test_a_span_beyond_the_step_stays_in_the_picture() -> None:
     ]
     assert len(ends) == 2
     assert max(ends) <= 100.001
+
+
+def test_a_thread_that_only_waits_is_not_busy() -> None:
+    lane = TimelineLane("t", (TimelineSpan("element", "wait", 10, 60),))
+    view = timeline_view(replace(TRAINED, timeline=Timeline(100, (lane,))))
+    assert view is not None
+    assert [(one.name, one.busy) for one in view.lanes] == [("t", "waits only")]
+    assert [key.words for key in view.legend] == ["waiting"]
 
 
 def test_an_empty_timeline_is_not_shown() -> None:

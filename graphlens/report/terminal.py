@@ -254,7 +254,7 @@ def _layers(view: View) -> Iterable[RenderableType]:
     training = view.training
     if training is None:
         return
-    yield _heading(f"Phases and layers: of {training.total} of op time in a step")
+    yield _heading(f"Phases{' and layers' if training.rows else ''}: of {training.total} of op time in a step")
     phases = ", ".join(f"{phase.share} {phase.key.words}" for phase in training.phases)
     yield Padding(_plain(phases), (0, 0, 0, 2))
     table = Table.grid(padding=(0, 1, 0, 0))

@@ -46,7 +46,7 @@ def period_view(document: Document) -> PeriodView | None:
     return PeriodView(
         total=format_ns(period.ns),
         n=counted(period.n, "step"),
-        rows=_rows(period.rows, sum(row.ns for row in period.rows)),
+        rows=_rows(sorted(period.rows, key=_place), sum(row.ns for row in period.rows)),
         split=_split(period.executor_ns, period.ns),
     )
 
@@ -63,6 +63,11 @@ def _rows(rows: Sequence[LedgerRow], whole_ns: int) -> tuple[PeriodRowView, ...]
         shown.append(PeriodRowView(row.category, tone, where, format_ns(row.ns), share, start, width))
         start_ns += row.ns
     return tuple(shown)
+
+
+def _place(row: LedgerRow) -> int:
+    """Rows of the executor come first, so that the bar has one border; else they keep their order."""
+    return 0 if _within(row) else 1 + (row.kind == "unattributed")
 
 
 def _within(row: LedgerRow) -> bool:

@@ -23,7 +23,9 @@ LEAST_WIDTH = 900
 LETTER = 6.4
 ZOOMS = (1, 2, 4, 8, 16)
 # A span that is shorter is drawn as wide as this, in percent: it would not be seen.
-LEAST_SPAN = 0.08
+LEAST_SPAN = 0.12
+# An outline around a span that is narrower would leave nothing of it.
+THIN = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def _drawn(timeline: Timeline) -> list[list[TimelineSpan]]:
 
 def _lane(thread: TimelineLane, drawn: Iterable[TimelineSpan], whole_ns: int) -> LaneView:
     busy_ns = sum(span.ns for span in thread.spans if span.kind != "wait")
-    busy = f"busy {format_share(min(busy_ns / whole_ns, 1.0))}"
+    busy = f"busy {format_share(min(busy_ns / whole_ns, 1.0))}" if busy_ns else "waits only"
     words = f"{thread.name}: {counted(len(thread.spans), 'span')}, {busy}"
     return LaneView(thread.name, busy, lane(words, [piece for span in drawn for piece in _span(span, whole_ns)]))
 
@@ -106,7 +108,8 @@ def _span(span: TimelineSpan, whole_ns: int) -> Iterator[str]:
     start = min(percent(span.start_ns, whole_ns), 100 - LEAST_SPAN)
     width = max(percent(span.start_ns + span.ns, whole_ns) - start, LEAST_SPAN)
     title = element("title", text=f"{span.name}: {format_ns(span.ns)}, {_what(span)}")
-    yield element("rect", title, class_=f"ph-{tone_of_span(span)}", x=place(start), width=place(width), height=HEIGHT)
+    kind = f"ph-{tone_of_span(span)}{' thin' if width < THIN else ''}"
+    yield element("rect", title, class_=kind, x=place(start), width=place(width), height=HEIGHT)
     label = _label(span.name)
     zoom = next((zoom for zoom in ZOOMS if len(label) * LETTER + 8 <= width / 100 * LEAST_WIDTH * zoom), None)
     if zoom is not None:

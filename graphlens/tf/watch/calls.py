@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Final
@@ -151,12 +151,12 @@ class CallLog:
         if traced <= 0:
             function.times.add(ns)
             if concrete is not None and not function.concretes:  # it was traced before anybody watched
-                self._keep(function, concrete)
+                self._unless_it_fails(self._keep, function, concrete)
             return False
         function.traces += traced
         function.traced_ns += ns
         if concrete is not None:
-            self._explained(called, callee, concrete, begun_ns - self._begun_ns, ns)
+            self._unless_it_fails(self._traced, called, callee, concrete, begun_ns - self._begun_ns, ns)
         called.traces += traced
         return True
 
@@ -184,9 +184,9 @@ class CallLog:
         used, number = called.function.used[called.number], called.function.calls
         used[:] = [used[0] if used else number, number]
 
-    def _explained(self, called: Called, callee: Any, concrete: Any, at_ns: int, ns: int) -> None:
+    def _unless_it_fails(self, note: Callable[..., None], *arguments: Any) -> None:
         try:
-            self._traced(called, callee, concrete, at_ns, ns)
+            note(*arguments)
         except Exception as error:  # the program must not end because TensorFlow describes a type in another way
             self.notes = (NOT_COMPARED.format(first_line(error)),)
 

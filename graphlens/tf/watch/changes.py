@@ -107,8 +107,7 @@ def _parts(spec: Any) -> Mapping[str, Any]:
     """Return what a structure holds, by how Python reads it (``[0]``, ``['x']``, ``.x``)."""
     kind = _kind(spec)
     if kind in ("List", "Tuple"):
-        members = spec.components if kind == "Tuple" else spec.components_tuple.components
-        return {f"[{number}]": part for number, part in enumerate(members)}
+        return {f"[{number}]": part for number, part in enumerate(_components(spec))}
     if kind == "Dict":
         return {f"[{key!r}]": part for key, part in spec.mapping.items()}
     if kind in ("NamedTuple", "Attrs"):
@@ -116,6 +115,11 @@ def _parts(spec: Any) -> Mapping[str, Any]:
     if kind in _OF_DATASETS:
         return _elements(getattr(spec, "element_spec", getattr(spec, "_element_spec", None)), _ELEMENTS)
     return {}
+
+
+def _components(spec: Any) -> Sequence[Any]:
+    """Return the parts of a list or a tuple; TensorFlow keeps those of a list in a tuple of its own."""
+    return tuple(getattr(spec, "components_tuple", spec).components)
 
 
 def _attributes(spec: Any) -> Sequence[tuple[str, Any]]:
@@ -161,7 +165,7 @@ def _said(spec: Any) -> str:
 def _structure(spec: Any) -> str:
     kind = _kind(spec)
     if kind in ("List", "Tuple"):
-        return f"{kind.lower()} of {len(spec.components)}"
+        return f"{kind.lower()} of {len(_components(spec))}"
     if kind == "Dict":
         return f"dict of {', '.join(map(repr, list(spec.mapping)[:3]))}{', …' if len(spec.mapping) > 3 else ''}"
     return str(getattr(spec, "type_name", kind))
