@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import bench_proofs
 import bench_scripts
+import bench_trials
 import big_profile
 import large_graphs
 
@@ -292,6 +293,7 @@ BENCHMARKS: dict[str, Callable[[Path], str]] = {
     "xla": on_model("mobilenet_v2", bench_proofs.compiled_by_xla),
     "layer-norm": on_model("bert_encoder", bench_proofs.one_kernel_for_layer_norm),
     "residual": on_model("resnet50", bench_proofs.sums_in_convolutions),
+    "trials": bench_trials.trials_of_scripts,
 }
 
 

@@ -33,7 +33,7 @@ from graphlens.ir.script import Script, ScriptFunction
 from graphlens.pipeline.reruns import watched_of
 from graphlens.pipeline.running import _rerun
 from graphlens.prove.script_runner import edits_for
-from tests.fake_runner import FakeRunner
+from tests.fake_runner import FakeEdit, FakeRunner
 from tests.test_prove_prover import finding, proof, proven
 
 TARGET = Target("train.py", "script")
@@ -166,6 +166,14 @@ def test_other_numbers_of_what_is_meant_to_change_them_are_no_failure() -> None:
     for one, verdict in ((meant, "changes-numbers"), (unmeant, "failed")):
         runner = FakeRunner(differences={ScriptSetting.kind: wrong})
         assert proof(proven(one, runner=runner), one.code).verdict == verdict
+
+
+def test_a_manual_change_of_a_script_is_measured_and_one_of_a_model_is_not() -> None:
+    of_script = finding("GL603", 0.3, FakeOption("sparse_optimizer", faster=2.0), safety="manual")
+    of_model = finding("GL203", 0.3, FakeEdit("fold", 2.0), safety="manual")
+    outcome = proven(of_script, of_model)
+    assert proof(outcome, "GL603").verdict == "proven"
+    assert proof(outcome, "GL203").verdict == "not-run"
 
 
 # -- the script itself ----------------------------------------------------------------------------------------------

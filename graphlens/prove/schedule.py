@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from graphlens.ir.analysis import Finding
-from graphlens.ir.edits import JitCompile
+from graphlens.ir.edits import JitCompile, ScriptSetting
 from graphlens.ir.selectors import is_meant
 from graphlens.ir.settings import is_setting
 from graphlens.prove.experiment import Plan
@@ -38,7 +38,8 @@ def reason_not_to_try(finding: Finding, asked: Sequence[str] = ()) -> str | None
     """Return why the fix of a finding is not to be proven, ``None`` when it is."""
     if not finding.fix.edits:
         return "only a person can make this change: there is no edit that a program could apply"
-    if finding.fix.safety == "manual":
+    # What is changed about a run of a script is gone with that run, and whoever reads the numbers decides.
+    if finding.fix.safety == "manual" and not all(isinstance(edit, ScriptSetting) for edit in finding.fix.edits):
         return "the fix may change what the model is meant to do (safety: manual): a person has to decide"
     if finding.severity == "info" and not is_question(finding) and not is_asked(finding, asked):
         return f"for information only; `--select {finding.code}` has it measured"

@@ -20,7 +20,8 @@ _RECURRENT: Final = {
     "keras.src.layers.rnn.gru": "GRU",
     "keras.src.layers.rnn.simple_rnn": "SimpleRNN",
 }
-_POLICIES: Final = "keras"
+_KERAS: Final = "keras"
+_POLICIES: Final = "keras.src.dtype_policies.dtype_policy"
 _ADAM: Final = "keras.src.optimizers.adam"
 _FUNCTIONS: Final = "tensorflow.python.eager.polymorphic_function.polymorphic_function"
 _LOOPS: Final = "tensorflow.python.data.ops.dataset_autograph"
@@ -120,11 +121,17 @@ def _unrolled(_: ScriptSetting, note: Note) -> Mapping[str, Wrapper]:
 
 
 def _mixed(edit: ScriptSetting, note: Note) -> Mapping[str, Wrapper]:
-    def wrap(module: ModuleType) -> None:
+    """Have Keras begin with a policy, and stay with it where the script sets another one."""
+
+    def wrap_policies(module: Any) -> None:
+        set_policy = module.set_dtype_policy
+        module.set_dtype_policy = lambda _: set_policy(edit.value)
+
+    def wrap_keras(module: Any) -> None:
         note()
         module.config.set_dtype_policy(edit.value)
 
-    return {_POLICIES: wrap}
+    return {_POLICIES: wrap_policies, _KERAS: wrap_keras}
 
 
 def _iterated(_: ScriptSetting, note: Note) -> Mapping[str, Wrapper]:
