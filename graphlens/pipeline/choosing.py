@@ -11,6 +11,7 @@ from graphlens.facts.programs.judged_program import Programs, is_our_own, named,
 from graphlens.facts.programs.program_graphs import matched
 from graphlens.facts.programs.program_names import base_name, short_name
 from graphlens.facts.programs.program_runs import ProgramRuns
+from graphlens.facts.programs.retraced import joined
 from graphlens.facts.rows.program_rows import ids_of
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Graph
@@ -28,6 +29,7 @@ def choose(evidence: Evidence, wanted: str | None = None) -> Evidence:
     UsageError
         When no program, or more than one, is called ``wanted``; the message lists those that ran.
     """
+    evidence = joined(evidence)
     if not evidence.programs:
         return evidence if wanted is None else _of_profile(evidence, wanted)
     if wanted is None and len(evidence.programs) == 1 and _is_our_own(evidence):

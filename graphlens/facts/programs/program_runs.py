@@ -22,6 +22,9 @@ Ops = Mapping[int, frozenset[str]]  # run -> what ran in it, as `node:type`
 # the profiler dropped make less of a difference; two functions share hardly any name.
 SAME_OPS: Final = 0.5
 
+# A function of which so many calls were seen, each traced, is one that is traced in every step.
+RETRACED: Final = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Traced:
@@ -67,8 +70,11 @@ class ProgramRuns:
 
     @property
     def only_traced(self) -> bool:
-        """Whether there was no other step than those in which it was traced: they are all that is known of it."""
-        return bool(self.traces) and self.count == len(self.steps)
+        """Whether there was no other step than the few in which it was traced: they are all that is known of it.
+
+        What is traced again and again is called so all the time: those are its steps.
+        """
+        return 0 < len(self.traces) < RETRACED and self.count == len(self.steps)
 
 
 def on_hosts(profile: Profile, nodes: Ops) -> list[ProgramRuns]:

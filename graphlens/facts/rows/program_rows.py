@@ -12,13 +12,21 @@ from graphlens.facts.core import Facts, fact
 from graphlens.facts.programs.judged_program import programs
 from graphlens.facts.programs.program_names import base_name, short_name
 from graphlens.facts.programs.program_runs import ProgramRuns, possible_period
+from graphlens.facts.programs.watched import Watched, watched_by_name
 from graphlens.facts.rows.sizes import graph_sizes, sizes_of_others
 from graphlens.facts.time.ledger import step_time
 from graphlens.ir.analysis import GraphSize, ProgramRow, ProgramTrace, StepTime
 from graphlens.ir.program import Program
 from graphlens.ir.run import stat_of
+from graphlens.ir.script import ScriptTrace, TraceKind
 
 TRACED: Final = "the function was traced by Python or compiled by XLA in this call"
+WHY: Final[Mapping[TraceKind, str]] = {
+    "first": "the function was traced by Python in its first call",
+    "variables": "the function was traced again because its first trace created variables",
+    "relaxed": "the function was traced again for all shapes of its arguments",
+    "retrace": "the function was traced again because its arguments were of another kind",
+}
 _ONLY: Final = "main"  # the id of the one program whose name nobody says
 
 
@@ -29,7 +37,7 @@ def program_rows(facts: Facts) -> tuple[ProgramRow, ...]:
     shown = facts(programs)
     ran = shown.all
     if not ran:
-        return tuple(_without_runs(facts, sizes, others))
+        return tuple(_as_watched(_without_runs(facts, sizes, others), facts(watched_by_name)))
     ids = ids_of(ran)
     known = {program.name: program for program in facts.evidence.programs if program.name}
     rows = []
@@ -39,7 +47,30 @@ def program_rows(facts: Facts) -> tuple[ProgramRow, ...]:
         graphs = sizes if judged else others.get(program.id, {}) if program else {}
         row = _row(ids[one.name], one, step if judged else _step(one), graphs)
         rows.append(replace(row, role=program.role) if program and program.role else row)
-    return (*rows, *_not_seen(facts.evidence.programs, others, rows))
+    rows.extend(_not_seen(facts.evidence.programs, others, rows))
+    return tuple(_as_watched(rows, facts(watched_by_name)))
+
+
+def _as_watched(rows: Iterable[ProgramRow], known: Mapping[str, Watched]) -> Iterator[ProgramRow]:
+    """Yield the rows with what was seen of each program over the life of a script.
+
+    Of a function with several programs the first one has its calls and traces: they are counted once.
+    """
+    told: set[str] = set()
+    for row in rows:
+        own = known.get(row.name)
+        if own is None:
+            yield row
+        elif own.function.id in told:
+            yield replace(row, source=own.function.source or None)
+        else:
+            told.add(own.function.id)
+            traces = tuple(map(_trace, own.traces))
+            yield replace(row, calls=own.function.calls, source=own.function.source or None, traces=traces)
+
+
+def _trace(trace: ScriptTrace) -> ProgramTrace:
+    return ProgramTrace(WHY[trace.kind], trace.ns, trace.kind, trace.at_ns, trace.call, trace.changed, trace.lost_ns)
 
 
 def _not_seen(

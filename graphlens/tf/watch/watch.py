@@ -30,6 +30,8 @@ from graphlens.tf.watch.window import Window
 
 # Who catches even what ``sys.exit`` raises, and calls again and again, would do so for ever.
 _MOST_STOPS: Final = 100
+# Graphs of one function: what is traced in every step has one for each, and they are nearly the same.
+_MOST_GRAPHS: Final = 4
 
 
 class Watch:
@@ -54,6 +56,7 @@ class Watch:
         self._context: Context | None = None
         self._profile = Profile()
         self._recorded: dict[Hashable, Any] = {}
+        self._recorded_of: dict[Hashable, dict[int, Any]] = {}
         self._log = CallLog()
         self._recording_begun_ns = 0
         self._recorded_ns = 0
@@ -86,8 +89,14 @@ class Watch:
             if self._context is not None and self._window.opens_within(key, has_loop):
                 self._begin()
             if self._window.is_open:
-                self._recorded[id(concrete)] = concrete
+                self._keep(key, concrete)
         self._thread.own_ns += time.perf_counter_ns() - begun_ns  # what watching takes is no part of the call
+
+    def _keep(self, function: Hashable, concrete: Any) -> None:
+        """Keep a trace of a function for its graph, and of those that were made again and again a few."""
+        own = self._recorded_of.setdefault(function, {})
+        if id(concrete) in own or len(own) < _MOST_GRAPHS:
+            self._recorded[id(concrete)] = own[id(concrete)] = concrete
 
     def gradient(self, tape: Any, call: Callable[[], Any]) -> Any:
         """Compute gradients; in an eager loop, a step begins with that."""
@@ -227,7 +236,7 @@ class Watch:
 
     def _begin(self) -> None:
         assert self._context is not None
-        self._recorded = {}
+        self._recorded, self._recorded_of = {}, {}
         self._log.recording_changes()
         self._profile = Profile()
         self._profile.start(self._context)

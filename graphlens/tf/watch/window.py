@@ -10,6 +10,8 @@ STEADY_CALLS: Final = 3  # calls in a row that traced nothing: caches, buffers a
 # A call that lasts this long is a whole epoch or a large step: waiting for three of them may be waiting for the end.
 LONG_CALL_NS: Final = 1_000_000_000
 LONGEST_WINDOW_NS: Final = 30_000_000_000  # of slow steps fewer are recorded; a profile of minutes is of no use
+# What is traced in every step, or in every second one, is never steady: after so many calls it is recorded as it is.
+PATIENCE_CALLS: Final = 10
 # A program is recorded in place of another one once it took this many times as long: what a script does first may be
 # the preparation of its data, and each new recording costs a moment.
 OUTWEIGHS: Final = 2
@@ -22,8 +24,15 @@ class _Called:
     calls: int = 0
     steady_calls: int = 0
     untraced_ns: int = 0
+    ns: int = 0
     last_ns: int = 0
+    was_steady: bool = False
     is_recorded: bool = False
+
+    @property
+    def weight_ns(self) -> int:
+        """How much of the program's time is its own: without traces, unless there is hardly a call without one."""
+        return self.untraced_ns if self.was_steady else self.ns
 
 
 class Window:
@@ -59,7 +68,7 @@ class Window:
         if self.is_open:
             return False
         one = self._called.setdefault(program, _Called())
-        if one.is_recorded or not _is_steady(one) or one.untraced_ns < self._outweighed_ns:
+        if one.is_recorded or not _is_steady(one) or one.weight_ns < self._outweighed_ns:
             return False
         one.is_recorded = True
         self._program, self._recorded_calls, self._recorded_ns = program, 0, 0
@@ -83,7 +92,9 @@ class Window:
         one.calls += 1
         one.last_ns = ns
         one.steady_calls = 0 if traced else one.steady_calls + 1
+        one.ns += ns
         one.untraced_ns += 0 if traced else ns
+        one.was_steady = one.was_steady or _has_settled(one)
         if not self.is_open:
             return False
         self._recorded_calls += program == self._program
@@ -92,10 +103,14 @@ class Window:
 
     def close(self) -> None:
         """Note that the recording has ended; another program may be recorded once it outweighs all so far."""
-        steady = [one.untraced_ns for one in self._called.values() if one.is_recorded]
+        steady = [one.weight_ns for one in self._called.values() if one.is_recorded]
         self._program = None
         self._outweighed_ns = OUTWEIGHS * max(steady, default=0)
 
 
 def _is_steady(one: _Called) -> bool:
+    return _has_settled(one) or (not one.was_steady and one.calls >= PATIENCE_CALLS)
+
+
+def _has_settled(one: _Called) -> bool:
     return one.steady_calls >= (1 if one.last_ns >= LONG_CALL_NS else STEADY_CALLS)
