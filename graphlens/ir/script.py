@@ -16,6 +16,14 @@ DEEDS: Final = "deeds.txt"
 # ``reduce_retracing`` made to spare further ones.
 TraceKind = Literal["first", "variables", "relaxed", "retrace"]
 
+# How it is said what changed, after the argument's name; what it is, is told by how the line begins or ends.
+PYTHON_VALUE: Final = "the Python value"
+SHAPE: Final = "the shape"
+DATA_TYPE: Final = "the data type"
+ANOTHER_OBJECT: Final = "another object"
+NOT_DIVIDED: Final = "because it no longer divides the number of samples"
+MADE_ANEW: Final = "the tf.function is a new object: it was made again, and knows nothing of earlier traces"
+
 
 @dataclass(frozen=True, slots=True)
 class ScriptTrace:

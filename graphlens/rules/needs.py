@@ -80,4 +80,9 @@ DEVICE_STEPS = Need(
         "the profile marks no steps in which an accelerator ran" if facts(accelerators) else "no accelerator ran"
     ),
 )
+WATCHED = Need(
+    "a script that was watched",
+    lambda facts: facts.evidence.script is not None,
+    lambda _: "no script was watched: graphlens run counts all calls of one",
+)
 INFERENCE = Need("an inference graph", lambda facts: not facts(is_training), lambda _: "the target trains")

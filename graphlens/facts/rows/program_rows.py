@@ -25,7 +25,7 @@ WHY: Final[Mapping[TraceKind, str]] = {
     "first": "the function was traced by Python in its first call",
     "variables": "the function was traced again because its first trace created variables",
     "relaxed": "the function was traced again for all shapes of its arguments",
-    "retrace": "the function was traced again because its arguments were of another kind",
+    "retrace": "the function was traced again: no trace that it had fitted this call",
 }
 _ONLY: Final = "main"  # the id of the one program whose name nobody says
 

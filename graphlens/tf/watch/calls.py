@@ -13,9 +13,9 @@ from typing import Any, Final
 from graphlens.errors import first_line
 from graphlens.ir.capture import new_id
 from graphlens.ir.run import SESSION
-from graphlens.ir.script import Script, ScriptFunction, ScriptTrace, TraceKind
+from graphlens.ir.script import MADE_ANEW, Script, ScriptFunction, ScriptTrace, TraceKind
 from graphlens.tf import private
-from graphlens.tf.watch.changes import ELSEWHERE, MADE_ANEW, changes, is_relaxed, tensors_of
+from graphlens.tf.watch.changes import ELSEWHERE, changes, is_relaxed, tensors_of
 from graphlens.tf.watch.places import Numbers, Place, place_of
 
 # What is kept of a program that runs for days: what it traces again and again is told by the first ones.

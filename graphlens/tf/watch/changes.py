@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from graphlens.ir.script import ANOTHER_OBJECT, DATA_TYPE, NOT_DIVIDED, PYTHON_VALUE, SHAPE
+
 _LONGEST: Final = 60  # of a value that is shown
-MADE_ANEW: Final = "the tf.function is a new object: it was made again, and knows nothing of earlier traces"
 ELSEWHERE: Final = "the same arguments: it was called in another context (graph, device scope or strategy)"
 _ELEMENTS: Final = "'s elements"
 # Element types that an iterator brings along: they are the dataset's, which no relaxation of the function changes.
@@ -62,9 +63,9 @@ def _differences(where: str, old: Any, new: Any) -> Iterator[str]:
 
 def _change(where: str, old: Any, new: Any) -> str:
     if _kind(old) == _kind(new) == "Literal":
-        return f"the Python value {_said_value(old.value)} became {_said_value(new.value)}"
+        return f"{PYTHON_VALUE} {_said_value(old.value)} became {_said_value(new.value)}"
     if {_kind(old), _kind(new)} <= {"Weakref", "Reference"}:
-        return f"another object ({_class_of(new)})"
+        return f"{ANOTHER_OBJECT} ({_class_of(new)})"
     if _is_tensor(old) and _is_tensor(new) and _kind(old) == _kind(new):
         return _change_of_tensor(where, old, new)
     if _parts(old) and _kind(old) == _kind(new):
@@ -74,9 +75,9 @@ def _change(where: str, old: Any, new: Any) -> str:
 
 def _change_of_tensor(where: str, old: Any, new: Any) -> str:
     if old.dtype != new.dtype:
-        return f"the data type {old.dtype.name} became {new.dtype.name}"
+        return f"{DATA_TYPE} {old.dtype.name} became {new.dtype.name}"
     if old.shape != new.shape:
-        return f"the shape {_shape(old)} became {_shape(new)}{_why(where, old, new)}"
+        return f"{SHAPE} {_shape(old)} became {_shape(new)}{_why(where, old, new)}"
     return "the variable is used in another place" if _kind(old) == "VariableSpec" else "another kind of tensor"
 
 
@@ -86,7 +87,7 @@ def _why(where: str, old: Any, new: Any) -> str:
         return ""
     before, after = old.shape.as_list()[0], new.shape.as_list()[0]
     if before is not None and after is None:
-        return f": batch {before} became None because it no longer divides the number of samples"
+        return f": batch {before} became None {NOT_DIVIDED}"
     if before is None and after is not None:
         return f": batch None became {after} because it divides the number of samples now"
     return ""
@@ -152,7 +153,7 @@ def _tensors(spec: Any) -> Iterator[Hashable]:
 def _said(spec: Any) -> str:
     kind = _kind(spec)
     if kind == "Literal":
-        return f"the Python value {_said_value(spec.value)}"
+        return f"{PYTHON_VALUE} {_said_value(spec.value)}"
     if kind in ("Weakref", "Reference"):
         return f"an object ({_class_of(spec)})"
     if kind == "VariableSpec":
