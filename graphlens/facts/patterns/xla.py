@@ -18,8 +18,8 @@ from graphlens.facts.patterns.dataflow import dataflow
 from graphlens.ir.fusion import COMPILE, Chain, FusionAnswer
 from graphlens.ir.graph import Function, Graph
 from graphlens.ir.nodes import Op
-from graphlens.ir.ops import ARGUMENTS, CONSTANTS, PASSES, PLACEHOLDERS, RETURNS, VARIABLE_READS
-from graphlens.ir.table import Table
+from graphlens.ir.ops import ARGUMENTS, CONSTANTS, PASSES, PLACEHOLDERS, PLAIN_CALLS, RETURNS, VARIABLE_READS
+from graphlens.ir.table import NO_OPS, Table
 
 TABLE_VERSION: Final = "2.21"
 _TABLE: Final = Path(__file__).parents[2] / "data" / f"xla-ops-tf{TABLE_VERSION}.json.gz"
@@ -28,6 +28,12 @@ _NOT_COMPILED: Final = ARGUMENTS | RETURNS | PLACEHOLDERS | {"NoOp"}
 
 # They compute nothing that could become part of a larger kernel.
 _NO_WORK: Final = _NOT_COMPILED | CONSTANTS | VARIABLE_READS | PASSES
+
+# These fetch the next element of a dataset, and hand back what is made of it.
+_ELEMENTS: Final = frozenset(
+    {"IteratorGetNext", "IteratorGetNextSync", "IteratorGetNextAsOptional"}
+    | {f"Optional{what}" for what in ("FromValue", "GetValue", "HasValue", "None")}
+)
 
 # One kernel: attribute -> the types it takes.
 _Kernel = Mapping[str, frozenset[str]]
@@ -111,16 +117,32 @@ def _in_function(library: Graph, function: Function, seen: set[str]) -> Iterator
 
 @fact
 def blockers_of_step(facts: Facts) -> tuple[Blocker, ...]:
-    """Return what would keep XLA from compiling the whole step: live ops of the graph as written."""
+    """Return what would keep XLA from compiling the whole step: live ops of the graph as written.
+
+    A function that only fetches elements and calls the step with them is not what is compiled: Keras' ``jit_compile``
+    is of the function within.
+    """
     written, flow = facts(traced_graph), facts(dataflow)
     if written is None or flow is None:
         return ()
     blocked = _blocked_kinds(written)
     if not blocked:
         return ()  # most graphs: to know which ops are alive takes longer than all the rest of this
+    around = _around_step(facts.evidence.traced)
     live = (op for _, op in flow.live({kind for kind, _ in blocked}.__contains__) if not op.calls)
     found = ((op, blocked.get((op.type, id(op.attrs)))) for op in live)
-    return tuple(replace(blocker, name=op.name) for op, blocker in found if blocker is not None)
+    return tuple(
+        replace(blocker, name=op.name) for op, blocker in found if blocker is not None and op.name not in around
+    )
+
+
+def _around_step(library: Graph | None) -> frozenset[str]:
+    """Return the ops of the root that fetch elements, where all else that it does is to call the step with them."""
+    graph = library.main.graph if library is not None else NO_OPS
+    kinds = graph.by_type.keys()
+    if not kinds & PLAIN_CALLS or kinds - _NO_WORK - _ELEMENTS - PLAIN_CALLS:
+        return frozenset()
+    return frozenset(graph.of_types(_ELEMENTS))
 
 
 def _blocked_kinds(graph: Table) -> Mapping[tuple[str, int], Blocker]:
