@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphlens.tf.watch.window import LONG_CALL_NS, LONGEST_WINDOW_NS, STEADY_CALLS, Window
+from graphlens.tf.watch.window import LONG_CALL_NS, LONGEST_WINDOW_NS, PATIENCE_CALLS, STEADY_CALLS, Window
 
 MS = 1_000_000
 
@@ -90,3 +90,24 @@ def test_no_graph_is_looked_through_while_steps_are_recorded_nor_after() -> None
         if window.closes_after("train", MS, traced=False):
             window.close()
     assert len(asked) == STEADY_CALLS
+
+
+def test_what_is_traced_in_every_call_is_recorded_all_the_same_after_some_calls() -> None:
+    window = Window(2)
+    for _ in range(PATIENCE_CALLS):
+        assert not window.opens_before("train")
+        window.closes_after("train", MS, traced=True)
+    assert window.opens_before("train")
+
+
+def test_what_is_traced_in_every_call_weighs_all_its_time() -> None:
+    """Else the first steady program of a millisecond would be recorded in its place."""
+    window = Window(1)
+    for _ in range(PATIENCE_CALLS):
+        window.closes_after("train", 50 * MS, traced=True)
+    assert window.opens_before("train")
+    window.closes_after("train", 50 * MS, traced=True)
+    window.close()
+    for _ in range(2 * PATIENCE_CALLS):
+        assert not window.opens_before("metric")
+        window.closes_after("metric", MS, traced=False)

@@ -175,9 +175,21 @@ def argument_names(concrete: Any) -> list[str]:
     return [tensor.op.name for tensor in arguments(concrete)]
 
 
+def living_variables(concrete: Any) -> list[Any]:
+    """Return the variables that a ``ConcreteFunction`` uses and that are still there.
+
+    Asked for all of them, TensorFlow raises where one has been deleted, and so has the model of many a function that
+    was called before.
+    """
+    references = getattr(concrete.graph, "_weak_variables", None)
+    if references is None:
+        return list(concrete.graph.variables)
+    return [variable for reference in references if (variable := reference()) is not None]
+
+
 def variables_by_handle(concrete: Any) -> Mapping[int, Any]:
     """Return the variables that a ``ConcreteFunction`` uses, by the identity of their handle."""
-    return {id(variable.handle): variable for variable in concrete.graph.variables if hasattr(variable, "handle")}
+    return {id(variable.handle): variable for variable in living_variables(concrete) if hasattr(variable, "handle")}
 
 
 def unique_id(variable: Any) -> str:

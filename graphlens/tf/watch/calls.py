@@ -215,7 +215,7 @@ class CallLog:
         return "relaxed" if relaxes and is_relaxed(function.function_type, kind) else "retrace"
 
     def _state(self, concrete: Any) -> frozenset[int]:
-        return frozenset(self._numbers.of(variable) for variable in concrete.graph.variables)
+        return frozenset(self._numbers.of(variable) for variable in private.living_variables(concrete))
 
     def _keep(self, function: Function, concrete: Any) -> None:
         kind = private.function_type(concrete)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, Final
 
+from graphlens.errors import first_line
 from graphlens.ir.capture import CapturedProgram
 from graphlens.loaders.capture.writing import CaptureDirectory, ProgramParts
 from graphlens.loaders.tensors import strip_weights
@@ -40,8 +41,12 @@ def write(capture: CaptureDirectory, called: Iterable[Any], collected: Sequence[
     for callee in called:
         if private.is_session(callee):
             _write_session(capture, callee)
-        else:
+            continue
+        try:
             _write_function(capture, callee, collected)
+        except Exception as error:  # a function whose model is gone must not cost the others their graphs
+            name = private.function_name(callee)
+            capture.fail("graphs", f"the graph of '{name}' could not be written: {first_line(error)}")
 
 
 def _write_function(capture: CaptureDirectory, concrete: Any, collected: Sequence[Any]) -> None:
