@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, Final, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from graphlens.ir.training import LayerScope
 from graphlens.loaders.sources import user_line
@@ -32,7 +32,8 @@ class Place(NamedTuple):
 
 
 _noted: WeakKeyDictionary[Any, dict[str, LayerScope | None]] = WeakKeyDictionary()
-_made: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+# By identity: a layer of the user may be no key of a dictionary.
+_made: dict[int, tuple[ref[Any], str]] = {}
 
 
 def watch() -> None:
@@ -76,9 +77,14 @@ def _note(graph: Any, caller: Any) -> None:
     if kind is None or not isinstance(caller, kind.Layer):
         return
     scope = graph.get_name_scope()
-    layer = LayerScope(str(caller.path or caller.name), type(caller).__name__, _made.get(caller, ""))
+    layer = LayerScope(str(caller.path or caller.name), type(caller).__name__, _line_of(caller))
     scopes = _noted.setdefault(_outermost(graph), {})
     scopes[scope] = layer if scopes.setdefault(scope, layer) == layer else None
+
+
+def _line_of(layer: Any) -> str:
+    made = _made.get(id(layer))
+    return made[1] if made is not None and made[0]() is layer else ""
 
 
 def _outermost(graph: Any) -> Any:
@@ -89,24 +95,31 @@ def _outermost(graph: Any) -> Any:
 
 
 def _initialized(initialize: Callable[..., Any]) -> Callable[..., Any]:
-    def initialized(self: Any, *args: Any, **kwargs: Any) -> None:
-        initialize(self, *args, **kwargs)
-        line = user_line(_frames())
-        if line is not None:
-            _made[self] = line
+    def initialized(self: Any) -> Any:
+        if id(self) not in _made:
+            line = user_line(_frames(self))
+            if line is not None:
+                _made[id(self)] = ref(self, functools.partial(_forget, id(self))), line
+        return initialize(self)
 
     return initialized
 
 
-def _frames() -> Iterator[tuple[str, int]]:
-    """Yield file and line of each call, from that of the layer's own class on."""
+def _forget(key: int, _: object) -> None:
+    _made.pop(key, None)
+
+
+def _frames(layer: Any) -> Iterator[tuple[str, int]]:
+    """Yield file and line of each call that made ``layer``, from the first one outside its own classes on."""
     frame = sys._getframe(2).f_back
     while frame is not None:
-        yield frame.f_code.co_filename, frame.f_lineno
+        if frame.f_code.co_name != "__init__" or frame.f_locals.get("self") is not layer:
+            yield frame.f_code.co_filename, frame.f_lineno
         frame = frame.f_back
 
 
 PLACES: Final = (
     Place(_SCOPES, "name_scope", "__enter__", _entered),
-    Place(_LAYERS, "Layer", "__init__", _initialized),
+    # Not ``__init__``: of a class without one of its own, Keras looks at the arguments of that.
+    Place(_LAYERS, "Layer", "_initialize_tracker", _initialized),
 )
