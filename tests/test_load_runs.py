@@ -301,6 +301,13 @@ def test_a_loop_that_tf_data_runs_is_divided_where_its_body_begins():
     ]
     assert programs_of_ops(profile) == ["__inference_f_9"] * 3  # the body of the loop is the function's
     assert {run.program for run in mapped} == {"ReduceIterator::Root::Prefetch::Scan::Map"}
+    # Where it runs no body, the loop asks for the next element.
+    assert [(one.kind, one.name, one.start_ns - ORIGIN_NS, one.end_ns - ORIGIN_NS) for one in profile.activities] == [
+        ("input", "ReduceDataset", 5, 70),
+        ("input", "ReduceDataset", 130, 170),
+        ("input", "ReduceDataset", 230, 270),
+    ]
+    assert [one.run for one in profile.activities] == [0, 0, 0]
 
 
 def test_a_reduction_within_the_pipeline_is_no_loop_of_the_function_around():

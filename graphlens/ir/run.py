@@ -137,7 +137,8 @@ class Activity(NamedTuple):
     """Something that the host did around its ops.
 
     ``kind`` is ``input`` while the next element of a dataset is asked for, ``eager`` while Python runs one op that is
-    no function, ``compile`` while XLA compiles.  ``run`` is as in ``OpEvent``.
+    no function, ``compile`` while XLA compiles.  ``name`` is the kind, the type of the eager op, or for input that a
+    loop of tf.data itself asks for ``ReduceDataset``.  ``run`` is as in ``OpEvent``.
     """
 
     kind: Literal["input", "eager", "compile"]

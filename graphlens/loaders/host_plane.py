@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from graphlens.ir.columns import Codes, Ints, OpEvents, Spans, looked_up
 from graphlens.ir.instructions import module_names
+from graphlens.ir.ops import LOOP_OVER_DATASET
 from graphlens.ir.run import EAGER_LOOP, NO_RUN, STEP_MARKER, Activity, KernelEvent, Run, Span
 from graphlens.loaders import eager_steps, host_loops, host_runs
 from graphlens.loaders.eager_ops import eager_ops
@@ -365,15 +366,17 @@ class _PlaneReader:
 
     def _activities(self, table: host_runs.RunTable) -> Iterator[tuple[Activity, int]]:
         """Yield what the host did around its ops, each with the step id that it did it under."""
-        waits = [*self.requests, *host_loops.between_bodies(table, self.seen.reductions)]
-        kinds: tuple[tuple[Literal["input", "eager", "compile"], Iterable[Span]], ...]
-        kinds = (("input", waits), ("eager", self.eager), ("compile", self.seen.compilations))
-        for kind, spans in kinds:
+        loops = host_loops.between_bodies(table, self.seen.reductions)
+        kinds: tuple[tuple[Literal["input", "eager", "compile"], str, Iterable[Span]], ...]
+        kinds = (
+            ("input", "input", self.requests),
+            ("input", LOOP_OVER_DATASET, loops),
+            ("eager", "", self.eager),
+            ("compile", "compile", self.seen.compilations),
+        )
+        for kind, name, spans in kinds:
             for span in spans:
-                yield (
-                    Activity(kind, span.name if kind == "eager" else kind, span.start_ns, span.end_ns, span.thread),
-                    span.step_id,
-                )
+                yield Activity(kind, name or span.name, span.start_ns, span.end_ns, span.thread), span.step_id
 
     def _step(self, event: _Event) -> None:
         self.into.markers.append(_span(event, STEP_MARKER, event.stats.get("step_num")))

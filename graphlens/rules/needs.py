@@ -12,6 +12,7 @@ from graphlens.facts.core import Facts
 from graphlens.facts.graphs import is_training, judged_graph, judged_stage, traced_graph
 from graphlens.facts.time.attribution import attribution
 from graphlens.facts.time.ledger import step_time
+from graphlens.facts.time.period import period
 from graphlens.facts.work.roofline import roofline
 
 
@@ -84,5 +85,10 @@ WATCHED = Need(
     "a script that was watched",
     lambda facts: facts.evidence.script is not None,
     lambda _: "no script was watched: graphlens run counts all calls of one",
+)
+PERIOD = Need(
+    "steps that a program of its own calls",
+    lambda facts: facts(period) is not None,
+    lambda _: "no program called a function again and again: GraphLens called it, or nobody did",
 )
 INFERENCE = Need("an inference graph", lambda facts: not facts(is_training), lambda _: "the target trains")

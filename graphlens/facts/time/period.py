@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median_low
 from typing import Final
 
@@ -12,7 +13,8 @@ from graphlens.facts.programs.judged_program import is_our_own, programs
 from graphlens.facts.programs.program_runs import ProgramRuns
 from graphlens.facts.time.attribution import attribution
 from graphlens.facts.time.ledger import apportion
-from graphlens.ir.run import SESSION, LedgerRow
+from graphlens.ir.ops import LOOP_OVER_DATASET
+from graphlens.ir.run import EAGER_LOOP, SESSION, LedgerRow
 from graphlens.ir.script import Script, ScriptFunction
 from graphlens.ir.training import Period
 
@@ -49,6 +51,46 @@ def period(facts: Facts) -> Period | None:
     rows = _rows(ns, divided(profile, judged, shown))
     executor_ns = sum(row.ns for row in rows if row.category in (OPS, EXECUTOR))
     return Period(ns, n or sum(one.steps for one in recorded), rows, executor_ns, profiled_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What of a period is the call of the step itself, and by row what is neither that nor the executor's work."""
+
+    call_ns: int = 0
+    others_ns: Mapping[str, int] = field(default_factory=dict)
+
+
+@fact
+def parts_of_period(facts: Facts) -> Parts:
+    """The period told apart by what several steps in one call would save, and what not."""
+    whole = facts(period)
+    if whole is None:
+        return Parts()
+    from graphlens.facts.time.around import DISPATCH, EAGER, EXECUTOR, OPS
+
+    call = (DISPATCH, EAGER)
+    rest = {row.category: row.ns for row in whole.rows if row.category not in (*call, OPS, EXECUTOR)}
+    return Parts(sum(row.ns for row in whole.rows if row.category in call), rest)
+
+
+@fact
+def calls_are_single_steps(facts: Facts) -> bool:
+    """Whether Python calls a function for each step: neither a loop of several, nor a Session, nor op by op."""
+    profile, judged = facts.evidence.profile, facts(programs).judged
+    if profile is None or judged is None or judged.name == EAGER_LOOP or judged.name.startswith(SESSION):
+        return False
+    return not any(profile.runs[run].iterations for run in judged.runs)
+
+
+@fact
+def loops_within_tf_data(facts: Facts) -> bool:
+    """Whether the judged program's steps are those of a loop that tf.data runs."""
+    profile, judged = facts.evidence.profile, facts(programs).judged
+    if profile is None or judged is None:
+        return False
+    runs = frozenset(judged.runs)
+    return any(one.name == LOOP_OVER_DATASET and one.run in runs for one in profile.activities)
 
 
 def _unrecorded(script: Script | None, judged: ProgramRuns, steps_per_call: int) -> tuple[int, int] | None:
