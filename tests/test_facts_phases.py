@@ -48,6 +48,52 @@ def test_a_step_without_any_scope_is_told_apart_by_reachability() -> None:
     assert by_phase["metrics"] >= {"large", "counted", "number", "count_up"}
 
 
+def test_a_seed_that_a_layer_counts_up_is_the_layers_own() -> None:
+    """What it decides goes into every gradient, and by these into the weights."""
+    drawn = """
+    seed         = ReadVariableOp(state) int32[2] 1us
+    mask         = StatelessRandomUniformV2(seed) float32[8,4] 1us
+    following    = AddV2(seed, axes) int32[2] 1us
+    count_seed   = AssignVariableOp(state, following) 1us
+    dropped      = Mul(x, mask) float32[8,4] 1us
+    read         = """
+    text = STEP.replace("    read         = ", drawn.removeprefix("\n"), 1).replace("MatMul(x,", "MatMul(dropped,")
+    found = phases(text)
+    assert {found[name] for name in ("seed", "mask", "following", "count_seed", "dropped")} == {"forward"}
+    assert found["update"] == "optimizer"
+
+
+def test_the_factor_of_a_loss_is_no_weight() -> None:
+    """It is read before the gradients, and written as they decide: the loss is not of the model because of it."""
+    scaled = """
+    factor       = ReadVariableOp(loss_scale) float32[] 1us
+    scaled_loss  = Mul(loss, factor) float32[] 1us
+    ones         = """
+    decided = """
+    finite       = IsFinite(gradient_tape/product/MatMul) bool[4,2] 1us
+    all_finite   = All(finite, axes) bool[] 1us
+    grown        = If(all_finite, loss_scale, factor) 1us {then: grow, else: keep}
+    rate_read    = """
+    text = STEP.replace("    ones         = ", scaled.removeprefix("\n"), 1).replace("Tile(ones,", "Tile(scaled_seed,")
+    text = text.replace(
+        "    gradient_tape/Tile", "    scaled_seed = Mul(ones, factor) float32[] 1us\n    gradient_tape/Tile", 1
+    )
+    text = text.replace("    rate_read    = ", decided.removeprefix("\n"), 1)
+    text += """
+    function grow:
+    handle = _Arg() resource[]
+    value  = _Arg() float32[]
+    twice  = AddV2(value, value) float32[] 1us
+    assign = AssignVariableOp(handle, twice) 1us
+    function keep:
+    handle = _Arg() resource[]
+    value  = _Arg() float32[]
+    """
+    found = phases(text)
+    assert {found[name] for name in ("square", "loss", "scaled_loss")} == {"loss"}
+    assert {found[name] for name in ("finite", "all_finite", "grown/then/assign", "grown")} == {"optimizer"}
+
+
 def test_phases_sum_to_the_time_of_the_ops() -> None:
     found = Facts(sketch(STEP))(training)
     assert found is not None

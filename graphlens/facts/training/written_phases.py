@@ -95,7 +95,7 @@ class _Step:
     @cached_property
     def trained(self) -> frozenset[int]:
         """The variables that are trained: what gradients are written into, and the gradients were made of."""
-        written = {self.walk.written[write] for write in self.gradient_writes}
+        written = {variable for write, variable in self.walk.written.items() if self.after_gradients[write]}
         inferred = set(filter(self._is_read_before_gradients, written))
         return (self.declared & self.walk.reads.keys()) | inferred
 
@@ -139,12 +139,21 @@ class _Step:
     def _serves(self, write: int, leads: bytearray) -> bool:
         variable = self.walk.written[write]
         reads = self._reads(variable)
-        if write in self.gradient_writes and not self._is_read_before_gradients(variable):
-            return not reads or any(leads[read] for read in reads) or self._decided_by_gradients(write)
+        if self._decided_by_gradients(write):
+            return True  # as the factor that losses are scaled by, which goes into gradients as well
+        if self._is_read_before_gradients(variable):  # else a layer's own, as the seed of a dropout
+            return variable in self.trained and self._is_made_of_variables(write)
+        if write in self.gradient_writes:
+            return not reads or any(leads[read] for read in reads)
         return bool(reads) and any(leads[read] for read in reads) and not self.of_data[write]
 
     def _decided_by_gradients(self, write: int) -> bool:
         return write in self.gradient_writes and not self.after_gradients[write]
+
+    def _is_made_of_variables(self, write: int) -> bool:
+        """Whether what is written was kept in a variable: weights that are set to their averages, say."""
+        made_of = self.walk.ancestors(self.walk.before[write][1:])
+        return not self.of_data[write] and any(made_of[read] for reads in self.walk.reads.values() for read in reads)
 
     def _is_average(self, write: int) -> bool:
         """Whether nothing but variables that are trained goes into a variable: an average of weights, a limit."""
