@@ -27,7 +27,8 @@ def written_layers(facts: Facts) -> Mapping[str, LayerScope]:
     names = walk.graph.names
     if phase_of:
         owners = _owners(walk, [phase_of.get(name) for name in names], facts(trained_handles))
-        layer_of = {one: _of_variable(walk, one, found, facts(variable_paths)) for one in set(owners) if one >= 0}
+        known, paths = {one.path: one for one in found if one is not None}, facts(variable_paths)
+        layer_of = {one: _of_variable(walk, one, found, known, paths.get(one, "")) for one in set(owners) if one >= 0}
         found = [layer_of.get(owner, layer) for owner, layer in zip(owners, found, strict=True)]
         _hand_back(walk, found, [phase_of.get(name) for name in names])
     return {name: layer for name, layer in zip(names, found, strict=True) if layer is not None}
@@ -57,12 +58,10 @@ def _one(owners: Sequence[int]) -> int:
 
 
 def _of_variable(
-    walk: Walk, variable: int, layers: Sequence[LayerScope | None], paths: Mapping[int, str]
+    walk: Walk, variable: int, layers: Sequence[LayerScope | None], known: Mapping[str, LayerScope], path: str
 ) -> LayerScope | None:
     """Return the layer that reads a variable; where none does under its own name, the one that its path tells."""
-    path = paths.get(variable, "")
     readers = (layers[read] for read in walk.reads.get(variable, ()))
-    known = {one.path: one for one in layers if one is not None} if path else {}
     return next(filter(None, readers), None) or next(filter(None, map(known.get, _parents(path))), None)
 
 

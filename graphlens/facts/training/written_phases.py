@@ -152,15 +152,21 @@ class _Step:
 
     def _is_made_of_variables(self, write: int) -> bool:
         """Whether what is written was kept in a variable: weights that are set to their averages, say."""
-        made_of = self.walk.ancestors(self.walk.before[write][1:])
-        return not self.of_data[write] and any(made_of[read] for reads in self.walk.reads.values() for read in reads)
+        return not self.of_data[write] and any(self._of_variables[source] for source in self.walk.before[write][1:])
+
+    @cached_property
+    def _of_variables(self) -> bytearray:
+        return self.walk.descendants(read for reads in self.walk.reads.values() for read in reads)
+
+    @cached_property
+    def _of_trained(self) -> bytearray:
+        return self.walk.descendants(read for variable in self.trained for read in self._reads(variable))
 
     def _is_average(self, write: int) -> bool:
         """Whether nothing but variables that are trained goes into a variable: an average of weights, a limit."""
         if self.of_data[write] or not self.backward:
             return False
-        made_of = self.walk.ancestors(self.walk.before[write][1:])
-        return any(made_of[read] for variable in self.trained for read in self._reads(variable))
+        return any(self._of_trained[source] for source in self.walk.before[write][1:])
 
     # -- the phases -----------------------------------------------------------------------------------------------
 
