@@ -410,10 +410,10 @@ def test_a_variable_of_any_type_is_off_by_its_last_bit(kind: str) -> None:
     from graphlens.tf import exchange
 
     ones = tf.ones([64], kind)
-    off = {float(number) for number in tf.cast(exchange._nudged(ones), tf.float64).numpy() - 1}
+    off = {float(number) for number in tf.cast(exchange.nudged(ones), tf.float64).numpy() - 1}
     step = float(np.finfo(tf.as_dtype(kind).as_numpy_dtype).eps) if kind != "bfloat16" else 2.0**-7
     assert off == {step, -step}
-    assert exchange._nudged(tf.range(3)).numpy().tolist() == [0, 1, 2]
+    assert exchange.nudged(tf.range(3)).numpy().tolist() == [0, 1, 2]
 
 
 @pytest.mark.tf

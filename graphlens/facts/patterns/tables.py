@@ -132,7 +132,8 @@ class _Handles:
         """Return the handle of each variable of which rows are looked up -> the ops that do it."""
         found: dict[int, list[int]] = defaultdict(list)
         for position in self.graph.positions_of(HANDLE_LOOKUPS):
-            found[self._handle_of[position]].append(position)
+            if position in self._handle_of:  # one of a damaged file may read nothing
+                found[self._handle_of[position]].append(position)
         for position in self.graph.positions_of(ROW_LOOKUPS):
             source = _behind(self.graph, position)
             if source in self._handle_of and self.graph.bodies[source].type in WHOLE_READS:

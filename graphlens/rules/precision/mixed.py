@@ -15,6 +15,7 @@ from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.devices import short_device
 from graphlens.ir.edits import ScriptSetting
 from graphlens.ir.nodes import Op
+from graphlens.ir.ops import SUMS
 from graphlens.ir.table import Table
 from graphlens.rules.needs import EXECUTED, PROFILE
 from graphlens.rules.phrases import known_sum
@@ -170,7 +171,7 @@ def _adds_bias(graph: Table, position: int) -> bool:
     if kind == "BiasAdd":
         return True
     added = graph.data_before(position)[1:2]
-    return kind in ("Add", "AddV2") and any(_rank(graph.bodies[source]) == 1 for source in added)
+    return kind in SUMS and any(_rank(graph.bodies[source]) == 1 for source in added)
 
 
 def _rank(op: Op) -> int | None:
