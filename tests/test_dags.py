@@ -34,6 +34,8 @@ from graphlens.facts.graphs import (
 )
 from graphlens.facts.rows.dags import bare_dag, dags
 from graphlens.facts.time.attribution import timings
+from graphlens.facts.training.layers import written_layers
+from graphlens.facts.training.phases import written_phases
 from graphlens.facts.work import costs
 from graphlens.ir.analysis import Document
 from graphlens.ir.annotated import networkx_of
@@ -118,10 +120,21 @@ def annotation(analysis: graphlens.Analysis, stage: str, name: str, op: Op) -> M
         "bytes": cost.bytes,
         "origin": list(facts(origins).get(name, ())) if is_judged and not is_traced else [name],
         "executed_as": ran if is_traced else None,
-        "layer": layer_of_op(facts, name) if is_judged else None,
+        "layer": layer(analysis, name) if is_judged else None,
         "source": op.source,
         "findings": sorted(found),
     }
+
+
+def layer(analysis: graphlens.Analysis, name: str) -> str | None:
+    """Of a training step the Keras layer of most of its ops as written, the last in a tie; else what its scope says."""
+    facts = analysis.facts
+    assert facts is not None
+    if not facts(written_phases):
+        return layer_of_op(facts, name)
+    known = facts(written_layers)
+    paths = [known[one].path for one in facts(origins).get(name, ()) if one in known]
+    return max(reversed(paths), key=paths.count, default=None)
 
 
 def test_a_graph_is_the_callers_own(tmp_path: Path) -> None:
