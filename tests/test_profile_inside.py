@@ -54,10 +54,25 @@ def test_a_block_is_recorded_though_its_function_was_warm_and_the_process_is_lef
         watching.remove()
     assert told.of == [], "judging calls nothing of TensorFlow"
     assert document.programs[0].runs == 20
-    assert document.quality.join_rate == 1.0
+    assert document.quality.join_rate == document.quality.coverage == 1.0
     seen = {op.op for op in document.ops if op.self_ns is not None}
     assert seen == {"MatMul", "ReadVariableOp", "AddV2", "Relu", "Sum"}, "all that computes, however cheap"
     assert recorded.analysis is recorded.analysis
+
+
+def test_the_graphs_of_a_function_that_failed_are_not_those_of_the_next_one(step: Callable[[], Any]) -> None:
+    """TensorFlow keeps them while its graphs are collected, and joins them to those of what it instantiates next."""
+    import tensorflow as tf
+
+    inverse = tf.function(tf.linalg.inv)
+    with graphlens.profile(steps=5), pytest.raises(tf.errors.InvalidArgumentError):
+        inverse(tf.zeros((2, 2)))
+    with graphlens.profile(steps=5) as recorded:
+        for _ in range(20):
+            step()
+    document = recorded.analysis.document
+    assert "MatrixInverse" not in {op.op for op in document.ops}
+    assert document.quality.coverage == 1.0
 
 
 def test_a_block_that_raises_is_judged_and_raises(step: Callable[[], Any]) -> None:

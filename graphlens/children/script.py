@@ -5,17 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
-# The package is found without a variable of the environment or an entry of the path that the script could see.
-_BOOTSTRAP: Final = (
-    "import sys; sys.path[:] = filter(None, sys.path); sys.path.insert(0, sys.argv.pop(1)); "
-    "from graphlens.tf.watch import script; del sys.path[0]; script.main(sys.argv[1:])"
-)
+from graphlens.children.start import watching
 
 
 def run(folder: Path, steps: int, words: Sequence[str], *, stops: bool = False) -> int:
@@ -31,11 +25,8 @@ def run(folder: Path, steps: int, words: Sequence[str], *, stops: bool = False) 
     int
         Its exit code, negative for the signal that ended it, as ``subprocess`` has it.
     """
-    home = str(Path(__file__).resolve().parents[2])
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing starts its own
     then = "stop" if stops else "go-on"
-    command = [sys.executable, *flags, "-c", _BOOTSTRAP, home, str(folder), str(steps), then, *words]
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(watching("script", [str(folder), str(steps), then, *words]))
     with _handed_on(process):
         return process.wait()
 

@@ -6,7 +6,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -17,14 +16,10 @@ from typing import IO, Any, Final
 
 from graphlens.children.gate_messages import AtGate, Over, Taken
 from graphlens.children.messages import Block, Comparison, Done, Failure, MessageError, from_line, to_line
-from graphlens.children.start import TEMPORARY, ChildGone, last_words
+from graphlens.children.start import TEMPORARY, ChildGone, last_words, watching
 
 LOG: Final = "stderr.txt"
 _ANSWERS: Final = (AtGate, Over, Taken, Block, Comparison, Done, Failure)
-_BOOTSTRAP: Final = (
-    "import sys; sys.path[:] = filter(None, sys.path); sys.path.insert(0, sys.argv.pop(1)); "
-    "from graphlens.tf.watch import trial; del sys.path[0]; trial.main(sys.argv[1:])"
-)
 
 
 @dataclass(frozen=True)
@@ -91,12 +86,10 @@ def start(folder: Path, words: Sequence[str], environment: Mapping[str, str]) ->
     reads, requests = os.pipe()
     answers, writes = os.pipe()
     held, lifeline = os.pipe()
-    home = str(Path(__file__).resolve().parents[2])
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing starts its own
     numbers = map(str, (os.getpid(), held, reads, writes))
     with (folder / LOG).open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, *flags, "-c", _BOOTSTRAP, home, *numbers, *words],
+            watching("trial", [*numbers, *words]),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 # How the watch names what it marks in the profile while a window is recorded; the rest of the name is the kind.
@@ -82,6 +83,9 @@ class ScriptFunction:
     period_ns, periods
         The median time from the start of a call to that of the next one on its thread while nothing was recorded, and
         of how many; ``None`` where there was none.
+    unrecorded_ns
+        For those of ``concretes`` that were called while nothing was recorded, how long such calls took, those left out
+        in which something was traced; of many some.
     """
 
     id: str
@@ -97,6 +101,7 @@ class ScriptFunction:
     shapes: tuple[int, ...] = ()
     period_ns: int | None = None
     periods: int = 0
+    unrecorded_ns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,9 @@ from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Graph
 from graphlens.ir.program import Program
 from graphlens.ir.run import EAGER_LOOP
+from graphlens.ir.script import Script
+
+FEWEST_UNRECORDED: Final = 20  # calls, of which a tenth is not one alone
 
 DID_NOT_RUN: Final = "the profile shows no run of this program"
 
@@ -131,7 +134,15 @@ def _about(evidence: Evidence, program: Program | None, judged: ProgramRuns | No
     marks = () if is_our_own(profile) else profile.steps
     if judged.name == EAGER_LOOP:  # which alone was timed without the profiler
         about = replace(about, unprofiled_ns=evidence.unprofiled_ns)
+    elif evidence.script is not None and not any(profile.runs[run].iterations for run in judged.runs):
+        about = replace(about, unprofiled_ns=_unrecorded_ns(evidence.script, judged))
     return replace(about, profile=replace(profile, steps=marks), program=judged.name)
+
+
+def _unrecorded_ns(script: Script, judged: ProgramRuns) -> tuple[int, ...]:
+    """Return how long calls of a function took that are one step each, while nothing was recorded; if of many."""
+    times = next((one.unrecorded_ns[judged.name] for one in script.functions if judged.name in one.unrecorded_ns), ())
+    return times if len(times) >= FEWEST_UNRECORDED else ()
 
 
 def _with_graphs(evidence: Evidence, program: Program | None) -> Evidence:

@@ -9,7 +9,8 @@ from typing import Final
 from graphlens.facts.clock.division import COPY, DISPATCH, EXECUTOR, HANDOFF, STATES
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.programs.judged_program import programs
-from graphlens.facts.programs.program_runs import possible_period
+from graphlens.facts.programs.program_runs import ProgramRuns, possible_period
+from graphlens.facts.programs.watched import watched_by_name
 from graphlens.facts.time.attribution import Attribution, attribution
 from graphlens.ir.analysis import StepKind, StepTime
 from graphlens.ir.ops import family
@@ -45,8 +46,16 @@ def step_time(facts: Facts) -> StepTime | None:
         mean_ns=cycle.mean_ns,
         cycle=cycle.length,
         kinds=tuple(StepKind(kind.count, kind.median_ns, kind.ops) for kind in cycle.kinds),
-        period_ns=possible_period(judged, plain.median_ns) if judged else None,
+        period_ns=_period_ns(facts, judged, plain.median_ns) if judged else None,
     )
+
+
+def _period_ns(facts: Facts, judged: ProgramRuns, step_ns: int) -> int | None:
+    """Return the period beside a step of that length: of a script both are without the profiler, or with it."""
+    called = facts(watched_by_name).get(judged.name) if facts.evidence.unprofiled_ns else None
+    if called is None:
+        return possible_period(judged, step_ns)
+    return called.function.period_ns
 
 
 @fact

@@ -22,6 +22,7 @@ from graphlens.tf.watch.places import Numbers, Place, place_of
 _TRACES_KEPT: Final = 1000
 _CONCRETES_KEPT: Final = 4000
 _TIMES_KEPT: Final = 512
+_TIMED_KEPT: Final = 64  # traces whose calls are timed; a step has one, or few
 _SHOWN: Final = 6  # arguments of one trace
 
 NOT_COMPARED: Final = "what changed from one trace of a function to the next could not be told: {}"
@@ -69,6 +70,7 @@ class Function:
     ``function_type`` is that of its latest trace, ``times`` are of calls in which nothing was traced, and ``used``
     is when each Python object behind it was called first and last, by number of the call.  ``periods`` are from call to
     call, of which ``begun`` is the last: its thread, how often recordings had begun or ended, and when it was.
+    ``unrecorded`` are those of ``times`` while nothing was recorded, by the trace that ran.
     """
 
     place: Place
@@ -85,6 +87,7 @@ class Function:
     concretes: dict[str, tuple[int, int]] = field(default_factory=dict)
     states: dict[frozenset[int], int] = field(default_factory=dict)
     shapes: dict[Hashable, int] = field(default_factory=dict)
+    unrecorded: dict[str, Times] = field(default_factory=dict)
 
     def begins(self, thread: int, recordings: int, begun_ns: int) -> None:
         """Take up that a call began; the time since the last one is a period where no recording changed it."""
@@ -152,6 +155,8 @@ class CallLog:
             function.times.add(ns)
             if concrete is not None and not function.concretes:  # it was traced before anybody watched
                 self._unless_it_fails(self._keep, function, concrete)
+            if concrete is not None and self._recordings % 2 == 0:
+                self._time(function, private.function_name(concrete), ns)
             return False
         function.traces += traced
         function.traced_ns += ns
@@ -183,6 +188,10 @@ class CallLog:
     def _used(self, called: Called) -> None:
         used, number = called.function.used[called.number], called.function.calls
         used[:] = [used[0] if used else number, number]
+
+    def _time(self, function: Function, name: str, ns: int) -> None:
+        if name in function.unrecorded or len(function.unrecorded) < _TIMED_KEPT:
+            function.unrecorded.setdefault(name, Times()).add(ns)
 
     def _unless_it_fails(self, note: Callable[..., None], *arguments: Any) -> None:
         try:
@@ -241,6 +250,7 @@ def _described(identity: str, function: Function) -> ScriptFunction:
         shapes=tuple(shape for _, shape in function.concretes.values()),
         period_ns=function.periods.median_ns,
         periods=function.periods.count,
+        unrecorded_ns={name: tuple(times.kept_ns) for name, times in function.unrecorded.items()},
     )
 
 

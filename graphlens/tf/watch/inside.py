@@ -44,8 +44,10 @@ class Inside:
         """Begin to watch."""
         if "tensorflow" in sys.modules:
             from graphlens.tf import private
+            from graphlens.tf.record.collectors.executed import let_go_of_what_failed
 
             private.forget_warm_kernels()
+            let_go_of_what_failed()
         self._hooks.install()
 
     def end(self) -> None:

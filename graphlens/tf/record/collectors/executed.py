@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import tensorflow as tf
+
 from graphlens.ir.capture import CapturedVariable
 from graphlens.ir.nodes import ARGUMENT
 from graphlens.loaders.capture.collecting import Context
@@ -30,6 +32,7 @@ class ExecutedGraphs:
     def start(self, context: Context) -> None:
         write_renamed(context.capture, self._concrete)
         context.capture.note(*private.forget_warm_kernels())
+        let_go_of_what_failed()
         context.capture.note(*private.start_collecting_graphs())
 
     def stop(self, context: Context) -> bool:
@@ -56,14 +59,31 @@ class ExecutedGraphs:
 
 
 def graphs_of(collected: Sequence[Any], concrete: Any) -> Any | None:
-    """Pick the function's own graphs among those of small eager ops that ran along with it."""
+    """Pick the function's own graphs among those of small eager ops that ran along with it.
+
+    Those that are joined to the graphs of another function are left out: what is whose cannot be told.
+    """
     wanted = {operation.name for operation in concrete.graph.get_operations()}
+    collected = [graphs for graphs in collected if _are_of_one_function(graphs)]
 
     def common(graphs: Any) -> int:
         return sum(node.name in wanted for node in graphs.pre_optimization_graph.node)
 
     best = max(collected, key=common, default=None)
     return best if best is not None and common(best) > 0 else None
+
+
+def _are_of_one_function(graphs: Any) -> bool:
+    """Whether the graphs are those of one: after a function that failed, TensorFlow joins its graphs to the next."""
+    names = [node.name for node in graphs.pre_optimization_graph.node]
+    return len(set(names)) == len(names)
+
+
+def let_go_of_what_failed() -> None:
+    """Have TensorFlow hand out what it kept of a function that failed, joined to the graphs of one of no use."""
+    private.start_collecting_graphs()
+    tf.function(lambda: tf.constant(0.0), autograph=False)()
+    private.stop_collecting_graphs()
 
 
 def _captured(ran: Any, concrete: Any) -> Mapping[str, Any]:
