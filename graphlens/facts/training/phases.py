@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from graphlens.facts.core import Facts, fact
-from graphlens.facts.graphs import is_training, judged_graph, judged_stage, origins, traced_graph
+from graphlens.facts.graphs import is_training, judged_graph
+from graphlens.facts.training.as_written import as_written, has_run, of_most
 from graphlens.facts.training.scopes import layers_by_scope, step_walk, trained_handles
 from graphlens.facts.training.written_phases import phases_of
 from graphlens.ir.table import Table
@@ -34,17 +34,8 @@ def phases(facts: Facts) -> Sequence[Phase | None]:
     graph, known = facts(judged_graph), facts(written_phases)
     if not known:
         return [None] * len(graph)
-    if facts(judged_stage) == "traced" or facts(traced_graph) is None:
-        return [known.get(name) for name in graph.names]
-    origin_of = facts(origins)
-    found = [_of_most([known[one] for one in origin_of.get(name, ()) if one in known]) for name in graph.names]
-    return _with_inserted(graph, found)
-
-
-def _of_most(several: Sequence[Phase]) -> Phase | None:
-    counts = Counter(several)
-    most = max(counts.values(), default=0)
-    return next((phase for phase in reversed(several) if counts[phase] == most), None)
+    found = of_most(facts(as_written), known)
+    return _with_inserted(graph, found) if has_run(facts) else found
 
 
 def _with_inserted(graph: Table, found: list[Phase | None]) -> list[Phase | None]:

@@ -42,15 +42,22 @@ def user_place() -> Place | None:
     return Place(
         source=f"{code.co_filename}:{user.f_lineno}",
         function="" if code.co_name == _MODULE else _name(code),
-        within_keras=any(frame.f_code.co_filename.endswith(_TRAINERS_OF_KERAS) for frame in frames),
+        within_keras=any(_is_trainers(frame.f_code) for frame in frames),
         stack=tuple((frame.f_code, frame.f_lasti) for frame in frames if not _is_own(frame.f_code)),
     )
 
 
 def user_line() -> str:
-    """Return the line of the user's program that the caller was called from; empty where nothing of it called."""
-    user = next((frame for frame in _frames(sys._getframe(1)) if _is_users(frame.f_code)), None)
-    return "" if user is None else f"{user.f_code.co_filename}:{user.f_lineno}"
+    """Return the line of the user's program that the caller was called from; empty where nothing of it called.
+
+    What Keras' own training loop asks for is asked by no line of the user: nothing there could be changed.
+    """
+    for frame in _frames(sys._getframe(1)):
+        if _is_users(frame.f_code):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        if _is_trainers(frame.f_code):
+            break
+    return ""
 
 
 def _name(code: CodeType) -> str:
@@ -66,6 +73,11 @@ def _frames(frame: FrameType | None) -> Iterator[FrameType]:
 @lru_cache(maxsize=4096)
 def _is_own(code: CodeType) -> bool:
     return code.co_filename.startswith(_OWN)
+
+
+@lru_cache(maxsize=4096)
+def _is_trainers(code: CodeType) -> bool:
+    return code.co_filename.endswith(_TRAINERS_OF_KERAS)
 
 
 @lru_cache(maxsize=4096)
