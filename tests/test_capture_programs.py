@@ -40,6 +40,7 @@ from graphlens.ir.capture import (
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Variable
 from graphlens.ir.nodes import TensorSpec
+from graphlens.ir.pipelines import WrittenPipeline, WrittenStage
 from graphlens.ir.program import Program
 from graphlens.ir.run import OpEvent, Profile, Run
 from graphlens.ir.script import RowAccess, Script, ScriptFunction, ScriptTrace
@@ -426,6 +427,24 @@ def test_the_committed_schema_is_fresh() -> None:
 
 
 # Every field of every class is said, and every list and mapping holds something.
+STAGE = WrittenStage(
+    name="MapDataset:1",
+    kind="MapDataset",
+    inputs=("RangeDataset:0",),
+    made_of=("MapDataset:1",),
+    source="train.py:5",
+    function="decode",
+    ops=("DecodeJpeg",),
+    parallelism=2,
+    deterministic=True,
+    batch_size=1,
+    buffer_size=1,
+    cardinality=10,
+    python=True,
+    stateful=True,
+    random=True,
+    per_element=True,
+)
 COMPLETE = Manifest(
     graphlens_version="1",
     target=CapturedTarget("model", "saved_model", "serving_default", "sha256:0", "the largest"),
@@ -501,6 +520,9 @@ COMPLETE = Manifest(
         (ScriptTrace("step", 3, 5, 2, "retrace", ("x: the Python value 3 became 4",), 1),),
         1,
         (RowAccess("table_7", "ResourceGather", "step"),),
+    ),
+    pipelines=(
+        WrittenPipeline("train", (STAGE,), "MapDataset:1", {"autotune.enabled": "False"}, (STAGE,), "train.pb"),
     ),
 )
 VALUES: tuple[Any, ...] = ("many", 7, -1, -0.5, True, None, [], ["many"], {}, {"load": "many"}, [[[]]])

@@ -14,6 +14,7 @@ from graphlens.ir.dag import Dag
 from graphlens.ir.devices import Copy, DeviceRow, Distribution, Memory, Placement, Roofline
 from graphlens.ir.edit_data import AnyEdit, is_edit
 from graphlens.ir.inputs import InputRow
+from graphlens.ir.pipelines import InputPipeline
 from graphlens.ir.roles import Role
 from graphlens.ir.run import LedgerRow, Origin
 from graphlens.ir.script import TraceKind
@@ -436,6 +437,7 @@ class Document:
     the machine does not have would run, if that was asked for.  ``programs`` are what ran, the judged one first;
     ``dags`` are their graphs, those of the judged one first.  ``inputs`` is what the judged one was fed, where known.
     ``training``, ``period`` and ``timeline`` explain a step of a program that trains, or that somebody else calls.
+    ``input`` are the pipelines that feed it, that of the judged program first; of a dataset as target, itself.
     """
 
     target: Target
@@ -464,6 +466,7 @@ class Document:
     training: Training | None = None
     period: Period | None = None
     timeline: Timeline | None = None
+    input: tuple[InputPipeline, ...] = ()
 
 
 def severity_of(share: float | None) -> Severity:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 
 from graphlens.ir.analysis import AnalysisError
 from graphlens.ir.codec import at_least
+from graphlens.ir.pipelines import WrittenPipeline
 from graphlens.ir.roles import Role
 from graphlens.ir.script import Script
 from graphlens.ir.training import LayerScope
@@ -172,6 +173,8 @@ class Manifest:
         What was seen of the script that ran, over its whole life.
     programs
         Further programs; the main one too where its name or role is known.
+    pipelines
+        The input pipelines that it iterated over, as written; of a dataset as target, that.
     """
 
     schema_version: int = CAPTURE_VERSION
@@ -204,6 +207,7 @@ class Manifest:
     executed_captured_numbers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     script: Script | None = None
     scopes: Mapping[str, LayerScope] = field(default_factory=dict)
+    pipelines: tuple[WrittenPipeline, ...] = ()
 
     def __post_init__(self) -> None:
         ids = [program.id.casefold() for program in self.programs]

@@ -12,6 +12,7 @@ from graphlens.ir.fusion import FusionAnswer
 from graphlens.ir.graph import Graph
 from graphlens.ir.inputs import InputRow
 from graphlens.ir.nodes import TensorSpec
+from graphlens.ir.pipelines import WrittenPipeline
 from graphlens.ir.program import Program
 from graphlens.ir.run import Profile, ReplayRecord
 from graphlens.ir.script import Script
@@ -66,6 +67,8 @@ class Evidence:
         The id of the judged one among ``programs``; ``None`` where its graphs are not known, or there are none.
     script
         What was seen of the script that ran; ``None`` where GraphLens ran the program itself, or nobody watched it.
+    pipelines
+        The input pipelines that ran, as written; of a dataset as target, that.
     static_reason
         Why nothing was executed (``--static`` was given, unsafe ops, an error), ``None`` when it was executed.
     """
@@ -97,6 +100,7 @@ class Evidence:
     judged: str | None = None
     script: Script | None = None
     scopes: Mapping[str, LayerScope] = field(default_factory=dict)
+    pipelines: tuple[WrittenPipeline, ...] = ()
 
     @property
     def is_about_main(self) -> bool:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from graphlens.ir.iterators import InputRequest, IteratorStage
+
 if TYPE_CHECKING:  # whoever reads times only, as proofs do, needs no graphs
     from graphlens.ir.graph import Graph
 
@@ -263,7 +265,8 @@ class Profile:
     ``runs`` are the executions of all programs, in the order in which they were read: events name them by their
     position.  ``instructions`` are those of compiled programs, by the ``node`` of their kernels
     (``module/instruction``).  ``marks`` are what the watch of a script left in it, ``activities`` what the host did
-    besides running ops.
+    besides running ops.  ``iterators`` are the stages of the input pipelines that ran, ``requests`` what was asked of
+    them.
 
     Of ``ops``, ``executors`` and ``kernels_on_device`` there may be a million: loaders give them as columns
     (``ir.columns``), whose events are made when they are asked for.
@@ -287,6 +290,8 @@ class Profile:
     modules: Mapping[str, Graph] = field(default_factory=dict)
     marks: tuple[Mark, ...] = ()
     activities: tuple[Activity, ...] = ()
+    iterators: tuple[IteratorStage, ...] = ()
+    requests: tuple[InputRequest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

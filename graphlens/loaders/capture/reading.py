@@ -167,6 +167,7 @@ def evidence_of(capture: Capture) -> Evidence:
         fed=main.fed,
         judged=main.id if manifest.programs else None,
         script=manifest.script,
+        pipelines=manifest.pipelines,
     )
 
 
