@@ -29,6 +29,9 @@ class Told:
     def execution(self, concrete: Any) -> None:
         self.of.append("execution")
 
+    def traced(self, traces: Any, concrete: Any) -> None:
+        self.of.append("traced")
+
     def gradient(self, tape: Any, call: Callable[[], Any]) -> Any:
         return self._run("gradient", call)
 
@@ -44,6 +47,7 @@ class Told:
 
 def wrapped() -> dict[str, Any]:
     """What a program calls of TensorFlow, as it is now."""
+    from tensorflow.core.function.polymorphism import function_cache
     from tensorflow.python.client import session
     from tensorflow.python.eager import backprop
     from tensorflow.python.eager.polymorphic_function import concrete_function, polymorphic_function
@@ -53,6 +57,7 @@ def wrapped() -> dict[str, Any]:
         "Function": (polymorphic_function.Function, "__call__"),
         "ConcreteFunction": (concrete_function.ConcreteFunction, "__call__"),
         "execution": (concrete_function.ConcreteFunction, "_call_flat"),
+        "traced": (function_cache.FunctionCache, "add"),
         "gradient": (backprop.GradientTape, "gradient"),
         "session": (session.Session, "run"),
         "profiler": (profiler_v2, "start"),
@@ -71,7 +76,7 @@ def test_calls_are_told_of_until_the_hooks_are_removed_and_tensorflow_is_as_it_w
     double = tf.function(lambda x: 2 * x)
     assert double(tf.constant(3)).numpy() == 6
     assert told.of[:1] == ["function"]
-    assert "execution" in told.of
+    assert told.of.index("traced") < told.of.index("execution")
     placed.remove()
     assert not hooks.are_installed()
     assert wrapped() == before

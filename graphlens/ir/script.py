@@ -24,6 +24,7 @@ DATA_TYPE: Final = "the data type"
 ANOTHER_OBJECT: Final = "another object"
 NOT_DIVIDED: Final = "because it no longer divides the number of samples"
 MADE_ANEW: Final = "the tf.function is a new object: it was made again, and knows nothing of earlier traces"
+ANOTHER_CONTEXT: Final = "the same arguments: it was called in another graph, or within another strategy"
 
 
 @dataclass(frozen=True, slots=True)

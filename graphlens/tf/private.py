@@ -20,6 +20,10 @@ NO_CACHE_RESET = (
     "This TensorFlow version cannot restart a warm function (context.clear_kernel_cache is gone): "
     "cheap ops may be missing from the profile."
 )
+NO_TRACES = (
+    "This TensorFlow version does not say when it traces a function (Function._function_cache is gone): "
+    "functions that are traced again and again are not found."
+)
 OPTIMIZER_SKIPPED = "The model's optimizer was left out: its class is not installed, and inference does not use it."
 
 
@@ -83,6 +87,12 @@ def is_executing_eagerly() -> bool:
     return module is not None and bool(module.executing_eagerly())
 
 
+def is_building_graph() -> bool:
+    """Whether what is called now is put into a graph of TensorFlow 1, rather than run or traced."""
+    module = _module("tensorflow.python.framework.ops")
+    return module is not None and not is_executing_eagerly() and not module.inside_function()
+
+
 def runs_functions_eagerly() -> bool:
     """Whether TensorFlow was told to run the Python code of functions instead of tracing it."""
     module = _module("tensorflow.python.eager.polymorphic_function.eager_function_run")
@@ -101,6 +111,16 @@ def tracing_count(function: Any) -> int:
     """Return how often a function was traced; 0 for one that is no ``tf.function`` and is never traced again."""
     count = getattr(function, "experimental_get_tracing_count", None)
     return 0 if count is None else int(count())
+
+
+def traces_of(function: Any) -> Any:
+    """Return what holds the traces of a ``tf.function``, ``None`` for what has none."""
+    return getattr(function, "_function_cache", None)
+
+
+def types_traced(traces: Any) -> list[Any]:
+    """Return the ``FunctionType`` of each of a function's traces, the latest one last."""
+    return [function_type(concrete) for concrete in traces.values()]
 
 
 def function_type(concrete: Any) -> Any:

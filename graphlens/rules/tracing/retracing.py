@@ -12,12 +12,14 @@ from graphlens.facts.programs.judged_program import programs
 from graphlens.facts.programs.watched import Watched, watched
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.ir.script import (
+    ANOTHER_CONTEXT,
     ANOTHER_OBJECT,
     DATA_TYPE,
     MADE_ANEW,
     NOT_DIVIDED,
     PYTHON_VALUE,
     SHAPE,
+    Script,
     ScriptTrace,
 )
 from graphlens.rules.needs import WATCHED
@@ -62,7 +64,14 @@ _CAUSES: Final[Mapping[str, tuple[str, str, str]]] = {
         "Make the function once, outside of the loop",
         "step = tf.function({function})  # once, before the loop\nfor batch in dataset:\n    step(batch)",
     ),
+    ANOTHER_CONTEXT: (
+        "it is called in one graph, or strategy, after the other",
+        "Build one graph and run it again, or call the function outside of graphs of TensorFlow 1",
+        "{function}(...)  # not within `with tf.Graph().as_default():`, which has traces of its own each time",
+    ),
 }
+# Those that say nothing of an argument.
+_OF_FUNCTION: Final = (MADE_ANEW, ANOTHER_CONTEXT)
 _OTHERWISE: Final = (
     "{argument} is handed over in another form",
     "Hand over the same kinds of arguments in each call: tensors in one structure, of one data type",
@@ -132,7 +141,7 @@ def retracing(facts: Facts) -> Iterator[Finding]:
         lost_ns, count = _lost_ns(one), _count(one)
         script = facts.evidence.script
         share = lost_ns / script.ns if lost_ns is not None and script is not None and script.ns else None
-        if _is_notable(one.retraces, share):
+        if _is_notable(one.retraces, share if share is not None or script is None else _most(one, script)):
             yield _finding(facts, one, count, lost_ns, share)
 
 
@@ -141,6 +150,11 @@ def _is_notable(retraces: Sequence[ScriptTrace], share: float | None) -> bool:
     if len(retraces) < (1 if is_of_dataset else FEWEST_RETRACES):
         return False
     return share is None or share >= NOTABLE_SHARE
+
+
+def _most(one: Watched, script: Script) -> float | None:
+    """Return the share of the script's time that traces can have taken at most: all of the calls in which they were."""
+    return sum(trace.ns for trace in one.retraces) / script.ns if script.ns else None
 
 
 def _count(one: Watched) -> int:
@@ -188,8 +202,8 @@ def _finding(facts: Facts, one: Watched, count: int, lost_ns: int | None, share:
 def _cause(trace: ScriptTrace) -> tuple[str, str]:
     """Return the argument and what about it changed; of several changes the first one."""
     line = trace.changed[0] if trace.changed else ""
-    if line == MADE_ANEW:
-        return "", MADE_ANEW
+    if line in _OF_FUNCTION:
+        return "", line
     argument, _, what = line.partition(": ")
     if NOT_DIVIDED in line:
         return argument, NOT_DIVIDED

@@ -5,17 +5,18 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from graphlens.errors import first_line
 from graphlens.ir.capture import new_id
 from graphlens.ir.run import SESSION
-from graphlens.ir.script import MADE_ANEW, Script, ScriptFunction, ScriptTrace, TraceKind
+from graphlens.ir.script import ANOTHER_CONTEXT, MADE_ANEW, Script, ScriptFunction, ScriptTrace, TraceKind
 from graphlens.tf import private
-from graphlens.tf.watch.changes import ELSEWHERE, changes, is_relaxed, tensors_of
+from graphlens.tf.watch.changes import changes, is_relaxed, tensors_of
 from graphlens.tf.watch.places import Numbers, Place, place_of
 
 # What is kept of a program that runs for days: what it traces again and again is told by the first ones.
@@ -24,13 +25,37 @@ _CONCRETES_KEPT: Final = 4000
 _TIMES_KEPT: Final = 512
 _TIMED_KEPT: Final = 64  # traces whose calls are timed; a step has one, or few
 _SHOWN: Final = 6  # arguments of one trace
+# With so many traces before it each new one is compared: with all of them takes long where there are hundreds.
+_COMPARED: Final = 8
+# Of so many calls alike the median tells what such a call takes.
+_FEWEST_TIMED: Final = 3
 
 NOT_COMPARED: Final = "what changed from one trace of a function to the next could not be told: {}"
 
 
+class Made(NamedTuple):
+    """A trace that a thread has made: ``concrete`` is one of ``traces``, of which there were ``number`` then."""
+
+    traces: Any
+    number: int
+    concrete: Any
+
+
+class Call(NamedTuple):
+    """A call that has ended: what it executed, all that its thread traced in it, when it began, how long it took.
+
+    ``concrete`` is ``None`` where nothing was executed by that name: by Sessions, and where a graph is built.
+    """
+
+    concrete: Any
+    made: Sequence[Made]
+    begun_ns: int
+    ns: int
+
+
 @dataclass
 class Trace:
-    """A call in which a function was traced."""
+    """A call in which a function was traced; ``name`` is what the trace is called."""
 
     call: int
     at_ns: int
@@ -38,6 +63,7 @@ class Trace:
     kind: TraceKind
     changed: tuple[str, ...]
     object: int
+    name: str
 
 
 @dataclass
@@ -67,9 +93,10 @@ class Times:
 class Function:
     """All calls of what the user would call one function, or of a Session for the same fetches.
 
-    ``function_type`` is that of its latest trace, ``times`` are of calls in which nothing was traced, and ``used``
-    is when each Python object behind it was called first and last, by number of the call.  ``periods`` are from call to
-    call, of which ``begun`` is the last: its thread, how often recordings had begun or ended, and when it was.
+    ``function_type`` is that of the latest trace of any object, ``times`` are of calls in which nothing was traced, and
+    ``used`` is when each Python object behind it was called first and last, by number of the call.  ``periods`` are
+    from call to call, of which ``begun`` is the last: its thread, how often recordings had begun or ended, and when it
+    was.
     ``unrecorded`` are those of ``times`` while nothing was recorded, by the trace that ran.
     """
 
@@ -103,8 +130,6 @@ class Called:
 
     function: Function
     number: int
-    traces_seen: int = 0
-    traces: int = 0
 
 
 class CallLog:
@@ -124,8 +149,8 @@ class CallLog:
         called = self._objects.get(function)
         if called is None:
             called = self._objects[function] = self._new(place_of(function, self._numbers))
-            called.traces_seen = private.tracing_count(function)
-            called.traces = called.traces_seen
+            if private.tracing_count(function) and private.traces_of(function) is None:
+                self.notes = (private.NO_TRACES,)
         return called
 
     def of_session(self, session: Any, fetches: Hashable) -> Called:
@@ -139,31 +164,29 @@ class CallLog:
         """Take up that a recording begins or ends: that takes time, and while one is made all do."""
         self._recordings += 1
 
-    def ended(self, called: Called, callee: Any, concrete: Any, begun_ns: int, ns: int) -> bool:
-        """Count a call that has ended, and return whether its function was traced in it.
-
-        ``concrete`` is what it executed, ``None`` where nothing is known of that, as of Sessions.
-        """
-        function = called.function
+    def ended(self, called: Called, callee: Any, call: Call) -> bool:
+        """Count a call that has ended, and return whether its function was traced in it."""
+        function, own = called.function, [one for one in call.made if one.traces is private.traces_of(callee)]
         function.calls += 1
-        function.ns += ns
-        function.begins(threading.get_ident(), self._recordings, begun_ns)
+        function.ns += call.ns
+        function.begins(threading.get_ident(), self._recordings, call.begun_ns)
         self._used(called)
-        count = private.tracing_count(callee)
-        traced, called.traces_seen = count - called.traces_seen, count
-        if traced <= 0:
-            function.times.add(ns)
-            if concrete is not None and not function.concretes:  # it was traced before anybody watched
-                self._unless_it_fails(self._keep, function, concrete)
-            if concrete is not None and self._recordings % 2 == 0:
-                self._time(function, private.function_name(concrete), ns)
-            return False
-        function.traces += traced
-        function.traced_ns += ns
-        if concrete is not None:
-            self._unless_it_fails(self._traced, called, callee, concrete, begun_ns - self._begun_ns, ns)
-        called.traces += traced
-        return True
+        if own:
+            function.traces += len(own)
+            function.traced_ns += call.ns
+            self._unless_it_fails(self._traced, called, callee, own, call)
+        elif not private.is_building_graph():
+            self._untraced(function, call.concrete, call.ns)
+        return bool(own)
+
+    def _untraced(self, function: Function, concrete: Any, ns: int) -> None:
+        function.times.add(ns)
+        if concrete is None:
+            return
+        if not function.concretes:  # it was traced before anybody watched
+            self._unless_it_fails(self._keep, function, concrete)
+        if self._recordings % 2 == 0:
+            self._time(function, private.function_name(concrete), ns)
 
     def script(self, recorded_ns: int, eager_steps: int) -> Script:
         """Return all that was seen so far."""
@@ -199,29 +222,32 @@ class CallLog:
         except Exception as error:  # the program must not end because TensorFlow describes a type in another way
             self.notes = (NOT_COMPARED.format(first_line(error)),)
 
-    def _traced(self, called: Called, callee: Any, concrete: Any, at_ns: int, ns: int) -> None:
-        function, kind = called.function, private.function_type(concrete)
-        changed = changes(function.function_type, kind) if function.function_type is not None and kind else ()
-        what = self._kind(called, callee, concrete, kind)
+    def _traced(self, called: Called, callee: Any, made: Sequence[Made], call: Call) -> None:
+        function, concrete, earlier = called.function, made[-1].concrete, made[0].number - 1
+        kind = private.function_type(concrete)
+        before = _nearest(private.types_traced(made[0].traces)[:earlier] or [function.function_type], kind)
+        what = self._kind(called, callee, concrete, earlier, before)
+        changed = changes(before, kind) if before is not None and kind is not None else ()
         self._keep(function, concrete)
         function.function_type = kind
         if what == "retrace":
-            changed = (MADE_ANEW, *changed) if not called.traces else changed or (ELSEWHERE,)
+            changed = changed or (ANOTHER_CONTEXT,) if earlier else (MADE_ANEW, *changed)
         elif what != "relaxed":
             changed = ()
         if len(function.logged) < _TRACES_KEPT:
-            function.logged.append(Trace(function.calls, at_ns, ns, what, changed[:_SHOWN], called.number))
+            at_ns, name = call.begun_ns - self._begun_ns, private.function_name(concrete)
+            function.logged.append(Trace(function.calls, at_ns, call.ns, what, changed[:_SHOWN], called.number, name))
 
-    def _kind(self, called: Called, callee: Any, concrete: Any, kind: Any) -> TraceKind:
+    def _kind(self, called: Called, callee: Any, concrete: Any, earlier: int, before: Any) -> TraceKind:
         function = called.function
-        if not called.traces:
+        if not earlier:
             state = self._state(concrete)
             shares = any(state & known if state else not known for known in function.states)
             return "retrace" if function.states and shares else "first"
-        if called.traces == 1 and private.has_created_variables(callee):
+        if earlier == 1 and private.has_created_variables(callee):
             return "variables"
-        relaxes = private.is_relaxing(callee) and function.function_type is not None
-        return "relaxed" if relaxes and is_relaxed(function.function_type, kind) else "retrace"
+        relaxes = private.is_relaxing(callee) and before is not None
+        return "relaxed" if relaxes and is_relaxed(before, private.function_type(concrete)) else "retrace"
 
     def _state(self, concrete: Any) -> frozenset[int]:
         return frozenset(self._numbers.of(variable) for variable in private.living_variables(concrete))
@@ -255,13 +281,35 @@ def _described(identity: str, function: Function) -> ScriptFunction:
 
 
 def _traces(identity: str, function: Function) -> Iterator[ScriptTrace]:
-    usual_ns = function.times.median_ns
+    usual_ns, alike_ns = function.times.median_ns, _alike_ns(function)
     for trace in function.logged:
         kind, changed = trace.kind, trace.changed
         if kind == "retrace" and MADE_ANEW in changed and _is_in_use(function.used[: trace.object], trace.call):
             kind, changed = "first", ()
-        lost_ns = max(trace.ns - usual_ns, 0) if usual_ns is not None else None
+        without_ns = alike_ns.get(function.concretes.get(trace.name), usual_ns)
+        lost_ns = max(trace.ns - without_ns, 0) if without_ns is not None else None
         yield ScriptTrace(identity, trace.call, trace.at_ns, trace.ns, kind, changed, lost_ns)
+
+
+def _nearest(types: Sequence[Any], kind: Any) -> Any:
+    """Return what the fewest arguments tell from a type: what else is new, was so before.
+
+    Of several it is one with the same tensors, for they were known then, and of those the latest.
+    """
+    known = [one for one in types[-_COMPARED:] if one is not None]
+    if kind is None or not known:
+        return known[-1] if known else None
+    tensors = tensors_of(kind)
+    return min(reversed(known), key=lambda one: (len(changes(one, kind)), tensors_of(one) != tensors))
+
+
+def _alike_ns(function: Function) -> Mapping[tuple[int, int] | None, int]:
+    """Return what a call takes without a trace and without the profiler, by what tells its work: variables, shapes."""
+    alike: dict[tuple[int, int] | None, list[int]] = defaultdict(list)
+    for name, times in function.unrecorded.items():
+        if name in function.concretes:
+            alike[function.concretes[name]] += times.kept_ns
+    return {key: round(median(ns)) for key, ns in alike.items() if len(ns) >= _FEWEST_TIMED}
 
 
 def _is_in_use(earlier: Iterable[Sequence[int]], call: int) -> bool:

@@ -8,7 +8,6 @@ from typing import Any, Final
 from graphlens.ir.script import ANOTHER_OBJECT, DATA_TYPE, NOT_DIVIDED, PYTHON_VALUE, SHAPE
 
 _LONGEST: Final = 60  # of a value that is shown
-ELSEWHERE: Final = "the same arguments: it was called in another context (graph, device scope or strategy)"
 _ELEMENTS: Final = "'s elements"
 # Element types that an iterator brings along: they are the dataset's, which no relaxation of the function changes.
 _OF_DATASETS: Final = ("IteratorSpec", "DatasetSpec", "OwnedIteratorSpec", "DistributedIteratorSpec")

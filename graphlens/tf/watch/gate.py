@@ -85,6 +85,9 @@ class Gate:
             if name == self._watched.name or self._program is None:
                 self._program = concrete
 
+    def traced(self, _traces: Any, _concrete: Any) -> None:
+        """Let functions be traced."""
+
     def gradient(self, _tape: Any, call: Callable[[], Any]) -> Any:
         """Let a ``GradientTape`` be."""
         return call()

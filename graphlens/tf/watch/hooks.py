@@ -19,6 +19,7 @@ from graphlens.tf.record import layers
 
 _FUNCTIONS: Final = "tensorflow.python.eager.polymorphic_function.polymorphic_function"
 _CONCRETE: Final = "tensorflow.python.eager.polymorphic_function.concrete_function"
+_TRACES: Final = "tensorflow.core.function.polymorphism.function_cache"
 _TAPES: Final = "tensorflow.python.eager.backprop"
 _TENSORS: Final = "tensorflow.python.framework.ops"
 # What makes a value of Python of a tensor; its shape is known without.
@@ -47,6 +48,9 @@ class Caller(Protocol):
     def execution(self, concrete: Any) -> None:
         """A ``ConcreteFunction`` is about to be executed, or to be called within a trace."""
 
+    def traced(self, traces: Any, concrete: Any) -> None:
+        """This thread has traced a function: ``traces`` has all that it has, the new one among them."""
+
     def gradient(self, tape: Any, call: Callable[[], Any]) -> Any:
         """A ``GradientTape`` is asked for gradients."""
 
@@ -73,6 +77,7 @@ class Hooks:
             {
                 _FUNCTIONS: lambda module: self._put(module.Function, "__call__", _function, caller),
                 _CONCRETE: lambda module: self._put_concrete(module.ConcreteFunction, caller),
+                _TRACES: lambda module: self._put(module.FunctionCache, "add", _traced, caller),
                 _TAPES: lambda module: self._put(module.GradientTape, "gradient", _gradient, caller),
                 _TENSORS: lambda module: self._put_reads(module._EagerTensorBase, caller),
                 _SESSIONS: lambda module: self._put(module.BaseSession, "run", _session, caller),
@@ -175,6 +180,15 @@ def _execution(execute: Callable[..., Any], caller: Caller) -> Callable[..., Any
         return execute(self, *args, **kwargs)
 
     return executed
+
+
+def _traced(add: Callable[..., Any], caller: Caller) -> Callable[..., Any]:
+    def added(self: Any, concrete: Any, *args: Any, **kwargs: Any) -> Any:
+        returned = add(self, concrete, *args, **kwargs)
+        caller.traced(self, concrete)
+        return returned
+
+    return added
 
 
 def _gradient(gradient: Callable[..., Any], caller: Caller) -> Callable[..., Any]:

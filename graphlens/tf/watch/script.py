@@ -41,6 +41,11 @@ class Late:
         if self._made is not None:
             self._made.execution(concrete)
 
+    def traced(self, traces: Any, concrete: Any) -> None:
+        """Hand on that a function was traced."""
+        if self._made is not None:
+            self._made.traced(traces, concrete)
+
     def gradient(self, tape: Any, call: Callable[[], Any]) -> Any:
         """Hand on that gradients are asked for."""
         return self._watch().gradient(tape, call)

@@ -21,7 +21,7 @@ from graphlens.tf import private
 from graphlens.tf.record import environment
 from graphlens.tf.record.collectors.profile import Profile
 from graphlens.tf.watch import programs
-from graphlens.tf.watch.calls import Called, CallLog
+from graphlens.tf.watch.calls import Call, Called, CallLog, Made
 from graphlens.tf.watch.eager import EagerLoops, Gradients
 from graphlens.tf.watch.marks import Mark, is_recorded
 from graphlens.tf.watch.rows import RowAccesses
@@ -70,11 +70,17 @@ class Watch:
 
     def function(self, function: Any, call: Callable[[], Any]) -> Any:
         """Run a call of a function; one within a trace, or within another call, is part of that."""
-        if not self._is_outermost() or not private.is_executing_eagerly():
+        is_built = private.is_building_graph()
+        if not self._is_outermost() or not (is_built or private.is_executing_eagerly()):
             return call()
         with self._lock:
             called = self._log.of_function(function)
-        return self._called(called, function, call)
+        return self._called(called, function, call, runs=not is_built)
+
+    def traced(self, traces: Any, concrete: Any) -> None:
+        """Note that this thread has traced a function in the call that it makes."""
+        if getattr(self._thread, "key", None) is not None:
+            self._thread.made.append(Made(traces, len(traces), concrete))
 
     def execution(self, concrete: Any) -> None:
         """Keep what is executed while a recording is made; begin one with a loop that may be called only once."""
@@ -194,16 +200,23 @@ class Watch:
         is_within = getattr(self._thread, "key", None) is not None
         return not (is_within or self._is_over) and os.getpid() == self._process
 
-    def _called(self, called: Called, callee: Any, call: Callable[[], Any]) -> Any:
-        self._before(called.function, callee)
+    def _called(self, called: Called, callee: Any, call: Callable[[], Any], *, runs: bool = True) -> Any:
+        """Run a call, and count it; only one that ``runs`` something, and puts it into no graph, may be recorded."""
+        if runs:
+            self._before(called.function, callee)
         self._thread.key, self._thread.concrete, self._thread.own_ns = called.function, None, 0
+        self._thread.made = []
         begun_ns = time.perf_counter_ns()
         try:
             returned = call()
         finally:
             ns = time.perf_counter_ns() - begun_ns - self._thread.own_ns
-            concrete, self._thread.key, self._thread.concrete = self._thread.concrete, None, None
-            self._after(called, callee, concrete, begun_ns, ns)
+            ended = Call(self._thread.concrete, self._thread.made, begun_ns, ns)
+            self._thread.key, self._thread.concrete, self._thread.made = None, None, []
+            with self._lock:
+                traced = self._log.ended(called, callee, ended)
+                if runs and self._window.closes_after(called.function, ns, traced=traced):
+                    self._end()
         self._stop_if_recorded()
         return returned
 
@@ -225,12 +238,6 @@ class Watch:
             self._context = Context(CaptureDirectory(self._folder, CapturedTarget(self._name, "script")))
             self._context.capture.note(*private.start_collecting_graphs())
         return self._context.capture
-
-    def _after(self, called: Called, callee: Any, concrete: Any, begun_ns: int, ns: int) -> None:
-        with self._lock:
-            traced = self._log.ended(called, callee, concrete, begun_ns, ns)
-            if self._window.closes_after(called.function, ns, traced=traced):
-                self._end()
 
     # -- the recording ------------------------------------------------------------------------------------------
 
