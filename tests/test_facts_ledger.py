@@ -126,6 +126,10 @@ def test_apportioned_parts_are_close_and_sum(total: int, weights: list[float]) -
     assert all(abs(part - value) <= 1 + total * 1e-12 for part, value in zip(parts, exact, strict=True))
 
 
+def test_what_can_be_divided_without_a_rest_is() -> None:
+    assert apportion(39, [1, 1, 1, 5, 7, 11, 13]) == [1, 1, 1, 5, 7, 11, 13]
+
+
 DISPATCHED = """
 gap: 20us
 a = Placeholder() float32[8]

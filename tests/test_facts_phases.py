@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from graphlens.facts.core import Facts
 from graphlens.facts.training.phases import written_phases
-from graphlens.facts.training.shares import apportioned, training
+from graphlens.facts.training.shares import training
 from graphlens.testing.sketch import sketch
 
 # x @ w, squared and summed; its gradient; w -= rate * gradient.  A count of steps is kept, and how often x was large.
@@ -114,9 +114,3 @@ def test_a_layer_called_gradients_is_no_gradient() -> None:
     text = text.replace("Tile, product)", "Tile, gradients/product)")
     text = text.replace("gradient_tape/product/", "gradient_tape/gradients/product/")
     assert phases(text)["gradients/product"] == "forward"
-
-
-def test_whole_numbers_are_divided_without_a_rest() -> None:
-    parts = dict(zip("abcdefg", (1, 1, 1, 5, 7, 11, 13), strict=True))
-    assert sum(apportioned(parts, 100).values()) == 100
-    assert apportioned(parts, 39) == parts

@@ -10,7 +10,7 @@ from graphlens.facts.flat import constants, executed, renames
 from graphlens.facts.flat import scopes as flat
 from graphlens.facts.flat.carried import carried_readers
 from graphlens.facts.flat.inlining import inline
-from graphlens.facts.flat.origins import resolve
+from graphlens.facts.flat.origins import operations, resolve
 from graphlens.facts.programs.judged_program import judged_profile
 from graphlens.ir.graph import topological_order
 from graphlens.ir.table import NO_OPS, Table
@@ -64,8 +64,12 @@ def op_order(facts: Facts) -> Mapping[str, int]:
 
 @fact
 def is_training(facts: Facts) -> bool:
-    """Whether the target trains: it writes variables through an optimizer, or computes gradients."""
-    return flat.is_training(facts(judged_graph), facts.evidence.training)
+    """Whether the target trains: it writes variables through an optimizer, or computes gradients.
+
+    What a compiled function writes is seen in the graph as written alone.
+    """
+    graphs = (facts(judged_graph), facts(traced_graph))
+    return any(flat.is_training(graph, facts.evidence.training) for graph in graphs if graph is not None)
 
 
 # -- joins --------------------------------------------------------------------------------------------------------
@@ -82,6 +86,13 @@ def origins(facts: Facts) -> Mapping[str, tuple[str, ...]]:
     """Executed op -> the traced ops that it stands for (empty tuple: none could be resolved; never a guess)."""
     ran, written = facts(executed_graph), facts(traced_graph)
     return resolve(ran, written, facts(renamed)) if ran is not None and written is not None else {}
+
+
+@fact
+def operations_of_origins(facts: Facts) -> Mapping[str, Mapping[str | None, int]]:
+    """Instruction of XLA -> how many operations it does for each traced op that it stands for; ``None`` for unknown."""
+    ran, written = facts(executed_graph), facts(traced_graph)
+    return operations(ran, written, facts(renamed)) if ran is not None and written is not None else {}
 
 
 @fact

@@ -57,7 +57,7 @@ class LayerRow:
     ns, share
         All its phases together, and that as a share of ``Training.op_ns``.
     phases_ns
-        The same by phase.
+        The same by phase; what is missing is of none that is known.
     ops
         How many ops were timed.
     source
@@ -84,7 +84,13 @@ class Training:
     joined_share
         The share of ``op_ns`` of ops that were joined to the traced graph.
     given_share
-        The share of ``op_ns`` that was given to a layer or to a phase that is no layer's.
+        The share of ``op_ns`` that was given to a layer or to a phase that is no layer's; in a program that has no
+        layers, to any phase but ``other``.
+    phases, layers
+        What each takes.
+    divided_share
+        The share of ``op_ns`` of fusions that hold ops of several layers or phases: their time is divided as the
+        operations in them are.
     """
 
     op_ns: int
@@ -92,6 +98,7 @@ class Training:
     given_share: float | None
     phases: tuple[PhaseRow, ...] = ()
     layers: tuple[LayerRow, ...] = ()
+    divided_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,19 +185,25 @@ def _parts(parts_ns: Mapping[str | None, int], whole_ns: int, widest_ns: int) ->
 
 
 def _known(training: Training) -> str:
-    """Say how much of the time was joined to the graph, and given to somebody.
+    """Say how much of the time was joined to the graph, given to somebody, and divided among several.
 
-    >>> _known(Training(10, 0.991, 0.972)), _known(Training(10, None, 0.972))
-    ('99 % of it was joined to the graph as written, 97 % given to a layer or to a phase that no layer has', \
+    >>> _known(Training(10, 0.991, 0.972)), _known(Training(10, None, 0.972, layers=(LayerRow("dense", 10, 1.0),)))
+    ('99 % of it was joined to the graph as written, 97 % given to a phase', \
 '97 % of it was given to a layer or to a phase that no layer has')
+    >>> _known(Training(10, None, None, divided_share=0.22))
+    '22 % ran in fusions of several layers or phases, and is divided as the operations in them are'
     """
-    joined, given = training.joined_share, training.given_share
+    joined, given, divided = training.joined_share, training.given_share, training.divided_share
     said = []
     if joined is not None:
         said.append(f"{format_share(joined)} of it was joined to the graph as written")
     if given is not None:
         of_it = "" if said else " of it was"
-        said.append(f"{format_share(given)}{of_it} given to a layer or to a phase that no layer has")
+        no_layer = "a layer or to a phase that no layer has" if training.layers else "a phase"
+        said.append(f"{format_share(given)}{of_it} given to {no_layer}")
+    if divided > 0:
+        many = "fusions of several layers or phases"
+        said.append(f"{format_share(divided)} ran in {many}, and is divided as the operations in them are")
     return ", ".join(said)
 
 

@@ -9,12 +9,13 @@ from dataclasses import replace
 from typing import Any, Final
 
 from graphlens.facts.flat.inlining import inline
+from graphlens.facts.flat.instruction_origins import Origins
 from graphlens.facts.flat.instruction_work import flops_of, stands_for
 from graphlens.facts.flat.renames import renamed_ops
 from graphlens.facts.flat.scopes import is_compiled, with_shapes
 from graphlens.facts.flat.shapes import fill_shapes
 from graphlens.ir.evidence import Evidence
-from graphlens.ir.graph import Function, Graph
+from graphlens.ir.graph import Graph
 from graphlens.ir.instructions import without_fingerprint
 from graphlens.ir.nodes import CONTROL, Op
 from graphlens.ir.run import Profile
@@ -22,6 +23,7 @@ from graphlens.ir.table import NO_OPS, Table, TableBuilder
 
 # What the nodes of instructions say of themselves.
 HLO_ORIGINS: Final = "hlo_origins"  # the TensorFlow ops behind it, by their names in the compiled function
+HLO_WORK: Final = "hlo_work"  # the same ops with the operations that it does for each
 HLO_MODULE: Final = "hlo_module"
 HLO_INSTRUCTION: Final = "hlo_instruction"  # its name in the module, which is that of its events
 HLO_CALL: Final = "hlo_call"  # the op that called the function; empty for a function that is compiled as a whole
@@ -116,6 +118,7 @@ class _Placed:
     def __init__(self, module: str, graph: Graph, call: str, prefix: str, is_placed: bool) -> None:
         self.module, self.graph, self.call, self.is_placed = module, graph, call, is_placed
         self.instructions = inline(graph)
+        self.origins = Origins(graph)
         self.functions = {name: function for function in graph.functions.values() for name in function.graph}
         last = Counter(name.rpartition("/")[2] for name in self.instructions)
         self.names = {
@@ -153,10 +156,10 @@ def _around(flat: Table, placed: _Placed, at: Mapping[str, int]) -> Iterator[tup
 def _described(op: Op, name: str, placed: _Placed) -> Mapping[str, Any]:
     function = placed.functions[name.rpartition("/")[2]]
     written = function.graph.op(name.rpartition("/")[2])
-    origins = _origins(op, placed.graph)
+    origins = placed.origins.of(written) if placed.is_placed else ()
     return {
         **op.attrs,
-        **({HLO_ORIGINS: origins} if origins and placed.is_placed else {}),
+        **({HLO_ORIGINS: origins, HLO_WORK: placed.origins.operations(written)} if origins else {}),
         HLO_MODULE: placed.module,
         HLO_INSTRUCTION: written.name,
         HLO_CALL: placed.call,
@@ -171,10 +174,3 @@ def _parts(call: Op, module: Graph) -> Iterator[str]:
         for op in module.functions[item.function].graph.ops() if item.function in module.functions else ():
             yield op.name
             yield from _parts(op, module) if op.type == "call" else ()
-
-
-def _origins(op: Op, module: Graph) -> tuple[str, ...]:
-    """Return the TensorFlow ops that an instruction was made from, those of a fusion's body included."""
-    bodies: list[Function] = [module.functions[call.function] for call in op.calls if call.function in module.functions]
-    parts = [part.attrs.get("op_name") for body in bodies for part in body.graph.ops()]
-    return tuple(dict.fromkeys(str(name) for name in (*parts, op.attrs.get("op_name")) if name))

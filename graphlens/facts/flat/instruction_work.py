@@ -52,7 +52,7 @@ def stands_for(op: Op, function: Function, module: Graph) -> str:
     instruction of a fusion.
     """
     work: dict[str, int] = defaultdict(int)
-    for part, body in _parts(op, function, module):
+    for part, body in parts_of(op, function, module):
         work[str(part.attrs.get("op_type", part.type))] += flops_of(part, body, module) or 0
     most = max(work, key=lambda kind: work[kind], default="")
     if most and work[most]:
@@ -64,14 +64,14 @@ def _type_of(op: Op) -> str:
     return str(op.attrs.get("op_type", op.type))
 
 
-def _parts(op: Op, function: Function, module: Graph) -> Iterator[tuple[Op, Function]]:
+def parts_of(op: Op, function: Function, module: Graph) -> Iterator[tuple[Op, Function]]:
     """Yield the instructions that do the work of one, each with the computation that it stands in."""
     if op.type not in _CONTAINERS:
         yield op, function
         return
     for body in _bodies(op, module):
         for part in body.graph.ops():
-            yield from _parts(part, body, module)
+            yield from parts_of(part, body, module)
 
 
 def _bodies(op: Op, module: Graph) -> Iterator[Function]:

@@ -7,12 +7,13 @@ from that op until an op is met that runs on its own.
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from types import MappingProxyType
 
 from graphlens.facts.flat.constants import constant_ops
-from graphlens.facts.flat.executed import HLO_CALL, HLO_ORIGINS
+from graphlens.facts.flat.executed import HLO_CALL, HLO_ORIGINS, HLO_WORK
 from graphlens.facts.flat.renames import as_written
 from graphlens.facts.flat.scopes import canonical_name
 from graphlens.ir.graph import data_inputs
@@ -27,6 +28,7 @@ _REWRITTEN = re.compile(
 _LAYOUT = re.compile(r"-\d+-(?:Transpose|VecPermute|DimMap)\w*-LayoutOptimizer$")
 _CROSSING = re.compile(r"/_\d+$")
 _COMPOSED = re.compile(r"/unary_ops_composition$")  # several elementwise ops as one, named after the last of them
+_IN_BODY = re.compile(r".+/(body|cond|then|else|branch_\d+)/")  # as far as the innermost body, the longest match
 _ORIGIN_LIMIT = 64  # ops; a walk that meets more has left the fused chain, so only the named op is given
 
 
@@ -38,47 +40,82 @@ def resolve(
     An executed op that no traced op explains maps to the empty tuple.  ``renamed`` are the ops that do not run under
     their own names (``facts.renames``).
     """
-    names = {canonical_name(name): name for name in traced}
-    compiled = _compiled(executed, names, renamed)
-    heads = {name: _head(name, names, renamed) for name in executed if name not in compiled}
+    written = Written(traced, renamed)
+    compiled = _compiled(executed, written)
+    heads = {name: written.first(candidates(name)) for name in executed if name not in compiled}
     running = {head for head in heads.values() if head} | {name for found in compiled.values() for name in found}
     constant = constant_ops(traced)
     plain = {name: _with_absorbed(head, traced, running, constant) for name, head in heads.items()}
     return {**compiled, **plain}
 
 
-def _compiled(
-    executed: Table, names: Mapping[str, str], renamed: Mapping[str, str | None]
-) -> Mapping[str, tuple[str, ...]]:
+def operations(
+    executed: Table, traced: Table, renamed: Mapping[str, str | None] = MappingProxyType({})
+) -> Mapping[str, Mapping[str | None, int]]:
+    """Map every instruction of XLA to the operations that it does for each traced op, and for none that is known."""
+    written = Written(traced, renamed)
+    found: dict[str, Mapping[str | None, int]] = {}
+    for name, op in executed.items():
+        done: dict[str | None, int] = defaultdict(int)
+        for origin, count in op.attrs.get(HLO_WORK, {}).items():
+            done[written.of_instruction(op, origin) if origin else None] += count
+        if done:
+            found[name] = done
+    return found
+
+
+class Written:
+    """Looks up the ops of the graph as written by the names that they run under."""
+
+    def __init__(self, traced: Table, renamed: Mapping[str, str | None] = MappingProxyType({})) -> None:
+        self._traced, self._renamed = traced, renamed
+        self._names = {canonical_name(name): name for name in traced}
+
+    def first(self, found: Iterable[str]) -> str | None:
+        """Return the op of the first of the names that is one."""
+        names, renamed = self._names, self._renamed
+        return next((names[name] for ran in found for name in as_written(ran, renamed) if name in names), None)
+
+    def of_instruction(self, instruction: Op, origin: str) -> str | None:
+        """Return the op that an instruction of XLA calls ``origin``: by its name in the function that is compiled.
+
+        In the body of a loop or a branch, that is its name in there.
+        """
+        call = str(instruction.attrs.get(HLO_CALL, ""))
+        place = f"{canonical_name(call)}/" if call else ""
+        found = self.first((f"{place}{origin}",))
+        if found is not None:
+            return found
+        within = [name for name in self._in_bodies.get(origin, ()) if name.startswith(place)]
+        return within[0] if len(within) == 1 else None
+
+    @cached_property
+    def _in_bodies(self) -> Mapping[str, Sequence[str]]:
+        """Name of an op in the body that it stands in -> the ops of that name."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for name in self._traced:
+            place = _IN_BODY.match(name)
+            if place is not None:
+                found[name[place.end() :]].append(name)
+        return found
+
+
+def _compiled(executed: Table, written: Written) -> Mapping[str, tuple[str, ...]]:
     """Map XLA's instructions to traced ops: they carry the ops' names within the function that their call runs.
 
     Those of a program that came as a whole have the names of the framework that wrote it: all are of the op that holds
     it.
     """
-    programs = {name: _head(name, names, renamed) for name in executed.of_types(PROGRAMS)}
+    programs = {name: written.first(candidates(name)) for name in executed.of_types(PROGRAMS)}
     found: dict[str, tuple[str, ...]] = {}
     for name, op in executed.items():
         holder = programs.get(str(op.attrs.get(HLO_CALL, "")))
         if holder is not None:
             found[name] = (holder,)
         elif HLO_ORIGINS in op.attrs:
-            written = (f"{_prefix(op)}{origin}" for origin in op.attrs[HLO_ORIGINS])
-            found[name] = tuple(known for one in written if (known := _first_known((one,), names, renamed)))
+            known = (written.of_instruction(op, origin) for origin in op.attrs[HLO_ORIGINS])
+            found[name] = tuple(dict.fromkeys(filter(None, known)))
     return found
-
-
-def _prefix(instruction: Op) -> str:
-    call = str(instruction.attrs.get(HLO_CALL, ""))
-    return f"{canonical_name(call)}/" if call else ""
-
-
-def _first_known(found: Iterable[str], names: Mapping[str, str], renamed: Mapping[str, str | None]) -> str | None:
-    return next((names[name] for ran in found for name in as_written(ran, renamed) if name in names), None)
-
-
-def _head(name: str, names: Mapping[str, str], renamed: Mapping[str, str | None]) -> str | None:
-    """Return the traced op that gave the executed op its name, or ``None``."""
-    return _first_known(candidates(name), names, renamed)
 
 
 def candidates(name: str) -> Iterator[str]:

@@ -15,6 +15,7 @@ from graphlens.ir.table import Table
 _GRADIENT_TYPE: Final = re.compile(r"(?<!Un)(Grad(V\d)?$|Backprop(Filter|Input)?(V\d)?$|GradGrad)")
 _TF1_SEGMENT: Final = re.compile(r"^(?P<op>.+)_grad$")  # `gradients/MatMul_grad/MatMul`
 _FURTHER: Final = re.compile(r"^gradients_\d+$")  # of a second call of `tf.gradients`
+_WITHIN: Final = re.compile(r"^(?P<op>.+_grad)/(?P<role>body|cond|then|else|branch_\d+)/(?P<inner>.+)$")
 _SUMS: Final = frozenset({"AddN"})  # how a tape sums what several readers of a tensor hand back to it
 
 
@@ -37,18 +38,39 @@ def gradient_name(name: str) -> GradientName | None:
     GradientName(place='PartitionedCall/', scope='net/dense/MatMul')
     >>> gradient_name("gradients/net/MatMul_grad/MatMul"), gradient_name("gradient_tape/Tile").scope
     (GradientName(place='', scope='net/MatMul'), '')
+
+    The gradient of a loop or a branch runs the gradients of what that runs:
+
+    >>> gradient_name("gradient_tape/net/while/net/while_grad/body/gradient_tape/net/while/gradients/net/mul_grad/Mul")
+    GradientName(place='', scope='net/while/body/net/mul')
     """
-    segments = name.split("/")
+    within = _WITHIN.match(name)
+    whole = gradient_name(within["op"]) if within is not None else None
+    if within is None or whole is None:
+        return _told_by(name.split("/"))
+    inner = within["inner"].split("/")
+    called = [at for at, part in enumerate(inner) if part in GRADIENT_SCOPES]
+    told = _told_by(inner[called[-1] :] if called else inner)
+    scope = told.scope if told is not None else ""
+    return whole._replace(scope="/".join(filter(None, (whole.scope, within["role"], scope))))
+
+
+def _told_by(segments: Sequence[str]) -> GradientName | None:
     at = next((number for number, part in enumerate(segments[:-1]) if _opens_gradients(part, segments)), None)
     if at is None:
         return None
+    place = "".join(f"{part}/" for part in segments[:at])
+    half = (len(segments) - at - 1) // 2
+    forward = segments[at + 1 : at + 1 + half]
+    if half and [*forward, *forward[:-1], f"{forward[-1]}_grad"] == list(segments[at + 1 :]):
+        return GradientName(place, "/".join(forward))  # a loop as a whole, in the scope of its name
     scope = segments[at + 1 : -1]
     for number, part in enumerate(scope):
         match = _TF1_SEGMENT.match(part)
         if match:
             scope = [*scope[:number], match["op"]]
             break
-    return GradientName("".join(f"{part}/" for part in segments[:at]), "/".join(scope))
+    return GradientName(place, "/".join(scope))
 
 
 def _opens_gradients(part: str, segments: Sequence[str]) -> bool:

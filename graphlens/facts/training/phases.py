@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.graphs import is_training, judged_graph
-from graphlens.facts.training.as_written import as_written, has_run, of_most
+from graphlens.facts.training.as_written import as_written, has_run, of_most, with_inserted
 from graphlens.facts.training.scopes import layers_by_scope, step_walk, trained_handles
 from graphlens.facts.training.written_phases import phases_of
-from graphlens.ir.table import Table
 from graphlens.ir.training import Phase
 
 
@@ -35,19 +34,4 @@ def phases(facts: Facts) -> Sequence[Phase | None]:
     if not known:
         return [None] * len(graph)
     found = of_most(facts(as_written), known)
-    return _with_inserted(graph, found) if has_run(facts) else found
-
-
-def _with_inserted(graph: Table, found: list[Phase | None]) -> list[Phase | None]:
-    for at in reversed(graph.order):
-        if found[at] is None:
-            found[at] = _shared([found[reader] for reader in graph.following[at]])
-    for at in graph.order:
-        if found[at] is None:
-            found[at] = _shared([found[source] for source in graph.before(at)])
-    return found
-
-
-def _shared(phases: Sequence[Phase | None]) -> Phase | None:
-    distinct = set(phases)
-    return distinct.pop() if len(distinct) == 1 else None
+    return with_inserted(graph, found, [True] * len(graph)) if has_run(facts) else found
