@@ -56,6 +56,18 @@ def format_byte_rate(bytes_per_s: float) -> str:
     return f"{_scaled(round(bytes_per_s), _RATE_UNITS, 'B')}/s"
 
 
+def format_frequency(per_s: float) -> str:
+    """Write how many there are of something in a second with three significant digits, as in ``1,230``.
+
+    >>> format_frequency(70.42), format_frequency(1234.5), format_frequency(0.125)
+    ('70.4', '1,230', '0.13')
+    """
+    if per_s < 1000:
+        return _three_digits(per_s)
+    size = 10 ** (len(str(round(per_s))) - 3)
+    return f"{round(per_s / size) * size:,}"
+
+
 def format_share(share: float | None) -> str:
     """Write a share as percent, with a decimal below ten, as in ``4.2 %``.
 

@@ -60,6 +60,7 @@ ROOMS: dict[str, list[set[str]]] = {
     "loaders/capture": [{"parts"}, {"manifest"}, {"reading", "writing"}, {"collecting", "packing"}],
     "tf": [
         {"comparison", "exchange", "importing", "private"},
+        {"datasets"},
         {"demo", "open", "probe"},
         {"record"},
         {"rewrite"},

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 from graphlens.ir.run import Origin
 
+DATASET: Final = "dataset"  # the kind of a target that is a pipeline itself
 AUTOTUNE: Final = -1  # in the place of a number of calls or of elements: TensorFlow chooses it while it runs
 
 

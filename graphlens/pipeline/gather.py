@@ -241,7 +241,7 @@ def _from_program(request: Request, identified: sniff.Identified, folder: Path, 
         outcome = recorder.run(child, asked, progress)
         static = Evidence(Target(request.source.target, identified.kind, request.source.signature))
         evidence = recorder.joined(static, folder, outcome)
-        if evidence.traced is None:
+        if evidence.traced is None and not evidence.pipelines:
             raise ExecutionError(outcome.message or f"'{request.source.target}' could not be traced")
         if request.recording.static:
             return Gathered(replace(evidence, static_reason=STATIC_ASKED), folder)

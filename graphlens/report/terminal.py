@@ -115,7 +115,7 @@ def _header(view: View, glyphs: _Glyphs) -> RenderableType:
         grid.add_row(Text("Signature", "bold"), _plain(view.chosen))
     if view.alarm:
         grid.add_row(Text("ALARM", "bold red"), _plain(view.alarm, "bold red"))
-    grid.add_row(Text("Step", "bold"), _plain(f"{view.step}   {view.step_detail}"))
+    grid.add_row(Text(view.step_label, "bold"), _plain(f"{view.step}   {view.step_detail}"))
     for words in filter(None, (view.rhythm, view.kinds.words if view.kinds else "")):
         grid.add_row("", _plain(words))
     for tile in view.tiles:

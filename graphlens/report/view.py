@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from graphlens.ir.analysis import CONTRADICTION, SEVERITIES, UNKNOWN_QUALITY, Document, RuleStatus
 from graphlens.ir.devices import short_device
+from graphlens.ir.pipelines import DATASET
 from graphlens.report.evidence import Cell, cells_of
 from graphlens.report.view_copies import CopiesView, copies_view
 from graphlens.report.view_devices import DevicesView, devices_view
@@ -25,7 +26,7 @@ from graphlens.report.view_placement import PlacementView, placement_view
 from graphlens.report.view_programs import ProgramsView, judged_of, programs_view
 from graphlens.report.view_proofs import ProofView, joint_view, total_view
 from graphlens.report.view_quality import GradeView, quality_view
-from graphlens.report.view_steps import KindsView, kinds_view, rhythm_words, step_words
+from graphlens.report.view_steps import KindsView, element_words, kinds_view, rhythm_words, step_words
 from graphlens.report.view_timeline import TimelineView, timeline_view
 from graphlens.report.view_traces import TracesView, traces_view
 from graphlens.report.view_training import TrainingView, training_view
@@ -84,7 +85,8 @@ class View:
     """Everything a report shows, in this order.
 
     ``alarm`` says in words what of the measurement cannot be; then no number is shown that rests on it.  ``untimed``
-    says why there are no times, ``rhythm`` how often the step is called, ``kinds`` how steps differ.
+    says why there are no times, ``rhythm`` how often the step is called, ``kinds`` how steps differ,
+    ``step_label`` what a step is called.
     """
 
     version: str
@@ -98,6 +100,7 @@ class View:
     untimed: str
     step: str
     step_detail: str
+    step_label: str
     rhythm: str
     kinds: KindsView | None
     programs: ProgramsView | None
@@ -141,7 +144,8 @@ def view_of(document: Document, op_limit: int | None = None) -> View:
     quality = quality_view(document.quality, alarm)
     programs = programs_view(document)
     failed = document.quality == UNKNOWN_QUALITY
-    step, step_detail = step_words(document.step, alarm, failed)
+    is_dataset = document.target.kind == DATASET
+    step, step_detail = (is_dataset and element_words(document.step)) or step_words(document.step, alarm, failed)
     rhythm = rhythm_words(document.step, judged_of(document))
     return View(
         version=document.graphlens_version,
@@ -154,11 +158,12 @@ def view_of(document: Document, op_limit: int | None = None) -> View:
         alarm=alarm,
         untimed="" if document.step else _untimed(alarm, failed),
         step=step,
+        step_label="Elements" if is_dataset else "Step",
         step_detail=step_detail,
         rhythm=rhythm,
         kinds=kinds_view(document.step),
         programs=programs,
-        tiles=(_step_tile(step, step_detail, rhythm, programs), *_tiles(document, quality, severities)),
+        tiles=(_step_tile(step, step_detail, rhythm, programs, is_dataset), *_tiles(document, quality, severities)),
         quality=quality,
         ledger=_ledger(document),
         period=period_view(document),
@@ -227,7 +232,9 @@ def _judged_words(document: Document, programs: ProgramsView | None) -> str | No
     return judged.id if judged and shown else None
 
 
-def _step_tile(step: str, detail: str, rhythm: str, programs: ProgramsView | None) -> Tile:
+def _step_tile(step: str, detail: str, rhythm: str, programs: ProgramsView | None, is_dataset: bool) -> Tile:
+    if is_dataset:
+        return Tile("Elements", step, detail, "time")
     label = f"Step of {programs.judged}" if programs and programs.judged else "Step time"
     return Tile(label, step, f"{detail}; {rhythm}" if rhythm else detail, "time")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphlens.ir.analysis import ProgramRow, StepTime
-from graphlens.units import counted, format_count, format_ns
+from graphlens.units import counted, format_count, format_frequency, format_ns
 
 NOT_MEASURED = "not measured"
 NOT_KNOWN = "not known"
@@ -51,6 +51,21 @@ def step_words(step: StepTime | None, alarm: str = "", failed: bool = False) -> 
         return (NOT_SHOWN, "the measurement contradicts itself") if alarm else (NOT_MEASURED, "no step was executed")
     spread = f"{format_ns(step.p10_ns)} – {format_ns(step.p90_ns)} (p10 – p90), " if step.n > 1 else ""
     return format_ns(step.median_ns), f"{spread}{counted(step.n, 'step')}, {step.origin}"
+
+
+def element_words(step: StepTime | None) -> tuple[str, str] | None:
+    """Return how fast the elements of a dataset come, which are its steps, and what there is to say of it.
+
+    >>> element_words(StepTime(14_200_000, 11_000_000, 20_000_000, 20))
+    ('70.4 elements/s', 'one every 14.2 ms: 11.0 ms – 20.0 ms (p10 – p90 of 20 blocks of elements), measured')
+    """
+    if step is None:
+        return None
+    spread = (
+        f"{format_ns(step.p10_ns)} – {format_ns(step.p90_ns)} (p10 – p90 of {counted(step.n, 'block')} of elements)"
+    )
+    every = f"one every {format_ns(step.median_ns)}: {spread}, {step.origin}"
+    return f"{format_frequency(1e9 / step.median_ns)} elements/s", every
 
 
 def base_words(step: StepTime | None) -> str:

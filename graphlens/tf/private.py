@@ -7,7 +7,7 @@ the report under ``quality.notes``.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
@@ -347,3 +347,85 @@ def _register_stand_in(registry: ModuleType, trackable: type) -> None:
         object_factory=lambda _: Optimizer(), version=2, min_producer_version=1, min_consumer_version=1
     )
     registry.register_revived_type("optimizer", lambda value: isinstance(value, Optimizer), [registration])
+
+
+# -- datasets ------------------------------------------------------------------------------------------------------
+
+
+def is_dataset(value: Any) -> bool:
+    """Whether this is a dataset of ``tf.data``, of either version."""
+    module = _module("tensorflow.python.data.ops.dataset_ops")
+    return module is not None and isinstance(value, module.DatasetV2)
+
+
+def serialized_dataset(dataset: Any) -> bytes:
+    """Return the graph of a dataset as a serialized ``GraphDef``; state that it refers to is left out."""
+    import tensorflow as tf
+
+    graph = tf.raw_ops.DatasetToGraphV2(
+        input_dataset=dataset._variant_tensor, external_state_policy=_IGNORE, strip_device_assignment=False
+    )
+    return bytes(graph.numpy())
+
+
+_IGNORE = 1  # of state outside: no warning, and no error
+
+
+def rewritten_dataset(dataset: Any, rewrites: Sequence[str]) -> bytes:
+    """Return the same of a dataset as TensorFlow's graph ``rewrites`` change it."""
+    import tensorflow as tf
+
+    flat = {"output_types": dataset._flat_types, "output_shapes": dataset._flat_shapes}
+    variant = tf.raw_ops.OptimizeDatasetV2(
+        input_dataset=dataset._variant_tensor,
+        optimizations_enabled=list(rewrites),
+        optimizations_disabled=[],
+        optimizations_default=[],
+        **flat,
+    )
+    graph = tf.raw_ops.DatasetToGraphV2(
+        input_dataset=variant, external_state_policy=_IGNORE, strip_device_assignment=True
+    )
+    return bytes(graph.numpy())
+
+
+def dataset_of_graph(graph: bytes, element_spec: Any) -> Any:
+    """Return the dataset of a serialized graph."""
+    import tensorflow as tf
+
+    variant = tf.raw_ops.DatasetFromGraph(graph_def=graph)
+    return tf.data.experimental.from_variant(variant, element_spec)
+
+
+def dataset_inputs(dataset: Any) -> list[Any]:
+    """Return the datasets that a dataset reads."""
+    return list(dataset._inputs())
+
+
+def dataset_variant(dataset: Any) -> Any:
+    """Return the tensor that stands for a dataset: two Python objects may share one."""
+    return dataset._variant_tensor
+
+
+def dataset_tensors(dataset: Any) -> list[Any]:
+    """Return the tensors that a dataset holds itself, as ``from_tensor_slices`` does."""
+    return list(getattr(dataset, "_tensors", ()))
+
+
+def dataset_options(options: Any) -> Any:
+    """Return ``tf.data.Options`` as a message that lists those that were set."""
+    return options._to_proto()
+
+
+def lines_of_function(function: str) -> Mapping[str, str]:
+    """Return the user's lines of the ops of a function that this process traced, ``file:line`` by the op's name."""
+    from graphlens.loaders.sources import source_lines
+
+    info = debug_information(function)
+    return {} if info is None else source_lines(info, None).get("", {})
+
+
+def dataset_name(metadata: bytes) -> str:
+    """Return the name that a dataset is known by in profiles, from what its node has of it."""
+    module = _module("tensorflow.core.framework.dataset_metadata_pb2")
+    return "" if module is None else str(module.Metadata.FromString(metadata).name.decode("utf-8", "replace"))

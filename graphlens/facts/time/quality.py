@@ -15,6 +15,7 @@ from graphlens.facts.time.ledger import ledger, step_time, step_times_ns
 from graphlens.ir.analysis import Quality
 from graphlens.ir.inputs import InputRow
 from graphlens.ir.ops import COMPOSITE, UNTRACED, UNTRACED_INSTRUCTIONS
+from graphlens.ir.pipelines import DATASET
 from graphlens.ir.run import EAGER_LOOP, stat_of
 from graphlens.units import format_share
 
@@ -60,7 +61,7 @@ def quality(facts: Facts) -> Quality:
         grade="none",
         join_rate=found.joined_ns / found.event_ns if found.event_ns and _has_graph(facts) else None,
         attributed_share=_ledger_share(facts, ("op", "overhead")),
-        op_share=_ledger_share(facts, ("op",)),
+        op_share=None if _is_of_dataset(facts) else _ledger_share(facts, ("op",)),
         coverage=seen / expected if expected else None,
         ops_seen=seen if expected else None,
         ops_replayed=replayed if expected else None,
@@ -86,10 +87,21 @@ def _missing(facts: Facts) -> list[str]:
     """Say what a measurement has to do without, however good it is otherwise."""
     dropped = facts.evidence.profile.dropped if facts.evidence.profile else 0
     return [
-        *(() if _has_graph(facts) else (NO_GRAPH_OF_EAGER_LOOP if _is_eager(facts) else NO_GRAPH,)),
+        *_without_graph(facts),
         *(() if facts(attribution).steps_marked else (NO_STEPS,)),
         *((DROPPED.format(count=dropped),) if dropped else ()),
     ]
+
+
+def _without_graph(facts: Facts) -> tuple[str, ...]:
+    if _has_graph(facts) or _is_of_dataset(facts):
+        return ()
+    return (NO_GRAPH_OF_EAGER_LOOP if _is_eager(facts) else NO_GRAPH,)
+
+
+def _is_of_dataset(facts: Facts) -> bool:
+    """Whether a step is the next element of a dataset, whose stages stand in its pipeline and not in a graph of ops."""
+    return facts.evidence.target.kind == DATASET
 
 
 def _is_eager(facts: Facts) -> bool:

@@ -1,4 +1,4 @@
-"""Open a Python object as a target: ``module:callable``, or a live function, model or module."""
+"""Open a Python object as a target: ``module:callable``, a dataset, or a live function, model or module."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from graphlens.errors import ExecutionError, TargetError, UsageError, first_line
+from graphlens.tf import private
+from graphlens.tf.open.datasets import open_dataset
 from graphlens.tf.open.inputs import Examples, InputSpec
 from graphlens.tf.open.keras_models import from_keras
 from graphlens.tf.open.opened import Opened, Traced, dims, fill, from_concrete, is_array, tensors_in
@@ -22,9 +24,11 @@ def open_name(name: str) -> Opened:
     """Open ``package.module:callable``; the current folder is importable.
 
     A plain function without required parameters that returns something callable, or ``(callable, example_args)``,
-    is a factory, and so is a class; any other function is the step itself.
+    is a factory, and so is one that returns a dataset, and a class; any other function is the step itself.
     """
     found = _resolve(name)
+    if private.is_dataset(found):
+        return open_dataset(found)
     if _is_plain_factory(found):
         return _open_factory(found, name)
     return open_object(found)
@@ -77,6 +81,8 @@ def _open_factory(factory: Callable[[], Any], name: str) -> Opened:
         made = factory()
     except Exception as error:  # the user's code may fail in any way
         raise ExecutionError(f"{name}() failed: {first_line(error)}") from error
+    if private.is_dataset(made):
+        return open_dataset(made)
     if isinstance(made, tuple) and len(made) == 2 and callable(made[0]):
         return open_object(made[0], made[1])
     return open_object(made) if callable(made) and not is_array(made) else open_object(factory)

@@ -60,13 +60,16 @@ def _recorded(request: RecordRequest, capture: CaptureDirectory, emit: Emit) -> 
 
 
 def _run(request: RecordRequest, capture: CaptureDirectory, emit: Emit) -> None:
-    from graphlens.tf.record import measure, preparing
+    from graphlens.ir.pipelines import DATASET
+    from graphlens.tf.record import datasets, measure, preparing
 
     plan = plan_of(request, capture.path)
     emit(Progress("loading"))
     with capture.stage("load"):
         opened = open_requested(request)
-    if request.mode == "trace":
+    if opened.kind == DATASET:
+        datasets.record(opened, plan, capture, lambda what, done, of: emit(Progress(what, done, of)), request.mode)
+    elif request.mode == "trace":
         preparing.trace(opened, plan, capture)
     else:
         measure.record(opened, plan, capture, lambda what, done, of: emit(Progress(what, done, of)))
@@ -75,9 +78,12 @@ def _run(request: RecordRequest, capture: CaptureDirectory, emit: Emit) -> None:
 
 def open_requested(request: RecordRequest) -> Any:
     """Open the target of a request."""
+    from graphlens.tf.datasets import creation
     from graphlens.tf.open import targets
 
     prepare_imports(request)
+    if request.kind == "callable":
+        creation.watch()
     opened = targets.open_target(
         request.target, request.kind, request.signature, request.tag, trust=request.trust, text=request.text
     )

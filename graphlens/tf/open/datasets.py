@@ -1,0 +1,56 @@
+"""Open a dataset as a target: a step takes its next element, and begins anew where it has no more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import tensorflow as tf
+
+from graphlens.errors import ExecutionError
+from graphlens.ir.pipelines import DATASET
+from graphlens.tf.open.opened import Opened, Traced
+
+EMPTY: Final = "the dataset has no element; nothing can be measured of it"
+
+
+def open_dataset(dataset: Any) -> Opened:
+    """Open a ``tf.data.Dataset``.  Nothing is iterated over until a step is made."""
+
+    def next_element(iterator: Any) -> Any:
+        return iterator.get_next()
+
+    def trace(_: Sequence[Any]) -> Traced:
+        function = tf.function(next_element, autograph=False)
+        concrete = function.get_concrete_function(tf.data.IteratorSpec(dataset.element_spec))
+        elements = Elements(dataset, concrete)
+        return Traced(concrete, lambda _: elements.next())
+
+    return Opened(DATASET, (), trace, owner=dataset)
+
+
+class Elements:
+    """The elements of a dataset, epoch after epoch, each taken by a function of an iterator."""
+
+    def __init__(self, dataset: Any, take: Any = next) -> None:
+        self._dataset, self._take = dataset, take
+        self._iterator: Any = None
+
+    def next(self) -> Any:
+        """Return the next element; that of a new epoch where one has ended.
+
+        Raises
+        ------
+        ExecutionError
+            If the dataset is empty.
+        """
+        if self._iterator is not None:
+            try:
+                return self._take(self._iterator)
+            except (tf.errors.OutOfRangeError, StopIteration):
+                pass
+        self._iterator = iter(self._dataset)
+        try:
+            return self._take(self._iterator)
+        except (tf.errors.OutOfRangeError, StopIteration):
+            raise ExecutionError(EMPTY) from None
