@@ -87,25 +87,15 @@ def assert_probed_and_proven(report: Path) -> None:
     assert findings["GL213"]["proof"]["verdict"] in {"proven", "refuted", "inconclusive"}
 
 
-def test_nothing_beside_the_model_or_in_it_is_imported(model: Path) -> None:
-    plant(model.parent)
-    plant(model)
-    outcome = analyzed(model.parent, model, str(GRAPHLENS))
-    assert (outcome.code, outcome.err) == (0, "")
-    assert_probed_and_proven(model.parent / "report.json")
-    assert executed(model.parent) == set()
-
-
-def test_nothing_in_another_current_folder_is_imported(model: Path, tmp_path: Path) -> None:
-    plant(tmp_path)
-    outcome = analyzed(
-        tmp_path,
-        model,
-        str(GRAPHLENS),
-    )
+def test_nothing_in_the_current_folder_or_in_the_model_or_beside_it_is_imported(model: Path, tmp_path: Path) -> None:
+    """Planted in all three at once: each is a way of its own onto the path, and one run goes all of them."""
+    folders = (tmp_path, model.parent, model)
+    for folder in folders:
+        plant(folder)
+    outcome = analyzed(tmp_path, model, str(GRAPHLENS))
     assert (outcome.code, outcome.err) == (0, "")
     assert_probed_and_proven(tmp_path / "report.json")
-    assert executed(tmp_path) == set()
+    assert executed(*folders) == set()
 
 
 def test_python_m_imports_no_more_than_python_itself_does(model: Path, tmp_path: Path) -> None:
