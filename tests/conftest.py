@@ -15,8 +15,9 @@ import hypothesis
 import pytest
 from end_to_end import Outcome, python
 from fake_gpu import build
-from fake_gpu.run import MODELS, PROFILED_STEPS, Run, run
+from fake_gpu.run import MODELS, PROFILED_STEPS, Run, run, runs_in
 from real_inputs import REAL, RealInputs
+from shared_by_workers import folder_of_the_run, made_once, one_at_a_time
 
 import graphlens
 from graphlens.cli import main
@@ -52,6 +53,13 @@ hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, d
 hypothesis.settings.register_profile("fuzz", derandomize=False, deadline=None, max_examples=2000)
 hypothesis.settings.load_profile("suite")
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that run TensorFlow come first: workers that share a run fill its end with short ones."""
+    run_tensorflow = {item.path for item in items if item.get_closest_marker("tf")}
+    items.sort(key=lambda item: item.path not in run_tensorflow)
+
+
 Record = Callable[[str], Path]
 Analyzed = Callable[[str], graphlens.Analysis]
 
@@ -81,21 +89,23 @@ def shared_real() -> RealInputs:
 @pytest.fixture(scope="session")
 def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with small models: SavedModels by their names in `fixtures/models.py`, `demo`, and `tiny.keras`."""
-    folder = tmp_path_factory.mktemp("small_models")
-    python("-c", BUILD, str(folder))
-    return folder
+
+    def build(folder: Path) -> None:
+        folder.mkdir()
+        python("-c", BUILD, str(folder))
+
+    return made_once(folder_of_the_run(tmp_path_factory) / "small_models", build)
 
 
 @pytest.fixture(scope="session")
 def capture_of(small_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Record:
     """Record a small model, or a `module:callable`, with `graphlens record`; each once a session."""
-    folder = tmp_path_factory.mktemp("captures")
+    folder = folder_of_the_run(tmp_path_factory) / "captures"
 
     @cache
     def record(target: str) -> Path:
-        output = folder / f"{target.replace(':', '-')}.capture"
-        python("-m", "graphlens", "record", target if ":" in target else str(small_models / target), "-o", str(output))
-        return output
+        words = ("-m", "graphlens", "record", target if ":" in target else str(small_models / target), "-o")
+        return made_once(folder / f"{target.replace(':', '-')}.capture", lambda output: python(*words, str(output)))
 
     return record
 
@@ -110,10 +120,11 @@ def analysis_of(capture_of: Record) -> Analyzed:
 
 
 @pytest.fixture(scope="session")
-def fake_gpu() -> Path:
+def fake_gpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library that gives a process a GPU; where it cannot be built, tests skip, unless they may not."""
     try:
-        return build.library()
+        with one_at_a_time(folder_of_the_run(tmp_path_factory) / "fake_gpu.lock"):
+            return build.library()
     except build.Unavailable as reason:
         if os.environ.get("GRAPHLENS_REQUIRE_FAKE_GPU"):
             pytest.fail(f"the fake GPU is required, and cannot be built: {reason}")
@@ -123,13 +134,18 @@ def fake_gpu() -> Path:
 @pytest.fixture(scope="session")
 def on_fake_gpu(fake_gpu: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     """Every model of `fake_gpu/models.py`, run and profiled on the fake GPU by one process."""
-    return run(tmp_path_factory.mktemp("fake_gpu"), MODELS, fake_gpu, PROFILED_STEPS)
+    return models_run_once(tmp_path_factory, "on_fake_gpu", fake_gpu, PROFILED_STEPS)
 
 
 @pytest.fixture(scope="session")
 def on_cpu(fake_gpu: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     """The same models on a machine without a GPU; of use only beside those on one."""
-    return run(tmp_path_factory.mktemp("cpu"), MODELS, None)
+    return models_run_once(tmp_path_factory, "on_cpu", None)
+
+
+def models_run_once(factory: pytest.TempPathFactory, name: str, library: Path | None, steps: int = 0) -> dict[str, Run]:
+    place = folder_of_the_run(factory) / name
+    return runs_in(made_once(place, lambda folder: run(folder, MODELS, library, steps)), MODELS)
 
 
 Command = Callable[..., Outcome]

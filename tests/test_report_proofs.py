@@ -48,7 +48,7 @@ def test_a_command_is_quoted_as_the_shell_wants_it_and_can_be_copied_as_a_whole(
     assert "ApplyCopygraphlens fix 'my models/net' --signature predict --select GL203 -o improved" in page.words
 
 
-@pytest.mark.parametrize("verdict", VERDICTS.keys() - {"proven", "changes-numbers"})
+@pytest.mark.parametrize("verdict", sorted(VERDICTS.keys() - {"proven", "changes-numbers"}))
 def test_only_a_proven_fix_is_offered_for_writing(verdict):
     assert proof_view(VERDICTS[verdict]).apply is None
 

@@ -108,6 +108,11 @@ def run(folder: Path, names: Iterable[str], library: Path | None, steps: int = 0
     command = [sys.executable, "-X", "faulthandler", "-m", "fake_gpu.child", str(folder), str(steps), *names]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, timeout=TIMEOUT_S)
     assert done.returncode == 0, f"the child ended with {done.returncode}: {done.stderr[-3000:]}"
+    return runs_in(folder, names)
+
+
+def runs_in(folder: Path, names: Iterable[str]) -> dict[str, Run]:
+    """Return what the named models left in ``folder``."""
     return {name: Run(name, folder / name) for name in names}
 
 
