@@ -56,6 +56,10 @@ class Stats:
         """Return those of the events that ``events`` holds for."""
         return Stats(self._data, self._columns.where(events[self.event]), self._names)
 
+    def numbers(self) -> Ints:
+        """Return their values as 64-bit integers, where all are numbers: those that do not fit keep their bits."""
+        return self._columns.value
+
     def values(self) -> list[Any]:
         """Return their values; a reference is the name that it refers to, ``None`` stands for bytes and for nothing."""
         tags, numbers, ends = self._columns.tag, self._columns.value, self._columns.end

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from graphlens.ir.columns import DeviceEvents, OpEvents, Spans, by_start
 from graphlens.ir.graph import Graph
+from graphlens.ir.iterators import InputRequest, IteratorStage
 from graphlens.ir.run import (
     Activity,
     CopyEvent,
@@ -66,6 +67,8 @@ class Events:
     executor_columns: list[Spans] = field(default_factory=list)
     kernel_columns: list[DeviceEvents] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
+    iterators: list[IteratorStage] = field(default_factory=list)
+    requests: list[InputRequest] = field(default_factory=list)
     dropped: int = 0
     first_thread: int = 0
     shift_ns: int = 0
@@ -93,6 +96,8 @@ class Events:
             modules=self.host_modules,
             marks=_by_start(self.marks),
             activities=_by_start(self.activities),
+            iterators=tuple(self.iterators),
+            requests=_by_start(self.requests),
         )
 
     def all_kernels_on_device(self) -> DeviceEvents:

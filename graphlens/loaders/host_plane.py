@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal, NamedTuple
@@ -44,16 +42,17 @@ from graphlens.loaders.host_names import (
     Name,
     classify,
 )
+from graphlens.loaders.host_requests import Answered, requests_of_loops, requests_of_ops
 from graphlens.loaders.host_runs import Seen
+from graphlens.loaders.iterators import READ as OF_STAGES
+from graphlens.loaders.iterators import Calls, iterators_of, made_roots
 from graphlens.loaders.marks import DETAIL, SOURCE, read_mark
 from graphlens.loaders.nesting import NO_EXECUTOR, nested
 from graphlens.loaders.planes import PS_PER_NS, stat_names
+from graphlens.loaders.stage_events import IS_STAGE, StageEvents
 
 HOST_PLANE: Final = "/host:CPU"
 
-_STAGE = re.compile(r"^(Reduce)?Iterator::")
-# Below these stages lie parallel inputs that a number tells apart; elsewhere a number counts elements.
-_ELEMENT_NUMBER = re.compile(r"(?<!Zip)\[\d+\]")
 
 _GOT = "got"  # a request for an element that was answered with one
 _ELEMENT_SIZE = "element_size"
@@ -63,7 +62,7 @@ _NESTING: Final = frozenset({OP, ASYNC_DONE, EXECUTOR, EXECUTION})
 _TELLING: Final = frozenset({"hlo_op", "step_num", "tf_function_call"})  # of events that are of no kind of their own
 _READ: Final = _TELLING | {
     "id", "iter_num", "is_func", "eager_op", _ELEMENT_SIZE, "name", "kernel_type", "step_id", "_p", "_c", "hlo_module",
-    "program_id", DETAIL, SOURCE,
+    "program_id", DETAIL, SOURCE, *OF_STAGES,
 }  # fmt: skip
 
 
@@ -92,15 +91,16 @@ class _PlaneReader:
         self.plane, self.into = plane, into
         self.stat_names = stat_names(plane)
         self.names = self._names()
-        self.stages = {
-            key: _ELEMENT_NUMBER.sub("", meta.name)
+        silent = [
+            key
             for key, meta in plane.event_metadata.items()
-            if _STAGE.match(meta.name)
-        }
-        silent = [key for key, meta in plane.event_metadata.items() if not _tells(self.names.get(key))]
+            if not (_tells(self.names.get(key)) or IS_STAGE.match(meta.name))
+        ]
         self.events = read_events(plane.lines, self.stat_names, self._keys(_READ), into.shift_ns, silent)
         self.threads = [line.id + into.first_thread for line in plane.lines]
         self.kind = looked_up(self.events.name, {key: NUMBERED[name.kind] for key, name in self.names.items()})
+        self.metadata = {key: meta.name for key, meta in plane.event_metadata.items()}
+        self.stage_events = StageEvents(self.events, self.metadata, self.stat_names)
         self.seen = Seen(executors=self._executors())
         self.roots: list[Span] = []
         self.requests: list[Span] = []
@@ -182,6 +182,7 @@ class _PlaneReader:
         into.activities.extend(
             activity._replace(run=run_at(step_id, activity.start_ns)) for activity, step_id in self._activities(table)
         )
+        self._input(host_runs.work_of_captured(seen, table, run_of), run_at)
         self._name_modules()
         threads = {span.thread for span in self.compiled.executions}
         calling = np.isin(ops.thread, [number for number, thread in enumerate(ops.threads) if thread in threads])
@@ -308,19 +309,20 @@ class _PlaneReader:
 
     def _captured_functions(self) -> None:
         """Name each function that tf.data called after the stage that did."""
-        is_call = self.kind == NUMBERED[CAPTURED]
-        is_stage = looked_up(self.events.name, dict.fromkeys(self.stages, 1)) == 1
-        chosen = (is_call | is_stage) & np.isin(self.events.line, np.unique(self.events.line[is_call]))
-        calls: dict[int, list[Span]] = defaultdict(list)
-        stages: dict[int, list[Span]] = defaultdict(list)
-        places = self.events.line[chosen].tolist(), is_call[chosen].tolist()
-        for event, line, calls_it in zip(self._events(chosen), *places, strict=True):
-            if calls_it:
-                calls[line].append(_span(event, "", event.stats.get("id")))
-            else:
-                stages[line].append(_span(event, self.stages[event.key]))
-        for line, own in calls.items():
-            self.seen.captured.extend(host_runs.named_after_stages(own, stages[line]))
+        places = np.flatnonzero(self.kind == NUMBERED[CAPTURED])
+        self.captured = places[np.lexsort((self.events.start_ps[places], self.events.line[places]))]
+        self.seen.captured.extend(self.stage_events.calls(self.captured, self.threads))
+
+    def _input(self, works_ns: Sequence[int], run_at: Callable[[int, int], int]) -> None:
+        """Add the stages of input pipelines, whose functions worked so long, and what was asked of them."""
+        events, first = self.events, len(self.into.iterators)
+        calls = Calls(events.line[self.captured], events.start_ps[self.captured], np.array(works_ns, np.int64))
+        iterators = iterators_of(self.stage_events, calls, made_roots(events, self.metadata), first)
+        answered = Answered(self.stage_events, iterators, self.threads, run_at, first)
+        sized = any(request.name == _GOT for request in self.requests)
+        self.into.iterators.extend(iterators.stages)
+        self.into.requests.extend(requests_of_ops(self.requests, _GOT if sized else None, answered))
+        self.into.requests.extend(requests_of_loops(self.seen.reductions, answered))
 
     # -- kinds ----------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,6 @@ TRACED: Final = "traced"  # how the text begins by which Python's call of a func
 
 _LOOP_OF_A_REDUCTION: Final = "ReduceIterator::"  # how the stages of a loop over a dataset are called
 _BODY_OF_A_LOOP: Final = "::Scan"  # AutoGraph makes a loop over a dataset a scan, which is then reduced
-_ITERATOR: Final = "Iterator"  # what calls a function while it is made, and is no stage yet
 _LEVEL: Final = "::"
 
 
@@ -333,30 +332,24 @@ def _is_called(run: Run) -> bool:
     return not run.step_id or run.program == SESSION
 
 
-# -- functions of datasets -----------------------------------------------------------------------------------------
+def work_of_captured(seen: Seen, table: RunTable, run_of: Ints) -> Sequence[int]:
+    """Return how long each function that tf.data called was at work, without waiting for a thread to run on.
 
-
-def named_after_stages(calls: Iterable[Span], stages: Iterable[Span]) -> Iterator[Span]:
-    """Yield the calls of functions on one thread of tf.data under the name of the stage that made them.
-
-    That is the innermost stage around a call.  A stage that works ahead calls from a loop of its own, next to where it
-    asks the stage below it.
+    That is from the start of its first executor to the end of its last one; where none is seen, or where it is the body
+    of a loop that others are part of as well, as long as the call.
     """
-    items = [
-        (span.start_ns, -span.end_ns, is_call, span)
-        for is_call, spans in ((False, stages), (True, calls))
-        for span in spans
-    ]
-    opened: list[Span] = []
-    below = ""
-    for start_ns, _, is_call, span in sorted(items):
-        while opened and opened[-1].end_ns <= start_ns:
-            below = opened.pop().name
-        if is_call:
-            above = below.rpartition(_LEVEL)[0] if below.count(_LEVEL) > 1 else below
-            yield span._replace(name=(opened[-1].name if opened else above) or _ITERATOR)
-        else:
-            opened.append(span)
+    count = len(table.runs)
+    from_ns, until_ns = np.full(count, np.iinfo(np.int64).max), np.full(count, np.iinfo(np.int64).min)
+    known = run_of != NO_RUN
+    np.minimum.at(from_ns, run_of[known], seen.executors.start_ns[known])
+    np.maximum.at(until_ns, run_of[known], seen.executors.end_ns[known])
+    work_ns = (until_ns - from_ns).tolist()
+    found = []
+    for span in seen.captured:
+        position = table.at(span.step_id, span.start_ns)
+        own = position != NO_RUN and table.runs[position].step_id == span.step_id and until_ns[position] > 0
+        found.append(work_ns[position] if own and position not in table.loops else span.end_ns - span.start_ns)
+    return found
 
 
 class Around:
