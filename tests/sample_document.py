@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 from graphlens.ir.analysis import (
-    AnalysisError,
     CriticalPath,
     Document,
     Figure,
@@ -24,6 +23,7 @@ from graphlens.ir.analysis import (
     Target,
 )
 from graphlens.ir.edits import OtherEdit
+from graphlens.ir.failure import AnalysisError
 from graphlens.ir.inputs import InputRow
 from graphlens.ir.run import LedgerRow
 from tests import sample_devices

@@ -36,7 +36,7 @@ LAYER_OF = {part: layer for layers in LAYERS for layer, parts in layers.items() 
 # The rooms of a folder, from the bottom up as well; a room is a file or a folder of files, which may import each other.
 ROOMS: dict[str, list[set[str]]] = {
     "children": [
-        {"gate_messages", "messages", "orphan", "tool"},
+        {"gate_messages", "messages", "orphan", "tool", "watching"},
         {"channel", "start"},
         {"ask_fusion", "ask_placement", "recorder", "script", "script_trial", "service"},
     ],
@@ -284,3 +284,39 @@ def test_a_page_is_drawn_by_what_is_imported_for_it(tmp_path: Path, monkeypatch:
 
 def test_explaining_a_rule_needs_no_tensorflow() -> None:
     assert "tensorflow" not in modules_after("rules", "GL203")
+
+
+# What the command needs until the script has been started: nothing of what reads a recording, or judges it.
+BEFORE_A_SCRIPT = {
+    "graphlens.children", "graphlens.cli", "graphlens.config", "graphlens.errors", "graphlens.options",
+    "graphlens.loaders.capture.parts", "graphlens.pipeline.running", "graphlens.report", "graphlens.workplace",
+}  # fmt: skip
+
+
+def test_a_script_is_started_before_anything_is_imported_that_judges_it(tmp_path: Path) -> None:
+    (tmp_path / "train.py").touch()
+    code = (
+        "import sys; from graphlens.children import script\n"
+        "def run(*_, **__): print(*sys.modules); sys.stdout.flush(); import os; os._exit(0)\n"
+        "script.run = run\n"
+        "from graphlens.cli import main; main(sys.argv[1:])"
+    )
+    words = ["run", "-o", str(tmp_path / "r.html"), "-o", str(tmp_path / "r.capture"), str(tmp_path / "train.py")]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    others = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names - {"graphlens", "__main__"}
+    assert others <= {name.partition(".")[0] for name in modules_at_start()}
+    own = {name for name in loaded if name.startswith("graphlens.")}
+    unneeded = {
+        name for name in own if not any(one.startswith(name) or name.startswith(one) for one in BEFORE_A_SCRIPT)
+    }
+    assert unneeded == {"graphlens._version"}
+
+
+@pytest.mark.tf
+def test_what_watches_a_script_imports_nothing_that_judges_it() -> None:
+    """It is imported at the first call of TensorFlow, while the script waits."""
+    code = "import sys, graphlens.tf.watch.watch; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    judging = {"graphlens.ir.analysis", "graphlens.ir.table", "graphlens.ir.calls", "graphlens.loaders.graphdef"}
+    assert not judging & set(done.stdout.split())

@@ -26,7 +26,6 @@ from graphlens.errors import TargetError, UsageError
 from graphlens.facts.programs.judged_program import programs_of
 from graphlens.facts.programs.program_graphs import matched
 from graphlens.ir import capture as nouns
-from graphlens.ir.analysis import AnalysisError
 from graphlens.ir.capture import (
     CapturedHost,
     CapturedInput,
@@ -38,6 +37,7 @@ from graphlens.ir.capture import (
     new_id,
 )
 from graphlens.ir.evidence import Evidence
+from graphlens.ir.failure import AnalysisError
 from graphlens.ir.graph import Variable
 from graphlens.ir.nodes import TensorSpec
 from graphlens.ir.pipelines import WrittenPipeline, WrittenStage

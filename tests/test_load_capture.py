@@ -11,8 +11,9 @@ from load_helpers import add_function, graph_def
 from test_load_xplane import HostPlane
 
 from graphlens.errors import TargetError
-from graphlens.ir.analysis import AnalysisError, Target
+from graphlens.ir.analysis import Target
 from graphlens.ir.devices import Roof
+from graphlens.ir.failure import AnalysisError
 from graphlens.ir.graph import Variable
 from graphlens.ir.nodes import Constant, TensorSpec
 from graphlens.ir.run import ReplayRecord

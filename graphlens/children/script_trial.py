@@ -16,7 +16,8 @@ from typing import IO, Any, Final
 
 from graphlens.children.gate_messages import AtGate, Over, Taken
 from graphlens.children.messages import Block, Comparison, Done, Failure, MessageError, from_line, to_line
-from graphlens.children.start import TEMPORARY, ChildGone, last_words, watching
+from graphlens.children.start import TEMPORARY, ChildGone, last_words
+from graphlens.children.watching import watching
 
 LOG: Final = "stderr.txt"
 _ANSWERS: Final = (AtGate, Over, Taken, Block, Comparison, Done, Failure)

@@ -33,11 +33,6 @@ _BOOTSTRAP = (
     "from graphlens.children import orphan; orphan.watch(int(sys.argv.pop(1)), int(sys.argv.pop(1))); "
     "import runpy; runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
 )
-# What runs a script first: the package is found without a variable or an entry of the path that the script could see.
-_WATCHING = (
-    "import sys; sys.path[:] = filter(None, sys.path); sys.path.insert(0, sys.argv.pop(1)); "
-    "from graphlens.tf.watch import {0}; del sys.path[0]; {0}.main(sys.argv[1:])"
-)
 _LOG_TAIL_BYTES = 16 << 10
 
 OnProgress = Callable[[str, int, int], None]
@@ -187,13 +182,6 @@ def start(
     expected = (Progress, Done, Failure, *answers)
     threading.Thread(target=_read, args=(process.stdout, messages, expected), daemon=True).start()
     return Child(process, directory, messages, os.fdopen(lifeline, "wb", buffering=0))
-
-
-def watching(module: str, words: Sequence[str]) -> list[str]:
-    """Return how a module of ``tf.watch`` is started with arguments, as the script that it runs would be started."""
-    home = str(Path(__file__).resolve().parents[2])
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing starts its own
-    return [sys.executable, *flags, "-c", _WATCHING.format(module), home, *words]
 
 
 def _environment(directory: Path, dumps_xla: bool) -> dict[str, str]:

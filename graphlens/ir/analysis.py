@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from graphlens.ir.dag import Dag
 from graphlens.ir.devices import Copy, DeviceRow, Distribution, Memory, Placement, Roofline
 from graphlens.ir.edit_data import AnyEdit, is_edit
+from graphlens.ir.failure import AnalysisError
 from graphlens.ir.inputs import InputRow
 from graphlens.ir.pipelines import InputPipeline
 from graphlens.ir.roles import Role
@@ -209,14 +210,6 @@ class RuleStatus:
 CONTRADICTION: Final = "measure"
 # The stage of the errors that say what could not be derived from the evidence: it is unknown in the document.
 JUDGE: Final = "judge"
-
-
-@dataclass(frozen=True, slots=True)
-class AnalysisError:
-    """What could not be done, at which stage, in one sentence that says what to do next."""
-
-    stage: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
-from graphlens.ir.analysis import AnalysisError
 from graphlens.ir.codec import at_least
+from graphlens.ir.failure import AnalysisError
 from graphlens.ir.pipelines import WrittenPipeline
 from graphlens.ir.roles import Role
 from graphlens.ir.script import Script

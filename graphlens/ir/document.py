@@ -13,9 +13,10 @@ from typing import Any, Final, NoReturn
 
 from graphlens.errors import GraphLensError, TargetError
 from graphlens.ir import codec
-from graphlens.ir.analysis import JUDGE, SCHEMA_VERSION, AnalysisError, Document
+from graphlens.ir.analysis import JUDGE, SCHEMA_VERSION, Document
 from graphlens.ir.codec import MismatchError, Upgrade, briefly
 from graphlens.ir.dag import Dag
+from graphlens.ir.failure import AnalysisError
 from graphlens.ir.op_rows import OpRows
 from graphlens.ir.row_codec import row_texts, rows_of
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphlens.ir.analysis import AnalysisError, Target
+from graphlens.ir.analysis import Target
 from graphlens.ir.devices import Copy, Placement, Roof
+from graphlens.ir.failure import AnalysisError
 from graphlens.ir.fusion import FusionAnswer
 from graphlens.ir.graph import Graph
 from graphlens.ir.inputs import InputRow

@@ -18,10 +18,10 @@ from graphlens.loaders.attrs import dtype_name
 from graphlens.loaders.files import looks_like_text, parse_message, parse_text, read_bytes
 from graphlens.loaders.linking import Linker
 from graphlens.loaders.nodes import OUTPUT_SHAPES, NodeReader, function_info
+from graphlens.loaders.sources import MAIN
 from graphlens.loaders.stale import corrected
 from graphlens.loaders.tensors import strip_weights
 
-MAIN = ""
 MAIN_IN_WORDS = "the main graph"
 
 __all__ = ["MAIN", "build_each", "build_graph", "build_reachable", "parse_graph_def", "read_graph_def", "strip_weights"]

@@ -22,6 +22,7 @@ _ELSEWHERE: Final = re.compile(
 )
 # Code that a program made; what is typed into a prompt or a notebook has no file either, but is the user's.
 _MADE: Final = re.compile(r"__autograph_generated_file|^<(?!stdin>|ipython-input)")
+MAIN: Final = ""  # the main graph among the functions of one
 _GRAPHLENS: Final = f"{Path(__file__).parents[1]}/"
 
 

@@ -1,34 +1,32 @@
-"""What the commands and the Python interface ask for: an analysis of a target or of a live program, or a recording."""
+"""What the commands and the Python interface ask for: an analysis of a target or of a live program, or a recording.
+
+What does the work is imported when there is some: a script is started before that.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from graphlens import report, workplace
+from graphlens import workplace
 from graphlens.config import Progress, Request, no_progress
 from graphlens.errors import ExecutionError, UsageError
-from graphlens.ir.dag import Stage
-from graphlens.loaders import sniff
-from graphlens.loaders.profile_files import PROFILE_KINDS
-from graphlens.pipeline import stages
-from graphlens.pipeline.gather import NO_TENSORFLOW, Gathered, gather, has_tensorflow
-from graphlens.pipeline.judge import judge
-from graphlens.pipeline.result import Analysis
+
+if TYPE_CHECKING:
+    from graphlens.ir.dag import Stage
+    from graphlens.pipeline.result import Analysis
 
 CAPTURE_SUFFIX = ".capture"
 
 __all__ = [
-    "Analysis",
     "analyze",
     "analyze_live",
     "check_capture_file",
     "check_outputs",
     "check_stage",
     "demo",
-    "judge",
     "record",
     "record_services",
 ]
@@ -42,6 +40,8 @@ def analyze(request: Request, progress: Progress = no_progress) -> Analysis:
     TargetError, UsageError, MissingDependencyError
         When there is nothing to judge.
     """
+    from graphlens.pipeline import stages
+
     with stages.judged(request, progress) as known:
         return known.judged
 
@@ -57,6 +57,8 @@ def record(request: Request, output: str, progress: Progress = no_progress) -> N
         When the target is a recording already, or ``output`` cannot be written (said before any work is done).
     """
     from graphlens.loaders.capture import packing
+    from graphlens.pipeline import stages
+    from graphlens.pipeline.gather import gather
 
     check_capture_file(output)
     with gather(request.but(keep_unplaced=True), progress) as gathered:
@@ -87,7 +89,7 @@ def record_services(
         When an address, the target or ``output`` cannot be used.
     """
     from graphlens.loaders.capture import packing
-    from graphlens.pipeline import remote
+    from graphlens.pipeline import remote, stages
 
     check_capture_file(output)
     with remote.recorded(request, remote.addresses(services), duration_s, progress) as folder:
@@ -107,6 +109,8 @@ def analyze_live(
 ) -> Analysis:
     """Trace and measure a live callable in this process, and judge it."""
     from graphlens.loaders.capture import reading
+    from graphlens.pipeline import stages
+    from graphlens.pipeline.gather import Gathered
     from graphlens.tf.record import live
 
     with workplace.temporary() as folder:
@@ -123,6 +127,8 @@ def demo(request: Request, progress: Progress = no_progress) -> Analysis:
 
     It is kept, so that the commands in the report can be run.
     """
+    from graphlens.pipeline.gather import NO_TENSORFLOW, has_tensorflow
+
     if not has_tensorflow():
         raise ExecutionError(NO_TENSORFLOW)
     model = Path(request.source.target)
@@ -153,6 +159,8 @@ def check_outputs(paths: Iterable[str]) -> None:
     UsageError
         For a suffix without a report, a missing folder, or a folder in place of a file.
     """
+    from graphlens import report
+
     for path in paths:
         report.reporter_for(path)
         _check_place(path)
@@ -168,11 +176,20 @@ def check_stage(request: Request, outputs: Iterable[str], stage: Stage | None) -
     """
     if stage is None:
         return
+    from graphlens import report
+
     if not any(map(report.holds_a_graph, outputs)):
         raise UsageError("--stage is for graphs; name a file that ends in .graphml, .gexf or .dot with -o")
     alone = request.recording.static and request.recording.profile is None
-    if stage == "executed" and alone and sniff.identify(request.source.target).kind not in {*PROFILE_KINDS, "capture"}:
+    if stage == "executed" and alone and not _is_recorded(request.source.target):
         raise UsageError("with --static nothing is executed, and there is no executed graph to write")
+
+
+def _is_recorded(target: str) -> bool:
+    from graphlens.loaders import sniff
+    from graphlens.loaders.profile_files import PROFILE_KINDS
+
+    return sniff.identify(target).kind in {*PROFILE_KINDS, "capture"}
 
 
 def check_capture_file(path: str) -> None:

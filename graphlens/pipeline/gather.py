@@ -16,8 +16,9 @@ from graphlens import workplace
 from graphlens.config import Progress, Request
 from graphlens.errors import ExecutionError, MissingDependencyError, TargetError, UsageError
 from graphlens.ir import unsafe
-from graphlens.ir.analysis import AnalysisError, Target
+from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
+from graphlens.ir.failure import AnalysisError
 from graphlens.loaders import savedmodel, sniff
 from graphlens.loaders.capture.parts import MANIFEST
 from graphlens.loaders.profile_files import PROFILE_KINDS

@@ -9,13 +9,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 from graphlens import workplace
-from graphlens.collector import collector_paused
 from graphlens.config import Request, no_progress
 from graphlens.errors import TargetError, UsageError
-from graphlens.loaders.capture import reading
 from graphlens.loaders.capture.parts import MANIFEST
-from graphlens.pipeline import running, stages
-from graphlens.pipeline.gather import Gathered
+from graphlens.pipeline import watched
 from graphlens.pipeline.result import Analysis
 
 if TYPE_CHECKING:
@@ -96,8 +93,4 @@ class Profiling:
             raise UsageError(_NOT_ENDED)
         if not (self._folder / MANIFEST).exists():
             raise TargetError(NEVER_CALLED)
-        evidence = reading.evidence_of(reading.open_capture(self._folder))
-        if evidence.profile is None:
-            raise TargetError(running.why_nothing_was_recorded(evidence) or NEVER_STEADY)
-        with collector_paused():
-            return stages.through(self._request, Gathered(evidence, self._folder), no_progress).judged
+        return watched.judged(self._request, self._folder, no_progress, NEVER_STEADY)

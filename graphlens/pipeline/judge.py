@@ -23,9 +23,10 @@ from graphlens.facts.training.shares import training
 from graphlens.facts.work.impossible import why_impossible
 from graphlens.facts.work.memory import peak_memory
 from graphlens.facts.work.roofline import roofline
-from graphlens.ir.analysis import CONTRADICTION, JUDGE, UNKNOWN_QUALITY, AnalysisError, Document
+from graphlens.ir.analysis import CONTRADICTION, JUDGE, UNKNOWN_QUALITY, Document
 from graphlens.ir.dag import Deferred
 from graphlens.ir.evidence import Evidence
+from graphlens.ir.failure import AnalysisError
 from graphlens.ir.op_rows import OpRows
 from graphlens.pipeline.result import Analysis
 

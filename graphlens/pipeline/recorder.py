@@ -12,8 +12,8 @@ from graphlens.children.recorder import start_recorder
 from graphlens.children.start import Child, Outcome
 from graphlens.config import DEFAULT_TIME_BUDGET_S, Progress, Request
 from graphlens.errors import UsageError
-from graphlens.ir.analysis import AnalysisError
 from graphlens.ir.evidence import Evidence
+from graphlens.ir.failure import AnalysisError
 from graphlens.loaders import sniff
 from graphlens.loaders.capture import reading
 from graphlens.loaders.capture.parts import MANIFEST

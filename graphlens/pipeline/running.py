@@ -7,34 +7,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from graphlens import workplace
 from graphlens.children import script
-from graphlens.collector import collector_paused
 from graphlens.config import Progress, Request
 from graphlens.errors import TargetError
-from graphlens.ir.evidence import Evidence
-from graphlens.ir.script import DEEDS
-from graphlens.loaders.capture import reading
 from graphlens.loaders.capture.parts import MANIFEST
-from graphlens.pipeline import stages
-from graphlens.pipeline.gather import Gathered, Rerun
-from graphlens.pipeline.result import Analysis
+
+if TYPE_CHECKING:  # nothing is imported before the script is started that is not needed for that
+    from graphlens.pipeline.gather import Rerun
+    from graphlens.pipeline.result import Analysis
 
 NEVER_CALLED: Final = "the script called no function and no Session of TensorFlow: there is nothing to judge"
-NEVER_STEADY: Final = (
-    "the script ended before anything was called often enough to be recorded (a few times without tracing)"
-)
-
-
 WOULD_DO_AGAIN: Final = (
     "before its steps were recorded the script {0}, which a second run would do again; pass --rerun to allow that"
-)
-
-
-CUT_OFF: Final = (
-    "the script was killed, or ended itself with os._exit, before a recording was complete: there is nothing to judge"
 )
 
 
@@ -93,21 +80,15 @@ def run(
 
 def _rerun(folder: Path, words: Sequence[str], took_s: float, *, allowed: bool) -> Rerun:
     """Return how the script is run again, and why not where it did something that a second run would do again."""
+    from graphlens.ir.script import DEEDS
+    from graphlens.pipeline.gather import Rerun
+
     noted = folder / DEEDS
     deeds = noted.read_text("utf-8", "replace").splitlines() if noted.exists() and not allowed else []
     return Rerun(tuple(words), took_s, WOULD_DO_AGAIN.format(deeds[0]) if deeds else "")
 
 
 def _judged(request: Request, folder: Path, rerun: Rerun, progress: Progress) -> Analysis:
-    evidence = reading.evidence_of(reading.open_capture(folder))
-    if evidence.profile is None:
-        raise TargetError(why_nothing_was_recorded(evidence) or NEVER_STEADY)
-    with collector_paused():
-        return stages.through(request, Gathered(evidence, folder, rerun=rerun), progress).judged
+    from graphlens.pipeline import watched
 
-
-def why_nothing_was_recorded(evidence: Evidence) -> str | None:
-    """Return why there is no profile of a program that was watched, ``None`` where it was never steady."""
-    failed = (error.message for error in evidence.errors if error.stage == "profile")
-    # What it called is written down with each recording, and when it ends.
-    return next(failed, CUT_OFF if evidence.script is None else None)
+    return watched.judged(request, folder, progress, watched.NEVER_STEADY, rerun=rerun)

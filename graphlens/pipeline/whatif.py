@@ -20,9 +20,9 @@ from graphlens.facts.placement import changes, limits, pinning, prediction
 from graphlens.facts.placement.gpus import Gpu, gpu_named
 from graphlens.facts.placement.prediction import Simulated
 from graphlens.ir import unsafe
-from graphlens.ir.analysis import AnalysisError
 from graphlens.ir.devices import Copy, Counterfactual, Placement
 from graphlens.ir.evidence import Evidence
+from graphlens.ir.failure import AnalysisError
 from graphlens.ir.graph import Function, Graph
 from graphlens.ir.nodes import TensorSpec
 from graphlens.ir.table import Table

@@ -6,15 +6,17 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from graphlens import workplace
 from graphlens.errors import UsageError
-from graphlens.ir.analysis import Document
-from graphlens.ir.dag import Stage
+
+if TYPE_CHECKING:  # whoever asks what can be written imports nothing for it
+    from graphlens.ir.analysis import Document
+    from graphlens.ir.dag import Stage
 
 # Yields the content of a file in pieces, since that of a large graph is not to be in memory twice.
-Reporter = Callable[[Document], Iterable[bytes]]
+Reporter = Callable[["Document"], Iterable[bytes]]
 
 
 def reporter_for(path: str | os.PathLike[str], stage: Stage | None = None) -> Reporter:

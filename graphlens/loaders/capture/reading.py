@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from graphlens.errors import TargetError
-from graphlens.ir.analysis import AnalysisError, Target
+from graphlens.ir.analysis import Target
 from graphlens.ir.calls import Calls
 from graphlens.ir.capture import MAIN, CapturedInput, CapturedProgram, CapturedRoof, CapturedVariable, Manifest, new_id
 from graphlens.ir.devices import Roof
 from graphlens.ir.evidence import Evidence
+from graphlens.ir.failure import AnalysisError
 from graphlens.ir.graph import Graph, Variable
 from graphlens.ir.inputs import MADE_UP, InputOrigin, InputRow
 from graphlens.ir.nodes import ARGUMENT, Constant, Op, TensorSpec

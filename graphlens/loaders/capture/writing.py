@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from graphlens._version import __version__
-from graphlens.ir.analysis import AnalysisError
 from graphlens.ir.capture import CapturedProgram, CapturedTarget, Manifest, new_id
+from graphlens.ir.failure import AnalysisError
 from graphlens.loaders.capture.manifest import to_bytes
 from graphlens.loaders.capture.parts import EXECUTED_FOLDER, HLO_FOLDER, MANIFEST, OPTIMIZED, TRACED, folder_of
 

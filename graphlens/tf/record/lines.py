@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from graphlens.loaders.graphdef import MAIN
-from graphlens.loaders.sources import source_lines, user_line
+from graphlens.loaders.sources import MAIN, source_lines, user_line
 from graphlens.tf import private
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from graphlens.errors import first_line
@@ -13,7 +13,9 @@ from graphlens.tf import private
 from graphlens.tf.record import graphs, layers
 from graphlens.tf.record.collectors.executed import arguments_of, graphs_of, numbers_of, tensors_of
 
-_LOOPS: Final = frozenset({"While", "StatelessWhile", "ReduceDataset"})
+_LOOPS: Final = frozenset({"While", "StatelessWhile", "ReduceDataset", "ScanDataset"})
+# How the ops are called that draw data or write variables.
+_OF_A_STEP: Final = ("IteratorGetNext", "Assign", "ResourceApply", "ResourceSparseApply", "ResourceScatter")
 
 
 def key_of(fetches: Any) -> Hashable:
@@ -29,11 +31,44 @@ def key_of(fetches: Any) -> Hashable:
     return getattr(fetches, "name", None) or str(fetches)
 
 
-def has_loop(concrete: Any) -> bool:
-    """Whether a function loops over something: a dataset, or what it counts."""
-    definition = concrete.graph.as_graph_def()
-    nodes = (definition.node, *(function.node_def for function in definition.library.function))
-    return any(node.op in _LOOPS for part in nodes for node in part)
+def is_loop(concrete: Any) -> bool:
+    """Whether a function is a loop over steps, so that one call of it may be all there is.
+
+    A loop within a step, over the time steps of a recurrent layer for instance, makes none of a function: what draws
+    data or writes variables outside of its loops is one step.
+    """
+    outside, inside = _ops_by_place(concrete.graph.as_graph_def())
+    if not inside:
+        return False
+    return any(map(_is_of_a_step, inside)) or not any(map(_is_of_a_step, outside))
+
+
+def _ops_by_place(definition: Any) -> tuple[set[str], set[str]]:
+    """Return the types of the ops outside of all loops, and of those within."""
+    bodies = {function.signature.name: function.node_def for function in definition.library.function}
+    found: tuple[set[str], set[str]] = (set(), set())
+    todo, seen = [(definition.node, False)], set()
+    while todo:
+        nodes, is_inside = todo.pop()
+        for node in nodes:
+            found[is_inside].add(node.op)
+            for name in _functions_of(node):
+                called = (name, is_inside or node.op in _LOOPS)
+                if called not in seen and name in bodies:
+                    seen.add(called)
+                    todo.append((bodies[name], called[1]))
+    return found
+
+
+def _functions_of(node: Any) -> Iterator[str]:
+    for value in node.attr.values():
+        if value.HasField("func"):
+            yield value.func.name
+        yield from (function.name for function in value.list.func)
+
+
+def _is_of_a_step(op: str) -> bool:
+    return op.startswith(_OF_A_STEP)
 
 
 def write(capture: CaptureDirectory, called: Iterable[Any], collected: Sequence[Any]) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+from graphlens.collector import collector_paused
 from graphlens.ir.script import DEEDS
 from graphlens.tf.watch import hooks, outside
 
@@ -84,7 +85,8 @@ class Late:
     def _watch(self) -> Any:
         with self._lock:
             if self._made is None:
-                from graphlens.tf.watch.watch import Watch
+                with collector_paused():
+                    from graphlens.tf.watch.watch import Watch
 
                 self._made = Watch(*self._arguments, stops=self._stops)
         return self._made

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from graphlens.collector import collector_paused
 from graphlens.ir.capture import CapturedTarget
 from graphlens.ir.eager import READ
 from graphlens.ir.run import EAGER_LOOP
@@ -26,7 +27,7 @@ from graphlens.tf.watch.eager import EagerLoops, Gradients
 from graphlens.tf.watch.marks import Mark, is_recorded
 from graphlens.tf.watch.rows import RowAccesses
 from graphlens.tf.watch.stack import user_line
-from graphlens.tf.watch.window import Window
+from graphlens.tf.watch.window import LONG_CALL_NS, Window
 
 # Who catches even what ``sys.exit`` raises, and calls again and again, would do so for ever.
 _MOST_STOPS: Final = 100
@@ -60,6 +61,7 @@ class Watch:
         self._log = CallLog()
         self._recording_begun_ns = 0
         self._recorded_ns = 0
+        self._is_unwritten = False
         self._eager_steps = 0
         self._rows = RowAccesses()
         self._is_over = False
@@ -91,8 +93,8 @@ class Watch:
             self._thread.concrete = concrete
         begun_ns = time.perf_counter_ns()
         with self._lock:
-            has_loop = partial(programs.has_loop, concrete)
-            if self._context is not None and self._window.opens_within(key, has_loop):
+            may_begin = self._context is not None and not private.is_initialization(concrete)
+            if may_begin and self._window.opens_within(key, partial(programs.is_loop, concrete)):
                 self._begin()
             if self._window.is_open:
                 self._keep(key, concrete)
@@ -155,6 +157,8 @@ class Watch:
                 return
             if self._window.is_open:
                 self._end()
+            if self._is_unwritten:
+                self._write()
             self._save()
 
     # -- an eager loop ------------------------------------------------------------------------------------------
@@ -243,7 +247,7 @@ class Watch:
 
     def _begin(self) -> None:
         assert self._context is not None
-        self._recorded, self._recorded_of = {}, {}
+        self._recorded, self._recorded_of, self._is_unwritten = {}, {}, False
         self._log.recording_changes()
         self._profile = Profile()
         self._profile.start(self._context)
@@ -251,13 +255,23 @@ class Watch:
 
     def _end(self) -> None:
         assert self._context is not None
-        self._log.recording_changes()
-        self._window.close()
-        self._recorded_ns = time.perf_counter_ns() - self._recording_begun_ns
-        with self._context.capture.stage("profile"):
-            self._profile.stop(self._context)
+        with collector_paused():
+            self._log.recording_changes()
+            self._window.close()
+            self._recorded_ns = time.perf_counter_ns() - self._recording_begun_ns
+            with self._context.capture.stage("profile"):
+                self._profile.stop(self._context)
+            self._is_unwritten = True
+            if self.has_recorded or self._recorded_ns >= LONG_CALL_NS:
+                self._write()  # else steady calls will hardly be long in coming
+
+    def _write(self) -> None:
+        """Write the graphs of what was recorded, and let go of them: the program may want their memory."""
+        assert self._context is not None
+        self._is_unwritten = False
         with self._context.capture.stage("graphs"):
             programs.write(self._context.capture, list(self._recorded.values()), private.collected_graphs())
+        self._recorded, self._recorded_of = {}, {}
         self._save()
 
     def _save(self) -> None:

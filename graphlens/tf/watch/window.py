@@ -51,7 +51,7 @@ class Window:
         self._recorded_calls = 0
         self._recorded_ns = 0
         self._outweighed_ns = 0
-        self._looped: set[Hashable] = set()
+        self._looked: set[Hashable] = set()
 
     @property
     def is_open(self) -> bool:
@@ -74,15 +74,17 @@ class Window:
         self._program, self._recorded_calls, self._recorded_ns = program, 0, 0
         return True
 
-    def opens_within(self, program: Hashable, has_loop: Callable[[], bool]) -> bool:
+    def opens_within(self, program: Hashable, is_loop: Callable[[], bool]) -> bool:
         """Tell whether recording is to begin in the midst of a call of ``program`` that may be all there is of it.
 
         That is a loop over all the data, called for the first time.  The recording ends with that call, and is none of
-        steady calls.  ``has_loop`` looks through a graph, so it is not asked while steps are timed.
+        steady calls.  ``is_loop`` looks through a graph, which takes longer than a step: it is asked once.
         """
-        if self.is_open or program in self._looped or self._outweighed_ns or not has_loop():
+        if self.is_open or program in self._looked or self._outweighed_ns:
             return False
-        self._looped.add(program)
+        self._looked.add(program)
+        if not is_loop():
+            return False
         self._program, self._recorded_calls, self._recorded_ns = program, self._steps - 1, 0
         return True
 

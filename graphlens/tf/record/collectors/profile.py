@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import threading
 import time
 from pathlib import Path
+from typing import Final
 
 import tensorflow as tf
 
@@ -13,8 +16,11 @@ from graphlens.loaders.capture.collecting import Context
 from graphlens.loaders.capture.parts import PROFILE
 
 # An event is recorded when it ends, and threads end theirs a moment after the result of the last step is there; on a
-# busy machine they wait for a processor first.
-SETTLING_S = 0.05
+# busy machine they wait for a processor first.  Threads that prepare the next data may be at work for ever.
+SETTLING_S: Final = 0.05
+_LOOK_S: Final = 0.001
+_LOOKS: Final = 2  # one thread may be about to wake another one
+_THREADS: Final = Path("/proc/self/task")
 
 
 class Profile:
@@ -38,7 +44,7 @@ class Profile:
     def stop(self, context: Context) -> bool:
         if not self.is_running:
             return False
-        time.sleep(SETTLING_S)
+        settle()
         self.cancel()
         for found in self._folder.rglob("*.xplane.pb"):
             # The profiler writes down where it wrote; dots of the same length keep the message valid and say less.
@@ -51,3 +57,30 @@ class Profile:
         if self.is_running:
             tf.profiler.experimental.stop()
         self.is_running = False
+
+
+def settle() -> None:
+    """Wait until the other threads of this process have ended what they do, for a moment at most."""
+    until_s = time.monotonic() + SETTLING_S
+    quiet = 0
+    while quiet < _LOOKS and time.monotonic() < until_s:
+        time.sleep(_LOOK_S)
+        quiet = 0 if others_run() else quiet + 1
+
+
+def others_run() -> bool:
+    """Whether another thread runs or waits for a processor, or for a disk; so it is where the system does not say."""
+    own = str(threading.get_native_id())
+    try:
+        return any(_state(thread) in "RD" for thread in os.listdir(_THREADS) if thread != own)
+    except OSError:
+        return True
+
+
+def _state(thread: str) -> str:
+    """Return the letter with which Linux says what a thread does; one that has just ended does nothing."""
+    try:
+        stat = (_THREADS / thread / "stat").read_text("utf-8", "replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+    return stat.rpartition(")")[2].split()[0]

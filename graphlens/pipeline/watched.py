@@ -1,0 +1,53 @@
+"""What was recorded of a program that somebody else ran, judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from graphlens.collector import collector_paused
+from graphlens.config import Progress, Request
+from graphlens.errors import TargetError
+from graphlens.ir.evidence import Evidence
+from graphlens.loaders.capture import reading
+from graphlens.pipeline import stages
+from graphlens.pipeline.gather import Gathered, Rerun
+from graphlens.pipeline.result import Analysis
+
+NEVER_STEADY: Final = (
+    "the script ended before anything was called often enough to be recorded (a few times without tracing)"
+)
+CUT_OFF: Final = (
+    "the script was killed, or ended itself with os._exit, before a recording was complete: there is nothing to judge"
+)
+
+
+def judged(
+    request: Request, folder: Path, progress: Progress, never_steady: str, *, rerun: Rerun | None = None
+) -> Analysis:
+    """Judge the recording in ``folder``.
+
+    Parameters
+    ----------
+    never_steady
+        What is said where nothing was called often enough to be recorded.
+    rerun
+        How the program is run again; ``None`` where it cannot be.
+
+    Raises
+    ------
+    TargetError
+        When there is nothing to judge.
+    """
+    with collector_paused():
+        evidence = reading.evidence_of(reading.open_capture(folder))
+        if evidence.profile is None:
+            raise TargetError(_why_nothing_was_recorded(evidence) or never_steady)
+        return stages.through(request, Gathered(evidence, folder, rerun=rerun), progress).judged
+
+
+def _why_nothing_was_recorded(evidence: Evidence) -> str | None:
+    """Return why there is no profile of a program that was watched, ``None`` where it was never steady."""
+    failed = (error.message for error in evidence.errors if error.stage == "profile")
+    # What it called is written down with each recording, and when it ends.
+    return next(failed, CUT_OFF if evidence.script is None else None)
