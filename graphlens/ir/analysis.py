@@ -16,6 +16,7 @@ from graphlens.ir.edit_data import AnyEdit, is_edit
 from graphlens.ir.failure import AnalysisError
 from graphlens.ir.inputs import InputRow
 from graphlens.ir.pipelines import InputPipeline
+from graphlens.ir.replicas import Replicas
 from graphlens.ir.roles import Role
 from graphlens.ir.run import LedgerRow, Origin
 from graphlens.ir.script import TraceKind
@@ -431,6 +432,7 @@ class Document:
     ``dags`` are their graphs, those of the judged one first.  ``inputs`` is what the judged one was fed, where known.
     ``training``, ``period`` and ``timeline`` explain a step of a program that trains, or that somebody else calls.
     ``input`` are the pipelines that feed it, that of the judged program first; of a dataset as target, itself.
+    ``replicas`` is what those of a distributed step do, and what they wait for.
     """
 
     target: Target
@@ -460,6 +462,7 @@ class Document:
     period: Period | None = None
     timeline: Timeline | None = None
     input: tuple[InputPipeline, ...] = ()
+    replicas: Replicas | None = None
 
 
 def severity_of(share: float | None) -> Severity:

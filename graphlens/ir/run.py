@@ -151,6 +151,39 @@ class Activity(NamedTuple):
     run: int = NO_RUN
 
 
+class Collective(NamedTuple):
+    """The part of one replica in a collective op: from the moment at which it got there to its end.
+
+    ``instance`` is the runtime's number of this very exchange: all that take part in it have the same, and the next
+    execution of the op has another.  ``group`` is the number of those who take part.  ``run`` is as in ``OpEvent``.
+    """
+
+    node: str
+    op: str
+    start_ns: int
+    end_ns: int
+    thread: int
+    instance: int
+    group: int = 0
+    run: int = NO_RUN
+
+
+class Fetch(NamedTuple):
+    """An element of a dataset that was asked for: ``nbytes`` is ``None`` where there was none any more.
+
+    ``node`` is the op that asked for it, empty where Python did, and ``rows`` what its bytes say of its first
+    dimension (0 for an empty one); ``None`` where they do not.  ``run`` is as in ``OpEvent``.
+    """
+
+    node: str
+    start_ns: int
+    end_ns: int
+    thread: int
+    nbytes: int | None = None
+    rows: int | None = None
+    run: int = NO_RUN
+
+
 class KernelEvent(NamedTuple):
     """A stretch of time in which one XLA thunk ran on a processor, without those that it called.
 
@@ -266,7 +299,7 @@ class Profile:
     position.  ``instructions`` are those of compiled programs, by the ``node`` of their kernels
     (``module/instruction``).  ``marks`` are what the watch of a script left in it, ``activities`` what the host did
     besides running ops.  ``iterators`` are the stages of the input pipelines that ran, ``requests`` what was asked of
-    them.
+    them.  ``collectives`` are what replicas did together, ``fetches`` the elements that were asked for.
 
     Of ``ops``, ``executors`` and ``kernels_on_device`` there may be a million: loaders give them as columns
     (``ir.columns``), whose events are made when they are asked for.
@@ -292,6 +325,8 @@ class Profile:
     activities: tuple[Activity, ...] = ()
     iterators: tuple[IteratorStage, ...] = ()
     requests: tuple[InputRequest, ...] = ()
+    collectives: tuple[Collective, ...] = ()
+    fetches: tuple[Fetch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

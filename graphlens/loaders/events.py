@@ -12,8 +12,10 @@ from graphlens.ir.graph import Graph
 from graphlens.ir.iterators import InputRequest, IteratorStage
 from graphlens.ir.run import (
     Activity,
+    Collective,
     CopyEvent,
     DeviceEvent,
+    Fetch,
     Instruction,
     KernelEvent,
     Mark,
@@ -69,6 +71,8 @@ class Events:
     marks: list[Mark] = field(default_factory=list)
     iterators: list[IteratorStage] = field(default_factory=list)
     requests: list[InputRequest] = field(default_factory=list)
+    collectives: list[Collective] = field(default_factory=list)
+    fetches: list[Fetch] = field(default_factory=list)
     dropped: int = 0
     first_thread: int = 0
     shift_ns: int = 0
@@ -98,6 +102,8 @@ class Events:
             activities=_by_start(self.activities),
             iterators=tuple(self.iterators),
             requests=_by_start(self.requests),
+            collectives=_by_start(self.collectives),
+            fetches=_by_start(self.fetches),
         )
 
     def all_kernels_on_device(self) -> DeviceEvents:

@@ -14,6 +14,16 @@ from graphlens.ir.instructions import module_names
 from graphlens.ir.ops import LOOP_OVER_DATASET
 from graphlens.ir.run import EAGER_LOOP, NO_RUN, STEP_MARKER, Activity, KernelEvent, Run, Span
 from graphlens.loaders import eager_steps, host_loops, host_runs
+from graphlens.loaders.collectives import (
+    COLLECTIVE_OP,
+    GET_NEXT,
+    GROUP,
+    INSTANCE,
+    Done,
+    Executed,
+    collectives_of,
+    fetches_of,
+)
 from graphlens.loaders.eager_ops import eager_ops
 from graphlens.loaders.event_columns import read_events
 from graphlens.loaders.events import Events
@@ -62,7 +72,7 @@ _NESTING: Final = frozenset({OP, ASYNC_DONE, EXECUTOR, EXECUTION})
 _TELLING: Final = frozenset({"hlo_op", "step_num", "tf_function_call"})  # of events that are of no kind of their own
 _READ: Final = _TELLING | {
     "id", "iter_num", "is_func", "eager_op", _ELEMENT_SIZE, "name", "kernel_type", "step_id", "_p", "_c", "hlo_module",
-    "program_id", DETAIL, SOURCE, *OF_STAGES,
+    "program_id", DETAIL, SOURCE, INSTANCE, GROUP, "shapes", "types", *OF_STAGES,
 }  # fmt: skip
 
 
@@ -109,7 +119,9 @@ class _PlaneReader:
         self.compiled = Compiled()
         self.compiled_functions: list[Span] = []
         self.starts: dict[int, Span] = {}
-        self.ends_ns: dict[int, int] = {}
+        self.ends: dict[int, Span] = {}
+        self.sizes: list[int | None] = []  # of the elements that were asked for
+        self.specs: dict[tuple[int, int], tuple[str, str]] = {}  # shapes and types, by thread and start of the root
         self.handlers: Mapping[str, Callable[[_Event], None]] = {
             FUNCTION: self._function,
             COMPILED_FUNCTION: self._compiled_function,
@@ -183,6 +195,8 @@ class _PlaneReader:
             activity._replace(run=run_at(step_id, activity.start_ns)) for activity, step_id in self._activities(table)
         )
         self._input(host_runs.work_of_captured(seen, table, run_of), run_at)
+        into.collectives.extend(collectives_of(self._collectives(), waits, run_at))
+        into.fetches.extend(fetches_of(self._fed(), self._answered(), run_at))
         self._name_modules()
         threads = {span.thread for span in self.compiled.executions}
         calling = np.isin(ops.thread, [number for number, thread in enumerate(ops.threads) if thread in threads])
@@ -191,6 +205,26 @@ class _PlaneReader:
         into.waits.extend(waits)
         into.executions.extend(executions)
         into.kernels.extend(kernels)
+
+    def _collectives(self) -> Iterator[Executed]:
+        codes = {key: name for key, name in self.names.items() if name.op.startswith(COLLECTIVE_OP)}
+        for event in self._events(looked_up(self.events.name, dict.fromkeys(codes, 1)) == 1) if codes else ():
+            if INSTANCE in event.stats:
+                yield Executed(*codes[event.key][1:], event.start_ns, event.end_ns, event.thread, event.stats)
+
+    def _fed(self) -> Iterator[tuple[Span, int | None, str, str]]:
+        """Yield the requests for elements with the size of each, and shapes and types of its components."""
+        roots = host_runs.by_thread(self.roots)
+        for request, size in zip(self.requests, self.sizes, strict=True):
+            inner = host_runs.within(roots.get(request.thread, ()), request)
+            specs = (self.specs[root.thread, root.start_ns] for root in inner)
+            yield (request, size, *next(specs, ("", "")))
+
+    def _answered(self) -> Iterator[Done]:
+        for link, start in self.starts.items():
+            node, _, op = start.name.rpartition(":")
+            if op.startswith(GET_NEXT) and link in self.ends:
+                yield Done(node, self.ends[link].start_ns, self.ends[link].thread)
 
     def _name_modules(self) -> None:
         """Leave the numbers behind the names of modules where several have one name: made for several shapes."""
@@ -347,12 +381,15 @@ class _PlaneReader:
         self.seen.reductions.append(_span(event, REDUCTION, event.stats.get("id")))
 
     def _root(self, event: _Event) -> None:
-        self.roots.append(_span(event, ROOT, event.stats.get("id")))
+        stats = event.stats
+        self.roots.append(_span(event, ROOT, stats.get("id")))
+        self.specs[event.thread, event.start_ns] = str(stats.get("shapes", "")), str(stats.get("types", ""))
 
     def _element(self, event: _Event) -> None:
         stats = event.stats
         name = _GOT if _ELEMENT_SIZE in stats else ELEMENT
         self.requests.append(_span(event, name, stats.get("id")))
+        self.sizes.append(_int(stats[_ELEMENT_SIZE]) if _ELEMENT_SIZE in stats else None)
 
     def _compilation(self, event: _Event) -> None:
         self.seen.compilations.append(_span(event, COMPILED))
@@ -393,7 +430,7 @@ class _PlaneReader:
     def _async_done(self, event: _Event) -> None:
         link = event.stats.get("_c")
         if link is not None:
-            self.ends_ns[_int(link)] = event.start_ns
+            self.ends[_int(link)] = _span(event, str(event.stats.get("name", "")))
 
     def _other(self, event: _Event) -> None:
         stats = event.stats
@@ -423,14 +460,14 @@ class _PlaneReader:
 
     def _pair_waits(self) -> None:
         for link, start in self.starts.items():
-            end_ns = self.ends_ns.get(link)
-            if end_ns is not None and end_ns >= start.start_ns:
-                self.waits.append(start._replace(end_ns=end_ns))
+            end = self.ends.get(link)
+            if end is not None and end.start_ns >= start.start_ns:
+                self.waits.append(start._replace(end_ns=end.start_ns))
 
 
 def _tells(name: Name | None) -> bool:
     """Tell whether the statistics of events of that name say more than the name does."""
-    return name is not None and name.kind != OP
+    return name is not None and (name.kind != OP or name.op.startswith(COLLECTIVE_OP))
 
 
 def _span(event: _Event, name: str, step_id: Any = 0, iteration: Any = 0) -> Span:

@@ -36,7 +36,9 @@ T4`` (a GPU that it does not have).  Of a script that was watched: ``calls: 300 
 ``train_step``), ``traces: 1 first 90ms; 30 retrace 40ms rate: the Python value 1 became 2`` (`` | `` is between the
 arguments that changed), ``called: train_step dispatch 90us input 5us python 20us steps 8 reduces`` (the steps are calls
 of that function: what the call itself, waiting for input and Python between two calls take, each of which may be left
-out; how many steps a call makes, and that tf.data loops over them).  A line that starts with ``//`` is a comment.
+out; how many steps a call makes, and that tf.data loops over them).  ``replicas`` lets each processor (``@CPU:1``) run
+its ops while the others run theirs, and collectives end when the last one has got there.  A line that starts with
+``//`` is a comment.
 """
 
 from __future__ import annotations
@@ -59,6 +61,7 @@ from graphlens.testing.sketch_called import Called, called_profile
 from graphlens.testing.sketch_devices import MEMCPYS, Timed, Wiring, modelled, placement, reported
 from graphlens.testing.sketch_eager import eager_profile
 from graphlens.testing.sketch_machine import environment_of, gpu_properties_of, is_machine, roof_of
+from graphlens.testing.sketch_replicas import TimedOp, replicated_profile
 from graphlens.testing.sketch_script import is_script, script_of
 
 STEPS: Final = 5  # few, but enough that the first may be dropped as a slow one
@@ -154,6 +157,7 @@ def sketch(text: str) -> Evidence:
         executed=_placed(_graph(parts, stage)),
         environment=environment_of(parts.settings),
         profile=_called(parts.settings, timed)
+        or _replicated(parts.settings, timed)
         or _profile(timed, _nanoseconds(parts.settings.get("gap", "0ns")), gpu_properties_of(parts.settings)),
         unprofiled_ns=_unprofiled_ns(parts),
         training=training,
@@ -172,6 +176,15 @@ def _called(settings: Mapping[str, str], lines: Sequence[_Line]) -> Profile | No
     called = Called.read(settings.get("called", ""))
     ops = [(line.op.name, line.op.type, line.self_ns) for line in lines if line.self_ns is not None]
     return called_profile(called, ops) if called else None
+
+
+def _replicated(settings: Mapping[str, str], lines: Sequence[_Line]) -> Profile | None:
+    if "replicas" not in settings:
+        return None
+    host = f"{_DEVICE}CPU:0"
+    return replicated_profile(
+        [TimedOp(line.op.name, line.op.type, line.op.device or host, line.inputs, line.self_ns) for line in lines]
+    )
 
 
 def _modelled(line: _Line) -> Copy:
@@ -205,7 +218,7 @@ def _parse(text: str) -> _Text:
 def _setting(key: str, value: str, line: str) -> str:
     is_called = key == "called" and Called.read(value) is not None
     is_known = is_called or is_machine(key, value) or is_script(key, value)
-    if key not in ("static", "training", "gap", "unprofiled", "eager", "read") and not is_known:
+    if key not in ("static", "training", "gap", "unprofiled", "eager", "read", "replicas") and not is_known:
         raise SketchError(f"neither an op, a section nor a setting: {line!r}")
     return key
 

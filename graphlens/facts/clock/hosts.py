@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from graphlens.ir.columns import Ints
 
 # Beside ops and executors, of which there are many.
-_ON_THREADS: Final = ("steps", "functions", "waits", "kernels", "executions", "marks")
+_ON_THREADS: Final = ("steps", "functions", "waits", "kernels", "executions", "marks", "collectives", "fetches")
 
 
 class _Places(NamedTuple):

@@ -27,6 +27,7 @@ from graphlens.ir.run import (
     EAGER_LOOP,
     NO_RUN,
     STEP_MARKER,
+    Collective,
     KernelEvent,
     Profile,
     Span,
@@ -195,7 +196,7 @@ def _begins_in(starts_ns: Sequence[int], span: Span) -> bool:
     return index < len(starts_ns) and starts_ns[index] < span.end_ns
 
 
-OnHost = TypeVar("OnHost", Span, KernelEvent)
+OnHost = TypeVar("OnHost", Span, KernelEvent, Collective)
 
 
 def _of_program(profile: Profile, judged: ProgramRuns, others: Sequence[ProgramRuns]) -> Profile:
@@ -221,6 +222,7 @@ def _of_program(profile: Profile, judged: ProgramRuns, others: Sequence[ProgramR
         waits=kept(profile.waits),
         kernels=kept(profile.kernels),
         executions=kept(profile.executions),
+        collectives=kept(profile.collectives),
     )
 
 

@@ -1,0 +1,1 @@
+"""What replicas of a distributed step cost each other."""
