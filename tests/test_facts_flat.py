@@ -12,6 +12,7 @@ from graphlens.errors import TargetError
 from graphlens.facts.core import Facts
 from graphlens.facts.flat import scopes as flat
 from graphlens.facts.flat.inlining import effects, inline
+from graphlens.facts.flat.names import Names
 from graphlens.facts.graphs import judged_graph
 from graphlens.facts.patterns.dataflow import dataflow
 from graphlens.ir import calls
@@ -19,7 +20,7 @@ from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Function, Graph, data_inputs
 from graphlens.ir.nodes import Call, Edge, Op
-from graphlens.ir.table import TableBuilder
+from graphlens.ir.table import Table, TableBuilder
 from graphlens.testing.sketch import sketch
 
 
@@ -271,3 +272,48 @@ def test_an_op_without_a_type_does_not_call_the_main_graph() -> None:
 )
 def test_a_graph_trains_where_an_optimizer_writes_or_gradients_come_with_writes(lines: str, trains: bool) -> None:
     assert flat.is_training(Facts(sketch(f"static\n{lines}"))(judged_graph), None) is trains
+
+
+LOOP_OVER_A_DATASET = """
+    batches = Placeholder() variant[]
+    start = Const() float32[]
+    w = Placeholder() resource[]
+    mul = Mul(start, start) float32[]
+    scan = ScanDataset(batches, start, w) variant[] {f: step, Tstate: float32, Targuments: resource}
+    loop = ReduceDataset(scan, start) float32[]
+    function step:
+        state = _Arg() float32[]
+        features = _Arg() float32[8,4]
+        targets = _Arg() int32[8]
+        handle = _Arg() resource[]
+        read = ReadVariableOp(handle) float32[4]
+        mul = Mul(features, read) float32[8,4]
+        less = Less(targets, state) bool[8]
+        result = _Retval(mul)
+"""
+
+
+def test_a_loop_over_a_dataset_gives_its_body_the_state_an_element_and_what_it_captures() -> None:
+    flat = in_dataset()
+    assert flat.predecessors("scan/body/read") == ["w"]
+    assert flat.predecessors("scan/body/mul") == ["batches", "scan/body/read"]
+    assert flat.predecessors("scan/body/less") == ["batches", "start"]
+    assert "scan/body/mul" not in inline(traced_loop()), "it is no part of the program where the runtime enters it not"
+
+
+def test_ops_in_a_loop_over_a_dataset_are_known_before_those_around_it() -> None:
+    assert Names(in_dataset()).find("mul") == "scan/body/mul"
+    assert Names(in_dataset()).find("loop") == "loop"
+
+
+def in_dataset() -> Table:
+    return inline(traced_loop(), in_datasets=True)
+
+
+def traced_loop() -> Graph:
+    graph = sketch(LOOP_OVER_A_DATASET).traced
+    scan = graph.main.graph.op("scan")
+    attrs = {**scan.attrs, "Tstate": ("float32",), "Targuments": ("resource",)}
+    called = replace(scan, attrs=attrs, calls=(Call("dataset", "step"),))
+    main = replace(graph.main, graph=graph.main.graph.with_ops({"scan": called}))
+    return replace(graph, functions={**graph.functions, graph.root: main})

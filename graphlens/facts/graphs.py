@@ -11,7 +11,7 @@ from graphlens.facts.flat import scopes as flat
 from graphlens.facts.flat.carried import carried_readers
 from graphlens.facts.flat.inlining import inline
 from graphlens.facts.flat.origins import operations, resolve
-from graphlens.facts.programs.judged_program import judged_profile
+from graphlens.facts.programs.judged_program import judged_profile, loops_within_tf_data
 from graphlens.ir.graph import topological_order
 from graphlens.ir.table import NO_OPS, Table
 
@@ -25,20 +25,21 @@ Stage = Literal["executed", "traced"]
 def traced_graph(facts: Facts) -> Table | None:
     """The graph as written; ``None`` where only a profile is known."""
     traced = facts.evidence.traced
-    return inline(traced) if traced else None
+    return inline(traced, in_datasets=facts(loops_within_tf_data)) if traced else None
 
 
 @fact
 def optimized_graph(facts: Facts) -> Table | None:
     """The graph after Grappler; ``None`` where it was not recorded."""
     optimized = facts.evidence.optimized
-    return inline(optimized) if optimized else None
+    return inline(optimized, in_datasets=facts(loops_within_tf_data)) if optimized else None
 
 
 @fact
 def executed_graph(facts: Facts) -> Table | None:
     """The graph that ran (all devices); ``None`` when nothing was executed."""
-    return executed.executed_graph(facts.evidence, facts(traced_graph), facts(judged_profile))
+    in_datasets = facts(loops_within_tf_data)
+    return executed.executed_graph(facts.evidence, facts(traced_graph), facts(judged_profile), in_datasets=in_datasets)
 
 
 @fact

@@ -15,7 +15,7 @@ from typing import Final
 from graphlens.errors import TargetError
 from graphlens.ir.graph import Function, Graph
 from graphlens.ir.nodes import ARGUMENT, RETURN, Op
-from graphlens.ir.ops import PLAIN_CALLS
+from graphlens.ir.ops import DATASET_LOOPS, PLAIN_CALLS
 from graphlens.ir.table import OPS_LIMIT
 
 FLAT_OPS_LIMIT: Final = OPS_LIMIT
@@ -52,13 +52,22 @@ def never(_: Op) -> bool:
 
 
 class Calls:
-    """The calls of a graph that are entered, and the ones that are not because a function would contain itself."""
+    """The calls of a graph that are entered, and the ones that are not because a function would contain itself.
 
-    def __init__(self, graph: Graph, opaque: Callable[[Op], bool] = never) -> None:
+    Parameters
+    ----------
+    opaque
+        Calls for which this is true are not entered.
+    in_datasets
+        Whether the functions of the loops over datasets that tf.data runs are entered.
+    """
+
+    def __init__(self, graph: Graph, opaque: Callable[[Op], bool] = never, in_datasets: bool = False) -> None:
         # The main graph has no name: an op whose type or callee is empty, in a damaged file, does not call it.
         self._library = {name: function for name, function in graph.functions.items() if name}
         self._root = graph.main
         self._opaque = opaque
+        self._in_datasets = in_datasets
         self._named: dict[str, Mapping[int, Callees]] = {}
         self._entered: dict[str, Mapping[int, Callees]] = {}
         self.recursive = self._closing()
@@ -102,7 +111,11 @@ class Calls:
             (call.role, self._library[call.function])
             for call in op.calls
             if call.function in self._library
-            and ((call.role == "call" and op.type in _PLAIN_CALLS) or _BODY_ROLES.match(call.role))
+            and (
+                (call.role == "call" and op.type in _PLAIN_CALLS)
+                or _BODY_ROLES.match(call.role)
+                or (self._in_datasets and op.type in DATASET_LOOPS)
+            )
         ]
 
     def _closing(self) -> frozenset[tuple[str, str]]:

@@ -132,6 +132,8 @@ UNTRACED_INSTRUCTIONS = frozenset("parameter constant tuple get-tuple-element bi
 # These complete when what they call does: its time is theirs, and they have none of their own.
 COMPOSITE = PLAIN_CALLS | CONDITIONALS | LOOPS | {"RemoteCall", "MapDefun", "XlaLaunch", "XlaRun", "_XlaRun"}
 LOOP_OVER_DATASET = "ReduceDataset"  # within tf.data: AutoGraph makes one of `for x in dataset`
+# The ops that it makes for that; the body of the loop is the function of the first one, which is then reduced.
+DATASET_LOOPS = frozenset({"ScanDataset", LOOP_OVER_DATASET})
 # These wait for the next element of a dataset, or for a loop over one that tf.data runs.
 INPUT_REQUESTS = frozenset(
     """IteratorGetNext IteratorGetNextAsOptional IteratorGetNextSync MultiDeviceIteratorGetNextFromShard

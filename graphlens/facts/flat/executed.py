@@ -32,7 +32,9 @@ HLO_FLOPS: Final = "hlo_flops"
 HLO_STANDS_FOR: Final = "hlo_stands_for"  # the type of the op that most of its work belongs to
 
 
-def executed_graph(evidence: Evidence, traced: Table | None, profile: Profile | None) -> Table | None:
+def executed_graph(
+    evidence: Evidence, traced: Table | None, profile: Profile | None, *, in_datasets: bool = False
+) -> Table | None:
     """Return what ran as one flat graph: the partitions of all devices and the instructions of XLA modules.
 
     Every call of a compiled function has instructions of its own, named ``call/instruction``; what the call waits for
@@ -47,10 +49,12 @@ def executed_graph(evidence: Evidence, traced: Table | None, profile: Profile | 
     profile
         That of the program that is judged: what another one ran is no part of this graph, even where ops of both that
         call compiled functions have one name.
+    in_datasets
+        Whether the functions of loops over datasets that tf.data runs are part of it.
     """
     if evidence.executed is None and not evidence.hlo:
         return None
-    flat = inline(evidence.executed, is_compiled) if evidence.executed else NO_OPS
+    flat = inline(evidence.executed, is_compiled, in_datasets=in_datasets) if evidence.executed else NO_OPS
     is_whole = not flat
     profiled = profile.modules if profile is not None else {}
     # One that was compiled for several shapes has several modules in the profile, and one name where it was recorded.

@@ -10,7 +10,7 @@ from graphlens.ir.calls import DEPTH_LIMIT, Callees, Calls, never
 from graphlens.ir.effects import acts
 from graphlens.ir.graph import Function, Graph
 from graphlens.ir.nodes import ARGUMENT, CONTROL, RETURN, Edge, Op
-from graphlens.ir.ops import OTHER_INPUT_FIRST
+from graphlens.ir.ops import DATASET_LOOPS, OTHER_INPUT_FIRST
 from graphlens.ir.table import Table, TableBuilder
 
 _ABSENT: Final = -1  # where a local op has no op of its own in the flat graph
@@ -48,20 +48,22 @@ class _Source:
     port: int | None
 
 
-def inline(graph: Graph, opaque: Callable[[Op], bool] = never) -> Table:
+def inline(graph: Graph, opaque: Callable[[Op], bool] = never, *, in_datasets: bool = False) -> Table:
     """Return the flat DAG of ``graph``, starting at its root function; the root's own graph when it calls nothing.
 
     Parameters
     ----------
     opaque
         Calls for which this is true stay as nodes and are not entered (an XLA cluster in an executed graph).
+    in_datasets
+        Whether the functions of loops over datasets that tf.data runs are entered as well.
 
     Raises
     ------
     TargetError
         When the flat graph would be larger than is judged (see :meth:`Calls.refuse_huge`).
     """
-    inliner = _Inliner(graph, opaque)
+    inliner = _Inliner(graph, opaque, in_datasets)
     if not inliner.calls.of(graph.main):
         return graph.main.graph
     inliner.calls.refuse_huge()
@@ -87,8 +89,8 @@ def effects(graph: Graph) -> frozenset[str]:
 class _Inliner:
     """The state of one inlining; the walk needs the library, the frames met so far and the result at every turn."""
 
-    def __init__(self, graph: Graph, opaque: Callable[[Op], bool]) -> None:
-        self.calls = Calls(graph, opaque)
+    def __init__(self, graph: Graph, opaque: Callable[[Op], bool], in_datasets: bool = False) -> None:
+        self.calls = Calls(graph, opaque, in_datasets)
         self.root = _Frame(graph.main, "")
         self.flat = TableBuilder()
         self.arguments: dict[str, Mapping[int, int]] = {}
@@ -134,7 +136,7 @@ class _Inliner:
         for position, called in self._entered(frame).items():
             name = frame.table.names[position]
             for role, function in called:
-                middle = "" if role == "call" else f"{role}/"
+                middle = "" if role == "call" else "body/" if role == "dataset" else f"{role}/"
                 child = _Frame(function, f"{frame.prefix}{name}/{middle}", frame, position, frame.depth + 1)
                 frame.called[(position, role)] = child
                 yield child
@@ -221,7 +223,7 @@ class _Inliner:
             read = reversed(parent.table.inputs_at(frame.call_site))
             frame.given = {edge.dst_port or 0: _Source(parent, src, edge.src_port) for src, edge in read}
         call = parent.table.op_at(frame.call_site)
-        found = frame.given.get(number + (1 if call.type in OTHER_INPUT_FIRST else 0))
+        found = frame.given.get(_port(call, number, len(frame.function.inputs)))
         if found is not None:
             yield found
 
@@ -245,3 +247,18 @@ class _Inliner:
             for output in chosen
             for src, edge in child.table.inputs_at(child.table.position(output))
         ]
+
+
+def _port(call: Op, argument: int, arguments: int) -> int:
+    """Return the input port of a call that gives its function an argument.
+
+    A loop over a dataset gives the state, the parts of an element, and what the function captures; its inputs are the
+    dataset, the state and the captured tensors.
+    """
+    if call.type not in DATASET_LOOPS:
+        return argument + (1 if call.type in OTHER_INPUT_FIRST else 0)
+    states, captured = (len(call.attrs.get(name, ())) for name in ("Tstate", "Targuments"))
+    parts = arguments - states - captured
+    if argument < states:
+        return 1 + argument
+    return 0 if argument < states + parts else 1 + argument - parts

@@ -17,7 +17,7 @@ from graphlens.facts.flat.renames import as_written
 from graphlens.facts.flat.scopes import canonical_name
 from graphlens.ir.graph import Graph
 from graphlens.ir.instructions import fusion_kernel, instruction_type, library_family
-from graphlens.ir.ops import TRANSFERS, is_instruction
+from graphlens.ir.ops import DATASET_LOOPS, TRANSFERS, is_instruction
 from graphlens.ir.run import DeviceEvent, Kernel, KernelEvent, OpEvent, Profile
 from graphlens.ir.table import Table
 
@@ -148,12 +148,15 @@ class Names:
         self._canonical = {canonical_name(name): name for name in graph or ()} if loosely else {}
         self._found: dict[tuple[str, str], str | None] = {}
         self._instructions = _instructions(graph) if graph is not None else {}
+        self._in_datasets = _in_datasets(graph) if graph is not None else {}
         self._modules = {name: _Module(module) for name, module in modules.items()}
         if not loosely and graph is not None:
             self.types.update((name, str(op.attrs.get(HLO_STANDS_FOR, op.type))) for name, op in graph.items())
 
     def find(self, name: str, op: str = "") -> str | None:
         """Return the op of the graph, or ``None``."""
+        if self._in_datasets and (within := self._in_datasets.get(canonical_name(name))) is not None:
+            return within
         if name in self._known:
             # A function calls two ops by such a name, its own and another one; which way it was run is not known.
             return None if name in self._renamed else name
@@ -219,6 +222,16 @@ def _instructions(graph: Table) -> Mapping[tuple[str, str, str], str]:
                 found.setdefault((call, module, part), name)
     alone = {(ANY_CALL, *place[1:]): name for place, name in found.items() if len(calls[place[1]]) == 1}
     return {**alone, **found}
+
+
+def _in_datasets(graph: Table) -> Mapping[str, str]:
+    """Return the names that ops report from within a loop over a dataset that tf.data runs -> ops of the graph.
+
+    They are those in its body: what stands before and after the loop runs once for all of its steps.
+    """
+    bodies = tuple(f"{loop}/body/" for loop in graph.of_types(DATASET_LOOPS))
+    within = [(name, body) for name in graph.names if bodies for body in bodies if name.startswith(body)]
+    return {name[len(body) :]: name for name, body in within}
 
 
 def _spellings(name: str) -> Iterator[str]:

@@ -22,6 +22,7 @@ from graphlens.facts.programs.program_runs import (
     on_devices,
     on_hosts,
 )
+from graphlens.ir.ops import LOOP_OVER_DATASET
 from graphlens.ir.roles import BY_IMPORTANCE, Role
 from graphlens.ir.run import (
     EAGER_LOOP,
@@ -80,6 +81,16 @@ def programs(facts: Facts) -> Programs:
 def judged_profile(facts: Facts) -> Profile | None:
     """The profile of the judged program: its steps and events; ``None`` when nothing was profiled."""
     return facts(programs).profile
+
+
+@fact
+def loops_within_tf_data(facts: Facts) -> bool:
+    """Whether the judged program's steps are those of a loop that tf.data runs."""
+    profile, judged = facts.evidence.profile, facts(programs).judged
+    if profile is None or judged is None:
+        return False
+    runs = frozenset(judged.runs)
+    return any(one.name == LOOP_OVER_DATASET and one.run in runs for one in profile.activities)
 
 
 def programs_of(profile: Profile | None, wanted: str | None = None) -> Programs:

@@ -13,7 +13,6 @@ from graphlens.facts.programs.judged_program import is_our_own, programs
 from graphlens.facts.programs.program_runs import ProgramRuns
 from graphlens.facts.time.attribution import attribution
 from graphlens.facts.time.ledger import apportion
-from graphlens.ir.ops import LOOP_OVER_DATASET
 from graphlens.ir.run import EAGER_LOOP, SESSION, LedgerRow
 from graphlens.ir.script import Script, ScriptFunction
 from graphlens.ir.training import Period
@@ -81,16 +80,6 @@ def calls_are_single_steps(facts: Facts) -> bool:
     if profile is None or judged is None or judged.name == EAGER_LOOP or judged.name.startswith(SESSION):
         return False
     return not any(profile.runs[run].iterations for run in judged.runs)
-
-
-@fact
-def loops_within_tf_data(facts: Facts) -> bool:
-    """Whether the judged program's steps are those of a loop that tf.data runs."""
-    profile, judged = facts.evidence.profile, facts(programs).judged
-    if profile is None or judged is None:
-        return False
-    runs = frozenset(judged.runs)
-    return any(one.name == LOOP_OVER_DATASET and one.run in runs for one in profile.activities)
 
 
 def _unrecorded(script: Script | None, judged: ProgramRuns, steps_per_call: int) -> tuple[int, int] | None:

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 _PLACES: Final = re.compile(
-    r"^((Stateful)?PartitionedCall|while|cond|case)(_\d+)?$|^(body|then|else|cond|branch_\d+|_\d+)$"
+    r"^((Stateful)?PartitionedCall|while|cond|case|ScanDataset|ReduceDataset)(_\d+)?$|^(body|then|else|cond|branch_\d+|_\d+)$"
 )
 
 

@@ -7,11 +7,11 @@ from typing import Final
 
 from graphlens.facts.core import Facts
 from graphlens.facts.graphs import is_training, judged_graph
-from graphlens.facts.programs.judged_program import programs
+from graphlens.facts.programs.judged_program import loops_within_tf_data, programs
 from graphlens.facts.programs.program_names import base_name
 from graphlens.facts.time.attribution import attribution, timings
 from graphlens.facts.time.ledger import step_time
-from graphlens.facts.time.period import calls_are_single_steps, loops_within_tf_data, parts_of_period, period
+from graphlens.facts.time.period import calls_are_single_steps, parts_of_period, period
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.ir.edits import ScriptSetting
 from graphlens.ir.ops import LOOP_OVER_DATASET, family
