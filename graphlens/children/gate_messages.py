@@ -38,12 +38,15 @@ class RunToGate:
         Where another run of it stood still, and this one is to, or soon after; 0: wherever it is steady.
     threads
         The sizes of TensorFlow's pools.
+    does_again
+        Whether it may do outside of its process what it does before it stands still.
     """
 
     watched: Watched
     edits: tuple[AnyEdit, ...] = ()
     at_step: int = 0
     threads: Mapping[str, int] = field(default_factory=dict)
+    does_again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class AtGate:
         How often each option of the edits changed a call.
     accelerated, onednn, threads
         As in ``messages.OpenedTarget``.
+    endless
+        Whether it goes through the data of the epoch again and again from now on.
     """
 
     step: int
@@ -70,6 +75,7 @@ class AtGate:
     accelerated: bool
     onednn: bool | None
     threads: Mapping[str, int]
+    endless: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,11 +53,14 @@ class Rerun:
         How long it ran.
     why_not
         Why it is not to be run again; empty where that does no harm.
+    does_again
+        Whether it may do again what it did outside of its process before its steps.
     """
 
     words: tuple[str, ...]
     took_s: float
     why_not: str = ""
+    does_again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ def _run_of(gathered: Gathered) -> ScriptRun | None:
     if found is None:
         return None
     watched, calls = found
-    return ScriptRun(gathered.rerun.words, watched, gathered.rerun.took_s, calls)
+    return ScriptRun(gathered.rerun.words, watched, gathered.rerun.took_s, calls, gathered.rerun.does_again)
 
 
 def watched_of(evidence: Evidence) -> tuple[Watched, int] | None:

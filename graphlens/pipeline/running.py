@@ -85,7 +85,7 @@ def _rerun(folder: Path, words: Sequence[str], took_s: float, *, allowed: bool) 
 
     noted = folder / DEEDS
     deeds = noted.read_text("utf-8", "replace").splitlines() if noted.exists() and not allowed else []
-    return Rerun(tuple(words), took_s, WOULD_DO_AGAIN.format(deeds[0]) if deeds else "")
+    return Rerun(tuple(words), took_s, WOULD_DO_AGAIN.format(deeds[0]) if deeds else "", does_again=allowed)
 
 
 def _judged(request: Request, folder: Path, rerun: Rerun, progress: Progress) -> Analysis:

@@ -73,12 +73,15 @@ class ScriptRun:
         How long it ran: no trial takes longer to get to its gate.
     calls
         How often it calls the program; ``None`` where nobody counted.
+    does_again
+        Whether it may do again what it does outside of its process before its steps.
     """
 
     words: tuple[str, ...]
     watched: Watched
     took_s: float
     calls: int | None = None
+    does_again: bool = False
 
 
 def edits_for(edits: Iterable[Edit], watched: Watched) -> tuple[Edit, ...] | None:
@@ -228,7 +231,7 @@ class ScriptRunner:
     def _shortened(self, block_ms: float) -> float:
         """Return the length of a block such that the script's steps suffice for some."""
         assert self._first is not None
-        if self._script.calls is None or self._script.watched.called_again:
+        if self._script.calls is None or self._script.watched.called_again or self._first.endless:
             return block_ms
         whole_ms = max(0, self._script.calls - self._first.calls) * self._first.last_ns / 1e6
         return min(block_ms, max(SHORTEST_BLOCK_MS, whole_ms / BLOCKS))
@@ -253,7 +256,8 @@ class ScriptRunner:
         threads = {} if settings is None else settings.threads
         limit_s = time_limit_s + SLOWER * self._script.took_s
         try:
-            gate = told(trial.ask(RunToGate(self._script.watched, edits, at_step, threads), limit_s))
+            request = RunToGate(self._script.watched, edits, at_step, threads, self._script.does_again)
+            gate = told(trial.ask(request, limit_s))
         except (ChildGone, TrialError) as error:
             trial.end()
             raise error if isinstance(error, TrialError) else GoneError(str(error)) from error

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from graphlens.children.gate_messages import (
@@ -66,6 +68,8 @@ class Gate:
         self._fetches: dict[Any, int] = {}
         self._program: Any = None
         self._calls = self._steady_calls = 0
+        self._rounds = 0  # over the data of an epoch, that are being made
+        self._has_stood = False
         self._first_ns = self._last_ns = 0
         self._until: Callable[[], Any | None] = self._is_at_gate
 
@@ -115,6 +119,23 @@ class Gate:
 
     def rows(self, _variable: Any, _method: str) -> None:
         """Let rows of variables be."""
+
+    @contextmanager
+    def round(self) -> Iterator[Callable[[], bool]]:
+        """Make a round over the data of an epoch; yield what tells whether another one is to follow.
+
+        That is so once its steps are made for their time only: the steps of a short script would soon be over.
+        """
+        calls, self._rounds = self._calls, self._rounds + 1
+        try:
+            yield lambda: self._has_stood and self._calls > calls
+        finally:
+            self._rounds -= 1
+
+    @property
+    def may_do_again(self) -> bool:
+        """Whether what is done outside of the process now was done by the script itself, and may be done again."""
+        return self._request.does_again and not self._has_stood
 
     def finish(self) -> None:
         """Say that the script is over."""
@@ -194,7 +215,9 @@ class Gate:
             return None
         from graphlens.tf.watch import values
 
-        return values.at_gate(step, self._calls, (self._first_ns, self._last_ns), self._applied)
+        self._has_stood = True
+        at_gate = values.at_gate(step, self._calls, (self._first_ns, self._last_ns), self._applied)
+        return replace(at_gate, endless=self._rounds > 0)
 
     def _steps(self) -> int:
         """Return how many steps were made: as an optimizer counts them, which knows of several in one call."""

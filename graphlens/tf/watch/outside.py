@@ -17,6 +17,8 @@ _DEVICES: Final = ("/dev/", "/proc/")
 # Libraries ask for these while they are imported, and they change nothing.
 _HARMLESS_PROGRAMS: Final = frozenset({"uname", "ldconfig", "/sbin/ldconfig", "lscpu", "gcc", "cc", "ld", "objdump"})
 
+_NO_FOLDER: Final = sys.maxsize  # the event names none that is open
+
 Tell = Callable[[str], None]
 
 
@@ -35,20 +37,21 @@ def watch(tell: Tell, *, own: str, caches: bool) -> None:
         Whether what libraries keep for themselves is left out: compiled modules, and what lies in hidden folders of
         the user's home.
     """
-    homes = _homes(own, caches=caches)
+    known = homes(own, caches=caches)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         what = _DEEDS.get(event)
-        if what is not None and (deed := what(arguments, homes)):
+        if what is not None and (deed := what(arguments, known)):
             tell(deed)
 
     sys.addaudithook(hook)
 
 
-_Homes = tuple[str, ...]  # folders in which anything may be done, each with a separator at its end
+Homes = tuple[str, ...]  # folders in which anything may be done, each with a separator at its end
 
 
-def _homes(own: str, *, caches: bool) -> _Homes:
+def homes(own: str, *, caches: bool) -> Homes:
+    """Return the folders in which anything may be done; the parameters are those of ``watch``."""
     # Not ``gettempdir``, which would look for a folder that the script may write to, by writing.
     named = [os.environ[name] for name in ("TMPDIR", "TEMP", "TMP") if os.environ.get(name)]
     temporary = named or [tempfile.tempdir or "/tmp"]
@@ -60,17 +63,27 @@ def _homes(own: str, *, caches: bool) -> _Homes:
     return tuple(folder.rstrip(os.sep) + os.sep for folder in folders)
 
 
-def is_outside(path: Any, homes: _Homes) -> bool:
-    """Whether a path names a file that others may care for."""
+def is_outside(path: Any, homes: Homes, folder: int = -1) -> bool:
+    """Whether a path names a file that others may care for; ``folder`` is the open one that it is in, if any."""
     if isinstance(path, int) or path is None:  # what is open already
         return False
-    place = os.path.abspath(os.fsdecode(path))
+    place = os.path.abspath(os.path.join(_opened_folder(folder), os.fsdecode(path)))
     if place.startswith(_DEVICES) or f"{os.sep}__pycache__" in place:
         return False
     return not (os.path.realpath(place) + os.sep).startswith(homes)
 
 
-def _opened(arguments: tuple[Any, ...], homes: _Homes) -> str:
+def _opened_folder(number: int) -> str:
+    """Return the path of an open folder: what removes a tree of files names each by the folder that it is in."""
+    if number < 0:
+        return ""
+    try:
+        return os.readlink(f"/proc/self/fd/{number}")
+    except OSError:  # another system, which has no such list
+        return ""
+
+
+def _opened(arguments: tuple[Any, ...], homes: Homes) -> str:
     path, mode, flags = arguments
     writes = (flags or 0) & _WRITING if isinstance(flags, int) else False
     if not (writes or (isinstance(mode, str) and set(mode) & set("wax+"))) or not is_outside(path, homes):
@@ -78,44 +91,60 @@ def _opened(arguments: tuple[Any, ...], homes: _Homes) -> str:
     return f"writes the file '{os.fsdecode(path)}'"
 
 
-def _changed(verb: str, *, of: int = 0) -> Callable[[tuple[Any, ...], _Homes], str]:
-    def deed(arguments: tuple[Any, ...], homes: _Homes) -> str:
-        found = [path for path in arguments[: of + 1] if isinstance(path, (str, bytes)) and is_outside(path, homes)]
+def _changed(verb: str, *folders: int) -> Callable[[tuple[Any, ...], Homes], str]:
+    """Return what says that the first paths are changed; ``folders`` are where each one's open folder is named."""
+
+    def deed(arguments: tuple[Any, ...], homes: Homes) -> str:
+        named = [(path, _folder(arguments, place)) for path, place in zip(arguments, folders, strict=False)]
+        found = [path for path, folder in named if isinstance(path, (str, bytes)) and is_outside(path, homes, folder)]
         return f"{verb} '{os.fsdecode(found[0])}'" if found else ""
 
     return deed
 
 
-def _made_folder(arguments: tuple[Any, ...], homes: _Homes) -> str:
+def _folder(arguments: tuple[Any, ...], place: int) -> int:
+    number = arguments[place] if place < len(arguments) else -1
+    return number if isinstance(number, int) else -1
+
+
+def _made_folder(arguments: tuple[Any, ...], homes: Homes) -> str:
     path = arguments[0]
-    return f"makes the folder '{os.fsdecode(path)}'" if is_outside(path, homes) and not os.path.exists(path) else ""
+    is_new = is_outside(path, homes, _folder(arguments, 2)) and not os.path.exists(path)
+    return f"makes the folder '{os.fsdecode(path)}'" if is_new else ""
 
 
-def _connected(arguments: tuple[Any, ...], _homes: _Homes) -> str:
+def _database(arguments: tuple[Any, ...], homes: Homes) -> str:
+    path = arguments[0]
+    is_file = isinstance(path, (str, bytes)) and os.fsdecode(path) not in {"", ":memory:"} and is_outside(path, homes)
+    return f"opens the database '{os.fsdecode(path)}'" if is_file else ""
+
+
+def _connected(arguments: tuple[Any, ...], _homes: Homes) -> str:
     address = arguments[1]
     where = ":".join(map(str, address[:2])) if isinstance(address, tuple) else str(address)
     return f"connects to {where}"
 
 
-def _started(arguments: tuple[Any, ...], _homes: _Homes) -> str:
+def _started(arguments: tuple[Any, ...], _homes: Homes) -> str:
     words = arguments[1] if len(arguments) > 1 and isinstance(arguments[1], (list, tuple)) else arguments[:1]
     program = os.fsdecode(words[0]) if words and isinstance(words[0], (str, bytes, os.PathLike)) else "a program"
     return "" if program in _HARMLESS_PROGRAMS else f"starts {program}"
 
 
-def _forked(_arguments: tuple[Any, ...], _homes: _Homes) -> str:
+def _forked(_arguments: tuple[Any, ...], _homes: Homes) -> str:
     return "forks"
 
 
-_DEEDS: Final[Mapping[str, Callable[[tuple[Any, ...], _Homes], str]]] = {
+_DEEDS: Final[Mapping[str, Callable[[tuple[Any, ...], Homes], str]]] = {
     "open": _opened,
-    "os.remove": _changed("removes"),
-    "os.rename": _changed("renames", of=1),
-    "os.rmdir": _changed("removes"),
-    "os.truncate": _changed("cuts"),
-    "os.link": _changed("links", of=1),
-    "os.symlink": _changed("links", of=1),
+    "os.remove": _changed("removes", 1),
+    "os.rename": _changed("renames", 2, 3),
+    "os.rmdir": _changed("removes", 1),
+    "os.truncate": _changed("cuts", _NO_FOLDER),
+    "os.link": _changed("links", 2, 3),
+    "os.symlink": _changed("links", _NO_FOLDER, 2),
     "os.mkdir": _made_folder,
+    "sqlite3.connect": _database,
     "socket.connect": _connected,
     "subprocess.Popen": _started,
     "os.system": _started,

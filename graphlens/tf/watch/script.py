@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from graphlens.collector import collector_paused
 from graphlens.ir.script import DEEDS
-from graphlens.tf.watch import hooks, outside
+from graphlens.tf.watch import hooks, outside, writes
 
 _NOT_THE_SCRIPT: Final = (__name__, "runpy", "<frozen runpy>")
 
@@ -98,7 +98,8 @@ def main(arguments: list[str]) -> None:
     name = script[1] if script[0] == "-m" else script[0]
     watch = Late(Path(folder), name, int(steps), stops=then == "stop")
     hooks.Hooks(watch).install()
-    outside.watch(lambda deed: _note(Path(folder), watch, deed), own=folder, caches=True)
+    for watching in (outside.watch, writes.watch):
+        watching(lambda deed: _note(Path(folder), watch, deed), own=folder, caches=True)
     atexit.register(watch.finish)
     try:
         run(script)

@@ -26,7 +26,7 @@ from graphlens.children.gate_messages import (
 )
 from graphlens.children.messages import Failure, from_line, to_line
 from graphlens.errors import first_line
-from graphlens.tf.watch import hooks, outside, script, variations
+from graphlens.tf.watch import hooks, outside, rounds, script, variations, writes
 from graphlens.tf.watch.gate import Gate
 
 SEED: Final = 0
@@ -76,7 +76,9 @@ def main(arguments: list[str]) -> None:
     _seed(request.threads)
     gate = Gate(request, pipes, applied)
     hooks.Hooks(gate).install()
-    outside.watch(lambda deed: _stop(pipes, gate, deed), own="", caches=False)
+    rounds.install(gate)
+    for watching in (outside.watch, writes.watch):
+        watching(lambda deed: _stop(pipes, gate, deed), own="", caches=False)
     atexit.register(gate.finish)
     try:
         script.run(arguments[4:])
@@ -86,7 +88,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _stop(pipes: Pipes, gate: Gate, deed: str) -> None:
-    if gate.is_answering:
+    if gate.is_answering or gate.may_do_again:
         return
     pipes.send(Over(f"the script was stopped before it {deed}"))
     os._exit(0)
