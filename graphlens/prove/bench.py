@@ -26,7 +26,7 @@ from graphlens.prove.runner import (
     TrialError,
 )
 from graphlens.prove.verdict import Quantity, judge
-from graphlens.units import format_ns
+from graphlens.units import format_count, format_ns
 
 COPY: Final = "copy"  # of the original, built like the fixes and not edited
 FIXED: Final = "fixed"
@@ -41,6 +41,8 @@ MOST_OF_ROUNDING: Final = 0.05
 NOT_UNASKED: Final = "applied only where --rtol allows that"
 
 LEAST_TO_REFINE_S: Final = 3 * schedule.BUILD_S  # to copy the program once more, and time to tell anything by it
+
+LONG_FIRST_CALL_NS: Final = 100_000_000  # less is of no weight beside starting the program
 
 # It took about as long when it was recorded; beyond this it hangs.
 OPEN_LIMIT_S: Final = 600.0
@@ -72,7 +74,8 @@ class Noise:
 class Bench:
     """A target that is open, with what its noise was found to be.
 
-    ``step_ns`` is what a call takes here and now; ``with_cpu`` where CPU time tells anything.
+    ``step_ns`` is what a call takes here and now; ``with_cpu`` where CPU time tells anything; ``start_s`` as in
+    ``runner.Opening``.
     """
 
     runner: Runner
@@ -81,6 +84,12 @@ class Bench:
     noise: Noise
     floors: Floors
     with_cpu: bool = True
+    start_s: float | None = None
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether every variant is a process of its own."""
+        return self.start_s is not None
 
 
 def opened(runner: Runner) -> Opening:
@@ -96,9 +105,9 @@ def opened(runner: Runner) -> Opening:
 
 
 def prepared(
-    runner: Runner, plan: Plan, budget: Budget, *, with_cpu: bool, on_pairs: OnPairs, apart: bool = False
+    runner: Runner, plan: Plan, budget: Budget, *, with_cpu: bool, on_pairs: OnPairs, start_s: float | None = None
 ) -> Bench:
-    """Measure the open target against an unedited copy of itself; ``apart`` as in ``runner.Opening``.
+    """Measure the open target against an unedited copy of itself; ``start_s`` as in ``runner.Opening``.
 
     The copy is built as the fixes are.  What rebuilding alone does to the speed or to the outputs is thereby part of
     the noise, and no fix can claim it.
@@ -111,7 +120,8 @@ def prepared(
     experiment = Experiment(runner, ORIGINAL, COPY, plan, Control(), with_cpu)
     floors = Floors(runner)
     control, sample, step_ns = _against_itself(experiment, (), floors, budget, on_pairs)
-    return Bench(runner, plan, step_ns, Noise(control, sample, control if apart else None), floors, with_cpu)
+    noise = Noise(control, sample, control if start_s is not None else None)
+    return Bench(runner, plan, step_ns, noise, floors, with_cpu, start_s)
 
 
 def _against_itself(
@@ -141,11 +151,15 @@ def _settled(bench: Bench, experiment: Experiment, budget: Budget, on_pairs: OnP
     """
     sample = experiment.run(budget, experiment.is_settled, on_pairs)
     left_s = budget.stretched().left_s()
-    if experiment.is_hindered(sample) and _can_be_refined(bench, experiment) and left_s > LEAST_TO_REFINE_S:
+    if experiment.is_hindered(sample) and _can_be_refined(bench, experiment) and left_s > _least_to_refine_s(bench):
         _refine(bench, budget.stretched().slice(left_s / 2), on_pairs)
         experiment = replace(experiment, control=bench.noise.beside)
         sample = experiment.run(budget.stretched(), experiment.is_settled, on_pairs, sample)
     return experiment.quantities(sample), sample
+
+
+def _least_to_refine_s(bench: Bench) -> float:
+    return max(LEAST_TO_REFINE_S, 3 * (bench.start_s or 0.0))
 
 
 def _can_be_refined(bench: Bench, experiment: Experiment) -> bool:
@@ -236,14 +250,15 @@ def _measured(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: On
     applied = bench.runner.apply(FIXED, [*base, *fixes], budget.limit_s())
     compared = bench.runner.compare(FIXED, computes_in([*base, *fixes]), budget.limit_s())
     compared_s = budget.clock()
-    comparison = bench.floors.under(compared)
+    meant = changes_numbers([*base, *fixes])
+    comparison = compared if meant else bench.floors.under(compared)
     budget = budget.later(budget.clock() - compared_s)  # found once, and of use to every fix
-    proof, change = _compared(comparison, applied, meant=changes_numbers([*base, *fixes]))
+    proof, change = _compared(comparison, applied, meant=meant)
     if proof.verdict == "failed" or comparison.unstable:
         return replace(proof, why=proof.why + bench.floors.doubt)
     change += bench.floors.doubt if change else ""
     experiment = Experiment(bench.runner, BASE if base else ORIGINAL, FIXED, bench.plan, control, bench.with_cpu)
-    timed_too = _timed(proof, *_settled(bench, experiment, budget, on_pairs))
+    timed_too = _earned_back(_timed(proof, *_settled(bench, experiment, budget, on_pairs)), applied)
     if comparison.uncompared:
         timed_too = _uncompared(timed_too, comparison.uncompared)
     return _placed(_changing(timed_too, change) if change else timed_too, applied)
@@ -261,6 +276,19 @@ def timed(bench: Bench, variant: str, budget: Budget, on_pairs: OnPairs) -> Proo
     """
     experiment = Experiment(bench.runner, ORIGINAL, variant, bench.plan, bench.noise.beside, bench.with_cpu)
     return _timed(Proof("inconclusive", "nothing was timed yet"), *_settled(bench, experiment, budget, on_pairs))
+
+
+def _earned_back(proof: Proof, applied: Applied) -> Proof:
+    """Add after how many steps a longer first call is earned back, where the steps are faster."""
+    if proof.verdict != "proven" or proof.before_ns is None or proof.after_ns is None:
+        return proof
+    gained_ns, longer_ns = proof.before_ns - proof.after_ns, applied.longer_ns or 0
+    if gained_ns <= 0 or longer_ns <= LONG_FIRST_CALL_NS:
+        return proof
+    steps = format_count(-(-longer_ns // gained_ns))
+    return replace(
+        proof, why=f"{proof.why}; its first call takes {format_ns(longer_ns)} longer, which {steps} steps earn back"
+    )
 
 
 def _placed(proof: Proof, applied: Applied) -> Proof:

@@ -44,10 +44,17 @@ class _Job:
     command: str
     progress: Progress
 
-    def started(self) -> _Job:
-        """Return the job with its budget running: opening the target, which is needed once, is not on it."""
+    def started(self, spent_s: float) -> _Job:
+        """Return the job with its budget running: opening the target, which is needed once, is not on it.
+
+        Of a script it is: running that once more is most of what its proofs take, which is ``spent_s``.
+        """
         clock = self.budget.clock
-        return replace(self, budget=Budget(clock() + self.plan.budget_s, clock))
+        return replace(self, budget=Budget(clock() + self.plan.budget_s - spent_s, clock))
+
+    def cost(self, index: int, bench: Bench) -> Cost:
+        """Return what proving a finding's fix is expected to take."""
+        return schedule.cost_of(self.findings[index], self.plan, bench.step_ns, bench.start_s)
 
     def on_pairs(self, what: str) -> OnPairs:
         self.progress(what, 0, 0)
@@ -102,12 +109,13 @@ def _measured(job: _Job, turns: Sequence[int]) -> tuple[dict[int, Proof], Joint]
     """Prove the findings whose turn it is, and then together; what stops all of them is the verdict of each."""
     try:
         job.progress("opening the target for trials", 0, 0)
+        begun_s = job.budget.clock()
         opening = opened(job.runner)
-        job = job.started()
+        job = job.started(job.budget.clock() - begun_s if opening.apart else 0.0)
         on_pairs = job.on_pairs("measuring the noise, A against A")
         bench = prepared(
             job.runner, job.plan, job.budget,
-            with_cpu=not opening.accelerated, on_pairs=on_pairs, apart=opening.apart,
+            with_cpu=not opening.accelerated, on_pairs=on_pairs, start_s=opening.start_s,
         )  # fmt: skip
     except BlockedError as error:
         return {index: Proof(error.verdict, str(error)) for index in turns}, Joint((), Proof("not-run", str(error)))
@@ -123,9 +131,7 @@ def _measured(job: _Job, turns: Sequence[int]) -> tuple[dict[int, Proof], Joint]
 
 
 def _costs(job: _Job, bench: Bench, claims: Sequence[int], asked: Sequence[int]) -> tuple[list[Cost], list[Cost]]:
-    claimed, questioned = (
-        [schedule.cost_of(job.findings[index], job.plan, bench.step_ns) for index in group] for group in (claims, asked)
-    )
+    claimed, questioned = ([job.cost(index, bench) for index in group] for group in (claims, asked))
     return claimed, questioned
 
 
@@ -155,12 +161,12 @@ def _alone(job: _Job, bench: Bench, turns: Sequence[int], reserve_s: float = 0.0
     for number, index in enumerate(turns):
         finding = job.findings[index]
         left_s = job.budget.left_s() - reserve_s
-        slice_s = schedule.slice_s(left_s, len(turns) - number, schedule.cost_of(finding, job.plan, bench.step_ns))
+        slice_s = schedule.slice_s(left_s, len(turns) - number, job.cost(index, bench))
         if slice_s is None:
             proofs[index] = Proof("not-run", NO_BUDGET)
             continue
         on_pairs = job.on_pairs(f"proving {finding.code} ({number + 1} of {len(turns)})")
-        later = [schedule.cost_of(job.findings[other], job.plan, bench.step_ns) for other in turns[number + 1 :]]
+        later = [job.cost(other, bench) for other in turns[number + 1 :]]
         spare_s = left_s - slice_s - sum(cost.usual_s for cost in later)
         proofs[index] = _described(job, [index], _one(bench, finding, job.budget.slice(slice_s, spare_s), on_pairs))
     return proofs
@@ -242,8 +248,8 @@ def _measuring(job: _Job, bench: Bench) -> together.Measure:
     """Return what measures several fixes at once, as far as the budget allows."""
 
     def measure(members: Sequence[int]) -> Proof:
-        compiled = [index for index in members if questions.compiles_step(job.findings[index])]
-        needed_s = max((_least_s(job, bench, index) for index in compiled), default=0.0)
+        slow = [index for index in members if bench.is_apart or questions.compiles_step(job.findings[index])]
+        needed_s = max((_least_s(job, bench, index) for index in slow), default=0.0)
         if job.budget.left_s() < needed_s:
             return Proof("not-run", NO_BUDGET)
         on_pairs = job.on_pairs(f"proving {len(members)} proven fixes together")
@@ -254,7 +260,7 @@ def _measuring(job: _Job, bench: Bench) -> together.Measure:
 
 
 def _least_s(job: _Job, bench: Bench, index: int) -> float:
-    return schedule.cost_of(job.findings[index], job.plan, bench.step_ns).least_s
+    return job.cost(index, bench).least_s
 
 
 # -- what it means for the findings ---------------------------------------------------------------------------------

@@ -74,13 +74,24 @@ class NotOpenedError(TrialError):
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """The target is open: ``accelerated`` when it runs on more than CPUs, so that CPU time tells nothing.
+    """The target is open.
 
-    ``apart``: every variant is a process of its own, and A against A is measured between two.
+    Attributes
+    ----------
+    accelerated
+        Whether it runs on more than CPUs, so that CPU time tells nothing.
+    start_s
+        Where every variant is a process of its own, and A against A is measured between two: how long it takes one to
+        get to the first step that is timed.
     """
 
     accelerated: bool = False
-    apart: bool = False
+    start_s: float | None = None
+
+    @property
+    def apart(self) -> bool:
+        """Whether every variant is a process of its own."""
+        return self.start_s is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +99,14 @@ class Applied:
     """A changed program is ready; the first call includes compiling it, the second shows what a call takes.
 
     ``where`` says in words what its process is set to, where that is not the process of the original.
+    ``longer_ns`` is by how much its first call takes longer than that of the original, where both are known.
     """
 
     first_call_ns: int
     second_call_ns: int
     compiled: Compiled | None = None
     where: str = ""
+    longer_ns: int | None = None
 
     @property
     def compile_ns(self) -> int | None:

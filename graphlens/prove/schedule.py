@@ -62,11 +62,14 @@ def ordered(candidates: Sequence[int], findings: Sequence[Finding], plan: Plan, 
     return sorted(candidates, key=promise, reverse=True)
 
 
-def cost_of(finding: Finding, plan: Plan, step_ns: int | None) -> Cost:
-    """Return what proving a finding's fix is expected to take."""
+def cost_of(finding: Finding, plan: Plan, step_ns: int | None, start_s: float | None = None) -> Cost:
+    """Return what proving a finding's fix is expected to take.
+
+    ``start_s`` is how long it takes to start a process with any fix, where each is one of its own.
+    """
     compiled = any(isinstance(edit, JitCompile) for edit in finding.fix.edits)
-    fixed_s, rounds = BUILD_S + (COMPILE_S if compiled else 0.0), 1
-    if any(is_setting(edit) for edit in finding.fix.edits):
+    fixed_s, rounds = (BUILD_S if start_s is None else start_s) + (COMPILE_S if compiled else 0.0), 1
+    if start_s is None and any(is_setting(edit) for edit in finding.fix.edits):
         fixed_s, rounds = fixed_s + BUILD_S + SECOND_PROCESSES_S, 2
     pair = rounds * pair_s(plan, step_ns)
     return Cost(fixed_s + FEWEST_PAIRS * pair, fixed_s + max(plan.min_pairs * pair, rounds * plan.usual_s))

@@ -29,6 +29,7 @@ from graphlens.children.script_trial import ScriptTrial, start
 from graphlens.children.start import ChildGone
 from graphlens.ir.edits import EVERYWHERE, ChangeDtype, Edit, JitCompile, ScriptSetting, SessionSetting
 from graphlens.ir.settings import Settings, settings_of
+from graphlens.prove.experiment import GRACE_S
 from graphlens.prove.floors import NOISE
 from graphlens.prove.runner import (
     INTRA_OP,
@@ -131,21 +132,24 @@ class ScriptRunner:
         self._differs = False
         self._started = 0
         self._first: AtGate | None = None
+        self._start_s = 0.0  # how long the original takes to get to its gate
 
     # -- programs -----------------------------------------------------------------------------------------------
 
     def open(self, time_limit_s: float) -> Opening:
         """Run the script as it is, until it stands still; keep its values there, and some steps later."""
+        begun_s = time.monotonic()
         try:
             process = self._began(ORIGINAL, (), 0, time_limit_s)
             self._first = self._first or process.gate
+            self._start_s = time.monotonic() - begun_s
             self._ask(ORIGINAL, KeepValues(self._file("before")), _ANSWER_S)
             self._ask(ORIGINAL, RunSteps(self._compared_steps()), time_limit_s + self._script.took_s)
             self._ask(ORIGINAL, KeepValues(self._file("after")), _ANSWER_S)
         except TrialError as error:
             self.close()
             raise NotOpenedError(str(error)) from error
-        return Opening(process.gate.accelerated, apart=True)
+        return Opening(process.gate.accelerated, start_s=self._start_s)
 
     def apply(self, variant: str, fixes: Sequence[Edits], time_limit_s: float) -> Applied:
         """Run the script changed by ``fixes``, from the values of the original on."""
@@ -157,7 +161,8 @@ class ScriptRunner:
         self._ask(variant, TakeValues(self._file("before")), _ANSWER_S)
         settings = _settings(fixes)
         where = "" if settings is None else ", ".join(settings.lines())
-        return Applied(process.gate.first_ns, process.gate.last_ns, where=where)
+        longer_ns = process.gate.first_ns - self._first.first_ns
+        return Applied(process.gate.first_ns, process.gate.last_ns, where=where, longer_ns=longer_ns)
 
     def compare(self, variant: str, computes_in: str | None, time_limit_s: float) -> Comparison:
         """Compare the variables of the program after some steps from the same values."""
@@ -212,7 +217,10 @@ class ScriptRunner:
             try:
                 timed.append(self._pair(before, after, block_ms, swapped=len(timed) % 2 == 1))
             except _OverError as error:
-                self._run_again(error, (before, after), end_s - time.monotonic())
+                left_s = end_s - GRACE_S - time.monotonic()
+                if timed and left_s < 2 * self._start_s:  # both would just have started
+                    break
+                self._run_again(error, (before, after), left_s + GRACE_S)
         return timed
 
     def _pair(self, before: str, after: str, block_ms: float, *, swapped: bool) -> Pair:
@@ -254,7 +262,7 @@ class ScriptRunner:
         environment = {} if settings is None else settings.environment
         trial = start(self._folder / f"trial-{self._started}", self._script.words, environment)
         threads = {} if settings is None else settings.threads
-        limit_s = time_limit_s + SLOWER * self._script.took_s
+        limit_s = self._limit_s(time_limit_s)
         try:
             request = RunToGate(self._script.watched, edits, at_step, threads, self._script.does_again)
             gate = told(trial.ask(request, limit_s))
@@ -272,6 +280,12 @@ class ScriptRunner:
         if settings is not None:
             check_effect(settings, OpenedTarget(gate.accelerated, gate.onednn, gate.threads))
         return process
+
+    def _limit_s(self, time_limit_s: float) -> float:
+        """Return how long a process may take to get to its gate: as long as the first one did, and what is left."""
+        if not self._start_s:
+            return time_limit_s + SLOWER * self._script.took_s
+        return max(time_limit_s - GRACE_S, SLOWER * self._start_s)
 
     def _ask(self, variant: str, request: Any, time_limit_s: float) -> Any:
         try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from graphlens.facts.core import Facts
@@ -12,8 +13,9 @@ from graphlens.facts.patterns.xla import blockers_of_step, compiles
 from graphlens.facts.time.attribution import attribution
 from graphlens.facts.time.ledger import SCHEDULING, ledger, step_time
 from graphlens.facts.time.savings import call_share
+from graphlens.facts.training.executed import layers_of_ops
 from graphlens.ir.analysis import Finding, Fix, Saving
-from graphlens.ir.edits import EVERYWHERE, JitCompile
+from graphlens.ir.edits import EVERYWHERE, JitCompile, ScriptSetting
 from graphlens.ir.run import OpTiming
 from graphlens.rules.needs import EXECUTED, PROFILE
 from graphlens.rules.registry import found, rule
@@ -28,6 +30,9 @@ FEWEST_CHEAP_CALLS: Final = 100
 # cause in its own right.
 OVERHEAD_SHARE: Final = 0.20
 TYPES_LISTED: Final = 10
+RECURRENT: Final = frozenset({"LSTM", "GRU", "SimpleRNN"})  # the layers of Keras that can be unrolled
+# Unrolled, a step of an LSTM is some hundred ops to be traced, forward and backward: of 32 that takes seconds.
+MOST_UNROLLED: Final = 32
 TYPES_TOLD: Final = 3
 
 
@@ -64,6 +69,10 @@ def op_overhead_bound(facts: Facts) -> Iterator[Finding]:
     Do more per op: a larger batch, vectorized code instead of a loop, a fused layer. Or compile the function
     (`jit_compile=True`), which joins small ops to a few kernels; measure it, because XLA on a processor made some
     convolution networks many times slower. Where ops stand in XLA's way (`xla-blocker`), that is not tried.
+
+    Where most of the cheap ops are those of a recurrent layer of Keras that loops over at most 32 steps of time,
+    `unroll=True` is proposed for it: each op is there once for each step then, and what the loop itself takes is gone.
+    The graph grows by as much, and takes longer to trace.
 
     ## When it is fine
 
@@ -102,11 +111,47 @@ def op_overhead_bound(facts: Facts) -> Iterator[Finding]:
         },
         reason=f"each of these ops costs less than {format_ns(CHEAP_OP_NS)}, about what dispatching an op costs",
         saving=Saving(round(bound * step.median_ns), bound, "bound"),
-        fix=_fix(facts),
+        fix=_fix(facts, cheap),
     )
 
 
-def _fix(facts: Facts) -> Fix:
+def _fix(facts: Facts, cheap: Mapping[str, OpTiming]) -> Fix:
+    loop = _short_loop(facts, cheap) if facts.evidence.script is not None else None
+    return _compiling(facts) if loop is None else loop.unrolled()
+
+
+@dataclass(frozen=True, slots=True)
+class _Loop:
+    """The loop of recurrent layers of one kind over time."""
+
+    kind: str
+    iterations: int
+
+    def unrolled(self) -> Fix:
+        return Fix(
+            f"Unroll the loop over {self.iterations} steps of time: give the layer {self.kind} unroll=True",
+            "tolerance",
+            (ScriptSetting("unroll"),),
+            f"keras.layers.{self.kind}(..., unroll=True)",
+        )
+
+
+def _short_loop(facts: Facts, cheap: Mapping[str, OpTiming]) -> _Loop | None:
+    """Return the loop that most cheap ops are executed in, where it is a short one of a recurrent layer."""
+    layers = dict(zip(facts(judged_graph).names, facts(layers_of_ops), strict=True))
+    kinds, iterations = Counter[str](), Counter[int]()
+    for name, timing in cheap.items():
+        layer, calls = layers.get(name), round(timing.calls_per_step)
+        if layer is not None and layer.kind in RECURRENT and calls > 1:
+            kinds[layer.kind] += calls
+            iterations[calls] += 1
+    if 2 * sum(kinds.values()) < sum(timing.calls_per_step for timing in cheap.values()) or not iterations:
+        return None
+    usual = iterations.most_common(1)[0][0]  # the condition of a loop is asked once more than its body runs
+    return _Loop(kinds.most_common(1)[0][0], usual) if max(iterations) <= MOST_UNROLLED + 1 else None
+
+
+def _compiling(facts: Facts) -> Fix:
     """XLA joins small ops, where it can compile the step at all: with ops in the way, that is not worth trying."""
     blocked = [blocker for blocker in facts(blockers_of_step) if not compiles(facts, blocker)]
     if blocked:
