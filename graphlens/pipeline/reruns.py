@@ -24,9 +24,7 @@ OF_A_GRAPH: Final = (
 NOT_FOUND: Final = "the calls of the program that is judged were not counted, so a second run could not stop at them"
 # A loop over all the data, which a script calls once for each epoch, is called again by the trial.
 FEW_CALLS: Final = 16
-# A block of a script is four times as long as one of a model, and whoever waits has run the script for another reason:
-# as soon as a gain is known to a tenth it is enough.
-MOST_PAIRS: Final = 240
+# Whoever waits has run the script for another reason: a gain that is known to a tenth is known well enough.
 HALF_WIDTH: Final = 0.1
 
 
@@ -48,7 +46,6 @@ def with_proofs(request: Request, gathered: Gathered, analysis: Analysis, progre
         Plan(
             budget_s=request.recording.time_budget_s or DEFAULT_RERUN_BUDGET_S,
             block_ms=BLOCK_MS,
-            max_pairs=MOST_PAIRS,
             half_width=HALF_WIDTH,
         ),
         step_ns=analysis.step.median_ns if analysis.step else None,
