@@ -241,8 +241,7 @@ def test_a_script_stands_still_before_a_step_and_makes_as_many_as_it_is_told(two
     assert {one.dtype for one in compared.differences} == {"float32", "int32"}
     assert all(one.agrees for one in compared.differences), compared
     block = first.ask(RunBlock(5.0), LIMIT_S)
-    assert 0 < block.wall_ns < 5e6
-    assert block.cpu_ns > 0
+    assert min(block.wall_ns, block.cpu_ns) > 0
 
 
 @pytest.mark.tf
