@@ -176,6 +176,8 @@ class Judging:
         Apply the fixes of findings to copies and measure them.
     rtol
         How far the outputs of a fix may be off, as a part of the largest value of each; ``None``: by their type.
+    tries
+        Changes of a script that are measured although nothing was found that they would mend.
     """
 
     program: str | None = asked(
@@ -219,6 +221,18 @@ class Judging:
     )
     ignore: tuple[str, ...] = asked(
         Option("--ignore", "leave these rules out", "RULES", read=options.names, write=options.names_in_words), ()
+    )
+    tries: tuple[str, ...] = asked(
+        Option(
+            "--try",
+            f"also measure the script with this changed: {', '.join(options.CHANGES)} (NAME, or NAME=VALUE as in "
+            "steps_per_execution=8); may be given several times",
+            "CHANGE",
+            read=options.change,
+            write=tuple,
+            several=True,
+        ),
+        (),
     )
 
 

@@ -97,6 +97,34 @@ def names_in_words(given: Iterable[str]) -> tuple[str, ...]:
     return (",".join(given),)
 
 
+CHANGES: Final[Mapping[str, str]] = {
+    "jit_compile": "",
+    "steps_per_execution": "8",
+    "unroll": "",
+    "iterate": "",
+    "sparse_optimizer": "",
+    "mixed_precision": "mixed_bfloat16",
+    "onednn": "0",
+    "intra_op": "1",
+    "inter_op": "1",
+}  # what of a script can be changed on trial, each with an example of its value where it takes one
+
+
+def change(text: str) -> str:
+    """Read a change of a script, which takes a value or none.
+
+    >>> change("steps_per_execution=8"), change("unroll")
+    ('steps_per_execution=8', 'unroll')
+    """
+    name, separator, value = text.partition("=")
+    if name not in CHANGES:
+        raise WordError(f"'{name}' is no change that can be tried; name one of {', '.join(CHANGES)}")
+    example = CHANGES[name]
+    if bool(separator) != bool(example) or (example.isdigit() and not value.isdigit()) or (example and not value):
+        raise WordError(f"'{text}' is not of the form {name}{'=' + example if example else ''}")
+    return text
+
+
 def module(text: str) -> str:
     """Read the name of a Python module.
 

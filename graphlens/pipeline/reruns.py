@@ -12,6 +12,7 @@ from graphlens.ir.analysis import Finding, Proof
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.ranking import ranked
 from graphlens.ir.run import SESSION
+from graphlens.pipeline import tries
 from graphlens.pipeline.gather import Gathered
 from graphlens.pipeline.result import Analysis
 from graphlens.prove import Plan, prove
@@ -35,8 +36,9 @@ def with_proofs(request: Request, gathered: Gathered, analysis: Analysis, progre
         return _with(analysis, [replace(one, proof=Proof("not-run", NOT_FOUND)) for one in findings])
     assert gathered.directory is not None
     changed = [one for one in findings if one.fix.edits and edits_for(one.fix.edits, run.watched) is not None]
+    asked, command = (*request.judging.select, tries.CODE), "graphlens run " + " ".join(run.words)
     others = [_of_a_graph(one) for one in findings if one not in changed]
-    if not any(reason_not_to_try(one, request.judging.select) is None for one in changed):
+    if not any(reason_not_to_try(one, asked) is None for one in changed):
         changed, others = [], [*others, *(replace(one, proof=Proof("not-run", _reason(one))) for one in changed)]
     folder = gathered.directory / "trials"
     folder.mkdir(exist_ok=True)
@@ -49,11 +51,11 @@ def with_proofs(request: Request, gathered: Gathered, analysis: Analysis, progre
             half_width=HALF_WIDTH,
         ),
         step_ns=analysis.step.median_ns if analysis.step else None,
-        command="graphlens run " + " ".join(run.words),
-        asked=request.judging.select,
+        command=command,
+        asked=asked,
         progress=progress,
     )
-    proved = _with(analysis, ranked([*outcome.findings, *others]))
+    proved = _with(analysis, ranked([*(tries.answered(one, command) for one in outcome.findings), *others]))
     return replace(proved, document=replace(proved.document, joint_proof=outcome.joint_proof))
 
 

@@ -154,6 +154,18 @@ def _judge(known: Known) -> Known:
     return replace(known, analysis=judge_facts(known.facts, judging.select, judging.ignore))
 
 
+def _is_to_try_more(known: Known) -> bool:
+    return bool(known.request.judging.tries)
+
+
+def _ask_more(known: Known) -> Known:
+    from graphlens.pipeline import tries
+
+    document = known.judged.document
+    findings = (*document.findings, *tries.asked_for(known.request.judging.tries))
+    return replace(known, analysis=replace(known.judged, document=replace(document, findings=findings)))
+
+
 def _has_fixes_to_try(known: Known) -> bool:
     return _may_be_tried(known) and any(finding.fix.edits for finding in known.judged.findings)
 
@@ -207,6 +219,7 @@ STAGES: Final = (
     Stage("ask why ops are not fused", _may_be_asked, _explain),
     Stage("place the ops on another device", _is_to_be_placed, _place),
     Stage("judge", _always, _judge),
+    Stage("ask what the user wants tried", _is_to_try_more, _ask_more),
     Stage("prove the fixes", _has_fixes_to_try, _prove),
     Stage("say why no fix is proven", _may_not_be_tried, _leave_unproven),
 )

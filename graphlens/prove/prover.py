@@ -87,7 +87,8 @@ def prove(
     """
     job = _Job(findings, runner, plan, Budget(math.inf, clock), step_ns, command, progress)
     proofs = {index: Proof("not-run", why) for index, why in _left_out(findings, asked).items()}
-    turns = schedule.ordered([index for index in range(len(findings)) if index not in proofs], findings, plan, step_ns)
+    candidates = [index for index in range(len(findings)) if index not in proofs]
+    turns = schedule.ordered(candidates, findings, plan, step_ns, asked)
     twins = _twins(findings, turns)
     joint = None
     try:

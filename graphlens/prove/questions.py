@@ -23,20 +23,25 @@ def is_question(finding: Finding) -> bool:
 
 def answered(finding: Finding, proof: Proof) -> Finding:
     """Return the question with the answer as its title, where the measurement gave one."""
-    if not is_question(finding) or proof.speedup is None or proof.ci95 is None:
-        return finding
+    title = answer(_COMPILER, proof) if is_question(finding) else None
+    return finding if title is None else replace(finding, title=title)
+
+
+def answer(what: str, proof: Proof) -> str | None:
+    """Return in words what ``what`` does to the step, ``None`` where it was not measured."""
+    if proof.speedup is None or proof.ci95 is None:
+        return None
     low, high = proof.ci95
-    answer = _answer(proof.verdict, proof.speedup, high)
-    return replace(finding, title=f"{answer}: {proof.speedup:.2f}x [{low:.2f}, {high:.2f}]")
+    return f"{_answer(what, proof.verdict, proof.speedup, high)}: {proof.speedup:.2f}x [{low:.2f}, {high:.2f}]"
 
 
-def _answer(verdict: str, speedup: float, high: float) -> str:
+def _answer(what: str, verdict: str, speedup: float, high: float) -> str:
     if verdict == "proven":
-        return f"{_COMPILER} makes this step {speedup:.1f} times as fast here"
+        return f"{what} makes this step {speedup:.1f} times as fast here"
     if verdict == "changes-numbers":
-        return f"{_COMPILER} makes this step {speedup:.1f} times as fast here and changes its numbers"
+        return f"{what} makes this step {speedup:.1f} times as fast here and changes its numbers"
     if verdict != "refuted":
-        return f"Whether {_COMPILER} makes this step faster is not clear here"
+        return f"Whether {what} makes this step faster is not clear here"
     if high < 1:
-        return f"{_COMPILER} makes this step {1 / speedup:.1f} times slower here"
-    return f"{_COMPILER} gains nothing for this step here"
+        return f"{what} makes this step {1 / speedup:.1f} times slower here"
+    return f"{what} gains nothing for this step here"

@@ -55,7 +55,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="run the script again to have fixes proven, although it writes files, connects or starts programs first",
     )  # fmt: skip
     arguments.add(parser, "time_budget_s", help=_BUDGET)
-    arguments.add(parser, "program", "prove", "rtol")
+    arguments.add(parser, "program", "prove", "rtol", "tries")
     arguments.add_keep_logdir(parser)
     arguments.add(parser, *arguments.RULES)
     parser.add_argument(
@@ -94,6 +94,12 @@ def _refuse(given: argparse.Namespace) -> None:
     for name, why in _REFUSED.items():
         if getattr(given, name) is not None:
             raise UsageError(f"{OPTIONS[name].flag} is not for scripts: {why}")
+    _refuse_tries(given)
+
+
+def _refuse_tries(given: argparse.Namespace) -> None:
+    if given.tries and given.prove is False:
+        raise UsageError("--try has a change measured, and --no-prove has nothing measured; leave one of them out")
 
 
 def _request(given: argparse.Namespace, words: list[str]) -> Request:
