@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Keras' gradient accumulation and overwriting average (EMA) raise under MirroredStrategy, also with one replica's worth of data.
+# Keras' gradient accumulation, and overwriting by the moving average (EMA), raise under MirroredStrategy.
 #
 # One would guess: `gradient_accumulation_steps`, the usual way to a large batch on few devices, works under the
 # strategy that trains on several devices.
