@@ -14,8 +14,7 @@ from graphlens.collector import collector_paused
 from graphlens.errors import ExecutionError, first_line
 from graphlens.ir.capture import MAIN, CapturedProgram
 from graphlens.ir.pipelines import DATASET
-from graphlens.ir.run import STEP_MARKER
-from graphlens.loaders.capture.collecting import Context, Progress, collecting
+from graphlens.loaders.capture.collecting import Context, Progress
 from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.tf import private
 from graphlens.tf.datasets import reading
@@ -23,7 +22,7 @@ from graphlens.tf.open.datasets import Elements
 from graphlens.tf.open.opened import Opened
 from graphlens.tf.record import environment
 from graphlens.tf.record.clock import empty_call_ns
-from graphlens.tf.record.collectors.profile import Profile
+from graphlens.tf.record.collectors.profile import profiled_steps
 from graphlens.tf.record.preparing import Plan
 
 # Elements come in bursts where several are made at a time: a block is long beside what makes one.
@@ -82,7 +81,8 @@ def _measure(opened: Opened, plan: Plan, context: Context) -> None:
         capture.write_program(CapturedProgram(MAIN, private.function_name(traced.concrete), main=True))
         wanted = max(plan.steps, min(MOST_PROFILED, int(PROFILED_S * 1e9 / max(1, min(element_ns)))))
         fitting = int(SHARE_OF_TIME * min(plan.seconds_left(), LONGEST_S) * 1e9 / max(element_ns))
-        profiled = _profiled(lambda: traced.call(()), max(1, min(wanted, fitting)), context)
+        _repeated(lambda: traced.call(()), WARM_UP_S, 1)
+        profiled = profiled_steps(lambda: traced.call(()), max(1, min(wanted, fitting)), context)
         capture.manifest = replace(capture.manifest, profiled_steps=profiled)
 
 
@@ -123,18 +123,4 @@ def _repeated(step: Callable[[], Any], seconds: float, fewest: int) -> int:
     while count < fewest or time.perf_counter_ns() < end_ns:
         step()
         count += 1
-    return count
-
-
-def _profiled(step: Callable[[], Any], count: int, context: Context) -> int:
-    """Profile ``count`` elements after some that are not; returns how many were, 0 where the profiler is not there."""
-    _repeated(step, WARM_UP_S, 1)
-    profile = Profile()
-    with collecting(context, [profile]):
-        if not profile.is_running:
-            return 0
-        for number in range(count):
-            with tf.profiler.experimental.Trace(STEP_MARKER, step_num=number, _r=1):
-                step()
-            context.progress("profiling", number + 1, count)
     return count

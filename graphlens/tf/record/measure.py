@@ -12,7 +12,6 @@ import tensorflow as tf
 from graphlens.collector import collector_paused
 from graphlens.config import MOST_STEPS, WARM_UP_CALLS
 from graphlens.errors import ExecutionError
-from graphlens.ir.run import STEP_MARKER
 from graphlens.loaders.capture.collecting import Collector, Context, Progress, collecting
 from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.tf import private
@@ -22,7 +21,7 @@ from graphlens.tf.record import environment
 from graphlens.tf.record.clock import empty_call_ns, timed
 from graphlens.tf.record.collectors.executed import ExecutedGraphs
 from graphlens.tf.record.collectors.hlo import Hlo
-from graphlens.tf.record.collectors.profile import Profile
+from graphlens.tf.record.collectors.profile import profiled_steps
 from graphlens.tf.record.collectors.replay import Replay
 from graphlens.tf.record.collectors.roof import Roof
 from graphlens.tf.record.collectors.steps import StepTimes
@@ -94,8 +93,7 @@ def _measured_steps(step: Step, plan: Plan, context: Context) -> None:
             warm_ns = [timed(step) for _ in range(WARM_UP_CALLS)]
             steps, before, profiled = _counts(plan, warm_ns[-1], capture)
             times.time(step, before)
-            profiled_steps = _profiled_steps(step, profiled, context)
-            capture.manifest = replace(capture.manifest, profiled_steps=profiled_steps)
+            capture.manifest = replace(capture.manifest, profiled_steps=profiled_steps(step, profiled, context))
         with capture.stage("timing"), collector_paused():
             context.progress("timing", before, steps)
             times.time(step, steps - before)
@@ -112,16 +110,3 @@ def _counts(plan: Plan, step_ns: int, capture: CaptureDirectory) -> tuple[int, i
     if profiled < steps:
         capture.note(f"Only {profiled} of {steps} steps were profiled: later ones would lack the cheap ops.")
     return steps, min(steps // 3, MOST_STEPS - profiled), profiled
-
-
-def _profiled_steps(step: Step, count: int, context: Context) -> int:
-    """Profile ``count`` steps; returns how many were, 0 when the profiler is not available."""
-    profile = Profile()
-    with collecting(context, [profile]):
-        if not profile.is_running:
-            return 0
-        for number in range(count):
-            with tf.profiler.experimental.Trace(STEP_MARKER, step_num=number, _r=1):
-                step()
-            context.progress("profiling", number + 1, count)
-    return count

@@ -6,13 +6,15 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import tensorflow as tf
 
 from graphlens.errors import first_line
-from graphlens.loaders.capture.collecting import Context
+from graphlens.ir.run import STEP_MARKER
+from graphlens.loaders.capture.collecting import Context, collecting
 from graphlens.loaders.capture.parts import PROFILE
 
 # An event is recorded when it ends, and threads end theirs a moment after the result of the last step is there; on a
@@ -57,6 +59,19 @@ class Profile:
         if self.is_running:
             tf.profiler.experimental.stop()
         self.is_running = False
+
+
+def profiled_steps(step: Callable[[], Any], count: int, context: Context) -> int:
+    """Profile ``count`` steps, each marked; returns how many were, 0 where the profiler is not available."""
+    profile = Profile()
+    with collecting(context, [profile]):
+        if not profile.is_running:
+            return 0
+        for number in range(count):
+            with tf.profiler.experimental.Trace(STEP_MARKER, step_num=number, _r=1):
+                step()
+            context.progress("profiling", number + 1, count)
+    return count
 
 
 def settle() -> None:
