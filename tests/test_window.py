@@ -53,6 +53,12 @@ def test_a_program_that_takes_less_time_than_the_recorded_one_is_not_recorded() 
     assert called(Window(2), *[("train", 20)] * 10, *[("evaluate", 2)] * 20) == [4, 5]
 
 
+def test_an_evaluation_between_epochs_is_never_recorded_in_place_of_the_training() -> None:
+    """All evaluations together take more than the training did when its recording ended."""
+    epochs = [*[("train", 20)] * 10, *[("evaluate", 20)] * 5] * 20
+    assert called(Window(2), *epochs) == [4, 5]
+
+
 def test_a_recording_of_slow_steps_ends_in_time() -> None:
     window = Window(30)
     for _ in range(4):

@@ -50,7 +50,7 @@ class Window:
         self._program: Hashable | None = None
         self._recorded_calls = 0
         self._recorded_ns = 0
-        self._outweighed_ns = 0
+        self._have_been: list[_Called] = []
         self._looked: set[Hashable] = set()
 
     @property
@@ -61,16 +61,17 @@ class Window:
     @property
     def has_recorded_steady_calls(self) -> bool:
         """Whether a recording of calls that were steady has ended."""
-        return not self.is_open and any(one.is_recorded for one in self._called.values())
+        return not self.is_open and bool(self._have_been)
 
     def opens_before(self, program: Hashable) -> bool:
         """Tell whether recording is to begin with the call of ``program`` that is about to be made."""
         if self.is_open:
             return False
         one = self._called.setdefault(program, _Called())
-        if one.is_recorded or not _is_steady(one) or one.weight_ns < self._outweighed_ns:
+        if one.is_recorded or not _is_steady(one) or one.weight_ns < self._least_weight_ns():
             return False
         one.is_recorded = True
+        self._have_been.append(one)
         self._program, self._recorded_calls, self._recorded_ns = program, 0, 0
         return True
 
@@ -80,7 +81,7 @@ class Window:
         That is a loop over all the data, called for the first time.  The recording ends with that call, and is none of
         steady calls.  ``is_loop`` looks through a graph, which takes longer than a step: it is asked once.
         """
-        if self.is_open or program in self._looked or self._outweighed_ns:
+        if self.is_open or program in self._looked or self._have_been:
             return False
         self._looked.add(program)
         if not is_loop():
@@ -105,9 +106,15 @@ class Window:
 
     def close(self) -> None:
         """Note that the recording has ended; another program may be recorded once it outweighs all so far."""
-        steady = [one.weight_ns for one in self._called.values() if one.is_recorded]
         self._program = None
-        self._outweighed_ns = OUTWEIGHS * max(steady, default=0)
+
+    def _least_weight_ns(self) -> int:
+        """Return what a program must have taken to be recorded in place of those that were.
+
+        That is by all that these took, also after they were recorded: what evaluates a model between the epochs of a
+        long training outweighs any number of its steps at last, and never the training.
+        """
+        return OUTWEIGHS * max((one.weight_ns for one in self._have_been), default=0)
 
 
 def _is_steady(one: _Called) -> bool:
