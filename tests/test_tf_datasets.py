@@ -10,6 +10,18 @@ from typing import Any
 import pytest
 
 from graphlens.children.messages import Failure, RecordRequest
+from graphlens.errors import RewriteError
+from graphlens.facts.patterns.input_rewrites import rewrites_of
+from graphlens.ir.edits import (
+    AddCache,
+    AddPrefetch,
+    InputThreads,
+    MergeConstants,
+    NotDeterministic,
+    ParallelInterleave,
+    ParallelMap,
+    VectorizeMap,
+)
 from graphlens.ir.pipelines import AUTOTUNE, DATASET, WrittenPipeline, WrittenStage
 from graphlens.loaders.capture.reading import evidence_of, open_capture
 
@@ -152,6 +164,137 @@ def test_the_graph_of_much_data_is_not_written_down(monkeypatch: pytest.MonkeyPa
     pipeline, notes = reading.pipeline_of(datasets.unvectorized_map(), DATASET)
     assert pipeline.stages == ()
     assert "its graph would hold them again" in notes[0]
+
+
+# -- what is changed -------------------------------------------------------------------------------------------------
+
+
+Changed = Callable[..., tuple[Any, WrittenPipeline]]
+
+
+@pytest.fixture(scope="module")
+def change(read: Read) -> Changed:
+    """Apply edits to a copy; the dataset that came of it, and its pipeline."""
+    from graphlens.tf.datasets import changing, serializing
+
+    def changed(dataset: Any, *edits: Any) -> tuple[Any, WrittenPipeline]:
+        graph = changing.changed(serializing.graph_of(dataset), edits)
+        copy = changing.with_options(serializing.dataset_of(graph, dataset.element_spec), edits)
+        return copy, read(copy)
+
+    return changed
+
+
+def values(dataset: Any, count: int = 40) -> list[Any]:
+    return [one.numpy().tolist() for one in dataset.take(count)]
+
+
+def kinds(pipeline: WrittenPipeline) -> list[str]:
+    return [one.kind for one in pipeline.stages]
+
+
+def test_a_sequential_map_becomes_parallel_and_gives_the_same(datasets: Any, read: Read, change: Changed) -> None:
+    dataset = datasets.sequential_map()
+    copy, pipeline = change(dataset, ParallelMap(stage(read(dataset), "MapDataset").name, 6))
+    assert stage(pipeline, "ParallelMapDatasetV2").parallelism == 6
+    assert values(copy, 5) == values(dataset, 5)
+
+
+def test_a_batch_is_moved_before_the_map_and_gives_the_same(datasets: Any, read: Read, change: Changed) -> None:
+    dataset = datasets.unvectorized_map()
+    copy, pipeline = change(dataset, VectorizeMap(stage(read(dataset), "MapDataset").name))
+    assert kinds(pipeline) == ["TensorSliceDataset", "BatchDatasetV2", "MapDataset"]
+    assert values(copy) == values(dataset)
+
+
+def test_a_rest_that_fills_no_batch_stays_or_goes_as_it_did(read: Read, change: Changed) -> None:
+    import tensorflow as tf
+
+    for drops in (False, True):
+        dataset = tf.data.Dataset.range(10).map(lambda number: number * 2).batch(4, drop_remainder=drops)
+        copy, _ = change(dataset, VectorizeMap(stage(read(dataset), "MapDataset").name))
+        assert values(copy) == values(dataset)
+
+
+def test_a_map_that_does_more_than_the_same_to_each_row_is_not_moved(read: Read, change: Changed) -> None:
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.from_tensor_slices(tf.ones((4, 3))).map(tf.reduce_sum).batch(2)
+    with pytest.raises(RewriteError, match="does more than the same to each row of a batch"):
+        change(dataset, VectorizeMap(stage(read(dataset), "MapDataset").name))
+
+
+def test_files_are_read_in_parallel_in_the_order_that_they_had(datasets: Any, read: Read, change: Changed) -> None:
+    dataset = datasets.sequential_interleave()
+    copy, pipeline = change(dataset, ParallelInterleave(stage(read(dataset), "InterleaveDataset").name))
+    assert stage(pipeline, "ParallelInterleaveDatasetV4").parallelism == AUTOTUNE
+    assert values(copy, 10) == values(dataset, 10)
+
+
+def test_a_cache_calls_a_function_in_its_first_epoch_alone(read: Read, change: Changed) -> None:
+    import tensorflow as tf
+
+    calls: list[int] = []
+
+    def counted(number: Any) -> Any:
+        calls.append(int(number))
+        return number
+
+    dataset = tf.data.Dataset.range(5).map(lambda number: tf.numpy_function(counted, [number], tf.int64))
+    copy, _ = change(dataset, AddCache(stage(read(dataset), "MapDataset").name))
+    assert [values(copy) for _ in range(3)] == [[0, 1, 2, 3, 4]] * 3
+    assert calls == [0, 1, 2, 3, 4]
+    assert values(dataset) == [0, 1, 2, 3, 4]
+    assert len(calls) == 10  # the user's own dataset keeps nothing
+
+
+def test_what_is_made_ahead_and_options_come_on_top(read: Read, change: Changed) -> None:
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.range(8).map(lambda number: number + 1, num_parallel_calls=2).batch(2)
+    copy, pipeline = change(dataset, AddPrefetch(), InputThreads(5), NotDeterministic())
+    assert kinds(pipeline)[-1] == "PrefetchDataset"
+    assert pipeline.options["threading.private_threadpool_size"] == 5
+    assert pipeline.options["deterministic"] is False
+    assert sorted(number for batch in values(copy) for number in batch) == list(range(1, 9))
+    assert kinds(read(dataset))[-1] == "BatchDatasetV2"
+
+
+def test_what_is_no_edit_of_a_stage_that_is_there_is_refused(datasets: Any, change: Changed) -> None:
+    with pytest.raises(RewriteError, match="has no stage 'MapDataset:0815'"):
+        change(datasets.good(), ParallelMap("MapDataset:0815"))
+    with pytest.raises(RewriteError, match="'merge-constants' is no change of an input pipeline"):
+        change(datasets.good(), MergeConstants())
+
+
+# -- which changes fit ------------------------------------------------------------------------------------------------
+
+
+def fitting(pipeline: WrittenPipeline) -> dict[str, str]:
+    return {one.edits[0].kind: one.change for one in rewrites_of(pipeline, 2)}
+
+
+def test_changes_that_fit_are_told_as_they_are_written_in_python(datasets: Any, read: Read) -> None:
+    assert fitting(read(datasets.sequential_map())) == {
+        "parallel-map": ".map(read, num_parallel_calls=tf.data.AUTOTUNE)",
+        "add-prefetch": ".prefetch(tf.data.AUTOTUNE) at the end",
+        "input-threads": "options.threading.private_threadpool_size = 4",
+    }
+    assert fitting(read(datasets.unvectorized_map()))["vectorize-map"].startswith(".batch(256).map(scale)")
+    assert fitting(read(datasets.sequential_interleave()))["parallel-interleave"].startswith(".interleave(_file, num_")
+
+
+def test_what_tensorflow_makes_parallel_itself_needs_no_change(datasets: Any, read: Read) -> None:
+    assert "parallel-map" not in fitting(read(datasets.repeated_decode()))
+
+
+def test_nothing_is_kept_that_is_another_in_each_epoch(datasets: Any, read: Read) -> None:
+    import tensorflow as tf
+
+    assert "add-cache" in fitting(read(datasets.repeated_decode()))
+    shuffled = tf.data.Dataset.range(9).shuffle(9).map(lambda number: number + 1)
+    for dataset in (datasets.random_map(), datasets.sequential_map(), shuffled, datasets.repeated_decode().cache()):
+        assert "add-cache" not in fitting(read(dataset))
 
 
 # -- what is recorded -------------------------------------------------------------------------------------------------

@@ -218,6 +218,18 @@ class Compiled:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeDataset:
+    """Make the one variant of a process from the open dataset; see ``Calls``.
+
+    ``stages`` are those of the dataset as the edits name them, sources first: numbers in names may be others in another
+    process.
+    """
+
+    edits: Edits
+    stages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Calls:
     """What the first two calls of a variant took, compiling included, and what XLA compiled of it."""
 

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -109,6 +109,20 @@ class Child:
             return list(_received(self, time.monotonic() + time_limit_s))
         finally:
             self.cancel()
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Have the child and all it started do nothing meanwhile, where the system can; its memory stays."""
+        stops = hasattr(signals, "SIGSTOP")
+        with suppress(ProcessLookupError):
+            if stops:
+                os.killpg(self.process.pid, signals.SIGSTOP)
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                if stops:
+                    os.killpg(self.process.pid, signals.SIGCONT)
 
     def cancel(self) -> None:
         """Tell the child that there is nothing (more) to do, and end it with all it started; harmless afterwards."""

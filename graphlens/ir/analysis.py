@@ -197,6 +197,35 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class InputRewrite:
+    """A change of an input pipeline that was tried on a copy of it, whether a rule advises it or not.
+
+    Attributes
+    ----------
+    pipeline
+        The id of the pipeline among ``Document.input``.
+    change
+        What is changed, as it is written in Python (``.map(decode, num_parallel_calls=tf.data.AUTOTUNE)``).
+    edits
+        The same as data.
+    source
+        The user's line to change; empty where nobody saw it, or where it concerns no line.
+    before_per_s, after_per_s
+        Elements of the last stage in a second, as written and changed; ``None`` where nothing was measured.
+    proof
+        What came of it: its times are those of one element.
+    """
+
+    pipeline: str
+    change: str
+    edits: tuple[AnyEdit, ...]
+    source: str = ""
+    before_per_s: float | None = None
+    after_per_s: float | None = None
+    proof: Proof = Proof("not-run", "no proof was requested")
+
+
+@dataclass(frozen=True, slots=True)
 class RuleStatus:
     """What became of one rule: every rule is listed, always."""
 
@@ -433,6 +462,7 @@ class Document:
     ``training``, ``period`` and ``timeline`` explain a step of a program that trains, or that somebody else calls.
     ``input`` are the pipelines that feed it, that of the judged program first; of a dataset as target, itself.
     ``replicas`` is what those of a distributed step do, and what they wait for.
+    ``input_rewrites`` are changes of it that were tried.
     """
 
     target: Target
@@ -463,6 +493,7 @@ class Document:
     timeline: Timeline | None = None
     input: tuple[InputPipeline, ...] = ()
     replicas: Replicas | None = None
+    input_rewrites: tuple[InputRewrite, ...] = ()
 
 
 def severity_of(share: float | None) -> Severity:

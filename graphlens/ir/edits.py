@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import NoneType
-from typing import Any, ClassVar, Final, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Final, Literal, Protocol, get_args, runtime_checkable
+
+from graphlens.ir.pipelines import AUTOTUNE
 
 POOLS: Final = ("intra_op", "inter_op")  # TensorFlow's thread pools
 
@@ -309,6 +311,96 @@ class ScriptSetting:
     def changes_numbers(self) -> bool:
         """Whether other numbers come out, by more than rounding may do, and as it is meant."""
         return self.option in {"mixed_precision", "sparse_optimizer"}
+
+
+# -- of an input pipeline ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ParallelMap:
+    """Have the map of a stage make several elements at a time.
+
+    Attributes
+    ----------
+    stage
+        As it is written, by the name that profiles have (``MapDataset:105``).
+    parallelism
+        How many; ``AUTOTUNE`` leaves that to TensorFlow.
+    reorders
+        Whether its function draws random numbers, or has other state, which elements then get in another order.
+    """
+
+    kind: ClassVar[str] = "parallel-map"
+    stage: str
+    parallelism: int = AUTOTUNE
+    reorders: bool = False
+
+    @property
+    def changes_numbers(self) -> bool:
+        """Whether other numbers come out, as it is meant."""
+        return self.reorders
+
+
+@dataclass(frozen=True, slots=True)
+class VectorizeMap:
+    """Have the batch behind the map of a stage come before it: its function gets batches instead of elements."""
+
+    kind: ClassVar[str] = "vectorize-map"
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddPrefetch:
+    """Have elements of a stage made ahead; of the last one where none is named."""
+
+    kind: ClassVar[str] = "add-prefetch"
+    stage: str = ""
+    buffer_size: int = AUTOTUNE
+
+
+@dataclass(frozen=True, slots=True)
+class AddCache:
+    """Keep the elements of a stage in memory from the first epoch on."""
+
+    kind: ClassVar[str] = "add-cache"
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParallelInterleave:
+    """Have the interleave of a stage read several of its inputs at a time, in the order that it has."""
+
+    kind: ClassVar[str] = "parallel-interleave"
+    stage: str
+    parallelism: int = AUTOTUNE
+
+
+@dataclass(frozen=True, slots=True)
+class NotDeterministic:
+    """Let stages that make several elements at a time hand out whichever is ready first."""
+
+    kind: ClassVar[str] = "not-deterministic"
+
+    @property
+    def changes_numbers(self) -> bool:
+        """Whether other numbers come out, as it is meant: the same elements in another order."""
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class InputThreads:
+    """Run the functions of a pipeline on so many threads of its own."""
+
+    kind: ClassVar[str] = "input-threads"
+    threads: int
+
+
+InputEdit = ParallelMap | VectorizeMap | AddPrefetch | AddCache | ParallelInterleave | NotDeterministic | InputThreads
+
+
+def is_of_input(edit: Edit) -> bool:
+    """Whether an edit changes an input pipeline, and no graph of a program."""
+    return isinstance(edit, get_args(InputEdit))
 
 
 # -- the edits of others -------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from graphlens.collector import collector_paused
 from graphlens.config import Progress, Request
 from graphlens.facts.core import Facts
 from graphlens.ir.analysis import Proof
+from graphlens.ir.pipelines import DATASET
 from graphlens.pipeline.gather import Gathered, gather
 from graphlens.pipeline.judge import judge_facts
 from graphlens.pipeline.result import Analysis
@@ -167,12 +168,21 @@ def _ask_more(known: Known) -> Known:
 
 
 def _has_fixes_to_try(known: Known) -> bool:
-    return _may_be_tried(known) and any(finding.fix.edits for finding in known.judged.findings)
+    edited = _is_of_dataset(known) or any(finding.fix.edits for finding in known.judged.findings)
+    return _may_be_tried(known) and edited
+
+
+def _is_of_dataset(known: Known) -> bool:
+    return known.gathered.evidence.target.kind == DATASET
 
 
 def _prove(known: Known) -> Known:
-    from graphlens.pipeline import proofs, reruns
+    from graphlens.pipeline import input_proofs, proofs, reruns
 
+    if _is_of_dataset(known):
+        return replace(
+            known, analysis=input_proofs.with_proofs(known.request, known.gathered, known.judged, known.progress)
+        )
     if known.gathered.rerun is not None:
         return replace(known, analysis=reruns.with_proofs(known.request, known.gathered, known.judged, known.progress))
     return replace(known, analysis=proofs.with_proofs(known.request, known.gathered, known.judged, known.progress))

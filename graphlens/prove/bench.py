@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from graphlens.children.messages import Comparison, Difference
 from graphlens.ir.analysis import Proof
-from graphlens.ir.edits import ChangesType, ScriptSetting, SessionSetting
+from graphlens.ir.edits import ChangesType, SessionSetting
 from graphlens.ir.settings import is_setting
 from graphlens.prove import schedule
 from graphlens.prove.experiment import Budget, Control, Experiment, Plan, Sample
@@ -305,7 +305,7 @@ def computes_in(fixes: Sequence[Edits]) -> str | None:
 
 def changes_numbers(fixes: Sequence[Edits]) -> bool:
     """Whether the fixes are known to give other numbers, which then are no fault."""
-    return any(isinstance(edit, ScriptSetting) and edit.changes_numbers for edits in fixes for edit in edits)
+    return any(getattr(edit, "changes_numbers", False) for edits in fixes for edit in edits)
 
 
 # -- outputs --------------------------------------------------------------------------------------------------------

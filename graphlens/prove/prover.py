@@ -116,7 +116,7 @@ def _measured(job: _Job, turns: Sequence[int]) -> tuple[dict[int, Proof], Joint]
         on_pairs = job.on_pairs("measuring the noise, A against A")
         bench = prepared(
             job.runner, job.plan, job.budget,
-            with_cpu=not opening.accelerated, on_pairs=on_pairs, start_s=opening.start_s,
+            with_cpu=not (opening.accelerated or opening.overlaps), on_pairs=on_pairs, start_s=opening.start_s,
         )  # fmt: skip
     except BlockedError as error:
         return {index: Proof(error.verdict, str(error)) for index in turns}, Joint((), Proof("not-run", str(error)))

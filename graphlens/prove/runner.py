@@ -83,10 +83,13 @@ class Opening:
     start_s
         Where every variant is a process of its own, and A against A is measured between two: how long it takes one to
         get to the first step that is timed.
+    overlaps
+        Whether what is gained is that work is done at the same time, which takes no less of the CPU.
     """
 
     accelerated: bool = False
     start_s: float | None = None
+    overlaps: bool = False
 
     @property
     def apart(self) -> bool:

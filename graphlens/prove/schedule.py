@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from graphlens.ir.analysis import Finding
-from graphlens.ir.edits import JitCompile, ScriptSetting
+from graphlens.ir.edits import Edit, JitCompile, ScriptSetting, is_of_input
 from graphlens.ir.selectors import is_meant
 from graphlens.ir.settings import is_setting
 from graphlens.prove.experiment import Plan
@@ -41,11 +41,16 @@ def reason_not_to_try(finding: Finding, asked: Sequence[str] = ()) -> str | None
     if not finding.fix.edits:
         return "only a person can make this change: there is no edit that a program could apply"
     # What is changed about a run of a script is gone with that run, and whoever reads the numbers decides.
-    if finding.fix.safety == "manual" and not all(isinstance(edit, ScriptSetting) for edit in finding.fix.edits):
+    if finding.fix.safety == "manual" and not all(map(_is_of_a_run, finding.fix.edits)):
         return "the fix may change what the model is meant to do (safety: manual): a person has to decide"
     if finding.severity == "info" and not is_question(finding) and not is_asked(finding, asked):
         return f"for information only; `--select {finding.code}` has it measured"
     return None
+
+
+def _is_of_a_run(edit: Edit) -> bool:
+    """Whether an edit changes a run of the script, or a copy of its input, and nothing that is kept."""
+    return isinstance(edit, ScriptSetting) or is_of_input(edit)
 
 
 def is_asked(finding: Finding, asked: Sequence[str]) -> bool:

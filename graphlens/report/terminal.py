@@ -93,6 +93,7 @@ def _summary(view: View, outputs: Sequence[str], glyphs: _Glyphs) -> Group:
     parts = [
         _header(view, glyphs),
         *_findings(view),
+        *_rewrites(view),
         *_period(view),
         *_ledger(view, glyphs),
         *_layers(view),
@@ -232,6 +233,20 @@ def _ledger(view: View, glyphs: _Glyphs) -> Iterable[RenderableType]:
         Text("Step", "bold"), Text(view.ledger.total, "bold"), Text("100 %", "bold"), Text(view.ledger.origin, "dim")
     )
     yield Padding(table, (0, 0, 0, 2))
+
+
+def _rewrites(view: View) -> Iterable[RenderableType]:
+    """Say what changes of the input pipeline gave, in elements a second."""
+    if view.rewrites is None:
+        return
+    yield _heading(f"Changes of the pipeline: {view.rewrites.summary}")
+    for row in view.rewrites.rows:
+        rates = f"{row.before} to {row.after} elements/s, {row.factor}" if row.verdict != "not-run" else row.why
+        style = "green" if row.verdict == "proven" else "dim"
+        yield Padding(_plain(row.change, "bold"), (0, 0, 0, 2))
+        yield Padding(_plain(f"{row.words.lower()}: {rates}", style), (0, 0, 0, 4))
+        if row.verdict not in {"proven", "not-run"}:
+            yield Padding(_plain(row.why, "dim"), (0, 0, 0, 4))
 
 
 def _period(view: View) -> Iterable[RenderableType]:

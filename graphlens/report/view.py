@@ -26,6 +26,7 @@ from graphlens.report.view_placement import PlacementView, placement_view
 from graphlens.report.view_programs import ProgramsView, judged_of, programs_view
 from graphlens.report.view_proofs import ProofView, joint_view, total_view
 from graphlens.report.view_quality import GradeView, quality_view
+from graphlens.report.view_rewrites import RewritesView, rewrites_view
 from graphlens.report.view_steps import KindsView, element_words, kinds_view, rhythm_words, step_words
 from graphlens.report.view_timeline import TimelineView, timeline_view
 from graphlens.report.view_traces import TracesView, traces_view
@@ -108,6 +109,7 @@ class View:
     quality: GradeView
     ledger: LedgerView | None
     period: PeriodView | None
+    rewrites: RewritesView | None
     training: TrainingView | None
     timeline: TimelineView | None
     traces: TracesView | None
@@ -167,6 +169,7 @@ def view_of(document: Document, op_limit: int | None = None) -> View:
         quality=quality,
         ledger=_ledger(document),
         period=period_view(document),
+        rewrites=rewrites_view(document),
         training=training_view(document),
         timeline=timeline_view(document),
         traces=traces_view(document),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from graphlens.ir.analysis import Document, Figure, Finding, Saving
+from graphlens.ir.edits import is_of_input
 from graphlens.ir.op_rows import OpRows
 from graphlens.ir.settings import graph_edits, lines_of
 from graphlens.report.evidence import Cell, cells_of
@@ -147,6 +148,8 @@ def _finding(
 def _proof(finding: Finding) -> ProofView:
     """Return the proof in words; no model can hold a setting, so it is set where the model is run."""
     shown = proof_view(finding.proof)
+    if any(map(is_of_input, finding.fix.edits)):
+        shown = replace(shown, apply=None)  # the line of the program is the user's to change
     if shown.apply is None or graph_edits(finding.fix.edits):
         return shown
     return replace(shown, apply="; ".join(lines_of(finding.fix.edits)) or shown.apply)

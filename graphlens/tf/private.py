@@ -417,6 +417,22 @@ def dataset_options(options: Any) -> Any:
     return options._to_proto()
 
 
+def paths_in(structure: Any) -> list[str]:
+    """Return where each tensor of a structure stands, flat: by the keys of dictionaries, else by its place.
+
+    >>> import tensorflow as tf
+    >>> paths_in(({"image": tf.TensorSpec(()), "size": tf.TensorSpec(())}, tf.TensorSpec(())))
+    ['0/image', '0/size', '1']
+    """
+    import tensorflow as tf
+
+    module = _module("tensorflow.python.util.nest")
+    if module is None or not hasattr(module, "flatten_with_joined_string_paths"):
+        return [str(place) for place, _ in enumerate(tf.nest.flatten(structure, expand_composites=True))]
+    found = module.flatten_with_joined_string_paths(structure, expand_composites=True)
+    return [path or "element" for path, _ in found]
+
+
 def lines_of_function(function: str) -> Mapping[str, str]:
     """Return the user's lines of the ops of a function that this process traced, ``file:line`` by the op's name."""
     from graphlens.loaders.sources import source_lines

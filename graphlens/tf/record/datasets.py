@@ -92,12 +92,12 @@ def _timed(opened: Opened, plan: Plan, context: Context) -> list[int]:
     capture.manifest = replace(capture.manifest, environment=environment.describe())
     with capture.stage("timing"), collector_paused():
         context.progress("timing elements", 0, 0)
-        element_ns = _timed_blocks(elements.next, SHARE_OF_TIME * min(plan.seconds_left(), LONGEST_S))
+        element_ns = _timed_blocks(elements, SHARE_OF_TIME * min(plan.seconds_left(), LONGEST_S))
         capture.manifest = replace(capture.manifest, unprofiled_ns=tuple(element_ns), empty_call_ns=empty_call_ns())
     return element_ns
 
 
-def _timed_blocks(step: Callable[[], Any], most_s: float) -> list[int]:
+def _timed_blocks(elements: Elements, most_s: float) -> list[int]:
     """Return what an element takes, in each of some blocks of them: the time of the block by their number.
 
     Raises
@@ -105,11 +105,12 @@ def _timed_blocks(step: Callable[[], Any], most_s: float) -> list[int]:
     ExecutionError
         If there is none.
     """
-    end_s = time.monotonic() + most_s
+    end_s, step = time.monotonic() + most_s, elements.next
     step()
     _repeated(step, min(WARM_UP_S, most_s / 4), 1)
     found: list[int] = []
     while len(found) < BLOCKS and (not found or time.monotonic() < end_s):
+        elements.let_go()
         begun_ns = time.perf_counter_ns()
         count = _repeated(step, BLOCK_S, FEWEST_IN_BLOCK)
         found.append((time.perf_counter_ns() - begun_ns) // count)

@@ -1,0 +1,63 @@
+"""Changes of an input pipeline that were tried, in words: elements a second as written and changed, and the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from graphlens.ir.analysis import Document, InputRewrite
+from graphlens.report.words import VERDICTS
+from graphlens.units import counted, format_frequency
+
+_UNKNOWN: Final = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteView:
+    """One change: ``before`` and ``after`` are elements a second, ``factor`` how many times as many."""
+
+    change: str
+    source: str
+    before: str
+    after: str
+    factor: str
+    verdict: str
+    words: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RewritesView:
+    """All of them: in a sentence, and as rows, those first that gave most."""
+
+    summary: str
+    rows: tuple[RewriteView, ...]
+
+
+def rewrites_view(document: Document) -> RewritesView | None:
+    """Return what was tried, ``None`` where nothing was."""
+    rewrites = document.input_rewrites
+    if not rewrites:
+        return None
+    tried = sum(one.proof.verdict != "not-run" for one in rewrites)
+    proven = sum(one.proof.verdict == "proven" for one in rewrites)
+    ordered = sorted(rewrites, key=lambda one: (one.proof.verdict != "proven", -(one.proof.speedup or 0.0)))
+    return RewritesView(f"{counted(tried, 'change')} tried on copies, {proven} proven", tuple(map(_row, ordered)))
+
+
+def _row(rewrite: InputRewrite) -> RewriteView:
+    proof = rewrite.proof
+    return RewriteView(
+        change=rewrite.change,
+        source=rewrite.source,
+        before=_rate(rewrite.before_per_s),
+        after=_rate(rewrite.after_per_s),
+        factor=_UNKNOWN if proof.speedup is None else f"{proof.speedup:.2f}×",
+        verdict=proof.verdict,
+        words=VERDICTS[proof.verdict],
+        why=proof.why,
+    )
+
+
+def _rate(per_s: float | None) -> str:
+    return _UNKNOWN if per_s is None else format_frequency(per_s)

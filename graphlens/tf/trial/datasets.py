@@ -1,0 +1,251 @@
+"""The trial process of a dataset: it holds one variant of it, and takes elements as it is told.
+
+Requests are those of ``graphlens.tf.trial.child``.  Each variant has a process of its own, which its parent has stand
+still while another one is timed: the threads of a pipeline go on making elements when nobody takes them.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from graphlens.children.channel import requests, reserve_stdout
+from graphlens.children.messages import (
+    Block,
+    Calls,
+    ChangeDataset,
+    Compare,
+    Comparison,
+    Difference,
+    Done,
+    Failure,
+    Observe,
+    Open,
+    OpenedTarget,
+    RecordRequest,
+    Refusal,
+    TimeBlock,
+)
+from graphlens.collector import collector_paused
+from graphlens.errors import ExecutionError, GraphLensError, RewriteError, first_line
+from graphlens.ir.edits import AddCache, Edit
+from graphlens.tf.importing import import_tensorflow
+
+SEED: Final = 0
+# What is compared: enough to see an order that changes and a batch that is not full, and no more than fits in memory.
+MOST_COMPARED: Final = 64  # elements
+COMPARED_S: Final = 4.0
+MOST_COMPARED_BYTES: Final = 1 << 27
+# What was made ahead while it stood still is used up before elements are counted: a share of the block, and this least.
+DRAINED_SHARE: Final = 0.3
+FEWEST_IN_BLOCK: Final = 4
+WARM_UP_S: Final = 0.5
+FILLING_S: Final = 60.0
+MOST_KEPT_BYTES: Final = 4 << 30
+
+CACHE_TOO_LARGE: Final = "what it keeps is more than {0} GiB, and the cache is not full yet"
+CACHE_NOT_FULL: Final = "the first epoch, which fills the cache, took longer than {0:.0f} s"
+
+
+@dataclass
+class Session:
+    """The dataset as it was opened, and the variant of it that elements are taken from."""
+
+    original: Any = None
+    dataset: Any = None
+    elements: Any = None
+    fills: bool = False  # a cache, in its first epoch
+    warm: bool = False
+
+
+def main(_arguments: list[str]) -> int:
+    """Serve requests until there are no more."""
+    emit = reserve_stdout()
+    session, failure = Session(), import_tensorflow()
+    for request in requests(*COMMANDS):
+        emit(Failure(str(failure)) if failure is not None else answer(session, request))
+    return 0
+
+
+def answer(session: Session, request: Any) -> Any:
+    """Carry out one request; every failure becomes an answer."""
+    arguments = {field.name: getattr(request, field.name) for field in fields(request)}
+    try:
+        return COMMANDS[type(request)](session, **arguments)
+    except RewriteError as error:
+        return Refusal(str(error))
+    except GraphLensError as error:
+        return Failure(str(error))
+    except Exception as error:  # the last line of defence: the parent shows one line, stderr.txt has the rest
+        traceback.print_exc()
+        return Failure(f"{type(error).__name__}: {first_line(error)}")
+
+
+def open_target(session: Session, request: RecordRequest, threads: Mapping[str, int]) -> OpenedTarget:
+    """Open the dataset; whatever it draws at random is the same in each process."""
+    from graphlens.tf import private
+    from graphlens.tf.record import child, environment
+
+    environment.set_threads(threads)
+    seed()
+    session.original = child.open_requested(request).owner
+    return OpenedTarget(False, private.onednn_enabled(), environment.threads())
+
+
+def seed() -> None:
+    """Have everything random begin alike in every trial, unless the program has it begin otherwise itself."""
+    import numpy as np
+    import tensorflow as tf
+
+    random.seed(SEED)
+    np.random.seed(SEED)
+    tf.random.set_seed(SEED)
+
+
+def change(session: Session, edits: Sequence[Edit], stages: Sequence[str]) -> Calls:
+    """Make the variant of the dataset: a copy of its graph with edits applied; take two elements of it."""
+    from graphlens.tf.datasets import changing, serializing
+    from graphlens.tf.open.datasets import Elements
+
+    try:
+        graph = changing.changed(serializing.graph_of(session.original), edits, stages)
+    except serializing.TooLargeError as error:
+        raise RewriteError(str(error)) from error
+    copied = serializing.dataset_of(graph, session.original.element_spec)
+    session.dataset = changing.with_options(copied, edits)
+    session.fills = any(isinstance(edit, AddCache) for edit in edits)
+    session.elements, session.warm = Elements(session.dataset), False
+    first_ns, second_ns = (_timed(session.elements.next) for _ in range(2))
+    return Calls(first_ns, second_ns)
+
+
+# -- compare --------------------------------------------------------------------------------------------------------
+
+
+def observe(session: Session, variant: str, file: str, values: str | None = None) -> Done:  # noqa: ARG001
+    """Write the first elements, for the process that compares them."""
+    from graphlens.tf import exchange
+
+    exchange.write(Path(file), [(_place(number), one) for number, one in enumerate(_first(session.dataset))])
+    return Done()
+
+
+def compare(
+    session: Session, variant: str, computes_in: str | None, outputs: str | None = None, rtol: float | None = None
+) -> Comparison:
+    """Compare the first elements with those in the file ``outputs``, which another process wrote."""
+    from graphlens.tf import comparison, exchange
+
+    assert outputs is not None, variant
+    before, allowed = exchange.read(Path(outputs)), comparison.Allowed(computes_in, rtol)
+    after = list(_first(session.dataset, len(before)))
+    found: list[Difference] = []
+    for number in range(len(before)):
+        expected = exchange.outputs_on(_place(number), before)
+        found += comparison.compare(expected, after[number] if number < len(after) else {}, allowed)
+    return Comparison(comparison.worst(found), len(before))
+
+
+def _place(number: int) -> tuple[Any, ...]:
+    """Return what an element is known by in a file of outputs."""
+    import tensorflow as tf
+
+    return (tf.constant(number),)
+
+
+def _first(dataset: Any, count: int = MOST_COMPARED) -> Iterator[dict[str, Any]]:
+    """Yield the tensors of the first elements by their names."""
+    import tensorflow as tf
+
+    from graphlens.tf import private
+
+    names = private.paths_in(dataset.element_spec)
+    end_s, nbytes = time.monotonic() + COMPARED_S, 0
+    for element in dataset.take(count):
+        tensors = tf.nest.flatten(element, expand_composites=True)
+        yield dict(zip(names, tensors, strict=True))
+        nbytes += sum(tensor.shape.num_elements() * max(1, tensor.dtype.size) for tensor in tensors)
+        if count == MOST_COMPARED and (time.monotonic() > end_s or nbytes > MOST_COMPARED_BYTES):
+            return
+
+
+# -- time -----------------------------------------------------------------------------------------------------------
+
+
+def time_block(session: Session, variant: str, block_ms: float) -> Block:  # noqa: ARG001
+    """Take elements for a while, as fast as they come, and say what one takes."""
+    with collector_paused():
+        _warm_up(session)
+        session.elements.let_go()
+        _take_for(session, DRAINED_SHARE * block_ms / 1e3)
+        wall, cpu = time.perf_counter_ns(), time.process_time_ns()
+        count = _take_for(session, block_ms / 1e3, FEWEST_IN_BLOCK)
+        wall, cpu = time.perf_counter_ns() - wall, time.process_time_ns() - cpu
+    return Block(wall / count, cpu / count)
+
+
+def _warm_up(session: Session) -> None:
+    if session.warm:
+        return
+    if session.fills:
+        _fill(session.dataset)
+    _take_for(session, WARM_UP_S)
+    session.warm = True
+
+
+def _fill(dataset: Any) -> None:
+    """Take all elements of one epoch: those of the next come out of the cache.
+
+    Raises
+    ------
+    ExecutionError
+        If that takes too long, or holds too much.
+    """
+    end_s, before = time.monotonic() + FILLING_S, _resident_bytes()
+    for _ in dataset:
+        if time.monotonic() > end_s:
+            raise ExecutionError(CACHE_NOT_FULL.format(FILLING_S))
+        if _resident_bytes() - before > MOST_KEPT_BYTES:
+            raise ExecutionError(CACHE_TOO_LARGE.format(MOST_KEPT_BYTES >> 30))
+
+
+def _resident_bytes() -> int:
+    """Return how much memory this process has; 0 where the system does not say so."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * 4096
+
+
+def _take_for(session: Session, seconds: float, fewest: int = 1) -> int:
+    end_ns = time.perf_counter_ns() + seconds * 1e9
+    count = 0
+    while count < fewest or time.perf_counter_ns() < end_ns:
+        session.elements.next()
+        count += 1
+    return count
+
+
+def _timed(work: Callable[[], Any]) -> int:
+    begun_ns = time.perf_counter_ns()
+    work()
+    return time.perf_counter_ns() - begun_ns
+
+
+COMMANDS: Final[Mapping[type[Any], Callable[..., Any]]] = {
+    Open: open_target,
+    ChangeDataset: change,
+    Compare: compare,
+    Observe: observe,
+    TimeBlock: time_block,
+}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
