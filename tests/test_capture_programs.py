@@ -515,6 +515,7 @@ COMPLETE = Manifest(
                 5,
                 4,
                 {"__inference_step_12": (5,)},
+                {"__inference_step_12": (5,)},
             ),
         ),
         (ScriptTrace("step", 3, 5, 2, "retrace", ("x: the Python value 3 became 4",), 1),),

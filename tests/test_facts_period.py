@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from graphlens.facts.time.period import FEWEST_PERIODS, period
 from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.run import (
+    EAGER_LOOP,
     SESSION,
     STEP_MARKER,
     Activity,
@@ -193,6 +195,47 @@ def test_the_iterations_of_a_single_call_are_the_periods() -> None:
     found = period_of(profile)
     assert found is not None
     assert (found.ns, found.n, found.executor_ns) == (100, 4, 70)
+
+
+def looped(alike_ns: tuple[int, ...], *lengths: int) -> Period:
+    """The period of a loop of which calls of so many steps were recorded, a step in 100 ns and none of it outside."""
+    runs, at = [], 0
+    for length in lengths:
+        windows = tuple(Window(at + 100 * n, at + 100 * n + 100) for n in range(length))
+        runs.append(Run(STEP, at, at + 100 * length, PYTHON, elements=length, iterations=windows))
+        at += 100 * length
+    ops = tuple(op(run.start_ns, run.start_ns + 70, n) for n, run in enumerate(runs))
+    function = ScriptFunction("step", "step", concretes=(STEP,), alike_ns={STEP: alike_ns})
+    evidence = Evidence(
+        Target("t", "script"), profile=Profile(runs=tuple(runs), ops=ops), script=Script(functions=(function,))
+    )
+    found = Facts(evidence)(period)
+    assert found is not None
+    return found
+
+
+def test_of_a_loop_the_period_is_that_of_calls_over_the_same_data_that_were_not_recorded() -> None:
+    assert (looped((400, 300), 5).ns, looped((400, 300), 5).n) == (60, 10)
+
+
+@pytest.mark.parametrize(
+    ("alike_ns", "lengths"), [((), (5,)), ((300,), (5, 4)), ((501,), (5,))], ids=["none", "of two lengths", "slower"]
+)
+def test_of_a_loop_whose_calls_do_not_tell_it_the_period_is_the_recorded_one(
+    alike_ns: tuple[int, ...], lengths: tuple[int, ...]
+) -> None:
+    assert looped(alike_ns, *lengths).ns == 100
+
+
+@pytest.mark.parametrize(("plain_ns", "ns", "n"), [((80,) * 20, 80, 20), ((80,) * (FEWEST_PERIODS - 1), 100, 2)])
+def test_a_step_of_an_eager_loop_is_as_long_as_it_was_without_the_profiler(
+    plain_ns: tuple[int, ...], ns: int, n: int
+) -> None:
+    profile = steps(3)
+    profile = replace(profile, runs=tuple(run._replace(program=EAGER_LOOP) for run in profile.runs))
+    found = Facts(Evidence(Target("t", "script"), profile=profile, unprofiled_ns=plain_ns))(period)
+    assert found is not None
+    assert (found.ns, found.n, found.profiled_ns) == (ns, n, 100)
 
 
 def test_a_call_that_only_found_the_end_of_the_data_begins_no_step() -> None:

@@ -15,6 +15,7 @@ from graphlens.facts.core import Facts
 from graphlens.facts.programs.judged_program import NO_FUNCTION, programs_of
 from graphlens.facts.programs.program_names import base_name
 from graphlens.facts.time.attribution import attribution
+from graphlens.facts.time.paths import critical_path
 from graphlens.facts.work.impossible import why_impossible
 from graphlens.ir.analysis import Proof, Target
 from graphlens.ir.document import to_json
@@ -387,6 +388,18 @@ def test_ops_of_different_iterations_do_not_wait_for_each_other(
     monkeypatch.setattr(attribution, "derive", lambda _: replace(found, timings=timings))
     why = Facts(sketch(text))(why_impossible)
     assert (why is not None and "a chain of ops that wait for each other takes" in why) == contradicts
+
+
+def test_a_chain_through_the_copies_of_an_unrolled_loop_is_none_of_a_step() -> None:
+    """Each copy runs in one of the steps of a call: together they take as long as these."""
+    graph = sketch("x = Placeholder() float32[8]\nm = Tanh(x) float32[8]\nm_1 = Tanh(m) float32[8]").executed
+    run = Run("__inference_steps_1", 0, 100, 1, elements=2, iterations=(Window(0, 50), Window(50, 100)))
+    ops = tuple(OpEvent(name, "Tanh", at, at + 45, 45, 7, 0) for name, at in (("m", 0), ("m_1", 50)))
+    facts = Facts(Evidence(Target("t", "script"), executed=graph, profile=Profile(runs=(run,), ops=ops)))
+    assert facts(why_impossible) is None
+    path = facts(critical_path)
+    assert path is not None
+    assert path.ns <= 50
 
 
 def test_the_same_steps_at_full_length_are_shown() -> None:

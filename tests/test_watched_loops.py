@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -82,3 +83,38 @@ def test_what_has_no_loop_is_none() -> None:
     from graphlens.tf.watch.programs import is_loop
 
     assert not is_loop(traced(lambda x: x @ x, tf.ones((2, 2))))
+
+
+def test_calls_over_the_same_data_are_told_from_others() -> None:
+    """The recorded call made as many steps as those that were given the same: these tell how long a step takes."""
+    import tensorflow as tf
+
+    from graphlens.tf import private
+    from graphlens.tf.watch.calls import Call, CallLog
+
+    def over(elements: Any, _rate: Any) -> None:
+        for _ in elements:
+            pass
+
+    same, other = tf.data.Dataset.range(3), tf.data.Dataset.range(5)
+    function = tf.function(over)
+    concrete = function.get_concrete_function(iter(same), tf.constant(0.5))
+    log = CallLog()
+    called = log.of_function(function)
+
+    def ended(ms: int, data: Any) -> None:
+        given = partial(type(function).__call__, function, iter(data), tf.constant(1.0 / ms))
+        log.ended(called, function, Call(concrete, [], 0, ms * 1_000_000, given))
+
+    ended(5, same)
+    ended(6, other)
+    log.recording_changes()
+    ended(9, same)
+    log.recording_changes()
+    ended(4, same)
+    (told,) = log.script(0, 0).functions
+    assert told.alike_ns == {private.function_name(concrete): (5_000_000, 4_000_000)}
+    log.recording_changes()
+    ended(9, same)
+    ended(9, other)
+    assert not log.script(0, 0).functions[0].alike_ns, "of which of the two the others were is not known"

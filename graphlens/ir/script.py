@@ -87,6 +87,9 @@ class ScriptFunction:
     unrecorded_ns
         For those of ``concretes`` that were called while nothing was recorded, how long such calls took, those left out
         in which something was traced; of many some.
+    alike_ns
+        The same for calls that were given what all recorded calls of that trace were given: where these loop over
+        data, it is the same data, and the calls made as many steps.
     """
 
     id: str
@@ -103,6 +106,7 @@ class ScriptFunction:
     period_ns: int | None = None
     periods: int = 0
     unrecorded_ns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    alike_ns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ class Period:
     ----------
     ns
         The median period of the steps: of those that were not recorded where enough of them were seen, else of those
-        that were.
+        that were.  Of loops within a function it is the mean of a call that was not recorded, over the same data.
     n
         Of how many.
     profiled_ns

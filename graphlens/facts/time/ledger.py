@@ -14,7 +14,7 @@ from graphlens.facts.programs.watched import watched_by_name
 from graphlens.facts.time.attribution import Attribution, attribution
 from graphlens.ir.analysis import StepKind, StepTime
 from graphlens.ir.ops import family
-from graphlens.ir.run import LedgerRow, stat_of
+from graphlens.ir.run import EAGER_LOOP, LedgerRow, stat_of
 
 # Rows of the ledger that are no op's time.  The hand-off between threads (a function runs, but neither an op nor the
 # executor is active on any thread) has no known cause: it is the unattributed rest.
@@ -52,6 +52,8 @@ def step_time(facts: Facts) -> StepTime | None:
 
 def _period_ns(facts: Facts, judged: ProgramRuns, step_ns: int) -> int | None:
     """Return the period beside a step of that length: of a script both are without the profiler, or with it."""
+    if judged.name == EAGER_LOOP and facts.evidence.unprofiled_ns:
+        return step_ns  # which lasts until the next one begins
     called = facts(watched_by_name).get(judged.name) if facts.evidence.unprofiled_ns else None
     if called is None:
         return possible_period(judged, step_ns)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.graphs import judged_graph
+from graphlens.facts.programs.judged_program import programs
 from graphlens.facts.time.attribution import attribution, timings
 from graphlens.facts.time.ledger import step_time
 from graphlens.ir.analysis import CriticalPath, StepTime
@@ -17,7 +18,15 @@ from graphlens.ir.table import Table
 @fact
 def path_weights_ns(facts: Facts) -> Mapping[str, int]:
     """Op -> the time that counts along a path (profiled self time; never the replay's)."""
-    return weights_ns(facts(timings), by_turns=bool(facts(attribution).cycle.kinds))
+    return weights_ns(facts(timings), by_turns=bool(facts(attribution).cycle.kinds) or _are_parts_of_calls(facts))
+
+
+def _are_parts_of_calls(facts: Facts) -> bool:
+    """Whether a call of the judged program is several steps: of a loop that was unrolled each has its own ops."""
+    profile, judged = facts.evidence.profile, facts(programs).judged
+    if profile is None or judged is None:
+        return False
+    return any(profile.runs[position].iterations for position in judged.runs)
 
 
 @fact
@@ -47,8 +56,8 @@ def weights_ns(timings: Mapping[str, OpTiming], by_turns: bool = False) -> Mappi
     Parameters
     ----------
     by_turns
-        Steps do different work by turns: an op counts for the part of them in which it runs, and the path is that of
-        the mean step.  An optimizer that runs in every fourth would make it longer than most of the steps.
+        Steps do different work by turns, or each has its own ops: an op counts for the part of them in which it runs,
+        and the path is that of the mean step.  An optimizer that runs in every fourth would make it longer than most.
     """
     known = {name: timing for name, timing in timings.items() if timing.source != "replay"}
     if not by_turns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median_low
+from statistics import median, median_low
 from typing import Final
 
 from graphlens.facts.clock.periods import Stretch, period_ns_of, stretches_of, typical_of
@@ -13,7 +13,7 @@ from graphlens.facts.programs.judged_program import is_our_own, programs
 from graphlens.facts.programs.program_runs import ProgramRuns
 from graphlens.facts.time.attribution import attribution
 from graphlens.facts.time.ledger import apportion
-from graphlens.ir.run import EAGER_LOOP, SESSION, LedgerRow
+from graphlens.ir.run import EAGER_LOOP, SESSION, LedgerRow, Profile
 from graphlens.ir.script import Script, ScriptFunction
 from graphlens.ir.training import Period
 
@@ -46,7 +46,7 @@ def period(facts: Facts) -> Period | None:
     shown = _in_whole_cycles(recorded, cycle.length) if cycle.kinds else typical_of(recorded)
     profiled_ns = period_ns_of(recorded)
     steps_per_call = median_low(one.steps for one in recorded)
-    ns, n = _unrecorded(facts.evidence.script, judged, steps_per_call) or (profiled_ns, 0)
+    ns, n = _unrecorded(facts, profile, judged, steps_per_call, profiled_ns) or (profiled_ns, 0)
     rows = _rows(ns, divided(profile, judged, shown))
     executor_ns = sum(row.ns for row in rows if row.category in (OPS, EXECUTOR))
     return Period(ns, n or sum(one.steps for one in recorded), rows, executor_ns, profiled_ns)
@@ -82,15 +82,40 @@ def calls_are_single_steps(facts: Facts) -> bool:
     return not any(profile.runs[run].iterations for run in judged.runs)
 
 
-def _unrecorded(script: Script | None, judged: ProgramRuns, steps_per_call: int) -> tuple[int, int] | None:
+def _unrecorded(
+    facts: Facts, profile: Profile, judged: ProgramRuns, steps_per_call: int, profiled_ns: int
+) -> tuple[int, int] | None:
     """Return the period of the program's steps while nothing was recorded, and of how many; ``None`` if of too few.
 
     A call of a loop over a dataset is all of its steps.
     """
-    called = _function(script, judged) if script else None
-    if called is None or called.period_ns is None or called.periods < FEWEST_PERIODS:
+    if judged.name == EAGER_LOOP:  # where a step lasts until the next one begins
+        plain_ns = facts.evidence.unprofiled_ns
+        return (round(median(plain_ns)), len(plain_ns)) if len(plain_ns) >= FEWEST_PERIODS else None
+    called = _function(facts.evidence.script, judged) if facts.evidence.script else None
+    if called is None:
         return None
+    if called.period_ns is None or called.periods < FEWEST_PERIODS:
+        return _of_calls_alike(profile, judged, called.alike_ns.get(judged.name, ()), profiled_ns)
     return round(called.period_ns / steps_per_call), called.periods * steps_per_call
+
+
+def _of_calls_alike(
+    profile: Profile, judged: ProgramRuns, calls_ns: Sequence[int], profiled_ns: int
+) -> tuple[int, int] | None:
+    """Return the same of calls that loop over the data over which all recorded ones did, with as many steps.
+
+    As large a part of such a call is its loop as of those that were recorded.  They are few: the fastest of them tells
+    most, since what else the machine does only adds to a call; and being recorded makes none faster.
+    """
+    runs = [profile.runs[position] for position in judged.runs]
+    steps = {len(run.iterations) for run in runs}
+    if not calls_ns or len(steps) != 1 or not (count := steps.pop()):
+        return None
+    loops_ns = sum(end_ns - start_ns for run in runs for start_ns, end_ns in run.iterations)
+    share = min(1.0, loops_ns / max(1, sum(run.end_ns - run.start_ns for run in runs)))
+    ns = round(share * min(calls_ns) / count)
+    return (ns, count * len(calls_ns)) if ns < profiled_ns else None
 
 
 def _function(script: Script, judged: ProgramRuns) -> ScriptFunction | None:

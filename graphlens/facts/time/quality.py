@@ -12,12 +12,13 @@ from graphlens.facts.programs.judged_program import NO_FUNCTION, programs
 from graphlens.facts.time import compiled, unseen
 from graphlens.facts.time.attribution import attribution
 from graphlens.facts.time.ledger import ledger, step_time, step_times_ns
+from graphlens.facts.time.period import period
 from graphlens.ir.analysis import Quality
 from graphlens.ir.inputs import InputRow
 from graphlens.ir.ops import COMPOSITE, UNTRACED, UNTRACED_INSTRUCTIONS
 from graphlens.ir.pipelines import DATASET
 from graphlens.ir.run import EAGER_LOOP, stat_of
-from graphlens.units import format_share
+from graphlens.units import format_ns, format_share
 
 # Bounds of a good measurement; below POOR_* it should not be trusted.  The join and attribution bounds are what real
 # models reach (0.97 and 0.85); a spread above a quarter of the median hides differences of that size.
@@ -41,6 +42,10 @@ _NEVER_TIMED: Final = UNTRACED | UNTRACED_INSTRUCTIONS | COMPOSITE
 NO_STEPS: Final = "the profile marks no steps, so that how much of it one step takes is not known"
 DROPPED: Final = "the profiler lost {count} events: what ran in them is missing everywhere"
 MADE_UP_DECIDES: Final = "'{name}' decides {decides}, and its value is made up: give it with --inputs FILE.npz"
+SLOWED: Final = (
+    "recording slowed the steps: from one to the next took {profiled} then and takes {plain} otherwise; the time of a "
+    "step and those of its ops are as they were recorded"
+)
 NO_GRAPH: Final = "no graph was given: ops are known by the names in the profile alone"
 NO_GRAPH_OF_EAGER_LOOP: Final = "an eager loop has no graph: ops are known by their types alone"
 
@@ -50,6 +55,7 @@ def quality(facts: Facts) -> Quality:
     """Return the quality of the measurement with its grade and the reasons for it in words."""
     joined, known = facts(attribution), facts(programs)
     notes = (*facts.evidence.notes, *known.notes, *joined.notes, *compiled.notes(facts), *unseen.notes(facts))
+    notes = (*notes, *_slowed(facts))
     step = facts(step_time)
     if step is None:
         nobody = NO_FUNCTION if NO_FUNCTION in known.notes else None
@@ -74,6 +80,15 @@ def quality(facts: Facts) -> Quality:
     missing = _missing(facts)
     unsure = [*((False, words) for words in missing), *_made_up(facts.evidence.fed)]
     return _graded(numbers, unsure, joinable=_has_graph(facts))
+
+
+def _slowed(facts: Facts) -> Iterator[str]:
+    """Say that steps were timed while they were recorded where it is known how much longer they took by that."""
+    whole = facts.known(period, None)
+    if whole is None or whole.profiled_ns is None or facts.evidence.unprofiled_ns:
+        return
+    if whole.profiled_ns > (1 + GOOD_OVERHEAD) * whole.ns:
+        yield SLOWED.format(plain=format_ns(whole.ns), profiled=format_ns(whole.profiled_ns))
 
 
 def _made_up(fed: Sequence[InputRow]) -> Iterator[tuple[bool, str]]:

@@ -17,6 +17,7 @@ from graphlens.ir.run import SESSION
 from graphlens.ir.script import ANOTHER_CONTEXT, MADE_ANEW, Script, ScriptFunction, ScriptTrace, TraceKind
 from graphlens.tf import private
 from graphlens.tf.watch.changes import changes, is_relaxed, tensors_of
+from graphlens.tf.watch.given import given_to
 from graphlens.tf.watch.places import Numbers, Place, place_of
 
 # What is kept of a program that runs for days: what it traces again and again is told by the first ones.
@@ -24,6 +25,7 @@ _TRACES_KEPT: Final = 1000
 _CONCRETES_KEPT: Final = 4000
 _TIMES_KEPT: Final = 512
 _TIMED_KEPT: Final = 64  # traces whose calls are timed; a step has one, or few
+_LONG_NS: Final = 1_000_000  # a shorter call makes no steps of which several are worth to be told apart
 _SHOWN: Final = 6  # arguments of one trace
 # With so many traces before it each new one is compared: with all of them takes long where there are hundreds.
 _COMPARED: Final = 8
@@ -45,12 +47,14 @@ class Call(NamedTuple):
     """A call that has ended: what it executed, all that its thread traced in it, when it began, how long it took.
 
     ``concrete`` is ``None`` where nothing was executed by that name: by Sessions, and where a graph is built.
+    ``run`` is the call itself, with what it was given.
     """
 
     concrete: Any
     made: Sequence[Made]
     begun_ns: int
     ns: int
+    run: Callable[[], Any] | None = None
 
 
 @dataclass
@@ -97,7 +101,8 @@ class Function:
     ``used`` is when each Python object behind it was called first and last, by number of the call.  ``periods`` are
     from call to call, of which ``begun`` is the last: its thread, how often recordings had begun or ended, and when it
     was.
-    ``unrecorded`` are those of ``times`` while nothing was recorded, by the trace that ran.
+    ``unrecorded`` are those of ``times`` while nothing was recorded, by the trace that ran, ``by_given`` the long ones
+    among them by what the call was given as well; ``recorded_given`` is what those calls were given that are recorded.
     """
 
     place: Place
@@ -115,6 +120,8 @@ class Function:
     states: dict[frozenset[int], int] = field(default_factory=dict)
     shapes: dict[Hashable, int] = field(default_factory=dict)
     unrecorded: dict[str, Times] = field(default_factory=dict)
+    by_given: dict[tuple[str, Hashable], Times] = field(default_factory=dict)
+    recorded_given: dict[str, set[Hashable]] = field(default_factory=lambda: defaultdict(set))
 
     def begins(self, thread: int, recordings: int, begun_ns: int) -> None:
         """Take up that a call began; the time since the last one is a period where no recording changed it."""
@@ -163,6 +170,9 @@ class CallLog:
     def recording_changes(self) -> None:
         """Take up that a recording begins or ends: that takes time, and while one is made all do."""
         self._recordings += 1
+        if self._is_recording:
+            for function in self._functions.values():
+                function.recorded_given.clear()
 
     def ended(self, called: Called, callee: Any, call: Call) -> bool:
         """Count a call that has ended, and return whether its function was traced in it."""
@@ -171,6 +181,8 @@ class CallLog:
         function.ns += call.ns
         function.begins(threading.get_ident(), self._recordings, call.begun_ns)
         self._used(called)
+        if call.concrete is not None and call.ns >= _LONG_NS:
+            self._note_given(function, call, is_timed=not own)
         if own:
             function.traces += len(own)
             function.traced_ns += call.ns
@@ -185,8 +197,21 @@ class CallLog:
             return
         if not function.concretes:  # it was traced before anybody watched
             self._unless_it_fails(self._keep, function, concrete)
-        if self._recordings % 2 == 0:
+        if not self._is_recording:
             self._time(function, private.function_name(concrete), ns)
+
+    @property
+    def _is_recording(self) -> bool:
+        return self._recordings % 2 == 1
+
+    def _note_given(self, function: Function, call: Call, *, is_timed: bool) -> None:
+        if call.run is None or (given := given_to(call.run, self._numbers)) is None:
+            return
+        name = private.function_name(call.concrete)
+        if self._is_recording:
+            function.recorded_given[name].add(given)
+        elif is_timed and ((name, given) in function.by_given or len(function.by_given) < _TIMED_KEPT):
+            function.by_given.setdefault((name, given), Times()).add(call.ns)
 
     def script(self, recorded_ns: int, eager_steps: int) -> Script:
         """Return all that was seen so far."""
@@ -277,7 +302,16 @@ def _described(identity: str, function: Function) -> ScriptFunction:
         period_ns=function.periods.median_ns,
         periods=function.periods.count,
         unrecorded_ns={name: tuple(times.kept_ns) for name, times in function.unrecorded.items()},
+        alike_ns=dict(_of_given_ns(function)),
     )
+
+
+def _of_given_ns(function: Function) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield how long calls took that were given what the recorded ones of the same trace were given, all the same."""
+    for name, recorded in function.recorded_given.items():
+        times = function.by_given.get((name, next(iter(recorded)))) if len(recorded) == 1 else None
+        if times is not None:
+            yield name, tuple(times.kept_ns)
 
 
 def _traces(identity: str, function: Function) -> Iterator[ScriptTrace]:

@@ -43,7 +43,7 @@ class Caller(Protocol):
     """Who is told of calls; each runs ``call``, and returns or raises what it does."""
 
     def function(self, function: Any, call: Callable[[], Any]) -> Any:
-        """A ``tf.function`` or a ``ConcreteFunction`` is called."""
+        """A ``tf.function`` or a ``ConcreteFunction`` is called; ``call`` is a ``partial`` with what it is given."""
 
     def execution(self, concrete: Any) -> None:
         """A ``ConcreteFunction`` is about to be executed, or to be called within a trace."""
@@ -169,7 +169,7 @@ class _RowMethod:
 
 def _function(call: Callable[..., Any], caller: Caller) -> Callable[..., Any]:
     def called(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return caller.function(self, lambda: call(self, *args, **kwargs))
+        return caller.function(self, partial(call, self, *args, **kwargs))
 
     return called
 

@@ -215,7 +215,7 @@ class Watch:
             returned = call()
         finally:
             ns = time.perf_counter_ns() - begun_ns - self._thread.own_ns
-            ended = Call(self._thread.concrete, self._thread.made, begun_ns, ns)
+            ended = Call(self._thread.concrete, self._thread.made, begun_ns, ns, call)
             self._thread.key, self._thread.concrete, self._thread.made = None, None, []
             with self._lock:
                 traced = self._log.ended(called, callee, ended)
