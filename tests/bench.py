@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import bench_compiled
 import bench_proofs
+import bench_retraces
 import bench_scripts
 import bench_trials
 import big_profile
@@ -292,6 +293,7 @@ BENCHMARKS: dict[str, Callable[[Path], str]] = {
     "nothing": on_model("mobilenet_v2", bench_proofs.nothing_proven),
     "scripts": bench_scripts.scripts,
     "compiled": bench_compiled.grouped_convolutions,
+    "retraces": bench_retraces.retraces,
     "xla": on_model("mobilenet_v2", bench_proofs.compiled_by_xla),
     "layer-norm": on_model("bert_encoder", bench_proofs.one_kernel_for_layer_norm),
     "residual": on_model("resnet50", bench_proofs.sums_in_convolutions),

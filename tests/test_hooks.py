@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from graphlens.ir.capture import CapturedTarget
+from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.tf.watch import hooks
 
 pytestmark = pytest.mark.tf
@@ -101,3 +104,24 @@ def test_a_wrapper_that_somebody_else_has_wrapped_since_is_left_in_place(monkeyp
     assert backprop.GradientTape.gradient is theirs
     monkeypatch.undo()
     backprop.GradientTape.gradient = own.__wrapped__
+
+
+def test_a_function_that_is_recorded_twice_is_one_program_that_keeps_the_graph_that_ran(tmp_path: Path) -> None:
+    """TensorFlow hands out what it made of a function when it is instantiated, which is once."""
+    import tensorflow as tf
+
+    from graphlens.tf import private
+    from graphlens.tf.watch import programs
+
+    capture = CaptureDirectory(tmp_path, CapturedTarget("s.py", "script"))
+    private.start_collecting_graphs()
+    try:
+        concrete = tf.function(lambda x: tf.nn.relu(x) + 1.0).get_concrete_function(tf.TensorSpec((2,)))
+        concrete(tf.ones((2,)))
+        collected = private.collected_graphs()
+    finally:
+        private.stop_collecting_graphs()
+    for _ in range(2):
+        programs.write(capture, [concrete], collected)
+    (program,) = capture.manifest.programs
+    assert program.executed == (f"programs/{program.id}/executed/0.pb",)

@@ -72,7 +72,10 @@ def _is_of_a_step(op: str) -> bool:
 
 
 def write(capture: CaptureDirectory, called: Iterable[Any], collected: Sequence[Any]) -> None:
-    """Write every concrete function and the graph of every Session that was called; ``collected`` is what ran."""
+    """Write every concrete function and the graph of every Session that was called; ``collected`` is what ran.
+
+    A function that was written before, of an earlier recording, stays the one program that it is.
+    """
     for callee in called:
         if private.is_session(callee):
             _write_session(capture, callee)
@@ -86,10 +89,11 @@ def write(capture: CaptureDirectory, called: Iterable[Any], collected: Sequence[
 
 def _write_function(capture: CaptureDirectory, concrete: Any, collected: Sequence[Any]) -> None:
     name = private.function_name(concrete)
+    before = next((one for one in capture.manifest.programs if one.name == name), None)
     ran = graphs_of(collected, concrete)
     executed = () if ran is None else tuple(map(_serialized, ran.partition_graphs))
     program = CapturedProgram(
-        capture.id_for(name),
+        capture.id_for(name) if before is None else before.id,
         name,
         variables=graphs.captured_variables(concrete),
         captured=graphs.captured_tensors(concrete),

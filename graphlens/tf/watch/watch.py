@@ -58,6 +58,7 @@ class Watch:
         self._profile = Profile()
         self._recorded: dict[Hashable, Any] = {}
         self._recorded_of: dict[Hashable, dict[int, Any]] = {}
+        self._collected: list[Any] = []  # TensorFlow hands out the graphs of a function once, whatever is recorded then
         self._log = CallLog()
         self._recording_begun_ns = 0
         self._recorded_ns = 0
@@ -191,6 +192,7 @@ class Watch:
         """Do nothing but the calls from now on, and have TensorFlow keep no graphs any more."""
         with self._lock:
             self._is_over = True
+            self._collected = []
             private.stop_collecting_graphs()
 
     @property
@@ -270,7 +272,8 @@ class Watch:
         assert self._context is not None
         self._is_unwritten = False
         with self._context.capture.stage("graphs"):
-            programs.write(self._context.capture, list(self._recorded.values()), private.collected_graphs())
+            self._collected = [*private.collected_graphs(), *self._collected]  # of equal ones the latest is taken
+            programs.write(self._context.capture, list(self._recorded.values()), self._collected)
         self._recorded, self._recorded_of = {}, {}
         self._save()
 
