@@ -39,7 +39,7 @@ from graphlens.ir.capture import (
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.failure import AnalysisError
 from graphlens.ir.graph import Variable
-from graphlens.ir.nodes import TensorSpec
+from graphlens.ir.nodes import PythonFunction, TensorSpec
 from graphlens.ir.pipelines import WrittenPipeline, WrittenStage
 from graphlens.ir.program import Program
 from graphlens.ir.run import OpEvent, Profile, Run
@@ -525,6 +525,7 @@ COMPLETE = Manifest(
     pipelines=(
         WrittenPipeline("train", (STAGE,), "MapDataset:1", {"autotune.enabled": "False"}, (STAGE,), "train.pb"),
     ),
+    callbacks={"pyfunc_0": PythonFunction("clipped", "train.py:3")},
 )
 VALUES: tuple[Any, ...] = ("many", 7, -1, -0.5, True, None, [], ["many"], {}, {"load": "many"}, [[[]]])
 

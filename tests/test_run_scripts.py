@@ -230,6 +230,8 @@ def test_reads_and_callbacks_of_a_script_are_known_by_their_lines(tmp_path: Path
     (found,) = [finding for finding in document["findings"] if finding["code"] == "GL403"]
     assert found["evidence"]["called_by"] == "tf.numpy_function"
     assert lines[int(found["evidence"]["source"].rpartition(":")[2]) - 1].endswith("tf.float32))")
+    assert found["title"].startswith("The step calls Python's 'clipped' back: ")
+    assert lines[int(found["evidence"]["function_source"].rpartition(":")[2]) - 1] == "def clipped(values):"
     assert found["saving"]["origin"] == "bound"
     assert "GL105" not in {finding["code"] for finding in document["findings"]}
 

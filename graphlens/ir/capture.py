@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 
 from graphlens.ir.codec import at_least
 from graphlens.ir.failure import AnalysisError
+from graphlens.ir.nodes import PythonFunction
 from graphlens.ir.pipelines import WrittenPipeline
 from graphlens.ir.roles import Role
 from graphlens.ir.script import Script
@@ -175,6 +176,8 @@ class Manifest:
         Further programs; the main one too where its name or role is known.
     pipelines
         The input pipelines that it iterated over, as written; of a dataset as target, that.
+    callbacks
+        The Python functions that the graphs call back, by the attribute ``token`` of the ops that do.
     """
 
     schema_version: int = CAPTURE_VERSION
@@ -208,6 +211,7 @@ class Manifest:
     script: Script | None = None
     scopes: Mapping[str, LayerScope] = field(default_factory=dict)
     pipelines: tuple[WrittenPipeline, ...] = ()
+    callbacks: Mapping[str, PythonFunction] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         ids = [program.id.casefold() for program in self.programs]

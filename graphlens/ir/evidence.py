@@ -12,7 +12,7 @@ from graphlens.ir.failure import AnalysisError
 from graphlens.ir.fusion import FusionAnswer
 from graphlens.ir.graph import Graph
 from graphlens.ir.inputs import InputRow
-from graphlens.ir.nodes import TensorSpec
+from graphlens.ir.nodes import PythonFunction, TensorSpec
 from graphlens.ir.pipelines import WrittenPipeline
 from graphlens.ir.program import Program
 from graphlens.ir.run import Profile, ReplayRecord
@@ -70,6 +70,8 @@ class Evidence:
         What was seen of the script that ran; ``None`` where GraphLens ran the program itself, or nobody watched it.
     pipelines
         The input pipelines that ran, as written; of a dataset as target, that.
+    callbacks
+        The Python functions that the graphs call back, by the attribute ``token`` of the ops that do.
     static_reason
         Why nothing was executed (``--static`` was given, unsafe ops, an error), ``None`` when it was executed.
     """
@@ -102,6 +104,7 @@ class Evidence:
     script: Script | None = None
     scopes: Mapping[str, LayerScope] = field(default_factory=dict)
     pipelines: tuple[WrittenPipeline, ...] = ()
+    callbacks: Mapping[str, PythonFunction] = field(default_factory=dict)
 
     @property
     def is_about_main(self) -> bool:

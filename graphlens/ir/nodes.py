@@ -152,3 +152,11 @@ CONTROL = Edge("control", None, None)  # of tables the only one: they tell it by
 def _edge(kind: Any, src_port: int | None, dst_port: int | None) -> Edge:
     """Return an edge that was copied or pickled; a control edge is the one of this process."""
     return CONTROL if kind == "control" else Edge(kind, src_port, dst_port)
+
+
+@dataclass(frozen=True, slots=True)
+class PythonFunction:
+    """A function that a graph calls back: its name, and its line ``file:line`` (empty: in no file of the user)."""
+
+    name: str
+    source: str = ""

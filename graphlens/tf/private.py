@@ -87,6 +87,12 @@ def is_executing_eagerly() -> bool:
     return module is not None and bool(module.executing_eagerly())
 
 
+def called_back(token: str) -> Any | None:
+    """Return the Python function that an op calls back by this token, ``None`` where it is gone."""
+    registry = getattr(_module("tensorflow.python.ops.script_ops"), "_py_funcs", None)
+    return None if registry is None else registry.get(token)
+
+
 def is_building_graph() -> bool:
     """Whether what is called now is put into a graph of TensorFlow 1, rather than run or traced."""
     module = _module("tensorflow.python.framework.ops")

@@ -169,6 +169,7 @@ def evidence_of(capture: Capture) -> Evidence:
         judged=main.id if manifest.programs else None,
         script=manifest.script,
         pipelines=manifest.pipelines,
+        callbacks=manifest.callbacks,
     )
 
 

@@ -10,6 +10,7 @@ from graphlens.facts.graphs import judged_graph, origins, traced_graph
 from graphlens.facts.time.attribution import timings
 from graphlens.facts.time.ledger import step_time
 from graphlens.ir.analysis import Finding, Fix, Saving
+from graphlens.ir.nodes import PythonFunction
 from graphlens.ir.ops import PYTHON
 from graphlens.rules.needs import GRAPH
 from graphlens.rules.registry import found, rule
@@ -28,8 +29,9 @@ def python_callback(facts: Facts) -> Iterator[Finding]:
 
     ## What it finds
 
-    `EagerPyFunc` and `PyFunc` ops in the graph that is judged, with the line that put each there and the time that it
-    took. Those of a `tf.data` pipeline are in the pipeline's functions, and not here.
+    `EagerPyFunc` and `PyFunc` ops in the graph that is judged: the Python function that each calls and where that is
+    written, the line that put the op there, and the time that it took. Those of a `tf.data` pipeline are in the
+    pipeline's functions, and not here.
 
     ## Why it costs
 
@@ -71,21 +73,38 @@ def python_callback(facts: Facts) -> Iterator[Finding]:
 def _finding(facts: Facts, name: str) -> Finding:
     op, timing, step = facts(judged_graph).op(name), facts(timings).get(name), facts(step_time)
     called = _CALLED.get(op.type, op.type)
-    source = _source(facts, name)
+    source, function = _source(facts, name), facts.evidence.callbacks.get(str(op.attrs.get("token", "")))
     at = f" at {source}" if source else ""
     took = f": {format_ns(timing.self_ns)} a step" if timing is not None else ""
     saving = Saving()
     if timing is not None and timing.wall_share is not None and step is not None:
         saving = Saving(int(timing.wall_share * step.median_ns), timing.wall_share, "bound")
     return found(
-        title=f"The step calls Python back{took} ({called})",
+        title=f"The step calls {_named(function)} back{took} ({called})",
         nodes=(name,),
-        evidence={"op": name, "called_by": called, "source": source, "self_ns": timing.self_ns if timing else None},
-        reason=f"{name} ({op.type}{at}) runs a Python function under the interpreter's lock, on the host",
+        evidence={
+            "op": name,
+            "called_by": called,
+            "source": source,
+            "function": function.name if function else None,
+            "function_source": (function.source or None) if function else None,
+            "self_ns": timing.self_ns if timing else None,
+        },
+        reason=f"{name} ({op.type}{at}) runs {_told(function)} under the interpreter's lock, on the host",
         saving=saving,
-        fix=Fix("Write the function with TensorFlow's ops, or call it between steps", "manual"),
+        fix=Fix(f"Write {_told(function)} with TensorFlow's ops, or call it between steps", "manual"),
         floor="low",
     )
+
+
+def _named(function: PythonFunction | None) -> str:
+    return f"Python's '{function.name}'" if function else "Python"
+
+
+def _told(function: PythonFunction | None) -> str:
+    if function is None:
+        return "the Python function"
+    return f"'{function.name}' ({function.source})" if function.source else f"'{function.name}'"
 
 
 def _source(facts: Facts, name: str) -> str | None:

@@ -14,6 +14,7 @@ from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.loaders.tensors import strip_weights
 from graphlens.tf import private
 from graphlens.tf.record import layers
+from graphlens.tf.record.callbacks import python_functions
 from graphlens.tf.record.lines import add_lines
 
 
@@ -27,6 +28,7 @@ def write_traced(capture: CaptureDirectory, concrete: Any, graph_def: Any) -> No
         captured=captured_tensors(concrete),
         captured_numbers=captured_numbers(concrete),
         scopes=layers.noted(concrete),
+        callbacks={**capture.manifest.callbacks, **python_functions(graph_def)},
     )
 
 

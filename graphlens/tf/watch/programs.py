@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from graphlens.errors import first_line
@@ -11,6 +12,7 @@ from graphlens.loaders.capture.writing import CaptureDirectory, ProgramParts
 from graphlens.loaders.tensors import strip_weights
 from graphlens.tf import private
 from graphlens.tf.record import graphs, layers
+from graphlens.tf.record.callbacks import python_functions
 from graphlens.tf.record.collectors.executed import arguments_of, graphs_of, numbers_of, tensors_of
 
 _LOOPS: Final = frozenset({"While", "StatelessWhile", "ReduceDataset", "ScanDataset"})
@@ -105,7 +107,10 @@ def _write_function(capture: CaptureDirectory, concrete: Any, collected: Sequenc
         scopes=layers.noted(concrete),
     )
     optimized = None if ran is None else _serialized(ran.post_optimization_graph)
-    traced = graphs.with_lines(concrete, concrete.graph.as_graph_def(add_shapes=True))
+    graph_def = concrete.graph.as_graph_def(add_shapes=True)
+    traced = graphs.with_lines(concrete, graph_def)
+    called_back = {**capture.manifest.callbacks, **python_functions(graph_def)}
+    capture.manifest = replace(capture.manifest, callbacks=called_back)
     capture.write_program(program, ProgramParts(traced, optimized, executed))
 
 
