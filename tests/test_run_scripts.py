@@ -191,7 +191,12 @@ def test_steps_that_run_op_by_op_are_found_and_timed(mode: str, tmp_path: Path) 
 CALLS_BACK = """
 import os
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import logging, sys, threading
 import numpy as np, tensorflow as tf
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "site-packages"))
+from bars import Bar
+logging.basicConfig(level="INFO", stream=open(os.devnull, "w"))
+counter, bar = tf.Variable(0), Bar()
 def clipped(values):
     return np.clip(values, -1.0, 1.0)
 @tf.function
@@ -202,6 +207,12 @@ for number in range(60):
     kept = float(loss)
     shown = f"{loss}"
     row = loss.numpy(), bool(loss > 0)
+    bar.show(loss=loss)
+    logging.info("loss %s", loss)
+    text = str(counter), len(tf.ones(3)), loss.shape, tf.print(loss, output_stream=sys.stderr)
+    for one in (loss, loss): int(one)
+    if number % 10 == 0: best = max(loss, 0.0)
+    other = threading.Thread(target=lambda: float(loss)); other.start(); other.join()
 print(kept, shown, row)
 """
 
@@ -213,6 +224,9 @@ def test_reads_and_callbacks_of_a_script_are_known_by_their_lines(tmp_path: Path
 
     script = tmp_path / "script.py"
     script.write_text(CALLS_BACK, "utf-8")
+    package = tmp_path / "site-packages" / "bars.py"
+    package.parent.mkdir()
+    package.write_text('class Bar:\n    def show(self, loss):\n        self.text = f"{loss:.3f}"\n', "utf-8")
     alone = plainly(str(script))
     outcome = run("-o", str(tmp_path / "seen.capture"), str(script))
     assert (outcome.code, outcome.out) == (0, alone.out), outcome.err
@@ -225,6 +239,12 @@ def test_reads_and_callbacks_of_a_script_are_known_by_their_lines(tmp_path: Path
         ("__format__", '    shown = f"{loss}"'): 29,
         ("numpy", "    row = loss.numpy(), bool(loss > 0)"): 29,
         ("__bool__", "    row = loss.numpy(), bool(loss > 0)"): 29,
+        ("__format__", "    bar.show(loss=loss)"): 29,
+        ("__str__", '    logging.info("loss %s", loss)'): 29,
+        ("numpy", "    text = str(counter), len(tf.ones(3)), loss.shape, tf.print(loss, output_stream=sys.stderr)"): 29,
+        ("__int__", "    for one in (loss, loss): int(one)"): 2 * 29,
+        ("__bool__", "    if number % 10 == 0: best = max(loss, 0.0)"): 3,
+        ("__float__", "    other = threading.Thread(target=lambda: float(loss)); other.start(); other.join()"): 29,
     }, "the recording ends with the last call, before its result is read"
     _, document = analysis_of(tmp_path / "seen.capture", tmp_path)
     (found,) = [finding for finding in document["findings"] if finding["code"] == "GL403"]

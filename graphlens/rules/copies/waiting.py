@@ -81,7 +81,8 @@ def host_sync(facts: Facts) -> Iterator[Finding]:
     ## Source
 
     The device's own copies and kernels: the time from the end of a copy to the host to the next kernel of the same
-    step. Reads are timed where Python calls the tensor's method. Predicates are found in the executed graph, or in the
+    step. Reads are timed where Python calls the tensor's method; what NumPy takes from its buffer without
+    (`np.asarray(loss)`, `np.mean(loss)`) is not seen. Predicates are found in the executed graph, or in the
     simulated placement, where the wait is not known.
     """
     yield from waiting_reads(facts, WAIT_SHARE)

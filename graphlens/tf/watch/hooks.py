@@ -22,10 +22,11 @@ _CONCRETE: Final = "tensorflow.python.eager.polymorphic_function.concrete_functi
 _TRACES: Final = "tensorflow.core.function.polymorphism.function_cache"
 _TAPES: Final = "tensorflow.python.eager.backprop"
 _TENSORS: Final = "tensorflow.python.framework.ops"
-# What makes a value of Python of a tensor; its shape is known without.
+# What makes a value of Python of a tensor; its shape is known without.  Variables are shown by the one with the
+# underscore; where the buffer of a tensor is read, as by ``np.asarray``, no method is called.
 _READING: Final = (
-    "numpy", "__array__", "__bool__", "__complex__", "__float__", "__format__", "__index__", "__int__", "__repr__",
-    "__str__",
+    "numpy", "_numpy", "__array__", "__bool__", "__complex__", "__float__", "__format__", "__index__", "__int__",
+    "__repr__", "__str__",
 )  # fmt: skip
 _SESSIONS: Final = "tensorflow.python.client.session"
 _VARIABLES: Final = "tensorflow.python.ops.resource_variable_ops"
@@ -114,7 +115,7 @@ class Hooks:
     def _put_reads(self, kind: Any, caller: Caller) -> None:
         for name in _READING:
             if name in vars(kind):
-                self._put(kind, name, partial(_read, name), caller)
+                self._put(kind, name, partial(_read, "numpy" if name == "_numpy" else name), caller)
 
     def _put_rows(self, kind: Any, caller: Caller) -> None:
         for name in ROW_METHODS & vars(kind).keys():

@@ -15,6 +15,7 @@ from graphlens.loaders.sources import is_framework
 _OWN: Final = f"{Path(__file__).parents[2]}/"
 _TRAINERS_OF_KERAS: Final = ("/keras/src/backend/tensorflow/trainer.py", "/keras/src/trainers/trainer.py")
 _NUMPY: Final = re.compile(r"[/\\](?:site|dist)-packages[/\\]numpy[/\\]")  # asks tensors for their values
+_INSTALLED: Final = re.compile(r"[/\\](?:site|dist)-packages[/\\]")
 _MODULE: Final = "<module>"
 
 
@@ -50,14 +51,20 @@ def user_place() -> Place | None:
 def user_line() -> str:
     """Return the line of the user's program that the caller was called from; empty where nothing of it called.
 
-    What Keras' own training loop asks for is asked by no line of the user: nothing there could be changed.
+    What Keras' own training loop asks for is asked by no line of the user: nothing there could be changed.  Of a
+    package that is installed (a progress bar formats what it is handed) it is the line that called it, unless the
+    program itself is installed.
     """
+    installed = ""
     for frame in _frames(sys._getframe(1)):
-        if _is_users(frame.f_code):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         if _is_trainers(frame.f_code):
             break
-    return ""
+        if _is_users(frame.f_code):
+            line = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+            if not _INSTALLED.search(line):
+                return line
+            installed = installed or line
+    return installed
 
 
 def _name(code: CodeType) -> str:
