@@ -128,6 +128,8 @@ class FakeRunner:
     unchanged: tuple[Difference, ...] | Exception = ()  # the original against itself under other threads
     accelerated: bool = False
     opens: bool = True
+    start_s: float | None = None  # where each variant is a process of its own
+    longer_ns: int | None = None
     log: list[tuple[str, Any]] = field(default_factory=list)
     is_open: bool = False
     variants: dict[str, Sequence[Edits]] = field(default_factory=dict)
@@ -141,21 +143,22 @@ class FakeRunner:
             raise NotOpenedError("no such model")
         self.is_open = True
         self.variants = {ORIGINAL: ()}
-        return Opening(self.accelerated)
+        self.clock.now_s += self.start_s or 0.0
+        return Opening(self.accelerated, self.start_s)
 
     def apply(self, variant: str, fixes: Sequence[Edits], time_limit_s: float) -> Applied:
         names = [edit.kind for edits in fixes for edit in edits]
         self.log.append(("apply", names))
         if not self.is_open:
             self.open(time_limit_s)
-        self.clock.now_s += self.build_s
+        self.clock.now_s += self.build_s if self.start_s is None else self.start_s
         for number, edits in enumerate(fixes):
             for edit in edits:
                 self._fail(edit.kind, number)
         self.variants[variant] = fixes
         compiled = self.compiled if "jit-compile" in names else None
         where = "a setting" if any(is_setting(edit) for edits in fixes for edit in edits) else ""
-        return Applied(500_000_000, round(self.call_ms * 1e6), compiled, where)
+        return Applied(500_000_000, round(self.call_ms * 1e6), compiled, where, self.longer_ns)
 
     def _fail(self, name: str, number: int) -> None:
         fault = self.faults.get(name)

@@ -210,6 +210,34 @@ def test_the_budget_is_kept_and_what_it_does_not_reach_says_so() -> None:
     assert runner.clock.now_s < PLAN.budget_s * 1.2
 
 
+def test_of_a_script_opening_is_on_the_budget_and_nothing_is_started_that_cannot_end() -> None:
+    runner = FakeRunner(start_s=8.0, call_ms=2.0)
+    many = [finding(f"GL{number}", 0.3, FakeEdit(f"e{number}", 1.5)) for number in range(200, 206)]
+    outcome = proven(*many, runner=runner)
+    assert [one.proof.verdict for one in outcome.findings].count("not-run") >= 3
+    assert runner.clock.now_s < PLAN.budget_s
+    assert {one.proof.pairs for one in outcome.findings if one.proof.verdict != "not-run"} - {0, None}
+    slow = FakeRunner(start_s=40.0, call_ms=2.0)
+    (hopeless,) = proven(FOLD, runner=slow).findings
+    assert hopeless.proof.verdict == "not-run"
+    assert hopeless.proof.why.startswith("it takes 40 s to its first steady steps")
+    assert slow.clock.now_s == 40.0
+
+
+def test_what_the_user_names_has_the_first_turn() -> None:
+    seen: list[str] = []
+    small = finding("TRY", None, FakeEdit("small", 1.1), severity="info")
+    proven(FOLD, small, asked=["TRY"], progress=lambda what, *_: seen.append(what))
+    assert seen.index("proving TRY (1 of 2)") < seen.index("proving GL203 (2 of 2)")
+
+
+def test_a_first_call_that_takes_longer_is_told_with_the_steps_that_earn_it_back() -> None:
+    why = proof(proven(FOLD, runner=FakeRunner(longer_ns=4_000_000_000)), "GL203").why
+    assert why.endswith("; its first call takes 4.00 s longer, which 450 steps earn back")
+    assert "earn back" not in proof(proven(FOLD, runner=FakeRunner(longer_ns=5_000_000)), "GL203").why
+    assert "earn back" not in proof(proven(XLA, runner=FakeRunner(longer_ns=4_000_000_000)), "GL213").why
+
+
 def test_a_slow_model_has_its_noise_measured_nevertheless() -> None:
     outcome = proven(FOLD, runner=FakeRunner(call_ms=1000.0, build_s=3.0))
     assert proof(outcome, "GL203").verdict == "proven"

@@ -44,7 +44,7 @@ LIMIT_S = 120
 # -- what is done outside of a process --------------------------------------------------------------------------------
 
 DEEDS = """
-import os, socket, subprocess, sys, tempfile
+import os, socket, sqlite3, subprocess, sys, tempfile
 from graphlens.tf.watch import outside
 told = []
 outside.watch(told.append, own=sys.argv[1], caches=True)
@@ -59,6 +59,11 @@ subprocess.run([sys.executable, "-c", ""])
 open(os.path.join(sys.argv[1], "mine"), "w").close()
 open(os.devnull, "w").close()
 tempfile.TemporaryFile().close()
+with tempfile.TemporaryDirectory() as folder:
+    os.mkdir(os.path.join(folder, "inner"))
+    open(os.path.join(folder, "inner", "file"), "w").close()
+sqlite3.connect(":memory:").close()
+sqlite3.connect("base").close()
 try:
     socket.create_connection(("127.0.0.1", 9), 0.1)
 except OSError:
@@ -83,6 +88,7 @@ def test_files_programs_and_hosts_are_told_of_and_what_is_read_or_temporary_is_n
         "removes 'other'",
         "makes the folder 'folder'",
         f"starts {sys.executable}",
+        "opens the database 'base'",
         "connects to 127.0.0.1:9",
     ]
 
@@ -200,7 +206,8 @@ for number in range(10**6):
     other(1.0)
     step(tf.random.uniform((4, 4)))
     if number == 200:
-        open(sys.argv[1], "w").write("done")
+        with tf.io.gfile.GFile(sys.argv[1], "w") as file:
+            file.write("done")
 """
 
 

@@ -21,6 +21,9 @@ from graphlens.prove.together import Joint
 
 SAME_EDITS: Final = "measured with {code}, which proposes the same"
 NO_BUDGET: Final = "the time budget for proofs was spent before its turn; raise --time-budget"
+NO_TIME_TO_START: Final = (
+    "it takes {0:.0f} s to its first steady steps, and has to get there at least three times; raise --time-budget"
+)
 DEFAULT_PLAN: Final = Plan()
 
 
@@ -113,6 +116,9 @@ def _measured(job: _Job, turns: Sequence[int]) -> tuple[dict[int, Proof], Joint]
         begun_s = job.budget.clock()
         opening = opened(job.runner)
         job = job.started(job.budget.clock() - begun_s if opening.apart else 0.0)
+        start_s = opening.start_s or 0.0
+        if job.budget.left_s() < 2 * start_s:  # for A against A, and for one that is changed
+            raise BlockedError("not-run", NO_TIME_TO_START.format(start_s))
         on_pairs = job.on_pairs("measuring the noise, A against A")
         bench = prepared(
             job.runner, job.plan, job.budget,

@@ -220,7 +220,7 @@ class ScriptRunner:
                 timed.append(self._pair(before, after, block_ms, swapped=len(timed) % 2 == 1))
             except _OverError as error:
                 left_s = end_s - GRACE_S - time.monotonic()
-                if timed and left_s < 2 * self._start_s:  # both would just have started
+                if left_s < 2 * self._start_s:  # both would just have started
                     break
                 self._run_again(error, (before, after), left_s + GRACE_S)
         return timed

@@ -18,7 +18,16 @@ from graphlens.facts.patterns.dataflow import dataflow
 from graphlens.ir.fusion import COMPILE, Chain, FusionAnswer
 from graphlens.ir.graph import Function, Graph
 from graphlens.ir.nodes import Op
-from graphlens.ir.ops import ARGUMENTS, CONSTANTS, PASSES, PLACEHOLDERS, PLAIN_CALLS, RETURNS, VARIABLE_READS
+from graphlens.ir.ops import (
+    ARGUMENTS,
+    CONSTANTS,
+    DATASET_LOOPS,
+    PASSES,
+    PLACEHOLDERS,
+    PLAIN_CALLS,
+    RETURNS,
+    VARIABLE_READS,
+)
 from graphlens.ir.table import NO_OPS, Table
 
 TABLE_VERSION: Final = "2.21"
@@ -129,7 +138,7 @@ def blockers_of_step(facts: Facts) -> tuple[Blocker, ...]:
     if not blocked:
         return ()  # most graphs: to know which ops are alive takes longer than all the rest of this
     around = _around_step(facts.evidence.traced)
-    live = (op for _, op in flow.live({kind for kind, _ in blocked}.__contains__) if not op.calls)
+    live = (op for _, op in flow.live({kind for kind, _ in blocked}.__contains__) if not _is_flattened(op))
     found = ((op, blocked.get((op.type, id(op.attrs)))) for op in live)
     return tuple(
         replace(blocker, name=op.name) for op, blocker in found if blocker is not None and op.name not in around
@@ -147,9 +156,17 @@ def _around_step(library: Graph | None) -> frozenset[str]:
 
 def _blocked_kinds(graph: Table) -> Mapping[tuple[str, int], Blocker]:
     """Return the blockers by type and attributes, which equal ops share: each kind of op is judged once."""
-    kinds = {(op.type, id(op.attrs)): op for op in graph.kinds if not op.calls}
+    kinds = {(op.type, id(op.attrs)): op for op in graph.kinds if not _is_flattened(op)}
     judged = ((kind, blocker_of(op)) for kind, op in kinds.items() if not is_compiled(op))
     return {kind: blocker for kind, blocker in judged if blocker is not None}
+
+
+def _is_flattened(op: Op) -> bool:
+    """Whether XLA compiles what an op calls in its place, as it does for calls, loops and branches.
+
+    A loop over a dataset is none of them: tf.data runs its function.
+    """
+    return bool(op.calls) and op.type not in DATASET_LOOPS
 
 
 @fact

@@ -1,0 +1,259 @@
+"""Who times scripts, with scripts that are answers: what is started, how long blocks are, and when it is enough."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graphlens.children.gate_messages import AtGate, Over, RunBlock, RunSteps, RunToGate, Taken, TakeValues, Watched
+from graphlens.children.messages import Block, Done
+from graphlens.cli import parser
+from graphlens.errors import UsageError
+from graphlens.facts.core import Facts
+from graphlens.ir.analysis import Proof
+from graphlens.ir.edits import JitCompile, ScriptSetting, SessionSetting
+from graphlens.ir.script import Script
+from graphlens.ir.training import LayerScope
+from graphlens.options import WordError, change
+from graphlens.pipeline import tries
+from graphlens.prove import script_runner
+from graphlens.prove.runner import ORIGINAL
+from graphlens.prove.script_runner import BLOCK_MS, SHORTEST_BLOCK_MS, ScriptRun, ScriptRunner
+from graphlens.rules.execution.granularity import op_overhead_bound
+from graphlens.testing import sketch
+from graphlens.tf.watch import outside, rounds, writes
+from graphlens.tf.watch.gate import Gate
+
+STEP_NS = 1_000_000
+AT_GATE = AtGate(8, 8, 5 * STEP_NS, STEP_NS, {}, accelerated=False, onednn=True, threads={})
+
+# -- a runner whose scripts are answers -----------------------------------------------------------------------------
+
+
+@dataclass
+class Trials:
+    """Starts scripts that stand still at ``gate`` and make ``blocks`` blocks before they are over."""
+
+    gate: AtGate = AT_GATE
+    blocks: int = 10**6
+    asked: list[Any] = field(default_factory=list)
+    started: int = 0
+
+    def start(self, folder: Path, words: Sequence[str], environment: Mapping[str, str]) -> OneTrial:
+        self.started += 1
+        return OneTrial(self, self.blocks)
+
+
+@dataclass
+class OneTrial:
+    trials: Trials
+    blocks_left: int
+
+    def ask(self, request: Any, time_limit_s: float) -> Any:
+        self.trials.asked.append(request)
+        if isinstance(request, RunToGate):
+            return self.trials.gate
+        if isinstance(request, RunBlock):
+            self.blocks_left -= 1
+            return Block(STEP_NS, STEP_NS) if self.blocks_left >= 0 else Over("the script came to its end")
+        return {RunSteps: Block(STEP_NS, STEP_NS), TakeValues: Taken(0, 1)}.get(type(request), Done())
+
+    def end(self) -> None:
+        pass
+
+
+def runner_of(trials: Trials, folder: Path, monkeypatch: pytest.MonkeyPatch, **run: Any) -> ScriptRunner:
+    monkeypatch.setattr(script_runner, "start", trials.start)
+    watched = Watched("multi_step_on_iterator")
+    return ScriptRunner(ScriptRun(("train.py",), watched, 2.0, **{"calls": 40, **run}), folder)
+
+
+def test_blocks_are_short_enough_for_a_script_that_ends_and_whole_for_one_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for gate, expected in ((AT_GATE, SHORTEST_BLOCK_MS), (replace(AT_GATE, endless=True), BLOCK_MS)):
+        trials = Trials(gate)
+        runner = runner_of(trials, tmp_path, monkeypatch)
+        runner.open(10.0)
+        runner.apply("copy", (), 10.0)
+        runner.time(ORIGINAL, "copy", 2, BLOCK_MS, 10.0)
+        assert {one.ms for one in trials.asked if isinstance(one, RunBlock)} == {expected}
+
+
+def test_scripts_that_are_over_are_started_again_as_long_as_there_is_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = Trials(blocks=3)
+    runner = runner_of(trials, tmp_path, monkeypatch)
+    runner.open(10.0)
+    runner.apply("copy", (), 10.0)
+    assert len(runner.time(ORIGINAL, "copy", 6, BLOCK_MS, 100.0)) == 6
+    assert trials.started > 2
+    begun = trials.started
+    monkeypatch.setattr(runner, "_start_s", 60.0)
+    assert runner.time(ORIGINAL, "copy", 6, BLOCK_MS, 100.0) == [], (
+        "two starts of a minute do not fit into what is left"
+    )
+    assert trials.started == begun
+
+
+def test_a_process_may_take_what_is_left_to_start_and_as_long_as_the_first_one_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = runner_of(Trials(), tmp_path, monkeypatch)
+    assert runner._limit_s(30.0) == 30.0 + 3 * 2.0, "nobody knows yet how long it takes"
+    monkeypatch.setattr(runner, "_start_s", 5.0)
+    assert runner._limit_s(60.0) == 60.0 - 20.0
+    assert runner._limit_s(21.0) == 3 * 5.0
+
+
+def test_a_trial_is_told_whether_the_script_may_do_again_what_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for allowed in (False, True):
+        trials = Trials()
+        runner_of(trials, tmp_path, monkeypatch, does_again=allowed).open(10.0)
+        assert [one.does_again for one in trials.asked if isinstance(one, RunToGate)] == [allowed]
+
+
+# -- the data of an epoch -------------------------------------------------------------------------------------------
+
+
+class Silent:
+    """A channel to nobody."""
+
+    def receive(self) -> Any:
+        raise AssertionError("nobody asks")
+
+    def send(self, message: Any) -> None:
+        raise AssertionError("nobody listens")
+
+
+def test_an_epoch_is_gone_through_again_where_its_steps_are_timed_and_not_before() -> None:
+    gate = Gate(RunToGate(Watched("step"), does_again=True), Silent(), {})
+
+    def epoch(_self: object) -> Iterator[int]:
+        yield from range(3)
+
+    again = rounds.again(gate, epoch)
+    assert list(again(None)) == [0, 1, 2], "the script is on its way to its gate"
+    assert gate.may_do_again
+    gate._has_stood = True
+    assert not gate.may_do_again
+    assert list(again(None)) == [0, 1, 2], "this one trains nothing: it evaluates"
+    seen = []
+    for batch in again(None):
+        assert gate._rounds == 1
+        gate._calls += 1
+        seen.append(batch)
+        if len(seen) == 8:
+            break
+    assert seen == [0, 1, 2, 0, 1, 2, 0, 1]
+
+
+# -- what is written past Python ------------------------------------------------------------------------------------
+
+HOMES = ("/tmp/own/",)
+FILES = "tensorflow.python.lib.io._pywrap_file_io"
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "kwargs", "told"),
+    [
+        ("WritableFile", (b"/data/a", b"w"), {}, "writes the file '/data/a'"),
+        ("WritableFile", (b"/tmp/own/a", b"w"), {}, ""),
+        ("CopyFile", (b"/tmp/own/a", b"/data/b", True), {}, "writes the file '/data/b'"),
+        ("TrackableSaver.save", (), {"file_prefix": "/data/ck"}, "saves a checkpoint '/data/ck'"),
+        ("Saver.save", ("session", "/data/ck"), {}, "saves a checkpoint '/data/ck'"),
+        ("create_file_writer_v2", ("/data/logs",), {}, "writes summaries to '/data/logs'"),
+        ("CacheDataset.__init__", ("dataset", ""), {}, ""),
+        ("CacheDataset.__init__", ("dataset", "/data/cache"), {}, "caches a dataset in '/data/cache'"),
+        ("File.__init__", ("/data/w.h5", "w"), {}, "writes the file '/data/w.h5'"),
+        ("File.__init__", ("/data/w.h5",), {"mode": "a"}, "writes the file '/data/w.h5'"),
+        ("File.__init__", ("/data/w.h5",), {}, ""),
+        ("File.__init__", (object(), "w"), {}, ""),
+        ("WritableFile", ("ram://a", "w"), {}, ""),
+    ],
+)
+def test_what_tensorflow_and_h5py_write_is_said_in_words(
+    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], told: str
+) -> None:
+    owner, _, method = name.rpartition(".")
+    (writer,) = [one for one in writes._WRITERS if (one.owner, one.name) == (owner, method)]
+    assert writes.deed(writer, args, kwargs, HOMES) == told
+
+
+def test_a_file_is_where_the_open_folder_is_that_it_is_named_by(tmp_path: Path) -> None:
+    number = os.open(tmp_path, os.O_RDONLY)
+    try:
+        homes = (f"{os.path.realpath(tmp_path)}{os.sep}",)
+        assert not outside.is_outside("within", homes, number)
+        assert outside.is_outside("within", homes)
+    finally:
+        os.close(number)
+
+
+# -- a short loop over time -----------------------------------------------------------------------------------------
+
+RECURRENT = """
+x = Placeholder() float32[4]
+*30 model/lstm/a# = Tanh(x) float32[4] 20us x{steps}
+y = MatMul(x, x) float32[4,4] 50us
+"""
+
+
+def fix_of(steps: int, *, kind: str = "LSTM", is_script: bool = True) -> Any:
+    evidence = replace(
+        sketch(RECURRENT.replace("{steps}", str(steps))),
+        scopes={"model/lstm": LayerScope("model/lstm", kind)},
+        script=Script() if is_script else None,
+    )
+    (found,) = op_overhead_bound(Facts(evidence))
+    return found.fix
+
+
+def test_the_short_loop_of_a_recurrent_layer_is_to_be_unrolled() -> None:
+    fix = fix_of(12)
+    assert fix.edits == (ScriptSetting("unroll"),)
+    assert fix.summary == "Unroll the loop over 12 steps of time: give the layer LSTM unroll=True"
+
+
+def test_a_long_loop_another_layer_or_a_model_without_its_script_is_not() -> None:
+    assert fix_of(100).edits == (JitCompile(),)
+    assert fix_of(12, kind="Dense").edits == (JitCompile(),)
+    assert fix_of(12, is_script=False).edits == (JitCompile(),)
+
+
+# -- what the user wants tried --------------------------------------------------------------------------------------
+
+
+def test_a_change_that_is_asked_for_is_a_question_and_its_answer_the_title() -> None:
+    assert [tries.edit_of(word) for word in ("onednn=0", "intra_op=2", "unroll", "mixed_precision=mixed_bfloat16")] == [
+        SessionSetting({"TF_ENABLE_ONEDNN_OPTS": "0"}),
+        SessionSetting(threads={"intra_op": 2}),
+        ScriptSetting("unroll"),
+        ScriptSetting("mixed_precision", "mixed_bfloat16"),
+    ]
+    (asked,) = tries.asked_for(["onednn=0", "onednn=0"])
+    refuted = replace(asked, proof=Proof("refuted", "slower", speedup=0.8, ci95=(0.7, 0.9), command="graphlens run"))
+    told = tries.answered(refuted, "graphlens run train.py")
+    assert told.title == "onednn=0 makes this step 1.2 times slower here: 0.80x [0.70, 0.90]"
+    assert told.proof.command == "graphlens run train.py --try onednn=0"
+    assert tries.asked_for(["mixed_precision=mixed_bfloat16"])[0].fix.safety == "manual"
+
+
+@pytest.mark.parametrize("word", ["faster", "unroll=1", "steps_per_execution", "steps_per_execution=many", "onednn="])
+def test_what_is_no_change_is_refused_by_name(word: str) -> None:
+    with pytest.raises(WordError):
+        change(word)
+
+
+def test_what_is_asked_for_and_nothing_measured_contradict_each_other() -> None:
+    given = parser().parse_args(["run", "--no-prove", "--try", "unroll", __file__])
+    with pytest.raises(UsageError, match="leave one of them out"):
+        given.run(given)
