@@ -12,6 +12,7 @@ import pytest
 
 from graphlens.children.gate_messages import AtGate, Over, RunBlock, RunSteps, RunToGate, Taken, TakeValues, Watched
 from graphlens.children.messages import Block, Done
+from graphlens.children.start import ChildGone
 from graphlens.cli import parser
 from graphlens.errors import UsageError
 from graphlens.facts.core import Facts
@@ -60,6 +61,8 @@ class OneTrial:
             return self.trials.gate
         if isinstance(request, RunBlock):
             self.blocks_left -= 1
+            if self.blocks_left < -1:
+                raise ChildGone("its process ended")
             return Block(STEP_NS, STEP_NS) if self.blocks_left >= 0 else Over("the script came to its end")
         return {RunSteps: Block(STEP_NS, STEP_NS), TakeValues: Taken(0, 1)}.get(type(request), Done())
 
@@ -98,6 +101,7 @@ def test_scripts_that_are_over_are_started_again_as_long_as_there_is_time(
     monkeypatch.setattr(runner, "_start_s", 60.0)
     assert runner.time(ORIGINAL, "copy", 6, BLOCK_MS, 100.0) == [], (
         "two starts of a minute do not fit into what is left"
+    assert runner.time(ORIGINAL, "copy", 6, BLOCK_MS, 100.0) == [], "and it is not asked after its end"
     )
     assert trials.started == begun
 

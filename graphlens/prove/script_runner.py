@@ -111,6 +111,7 @@ class _Process:
     trial: ScriptTrial
     gate: AtGate
     made_pairs: int = 0
+    over: str = ""  # why it is
 
 
 class ScriptRunner:
@@ -290,12 +291,16 @@ class ScriptRunner:
         return max(time_limit_s - GRACE_S, SLOWER * self._start_s)
 
     def _ask(self, variant: str, request: Any, time_limit_s: float) -> Any:
+        process = self._processes[variant]
+        if process.over:
+            raise _OverError(process.over, variant)
         try:
-            answer = told(self._processes[variant].trial.ask(request, time_limit_s))
+            answer = told(process.trial.ask(request, time_limit_s))
         except ChildGone as error:
             self.drop(variant)
             raise GoneError(str(error)) from error
         if isinstance(answer, Over):
+            process.over = answer.why
             raise _OverError(answer.why, variant)
         return answer
 
