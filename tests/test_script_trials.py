@@ -30,7 +30,7 @@ from graphlens.ir.edits import ChangeDtype, Edit, FoldAffine, JitCompile, Script
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.program import Program
 from graphlens.ir.script import Script, ScriptFunction
-from graphlens.pipeline.reruns import watched_of
+from graphlens.pipeline.reruns import watched_of, why_not_found
 from graphlens.pipeline.running import _rerun
 from graphlens.prove.script_runner import edits_for
 from tests.fake_runner import FakeEdit, FakeRunner
@@ -133,6 +133,13 @@ def test_the_program_is_found_again_by_its_name_and_its_place_among_those_of_tha
     assert watched("__inference_step_12") == (Watched("step", 1), 40)
     assert watched("__inference_epoch_20") == (Watched("epoch", 0, called_again=True), 3)
     assert watched("__inference_other_3") is None
+
+
+def test_eager_steps_are_not_tried_and_the_reason_is_theirs() -> None:
+    eager = Evidence(target=TARGET, script=Script(eager_steps=200))
+    assert watched_of(eager) is None
+    assert why_not_found(eager).startswith("its steps run op by op")
+    assert why_not_found(replace(eager, script=Script())).startswith("the calls of the program that is judged")
 
 
 # -- verdicts -------------------------------------------------------------------------------------------------------

@@ -23,6 +23,10 @@ OF_A_GRAPH: Final = (
     "the graphs of a script are its own and are not rewritten; analyze its step (module:callable) or its model"
 )
 NOT_FOUND: Final = "the calls of the program that is judged were not counted, so a second run could not stop at them"
+EAGER: Final = (
+    "its steps run op by op, so there is no call that holds a step, before which a second run could stand still; what "
+    "can be changed about them is measured once the step is a tf.function"
+)
 # A loop over all the data, which a script calls once for each epoch, is called again by the trial.
 FEW_CALLS: Final = 16
 # Whoever waits has run the script for another reason: a gain that is known to a tenth is known well enough.
@@ -33,7 +37,8 @@ def with_proofs(request: Request, gathered: Gathered, analysis: Analysis, progre
     """Return ``analysis`` with the proofs of what can be changed about its script, ranked by what was proven."""
     run, findings = _run_of(gathered), analysis.findings
     if run is None:
-        return _with(analysis, [replace(one, proof=Proof("not-run", NOT_FOUND)) for one in findings])
+        why = why_not_found(gathered.evidence)
+        return _with(analysis, [replace(one, proof=Proof("not-run", why)) for one in findings])
     assert gathered.directory is not None
     changed = [one for one in findings if one.fix.edits and edits_for(one.fix.edits, run.watched) is not None]
     asked, command = (*request.judging.select, tries.CODE), "graphlens run " + " ".join(run.words)
@@ -79,6 +84,11 @@ def _run_of(gathered: Gathered) -> ScriptRun | None:
         return None
     watched, calls = found
     return ScriptRun(gathered.rerun.words, watched, gathered.rerun.took_s, calls, gathered.rerun.does_again)
+
+
+def why_not_found(evidence: Evidence) -> str:
+    """Return why a second run could not stand still before the steps of the judged program."""
+    return EAGER if evidence.script is not None and evidence.script.eager_steps else NOT_FOUND
 
 
 def watched_of(evidence: Evidence) -> tuple[Watched, int] | None:
