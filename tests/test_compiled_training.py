@@ -9,6 +9,8 @@ import pytest
 
 from graphlens.facts.core import Facts
 from graphlens.facts.graphs import origins
+from graphlens.facts.rows.op_rows import op_rows
+from graphlens.facts.training.executed import layer_of_op
 from graphlens.facts.training.shares import training
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.nodes import Call
@@ -18,7 +20,7 @@ from graphlens.loaders.hlo import read_hlo
 from graphlens.testing.sketch import sketch
 
 MODULE = "a_inference_step_9__.1"
-LAYERS = {"net_1/fc_1": LayerScope("net/fc", "Dense"), "net_1/fc_1_2": LayerScope("net/fc_1", "Dense")}
+LAYERS = {"net_1/fc_1": LayerScope("net/fc", "Dense", "train.py:7"), "net_1/fc_1_2": LayerScope("net/fc_1", "Dense")}
 
 # Two layers of which the first ends in a Tanh, a loss, their gradients, and the first one's update by SGD.
 WRITTEN = """
@@ -133,6 +135,21 @@ def test_a_fusion_of_two_layers_is_divided_as_its_operations_are(facts: Facts) -
 
 def test_an_instruction_without_a_name_is_the_op_that_its_value_is_called_next(facts: Facts) -> None:
     assert facts(origins)["call/dot.4"] == ("call/gradient_tape/net_1/fc_1/MatMul/MatMul",)
+
+
+def test_a_layer_has_one_name_wherever_it_is_told(facts: Facts) -> None:
+    """Its ops stand in the scope `fc_1`, which is the name of another layer."""
+    rows = {row.name: row.layer for row in facts(op_rows)}
+    for name in ("call/dot.1", "call/dot.4", "call/copy.3"):
+        assert layer_of_op(facts, name) == rows[name] == "net/fc"
+    assert layer_of_op(facts, "call/net_1/fc_1/Tanh", "traced") == "net/fc"
+
+
+def test_a_gradient_is_of_the_line_of_its_forward_op(facts: Facts) -> None:
+    rows = {row.name: row for row in facts(op_rows)}
+    assert rows["call/dot.4"].forward == "call/dot.1"
+    assert rows["call/dot.4"].source == rows["call/dot.1"].source == "train.py:7", "where its layer was made"
+    assert rows["call/fusion.5"].source is None, "that is the optimizer's"
 
 
 def test_ops_in_the_body_of_a_loop_are_known_by_their_names_in_there() -> None:

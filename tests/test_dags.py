@@ -27,13 +27,13 @@ from graphlens.facts.graphs import (
     executed_by,
     executed_graph,
     judged_stage,
-    layer_of_op,
     optimized_graph,
     origins,
     traced_graph,
 )
 from graphlens.facts.rows.dags import bare_dag, dags
 from graphlens.facts.time.attribution import timings
+from graphlens.facts.training.executed import layer_of_op
 from graphlens.facts.training.layers import written_layers
 from graphlens.facts.training.phases import written_phases
 from graphlens.facts.work import costs

@@ -12,7 +12,8 @@ from graphlens.facts.flat.carried import carried_readers
 from graphlens.facts.flat.inlining import inline
 from graphlens.facts.flat.origins import operations, resolve
 from graphlens.facts.programs.judged_program import judged_profile, loops_within_tf_data
-from graphlens.ir.graph import topological_order
+from graphlens.ir.graph import Graph, topological_order
+from graphlens.ir.ops import DATASET_LOOPS
 from graphlens.ir.table import NO_OPS, Table
 
 Stage = Literal["executed", "traced"]
@@ -25,21 +26,28 @@ Stage = Literal["executed", "traced"]
 def traced_graph(facts: Facts) -> Table | None:
     """The graph as written; ``None`` where only a profile is known."""
     traced = facts.evidence.traced
-    return inline(traced, in_datasets=facts(loops_within_tf_data)) if traced else None
+    return inline(traced, in_datasets=_is_looped_in(traced, facts)) if traced else None
 
 
 @fact
 def optimized_graph(facts: Facts) -> Table | None:
     """The graph after Grappler; ``None`` where it was not recorded."""
     optimized = facts.evidence.optimized
-    return inline(optimized, in_datasets=facts(loops_within_tf_data)) if optimized else None
+    return inline(optimized, in_datasets=_is_looped_in(optimized, facts)) if optimized else None
 
 
 @fact
 def executed_graph(facts: Facts) -> Table | None:
     """The graph that ran (all devices); ``None`` when nothing was executed."""
-    in_datasets = facts(loops_within_tf_data)
+    ran = facts.evidence.executed
+    in_datasets = ran is not None and _is_looped_in(ran, facts)
     return executed.executed_graph(facts.evidence, facts(traced_graph), facts(judged_profile), in_datasets=in_datasets)
+
+
+def _is_looped_in(graph: Graph, facts: Facts) -> bool:
+    """Whether steps are those of a loop in the graph that tf.data runs."""
+    kinds = (op.type for function in graph.functions.values() for op in function.graph.kinds)
+    return any(kind in DATASET_LOOPS for kind in kinds) and facts(loops_within_tf_data)
 
 
 @fact
@@ -106,13 +114,6 @@ def executed_by(facts: Facts) -> Mapping[str, str]:
 def joined_loosely(facts: Facts) -> bool:
     """Whether the profile is of another run than the graph, or of a run whose executed graph is not known."""
     return facts.evidence.profile_path is not None or facts(executed_graph) is None
-
-
-def layer_of_op(facts: Facts, name: str) -> str | None:
-    """Return the layer (a scope) that op ``name`` of the judged graph belongs to, or ``None`` at the top level."""
-    written = facts(origins).get(name, ()) if facts(judged_stage) == "executed" else (name,)
-    graph = facts(traced_graph)
-    return flat.layer_of(written[-1] if written else name, graph if graph is not None else facts(judged_graph))
 
 
 # -- values -------------------------------------------------------------------------------------------------------

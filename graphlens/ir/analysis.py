@@ -360,7 +360,8 @@ class OpRow:
     take without lengthening the critical path.  ``host_ns`` is what launching it took on the host, for an op whose
     ``self_ns`` is that of its kernels on a device; ``roof_share`` what it reached of the machine's measured roof.
     Times are medians over the profiled steps (``StepTime.profiled_median_ns``), also where the step was timed without.
-    ``forward`` is the op of which a gradient op is the gradient.
+    ``forward`` is the op of which a gradient op is the gradient.  ``source`` is the user's line that wrote the op
+    (``file:line``): of a gradient that of its forward op, and of what Keras computes for a layer the line that made it.
     """
 
     name: str

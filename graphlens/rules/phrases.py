@@ -9,10 +9,10 @@ from typing import Final, NamedTuple
 
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.flat import scopes
-from graphlens.facts.graphs import judged_graph, judged_stage, origins, traced_graph
+from graphlens.facts.graphs import judged_stage
 from graphlens.facts.programs.judged_program import judged_profile
-from graphlens.facts.rows.op_rows import layers
 from graphlens.facts.time.attribution import Attribution, attribution
+from graphlens.facts.training.executed import layer_names, layer_of_op
 
 # A scope that so many of the ops with a layer lie in is the model itself, and tells no layer from another.
 _OF_THE_MODEL: Final = 0.9
@@ -100,7 +100,7 @@ def _where(facts: Facts, nodes: Sequence[str], stage: str) -> str:
     own = Counter[tuple[str, ...]]()
     seen = facts.known(attribution, Attribution()).timings
     for name in nodes:
-        path = _path(_layer(facts, name, stage))[len(of_model) :]
+        path = _path(layer_of_op(facts, name, stage))[len(of_model) :]
         own[path] += seen[name].self_ns if name in seen else 0
     if () in own:
         return ""
@@ -113,22 +113,10 @@ def _where(facts: Facts, nodes: Sequence[str], stage: str) -> str:
     return "/".join(shared) or f"{called[0]} and {len(called) - 1} more layers"
 
 
-def _layer(facts: Facts, name: str, stage: str) -> str | None:
-    """Return the layer of an op; that of a gradient is the layer whose gradient it is."""
-    graph = facts(judged_graph if stage == facts(judged_stage) else traced_graph)
-    if graph is None or name not in graph:
-        return None
-    written = facts.known(origins, {}).get(name, ()) if stage == "executed" else ()
-    named = facts(traced_graph)
-    scope, _, inside = (written[-1] if written else name).partition("/")
-    whole = inside if scope in scopes.GRADIENT_SCOPES else f"{scope}/{inside}" if inside else scope
-    return scopes.layer_of(whole, graph if named is None else named)
-
-
 @fact
 def model_scope(facts: Facts) -> tuple[str, ...]:
     """The scopes that nearly all layers of the model lie in; empty where there are none."""
-    paths = [path for layer in set(facts(layers)) if (path := _path(layer))]
+    paths = [path for layer in set(facts(layer_names)) if (path := _path(layer))]
     shared: list[str] = []
     while paths:
         scope, count = Counter(path[len(shared)] for path in paths).most_common(1)[0]
@@ -144,7 +132,7 @@ def model_scope(facts: Facts) -> tuple[str, ...]:
 def layer_count(facts: Facts) -> int:
     """How many layers the model has."""
     inside = len(facts(model_scope))
-    return len({path[inside:] for layer in set(facts(layers)) if (path := _path(layer))[inside:]})
+    return len({path[inside:] for layer in set(facts(layer_names)) if (path := _path(layer))[inside:]})
 
 
 def _path(layer: str | None) -> tuple[str, ...]:

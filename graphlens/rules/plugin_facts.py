@@ -13,6 +13,7 @@ from graphlens.facts.patterns.dataflow import dataflow
 from graphlens.facts.programs import judged_program as programs
 from graphlens.facts.rows import op_rows as rows
 from graphlens.facts.time import attribution, ledger, paths, quality, savings
+from graphlens.facts.training.executed import layer_of_op
 from graphlens.facts.work import kernel_work, memory, roofline
 from graphlens.facts.work.costs import cost_of
 from graphlens.ir.analysis import Figure, Saving
@@ -127,7 +128,7 @@ class PluginFacts:
 
     def layer(self, name: str) -> str | None:
         """Return the layer that op ``name`` of the judged graph belongs to, or ``None`` at the top level."""
-        return graphs.layer_of_op(self._facts, name)
+        return layer_of_op(self._facts, name)
 
     def saving(self, nodes: Iterable[str]) -> Saving:
         """Model what a step saves when the ops ``nodes`` of the judged graph are no longer run."""

@@ -16,10 +16,11 @@ from graphlens.facts.graphs import (
     origins,
     traced_graph,
 )
-from graphlens.facts.rows.op_rows import layers, shape_costs
+from graphlens.facts.rows.op_rows import shape_costs
 from graphlens.facts.rows.program_rows import program_rows
 from graphlens.facts.rows.sizes import graph_sizes, graphs_of_others, sizes_of_others
 from graphlens.facts.time.attribution import timings
+from graphlens.facts.training.executed import layer_names
 from graphlens.facts.work import costs
 from graphlens.ir.dag import Dag, Edges, Stage, Tensors, Words, distinct
 from graphlens.ir.nodes import Op
@@ -94,7 +95,7 @@ def _judged_dag(facts: Facts, table: Table, stage: Stage, program: str) -> Dag:
         timing=Words.of([timing.source if timing else None for timing in timed]),
         origin=tuple(origin_of.get(name, ()) for name in names) if judged and stage == "executed" else (),
         executed_as=_if_any(ran_as) if stage == "traced" else (),
-        layer=Words.of(facts(layers)) if judged else Words(),
+        layer=Words.of(facts(layer_names)) if judged else Words(),
     )
 
 

@@ -21,8 +21,8 @@ from graphlens.facts.graphs import (
 )
 from graphlens.facts.time.attribution import Attribution, attribution, timings
 from graphlens.facts.time.paths import slack_ns
-from graphlens.facts.training.executed import forward_of_ops, layers_of_ops
-from graphlens.facts.training.phases import phases, written_phases
+from graphlens.facts.training.executed import forward_of_ops, layer_names, layers_of_ops
+from graphlens.facts.training.phases import phases
 from graphlens.facts.work import costs
 from graphlens.facts.work.kernel_work import Work, kernel_work, told_instructions, told_of
 from graphlens.facts.work.roofline import roof_shares
@@ -33,10 +33,14 @@ from graphlens.ir.op_rows import OpRows
 from graphlens.ir.ops import CONSTANTS, family, is_instruction
 from graphlens.ir.run import Instruction, OpTiming
 from graphlens.ir.table import Table
+from graphlens.ir.training import LayerScope
 
 FIGURE_HOPS: Final = 2
 FIGURE_OPS_LIMIT: Final = 28  # what a reader takes in at once, and what dot lays out in under 0.1 s
 FIGURE_SUBJECT_LIMIT: Final = 14
+
+# What is computed in these phases for a layer was written for it; an optimizer and metrics are of their own lines.
+_OF_LAYERS: Final = frozenset({None, "forward", "backward"})
 
 # Plumbing that says nothing in a figure.
 _HIDDEN = CONSTANTS | {"ReadVariableOp", "Identity", "NoOp", "_Arg", "_Retval", "VarHandleOp"}
@@ -58,20 +62,6 @@ def shape_costs(facts: Facts) -> Sequence[costs.Cost]:
     return costs.costs_of(facts(judged_graph))
 
 
-@fact
-def layers(facts: Facts) -> Sequence[str | None]:
-    """The layer of each op of the judged graph, in its order."""
-    noted = bool(facts.evidence.scopes) or bool(facts.known(written_phases, {}))
-    of_keras = facts.known(layers_of_ops, ()) if noted else ()
-    if any(of_keras):  # a scope is no layer's name: they are numbered
-        return [layer.path if layer is not None else None for layer in of_keras]
-    graph, written, origin_of = facts(judged_graph), facts(traced_graph), facts.known(origins, {})
-    names = graph.names
-    if facts(judged_stage) == "executed":
-        names = [(origin_of.get(name) or (name,))[-1] for name in names]
-    return flat.layers_of(names, graph if written is None else written)
-
-
 def _ranked(names: Sequence[str], times_ns: Sequence[int | None]) -> list[int]:
     """Return the positions of rows by falling time, then by name; those without a time last."""
     by_name = sorted(range(len(names)), key=names.__getitem__)
@@ -91,6 +81,7 @@ def _columns(facts: Facts, joined: Attribution) -> dict[str, Sequence[Any]]:
     devices = _timed(timings, "device")
     flops, nbytes = _work(facts, names)
     slack, shares = facts.known(slack_ns, {}), facts.known(roof_shares, {})
+    forward = facts.known(forward_of_ops, [None] * len(ops))
     return {
         "name": names,
         "op": [op.type for op in written],
@@ -99,12 +90,12 @@ def _columns(facts: Facts, joined: Attribution) -> dict[str, Sequence[Any]]:
         "executed_as": [_executed_as(seen, op) if executed else seen.get(op.name) for op in ops],
         "flops": flops,
         "bytes": nbytes,
-        "source": _sources(facts, written, names),
+        "source": _sources(facts, written, names, forward),
         "phase": facts.known(phases, [None] * len(ops)),
         "origin": sources,
         "timing": _timed(timings, "source"),
-        "layer": facts(layers),
-        "forward": facts.known(forward_of_ops, [None] * len(ops)),
+        "layer": facts(layer_names),
+        "forward": forward,
         "category": [family(_ran_as(seen, op)) for op in ops],
         "slack_ns": [slack.get(name) for name in names],
         "output": _outputs(ops),
@@ -135,12 +126,29 @@ def _work(facts: Facts, names: Sequence[str]) -> tuple[list[int | None], list[in
     return flops, nbytes
 
 
-def _sources(facts: Facts, written: Sequence[Op], names: Sequence[str]) -> list[str | None]:
-    """Return where each op was written, as the graph says it, else the profile."""
-    known, told = [op.source for op in written], facts(told_instructions)
-    if not told:
-        return known
-    return [source or told.get(name, Instruction()).source or None for source, name in zip(known, names, strict=True)]
+def _sources(
+    facts: Facts, written: Sequence[Op], names: Sequence[str], forward: Sequence[str | None]
+) -> list[str | None]:
+    """Return where each op was written, as the graph says it, else the profile.
+
+    A gradient was written where its forward op was, and what Keras wrote for a layer where that was made.
+    """
+    told = facts(told_instructions)
+    own = {name: op.source or _told_source(told, name) for name, op in zip(names, written, strict=True)}
+    layers = facts.known(layers_of_ops, [None] * len(names))
+    phase_of = facts.known(phases, [None] * len(names))
+    return [
+        own.get(differentiated or "") or own[name] or (_made_at(layer) if phase in _OF_LAYERS else None)
+        for name, differentiated, layer, phase in zip(names, forward, layers, phase_of, strict=True)
+    ]
+
+
+def _told_source(told: Mapping[str, Instruction], name: str) -> str | None:
+    return told[name].source or None if name in told else None
+
+
+def _made_at(layer: LayerScope | None) -> str | None:
+    return (layer.source or None) if layer is not None else None
 
 
 def _outputs(ops: Sequence[Op]) -> list[str | None]:

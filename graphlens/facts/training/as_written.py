@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from graphlens.facts.core import Facts, fact
@@ -58,18 +58,27 @@ def _of_most(several: Sequence[tuple[_Said, int]]) -> _Said | None:
     return next((said for said, _ in reversed(several) if counts[said] == most), None)
 
 
-def with_inserted(graph: Table, found: Sequence[_Said | None], inserted: Sequence[bool]) -> list[_Said | None]:
-    """Return what is said of all ops: of one that was put in, what is said of all that read it, else of its sources."""
+def with_inserted(
+    graph: Table,
+    found: Sequence[_Said | None],
+    inserted: Sequence[bool],
+    of_readers: Callable[[Sequence[_Said | None]], _Said | None] | None = None,
+) -> list[_Said | None]:
+    """Return what is said of all ops: of one that was put in, what is said of what reads it, else of its sources.
+
+    ``of_readers`` chooses where readers differ; by default nothing is said then.
+    """
     said = list(found)
     for at in reversed(graph.order):
         if said[at] is None and inserted[at]:
-            said[at] = _shared([said[reader] for reader in graph.following[at]])
+            said[at] = (of_readers or shared)([said[reader] for reader in graph.following[at]])
     for at in graph.order:
         if said[at] is None and inserted[at]:
-            said[at] = _shared([said[source] for source in graph.before(at)])
+            said[at] = shared([said[source] for source in graph.before(at)])
     return said
 
 
-def _shared(several: Iterable[_Said | None]) -> _Said | None:
+def shared(several: Iterable[_Said | None]) -> _Said | None:
+    """Return what is said of all alike, ``None`` where that differs."""
     distinct = set(several)
     return distinct.pop() if len(distinct) == 1 else None

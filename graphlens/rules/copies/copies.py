@@ -11,9 +11,10 @@ from graphlens.facts.clock.device_time import Busy, only_copying_ns
 from graphlens.facts.copies.device_facts import device_busy, device_windows
 from graphlens.facts.copies.transfers import Transfer, transfers
 from graphlens.facts.core import Facts
-from graphlens.facts.graphs import judged_graph, layer_of_op
+from graphlens.facts.graphs import judged_graph
 from graphlens.facts.time.ledger import step_time
 from graphlens.facts.time.savings import saving_without
+from graphlens.facts.training.executed import layer_of_op
 from graphlens.ir.analysis import Saving
 from graphlens.ir.devices import Copy, short_device
 from graphlens.ir.run import CopyEvent

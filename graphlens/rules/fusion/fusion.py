@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Any, Final
 
 from graphlens.facts.core import Facts
-from graphlens.facts.graphs import judged_graph, judged_stage, layer_of_op, origins
+from graphlens.facts.graphs import judged_graph, judged_stage, origins
 from graphlens.facts.patterns.affine import AffineChain, affine_chains, is_normalization
 from graphlens.facts.patterns.weight_work import depends_on_variables
 from graphlens.facts.rows.op_rows import figure_of, figure_without
 from graphlens.facts.time.attribution import timings
 from graphlens.facts.time.savings import saving_without
+from graphlens.facts.training.executed import layer_of_op
 from graphlens.ir.analysis import Figure, Finding, Fix
 from graphlens.ir.edits import FoldAffine, Ops
 from graphlens.ir.graph import data_inputs

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from graphlens.facts.core import Facts
-from graphlens.facts.flat.scopes import layer_of
-from graphlens.facts.graphs import executed_by, judged_graph, judged_stage, layer_of_op, traced_graph
+from graphlens.facts.graphs import executed_by, judged_graph, judged_stage, traced_graph
 from graphlens.facts.patterns.padding import ZeroPadding, zero_paddings
 from graphlens.facts.time.attribution import timings
 from graphlens.facts.time.savings import saving_without
+from graphlens.facts.training.executed import layer_of_op
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.ir.edits import FoldPadding, Ops
 from graphlens.ir.ops import runtime_type
@@ -67,11 +67,10 @@ def _title(facts: Facts, count: int) -> str:
 
 
 def _evidence(facts: Facts, item: ZeroPadding) -> Mapping[str, Any]:
-    written = facts(traced_graph)
     return {
         "layer": layer_of_op(facts, item.ran_as) or item.ran_as,
         "zeros": str([list(pair) for pair in item.zeros]),
-        "before": [layer_of(reader, written or ()) or reader for reader in item.readers],
+        "before": [layer_of_op(facts, reader, "traced") or reader for reader in item.readers],
         "kernel": "/".join(dict.fromkeys(_type(facts, reader) for reader in item.readers)),
         "becomes": "/".join(dict.fromkeys(item.forms)),
         "ns": _ns(facts, item),

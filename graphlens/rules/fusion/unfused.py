@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from graphlens.facts.core import Facts
-from graphlens.facts.flat.scopes import layer_of
 from graphlens.facts.graphs import judged_stage
 from graphlens.facts.patterns.affine import affine_chains
 from graphlens.facts.patterns.dataflow import dataflow
 from graphlens.facts.patterns.fusion import Unfused, unfused
 from graphlens.facts.time.attribution import timings
 from graphlens.facts.time.savings import saving_without
+from graphlens.facts.training.executed import layer_of_op
 from graphlens.ir.analysis import Finding, Fix, Saving, Severity
 from graphlens.ir.edits import Edit, FlattenProduct, JitCompile, Ops, OrderNames, SinkReshape, SumByAddN
 from graphlens.ir.fusion import Obstacle
@@ -115,7 +115,7 @@ def _reason(items: Sequence[Unfused]) -> str:
 
 def _layer(facts: Facts, item: Unfused) -> Mapping[str, Any]:
     return {
-        "layer": layer_of(item.candidate.base) or item.candidate.base,
+        "layer": layer_of_op(facts, item.candidate.base) or item.candidate.base,
         "what": item.candidate.name,
         "ops": list(item.ops),
         "ns": _ns(facts, item),

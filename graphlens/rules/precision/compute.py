@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from graphlens.facts.core import Facts
-from graphlens.facts.graphs import constant_ops, frozen_ops, judged_graph, layer_of_op
+from graphlens.facts.graphs import constant_ops, frozen_ops, judged_graph
 from graphlens.facts.patterns.exclusive import exclusive_inputs
 from graphlens.facts.time.savings import saving_without
+from graphlens.facts.training.executed import layer_of_op
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.ir.edits import ChangeDtype, Edit, Ops, RemoveDropout, UseMovingStatistics
 from graphlens.ir.graph import data_consumers, data_inputs, input_specs

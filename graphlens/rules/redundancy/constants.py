@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from graphlens.facts.core import Facts
-from graphlens.facts.graphs import constant_ops, judged_graph, layer_of_op, origins, weights, written_by_others
+from graphlens.facts.graphs import constant_ops, judged_graph, origins, weights, written_by_others
 from graphlens.facts.patterns.weight_work import (
     WeightWork,
     depends_on_variables,
@@ -16,6 +16,7 @@ from graphlens.facts.patterns.weight_work import (
     weight_work,
 )
 from graphlens.facts.time.savings import saving_without
+from graphlens.facts.training.executed import layer_of_op
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.edits import FoldConstant, Ops
 from graphlens.ir.ops import UNTRACED

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from graphlens.facts.core import Facts
-from graphlens.facts.graphs import judged_graph, judged_stage, layer_of_op, weights
+from graphlens.facts.graphs import judged_graph, judged_stage, weights
 from graphlens.facts.patterns.weight_work import FEWEST_ELEMENTS, depends_on_variables
 from graphlens.facts.time.attribution import attribution, timings
 from graphlens.facts.time.savings import saving_without
+from graphlens.facts.training.executed import layer_of_op
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.graph import Variable, data_inputs
 from graphlens.rules.needs import GRAPH, INFERENCE

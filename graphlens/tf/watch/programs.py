@@ -115,9 +115,8 @@ def _write_function(capture: CaptureDirectory, concrete: Any, collected: Sequenc
 
 
 def _write_session(capture: CaptureDirectory, session: Any) -> None:
-    capture.write_program(
-        CapturedProgram(capture.id_for("session")), ProgramParts(_serialized(session.graph.as_graph_def()))
-    )
+    traced = graphs.with_lines(session, session.graph.as_graph_def())
+    capture.write_program(CapturedProgram(capture.id_for("session")), ProgramParts(traced))
 
 
 def _serialized(graph_def: Any) -> bytes:
