@@ -102,8 +102,9 @@ class Replicas:
     bytes
         What each of them hands over in these; ``None`` where a size is not known.
     collective_ns
-        What they cost per step: of each exchange the least that any replica spent in it, for the rest of the time of
-        the others is waiting for the last one.  Work that is done meanwhile is not subtracted.
+        For how long an exchange is under way in a step that all who take part have reached: of each the least that any
+        replica spends in it, for the rest of the time of the others is waiting for the last one.  Work that is done
+        meanwhile is not subtracted.
     exposed_ns, waiting_ns
         The mean over replicas of their ``communication_ns`` and ``waiting_ns``.
     least_of

@@ -12,6 +12,9 @@ MARK: Final = "graphlens_mark:"
 # In the folder of a recording: a line for each thing that a script did outside of itself before it was recorded.
 DEEDS: Final = "deeds.txt"
 
+# A part of a recording: what the libraries that a script uses do not support, where that is what ended it.
+UNSUPPORTED: Final = "unsupported.txt"
+
 # What a trace was for.  Only ``retrace`` is one that the program need not have paid for: ``first`` is a function's
 # first, ``variables`` a second one for the variables that the first created, ``relaxed`` one that Keras or
 # ``reduce_retracing`` made to spare further ones.

@@ -65,8 +65,9 @@ def run(
     with workplace.temporary() as folder:
         begun_s = time.monotonic()
         code = script.run(folder, request.recording.steps, words, stops=stops)
+        unsupported = _unsupported(folder)
         if not (folder / MANIFEST).exists():
-            yield Ran(code, why_not=NEVER_CALLED)
+            yield Ran(code, why_not=unsupported or NEVER_CALLED)
             return
         try:
             yield Ran(
@@ -75,7 +76,20 @@ def run(
                 folder,
             )
         except TargetError as error:
-            yield Ran(code, why_not=str(error))
+            yield Ran(code, why_not=unsupported or str(error))
+
+
+def _unsupported(folder: Path) -> str:
+    """Return what a library does not support, where that is what ended the script; it is among the notes then."""
+    from graphlens.ir.script import UNSUPPORTED
+    from graphlens.loaders.capture import packing
+    from graphlens.loaders.capture.parts import MANIFEST
+
+    noted = folder / UNSUPPORTED
+    why = noted.read_text("utf-8", "replace") if noted.exists() else ""
+    if why and (folder / MANIFEST).exists():
+        packing.amend(folder, notes=[why])
+    return why
 
 
 def _rerun(folder: Path, words: Sequence[str], took_s: float, *, allowed: bool) -> Rerun:

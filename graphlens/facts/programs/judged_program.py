@@ -52,6 +52,12 @@ NO_FUNCTION: Final = (
     "initializations are programs here"
 )
 
+ELSEWHERE: Final = (
+    "no op of {name} ran in this process: it has others execute it, as the coordinator of a parameter server does, and "
+    "its time is that of waiting for them. Start tf.profiler.experimental.server in each worker, and record them "
+    "together: graphlens record --service grpc://COORDINATOR:PORT,grpc://WORKER:PORT"
+)
+
 # What a call does before its loop (opening a dataset, filling a shuffle buffer) and after it is worth a word where it
 # is as much as a reader would miss when multiplying the step by its count.
 OUTSIDE_STEPS: Final = 0.25
@@ -240,6 +246,8 @@ def _of_program(profile: Profile, judged: ProgramRuns, others: Sequence[ProgramR
 def _notes(profile: Profile, program: ProgramRuns, nodes: Ops) -> Iterator[str]:
     if program.name == EAGER_LOOP:
         yield OP_BY_OP
+    if _runs_elsewhere(profile, program, nodes):
+        yield ELSEWHERE.format(name=short_name(program.name))
     if program.traces:
         first = format_ns(program.traces[0].ns)
         counts = (
@@ -258,6 +266,15 @@ def _notes(profile: Profile, program: ProgramRuns, nodes: Ops) -> Iterator[str]:
     if cut_off:
         which = "run" if cut_off == 1 else "runs"
         yield f"{cut_off} more {which} of it began before the profile or ended after it, and count as no step"
+
+
+def _runs_elsewhere(profile: Profile, program: ProgramRuns, nodes: Ops) -> bool:
+    """Whether its calls launched nothing in a process that was recorded: no executor, and nothing that XLA compiled."""
+    own = frozenset(program.runs)
+    if program.name == EAGER_LOOP or any(nodes.get(run) for run in own):
+        return False
+    launched = {event.run for events in (profile.functions, profile.executions, profile.kernels) for event in events}
+    return not profile.kernels_on_device and own.isdisjoint(launched)
 
 
 def _around(profile: Profile, program: ProgramRuns) -> Iterator[str]:

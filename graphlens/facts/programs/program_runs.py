@@ -90,9 +90,17 @@ def on_hosts(profile: Profile, nodes: Ops) -> list[ProgramRuns]:
             groups[key[0], key[1], seen[key]].append((name, runs))
             seen[key] += 1
     return [
-        _program(profile, members[0][0], role, [run for _, runs in members for run in runs], extent_ns)
+        _program(
+            profile, members[0][0], role, [run for _, runs in _executed(members, nodes) for run in runs], extent_ns
+        )
         for (_, role, _), members in groups.items()
     ]
+
+
+def _executed(members: Sequence[tuple[str, list[int]]], nodes: Ops) -> Sequence[tuple[str, list[int]]]:
+    """Return what hosts run of a program: one that only has others execute it, as a coordinator, runs nothing of it."""
+    ran = [(name, runs) for name, runs in members if any(nodes.get(run) for run in runs)]
+    return ran or members
 
 
 def on_devices(profile: Profile) -> Iterator[ProgramRuns]:

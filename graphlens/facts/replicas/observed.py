@@ -20,6 +20,7 @@ from graphlens.ir.run import NO_RUN, Collective, Fetch, Profile, Span
 from graphlens.ir.table import Table
 
 UNKNOWN: Final = -1  # in the place of a time, or of a replica
+NO_REPLICA: Final = -2  # in the place of a replica: what is awaited is none
 # Of each replica's ops, as many are kept: what makes one late takes long.
 OPS_KEPT: Final = 200
 _GET_NEXT: Final = "IteratorGetNext"
@@ -80,7 +81,9 @@ class _Exchange(NamedTuple):
     row: Row
 
 
-def observed(profile: Profile, steps: Sequence[Span], placed: Placed, graph: Table | None) -> OneHost | None:
+def observed(
+    profile: Profile, steps: Sequence[Span], placed: Placed, graph: Table | None, *, served: bool = False
+) -> OneHost | None:
     """Return what the profile of one host shows of its replicas; ``None`` where it shows no step with an op.
 
     Parameters
@@ -91,6 +94,8 @@ def observed(profile: Profile, steps: Sequence[Span], placed: Placed, graph: Tab
         Its steps.
     graph
         The executed graph, where it is known: it tells who receives from whom, and how much.
+    served
+        Whether variables are on a parameter server: then what is received comes from there.
     """
     ops, kept = OpEvents.of(profile.ops), sorted(steps, key=lambda step: step.start_ns)
     if not kept or not len(ops):
@@ -99,7 +104,8 @@ def observed(profile: Profile, steps: Sequence[Span], placed: Placed, graph: Tab
     ends = np.array([step.end_ns for step in kept], np.int64)
     exchanges: dict[int, list[Row]] = defaultdict(list)
     together = list(_collectives(profile, placed, starts, ends))
-    for found in together or _received(profile, placed, starts, ends, graph):
+    received = _from_servers(profile, starts, ends) if served else _received(profile, placed, starts, ends, graph)
+    for found in together or received:
         exchanges[found.replica].append(found.row)
     works = np.fromiter((_is_work(op) for _, op in ops.kinds), bool, len(ops.kinds))
     owner = np.fromiter((placed.replica(*kind) for kind in ops.kinds), np.int64, len(ops.kinds))
@@ -193,6 +199,15 @@ def _received(profile: Profile, placed: Placed, starts: Ints, ends: Ints, graph:
             sender = placed.replica(senders[found], op)
             row = (step, UNKNOWN, wait.start_ns, wait.end_ns, least_ns, sender if sent_ns > wait.start_ns else UNKNOWN)
             yield _Exchange(placed.replica(node, op), row)
+
+
+def _from_servers(profile: Profile, starts: Ints, ends: Ints) -> Iterator[_Exchange]:
+    """Yield what a worker receives from parameter servers: all of its time is that of the exchange."""
+    for wait in profile.waits:
+        step = _step_at(starts, ends, wait.start_ns)
+        if step is not None and wait.name.rpartition(":")[2] in RECEIVES:
+            row = (step, UNKNOWN, wait.start_ns, wait.end_ns, wait.end_ns - wait.start_ns, NO_REPLICA)
+            yield _Exchange(0, row)
 
 
 def _senders(graph: Table, placed: Placed) -> Mapping[str, str]:

@@ -12,8 +12,9 @@ from graphlens.facts.clock import hosts
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.flat.names import Names
 from graphlens.facts.graphs import executed_graph, joined_loosely, renamed
-from graphlens.facts.programs.judged_program import judged_profile
-from graphlens.ir.replicas import Replicas
+from graphlens.facts.programs.judged_program import judged_profile, programs
+from graphlens.facts.replicas.remote import remote_calls
+from graphlens.ir.replicas import RemoteCalls, Replicas, Strategy
 from graphlens.ir.table import Table
 
 if TYPE_CHECKING:
@@ -31,10 +32,11 @@ def observed_hosts(facts: Facts) -> Sequence[OneHost]:
     from graphlens.facts.replicas.placed import Placed
 
     names = Names(graph, facts(joined_loosely), facts(renamed), profile.modules)
+    served = bool(facts(remote_work))
     found = []
     for one in hosts.each(profile):
         placed = Placed.of(graph, names, getattr(one.ops, "kinds", ()))
-        if (seen := observed(one, one.steps, placed, graph)) is not None:
+        if (seen := observed(one, one.steps, placed, graph, served=served)) is not None:
             found.append(seen)
     return tuple(found)
 
@@ -42,15 +44,26 @@ def observed_hosts(facts: Facts) -> Sequence[OneHost]:
 @fact
 def replicas(facts: Facts) -> Replicas | None:
     """The replicas of the judged step; ``None`` where there is only one, which exchanges nothing."""
-    seen = facts(observed_hosts)
+    seen, remote = facts(observed_hosts), facts(remote_work)
     count = sum(len(host.replicas) for host in seen)
     exchanging = any(len(one.exchanges.step) for host in seen for one in host.replicas)
-    if count < 2 and not exchanging:
+    if count < 2 and not exchanging and not remote:
         return None
     from graphlens.facts.replicas.together import Together  # needs numpy, which graphs alone do not
 
-    found = Together(seen).replicas("mirrored" if len(seen) == 1 and count > 1 else "multi-worker")
-    return replace(found, bytes=_bytes(facts(exchanges)))
+    strategy: Strategy = (
+        "parameter-server" if remote else "mirrored" if len(seen) == 1 and count > 1 else "multi-worker"
+    )
+    return replace(Together(seen).replicas(strategy), bytes=_bytes(facts(exchanges)), remote=remote)
+
+
+@fact
+def remote_work(facts: Facts) -> tuple[RemoteCalls, ...]:
+    """What a coordinator has workers do; empty where every host runs its own steps."""
+    profile, judged = facts.evidence.profile, facts(programs).judged
+    if profile is None or judged is None or len(profile.hosts) < 2:
+        return ()
+    return tuple(remote_calls(profile, judged.runs))
 
 
 def _bytes(found: Sequence[Exchange]) -> int | None:

@@ -10,10 +10,11 @@ from statistics import median
 from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graphlens.facts.clock.steps import FEWEST_STEPS_TO_DROP_FIRST
 from graphlens.facts.replicas.intervals import Instants
-from graphlens.facts.replicas.observed import UNKNOWN, OneHost, OneReplica
+from graphlens.facts.replicas.observed import NO_REPLICA, UNKNOWN, OneHost, OneReplica
 from graphlens.facts.time.ledger import apportion
 from graphlens.ir.columns import Ints
 from graphlens.ir.replicas import Replicas, ReplicaStep, SlowOp, Strategy
@@ -66,7 +67,8 @@ class Together:
         received, awaited = columns["least_ns"] != UNKNOWN, columns.pop("awaited")
         columns["least_ns"] = np.where(received, columns["least_ns"], least_ns)
         first = np.repeat(self._first_of_host, [len(part.step) for part in parts])
-        late = np.where(received, np.where(awaited == UNKNOWN, replica, awaited + first), late)
+        sender = np.where(awaited == UNKNOWN, replica, np.where(awaited == NO_REPLICA, UNKNOWN, awaited + first))
+        late = np.where(received, sender, late)
         return Table(replica, **columns, late=late)
 
     @cached_property
@@ -83,26 +85,23 @@ class Together:
     @property
     def least_of(self) -> Literal["replicas", "steps"]:
         """Whether costs are told by several replicas, or by the steps of one."""
+        told = any((one.exchanges.least_ns != UNKNOWN).any() for _, one in self.all)
         late = self.exchanges.late
-        return "steps" if len(late) and not (late != UNKNOWN).any() else "replicas"
+        return "steps" if len(late) and not told and not (late != UNKNOWN).any() else "replicas"
 
     def replicas(self, strategy: Strategy) -> Replicas:
         """Return what they do in a step, in the mean."""
         rows = [self._row(number) for number in range(len(self.all))]
-        steps = max((row.steps for row in rows), default=0)
-        found = self.exchanges
-        kept = found.replica == 0 if len(self.all) else found.replica < 0
-        first = self._first_step(0) if len(self.all) else 0
-        own = kept & (found.step >= first)
-        known = bool(len(found.step))
+        known = bool(len(self.exchanges.step))
+        costs = [self._costs_ns(number) for number in range(len(self.all))]
         slowest = self._slowest()
         work = [row.work_ns for row in rows]
         mean_work = sum(work) / max(len(work), 1)
         result = Replicas(
             strategy,
             tuple(rows),
-            collectives=round(int(np.count_nonzero(own)) / max(steps, 1), 3),
-            collective_ns=round(int(found.least_ns[own].sum()) / max(steps, 1)) if known else None,
+            collectives=round(self._count(), 3),
+            collective_ns=_mean(costs) if known else None,
             exposed_ns=_mean([row.communication_ns for row in rows]) if known else None,
             waiting_ns=_mean([row.waiting_ns for row in rows]) if known else None,
             least_of=self.least_of,
@@ -117,15 +116,35 @@ class Together:
         """Return the first step that counts: first ones are slow."""
         return 1 if len(self.all[number][1].start_ns) >= FEWEST_STEPS_TO_DROP_FIRST else 0
 
+    def _own(self, number: int) -> NDArray[np.bool_]:
+        """Return which exchanges are those of a replica, in the steps that count."""
+        return (self.exchanges.replica == number) & (self.exchanges.step >= self._first_step(number))
+
+    def _steps(self, number: int) -> int:
+        return len(self.all[number][1].start_ns) - self._first_step(number)
+
+    def _count(self) -> float:
+        """Return how many exchanges a replica takes part in per step."""
+        counts = [int(np.count_nonzero(self._own(number))) / self._steps(number) for number in range(len(self.all))]
+        return sum(counts) / max(len(counts), 1)
+
+    def _reached(self, number: int) -> Instants:
+        """Return when exchanges of a replica were under way that all who take part had reached."""
+        found, own = self.exchanges, self._own(number)
+        reached_ns = np.maximum(found.start_ns[own], found.end_ns[own] - found.least_ns[own])
+        return Instants.of(reached_ns, found.end_ns[own])
+
+    def _costs_ns(self, number: int) -> int:
+        """Return for how long that is so in a step, in the mean."""
+        reached = self._reached(number)
+        return round(int((reached.end_ns - reached.start_ns).sum()) / self._steps(number))
+
     def _row(self, number: int) -> ReplicaStep:
         host, one = self.all[number]
         first = self._first_step(number)
         since, until = one.start_ns[first:], one.end_ns[first:]
         steps = len(since)
-        found = self.exchanges
-        own = (found.replica == number) & (found.step >= first)
-        reached_ns = np.maximum(found.start_ns[own], found.end_ns[own] - found.least_ns[own])
-        working = one.idle.within(Instants.of(reached_ns, found.end_ns[own]))
+        working = one.idle.within(self._reached(number))
         in_exchange = int(one.idle.lengths_ns(since, until).sum())
         exposed = int(working.lengths_ns(since, until).sum())
         work, whole = int(one.work_ns[first:].sum()), int((until - since).sum())
@@ -259,7 +278,8 @@ def _words(found: Replicas) -> str:
             f"the others wait for replica {found.slowest}: {format_ns(_mean(waiting))} of {format_ns(step_ns)}"
         )
     exposed = format_share(found.exposed_ns / step_ns)
-    parts.append(f"exchanges take {format_ns(found.exposed_ns)} of a step, {exposed}, while nothing is computed")
+    what = "reading variables takes" if found.strategy == "parameter-server" else "exchanges take"
+    parts.append(f"{what} {format_ns(found.exposed_ns)} of a step, {exposed}, while nothing is computed")
     if found.uneven_rows:
         count = sum(often for _, often in found.uneven_rows)
         parts.append(f"a replica is given no row in {format_count(count)} steps")

@@ -187,7 +187,7 @@ def exposed_communication(facts: Facts) -> Iterator[Finding]:
     cost_ns = together.collective_ns or 0
     hidden = max(0.0, 1 - together.exposed_ns / cost_ns) if cost_ns else None
     yield found(
-        title=f"Exchanges between {len(together.replicas)} replicas take {format_ns(together.exposed_ns)} of each step "
+        title=f"{_exchanging(together)} {format_ns(together.exposed_ns)} of each step "
         f"({format_share(saving.share or 0.0)}) while nothing is computed",
         nodes=_in_graph(facts, facts(exchanges)),
         evidence={
@@ -206,6 +206,13 @@ def exposed_communication(facts: Facts) -> Iterator[Finding]:
             "manual",
         ),
     )
+
+
+def _exchanging(together: Replicas) -> str:
+    if together.strategy == "parameter-server":
+        return "Receiving from parameter servers takes"
+    count = len(together.replicas)
+    return f"Exchanges between {count} replicas take" if count > 1 else "Exchanges with other replicas take"
 
 
 @rule("GL703", "replica-imbalance", needs=(PROFILE, REPLICAS))
@@ -344,6 +351,8 @@ def _why_exposed(together: Replicas, hidden: float | None) -> str:
     each = f"{format_count(round(together.collectives))} of them cost {format_ns(together.collective_ns or 0)} at least"
     if together.least_of == "steps":
         return f"{each}, as far as one replica alone tells; nothing else ran meanwhile"
+    if together.strategy == "parameter-server":
+        each = f"{format_count(round(together.collectives))} tensors take {format_ns(together.collective_ns or 0)}"
     overlap = "none" if not hidden else format_share(hidden)
     return f"{each}, and {overlap} of that overlaps with other ops of the same replica"
 

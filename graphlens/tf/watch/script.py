@@ -18,8 +18,8 @@ from types import ModuleType
 from typing import Any, Final
 
 from graphlens.collector import collector_paused
-from graphlens.ir.script import DEEDS
-from graphlens.tf.watch import hooks, outside, writes
+from graphlens.ir.script import DEEDS, UNSUPPORTED
+from graphlens.tf.watch import hooks, outside, unsupported, writes
 
 _NOT_THE_SCRIPT: Final = (__name__, "runpy", "<frozen runpy>")
 
@@ -104,6 +104,9 @@ def main(arguments: list[str]) -> None:
     try:
         run(script)
     except Exception as error:
+        why = unsupported.explanation(error)
+        if why:
+            (Path(folder) / UNSUPPORTED).write_text(why, encoding="utf-8")
         _tell(error)
         sys.exit(1)
 
