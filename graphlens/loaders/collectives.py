@@ -62,7 +62,8 @@ def collectives_of(executed: Iterable[Executed], waits: Sequence[Span], run_at: 
             if wait.start_ns <= one.start_ns <= wait.end_ns
         ]
         start_ns = min((wait.start_ns for wait in around), default=one.start_ns)
-        end_ns = max([one.end_ns, *(wait.end_ns for wait in around)])
+        # The event itself ends when its thread has also told those who wait for it, and run what they do then.
+        end_ns = max((wait.end_ns for wait in around), default=one.end_ns)
         instance, group = int(one.stats[INSTANCE]), int(one.stats.get(GROUP, 0))
         run = run_at(step_id, one.start_ns)
         yield Collective(one.node, one.op, start_ns, end_ns, one.thread, instance, group, run)

@@ -22,6 +22,8 @@ from graphlens.units import format_count, format_ns, format_share
 
 # Who causes as much of all the waiting is who the others wait for; where replicas are late by turns it is chance.
 MOST_OF_WAITING: Final = 0.6
+# It gets to the exchanges by as much later than they do, or is scheduled later now and then.
+LONGER: Final = 1.1
 SLOW_OPS: Final = 5
 # An op counts as slow where it takes longer than on others by as much: one and the same op varies by less.
 SLOWER: Final = 1.25
@@ -94,7 +96,7 @@ class Together:
         rows = [self._row(number) for number in range(len(self.all))]
         known = bool(len(self.exchanges.step))
         costs = [self._costs_ns(number) for number in range(len(self.all))]
-        slowest = self._slowest()
+        slowest = self._slowest(rows)
         work = [row.work_ns for row in rows]
         mean_work = sum(work) / max(len(work), 1)
         result = Replicas(
@@ -178,13 +180,16 @@ class Together:
             np.add.at(caused_ns, found.late[own], one.idle.lengths_ns(found.start_ns[own], reached_ns))
         return caused_ns.tolist()
 
-    def _slowest(self) -> int | None:
-        """Return the replica that most of the waiting is for."""
+    def _slowest(self, rows: Sequence[ReplicaStep]) -> int | None:
+        """Return the replica that most of the waiting is for, as it takes longer itself."""
         caused_ns = self._caused_ns or ()
         most = max(range(len(caused_ns)), key=lambda number: caused_ns[number], default=None)
         if most is None or not caused_ns[most]:
             return None
-        return most if caused_ns[most] >= MOST_OF_WAITING * sum(caused_ns) else None
+        own_ns = [row.work_ns + row.other_ns for row in rows]
+        others_ns = median(ns for number, ns in enumerate(own_ns) if number != most)
+        is_late = caused_ns[most] >= MOST_OF_WAITING * sum(caused_ns) and own_ns[most] >= LONGER * others_ns
+        return most if is_late else None
 
     def _slow_ops(self, slowest: int) -> Iterator[SlowOp]:
         """Yield ops that take longer there: the same op, or one that others have not and whose type takes longer."""

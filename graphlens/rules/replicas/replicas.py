@@ -26,8 +26,6 @@ BUCKET_BYTES: Final = 25 << 20
 FEWEST_SMALL: Final = 8
 # Less than this is within what steps of one program differ by.
 LEAST_SHARE: Final = 0.03
-# A replica that works by as much longer than the others does more, rather than being scheduled later.
-MORE_WORK: Final = 1.1
 OPS_LISTED: Final = 64
 
 REPLICAS = Need(
@@ -221,8 +219,8 @@ def replica_imbalance(facts: Facts) -> Iterator[Finding]:
 
     ## What it finds
 
-    A replica for which the others wait 3 % of the step or more, because it works by a tenth longer than they do; and
-    steps in which a replica is given no row of the batch.
+    A replica for which the others wait 3 % of the step or more, because it takes a tenth longer than they do to get to
+    the exchanges; and steps in which a replica is given no row of the batch.
 
     ## Why it costs
 
@@ -262,8 +260,9 @@ def replica_imbalance(facts: Facts) -> Iterator[Finding]:
     ## Source
 
     Who is the last one to reach an exchange spends the least time in it: the rest of the time of the others is waiting,
-    and booked on them. Work is the time during which at least one op of a replica runs. Rows are told by the size of
-    the elements that the datasets hand out. The saving is a bound: all that the others wait.
+    and booked on them. Work is the time during which at least one op of a replica runs; between ops it is scheduled, or
+    waits for input. Rows are told by the size of the elements that the datasets hand out. The saving is a bound: all
+    that the others wait.
     """
     together, step = facts(replicas), facts(step_time)
     if together is None or step is None:
@@ -278,9 +277,8 @@ def replica_imbalance(facts: Facts) -> Iterator[Finding]:
 def _slow(together: Replicas, slow: ReplicaStep, step_ns: int) -> Iterator[Finding]:
     others = [row for row in together.replicas if row.number != slow.number]
     waiting_ns = round(sum(row.waiting_ns for row in others) / max(len(others), 1))
-    work_ns = round(median(row.work_ns for row in others)) if others else 0
     saving = _bound(waiting_ns, step_ns)
-    if (saving.share or 0.0) < LEAST_SHARE or slow.work_ns < MORE_WORK * work_ns:
+    if (saving.share or 0.0) < LEAST_SHARE:
         return
     yield found(
         title=f"{_called(others)} {format_ns(waiting_ns)} of each step ({format_share(saving.share or 0.0)}) for "
@@ -291,14 +289,16 @@ def _slow(together: Replicas, slow: ReplicaStep, step_ns: int) -> Iterator[Findi
             "host": slow.host,
             "device": slow.device,
             "work_ns": slow.work_ns,
-            "work_of_others_ns": work_ns,
+            "work_of_others_ns": round(median(row.work_ns for row in others)),
+            "between_ops_ns": slow.other_ns,
+            "between_ops_of_others_ns": round(median(row.other_ns for row in others)),
             "waiting_ns": waiting_ns,
             "imbalance": together.imbalance,
             "slow_ops": [
                 {"op": one.name, "type": one.op, "ns": one.ns, "others_ns": one.others_ns} for one in together.slow_ops
             ],
         },
-        reason=_why_slow(together, slow, work_ns),
+        reason=_why_slow(together, slow, others),
         saving=saving,
         fix=Fix("Find what takes longer on that replica, and give all of them the same work", "manual"),
     )
@@ -312,14 +312,18 @@ def _name(row: ReplicaStep) -> str:
     return f"replica {row.number}" + (f" ({row.host})" if row.host and not row.device else "")
 
 
-def _why_slow(together: Replicas, slow: ReplicaStep, work_ns: int) -> str:
+def _why_slow(together: Replicas, slow: ReplicaStep, others: Sequence[ReplicaStep]) -> str:
+    work_ns, other_ns = (round(median(getattr(row, part) for row in others)) for part in ("work_ns", "other_ns"))
+    if slow.work_ns - work_ns < slow.other_ns - other_ns:
+        return (
+            f"it spends {format_ns(slow.other_ns)} of a step between its ops (scheduling, input, Python) where others "
+            f"spend {format_ns(other_ns)}"
+        )
     most = next(iter(together.slow_ops), None)
-    ops = (
-        f"; {most.op} {most.name} takes {format_ns(most.ns)} there, {format_ns(most.others_ns)} elsewhere"
-        if most
-        else ""
-    )
-    return f"it works for {format_ns(slow.work_ns)} of a step where others work for {format_ns(work_ns)}{ops}"
+    told = f"it works for {format_ns(slow.work_ns)} of a step where others work for {format_ns(work_ns)}"
+    if most is None:
+        return told
+    return f"{told}; {most.op} {most.name} takes {format_ns(most.ns)} there, {format_ns(most.others_ns)} elsewhere"
 
 
 def _empty(together: Replicas) -> Finding:
