@@ -156,7 +156,7 @@ def test_calls_of_a_coordinator_are_tied_to_the_steps_of_its_workers() -> None:
     assert found.strategy == "parameter-server"
     assert [one.worker for one in found.remote] == list(profile.hosts[1:])
     for one in found.remote:
-        assert one.joined == one.calls > 3
+        assert one.calls - 2 <= one.joined > 3  # the profiles cut off some at either end
         assert one.step_ns is not None
         assert one.overhead_ns is not None
         assert 0 < one.step_ns < one.call_ns
