@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import bench_compiled
+import bench_hosts
 import bench_proofs
 import bench_retraces
 import bench_scripts
@@ -292,6 +293,7 @@ BENCHMARKS: dict[str, Callable[[Path], str]] = {
     "power": lambda _: bench_proofs.power(),
     "nothing": on_model("mobilenet_v2", bench_proofs.nothing_proven),
     "scripts": bench_scripts.scripts,
+    "hosts": bench_hosts.many,
     "compiled": bench_compiled.grouped_convolutions,
     "retraces": bench_retraces.retraces,
     "xla": on_model("mobilenet_v2", bench_proofs.compiled_by_xla),

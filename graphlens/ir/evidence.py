@@ -15,6 +15,7 @@ from graphlens.ir.inputs import InputRow
 from graphlens.ir.nodes import PythonFunction, TensorSpec
 from graphlens.ir.pipelines import WrittenPipeline
 from graphlens.ir.program import Program
+from graphlens.ir.replicas import Replicas
 from graphlens.ir.run import Profile, ReplayRecord
 from graphlens.ir.script import Script
 from graphlens.ir.training import LayerScope
@@ -72,6 +73,8 @@ class Evidence:
         The input pipelines that ran, as written; of a dataset as target, that.
     callbacks
         The Python functions that the graphs call back, by the attribute ``token`` of the ops that do.
+    replicas
+        The replicas of many hosts, whose profiles were read one after the other: ``profile`` is that of one.
     static_reason
         Why nothing was executed (``--static`` was given, unsafe ops, an error), ``None`` when it was executed.
     """
@@ -103,6 +106,7 @@ class Evidence:
     judged: str | None = None
     script: Script | None = None
     scopes: Mapping[str, LayerScope] = field(default_factory=dict)
+    replicas: Replicas | None = None
     pipelines: tuple[WrittenPipeline, ...] = ()
     callbacks: Mapping[str, PythonFunction] = field(default_factory=dict)
 

@@ -37,6 +37,13 @@ def read_recorded(path: Path, kind: ProfileKind) -> Recorded:
     return Recorded(read_timeline(read_bytes(path), path))
 
 
+def files_of_hosts(folder: Path) -> list[Path]:
+    """Return the profiles of the newest recording in a folder where each host has one of its own; none otherwise."""
+    found = profile_files(folder)
+    files = _newest_run(found)[0] if found else []
+    return files if len(files) > 1 and files[0].name.endswith(PROFILE_SUFFIX) else []
+
+
 def _read_folder(folder: Path) -> Recorded:
     files, others = _newest_run(profile_files(folder))
     if files[0].name.endswith(PROFILE_SUFFIX):

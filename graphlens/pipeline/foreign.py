@@ -12,23 +12,31 @@ from graphlens.errors import TargetError
 from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.graph import Graph
+from graphlens.ir.replicas import Replicas
 from graphlens.ir.run import Profile
 from graphlens.loaders import sniff
 from graphlens.loaders.profile_files import PROFILE_KINDS
-from graphlens.loaders.profiles import read_recorded
+from graphlens.loaders.profiles import files_of_hosts, read_recorded
+
+# Up to as many hosts are laid on one clock and judged together, event by event; more are read one after the other.
+MOST_AT_ONCE: Final = 8
 
 NOT_RUN: Final = "a profile was given, so the model was not run"
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignProfile:
-    """A profile, the graph that ran and the modules of XLA where it holds them, and where it was read from."""
+    """A profile, the graph that ran and the modules of XLA where it holds them, and where it was read from.
+
+    ``replicas`` are those of all hosts where the profile is that of one of many.
+    """
 
     path: str
     kind: str
     profile: Profile
     executed: Graph | None
     modules: Mapping[str, Graph] = field(default_factory=dict)
+    replicas: Replicas | None = None
 
 
 def read(identified: sniff.Identified, path: str) -> ForeignProfile:
@@ -42,6 +50,13 @@ def read(identified: sniff.Identified, path: str) -> ForeignProfile:
     if identified.kind not in PROFILE_KINDS:
         raise TargetError(
             f"'{path}' is no profile; pass a *.xplane.pb, the folder it lies in, a RunMetadata or a timeline"
+        )
+    if identified.path.is_dir() and len(files := files_of_hosts(identified.path)) > MOST_AT_ONCE:
+        from graphlens.pipeline.fleet import read_fleet
+
+        fleet = read_fleet(files)
+        return ForeignProfile(
+            path, identified.kind, fleet.shown.profile, None, fleet.shown.modules, replicas=fleet.replicas
         )
     recorded = read_recorded(identified.path, identified.kind)  # type: ignore[arg-type]
     return ForeignProfile(path, identified.kind, recorded.profile, _executed(recorded.partitions), recorded.modules)
@@ -70,6 +85,7 @@ def joined(evidence: Evidence, foreign: ForeignProfile) -> Evidence:
         executed=foreign.executed or evidence.executed,
         hlo={**evidence.hlo, **foreign.modules},
         profile=profile,
+        replicas=foreign.replicas,
         profile_path=foreign.path,
         unprofiled_ns=(),
         replay={name: replace(record, durations_ns=()) for name, record in evidence.replay.items()},

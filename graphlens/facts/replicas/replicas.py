@@ -44,6 +44,8 @@ def observed_hosts(facts: Facts) -> Sequence[OneHost]:
 @fact
 def replicas(facts: Facts) -> Replicas | None:
     """The replicas of the judged step; ``None`` where there is only one, which exchanges nothing."""
+    if facts.evidence.replicas is not None:
+        return facts.evidence.replicas
     seen, remote = facts(observed_hosts), facts(remote_work)
     count = sum(len(host.replicas) for host in seen)
     exchanging = any(len(one.exchanges.step) for host in seen for one in host.replicas)

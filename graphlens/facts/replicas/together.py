@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import accumulate, pairwise
 from statistics import median
 from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from graphlens.facts.clock.steps import FEWEST_STEPS_TO_DROP_FIRST
 from graphlens.facts.replicas.intervals import Instants
@@ -42,6 +42,11 @@ class Table:
     end_ns: Ints
     least_ns: Ints
     late: Ints
+
+    @property
+    def reached_ns(self) -> Ints:
+        """When the last one had got there: from then on each costs something."""
+        return np.maximum(self.start_ns, self.end_ns - self.least_ns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,13 +81,14 @@ class Together:
     @cached_property
     def _first_of_host(self) -> Sequence[int]:
         """For each replica the number of the first one of its host."""
-        return [number for host in self.hosts for number in [sum(1 for _ in self._before(host))] for _ in host.replicas]
+        first = accumulate((len(host.replicas) for host in self.hosts), initial=0)
+        return [number for host, number in zip(self.hosts, first, strict=False) for _ in host.replicas]
 
-    def _before(self, host: OneHost) -> Iterator[OneReplica]:
-        for other in self.hosts:
-            if other is host:
-                return
-            yield from other.replicas
+    @cached_property
+    def _part(self) -> Sequence[slice]:
+        """Where the exchanges of each replica stand in the table."""
+        borders = [0, *accumulate(len(one.exchanges.step) for _, one in self.all)]
+        return [slice(first, last) for first, last in pairwise(borders)]
 
     @property
     def least_of(self) -> Literal["replicas", "steps"]:
@@ -118,23 +124,24 @@ class Together:
         """Return the first step that counts: first ones are slow."""
         return 1 if len(self.all[number][1].start_ns) >= FEWEST_STEPS_TO_DROP_FIRST else 0
 
-    def _own(self, number: int) -> NDArray[np.bool_]:
-        """Return which exchanges are those of a replica, in the steps that count."""
-        return (self.exchanges.replica == number) & (self.exchanges.step >= self._first_step(number))
+    def _own(self, number: int) -> Table:
+        """Return the exchanges of a replica in the steps that count."""
+        part, found = self._part[number], self.exchanges
+        counted = found.step[part] >= self._first_step(number)
+        return Table(*(getattr(found, one.name)[part][counted] for one in fields(Table)))
 
     def _steps(self, number: int) -> int:
         return len(self.all[number][1].start_ns) - self._first_step(number)
 
     def _count(self) -> float:
         """Return how many exchanges a replica takes part in per step."""
-        counts = [int(np.count_nonzero(self._own(number))) / self._steps(number) for number in range(len(self.all))]
+        counts = [len(self._own(number).step) / self._steps(number) for number in range(len(self.all))]
         return sum(counts) / max(len(counts), 1)
 
     def _reached(self, number: int) -> Instants:
         """Return when exchanges of a replica were under way that all who take part had reached."""
-        found, own = self.exchanges, self._own(number)
-        reached_ns = np.maximum(found.start_ns[own], found.end_ns[own] - found.least_ns[own])
-        return Instants.of(reached_ns, found.end_ns[own])
+        own = self._own(number)
+        return Instants.of(own.reached_ns, own.end_ns)
 
     def _costs_ns(self, number: int) -> int:
         """Return for how long that is so in a step, in the mean."""
@@ -165,19 +172,14 @@ class Together:
     @cached_property
     def _caused_ns(self) -> Sequence[float] | None:
         """How long others waited for each, all steps together; ``None`` where it is not known who was late."""
-        found = self.exchanges
-        counted = (
-            found.step
-            >= np.array([self._first_step(number) for number in range(len(self.all))], np.int64)[found.replica]
-        )
-        told = (found.late != UNKNOWN) & counted
-        if len(self.all) < 2 or not told.any():
+        if len(self.all) < 2 or not (self.exchanges.late != UNKNOWN).any():
             return None
         caused_ns = np.zeros(len(self.all))
         for number, (_, one) in enumerate(self.all):
-            own = told & (found.replica == number) & (found.late != number)
-            reached_ns = np.maximum(found.start_ns[own], found.end_ns[own] - found.least_ns[own])
-            np.add.at(caused_ns, found.late[own], one.idle.lengths_ns(found.start_ns[own], reached_ns))
+            own = self._own(number)
+            waiting = (own.late != UNKNOWN) & (own.late != number)
+            waited_ns = one.idle.lengths_ns(own.start_ns[waiting], own.reached_ns[waiting])
+            np.add.at(caused_ns, own.late[waiting], waited_ns)
         return caused_ns.tolist()
 
     def _slowest(self, rows: Sequence[ReplicaStep]) -> int | None:
@@ -208,13 +210,13 @@ class Together:
 
     def _rows(self, number: int) -> tuple[int | None, int | None]:
         """Return how many rows a replica is given as a rule, and in how many steps none."""
-        position = number
-        for host in self.hosts:
-            if position < len(host.replicas):
-                own = [rows[position] for rows in host.rows]
-                return (round(median(own)), own.count(0)) if own else (None, None)
-            position -= len(host.replicas)
-        return None, None
+        position = number - self._first_of_host[number]
+        own = [rows[position] for rows in self._host_of[number].rows]
+        return (round(median(own)), own.count(0)) if own else (None, None)
+
+    @cached_property
+    def _host_of(self) -> Sequence[OneHost]:
+        return [host for host in self.hosts for _ in host.replicas]
 
     def _uneven(self) -> Iterator[tuple[tuple[int, ...], int]]:
         """Yield the rows of steps in which a replica of a host has none, and how often."""
