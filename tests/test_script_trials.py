@@ -178,7 +178,9 @@ def test_other_numbers_of_what_is_meant_to_change_them_are_no_failure() -> None:
     unmeant = finding("GL406", 0.3, FakeOption("steps_per_execution", "8", faster=2.0))
     for one, verdict in ((meant, "changes-numbers"), (unmeant, "failed")):
         runner = FakeRunner(differences={ScriptSetting.kind: wrong})
-        assert proof(proven(one, runner=runner), one.code).verdict == verdict
+        found = proof(proven(one, runner=runner), one.code)
+        assert found.verdict == verdict
+        assert ("whether it trains as well" in found.why) == (verdict == "changes-numbers")
 
 
 def test_a_manual_change_of_a_script_is_measured_and_one_of_a_model_is_not() -> None:

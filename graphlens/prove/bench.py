@@ -39,6 +39,9 @@ SECOND_PROCESS: Final[Edits] = (SessionSetting(),)
 # three times that is another result.
 MOST_OF_ROUNDING: Final = 0.05
 NOT_UNASKED: Final = "applied only where --rtol allows that"
+AS_MEANT: Final = (
+    "other numbers are what the change is about, and whether it trains as well no measurement of time tells"
+)
 
 LEAST_TO_REFINE_S: Final = 3 * schedule.BUILD_S  # to copy the program once more, and time to tell anything by it
 
@@ -261,7 +264,7 @@ def _measured(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: On
     timed_too = _earned_back(_timed(proof, *_settled(bench, experiment, budget, on_pairs)), applied)
     if comparison.uncompared:
         timed_too = _uncompared(timed_too, comparison.uncompared)
-    return _placed(_changing(timed_too, change) if change else timed_too, applied)
+    return _placed(_changing(timed_too, change, AS_MEANT if meant else NOT_UNASKED) if change else timed_too, applied)
 
 
 def timed(bench: Bench, variant: str, budget: Budget, on_pairs: OnPairs) -> Proof:
@@ -342,11 +345,11 @@ def _is_of_rounding(one: Difference) -> bool:
     return one.mismatch is None and one.max_rel is not None and one.max_rel <= MOST_OF_ROUNDING
 
 
-def _changing(proof: Proof, change: str) -> Proof:
+def _changing(proof: Proof, change: str, who_decides: str) -> Proof:
     """Return a proof of what was timed and changes numbers: faster or not, it is not applied unasked."""
     if proof.verdict != "proven":
         return replace(proof, why=f"{proof.why}; {change}")
-    return replace(proof, verdict="changes-numbers", why=f"{proof.why}; but {change}; {NOT_UNASKED}")
+    return replace(proof, verdict="changes-numbers", why=f"{proof.why}; but {change}; {who_decides}")
 
 
 def _uncompared(proof: Proof, why: str) -> Proof:
