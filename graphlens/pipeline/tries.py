@@ -52,7 +52,7 @@ def _question(word: str) -> Finding:
         title=f"{word}: whether that pays, a measurement tells",
         nodes=(),
         evidence={"change": word},
-        reason="nobody has an expectation of it: it was asked for",
+        reason="No rule expects anything of it: it was asked for",
         saving=Saving(),
         fix=Fix(f"Set {word} where that is measured to pay", _safety(edit), (edit,), snippet),
         fingerprint=f"{CODE}:{word}",
