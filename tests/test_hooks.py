@@ -47,6 +47,9 @@ class Told:
     def profiler(self, call: Callable[[], Any]) -> Any:
         return self._run("profiler", call)
 
+    def iterates(self, dataset: Any) -> None:
+        self.of.append("iterates")
+
 
 def wrapped() -> dict[str, Any]:
     """What a program calls of TensorFlow, as it is now."""
@@ -87,6 +90,52 @@ def test_calls_are_told_of_until_the_hooks_are_removed_and_tensorflow_is_as_it_w
     told.of.clear()
     assert double(tf.constant(4)).numpy() == 8
     assert told.of == []
+
+
+def test_datasets_are_told_of_as_they_are_iterated_over_in_whatever_way() -> None:
+    import tensorflow as tf
+
+    told, placed = Told(), None
+    numbers = tf.data.Dataset.range(3)
+
+    @tf.function
+    def summed(dataset: Any) -> Any:
+        total = tf.constant(0, tf.int64)
+        for number in dataset:
+            total += number
+        return total
+
+    placed = hooks.Hooks(told)
+    placed.install()
+    try:
+        for iterate in (lambda: list(numbers), lambda: next(iter(numbers)), lambda: summed(numbers)):
+            told.of.clear()
+            iterate()
+            assert "iterates" in told.of
+    finally:
+        placed.remove()
+
+
+def test_a_dataset_within_a_function_is_known_by_what_the_program_made_of_it() -> None:
+    import tensorflow as tf
+
+    from graphlens.tf.watch.datasets import IteratedDatasets, outside_of_functions
+
+    numbers = tf.data.Dataset.range(3)
+    seen: list[Any] = []
+
+    @tf.function
+    def looks() -> Any:
+        seen.append(outside_of_functions(numbers.batch(2)))
+        return tf.constant(0)
+
+    looks()
+    assert seen[0] is numbers
+    iterated = IteratedDatasets()
+    iterated.note(numbers)
+    iterated.note(numbers)
+    iterated.note(tf.data.Dataset.range(5))  # nobody keeps it
+    assert [one.stages[0].kind for one in iterated.pipelines()[0]] == ["RangeDataset"]
 
 
 def test_a_wrapper_that_somebody_else_has_wrapped_since_is_left_in_place(monkeypatch: pytest.MonkeyPatch) -> None:

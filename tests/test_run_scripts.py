@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from graphlens.loaders.capture.reading import open_capture
+
 REPOSITORY = Path(__file__).parents[1]
 SCRIPTS = REPOSITORY / "fixtures" / "scripts"
 TIMEOUT_S = 300
@@ -136,8 +138,20 @@ def phases_account_for_the_step(document: dict[str, Any], least_given: float, ca
 
 @pytest.mark.tf
 def test_a_recording_of_a_script_is_kept_and_judged_elsewhere(tmp_path: Path) -> None:
-    outcome = run("-o", str(tmp_path / "fit.capture"), "--steps", "10", str(SCRIPTS / "keras_fit.py"), "mlp")
+    words = [str(SCRIPTS / "keras_fit.py"), "mlp", "finite", "epochs=3"]
+    outcome = run("-o", str(tmp_path / "fit.capture"), "--steps", "10", *words)
     assert outcome.code == 0, outcome.err
+    capture = open_capture(tmp_path / "fit.capture")
+    (pipeline,) = capture.manifest.pipelines
+    assert [one.kind for one in pipeline.stages] == [
+        "TensorSliceDataset",
+        "TakeDataset",
+        "BatchDatasetV2",
+        "PrefetchDataset",
+    ]
+    lines = Path(SCRIPTS / "keras_fit.py").read_text("utf-8").splitlines()
+    written = [lines[int(one.source.rpartition(":")[2]) - 1] for one in pipeline.stages]
+    assert ["from_tensor_slices" in written[0], "batch(BATCH" in written[2], "prefetch(2)" in written[3]] == [True] * 3
     judged = plainly(
         "-m", "graphlens", "analyze", str(tmp_path / "fit.capture"), "-o", str(tmp_path / "r.json"), cwd=REPOSITORY
     )

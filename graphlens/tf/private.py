@@ -403,6 +403,11 @@ def dataset_of_graph(graph: bytes, element_spec: Any) -> Any:
     return tf.data.experimental.from_variant(variant, element_spec)
 
 
+def is_eager_tensor(tensor: Any) -> bool:
+    """Whether a tensor has a value now, and is no part of a graph."""
+    return hasattr(tensor, "_numpy")
+
+
 def dataset_inputs(dataset: Any) -> list[Any]:
     """Return the datasets that a dataset reads."""
     return list(dataset._inputs())

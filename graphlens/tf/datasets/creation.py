@@ -6,7 +6,8 @@ import functools
 import importlib
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from graphlens.loaders.sources import is_framework
 DEFINING: Final = "tensorflow.python.data.ops.dataset_ops"
 
 _LINES: Final[weakref.WeakKeyDictionary[Any, str]] = weakref.WeakKeyDictionary()
+_OWN: Final = f"{Path(__file__).parents[2]}/"
 _NOTED: Final = "_notes_graphlens_lines"
 
 
@@ -29,16 +31,19 @@ def watch(module: Any = None) -> None:
     if module is None:
         module = importlib.import_module(DEFINING)
     initialize = module.DatasetV2.__init__
-    if hasattr(initialize, _NOTED):
-        return
+    if not hasattr(initialize, _NOTED):
+        module.DatasetV2.__init__ = functools.wraps(initialize)(noting(initialize))
 
-    @functools.wraps(initialize)
+
+def noting(initialize: Callable[..., None]) -> Callable[..., None]:
+    """Return how a dataset is initialized, with the line noted that made it."""
+
     def initialized(self: Any, *args: Any, **kwargs: Any) -> None:
         initialize(self, *args, **kwargs)
         _note(self)
 
     setattr(initialized, _NOTED, True)
-    module.DatasetV2.__init__ = initialized
+    return initialized
 
 
 def line_of(dataset: Any) -> str:
@@ -47,9 +52,14 @@ def line_of(dataset: Any) -> str:
 
 
 def _note(dataset: Any) -> None:
-    line = next((f"{path}:{number}" for path, number in _calls(sys._getframe(2)) if not is_framework(path)), "")
+    calls = _calls(sys._getframe(2))
+    line = next((f"{path}:{number}" for path, number in calls if not (is_framework(path) or _is_own(path))), "")
     if line:
         _LINES[dataset] = line
+
+
+def _is_own(path: str) -> bool:
+    return path.startswith(_OWN)
 
 
 def _calls(frame: FrameType | None) -> Iterator[tuple[str, int]]:

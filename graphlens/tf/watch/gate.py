@@ -120,6 +120,9 @@ class Gate:
     def rows(self, _variable: Any, _method: str) -> None:
         """Let rows of variables be."""
 
+    def iterates(self, _dataset: Any) -> None:
+        """Let datasets be iterated over."""
+
     @contextmanager
     def round(self) -> Iterator[Callable[[], bool]]:
         """Make a round over the data of an epoch; yield what tells whether another one is to follow.

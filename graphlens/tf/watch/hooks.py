@@ -15,6 +15,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Final, Protocol, TypeAlias
 
+from graphlens.tf.datasets import creation
 from graphlens.tf.record import layers
 
 _FUNCTIONS: Final = "tensorflow.python.eager.polymorphic_function.polymorphic_function"
@@ -30,6 +31,7 @@ _READING: Final = (
 )  # fmt: skip
 _SESSIONS: Final = "tensorflow.python.client.session"
 _VARIABLES: Final = "tensorflow.python.ops.resource_variable_ops"
+_ITERATORS: Final = "tensorflow.python.data.ops.iterator_ops"
 _PROFILER: Final = "tensorflow.python.profiler.profiler_v2"
 
 # The methods of a variable that read or write rows of it by their numbers.
@@ -67,6 +69,9 @@ class Caller(Protocol):
     def rows(self, variable: Any, method: str) -> None:
         """Rows of a variable are about to be read or written by their numbers."""
 
+    def iterates(self, dataset: Any) -> None:
+        """A dataset is about to be iterated over."""
+
 
 class Hooks:
     """What TensorFlow offers to a program, wrapped so that a caller is told, and as it was before."""
@@ -83,6 +88,8 @@ class Hooks:
                 _TENSORS: lambda module: self._put_reads(module._EagerTensorBase, caller),
                 _SESSIONS: lambda module: self._put(module.BaseSession, "run", _session, caller),
                 _VARIABLES: lambda module: self._put_rows(module.BaseResourceVariable, caller),
+                _ITERATORS: lambda module: self._put(module.OwnedIterator, "__init__", _iterator, caller),
+                creation.DEFINING: lambda module: self._put_datasets(module.DatasetV2, caller),
                 _PROFILER: lambda module: self._put(module, "start", _profiler, caller),
                 **{place.module: functools.partial(self._put_noting, place) for place in layers.PLACES},
             }
@@ -116,6 +123,10 @@ class Hooks:
         for name in _READING:
             if name in vars(kind):
                 self._put(kind, name, partial(_read, "numpy" if name == "_numpy" else name), caller)
+
+    def _put_datasets(self, kind: Any, caller: Caller) -> None:
+        self._put(kind, "__init__", lambda initialize, _: creation.noting(initialize), caller)
+        self._put(kind, "reduce", _reduction, caller)
 
     def _put_rows(self, kind: Any, caller: Caller) -> None:
         for name in ROW_METHODS & vars(kind).keys():
@@ -170,6 +181,9 @@ class _RowMethod:
 
 def _function(call: Callable[..., Any], caller: Caller) -> Callable[..., Any]:
     def called(self: Any, *args: Any, **kwargs: Any) -> Any:
+        for argument in args:
+            if hasattr(type(argument), "_variant_tensor"):  # a dataset, which the function may loop over
+                caller.iterates(argument)
         return caller.function(self, partial(call, self, *args, **kwargs))
 
     return called
@@ -204,6 +218,23 @@ def _read(name: str, method: Callable[..., Any], caller: Caller) -> Callable[...
         return caller.read(name, lambda: method(self, *args, **kwargs))
 
     return read
+
+
+def _iterator(initialize: Callable[..., Any], caller: Caller) -> Callable[..., Any]:
+    def initialized(self: Any, dataset: Any = None, *args: Any, **kwargs: Any) -> None:
+        if dataset is not None:
+            caller.iterates(dataset)
+        initialize(self, dataset, *args, **kwargs)
+
+    return initialized
+
+
+def _reduction(reduce: Callable[..., Any], caller: Caller) -> Callable[..., Any]:
+    def reduced(self: Any, *args: Any, **kwargs: Any) -> Any:
+        caller.iterates(self)
+        return reduce(self, *args, **kwargs)
+
+    return reduced
 
 
 def _session(run: Callable[..., Any], caller: Caller) -> Callable[..., Any]:

@@ -12,6 +12,7 @@ import os
 import runpy
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +33,7 @@ class Late:
         self._lock = threading.Lock()  # two threads may make the first call at once
         self._arguments = (folder, name, steps)
         self._stops = stops
+        self._iterated: list[weakref.ref[Any]] = []
 
     def function(self, function: Any, call: Callable[[], Any]) -> Any:
         """Hand on a call of a function."""
@@ -67,6 +69,13 @@ class Late:
         """Hand on that rows of a variable are read or written."""
         self._watch().rows(variable, method)
 
+    def iterates(self, dataset: Any) -> None:
+        """Hand on that a dataset is iterated over; before anything is called, it is noted for later."""
+        if self._made is not None:
+            self._made.iterates(dataset)
+        else:
+            self._iterated.append(weakref.ref(dataset))
+
     def finish(self) -> None:
         """End what is being recorded, if anything ever was."""
         if self._made is not None:
@@ -88,7 +97,10 @@ class Late:
                 with collector_paused():
                     from graphlens.tf.watch.watch import Watch
 
-                self._made = Watch(*self._arguments, stops=self._stops)
+                made = Watch(*self._arguments, stops=self._stops)
+                for dataset in filter(None, (reference() for reference in self._iterated)):
+                    made.iterates(dataset)
+                self._made = made
         return self._made
 
 

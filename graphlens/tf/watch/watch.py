@@ -23,6 +23,7 @@ from graphlens.tf.record import environment
 from graphlens.tf.record.collectors.profile import Profile
 from graphlens.tf.watch import programs
 from graphlens.tf.watch.calls import Call, Called, CallLog, Made
+from graphlens.tf.watch.datasets import IteratedDatasets
 from graphlens.tf.watch.eager import EagerLoops, Gradients
 from graphlens.tf.watch.marks import Mark, is_recorded
 from graphlens.tf.watch.rows import RowAccesses
@@ -65,6 +66,7 @@ class Watch:
         self._is_unwritten = False
         self._eager_steps = 0
         self._rows = RowAccesses()
+        self._datasets = IteratedDatasets()
         self._is_over = False
         self._eager = EagerLoops()
         self._stops_left = _MOST_STOPS if stops else 0
@@ -150,6 +152,10 @@ class Watch:
     def rows(self, variable: Any, method: str) -> None:
         """Note of which variables rows were read or written by their numbers, once each."""
         self._rows.note(variable, method)
+
+    def iterates(self, dataset: Any) -> None:
+        """Note which datasets are iterated over."""
+        self._datasets.note(dataset)
 
     def finish(self) -> None:
         """End a recording that the program's own end has cut off, and say what was seen and cannot be recorded."""
@@ -274,6 +280,9 @@ class Watch:
         with self._context.capture.stage("graphs"):
             self._collected = [*private.collected_graphs(), *self._collected]  # of equal ones the latest is taken
             programs.write(self._context.capture, list(self._recorded.values()), self._collected)
+        pipelines, notes = self._datasets.pipelines()
+        self._context.capture.note(*notes)
+        self._context.capture.manifest = replace(self._context.capture.manifest, pipelines=pipelines)
         self._recorded, self._recorded_of = {}, {}
         self._save()
 

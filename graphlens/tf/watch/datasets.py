@@ -1,0 +1,57 @@
+"""Which datasets a script iterates over: noted as it does, and read as pipelines once its steps were recorded."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, Final
+
+from graphlens.errors import first_line
+from graphlens.ir.pipelines import WrittenPipeline
+from graphlens.tf import private
+
+# The last ones that are still there: those for training and for validation, and a few more.
+MOST_PIPELINES: Final = 6
+NOT_READ: Final = "An input pipeline of the script could not be read: {0}."
+
+
+class IteratedDatasets:
+    """Notes datasets without keeping them: what the script lets go of is gone."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, weakref.ref[Any]] = {}
+
+    def note(self, dataset: Any) -> None:
+        """Note that a dataset is iterated over; of one within a function that is traced, what the script made of it."""
+        made = outside_of_functions(dataset)
+        if made is not None:
+            self._seen.pop(id(made), None)
+            self._seen[id(made)] = weakref.ref(made)
+
+    def pipelines(self) -> tuple[tuple[WrittenPipeline, ...], tuple[str, ...]]:
+        """Return what is still there as pipelines, and notes on what could not be read; nothing is iterated over."""
+        from graphlens.tf.datasets import reading
+
+        found: list[WrittenPipeline] = []
+        notes: list[str] = []
+        alive = [one for reference in self._seen.values() if (one := reference()) is not None]
+        with private.eagerly():
+            for number, dataset in enumerate(alive[-MOST_PIPELINES:], start=1):
+                try:
+                    pipeline, more = reading.pipeline_of(dataset, f"pipeline-{number}")
+                except Exception as error:  # whatever TensorFlow says to a dataset; the script goes on
+                    notes.append(NOT_READ.format(first_line(error)))
+                    continue
+                found.append(pipeline)
+                notes += more
+        return tuple(found), tuple(notes)
+
+
+def outside_of_functions(dataset: Any) -> Any | None:
+    """Return a dataset that is no part of a function's graph: itself, or the first such one that it is made of."""
+    waiting = [dataset]
+    while waiting:
+        one = waiting.pop(0)
+        if private.is_eager_tensor(private.dataset_variant(one)):
+            return one
+        waiting += private.dataset_inputs(one)
+    return None
