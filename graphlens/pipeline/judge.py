@@ -10,6 +10,7 @@ from graphlens._version import __version__
 from graphlens.facts.copies.device_facts import device_rows, distribution
 from graphlens.facts.copies.transfers import copies
 from graphlens.facts.core import Facts
+from graphlens.facts.input.pipelines import input_pipelines
 from graphlens.facts.replicas.replicas import replicas
 from graphlens.facts.rows.dags import dags
 from graphlens.facts.rows.op_rows import op_rows
@@ -77,6 +78,7 @@ def judge_facts(asked: Facts, select: Sequence[str] = (), ignore: Sequence[str] 
         period=known(period, None),
         timeline=known(timeline, None),
         replicas=known(replicas, None),
+        input=known(input_pipelines, ()),
     )
     failed = (AnalysisError(JUDGE, str(error)) for error in facts.errors)
     return Analysis(replace(document, errors=(*evidence.errors, *failed)), facts)
