@@ -10,6 +10,7 @@ from graphlens.facts.copies.reads import reads
 from graphlens.facts.copies.transfers import accelerators
 from graphlens.facts.core import Facts
 from graphlens.facts.graphs import is_training, judged_graph, judged_stage, traced_graph
+from graphlens.facts.input.verdict import verdict
 from graphlens.facts.time.attribution import attribution
 from graphlens.facts.time.ledger import step_time
 from graphlens.facts.time.period import period
@@ -90,5 +91,14 @@ PERIOD = Need(
     "steps that a program of its own calls",
     lambda facts: facts(period) is not None,
     lambda _: "no program called a function again and again: GraphLens called it, or nobody did",
+)
+INPUT = Need(
+    "steps that read an input pipeline",
+    lambda facts: facts(verdict) is not None,
+    lambda facts: (
+        PERIOD.why_not(facts)
+        if facts(period) is None
+        else "no step was recorded that read an input pipeline in its steady state"
+    ),
 )
 INFERENCE = Need("an inference graph", lambda facts: not facts(is_training), lambda _: "the target trains")

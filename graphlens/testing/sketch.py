@@ -36,7 +36,11 @@ T4`` (a GPU that it does not have).  Of a script that was watched: ``calls: 300 
 ``train_step``), ``traces: 1 first 90ms; 30 retrace 40ms rate: the Python value 1 became 2`` (`` | `` is between the
 arguments that changed), ``called: train_step dispatch 90us input 5us python 20us steps 8 reduces`` (the steps are calls
 of that function: what the call itself, waiting for input and Python between two calls take, each of which may be left
-out; how many steps a call makes, and that tf.data loops over them).  ``replicas`` lets each processor (``@CPU:1``) run
+out; how many steps a call makes, and that tf.data loops over them).  ``pipeline: cores 4 | Prefetch buffer 2 <- Map
+(MapDataset:1) 9ms parallel 1 random`` is what those calls read, its last stage first: what runs, the user's stages,
+what one element takes, and words (``x256``: so many elements for one of the whole; ``batch 8``, ``parallel``,
+``buffer``; ``autotune``, ``python``, ``random``, ``rows`` where a function does the same to each row of a batch, ``ops
+DecodeJpeg``).  ``replicas`` lets each processor (``@CPU:1``) run
 its ops while the others run theirs, and collectives end when the last one has got there.  A line that starts with
 ``//`` is a comment.
 """
@@ -61,6 +65,7 @@ from graphlens.testing.sketch_called import Called, called_profile
 from graphlens.testing.sketch_devices import MEMCPYS, Timed, Wiring, modelled, placement, reported
 from graphlens.testing.sketch_eager import eager_profile
 from graphlens.testing.sketch_machine import environment_of, gpu_properties_of, is_machine, roof_of
+from graphlens.testing.sketch_pipeline import is_pipeline, with_pipeline
 from graphlens.testing.sketch_replicas import TimedOp, replicated_profile
 from graphlens.testing.sketch_script import is_script, script_of
 
@@ -151,7 +156,7 @@ def sketch(text: str) -> Evidence:
         read, *line = parts.settings.get("read", "0ns").split()
         profile = eager_profile(ops, (_nanoseconds(dispatch), *told), (_nanoseconds(read), *line), gap_ns)
         return Evidence(target, profile=profile, unprofiled_ns=_unprofiled_ns(parts))
-    return Evidence(
+    found = Evidence(
         target,
         traced=traced,
         executed=_placed(_graph(parts, stage)),
@@ -166,6 +171,7 @@ def sketch(text: str) -> Evidence:
         placement=placed,
         placement_copies=copies,
     )
+    return with_pipeline(found, parts.settings.get("pipeline", ""))
 
 
 def _unprofiled_ns(parts: _Text) -> tuple[int, ...]:
@@ -217,6 +223,7 @@ def _parse(text: str) -> _Text:
 
 def _setting(key: str, value: str, line: str) -> str:
     is_called = key == "called" and Called.read(value) is not None
+    is_called |= key == "pipeline" and is_pipeline(value)
     is_known = is_called or is_machine(key, value) or is_script(key, value)
     if key not in ("static", "training", "gap", "unprofiled", "eager", "read", "replicas") and not is_known:
         raise SketchError(f"neither an op, a section nor a setting: {line!r}")

@@ -18,7 +18,7 @@ _AHEAD: Final = re.compile(r"^(\w*Prefetch|MapAndBatch|(Legacy)?Parallel\w+)(V\d
 _FUSED: Final = "MapAndBatch"
 _SEVERAL_INPUTS: Final = re.compile(r"^(Legacy)?ParallelInterleave")
 # A cache is two iterators, of which the inner one does all there is to do.
-_WRAPPERS: Final = frozenset({"Root", "MemoryCache", "FileCache"})
+_WRAPPERS: Final = frozenset({"Root", "MemoryCache"})
 _ELEMENTS: Final = "[*]"
 
 
@@ -103,7 +103,7 @@ def chains(facts: Facts) -> tuple[Chain, ...]:
         if request.stage >= 0 and request.got is not False:
             asked[request.stage] += 1
     found = [_chain(profile, heads, asked) for heads in _alike(profile, asked).values()]
-    return tuple(sorted(found, key=lambda chain: -chain.requests))
+    return tuple(sorted((chain for chain in found if chain.stages), key=lambda chain: -chain.requests))
 
 
 def _alike(profile: Profile, asked: Mapping[int, int]) -> Mapping[tuple[Any, ...], list[int]]:
@@ -124,7 +124,7 @@ def _chain(profile: Profile, heads: Sequence[int], asked: Mapping[int, int]) -> 
             stage = profile.iterators[position]
             if stage.kind == "Root":
                 details.update(stage.details)
-            if stage.kind not in _WRAPPERS or not below[position]:
+            if stage.kind not in _WRAPPERS:
                 groups.setdefault(stage.path, []).append(position)
         details = details or _root_details(profile, head)
     number_of = {position: number for number, members in enumerate(groups.values()) for position in members}

@@ -1,0 +1,1 @@
+"""Rules about input pipelines: what the steps of a program wait for."""
