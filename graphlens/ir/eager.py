@@ -26,7 +26,7 @@ class Asked(NamedTuple):
 
     def text(self) -> str:
         """Return it as the detail of a mark."""
-        return f"{self.site} {self.how} {self.function}"
+        return f"{self.site} {self.how} {self.function}".rstrip()  # a profile keeps no space at the end
 
 
 def asked_of(mark: Mark) -> Asked:
@@ -34,6 +34,8 @@ def asked_of(mark: Mark) -> Asked:
 
     >>> asked_of(Mark("gradient", 0, 1, 0, Asked(3, "loop", "train.<locals>.step").text()))
     Asked(site=3, how='loop', function='train.<locals>.step')
+    >>> asked_of(Mark("gradient", 0, 1, 0, Asked(3, "loop", "").text()))
+    Asked(site=3, how='loop', function='')
     """
-    site, how, function = mark.detail.split(" ", 2)
+    site, how, function = [*mark.detail.split(" ", 2), ""][:3]
     return Asked(int(site), "keras" if how == "keras" else "functions" if how == "functions" else "loop", function)
