@@ -45,6 +45,11 @@ class EagerLoop:
     dispatch_ns: int
     other_ns: int
 
+    @property
+    def usual_ns(self) -> int:
+        """What a step takes that nothing disturbs: all that is in each of them, as long as it usually is."""
+        return self.kernel_ns + self.dispatch_ns + self.other_ns
+
 
 @fact
 def eager_loop(facts: Facts) -> EagerLoop | None:
@@ -119,10 +124,11 @@ def dispatch_share(facts: Facts) -> float | None:
     """The share of an eager loop's step that dispatch can take at most; ``None`` where there is no such loop.
 
     The step is the one without the profiler, where that was measured: what then is left beside kernels, and beside
-    what else the program does, is at most dispatch.
+    what else the program does, is at most dispatch.  Where a thread has to wait for a processor all the time, steps are
+    longer than what they are made of: then it is the share of that.
     """
     loop, step = facts(eager_loop), facts(step_time)
     if loop is None or step is None or not step.median_ns:
         return None
     left_ns = step.median_ns - loop.kernel_ns - loop.other_ns
-    return max(0, min(loop.dispatch_ns, left_ns)) / step.median_ns
+    return max(0, min(loop.dispatch_ns, left_ns)) / min(step.median_ns, loop.usual_ns or step.median_ns)

@@ -16,6 +16,8 @@ from graphlens.units import format_ns, format_share
 # A call of a function is dispatched as well: 0.1 to 0.3 ms of Python and of the runtime.  Where dispatch takes less of
 # the step than this, ops are so long that one call in place of them would change little.
 LEAST_SHARE: Final = 0.10
+# Steps that are so many times as long as what they are made of are disturbed; the profiler alone makes them shorter.
+DISTURBED: Final = 1.25
 
 
 @rule("GL402", "eager-loop", needs=(PROFILE,))
@@ -59,8 +61,8 @@ def eager_loop_rule(facts: Facts) -> Iterator[Finding]:
     ## Source
 
     The kernels of the eager runtime in the profile (`KernelAndDeviceFunc::Run`), and the gaps between them of at most
-    a millisecond; what takes longer is something else that the program does in Python, and would remain. The saving is
-    a bound: a function has to be called as well, and its executor to schedule the ops.
+    a millisecond, each as long as it usually is; what takes longer is something else that the program does in Python,
+    and would remain. The saving is a bound: a function has to be called as well, and its executor to schedule the ops.
     """
     loop, share = facts(eager_loop), facts(dispatch_share)
     if loop is not None and share is not None and share >= LEAST_SHARE:
@@ -71,6 +73,7 @@ def _finding(facts: Facts, loop: EagerLoop, share: float) -> Finding:
     step = facts(step_time)
     assert step is not None  # there is no share of a step that is not known
     where = loop.source or "a line that is not known"
+    saved_ns = round(share * min(step.median_ns, loop.usual_ns))
     return found(
         title=f"{loop.ops_per_step:,.0f} ops a step run one by one from Python: {format_share(share)} is dispatch",
         nodes=(),
@@ -85,17 +88,20 @@ def _finding(facts: Facts, loop: EagerLoop, share: float) -> Finding:
             "other_python_ns": loop.other_ns,
         },
         reason=f"gradients are asked for at {where} in no tf.function: kernels run for {format_ns(loop.kernel_ns)} of "
-        f"the step of {format_ns(step.median_ns)}, and Python dispatches one after the other" + _besides(loop),
-        saving=Saving(int(share * step.median_ns), share, "bound"),
+        f"the step of {format_ns(step.median_ns)}, and Python dispatches one after the other"
+        + _besides(loop, step.median_ns),
+        saving=Saving(saved_ns, saved_ns / step.median_ns, "bound"),
         fix=_fix(loop),
         floor="medium",
     )
 
 
-def _besides(loop: EagerLoop) -> str:
-    if not loop.other_ns:
-        return ""
-    return f"; {format_ns(loop.other_ns)} are something else that the program does in Python"
+def _besides(loop: EagerLoop, step_ns: int) -> str:
+    said = f"; {format_ns(loop.other_ns)} are something else that the program does in Python" if loop.other_ns else ""
+    if step_ns < DISTURBED * loop.usual_ns:
+        return said
+    rest_ns = step_ns - loop.usual_ns
+    return f"{said}; {format_ns(rest_ns)} of the step come irregularly, as where a thread waits for a processor"
 
 
 def _fix(loop: EagerLoop) -> Fix:
