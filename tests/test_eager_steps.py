@@ -10,6 +10,7 @@ from graphlens.ir.eager import GRADIENT, Asked
 from graphlens.ir.run import Mark, OpEvent, Run, Span
 from graphlens.loaders.eager_ops import eager_ops
 from graphlens.loaders.eager_steps import steps_of
+from graphlens.tf.watch.stack import Place, user_place
 
 MS = 1_000_000
 
@@ -86,3 +87,16 @@ def test_a_function_is_no_op_but_what_it_calls_op_by_op_is() -> None:
 def test_what_ran_outside_of_the_steps_or_on_another_thread_is_in_none() -> None:
     calls = [span("Mul", 120, 130), span("Mul", 10, 20, thread=2)]
     assert ops(calls, [span("", 121, 129), span("", 11, 19, thread=2)]) == []
+
+
+def test_the_function_of_a_step_is_that_which_made_the_tape_and_not_one_that_it_was_handed_to() -> None:
+    def update(tape: object) -> Place | None:
+        return user_place(tape)
+
+    def train_step() -> Place | None:
+        return update(object())
+
+    place = train_step()
+    assert place is not None
+    assert place.function.endswith(".<locals>.train_step")
+    assert int(place.source.rpartition(":")[2]) == update.__code__.co_firstlineno + 1

@@ -16,7 +16,7 @@ class Asked(NamedTuple):
     """A call for gradients, as a mark tells of it.
 
     ``site`` numbers the places of the calls, told apart by the whole stack; ``function`` is the user's Python function
-    in which it is.  ``how`` says why it runs eagerly: it is in no function, Keras was told to (``run_eagerly``), or
+    that made the tape.  ``how`` says why it runs eagerly: it is in no function, Keras was told to (``run_eagerly``), or
     TensorFlow (``run_functions_eagerly``).
     """
 

@@ -61,7 +61,7 @@ class EagerLoops:
 
         A persistent tape may be asked for one gradient after the other in the same place.
         """
-        place = user_place()
+        place = user_place(tape)
         if place is None:
             return None
         site = self._sites.setdefault(place.stack, len(self._sites))

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from graphlens.loaders.sources import is_framework
 
@@ -22,9 +22,9 @@ _MODULE: Final = "<module>"
 class Place(NamedTuple):
     """Where a call comes from.
 
-    ``source`` is the user's line, ``file:line``, ``function`` the name of the user's function around it (empty where it
-    is in none), ``within_keras`` whether Keras' own training loop called.  ``stack`` is equal for calls that come the
-    same way.
+    ``source`` is the user's line, ``file:line``, ``function`` the name of the user's function that made what the call
+    is about, and was not handed it (empty where it is in none), ``within_keras`` whether Keras' own training loop
+    called.  ``stack`` is equal for calls that come the same way.
     """
 
     source: str
@@ -33,15 +33,15 @@ class Place(NamedTuple):
     stack: Hashable
 
 
-def user_place() -> Place | None:
+def user_place(about: Any = None) -> Place | None:
     """Return the place in the user's program that the caller was called from; ``None`` where nothing of it called."""
     frames = list(_frames(sys._getframe(1)))
-    user = next((frame for frame in frames if _is_users(frame.f_code)), None)
-    if user is None:
+    users = [frame for frame in frames if _is_users(frame.f_code)]
+    if not users:
         return None
-    code = user.f_code
+    code = next((frame for frame in users if not _was_handed(frame, about)), users[0]).f_code
     return Place(
-        source=f"{code.co_filename}:{user.f_lineno}",
+        source=f"{users[0].f_code.co_filename}:{users[0].f_lineno}",
         function="" if code.co_name == _MODULE else _name(code),
         within_keras=any(_is_trainers(frame.f_code) for frame in frames),
         stack=tuple((frame.f_code, frame.f_lasti) for frame in frames if not _is_own(frame.f_code)),
@@ -65,6 +65,13 @@ def user_line() -> str:
                 return line
             installed = installed or line
     return installed
+
+
+def _was_handed(frame: FrameType, held: Any) -> bool:
+    """Whether the function of a frame has something as an argument."""
+    code = frame.f_code
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return held is not None and any(frame.f_locals.get(name) is held for name in names)
 
 
 def _name(code: CodeType) -> str:
