@@ -19,6 +19,7 @@ from graphlens.ir.evidence import Evidence
 from graphlens.ir.run import OpEvent, Profile, Run
 from graphlens.ir.script import Script, ScriptFunction, ScriptTrace
 from graphlens.loaders.capture.reading import open_capture
+from graphlens.rules.tracing.retracing import retracing
 
 REPOSITORY = Path(__file__).parents[1]
 SCRIPTS = REPOSITORY / "fixtures" / "scripts"
@@ -235,3 +236,11 @@ def test_what_is_traced_in_every_call_costs_all_but_the_time_in_which_its_ops_ru
     script = Script(functions=one.script.functions, traces=(ScriptTrace("step", 2, 100, 50, "retrace", ("x: y",)),))
     (found,) = Facts(Evidence(one.target, profile=one.profile, script=script))(watched)
     assert [trace.lost_ns for trace in found.retraces] == [40]
+
+
+@pytest.mark.parametrize(("script_ns", "findings"), [(1_000_000_000, 1), (100_000_000_000, 0)])
+def test_where_it_is_not_known_what_retraces_cost_all_of_their_calls_must_count(script_ns: int, findings: int) -> None:
+    traces = tuple(ScriptTrace("step", call, 0, 10_000_000, "retrace", ("x: the shape",)) for call in range(2, 6))
+    script = Script(script_ns, functions=(ScriptFunction("step", "step", calls=5, traces=5),), traces=traces)
+    found = list(retracing(Facts(Evidence(Target("s", "script"), script=script))))
+    assert [one.saving.ns for one in found] == [None] * findings
