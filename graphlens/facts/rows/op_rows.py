@@ -134,13 +134,13 @@ def _sources(
     A gradient was written where its forward op was, and what Keras wrote for a layer where that was made.
     """
     told = facts(told_instructions)
-    own = {name: op.source or _told_source(told, name) for name, op in zip(names, written, strict=True)}
     layers = facts.known(layers_of_ops, [None] * len(names))
     phase_of = facts.known(phases, [None] * len(names))
-    return [
-        own.get(differentiated or "") or own[name] or (_made_at(layer) if phase in _OF_LAYERS else None)
-        for name, differentiated, layer, phase in zip(names, forward, layers, phase_of, strict=True)
-    ]
+    lines = {
+        name: op.source or _told_source(told, name) or (_made_at(layer) if phase in _OF_LAYERS else None)
+        for name, op, layer, phase in zip(names, written, layers, phase_of, strict=True)
+    }
+    return [lines.get(differentiated or "") or lines[name] for name, differentiated in zip(names, forward, strict=True)]
 
 
 def _told_source(told: Mapping[str, Instruction], name: str) -> str | None:
