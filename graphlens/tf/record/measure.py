@@ -93,7 +93,8 @@ def _measured_steps(step: Step, plan: Plan, context: Context) -> None:
             warm_ns = [timed(step) for _ in range(WARM_UP_CALLS)]
             steps, before, profiled = _counts(plan, warm_ns[-1], capture)
             times.time(step, before)
-            capture.manifest = replace(capture.manifest, profiled_steps=profiled_steps(step, profiled, context))
+            recorded = profiled_steps(step, profiled, context)  # which writes into the manifest, too
+            capture.manifest = replace(capture.manifest, profiled_steps=recorded)
         with capture.stage("timing"), collector_paused():
             context.progress("timing", before, steps)
             times.time(step, steps - before)
