@@ -151,6 +151,8 @@ def _machine(view: View) -> Iterable[tuple[str, str]]:
     if view.devices is not None:
         busiest = ", ".join(view.devices.busiest)
         yield "Devices", view.devices.summary + (f"; busy: {busiest}" if busiest else "")
+    if view.replicas is not None:
+        yield "Replicas", view.replicas.line
     if view.copies is not None:
         first = view.copies.groups[0]
         mostly = f"{first.count} {first.kind}, {first.reason}: {first.size}, {first.time}"

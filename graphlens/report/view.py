@@ -26,6 +26,7 @@ from graphlens.report.view_placement import PlacementView, placement_view
 from graphlens.report.view_programs import ProgramsView, judged_of, programs_view
 from graphlens.report.view_proofs import ProofView, joint_view, total_view
 from graphlens.report.view_quality import GradeView, quality_view
+from graphlens.report.view_replicas import ReplicasView, replicas_view
 from graphlens.report.view_rewrites import RewritesView, rewrites_view
 from graphlens.report.view_steps import KindsView, element_words, kinds_view, rhythm_words, step_words
 from graphlens.report.view_timeline import TimelineView, timeline_view
@@ -120,6 +121,7 @@ class View:
     path_view: PathView | None
     devices: DevicesView | None
     distribution: DistributionView | None
+    replicas: ReplicasView | None
     copies: CopiesView | None
     placement: PlacementView | None
     roofline: RooflineView | None
@@ -180,6 +182,7 @@ def view_of(document: Document, op_limit: int | None = None) -> View:
         path_view=path_view(document),
         devices=devices_view(document),
         distribution=distribution_view(document),
+        replicas=replicas_view(document),
         copies=copies_view(document),
         placement=placement_view(document),
         roofline=roofline_view(document),
