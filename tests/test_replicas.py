@@ -16,6 +16,7 @@ from graphlens.facts.programs.judged_program import programs
 from graphlens.facts.replicas.intervals import Instants
 from graphlens.facts.replicas.replicas import exchanges, replicas
 from graphlens.facts.training.phases import phases
+from graphlens.facts.training.shares import training
 from graphlens.ir.replicas import Replicas, ReplicaStep
 from graphlens.ir.run import host_of_thread
 from graphlens.loaders.capture import reading
@@ -135,6 +136,12 @@ def test_collectives_are_communication() -> None:
     facts = recorded(MIRRORED)
     phase = dict(zip(facts(judged_graph).names, facts(phases), strict=True))
     assert {phase["CollectiveReduceV2"], phase["CollectiveReduceV2_1"]} == {"communication"}
+    told, costs = facts(training), [one.least_ns for one in facts(exchanges)]
+    assert told is not None
+    (communication,) = [row for row in told.phases if row.phase == "communication"]
+    assert communication.ns >= sum(costs) > 0
+    assert communication.ns < SLEEP_NS / 4  # what the other replica is waited for is in no phase
+    assert sum(row.ns for row in told.phases) == told.op_ns
 
 
 def test_workers_know_their_exchanges_by_the_same_numbers() -> None:

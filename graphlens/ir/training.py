@@ -80,7 +80,8 @@ class Training:
     Attributes
     ----------
     op_ns
-        The self time of all ops of a step, on all threads: the sum of the phases.
+        The self time of all ops of a step, on all threads: the sum of the phases.  A collective counts with what it
+        costs, without the waiting of its replica for others.
     joined_share
         The share of ``op_ns`` of ops that were joined to the traced graph.
     given_share

@@ -14,19 +14,12 @@ from graphlens.ir.instructions import module_names
 from graphlens.ir.ops import LOOP_OVER_DATASET
 from graphlens.ir.run import EAGER_LOOP, NO_RUN, STEP_MARKER, Activity, KernelEvent, Run, Span
 from graphlens.loaders import eager_steps, host_loops, host_runs
-from graphlens.loaders.collectives import (
-    COLLECTIVE_OP,
-    GET_NEXT,
-    GROUP,
-    INSTANCE,
-    Done,
-    Executed,
-    collectives_of,
-    fetches_of,
-)
+from graphlens.loaders.asynchronous import Asynchronous
+from graphlens.loaders.collectives import COLLECTIVE_OP, GROUP, INSTANCE, Executed, collectives_of
 from graphlens.loaders.eager_ops import eager_ops
 from graphlens.loaders.event_columns import read_events
 from graphlens.loaders.events import Events
+from graphlens.loaders.fetches import fed_by, fetches_of
 from graphlens.loaders.host_executions import END_OF_THUNK, EXECUTION, Compiled, Mark, Thunk, assemble
 from graphlens.loaders.host_loops import Element, LoopOp
 from graphlens.loaders.host_names import (
@@ -115,11 +108,9 @@ class _PlaneReader:
         self.roots: list[Span] = []
         self.requests: list[Span] = []
         self.eager: list[Span] = []
-        self.waits: list[Span] = []
         self.compiled = Compiled()
         self.compiled_functions: list[Span] = []
-        self.starts: dict[int, Span] = {}
-        self.ends: dict[int, Span] = {}
+        self.asynchronous = Asynchronous()
         self.sizes: list[int | None] = []  # of the elements that were asked for
         self.specs: dict[tuple[int, int], tuple[str, str]] = {}  # shapes and types, by thread and start of the root
         self.handlers: Mapping[str, Callable[[_Event], None]] = {
@@ -182,8 +173,7 @@ class _PlaneReader:
         into.runs.extend(table.runs)
         into.executor_columns.append(replace(seen.executors, run=_moved(run_of, first)))
         into.functions.extend(span._replace(run=run_at(span.step_id, span.start_ns)) for span in seen.launches)
-        self._pair_waits()
-        waits = [span._replace(run=run_at(span.step_id, span.start_ns)) for span in self.waits]
+        waits = [span._replace(run=run_at(span.step_id, span.start_ns)) for span in self.asynchronous.waits()]
         around = host_runs.Around(table.runs)
 
         def run_around(time_ns: int) -> int:
@@ -196,7 +186,8 @@ class _PlaneReader:
         )
         self._input(host_runs.work_of_captured(seen, table, run_of), run_at)
         into.collectives.extend(collectives_of(self._collectives(), waits, run_at))
-        into.fetches.extend(fetches_of(self._fed(), self._answered(), run_at))
+        fed = fed_by(self.requests, self.sizes, self.roots, self.specs)
+        into.fetches.extend(fetches_of(fed, self.asynchronous.answered(), run_at))
         self._name_modules()
         threads = {span.thread for span in self.compiled.executions}
         calling = np.isin(ops.thread, [number for number, thread in enumerate(ops.threads) if thread in threads])
@@ -211,20 +202,6 @@ class _PlaneReader:
         for event in self._events(looked_up(self.events.name, dict.fromkeys(codes, 1)) == 1) if codes else ():
             if INSTANCE in event.stats:
                 yield Executed(*codes[event.key][1:], event.start_ns, event.end_ns, event.thread, event.stats)
-
-    def _fed(self) -> Iterator[tuple[Span, int | None, str, str]]:
-        """Yield the requests for elements with the size of each, and shapes and types of its components."""
-        roots = host_runs.by_thread(self.roots)
-        for request, size in zip(self.requests, self.sizes, strict=True):
-            inner = host_runs.within(roots.get(request.thread, ()), request)
-            specs = (self.specs[root.thread, root.start_ns] for root in inner)
-            yield (request, size, *next(specs, ("", "")))
-
-    def _answered(self) -> Iterator[Done]:
-        for link, start in self.starts.items():
-            node, _, op = start.name.rpartition(":")
-            if op.startswith(GET_NEXT) and link in self.ends:
-                yield Done(node, self.ends[link].start_ns, self.ends[link].thread)
 
     def _name_modules(self) -> None:
         """Leave the numbers behind the names of modules where several have one name: made for several shapes."""
@@ -425,12 +402,12 @@ class _PlaneReader:
         name = ":".join(str(stats[part]) for part in ("name", "kernel_type") if part in stats)
         span = _span(event, name, stats.get("step_id", stats.get("id")), stats.get("iter_num"))
         if "_p" in stats and span.name:
-            self.starts[_int(stats["_p"])] = span
+            self.asynchronous.starts[_int(stats["_p"])] = span
 
     def _async_done(self, event: _Event) -> None:
         link = event.stats.get("_c")
         if link is not None:
-            self.ends[_int(link)] = _span(event, str(event.stats.get("name", "")))
+            self.asynchronous.ends[_int(link)] = _span(event, "")
 
     def _other(self, event: _Event) -> None:
         stats = event.stats
@@ -457,12 +434,6 @@ class _PlaneReader:
     def _mark(self, event: _Event) -> None:
         name = self.plane.event_metadata[event.key].name
         self.into.marks.append(read_mark(name, event.start_ns, event.end_ns, event.thread, event.stats))
-
-    def _pair_waits(self) -> None:
-        for link, start in self.starts.items():
-            end = self.ends.get(link)
-            if end is not None and end.start_ns >= start.start_ns:
-                self.waits.append(start._replace(end_ns=end.start_ns))
 
 
 def _tells(name: Name | None) -> bool:

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.graphs import judged_graph, operations_of_origins
+from graphlens.facts.replicas.replicas import exchanges, replicas
 from graphlens.facts.time.attribution import Attribution, attribution
 from graphlens.facts.time.ledger import apportion
 from graphlens.facts.training.executed import layers_of_ops
@@ -66,7 +67,8 @@ def parts_of_step(facts: Facts) -> Sequence[Part]:
     divided = facts(operations_of_origins)
     phase_of, layer_of = facts(written_phases), facts(written_layers)
     parts: list[Part] = []
-    for name, ns in per_step(facts(attribution)).items():
+    joined = facts(attribution)
+    for name, ns in {**per_step(joined), **_collectives_ns(facts, joined)}.items():
         done: Counter[Place] = Counter()
         for written, count in divided.get(name, {}).items():
             done[Place(phase_of.get(written or ""), layer_of.get(written or ""))] += count
@@ -75,6 +77,14 @@ def parts_of_step(facts: Facts) -> Sequence[Part]:
         taken = apportion(ns, list(done.values()))
         parts += (Part(name, place, part_ns) for place, part_ns in zip(done, taken, strict=True))
     return parts
+
+
+def _collectives_ns(facts: Facts, joined: Attribution) -> Mapping[str, int]:
+    """Return what collectives cost per step, which no event of an op shows: without the waiting for other replicas."""
+    together = facts(replicas)
+    count = len(together.replicas) if together is not None else 0
+    costs = {one.name: round(one.per_step * count * one.least_ns) for one in facts(exchanges)}
+    return {name: ns for name, ns in costs.items() if name not in joined.whole_ns}
 
 
 def per_step(joined: Attribution) -> Mapping[str, int]:
