@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import bench_compiled
 import bench_hosts
+import bench_input
 import bench_proofs
 import bench_retraces
 import bench_scripts
@@ -294,6 +295,7 @@ BENCHMARKS: dict[str, Callable[[Path], str]] = {
     "nothing": on_model("mobilenet_v2", bench_proofs.nothing_proven),
     "scripts": bench_scripts.scripts,
     "hosts": bench_hosts.many,
+    "input": bench_input.table,
     "compiled": bench_compiled.grouped_convolutions,
     "retraces": bench_retraces.retraces,
     "xla": on_model("mobilenet_v2", bench_proofs.compiled_by_xla),

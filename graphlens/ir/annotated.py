@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from graphlens.errors import UsageError
 from graphlens.ir.analysis import Document, Finding
@@ -20,15 +20,20 @@ _PROFILE_ALONE: Final = (
 )
 
 
-def networkx_of(document: Document, stage: Stage | None = None, program: str | None = None) -> nx.MultiDiGraph:
+INPUT: Final = "input"  # in the place of a stage of the program: the pipeline that feeds it
+AnyStage = Stage | Literal["input"]
+
+
+def networkx_of(document: Document, stage: AnyStage | None = None, program: str | None = None) -> nx.MultiDiGraph:
     """Return the annotated DAG of one stage as a plain graph of the caller's own.
 
     Parameters
     ----------
     stage
         ``traced``, ``optimized`` or ``executed``; by default the executed one where there is one, else the traced one.
+        ``input`` is the pipeline that feeds it.
     program
-        The ``id`` of a program; by default the judged one.
+        The ``id`` of a program, or of a pipeline; by default the judged one.
 
     Raises
     ------
@@ -37,12 +42,38 @@ def networkx_of(document: Document, stage: Stage | None = None, program: str | N
     """
     import networkx as nx
 
+    if stage == INPUT:
+        return _input_graph(document, program)
     chosen = annotated(document, stage, program)
     graph, names = nx.MultiDiGraph(), chosen.dag.name
     for name, attributes in chosen.nodes():
         graph.add_node(name, **attributes)
     for source, reader, edge in chosen.edges():
         graph.add_edge(names[source], names[reader], kind=edge.kind, src_port=edge.src_port, dst_port=edge.dst_port)
+    return graph
+
+
+def _input_graph(document: Document, pipeline: str | None) -> nx.MultiDiGraph:
+    """Return a pipeline as a graph: its stages with all that is known of each, elements going along the edges."""
+    import networkx as nx
+
+    chosen = next((one for one in document.input if pipeline in (None, one.id)), None)
+    if chosen is None:
+        known = ", ".join(one.id for one in document.input)
+        raise UsageError(
+            f"this analysis has no input pipeline{f' {pipeline!r}' if pipeline else ''}; "
+            + (f"choose from {known}" if known else "none was seen")
+        )
+    graph = nx.MultiDiGraph()
+    limiting = None if chosen.limiting is None else chosen.stages[chosen.limiting].name
+    for stage in chosen.stages:
+        attributes = {
+            part.name: getattr(stage, part.name) for part in fields(stage) if part.name not in {"name", "reads"}
+        }
+        graph.add_node(stage.name, **attributes, limits=stage.name == limiting)
+    for stage in chosen.stages:
+        for read in stage.reads:
+            graph.add_edge(chosen.stages[read].name, stage.name)
     return graph
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from graphlens.errors import UsageError
 from graphlens.facts.core import Facts
@@ -86,7 +86,7 @@ class Analysis:
 
         report.write(self.document, os.fspath(path), stage)
 
-    def to_networkx(self, stage: Stage | None = None, program: str | None = None) -> nx.MultiDiGraph:
+    def to_networkx(self, stage: Stage | Literal["input"] | None = None, program: str | None = None) -> nx.MultiDiGraph:
         """Return the annotated DAG of ``stage`` as a plain graph of your own; also of an analysis read from its JSON.
 
         Nodes are flat op names with the attributes ``op``, ``device``, ``self_ns``, ``calls_per_step``, ``timing``,
@@ -99,8 +99,11 @@ class Analysis:
         ----------
         stage
             ``traced``, ``optimized`` or ``executed``; by default the judged one: executed where there is one.
+            ``input`` is the pipeline that feeds it: its nodes are stages with the fields of ``InputStage`` and
+            ``limits``, its edges go the way of the elements.
         program
-            The ``id`` of another program than the judged one, whose ops have neither times nor findings.
+            The ``id`` of another program than the judged one, whose ops have neither times nor findings; of ``input``
+            that of another pipeline.
 
         Raises
         ------

@@ -94,6 +94,7 @@ def _summary(view: View, outputs: Sequence[str], glyphs: _Glyphs) -> Group:
         _header(view, glyphs),
         *_findings(view),
         *_rewrites(view),
+        *_input(view),
         *_period(view),
         *_ledger(view, glyphs),
         *_layers(view),
@@ -249,6 +250,14 @@ def _rewrites(view: View) -> Iterable[RenderableType]:
         yield Padding(_plain(f"{row.words.lower()}: {rates}", style), (0, 0, 0, 4))
         if row.verdict not in {"proven", "not-run"}:
             yield Padding(_plain(row.why, "dim"), (0, 0, 0, 4))
+
+
+def _input(view: View) -> Iterable[RenderableType]:
+    """Say what steps wait for input, and which stage limits it."""
+    if view.input is None or not view.input.pipelines[0].ran:
+        return
+    yield _heading("Input")
+    yield Padding(_plain(view.input.summary), (0, 0, 0, 2))
 
 
 def _period(view: View) -> Iterable[RenderableType]:

@@ -22,6 +22,7 @@ from graphlens.report.view_inputs import InputsView, inputs_view
 from graphlens.report.view_machine import MemoryView, RooflineView, memory_view, roofline_view
 from graphlens.report.view_ops import OpTable, PathView, op_table, path_view
 from graphlens.report.view_period import PeriodView, period_view
+from graphlens.report.view_pipeline import InputView, input_view
 from graphlens.report.view_placement import PlacementView, placement_view
 from graphlens.report.view_programs import ProgramsView, judged_of, programs_view
 from graphlens.report.view_proofs import ProofView, joint_view, total_view
@@ -110,6 +111,7 @@ class View:
     quality: GradeView
     ledger: LedgerView | None
     period: PeriodView | None
+    input: InputView | None
     rewrites: RewritesView | None
     training: TrainingView | None
     timeline: TimelineView | None
@@ -171,6 +173,7 @@ def view_of(document: Document, op_limit: int | None = None) -> View:
         quality=quality,
         ledger=_ledger(document),
         period=period_view(document),
+        input=input_view(document),
         rewrites=rewrites_view(document),
         training=training_view(document),
         timeline=timeline_view(document),

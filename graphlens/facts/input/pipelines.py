@@ -7,7 +7,7 @@ from statistics import median
 from typing import Final
 
 from graphlens.facts.core import Facts, fact
-from graphlens.facts.input.chains import Chain, Ran, chains
+from graphlens.facts.input.chains import Chain, Ran, chains, works_ahead
 from graphlens.facts.input.waits import StepWait, step_waits
 from graphlens.facts.programs.judged_program import programs
 from graphlens.facts.programs.program_names import base_name
@@ -137,7 +137,7 @@ def _stage(
         elements_per_s=ran.at_once * _NS_PER_S / work_ns if work_ns else None,
         step_ns=None if element_ns is None or ran.fills else round(element_ns * steps),
         waiting_ns=None if waits_ns is None or ran.fills else round(waits_ns * steps),
-        parallelism=stage.parallelism if stage.parallelism is not None else ran.at_once,
+        parallelism=stage.parallelism or (None if works_ahead(stage.kind) else ran.at_once),
         asked=next((one.parallelism for one in own if one.parallelism is not None), None),
         autotune=stage.autotune,
         buffer_limit=stage.buffer_limit,

@@ -60,7 +60,8 @@ class Verdict:
         """How the limiting stage is called, with the user's function and line where these are known."""
         if self.stage is None:
             return "a stage that is not known"
-        about = ", ".join(filter(None, (self.stage.function, self.stage.source)))
+        line = re.split(r"[/\\]", self.stage.source or "")[-1]
+        about = ", ".join(filter(None, (self.stage.function, line)))
         name = self.written.name if self.written else self.stage.name
         return f"{name} ({about})" if about else name
 

@@ -1,0 +1,118 @@
+"""Benchmark of the verdict on input: each slow stage in each loop, beside the script's own clock and XProf's word."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+ROOT: Final = Path(__file__).parents[1]
+SCRIPTS: Final = ROOT / "fixtures" / "scripts"
+
+OFF: Final = 0.15  # how far the wait may be from the script's own clock
+LOOPS: Final = ("custom", "fit", "iterator", "dataset")
+# Where the slow stage is -> how its name ends, and the rules of which one has to say what to do.
+MODES: Final = {
+    "batch": ("MapDataset", {"GL302"}),
+    "prefetch": ("MapDataset", {"GL302"}),
+    "interleave": ("/MapDataset", {"GL302"}),
+    "cache": ("MapDataset", {"GL302"}),
+    "zip": ("MapDataset", {"GL302"}),
+    "generator": ("/GeneratorDataset", {"GL305"}),
+    "python": ("MapDataset", {"GL305"}),
+    "decode": ("MapDataset", {"GL306"}),
+}  # fmt: skip
+
+XPROF: Final = """
+import sys
+from xprof.convert import raw_to_tool_data
+data = raw_to_tool_data.xspace_to_tool_data([sys.argv[1]], "input_pipeline_analyzer", {})[0]
+print(data.decode() if isinstance(data, bytes) else data)
+"""
+
+
+class Judged(NamedTuple):
+    """What was found of one script: its analysis, what it said itself, and what XProf says of the same profile."""
+
+    document: dict[str, Any]
+    told: dict[str, float]
+    xprof: str
+
+
+def table(_: Path) -> str:
+    """Return the whole matrix as text."""
+    return "\n".join(_rows())
+
+
+def _rows() -> Iterator[str]:
+    yield f"input pipelines (goal: the right stage, its rule, wait within {OFF:.0%} of the script's own; fixed: silent)"
+    for loop in LOOPS:
+        memory_ms = _judged("memory", loop).told["step_ms"]
+        for mode in MODES:
+            yield _row(mode, loop, _judged(mode, loop), memory_ms)
+            fixed = _judged(mode, loop, "fixed")
+            said = ", ".join(finding["code"] for finding in _findings(fixed.document)) or "silent"
+            yield f"  {mode} {loop} fixed: {said}"
+
+
+def _row(mode: str, loop: str, judged: Judged, memory_ms: float) -> str:
+    pipeline = judged.document["input"][0]
+    wait, limiting = pipeline["wait"], pipeline["limiting"]
+    stage = pipeline["stages"][limiting] if limiting is not None else {"name": "no stage", "stages": []}
+    ours_ms = wait["share"] * judged.document["period"]["ns"] / 1e6 if wait else float("nan")
+    theirs_ms = judged.told.get("wait_ms", judged.told["step_ms"] - memory_ms)
+    ending, rules = MODES[mode]
+    names = [re.sub(r":\d+$", "", name) for name in stage["stages"]]
+    is_right = any(name.endswith(ending) for name in names)
+    codes = {finding["code"] for finding in _findings(judged.document)}
+    return (
+        f"  {mode} {loop}: waits {ours_ms:.2f} ms, its own clock {theirs_ms:.2f} ms ({ours_ms / theirs_ms:.2f}x); "
+        f"{stage['name']} {'(right)' if is_right else '(WRONG)'}; {', '.join(sorted(codes))} "
+        f"{'(right)' if rules <= codes else '(WRONG)'}; XProf: {judged.xprof}"
+    )
+
+
+def _findings(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [finding for finding in document["findings"] if finding["code"].startswith("GL3")]
+
+
+def _judged(*arguments: str) -> Judged:
+    with tempfile.TemporaryDirectory() as temporary:
+        analysis, capture = Path(temporary, "a.json"), Path(temporary, "a.capture")
+        command = ["-m", "graphlens", "run", "--no-prove", f"-o{analysis}", f"-o{capture}", "slow_input.py", *arguments]
+        ran = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=SCRIPTS, check=False)
+        if ran.returncode:
+            raise RuntimeError(f"{' '.join(arguments)}: {ran.stderr[-2000:]}")
+        told = {name: float(value) for name, value in re.findall(r"(\w+_ms)=([\d.]+)", ran.stderr)}
+        return Judged(json.loads(analysis.read_text("utf-8")), told, _xprof(capture, Path(temporary)))
+
+
+def _xprof(capture: Path, folder: Path) -> str:
+    """Return what XProf's analyzer of input pipelines concludes."""
+    with zipfile.ZipFile(capture) as packed:
+        name = next(name for name in packed.namelist() if name.endswith(".xplane.pb"))
+        profile = folder / "host.xplane.pb"
+        profile.write_bytes(packed.read(name))
+    ran = subprocess.run([sys.executable, "-c", XPROF, str(profile)], capture_output=True, text=True, check=False)
+    return _conclusion(ran.stdout) if not ran.returncode else "failed"
+
+
+def _conclusion(text: str) -> str:
+    try:
+        tables: Sequence[Any] = json.loads(text.splitlines()[-1])
+    except (ValueError, IndexError):
+        return "no answer"
+    said = [part.get("p", {}) for part in tables if isinstance(part, dict)]
+    words = [
+        value
+        for part in said
+        for key, value in part.items()
+        if "conclusion" in key or key in ("input_percent", "summary_nextstep")
+    ]
+    return re.sub(r"<[^>]*>", "", "; ".join(map(str, words)))[:200] or "nothing"
