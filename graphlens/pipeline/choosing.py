@@ -72,12 +72,21 @@ def _of(programs: Sequence[Program], judged: ProgramRuns) -> Program | None:
 
 
 def _of_most_time(evidence: Evidence, shown: Programs) -> Evidence:
+    if evidence.profile is None and evidence.script is not None:
+        about = _about(evidence, _longest_called(evidence.script, evidence.programs), None)
+        return replace(about, static_reason=evidence.static_reason)
     if shown.judged is None or _is_our_own(evidence):
         return evidence  # it is about the main program already
     program = _graphs_of(evidence, shown.judged, shown.all)
     told_apart = () if program is not None else tuple(_of_others(evidence.programs))
     about = _about(evidence, program, shown.judged)
     return replace(about, program=None, notes=(*about.notes, *told_apart))
+
+
+def _longest_called(script: Script, programs: Sequence[Program]) -> Program | None:
+    """Return the program of the function that took most of a script's time, of those whose graphs are known."""
+    names = [name for function in script.functions for name in function.concretes]
+    return min((one for one in programs if one.name in names), key=lambda one: names.index(one.name), default=None)
 
 
 def _of_others(programs: Sequence[Program]) -> Iterator[str]:

@@ -105,4 +105,4 @@ def _rerun(folder: Path, words: Sequence[str], took_s: float, *, allowed: bool) 
 def _judged(request: Request, folder: Path, rerun: Rerun, progress: Progress) -> Analysis:
     from graphlens.pipeline import watched
 
-    return watched.judged(request, folder, progress, watched.NEVER_STEADY, rerun=rerun)
+    return watched.judged(request, folder, progress, watched.NEVER_STEADY, rerun=rerun, is_needed=False)

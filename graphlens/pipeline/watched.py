@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +10,7 @@ from graphlens.collector import collector_paused
 from graphlens.config import Progress, Request
 from graphlens.errors import TargetError
 from graphlens.ir.evidence import Evidence
+from graphlens.ir.failure import AnalysisError
 from graphlens.loaders.capture import reading
 from graphlens.pipeline import stages
 from graphlens.pipeline.gather import Gathered, Rerun
@@ -23,7 +25,13 @@ CUT_OFF: Final = (
 
 
 def judged(
-    request: Request, folder: Path, progress: Progress, never_steady: str, *, rerun: Rerun | None = None
+    request: Request,
+    folder: Path,
+    progress: Progress,
+    never_steady: str,
+    *,
+    rerun: Rerun | None = None,
+    is_needed: bool = True,
 ) -> Analysis:
     """Judge the recording in ``folder``.
 
@@ -33,6 +41,8 @@ def judged(
         What is said where nothing was called often enough to be recorded.
     rerun
         How the program is run again; ``None`` where it cannot be.
+    is_needed
+        Whether there is nothing to judge where nothing was recorded; else what was called is judged all the same.
 
     Raises
     ------
@@ -42,7 +52,12 @@ def judged(
     with collector_paused():
         evidence = reading.evidence_of(reading.open_capture(folder))
         if evidence.profile is None:
-            raise TargetError(_why_nothing_was_recorded(evidence) or never_steady)
+            why = _why_nothing_was_recorded(evidence) or never_steady
+            if is_needed or evidence.script is None:
+                raise TargetError(why)
+            told = any(error.message == why for error in evidence.errors)
+            errors = evidence.errors if told else (*evidence.errors, AnalysisError("profile", why))
+            evidence = replace(evidence, static_reason=why, errors=errors)
         return stages.through(request, Gathered(evidence, folder, rerun=rerun), progress).judged
 
 

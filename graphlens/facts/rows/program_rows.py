@@ -12,7 +12,7 @@ from graphlens.facts.core import Facts, fact
 from graphlens.facts.programs.judged_program import programs
 from graphlens.facts.programs.program_names import base_name, short_name
 from graphlens.facts.programs.program_runs import ProgramRuns, possible_period
-from graphlens.facts.programs.watched import Watched, watched_by_name
+from graphlens.facts.programs.watched import Watched, watched, watched_by_name
 from graphlens.facts.rows.sizes import graph_sizes, sizes_of_others
 from graphlens.facts.time.ledger import step_time
 from graphlens.ir.analysis import GraphSize, ProgramRow, ProgramTrace, StepTime
@@ -37,13 +37,14 @@ def program_rows(facts: Facts) -> tuple[ProgramRow, ...]:
     shown = facts(programs)
     ran = shown.all
     if not ran:
-        return tuple(_as_watched(_without_runs(facts, sizes, others), facts(watched_by_name)))
+        listed = list(_as_watched(_without_runs(facts, sizes, others), facts(watched_by_name)))
+        return (*listed, *_only_called(listed, facts(watched)))
     ids = ids_of(ran)
-    known = {program.name: program for program in facts.evidence.programs if program.name}
+    with_graphs = {program.name: program for program in facts.evidence.programs if program.name}
     rows = []
     step = facts.known(step_time, None)
     for one in ran:
-        judged, program = one is shown.judged, known.get(one.name)
+        judged, program = one is shown.judged, with_graphs.get(one.name)
         graphs = sizes if judged else others.get(program.id, {}) if program else {}
         row = _row(ids[one.name], one, step if judged else _step(one), graphs)
         rows.append(replace(row, role=program.role) if program and program.role else row)
@@ -69,6 +70,19 @@ def _as_watched(rows: Iterable[ProgramRow], known: Mapping[str, Watched]) -> Ite
             yield replace(row, calls=own.function.calls, source=own.function.source or None, traces=traces)
 
 
+def _only_called(rows: Sequence[ProgramRow], called: Iterable[Watched]) -> Iterator[ProgramRow]:
+    """Yield the row of each function that a script called and whose graphs nobody has."""
+    names, ids = {row.name for row in rows}, {row.id for row in rows}
+    for one in called:
+        function = one.function
+        if names.isdisjoint(function.concretes) and function.id not in ids:
+            traces = tuple(map(_trace, one.traces))
+            name = next(iter(function.concretes), function.name)
+            yield ProgramRow(
+                function.id, name, "step", traces=traces, calls=function.calls, source=function.source or None
+            )
+
+
 def _trace(trace: ScriptTrace) -> ProgramTrace:
     return ProgramTrace(WHY[trace.kind], trace.ns, trace.kind, trace.at_ns, trace.call, trace.changed, trace.lost_ns)
 
@@ -89,9 +103,11 @@ def _without_runs(
 ) -> list[ProgramRow]:
     """Return the rows of an analysis whose profile, if any, shows no runs."""
     evidence = facts.evidence
-    name = evidence.target.signature or (evidence.traced.root if evidence.traced else "")
+    judged = next((one.name for one in evidence.programs if one.id == evidence.judged), "")
+    name = judged or evidence.target.signature or (evidence.traced.root if evidence.traced else "")
     step = facts.known(step_time, None)
-    rows = [ProgramRow(name or _ONLY, name, "step", step=step, graphs=sizes)] if sizes or step else []
+    identity = base_name(judged) or name or _ONLY
+    rows = [ProgramRow(identity, name, "step", step=step, graphs=sizes)] if sizes or step else []
     listed = [one for one in evidence.programs if one.id in others and one.executed is not evidence.executed]
     return rows + [_graphs_only(program, others[program.id]) for program in listed]
 

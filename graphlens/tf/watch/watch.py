@@ -22,6 +22,7 @@ from graphlens.tf import private
 from graphlens.tf.record import environment
 from graphlens.tf.record.collectors.profile import Profile
 from graphlens.tf.watch import programs
+from graphlens.tf.watch.callees import Callees
 from graphlens.tf.watch.calls import Call, Called, CallLog, Made
 from graphlens.tf.watch.datasets import IteratedDatasets
 from graphlens.tf.watch.eager import EagerLoops, Gradients
@@ -32,8 +33,8 @@ from graphlens.tf.watch.window import LONG_CALL_NS, Window
 
 # Who catches even what ``sys.exit`` raises, and calls again and again, would do so for ever.
 _MOST_STOPS: Final = 100
-# Graphs of one function: what is traced in every step has one for each, and they are nearly the same.
-_MOST_GRAPHS: Final = 4
+REFUSED: Final = "TensorFlow's profiler did not start: Another profiler is running, the program's own"
+CUT: Final = "the program started TensorFlow's profiler, of which there is one, before all calls were recorded"
 
 
 class Watch:
@@ -57,8 +58,9 @@ class Watch:
         self._thread = threading.local()
         self._context: Context | None = None
         self._profile = Profile()
-        self._recorded: dict[Hashable, Any] = {}
-        self._recorded_of: dict[Hashable, dict[int, Any]] = {}
+        self._recorded, self._seen = Callees(), Callees(are_held=False)
+        self._profiles = 0
+        self._is_cut = self._is_refused = False
         self._collected: list[Any] = []  # TensorFlow hands out the graphs of a function once, whatever is recorded then
         self._log = CallLog()
         self._recording_begun_ns = 0
@@ -97,17 +99,20 @@ class Watch:
         begun_ns = time.perf_counter_ns()
         with self._lock:
             may_begin = self._context is not None and not private.is_initialization(concrete)
-            if may_begin and self._window.opens_within(key, partial(programs.is_loop, concrete)):
+            if may_begin and self._may_record() and self._window.opens_within(key, partial(programs.is_loop, concrete)):
                 self._begin()
-            if self._window.is_open:
-                self._keep(key, concrete)
+            self._keep(key, concrete)
         self._thread.own_ns += time.perf_counter_ns() - begun_ns  # what watching takes is no part of the call
 
-    def _keep(self, function: Hashable, concrete: Any) -> None:
-        """Keep a trace of a function for its graph, and of those that were made again and again a few."""
-        own = self._recorded_of.setdefault(function, {})
-        if id(concrete) in own or len(own) < _MOST_GRAPHS:
-            self._recorded[id(concrete)] = own[id(concrete)] = concrete
+    def _keep(self, function: Hashable, callee: Any) -> None:
+        """Keep what is called for its graph: of the traces of a function a few, and as long as it is recorded.
+
+        Before that it is no more than remembered: what the program lets go of is not held for it.
+        """
+        if self._window.is_open:
+            self._recorded.add(function, callee)
+        elif not self._profiles:
+            self._seen.add(function, callee)
 
     def gradient(self, tape: Any, call: Callable[[], Any]) -> Any:
         """Compute gradients; in an eager loop, a step begins with that."""
@@ -146,7 +151,7 @@ class Watch:
         """Let the program have the profiler, of which there is one: a recording ends with the calls that it has."""
         with self._lock:
             if self._profile.is_running and os.getpid() == self._process:  # while it starts itself, it is not yet
-                self._end()
+                self._end(is_cut=True)
         return call()
 
     def rows(self, variable: Any, method: str) -> None:
@@ -164,9 +169,18 @@ class Watch:
                 return
             if self._window.is_open:
                 self._end()
+            if self._context is not None and not self._profiles:
+                self._recorded, self._is_unwritten = self._seen, True
             if self._is_unwritten:
                 self._write()
+            self._say_what_is_missing()
             self._save()
+
+    def _say_what_is_missing(self) -> None:
+        if self._is_refused and not self._profiles:
+            self._capture().fail("profile", REFUSED)
+        elif self._is_cut:
+            self._capture().note(CUT)
 
     # -- an eager loop ------------------------------------------------------------------------------------------
 
@@ -186,7 +200,7 @@ class Watch:
             if gradients.step_ns is not None and self._closes(gradients):
                 gradients.mark().end()
                 self._end()
-            if self._window.opens_before(EAGER_LOOP):
+            if self._may_record() and self._window.opens_before(EAGER_LOOP):
                 self._begin()
         self._stop_if_recorded()
         return gradients.mark()
@@ -240,10 +254,16 @@ class Watch:
     def _before(self, key: Hashable, callee: Any) -> None:
         with self._lock:
             self._capture()
-            if self._window.opens_before(key):
+            if self._may_record() and self._window.opens_before(key):
                 self._begin()
-            if self._window.is_open and private.is_session(callee):
-                self._recorded[key] = callee
+            if private.is_session(callee):
+                self._keep(key, callee)
+
+    def _may_record(self) -> bool:
+        """Whether the program has not the profiler itself just now: it may be done with it some calls later."""
+        is_taken = is_recorded() and not self._window.is_open
+        self._is_refused |= is_taken
+        return not is_taken
 
     def _capture(self) -> CaptureDirectory:
         if self._context is None:
@@ -255,20 +275,21 @@ class Watch:
 
     def _begin(self) -> None:
         assert self._context is not None
-        self._recorded, self._recorded_of, self._is_unwritten = {}, {}, False
+        self._recorded, self._is_unwritten = Callees(), False
         self._log.recording_changes()
         self._profile = Profile()
         self._profile.start(self._context)
         self._recording_begun_ns = time.perf_counter_ns()
 
-    def _end(self) -> None:
+    def _end(self, *, is_cut: bool = False) -> None:
         assert self._context is not None
         with collector_paused():
             self._log.recording_changes()
-            self._window.close()
+            self._window.close(is_cut=is_cut)
+            self._is_cut = is_cut
             self._recorded_ns = time.perf_counter_ns() - self._recording_begun_ns
             with self._context.capture.stage("profile"):
-                self._profile.stop(self._context)
+                self._profiles += self._profile.stop(self._context)
             self._is_unwritten = True
             if self.has_recorded or self._recorded_ns >= LONG_CALL_NS:
                 self._write()  # else steady calls will hardly be long in coming
@@ -279,11 +300,11 @@ class Watch:
         self._is_unwritten = False
         with self._context.capture.stage("graphs"):
             self._collected = [*private.collected_graphs(), *self._collected]  # of equal ones the latest is taken
-            programs.write(self._context.capture, list(self._recorded.values()), self._collected)
+            programs.write(self._context.capture, self._recorded.alive(), self._collected)
         pipelines, notes = self._datasets.pipelines()
         self._context.capture.note(*notes)
         self._context.capture.manifest = replace(self._context.capture.manifest, pipelines=pipelines)
-        self._recorded, self._recorded_of = {}, {}
+        self._recorded = Callees()
         self._save()
 
     def _save(self) -> None:

@@ -15,9 +15,11 @@ PATIENCE_CALLS: Final = 10
 # A program is recorded in place of another one once it took this many times as long: what a script does first may be
 # the preparation of its data, and each new recording costs a moment.
 OUTWEIGHS: Final = 2
+# Who takes the profiler away again and again will do so for ever; each recording costs a moment.
+MOST_CUTS: Final = 3
 
 
-@dataclass
+@dataclass(eq=False)
 class _Called:
     """How one program was called so far."""
 
@@ -51,6 +53,7 @@ class Window:
         self._recorded_calls = 0
         self._recorded_ns = 0
         self._have_been: list[_Called] = []
+        self._cuts = 0
         self._looked: set[Hashable] = set()
 
     @property
@@ -104,9 +107,20 @@ class Window:
         self._recorded_ns += ns
         return self._recorded_calls >= self._steps or self._recorded_ns >= LONGEST_WINDOW_NS
 
-    def close(self) -> None:
-        """Note that the recording has ended; another program may be recorded once it outweighs all so far."""
-        self._program = None
+    def close(self, *, is_cut: bool = False) -> None:
+        """Note that the recording has ended; another program may be recorded once it outweighs all so far.
+
+        Parameters
+        ----------
+        is_cut
+            Whether it had to end early: then it is made again.
+        """
+        program, self._program = self._program, None
+        one = self._called.get(program)
+        if is_cut and one in self._have_been and self._cuts < MOST_CUTS:
+            self._cuts += 1
+            self._have_been.remove(one)
+            one.is_recorded = False
 
     def _least_weight_ns(self) -> int:
         """Return what a program must have taken to be recorded in place of those that were.
