@@ -42,12 +42,18 @@ CASES: Final = {
     ("keras_calls.py", "predict"): (30, 1),
 }  # fmt: skip
 
-# The script in its own process, watched, and nothing else: what judging takes is not the script's.
+# The whole command, from the start of Python until the script has ended: what judging takes is not the script's.  The
+# folder of the recording goes with the next run.
 WATCHED: Final = """
-import sys
-from pathlib import Path
+import os, sys
 from graphlens.children import script
-sys.exit(script.run(Path(sys.argv[1]), 30, sys.argv[2:]))
+run = script.run
+def ended(*given, **options):
+    os._exit(run(*given, **options))
+script.run = ended
+from graphlens.__main__ import main
+sys.argv[1:] = ["run", "--no-prove", *sys.argv[1:]]
+sys.exit(main())
 """
 
 
@@ -71,14 +77,13 @@ def timed(command: Sequence[str]) -> Timed:
     return Timed(seconds, done.stdout, done.returncode, int(found[1]), float(found[2]))
 
 
-def in_turns(words: Sequence[str], folder: Path) -> tuple[list[Timed], list[Timed]]:
+def in_turns(words: Sequence[str]) -> tuple[list[Timed], list[Timed]]:
     """Run the script alone and watched, in turns, after one run of both that fills the caches."""
     script = [str(SCRIPTS / words[0]), *words[1:]]
     alone, watched = [], []
-    for number in range(REPEATS + 1):
+    for _ in range(REPEATS + 1):
         alone.append(timed([sys.executable, *script]))
-        place = folder / f"{'-'.join(words)}-{number}"
-        watched.append(timed([sys.executable, "-c", WATCHED, str(place), *script]))
+        watched.append(timed([sys.executable, "-c", WATCHED, *script]))
     return alone[1:], watched[1:]
 
 
@@ -92,7 +97,7 @@ def judged(words: Sequence[str], folder: Path) -> tuple[Timed, dict[str, Any]]:
 def row(words: Sequence[str], folder: Path) -> Iterator[str]:
     """Yield the cells of a script: figures, with an exclamation mark where they are not what they are to be."""
     steps, per_tick = CASES[tuple(words)]
-    alone, watched = in_turns(words, folder)
+    alone, watched = in_turns(words)
     ratio = statistics.median(one.seconds / other.seconds for one, other in zip(watched, alone, strict=True))
     outcome, document = judged(words, folder)
     same = {(one.printed, one.code, one.steps) for one in (*alone, *watched, outcome)}
