@@ -9,14 +9,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
 from graphlens.children.gate_messages import AtGate, Over, Taken
 from graphlens.children.messages import Block, Comparison, Done, Failure, MessageError, from_line, to_line
-from graphlens.children.start import TEMPORARY, ChildGone, last_words
+from graphlens.children.start import TEMPORARY, ChildGone, last_words, standing_still
 from graphlens.children.watching import watching
 
 LOG: Final = "stderr.txt"
@@ -59,6 +59,10 @@ class ScriptTrial:
             else f"its process ended: {last_words(self.folder)}"
         )
         raise ChildGone(why, timed_out)
+
+    def standing_still(self) -> AbstractContextManager[None]:
+        """Have the script and all it started do nothing meanwhile, its threads included."""
+        return standing_still(self.process.pid)
 
     def end(self) -> None:
         """End the script and all that it started; harmless afterwards."""

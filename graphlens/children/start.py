@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -110,19 +110,9 @@ class Child:
         finally:
             self.cancel()
 
-    @contextmanager
-    def standing_still(self) -> Iterator[None]:
+    def standing_still(self) -> AbstractContextManager[None]:
         """Have the child and all it started do nothing meanwhile, where the system can; its memory stays."""
-        stops = hasattr(signals, "SIGSTOP")
-        with suppress(ProcessLookupError):
-            if stops:
-                os.killpg(self.process.pid, signals.SIGSTOP)
-        try:
-            yield
-        finally:
-            with suppress(ProcessLookupError):
-                if stops:
-                    os.killpg(self.process.pid, signals.SIGCONT)
+        return standing_still(self.process.pid)
 
     def cancel(self) -> None:
         """Tell the child that there is nothing (more) to do, and end it with all it started; harmless afterwards."""
@@ -145,6 +135,21 @@ class Child:
         if ended:
             return _outcome(self, last)
         return _unended(self, last, in_time, time_limit_s)
+
+
+@contextmanager
+def standing_still(group: int) -> Iterator[None]:
+    """Have a group of processes do nothing meanwhile, where the system can; harmless where it has ended."""
+    stops = hasattr(signals, "SIGSTOP")
+    with suppress(ProcessLookupError):
+        if stops:
+            os.killpg(group, signals.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            if stops:
+                os.killpg(group, signals.SIGCONT)
 
 
 def start(

@@ -282,7 +282,9 @@ class SessionSetting:
 
 
 # What of a script can be changed without touching its text: how it calls TensorFlow and Keras.
-ScriptOption = Literal["iterate", "jit_compile", "mixed_precision", "sparse_optimizer", "steps_per_execution", "unroll"]
+ScriptOption = Literal[
+    "iterate", "jit_compile", "mixed_precision", "served_input", "sparse_optimizer", "steps_per_execution", "unroll"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,8 +296,10 @@ class ScriptSetting:
     option
         ``iterate``: a function that loops over a dataset is given ``iter(dataset)``.  ``jit_compile``: of the model
         that is compiled, or of the ``tf.function`` named.  ``mixed_precision``: the global policy of Keras.
-        ``sparse_optimizer``: gradients of embeddings update only the rows that they are about.
-        ``steps_per_execution``: of the model that is compiled.  ``unroll``: of LSTM, GRU and SimpleRNN layers.
+        ``served_input``: each dataset gives its first batches again and again, from memory, which tells what an input
+        that takes no time would give; ``endless`` where a loop in Python goes over it.  ``sparse_optimizer``: gradients
+        of embeddings update only the rows that they are about.  ``steps_per_execution``: of the model that is compiled.
+        ``unroll``: of LSTM, GRU and SimpleRNN layers.
     value
         What it is set to, where it is more than switched on: ``8`` steps, the policy ``mixed_bfloat16``.
     function
@@ -310,7 +314,7 @@ class ScriptSetting:
     @property
     def changes_numbers(self) -> bool:
         """Whether other numbers come out, by more than rounding may do, and as it is meant."""
-        return self.option in {"mixed_precision", "sparse_optimizer"}
+        return self.option in {"mixed_precision", "served_input", "sparse_optimizer"}
 
 
 # -- of an input pipeline ------------------------------------------------------------------------------------------

@@ -9,10 +9,11 @@ from typing import Final
 from graphlens.children.gate_messages import Watched
 from graphlens.config import DEFAULT_RERUN_BUDGET_S, Progress, Request
 from graphlens.ir.analysis import Finding, Proof
+from graphlens.ir.edits import is_of_input
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.ranking import ranked
 from graphlens.ir.run import SESSION
-from graphlens.pipeline import tries
+from graphlens.pipeline import input_reruns, tries
 from graphlens.pipeline.gather import Gathered
 from graphlens.pipeline.result import Analysis
 from graphlens.prove import Plan, prove
@@ -35,14 +36,16 @@ HALF_WIDTH: Final = 0.1
 
 def with_proofs(request: Request, gathered: Gathered, analysis: Analysis, progress: Progress) -> Analysis:
     """Return ``analysis`` with the proofs of what can be changed about its script, ranked by what was proven."""
-    run, findings = _run_of(gathered), analysis.findings
+    run = _run_of(gathered)
     if run is None:
         why = why_not_found(gathered.evidence)
-        return _with(analysis, [replace(one, proof=Proof("not-run", why)) for one in findings])
+        return _with(analysis, [replace(one, proof=Proof("not-run", why)) for one in analysis.findings])
     assert gathered.directory is not None
+    analysis = input_reruns.with_proofs(request, gathered, analysis, run, progress)
+    of_input, findings = _of_input(analysis.findings)
     changed = [one for one in findings if one.fix.edits and edits_for(one.fix.edits, run.watched) is not None]
     asked, command = (*request.judging.select, tries.CODE), "graphlens run " + " ".join(run.words)
-    others = [_of_a_graph(one) for one in findings if one not in changed]
+    others = [*of_input, *(_of_a_graph(one) for one in findings if one not in changed)]
     if not any(reason_not_to_try(one, asked) is None for one in changed):
         changed, others = [], [*others, *(replace(one, proof=Proof("not-run", _reason(one))) for one in changed)]
     folder = gathered.directory / "trials"
@@ -62,6 +65,12 @@ def with_proofs(request: Request, gathered: Gathered, analysis: Analysis, progre
     )
     proved = _with(analysis, ranked([*(tries.answered(one, command) for one in outcome.findings), *others]))
     return replace(proved, document=replace(proved.document, joint_proof=outcome.joint_proof))
+
+
+def _of_input(findings: Sequence[Finding]) -> tuple[list[Finding], list[Finding]]:
+    """Return the findings whose fixes change an input pipeline, which have their proofs, and the others."""
+    of_input = [one for one in findings if one.fix.edits and all(map(is_of_input, one.fix.edits))]
+    return of_input, [one for one in findings if one not in of_input]
 
 
 def _with(analysis: Analysis, findings: Sequence[Finding]) -> Analysis:

@@ -168,7 +168,8 @@ def _ask_more(known: Known) -> Known:
 
 
 def _has_fixes_to_try(known: Known) -> bool:
-    edited = _is_of_dataset(known) or any(finding.fix.edits for finding in known.judged.findings)
+    of_input = _is_of_dataset(known) or known.gathered.rerun is not None  # which is tried whatever was found
+    edited = of_input or any(finding.fix.edits for finding in known.judged.findings)
     return _may_be_tried(known) and edited
 
 

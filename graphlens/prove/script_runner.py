@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +28,7 @@ from graphlens.children.gate_messages import (
 from graphlens.children.messages import Block, Comparison, Difference, OpenedTarget, Pair
 from graphlens.children.script_trial import ScriptTrial, start
 from graphlens.children.start import ChildGone
-from graphlens.ir.edits import EVERYWHERE, ChangeDtype, Edit, JitCompile, ScriptSetting, SessionSetting
+from graphlens.ir.edits import EVERYWHERE, ChangeDtype, Edit, JitCompile, ScriptSetting, SessionSetting, is_of_input
 from graphlens.ir.settings import Settings, settings_of
 from graphlens.prove.experiment import GRACE_S
 from graphlens.prove.floors import NOISE
@@ -50,10 +51,13 @@ from graphlens.prove.runner import (
 COMPARED_STEPS: Final = 8
 DIFFERS: Final = "two runs of the script itself differ, from the same seeds and values"
 ELSEWHERE: Final = "the changed script makes other steps at once, and stood still after {0} of them and not {1}"
+OTHER_STEPS: Final = "its steps are of other batches, as it is meant"
 SHORTEST_BLOCK_MS: Final = 4.0
 # The first call of a block wakes its process and is not timed, so blocks are as short as those of a model: A against A
 # beside ten busy processes gave ±4 % of wall time by 12 ms in the time in which it gave ±17 % by 60 ms.
 BLOCK_MS: Final = 15.0
+INPUT_BLOCK_MS: Final = 200.0  # several steps of most scripts that wait for their input
+DRAIN_MS: Final = 500.0  # for what was made ahead while the script was compared
 SLOWER: Final = 3.0  # than the whole script was: as much longer may it take to get to its gate on a busy machine
 BLOCKS: Final = 64  # that the steps of one run are to suffice for
 _ANSWER_S: Final = 60.0  # for what is done standing still
@@ -95,7 +99,7 @@ def edits_for(edits: Iterable[Edit], watched: Watched) -> tuple[Edit, ...] | Non
 
 def _for_script(edit: Edit, watched: Watched) -> Edit | None:
     of_keras = watched.name in KERAS
-    if isinstance(edit, (ScriptSetting, SessionSetting)):
+    if isinstance(edit, (ScriptSetting, SessionSetting)) or is_of_input(edit):
         return edit
     if isinstance(edit, JitCompile) and edit.where is EVERYWHERE and watched.name:
         return ScriptSetting("jit_compile", function="" if of_keras else watched.name)
@@ -125,10 +129,13 @@ class ScriptRunner:
         An empty folder for the trials' logs and values.
     rtol
         What the user allows variables to be off by; ``None``: by their types.
+    of_input
+        Whether the input is what is changed: its threads must not go on while it is another one's turn, and what is
+        made ahead by then is used up before anything is timed.
     """
 
-    def __init__(self, script: ScriptRun, folder: Path, rtol: float | None = None) -> None:
-        self._script, self._folder, self._rtol = script, folder, rtol
+    def __init__(self, script: ScriptRun, folder: Path, rtol: float | None = None, *, of_input: bool = False) -> None:
+        self._script, self._folder, self._rtol, self._of_input = script, folder, rtol, of_input
         self._processes: dict[str, _Process] = {}
         self._fixes: dict[str, Sequence[Edits]] = {}
         self._unchanged: dict[str, Difference] = {}  # of two runs of the script as it is
@@ -152,7 +159,7 @@ class ScriptRunner:
         except TrialError as error:
             self.close()
             raise NotOpenedError(str(error)) from error
-        return Opening(process.gate.accelerated, start_s=self._start_s)
+        return Opening(process.gate.accelerated, start_s=self._start_s, overlaps=self._of_input)
 
     def apply(self, variant: str, fixes: Sequence[Edits], time_limit_s: float) -> Applied:
         """Run the script changed by ``fixes``, from the values of the original on."""
@@ -171,6 +178,10 @@ class ScriptRunner:
         """Compare the variables of the program after some steps from the same values."""
         gate = self._processes[variant].gate
         assert self._first is not None
+        if any(
+            isinstance(edit, ScriptSetting) and edit.option == "served_input" for edit in _all(self._fixes[variant])
+        ):
+            return Comparison((), 0, uncompared=OTHER_STEPS)
         if gate.step != self._first.step:
             return Comparison((), 0, uncompared=ELSEWHERE.format(gate.step, self._first.step))
         if self._differs:
@@ -236,7 +247,22 @@ class ScriptRunner:
         return Pair(first.wall_ns, second.wall_ns, first.cpu_ns, second.cpu_ns)
 
     def _block(self, variant: str, block_ms: float) -> Block:
-        block: Block = self._ask(variant, RunBlock(self._shortened(block_ms)), _ANSWER_S + self._script.took_s)
+        fixes = _all(self._fixes.get(variant, ()))
+        endless = any(isinstance(edit, ScriptSetting) and edit.value == "endless" for edit in fixes)
+        request = RunBlock(block_ms if endless else self._shortened(block_ms))
+        limit_s = _ANSWER_S + self._script.took_s
+        if not self._of_input:
+            return self._timed_block(variant, request, limit_s)
+        with ExitStack() as others:
+            for name, process in self._processes.items():
+                if name != variant:
+                    others.enter_context(process.trial.standing_still())
+            if not self._processes[variant].made_pairs:
+                self._timed_block(variant, RunBlock(DRAIN_MS), limit_s)
+            return self._timed_block(variant, request, limit_s)
+
+    def _timed_block(self, variant: str, request: RunBlock, limit_s: float) -> Block:
+        block: Block = self._ask(variant, request, limit_s)
         return block
 
     def _shortened(self, block_ms: float) -> float:
@@ -338,7 +364,11 @@ def _translated(fixes: Sequence[Edits], watched: Watched) -> Iterable[Edit]:
         of_script = edits_for(edits, watched)
         if of_script is None:
             raise RefusedError("it changes a graph, and the graphs of a script are its own", number)
-        yield from (edit for edit in of_script if isinstance(edit, ScriptSetting))
+        yield from (edit for edit in of_script if isinstance(edit, ScriptSetting) or is_of_input(edit))
+
+
+def _all(fixes: Sequence[Edits]) -> Iterable[Edit]:
+    return (edit for edits in fixes for edit in edits)
 
 
 def _are_of_others(comparison: Comparison) -> bool:

@@ -244,7 +244,9 @@ def _rewrites(view: View) -> Iterable[RenderableType]:
         return
     yield _heading(f"Changes of the pipeline: {view.rewrites.summary}")
     for row in view.rewrites.rows:
-        rates = f"{row.before} to {row.after} elements/s, {row.factor}" if row.verdict != "not-run" else row.why
+        rates = (
+            f"{row.before} to {row.after} {view.rewrites.unit}/s, {row.factor}" if row.verdict != "not-run" else row.why
+        )
         style = "green" if row.verdict == "proven" else "dim"
         yield Padding(_plain(row.change, "bold"), (0, 0, 0, 2))
         yield Padding(_plain(f"{row.words.lower()}: {rates}", style), (0, 0, 0, 4))

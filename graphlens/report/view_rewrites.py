@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from graphlens.ir.analysis import Document, InputRewrite
+from graphlens.ir.pipelines import DATASET
 from graphlens.report.words import VERDICTS
 from graphlens.units import counted, format_frequency
 
@@ -28,9 +29,10 @@ class RewriteView:
 
 @dataclass(frozen=True, slots=True)
 class RewritesView:
-    """All of them: in a sentence, and as rows, those first that gave most."""
+    """All of them: in a sentence, and as rows, those first that gave most; ``unit`` is what is counted in a second."""
 
     summary: str
+    unit: str
     rows: tuple[RewriteView, ...]
 
 
@@ -42,7 +44,8 @@ def rewrites_view(document: Document) -> RewritesView | None:
     tried = sum(one.proof.verdict != "not-run" for one in rewrites)
     proven = sum(one.proof.verdict == "proven" for one in rewrites)
     ordered = sorted(rewrites, key=lambda one: (one.proof.verdict != "proven", -(one.proof.speedup or 0.0)))
-    return RewritesView(f"{counted(tried, 'change')} tried on copies, {proven} proven", tuple(map(_row, ordered)))
+    unit = "elements" if document.target.kind == DATASET else "steps"
+    return RewritesView(f"{counted(tried, 'change')} tried on copies, {proven} proven", unit, tuple(map(_row, ordered)))
 
 
 def _row(rewrite: InputRewrite) -> RewriteView:

@@ -364,6 +364,11 @@ def is_dataset(value: Any) -> bool:
     return module is not None and isinstance(value, module.DatasetV2)
 
 
+def is_dataset_type(kind: type) -> bool:
+    """Whether objects of a type are datasets; what has nothing to do with TensorFlow need not be asked further."""
+    return hasattr(kind, "_variant_tensor")
+
+
 def serialized_dataset(dataset: Any) -> bytes:
     """Return the graph of a dataset as a serialized ``GraphDef``; state that it refers to is left out."""
     import tensorflow as tf

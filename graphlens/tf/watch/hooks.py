@@ -15,6 +15,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Final, Protocol, TypeAlias
 
+from graphlens.tf import private
 from graphlens.tf.datasets import creation
 from graphlens.tf.record import layers
 
@@ -182,7 +183,7 @@ class _RowMethod:
 def _function(call: Callable[..., Any], caller: Caller) -> Callable[..., Any]:
     def called(self: Any, *args: Any, **kwargs: Any) -> Any:
         for argument in args:
-            if hasattr(type(argument), "_variant_tensor"):  # a dataset, which the function may loop over
+            if private.is_dataset_type(type(argument)):  # which the function may loop over
                 caller.iterates(argument)
         return caller.function(self, partial(call, self, *args, **kwargs))
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any, Final
 
-from graphlens.ir.edits import Edit, ScriptSetting
+from graphlens.ir.edits import Edit, ScriptSetting, is_of_input
 from graphlens.tf import private
+from graphlens.tf.watch import inputs
 from graphlens.tf.watch.hooks import Finder
 
 _TRAINER: Final = "keras.src.trainers.trainer"
@@ -20,6 +21,8 @@ _RECURRENT: Final = {
     "keras.src.layers.rnn.gru": "GRU",
     "keras.src.layers.rnn.simple_rnn": "SimpleRNN",
 }
+INPUT: Final = "input pipeline"  # as what edits of one are counted
+
 _KERAS: Final = "keras"
 _POLICIES: Final = "keras.src.dtype_policies.dtype_policy"
 _ADAM: Final = "keras.src.optimizers.adam"
@@ -44,7 +47,15 @@ def install(edits: Iterable[Edit]) -> dict[str, int]:
     """
     applied: dict[str, int] = {}
     wrappers: dict[str, list[Wrapper]] = {}
+    edits = list(edits)
+    of_input = [edit for edit in edits if is_of_input(edit)]
+    if of_input:
+        applied[INPUT] = 0
+        for module, wrapper in inputs.changed(of_input, _noting(applied, INPUT)).items():
+            wrappers.setdefault(module, []).append(wrapper)
     for edit in edits:
+        if is_of_input(edit):
+            continue
         if not isinstance(edit, ScriptSetting):
             raise UnknownVariation(f"'{edit.kind}' changes a graph, and a script has its own")
         applied[edit.option] = 0
@@ -171,5 +182,6 @@ _VARIATIONS: Final[Mapping[str, Callable[[ScriptSetting, Note], Mapping[str, Wra
     "unroll": _unrolled,
     "mixed_precision": _mixed,
     "iterate": _iterated,
+    "served_input": lambda edit, note: inputs.served(note, endless=edit.value == "endless"),
     "sparse_optimizer": _scattering,
 }

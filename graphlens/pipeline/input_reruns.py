@@ -1,0 +1,153 @@
+"""Experiments on the input of a script: what an input that took no time would give, and what changes of it do give."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+from graphlens.children.gate_messages import Watched
+from graphlens.config import Progress, Request
+from graphlens.facts.patterns.input_rewrites import Rewrite, rewrites_of
+from graphlens.facts.time.around import INPUT as WAITING
+from graphlens.ir.analysis import Finding, Fix, InputRewrite, Proof, Saving
+from graphlens.ir.edits import ScriptSetting, is_of_input
+from graphlens.ir.evidence import Evidence
+from graphlens.ir.pipelines import WrittenPipeline
+from graphlens.ir.run import LedgerRow
+from graphlens.pipeline.gather import Gathered
+from graphlens.pipeline.result import Analysis
+from graphlens.prove import Plan, prove
+from graphlens.prove.script_runner import INPUT_BLOCK_MS, KERAS, ScriptRun, ScriptRunner
+from graphlens.units import format_ns
+
+BUDGET_S: Final = 120.0  # in addition: each change is a run of the script, from the import of TensorFlow on
+LEAST_PAIRS: Final = 8
+HALF_WIDTH: Final = 0.1
+WAITS: Final = 0.1  # of the step for its input; where it is less there is little that a faster one could give
+INPUT: Final = "input"  # as the ledger of a step has it
+SHOWN: Final = "measured faster"  # how a proof begins that time alone would prove
+_BOUND_RULE, _REWRITE_RULE = "input-bound-measured", "input-rewrite"
+_FREE: Final = "if its input took no time (batches from memory, a bound)"
+
+
+def is_tried(analysis: Analysis) -> bool:
+    """Whether the step waits for its input long enough for an experiment."""
+    period = analysis.document.period
+    return _waits(analysis.ledger, INPUT) or (period is not None and _waits(period.rows, WAITING))
+
+
+def _waits(rows: Sequence[LedgerRow], category: str) -> bool:
+    total_ns = sum(row.ns for row in rows)
+    return total_ns > 0 and sum(row.ns for row in rows if row.category == category) >= WAITS * total_ns
+
+
+def with_proofs(
+    request: Request, gathered: Gathered, analysis: Analysis, run: ScriptRun, progress: Progress
+) -> Analysis:
+    """Return the analysis of a script with what its input costs it, and what changes of its pipelines give its step."""
+    if not is_tried(analysis):
+        return analysis
+    own = [one for one in analysis.findings if one.fix.edits and all(map(is_of_input, one.fix.edits))]
+    others = [one for one in analysis.findings if one not in own]
+    pipelines = _that_ran(gathered.evidence)
+    made_up = [] if request.judging.select else [_bound(run.watched), *map(_as_finding, _not_found(pipelines, own))]
+    assert gathered.directory is not None
+    folder = gathered.directory / "inputs"
+    folder.mkdir(exist_ok=True)
+    outcome = prove(
+        [*own, *made_up],
+        ScriptRunner(run, folder, request.judging.rtol, of_input=True),
+        Plan(
+            budget_s=request.recording.time_budget_s or BUDGET_S,
+            block_ms=INPUT_BLOCK_MS,
+            min_pairs=LEAST_PAIRS,
+            half_width=HALF_WIDTH,
+        ),
+        step_ns=analysis.step.median_ns if analysis.step else None,
+        command="graphlens run " + " ".join(run.words),
+        asked=request.judging.select,
+        progress=progress,
+    )
+    found = [one for one in outcome.findings if one.rule not in {_BOUND_RULE, _REWRITE_RULE}]
+    told = tuple(_told(one, pipelines) for one in outcome.findings)
+    return replace(analysis, document=replace(analysis.document, findings=(*found, *others), input_rewrites=told))
+
+
+def _that_ran(evidence: Evidence) -> list[WrittenPipeline]:
+    """Return the pipelines of which stages ran while it was recorded; all where that is not known."""
+    iterators = evidence.profile.iterators if evidence.profile is not None else ()
+    seen = {stage for one in iterators for stage in one.stages}
+    ran = [one for one in evidence.pipelines if seen & {stage.name for stage in one.stages}]
+    return ran or list(evidence.pipelines)
+
+
+def _bound(watched: Watched) -> Finding:
+    """Return the question what an input that took no time would give; it is asked first.
+
+    A loop of Keras is made to go through its data again and again, and one within a function has to come to an end.
+    """
+    in_python = not (watched.called_again or watched.name in KERAS)
+    fix = Fix("", "manual", (ScriptSetting("served_input", "endless" if in_python else ""),))
+    return Finding("", _BOUND_RULE, _FREE, (), {}, "", Saving(share=1.0), fix, severity="high")
+
+
+def _not_found(pipelines: Sequence[WrittenPipeline], findings: Sequence[Finding]) -> Iterator[Rewrite]:
+    """Yield the changes that no finding advises."""
+    advised = [finding.fix.edits for finding in findings]
+    for pipeline in pipelines:
+        yield from (one for one in _fitting(pipeline) if one.edits not in advised)
+
+
+def _fitting(pipeline: WrittenPipeline) -> tuple[Rewrite, ...]:
+    return rewrites_of(pipeline, os.cpu_count() or 1)
+
+
+def _as_finding(rewrite: Rewrite) -> Finding:
+    fix = Fix(rewrite.change, "manual", rewrite.edits, rewrite.source)
+    return Finding("", _REWRITE_RULE, rewrite.change, (), {}, "", Saving(), fix, severity="low")
+
+
+def _told(finding: Finding, pipelines: Sequence[WrittenPipeline]) -> InputRewrite:
+    proof = _of_time_alone(finding.proof) if finding.rule == _BOUND_RULE else finding.proof
+    known = {one.edits: (pipeline.id, one) for pipeline in pipelines for one in _fitting(pipeline)}
+    pipeline, rewrite = known.get(finding.fix.edits, ("", None))
+    change = rewrite.change if rewrite is not None else finding.fix.summary
+    if finding.rule == _BOUND_RULE:
+        change = f"{_FREE}: {_step_words(proof)}"
+    return InputRewrite(
+        pipeline,
+        change,
+        finding.fix.edits,
+        rewrite.source if rewrite is not None else "",
+        _per_s(proof.before_ns),
+        _per_s(proof.after_ns),
+        proof if finding.rule not in {_BOUND_RULE, _REWRITE_RULE} else replace(proof, command=None),
+    )
+
+
+def _of_time_alone(proof: Proof) -> Proof:
+    """Return a proof of the bound, whose steps are others as it is meant: nothing was to be compared.
+
+    >>> _of_time_alone(Proof("inconclusive", f"{SHOWN}: wall time 2.1x; but the numbers were not compared: …")).why
+    'measured faster: wall time 2.1x'
+    """
+    why, _, _ = proof.why.partition("; but the numbers were not compared")
+    why, _, _ = why.partition("; the numbers were not compared")
+    return replace(proof, verdict="proven" if why.startswith(SHOWN) else proof.verdict, why=why)
+
+
+def _step_words(proof: Proof) -> str:
+    """Return what a step takes, and would take.
+
+    >>> _step_words(Proof("proven", "", before_ns=48_000_000, after_ns=17_000_000))
+    '48.0 ms to 17.0 ms a step'
+    """
+    if proof.before_ns is None or proof.after_ns is None:
+        return "not measured"
+    return f"{format_ns(proof.before_ns)} to {format_ns(proof.after_ns)} a step"
+
+
+def _per_s(step_ns: int | None) -> float | None:
+    return 1e9 / step_ns if step_ns else None
