@@ -12,6 +12,7 @@ import pytest
 from graphlens.children.messages import Failure, RecordRequest
 from graphlens.errors import RewriteError
 from graphlens.facts.patterns.input_rewrites import rewrites_of
+from graphlens.ir.capture import Manifest
 from graphlens.ir.edits import (
     AddCache,
     AddPrefetch,
@@ -23,6 +24,7 @@ from graphlens.ir.edits import (
     VectorizeMap,
 )
 from graphlens.ir.pipelines import AUTOTUNE, DATASET, WrittenPipeline, WrittenStage
+from graphlens.loaders.capture.manifest import to_bytes
 from graphlens.loaders.capture.reading import evidence_of, open_capture
 
 pytestmark = pytest.mark.tf
@@ -121,7 +123,8 @@ def test_options_are_told_and_rewrites_that_they_forbid_are_not_made(read: Read)
     options.threading.private_threadpool_size = 3
     options.experimental_optimization.apply_default_optimizations = False
     pipeline = read(tf.data.Dataset.range(8).map(lambda number: number + 1).batch(2).with_options(options))
-    assert pipeline.options["threading.private_threadpool_size"] == 3
+    assert pipeline.options["threading.private_threadpool_size"] == "3"
+    assert to_bytes(Manifest(pipelines=(pipeline,))), "what a manifest refuses would end the script that is watched"
     assert "MapDataset" in [one.kind for one in pipeline.rewritten]
     assert pipeline.root.startswith("BatchDatasetV2:")  # options make no elements
 
@@ -254,8 +257,8 @@ def test_what_is_made_ahead_and_options_come_on_top(read: Read, change: Changed)
     dataset = tf.data.Dataset.range(8).map(lambda number: number + 1, num_parallel_calls=2).batch(2)
     copy, pipeline = change(dataset, AddPrefetch(), InputThreads(5), NotDeterministic())
     assert kinds(pipeline)[-1] == "PrefetchDataset"
-    assert pipeline.options["threading.private_threadpool_size"] == 5
-    assert pipeline.options["deterministic"] is False
+    assert pipeline.options["threading.private_threadpool_size"] == "5"
+    assert pipeline.options["deterministic"] == "False"
     assert sorted(number for batch in values(copy) for number in batch) == list(range(1, 9))
     assert kinds(read(dataset))[-1] == "BatchDatasetV2"
 

@@ -40,16 +40,17 @@ TOO_LARGE: Final = "The graph of the dataset is not known: {0}."
 def pipeline_of(dataset: Any, name: str, part: str = "") -> tuple[WrittenPipeline, tuple[str, ...]]:
     """Return a dataset as it is written and as TensorFlow rewrites it, and notes on what cannot be told."""
     options = serializing.options_of(dataset)
+    written = {option: str(value) for option, value in options.items()}
     try:
         graph = DatasetGraph.of(serializing.graph_of(dataset))
         rewritten = DatasetGraph.of(serializing.rewritten_graph_of(dataset))
     except TooLargeError as error:
-        return WrittenPipeline(name, options=options), (TOO_LARGE.format(error),)
+        return WrittenPipeline(name, options=written), (TOO_LARGE.format(error),)
     stages = written_stages(graph, options, _objects_by_node(graph, dataset))
     last = written_stages(rewritten, options)
     known = {stage.name for stage in stages}
     told = tuple(replace(one, made_of=tuple(part for part in user_stages(one.name) if part in known)) for one in last)
-    return WrittenPipeline(name, stages, stages[-1].name if stages else "", options, told, part), ()
+    return WrittenPipeline(name, stages, stages[-1].name if stages else "", written, told, part), ()
 
 
 def written_stages(
