@@ -59,7 +59,7 @@ def format_byte_rate(bytes_per_s: float) -> str:
 def format_frequency(per_s: float) -> str:
     """Write how many there are of something in a second with three significant digits, as in ``1,230``.
 
-    >>> format_frequency(70.42), format_frequency(1234.5), format_frequency(0.125)
+    >>> format_frequency(70.42), format_frequency(1234.5), format_frequency(0.126)
     ('70.4', '1,230', '0.13')
     """
     if per_s < 1000:
