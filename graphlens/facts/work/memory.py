@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from statistics import median
 from typing import Final
@@ -37,6 +37,9 @@ LISTED_TENSORS: Final = 40  # of those alive at the peak, the largest
 # Of the ops that make tensors in a memory; with more, what is left out may well be larger than what is counted: ops of
 # open sizes are the large ones (they follow the batch), those of known sizes are scalars and shapes.
 MOST_UNKNOWN: Final = 0.25
+# Of the peak: what tensors of open sizes weigh at one row, one element along each open dimension. Batches are of tens
+# to hundreds of rows, so that with more at one row what is left out may be as large as all that is counted.
+MOST_OPEN: Final = 0.01
 
 _PAIRED_VIEWS: Final = frozenset({"IdentityN"})  # every output is the input of the same number
 # Weights are no tensors of the step: they are there before it and after it, and are counted apart.
@@ -69,19 +72,25 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Lives:
-    """All buffers of a step, the order of the ops that decides how long each lives, and ops of unknown output size."""
+    """All buffers of a step, the order of the ops that decides how long each lives, and ops of unknown output size.
+
+    ``open_bytes`` holds what each of the latter makes at one element along every open dimension.
+    """
 
     order: tuple[str, ...]
     buffers: tuple[Buffer, ...]
     unknown: frozenset[str]
+    open_bytes: Mapping[str, int]
 
 
 @fact
 def peak_memory(facts: Facts) -> Memory | None:
     """Return the estimate for the memory that is scarcest: the fullest accelerator's, else the host's.
 
-    Left out are what kernels allocate for themselves, and tensors whose size is not known.  ``None`` when that is
-    more than ``MOST_UNKNOWN`` of the ops there, and when nothing ran: a peak depends on the order in which ops do.
+    Left out are what kernels allocate for themselves, and tensors whose size is not known.  ``None`` when those are
+    of more than ``MOST_UNKNOWN`` of the ops there or weigh more than ``MOST_OPEN`` of the peak at one row already (a
+    training step with an open batch: what is known of it are its weights' gradients), and when nothing ran: a peak
+    depends on the order in which ops do.
     """
     if facts(executed_graph) is None and facts(judged_profile) is None:
         return None
@@ -92,12 +101,15 @@ def peak_memory(facts: Facts) -> Memory | None:
         spaces[space_of(graph.op(buffer.tensor.op))].append(buffer)
     estimates = [_estimate(facts, found, space, buffers) for space, buffers in spaces.items()]
     scarcest = max(estimates, key=lambda one: (one.device != HOST, one.peak_bytes), default=None)
-    return scarcest if scarcest and _is_known(scarcest, spaces[scarcest.device]) else None
+    return scarcest if scarcest and _is_known(facts, scarcest, spaces[scarcest.device]) else None
 
 
-def _is_known(estimate: Memory, buffers: Sequence[Buffer]) -> bool:
-    makers = {buffer.tensor.op for buffer in buffers}
-    return estimate.unknown <= MOST_UNKNOWN * (estimate.unknown + len(makers))
+def _is_known(facts: Facts, estimate: Memory, buffers: Sequence[Buffer]) -> bool:
+    makers, graph = {buffer.tensor.op for buffer in buffers}, facts(judged_graph)
+    sizes = facts(lives).open_bytes.items()
+    open_bytes = sum(nbytes for name, nbytes in sizes if space_of(graph.op(name)) == estimate.device)
+    few = estimate.unknown <= MOST_UNKNOWN * (estimate.unknown + len(makers))
+    return few and open_bytes <= MOST_OPEN * estimate.peak_bytes
 
 
 def space_of(op: Op) -> str:
@@ -171,6 +183,7 @@ class _Walk:
         self.roots: dict[Tensor, tuple[Tensor, ...]] = {}  # a tensor -> those whose memory it is
         self.buffers: dict[Tensor, Buffer] = {}
         self.unknown: set[str] = set()
+        self.open_bytes: defaultdict[str, int] = defaultdict(int)
 
     def run(self) -> Lives:
         for position, name in enumerate(self.ops):
@@ -179,7 +192,7 @@ class _Walk:
                 buffer.dies = position
         self._keep_what_the_caller_holds()
         self._reuse()
-        return Lives(tuple(self.ops), tuple(self.buffers.values()), frozenset(self.unknown))
+        return Lives(tuple(self.ops), tuple(self.buffers.values()), frozenset(self.unknown), dict(self.open_bytes))
 
     def _make(self, name: str, position: int) -> None:
         """Add the outputs of an op: what they are views of, or a buffer of their own."""
@@ -196,6 +209,7 @@ class _Walk:
             return
         if spec.nbytes is None:
             self.unknown.add(tensor.op)
+            self.open_bytes[tensor.op] += _at_one_row(spec)
         else:
             self.buffers[tensor] = Buffer(tensor, spec, spec.nbytes, position, position)
 
@@ -253,6 +267,13 @@ class _Walk:
             and maker.type not in FED
             and space_of(maker) == space_of(self.ops[made.tensor.op])
         )
+
+
+def _at_one_row(spec: TensorSpec) -> int:
+    """Return the bytes of a tensor with one element along each open dimension; 0 where not even the rank is known."""
+    if spec.shape is None:
+        return 0
+    return replace(spec, shape=tuple(1 if size is None else size for size in spec.shape)).nbytes or 0
 
 
 def _inputs(graph: Table, name: str) -> tuple[Tensor, ...]:
