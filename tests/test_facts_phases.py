@@ -48,6 +48,13 @@ def test_a_step_without_any_scope_is_told_apart_by_reachability() -> None:
     assert by_phase["metrics"] >= {"large", "counted", "number", "count_up"}
 
 
+def test_what_a_generator_makes_of_noise_is_forward_as_what_is_made_of_data() -> None:
+    """Of an adversarial pair one half of the step is fed nothing: its noise has the shape of a constant."""
+    noise = "    shape = Const() int32[2] = 8,4\n    x = RandomStandardNormal(shape) float32[8,4] 5us\n"
+    found = phases(STEP.replace("    x            = Placeholder() float32[8,4]\n", noise))
+    assert found == {**phases(STEP), "shape": "forward", "x": "forward"}
+
+
 def test_a_seed_that_a_layer_counts_up_is_the_layers_own() -> None:
     """What it decides goes into every gradient, and by these into the weights."""
     drawn = """

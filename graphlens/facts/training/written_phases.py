@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Final
 
 from graphlens.facts.training.gradients import gradient_name, gradient_ops
@@ -84,13 +85,18 @@ class _Step:
 
     @cached_property
     def of_data(self) -> bytearray:
-        """What changes from step to step with what the program is fed: nothing that is made of variables alone."""
+        """What changes from step to step with what the program is fed, and draws: nothing made of variables alone."""
         handles = self.walk.reads.keys() | self.walk.writes.keys()
         still = CONSTANTS | VARIABLE_HANDLES | REFERENCE_VARIABLES
         bodies, before = self.graph.bodies, self.walk.before
-        return self.walk.descendants(
-            at for at in range(len(bodies)) if not before[at] and at not in handles and bodies[at].type not in still
-        )
+        fed = (at for at in range(len(bodies)) if not before[at] and at not in handles and bodies[at].type not in still)
+        return self.walk.descendants(chain(fed, self._draws()))
+
+    def _draws(self) -> Iterator[int]:
+        """Yield what draws numbers: the shape of the noise that a generator is fed may be a constant."""
+        for kind, positions in self.graph.by_type.items():
+            if family(kind) == "random":
+                yield from positions
 
     @cached_property
     def trained(self) -> frozenset[int]:
