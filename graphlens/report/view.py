@@ -152,7 +152,7 @@ def view_of(document: Document, op_limit: int | None = None) -> View:
     failed = document.quality == UNKNOWN_QUALITY
     is_dataset = document.target.kind == DATASET
     step, step_detail = (is_dataset and element_words(document.step)) or step_words(document.step, alarm, failed)
-    rhythm = rhythm_words(document.step, judged_of(document))
+    rhythm = rhythm_words(document.step, judged_of(document), document.period)
     return View(
         version=document.graphlens_version,
         name=_name(document.target.path),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphlens.ir.analysis import ProgramRow, StepTime
+from graphlens.ir.training import Period
 from graphlens.units import counted, format_count, format_frequency, format_ns
 
 NOT_MEASURED = "not measured"
@@ -84,12 +85,17 @@ def base_words(step: StepTime | None) -> str:
     )
 
 
-def rhythm_words(step: StepTime | None, judged: ProgramRow | None) -> str:
+def rhythm_words(step: StepTime | None, judged: ProgramRow | None, period: Period | None = None) -> str:
     """Say how often the step is called, where that is told by more than its length; else nothing.
+
+    The step of a Session is only known while it is recorded, and the ``period`` also while it is not.
 
     >>> step = StepTime(7_000_000, 6_000_000, 8_000_000, 20, period_ns=8_100_000)
     >>> rhythm_words(step, None)
     'called every 8.10 ms'
+    >>> recorded = StepTime(7_000_000, 6_000_000, 8_000_000, 20, profiled_median_ns=7_000_000, period_ns=8_100_000)
+    >>> rhythm_words(recorded, None, Period(7_300_000, 90, (), profiled_ns=8_080_000))
+    'called every 8.10 ms while recorded, every 7.30 ms else'
     """
     if step is None or step.period_ns is None:
         return ""
@@ -97,7 +103,14 @@ def rhythm_words(step: StepTime | None, judged: ProgramRow | None) -> str:
     if step.period_ns < PERIOD_DIFFERS * step.median_ns * per_call:
         return ""
     several = f"{format_count(round(per_call, 1))} steps a call, " if per_call > 1 else ""
-    return f"{several}called every {format_ns(step.period_ns)}"
+    return f"{several}called every {format_ns(step.period_ns)}{_unlike_unrecorded(step, period)}"
+
+
+def _unlike_unrecorded(step: StepTime, period: Period | None) -> str:
+    """Say how often a step that is only known as it was recorded is called otherwise."""
+    if period is None or step.profiled_median_ns != step.median_ns or period.profiled_ns in (None, period.ns):
+        return ""
+    return f" while recorded, every {format_ns(period.ns)} else"
 
 
 def _steps_per_call(judged: ProgramRow | None) -> float:

@@ -87,6 +87,11 @@ WATCHED = Need(
     lambda facts: facts.evidence.script is not None,
     lambda _: "no script was watched: graphlens run counts all calls of one",
 )
+FOREIGN = Need(
+    "a model that GraphLens runs",
+    lambda facts: facts.evidence.script is None,
+    lambda _: "the target is a program of one's own, which does as much without GraphLens",
+)
 PERIOD = Need(
     "steps that a program of its own calls",
     lambda facts: facts(period) is not None,

@@ -65,13 +65,14 @@ class WeightWork:
 def frozen_work(facts: Facts) -> FrozenWork:
     """The work on constants, captured tensors and variables that nobody writes, but what belongs to a larger pattern.
 
-    That is what goes into the weights of a layer as a whole, and what a loop computes anew.
+    That is what goes into the weights of a layer as a whole, and what a loop computes anew.  In a step that trains,
+    small variables that the graph only reads are rates and factors, which Python sets between steps.
     """
     folded: list[Group] = []
     left_out: list[Group] = []
     frozen, claimed = facts(frozen_ops), facts(_claimed)
     for group in _groups(facts, frozen - claimed):
-        if _costs_something(facts, group):
+        if _costs_something(facts, group) and not (facts(is_training) and _is_made_of_rates(facts, group)):
             (left_out if result_bytes(facts, group) is not None else folded).append(group)
     return FrozenWork(tuple(folded), tuple(left_out))
 
@@ -122,10 +123,18 @@ def _is_work(facts: Facts, group: Sequence[str]) -> bool:
     graph = facts(judged_graph)
     ops = [graph.op(name) for name in group]
     computes = any(op.type not in UNTRACED and family(op.type) not in _MOVES for op in ops)
-    sizes = [spec.elements for op in ops for spec in op.outputs]
-    is_large = not sizes or any(count is None or count >= FEWEST_ELEMENTS for count in sizes)
     held = any(op.type in VARIABLE_READS | REFERENCE_VARIABLES | FED for op in _made_from(facts, group))
-    return computes and is_large and held
+    return computes and held and _is_large(ops)
+
+
+def _is_large(ops: Iterable[Op]) -> bool:
+    sizes = [spec.elements for op in ops for spec in op.outputs]
+    return not sizes or any(count is None or count >= FEWEST_ELEMENTS for count in sizes)
+
+
+def _is_made_of_rates(facts: Facts, group: Sequence[str]) -> bool:
+    graph = facts(judged_graph)
+    return not _is_large(graph.op(name) for name in group) and depends_on_variables(facts, group)
 
 
 def _costs_something(facts: Facts, group: Sequence[str]) -> bool:

@@ -67,9 +67,10 @@ def unfolded_constant(facts: Facts) -> Iterator[Finding]:
 
     ## When it is fine
 
-    When another function of the same program writes the variables between steps. A result larger than its inputs and
-    than 100 kB is left alone, as Grappler leaves it: the evidence lists what is, and what is work on weights is counted
-    by `weight-preparation`.
+    When another function of the same program writes the variables between steps; in a step that trains, what is made
+    of a learning rate or another small variable that Python may set is not reported. A result larger than its inputs
+    and than 100 kB is left alone, as Grappler leaves it: the evidence lists what is, and what is work on weights is
+    counted by `weight-preparation`.
 
     ## Source
 

@@ -10,14 +10,14 @@ from graphlens.facts.core import Facts
 from graphlens.facts.graphs import traced_graph
 from graphlens.ir.analysis import Finding, Fix
 from graphlens.ir.unsafe import unsafe_ops, unsafe_reason
-from graphlens.rules.needs import TRACED
+from graphlens.rules.needs import FOREIGN, TRACED
 from graphlens.rules.registry import found, rule
 from graphlens.units import counted
 
 OPS_LISTED: Final = 50
 
 
-@rule("GL901", "unsafe-op", needs=(TRACED,))
+@rule("GL901", "unsafe-op", needs=(TRACED, FOREIGN))
 def unsafe_op(facts: Facts) -> Iterator[Finding]:
     """Ops that reach out of the graph: to files, to the network, to Python, or to another process.
 
