@@ -12,6 +12,7 @@ import pytest
 from graphlens.errors import UsageError
 from graphlens.facts.clock.cycle import cycle_of
 from graphlens.facts.core import Facts
+from graphlens.facts.patterns.xla import blockers_of_step
 from graphlens.facts.programs.judged_program import NO_FUNCTION, programs_of
 from graphlens.facts.programs.program_names import base_name
 from graphlens.facts.time.attribution import attribution
@@ -501,3 +502,19 @@ def test_a_proof_with_numbers_that_were_given_or_without_any_says_nothing() -> N
     assert made_up_told(measured, (InputRow("n", "int32", (), (200, 200), "given"),)) == measured
     refused = Proof("failed", "the rewrite refused")
     assert made_up_told(refused, (fed(loop=True),)) == refused
+
+
+def test_what_a_sessions_graph_holds_beside_its_step_keeps_xla_from_nothing() -> None:
+    """It saves and initializes in the same graph; only what was seen to run is of the step."""
+    evidence = sketch("""
+        x    = Placeholder() float32[4]
+        y    = AsString(x) string[4] 5us {T: float32}
+        z    = Relu(x) float32[4] 5us
+        name = Const() string[]
+        save = SaveV2(name, x)
+        """)
+    runs = tuple(Run(SESSION, at, at + 90, 0) for at in (0, 100, 200))
+    ops = tuple(op("y:AsString", run, 100 * run + 10, 100 * run + 80) for run in range(3))
+    session = replace(evidence, executed=None, profile=Profile(runs=runs, ops=ops))
+    assert {one.name for one in Facts(evidence)(blockers_of_step)} == {"y", "save"}
+    assert {one.name for one in Facts(session)(blockers_of_step)} == {"y"}

@@ -15,6 +15,8 @@ from graphlens.facts.flat.scopes import is_compiled
 from graphlens.facts.graphs import traced_graph
 from graphlens.facts.patterns.cutting import single_op
 from graphlens.facts.patterns.dataflow import dataflow
+from graphlens.facts.programs.judged_program import programs
+from graphlens.facts.time.attribution import timings
 from graphlens.ir.fusion import COMPILE, Chain, FusionAnswer
 from graphlens.ir.graph import Function, Graph
 from graphlens.ir.nodes import Op
@@ -28,6 +30,7 @@ from graphlens.ir.ops import (
     RETURNS,
     VARIABLE_READS,
 )
+from graphlens.ir.run import SESSION
 from graphlens.ir.table import NO_OPS, Table
 
 TABLE_VERSION: Final = "2.21"
@@ -129,7 +132,8 @@ def blockers_of_step(facts: Facts) -> tuple[Blocker, ...]:
     """Return what would keep XLA from compiling the whole step: live ops of the graph as written.
 
     A function that only fetches elements and calls the step with them is not what is compiled: Keras' ``jit_compile``
-    is of the function within.
+    is of the function within.  The graph of a Session also holds what initializes and saves: what was not seen of it is
+    no part of the step.
     """
     written, flow = facts(traced_graph), facts(dataflow)
     if written is None or flow is None:
@@ -139,7 +143,9 @@ def blockers_of_step(facts: Facts) -> tuple[Blocker, ...]:
         return ()  # most graphs: to know which ops are alive takes longer than all the rest of this
     around = _around_step(facts.evidence.traced)
     live = (op for _, op in flow.live({kind for kind, _ in blocked}.__contains__) if not _is_flattened(op))
-    found = ((op, blocked.get((op.type, id(op.attrs)))) for op in live)
+    judged = facts(programs).judged
+    ran = facts(timings) if judged is not None and judged.name.startswith(SESSION) else None
+    found = ((op, blocked.get((op.type, id(op.attrs)))) for op in live if ran is None or op.name in ran)
     return tuple(
         replace(blocker, name=op.name) for op, blocker in found if blocker is not None and op.name not in around
     )
