@@ -123,6 +123,13 @@ def test_a_loop_within_tf_data_asks_what_its_body_reads():
     assert asked == [(100, "Map"), (100, "Map")]
 
 
+def test_iterators_that_say_to_be_read_by_each_other_make_no_circle():
+    host = Host().stage("Iterator::Root", 0, 100, 1, 3).stage("Iterator::Root::Map", 10, 90, 2, 1)
+    profile = host.stage("Iterator::Root::Map::Range", 20, 80, 3, 2).read()
+    assert len(profile.iterators) == 3
+    assert all(stage.parent is None or stage.parent < place for place, stage in enumerate(profile.iterators))
+
+
 def test_the_name_in_a_profile_says_which_stages_of_the_user_ran():
     assert user_stages("fused(ShuffleDatasetV3:1,RepeatDataset:2)") == ("ShuffleDatasetV3:1", "RepeatDataset:2")
     assert user_stages("inject/prefetch_BatchDatasetV2/_5") == ()

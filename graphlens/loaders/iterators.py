@@ -270,7 +270,8 @@ class _Summing:
         for number, (one, code) in enumerate(zip(chain.tolist(), path.tolist(), strict=True)):
             named = by_id.get((one, int(self.parents[self.first[number]])), NO_STAGE)
             above = codes.get(_above(self.found.paths[code]), NO_STAGE)
-            found.append(named if named not in (NO_STAGE, number) else by_path.get((one, above), NO_STAGE))
+            # What reads a stage comes before it: a damaged profile may say that two of them read each other.
+            found.append(named if NO_STAGE < named < number else by_path.get((one, above), NO_STAGE))
         return np.array(found, np.int64)
 
     def _functions(self, calls: Calls) -> tuple[Ints, Ints]:

@@ -89,8 +89,13 @@ def _lead(pipeline: InputPipeline) -> str:
 
 
 def _limiting(stage: InputStage) -> str:
-    about = ", ".join(filter(None, (stage.function, re.split(r"[/\\]", stage.source or "")[-1])))
+    about = ", ".join(filter(None, (stage.function, _line(stage))))
     return f"{stage.name} ({about})" if about else stage.name
+
+
+def _line(stage: InputStage) -> str:
+    """Return the user's line without the folders that its file lies in."""
+    return re.split(r"[/\\]", stage.source or "")[-1]
 
 
 def _phase(phase: InputPhase) -> str:
@@ -125,10 +130,10 @@ def _stage(pipeline: InputPipeline, position: int, depth: int, longest_ns: int) 
         name=stage.name,
         kind=stage.kind,
         depth=depth,
-        lines=", ".join(filter(None, (stage.function, stage.source))),
+        lines=", ".join(filter(None, (stage.function, _line(stage)))),
         work_time=format_ns(stage.step_ns) if stage.step_ns is not None else UNKNOWN,
         work=percent(stage.step_ns or 0, longest_ns) if longest_ns else 0.0,
-        waiting_time=format_ns(stage.waiting_ns) if stage.waiting_ns is not None else UNKNOWN,
+        waiting_time=format_ns(stage.waiting_ns) if stage.waiting_ns is not None else "",
         waiting=percent(stage.waiting_ns or 0, longest_ns) if longest_ns else 0.0,
         parallelism="; ".join(_parallelism(stage)),
         buffer=_buffer(stage),
