@@ -257,6 +257,17 @@ def large_xplane(folder: Path) -> str:
     )
 
 
+def many_iterators(folder: Path) -> str:
+    path = folder / "iterators.xplane.pb"
+    events = bench_input.write_iterators(path, 1_000_000)
+    judged = [PYTHON, "-m", "graphlens", "analyze", str(path), *(f"-o{path}{suffix}" for suffix in (".html", ".json"))]
+    ours, floor = interleaved(judged, [PYTHON, str(ROOT / "tests" / "floors.py"), "profile", str(path)], 5)
+    return (
+        f"analysis of {events:,} events of iterators, {bench_input.DEPTH} stages, to html and json: "
+        f"{ours.against(floor)} of walking over its messages (goal 2x time)"
+    )
+
+
 def on_model(name: str, benchmark: Callable[[Path], str]) -> Callable[[Path], str]:
     """Return a benchmark of one fixture model."""
     return lambda folder: benchmark(build(name, folder, "saved_model"))
@@ -296,6 +307,7 @@ BENCHMARKS: dict[str, Callable[[Path], str]] = {
     "scripts": bench_scripts.scripts,
     "hosts": bench_hosts.many,
     "input": bench_input.table,
+    "iterators": many_iterators,
     "compiled": bench_compiled.grouped_convolutions,
     "retraces": bench_retraces.retraces,
     "xla": on_model("mobilenet_v2", bench_proofs.compiled_by_xla),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
@@ -11,6 +12,8 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+import big_profile
 
 ROOT: Final = Path(__file__).parents[1]
 SCRIPTS: Final = ROOT / "fixtures" / "scripts"
@@ -116,3 +119,36 @@ def _conclusion(text: str) -> str:
         if "conclusion" in key or key in ("input_percent", "summary_nextstep")
     ]
     return re.sub(r"<[^>]*>", "", "; ".join(map(str, words)))[:200] or "nothing"
+
+
+# -- a million events -------------------------------------------------------------------------------------------------
+
+DEPTH: Final = 60  # stages, every tenth of which works ahead on a thread of its own
+_KINDS: Final = ("Map", "Filter", "Shuffle", "Take", "BatchV2")
+
+
+def write_iterators(path: Path, count: int) -> int:
+    """Write a profile of some ``count`` events of a pipeline of ``DEPTH`` stages; return how many there are."""
+    plane = big_profile.Plane(1, "/host:CPU")
+    paths = ["Iterator::Root"]
+    for number in range(1, DEPTH):
+        paths.append(f"{paths[-1]}::{_KINDS[number % 5] if number % 10 else 'Prefetch'}")
+    stages = [_stage(plane, path, number) for number, path in enumerate(paths)]
+    asked = plane.template("IteratorGetNextOp::DoCompute", 260_000, plane.counting("element_size", 100))
+    starts = [0, *(number for number, path in enumerate(paths) if path.endswith("::Prefetch")), DEPTH]
+    total = 0
+    for line, (first, last) in enumerate(itertools.pairwise(starts)):
+        own = [asked, *stages[first:last]] if line == 0 else stages[first:last]
+        events = big_profile.laid_out(own, count // DEPTH, 1_000, 300_000)
+        total += plane.line(line + 1, f"tf_data_{line}", events)
+    path.write_bytes(big_profile.content(1, b"".join(plane.encoded())))
+    return total
+
+
+def _stage(plane: big_profile.Plane, path: str, number: int) -> tuple[bytes, bytes]:
+    told = plane.counting("id", 1_000 + number) + plane.referring("name", f"Dataset:{number}")
+    if number:
+        told += plane.counting("parent_id", 999 + number)
+    if path.endswith("::Prefetch"):
+        told += plane.counting("buffer_limit", 4) + plane.counting("buffered_elements", 1)
+    return plane.template(path, 1_000 * (250 - 2 * number), told)
