@@ -32,18 +32,19 @@ def open_dataset(dataset: Any) -> Opened:
 class Elements:
     """The elements of a dataset, epoch after epoch, each taken by a function of an iterator.
 
-    Iterators that have come to their end are kept until ``let_go``: of a process that stood still meanwhile, ending one
-    may take seconds, which nobody who trains has to wait for.
+    An iterator that a process stood still with is kept for good: ending one takes seconds then, which nobody who trains
+    has to wait for.
     """
 
     def __init__(self, dataset: Any, take: Any = next) -> None:
         self._dataset, self._take = dataset, take
         self._iterator: Any = None
-        self._ended: list[Any] = []
+        self._kept: list[Any] = []
 
-    def let_go(self) -> None:
-        """Free what has come to its end."""
-        self._ended.clear()
+    def stood_still(self) -> None:
+        """Keep the iterator that is under way, since the process stood still meanwhile."""
+        if self._iterator is not None and not any(self._iterator is one for one in self._kept):
+            self._kept.append(self._iterator)
 
     def next(self) -> Any:
         """Return the next element; that of a new epoch where one has ended.
@@ -57,7 +58,7 @@ class Elements:
             try:
                 return self._take(self._iterator)
             except (tf.errors.OutOfRangeError, StopIteration):
-                self._ended.append(self._iterator)
+                pass
         self._iterator = iter(self._dataset)
         try:
             return self._take(self._iterator)

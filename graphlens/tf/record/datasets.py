@@ -110,7 +110,6 @@ def _timed_blocks(elements: Elements, most_s: float) -> list[int]:
     _repeated(step, min(WARM_UP_S, most_s / 4), 1)
     found: list[int] = []
     while len(found) < BLOCKS and (not found or time.monotonic() < end_s):
-        elements.let_go()
         begun_ns = time.perf_counter_ns()
         count = _repeated(step, BLOCK_S, FEWEST_IN_BLOCK)
         found.append((time.perf_counter_ns() - begun_ns) // count)

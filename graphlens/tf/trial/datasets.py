@@ -181,8 +181,8 @@ def _first(dataset: Any, count: int = MOST_COMPARED) -> Iterator[dict[str, Any]]
 def time_block(session: Session, variant: str, block_ms: float) -> Block:  # noqa: ARG001
     """Take elements for a while, as fast as they come, and say what one takes."""
     with collector_paused():
+        session.elements.stood_still()
         _warm_up(session)
-        session.elements.let_go()
         _take_for(session, DRAINED_SHARE * block_ms / 1e3)
         wall, cpu = time.perf_counter_ns(), time.process_time_ns()
         count = _take_for(session, block_ms / 1e3, FEWEST_IN_BLOCK)
