@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +103,15 @@ def test_nothing_to_record_is_no_stage(capture: CaptureDirectory) -> None:
     with collecting(Context(capture), [Noted("a", [], "roof", finds=False)]):
         pass
     assert manifest(capture)["stages_done"] == []
+
+
+def test_what_fails_beside_a_program_is_told_and_never_the_programs(capture: CaptureDirectory) -> None:
+    capture.note("as it was")
+    with capture.attempt("pipelines"):
+        capture.manifest = replace(capture.manifest, stages_done=(1,))  # type: ignore[arg-type]  # no reader takes it
+        capture.save()
+    told = manifest(capture)
+    assert told["notes"] == ["as it was"]
+    assert "stages_done" not in told or told["stages_done"] == []
+    (error,) = told["errors"]
+    assert (error["stage"], error["message"][:36]) == ("pipelines", "the stage 'pipelines' failed: TypeEr")

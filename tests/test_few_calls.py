@@ -101,3 +101,22 @@ def test_what_the_profiler_of_the_script_cut_off_is_recorded_afterwards(tmp_path
     assert out == "4608.0\n"
     assert list((tmp_path / "own").rglob("*.xplane.pb"))
     assert document["programs"][0]["runs"] == 30
+
+
+BREAKS_THE_WATCH = """
+from graphlens.tf.watch import datasets
+def fails(self):
+    raise RuntimeError("no luck")
+datasets.IteratedDatasets.pipelines = fails
+import tensorflow as tf
+step = tf.function(lambda x: tf.reduce_sum(x @ x))
+print([float(step(tf.ones([8, 8]))) for _ in range(40)][-1])
+"""
+
+
+@pytest.mark.tf
+def test_what_fails_within_the_watch_does_not_reach_the_script(tmp_path: Path) -> None:
+    out, document = run(tmp_path, BREAKS_THE_WATCH)
+    assert out == "512.0\n"
+    assert document["programs"][0]["runs"] == 30
+    assert any("RuntimeError: no luck" in error["message"] for error in document["errors"])

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from graphlens._version import __version__
+from graphlens.errors import first_line
 from graphlens.ir.capture import CapturedProgram, CapturedTarget, Manifest, new_id
 from graphlens.ir.failure import AnalysisError
 from graphlens.loaders.capture.manifest import to_bytes
@@ -65,6 +66,17 @@ class CaptureDirectory:
         start_s = time.monotonic()
         yield
         self.finish(name, time.monotonic() - start_s)
+
+    @contextmanager
+    def attempt(self, stage: str) -> Iterator[None]:
+        """Record why what is done within failed, and drop what it has said: whoever is recorded goes on in any case."""
+        before = self.manifest
+        try:
+            yield
+        except Exception as error:  # of whatever kind: a program that is watched must not end by it
+            self.manifest = before
+            with suppress(OSError):  # where nothing can be written, nothing can be told
+                self.fail(stage, f"the stage '{stage}' failed: {type(error).__name__}: {first_line(error)}")
 
     def finish(self, stage: str, seconds: float) -> None:
         """Record that a stage is done, and save."""

@@ -288,7 +288,7 @@ class Watch:
             self._window.close(is_cut=is_cut)
             self._is_cut = is_cut
             self._recorded_ns = time.perf_counter_ns() - self._recording_begun_ns
-            with self._context.capture.stage("profile"):
+            with self._context.capture.attempt("profile"), self._context.capture.stage("profile"):
                 self._profiles += self._profile.stop(self._context)
             self._is_unwritten = True
             if self.has_recorded or self._recorded_ns >= LONG_CALL_NS:
@@ -297,25 +297,29 @@ class Watch:
     def _write(self) -> None:
         """Write the graphs of what was recorded, and let go of them: the program may want their memory."""
         assert self._context is not None
+        capture = self._context.capture
         self._is_unwritten = False
-        with self._context.capture.stage("graphs"):
+        with capture.attempt("graphs"), capture.stage("graphs"):
             self._collected = [*private.collected_graphs(), *self._collected]  # of equal ones the latest is taken
-            programs.write(self._context.capture, self._recorded.alive(), self._collected)
-        pipelines, notes = self._datasets.pipelines()
-        self._context.capture.note(*notes)
-        self._context.capture.manifest = replace(self._context.capture.manifest, pipelines=pipelines)
+            programs.write(capture, self._recorded.alive(), self._collected)
+        with capture.attempt("pipelines"):
+            pipelines, notes = self._datasets.pipelines()
+            capture.note(*notes)
+            capture.manifest = replace(capture.manifest, pipelines=pipelines)
+            capture.save()
         self._recorded = Callees()
         self._save()
 
     def _save(self) -> None:
         """Write what is known so far: a program that is killed leaves that."""
         capture = self._capture()
-        capture.note(*self._log.notes)
-        script = self._log.script(self._recorded_ns, self._eager_steps)
-        capture.manifest = replace(
-            capture.manifest,
-            environment=environment.describe(),
-            script=replace(script, row_accesses=self._rows.seen),
-            unprofiled_ns=self._eager.unprofiled_ns,
-        )
-        capture.save()
+        with capture.attempt("script"):
+            capture.note(*self._log.notes)
+            script = self._log.script(self._recorded_ns, self._eager_steps)
+            capture.manifest = replace(
+                capture.manifest,
+                environment=environment.describe(),
+                script=replace(script, row_accesses=self._rows.seen),
+                unprofiled_ns=self._eager.unprofiled_ns,
+            )
+            capture.save()
