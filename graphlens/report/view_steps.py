@@ -96,6 +96,8 @@ def rhythm_words(step: StepTime | None, judged: ProgramRow | None, period: Perio
     >>> recorded = StepTime(7_000_000, 6_000_000, 8_000_000, 20, profiled_median_ns=7_000_000, period_ns=8_100_000)
     >>> rhythm_words(recorded, None, Period(7_300_000, 90, (), profiled_ns=8_080_000))
     'called every 8.10 ms while recorded, every 7.30 ms else'
+    >>> rhythm_words(recorded, None, Period(8_100_001, 90, (), profiled_ns=8_080_000))
+    'called every 8.10 ms'
     """
     if step is None or step.period_ns is None:
         return ""
@@ -110,7 +112,8 @@ def _unlike_unrecorded(step: StepTime, period: Period | None) -> str:
     """Say how often a step that is only known as it was recorded is called otherwise."""
     if period is None or step.profiled_median_ns != step.median_ns or period.profiled_ns in (None, period.ns):
         return ""
-    return f" while recorded, every {format_ns(period.ns)} else"
+    every = format_ns(period.ns)
+    return f" while recorded, every {every} else" if step.period_ns and every != format_ns(step.period_ns) else ""
 
 
 def _steps_per_call(judged: ProgramRow | None) -> float:
