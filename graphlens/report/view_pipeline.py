@@ -82,7 +82,8 @@ def _lead(pipeline: InputPipeline) -> str:
     wait = pipeline.wait
     if wait is None:
         return f"{counted(len(pipeline.stages), 'stage')}; what steps wait for them was not seen"
-    limiting = "" if pipeline.limiting is None else f"; {_limiting(pipeline.stages[pipeline.limiting])} limits it"
+    role = "limits it" if wait.total_ns else "is its slowest stage"
+    limiting = "" if pipeline.limiting is None else f"; {_limiting(pipeline.stages[pipeline.limiting])} {role}"
     share = "" if wait.share is None else f" ({format_share(wait.share)} of the time)"
     mean_ns = round(wait.total_ns / wait.steps)
     return f"steps wait {format_ns(mean_ns)} for input{share}, {format_ns(wait.median_ns)} in the median{limiting}"
