@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from load_helpers import HostPlane
 
 from graphlens.facts.core import Facts
@@ -185,3 +187,13 @@ def test_the_pipeline_is_a_graph_and_a_part_of_the_page():
     page = render(analysis.document)
     assert 'id="input"' in page
     assert "steps wait 6.00 ms for input" in page
+
+
+def test_a_stage_that_no_step_waits_for_limits_nothing():
+    document = judge(sketch(WAITING)).document
+    (pipeline,) = document.input
+    idle = replace(pipeline, wait=replace(pipeline.wait, median_ns=0, total_ns=0, share=0.0))
+    assert "steps wait 6.00 ms for input" in render(document)
+    page = render(replace(document, input=(idle,)))
+    assert "steps wait 0 ns for input" in page
+    assert " is its slowest stage" in page
