@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from graphlens.tf.watch import hooks
+from graphlens.tf.watch.harmless import Harmless
 from graphlens.tf.watch.script import Late
 
 
@@ -33,7 +34,7 @@ class Inside:
 
     def __init__(self, folder: Path, name: str, steps: int) -> None:
         self._watch = Late(folder, name, steps)
-        self._hooks = hooks.Hooks(self._watch)
+        self._hooks = hooks.Hooks(Harmless(self._watch))
 
     @property
     def has_recorded(self) -> bool:

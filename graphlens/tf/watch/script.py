@@ -21,6 +21,7 @@ from typing import Any, Final
 from graphlens.collector import collector_paused
 from graphlens.ir.script import DEEDS, UNSUPPORTED
 from graphlens.tf.watch import hooks, outside, unsupported, writes
+from graphlens.tf.watch.harmless import Harmless
 
 _NOT_THE_SCRIPT: Final = (__name__, "runpy", "<frozen runpy>")
 
@@ -78,8 +79,16 @@ class Late:
 
     def finish(self) -> None:
         """End what is being recorded, if anything ever was."""
+        try:
+            if self._made is not None:
+                self._made.finish()
+        except Exception as error:  # the program's end is its own, whatever it is
+            self.give_up(error)
+
+    def give_up(self, error: Exception) -> None:
+        """Watch no more: it has failed, which is told where that can be written."""
         if self._made is not None:
-            self._made.finish()
+            self._made.give_up(error)
 
     def leave(self) -> None:
         """Do nothing but the calls from now on, and have TensorFlow keep no graphs any more."""
@@ -109,7 +118,7 @@ def main(arguments: list[str]) -> None:
     folder, steps, then, *script = arguments
     name = script[1] if script[0] == "-m" else script[0]
     watch = Late(Path(folder), name, int(steps), stops=then == "stop")
-    hooks.Hooks(watch).install()
+    hooks.Hooks(Harmless(watch)).install()
     for watching in (outside.watch, writes.watch):
         watching(lambda deed: _note(Path(folder), watch, deed), own=folder, caches=True)
     atexit.register(watch.finish)

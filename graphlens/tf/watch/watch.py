@@ -6,16 +6,18 @@ import os
 import threading
 import time
 from collections.abc import Callable, Hashable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from graphlens.collector import collector_paused
+from graphlens.errors import first_line
 from graphlens.ir.capture import CapturedTarget
 from graphlens.ir.eager import READ
 from graphlens.ir.run import EAGER_LOOP
+from graphlens.ir.script import Script
 from graphlens.loaders.capture.collecting import Context
 from graphlens.loaders.capture.writing import CaptureDirectory
 from graphlens.tf import private
@@ -214,6 +216,26 @@ class Watch:
             self._is_over = True
             self._collected = []
             private.stop_collecting_graphs()
+
+    def give_up(self, error: Exception) -> None:
+        """Watch no more, and say why: whatever failed of it, the program goes on."""
+        why = f"watching the program failed, and ended with that: {type(error).__name__}: {first_line(error)}"
+        self.leave()
+        with self._lock:
+            if self._window.is_open:
+                self._window.close(is_cut=True)
+            with suppress(Exception):  # it may be what failed
+                self._profile.cancel()
+            try:
+                self._capture().fail("watch", why)
+            except (TypeError, ValueError, OSError):  # what was found out of the script may be what cannot be written
+                self._forget_the_script()
+
+    def _forget_the_script(self) -> None:
+        capture = self._capture()
+        capture.manifest = replace(capture.manifest, script=Script(), pipelines=())
+        with suppress(OSError):  # a full disk, say: nothing can be told
+            capture.save()
 
     @property
     def has_recorded(self) -> bool:

@@ -1,0 +1,140 @@
+"""What fails in watching a program is never the program's: its call is made once, and ends as it would alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from graphlens.tf.watch.harmless import Harmless
+
+
+class Failing:
+    """A watch that fails before or after the call that it is told of, or asks the program to end."""
+
+    def __init__(self, *, before: BaseException | None = None, after: BaseException | None = None) -> None:
+        self._before, self._after = before, after
+        self.given_up: list[Exception] = []
+
+    def function(self, function: Any, call: Callable[[], Any]) -> Any:
+        if self._before is not None:
+            raise self._before
+        returned = call()
+        if self._after is not None:
+            raise self._after
+        return returned
+
+    def gradient(self, tape: Any, call: Callable[[], Any]) -> Any:
+        return self.function(tape, call)
+
+    def session(self, session: Any, fetches: Any, call: Callable[[], Any]) -> Any:
+        return self.function(session, call)
+
+    def profiler(self, call: Callable[[], Any]) -> Any:
+        return self.function(None, call)
+
+    def read(self, how: str, call: Callable[[], Any]) -> Any:
+        return self.function(how, call)
+
+    def execution(self, concrete: Any) -> None:
+        self.function(concrete, lambda: None)
+
+    def traced(self, traces: Any, concrete: Any) -> None:
+        self.function(concrete, lambda: None)
+
+    def rows(self, variable: Any, method: str) -> None:
+        self.function(variable, lambda: None)
+
+    def iterates(self, dataset: Any) -> None:
+        self.function(dataset, lambda: None)
+
+    def give_up(self, error: Exception) -> None:
+        self.given_up.append(error)
+
+
+class Program:
+    """Counts its calls."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.calls, self.error = 0, error
+
+    def __call__(self, x: int) -> int:
+        self.calls += 1
+        if self.error is not None:
+            raise self.error
+        return x + 1
+
+
+WAYS: dict[str, Callable[[Harmless, Callable[[], Any]], Any]] = {
+    "function": lambda harmless, call: harmless.function(None, call),
+    "gradient": lambda harmless, call: harmless.gradient(None, call),
+    "session": lambda harmless, call: harmless.session(None, None, call),
+    "profiler": lambda harmless, call: harmless.profiler(call),
+    "read": lambda harmless, call: harmless.read("numpy", call),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_watch_that_fails_is_given_up_and_the_call_is_made_once(way: str, when: str) -> None:
+    failing, program = Failing(**{when: ValueError("ours")}), Program()
+    assert WAYS[way](Harmless(failing), partial(program, 1)) == 2
+    assert program.calls == 1
+    assert [str(error) for error in failing.given_up] == ["ours"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("error", [KeyError("its own"), SystemExit(3), KeyboardInterrupt()])
+def test_what_the_program_raises_is_raised(way: str, error: BaseException) -> None:
+    failing, program = Failing(), Program(error)
+    with pytest.raises(type(error)) as raised:
+        WAYS[way](Harmless(failing), partial(program, 1))
+    assert raised.value is error
+    assert (program.calls, failing.given_up) == (1, [])
+
+
+def test_what_the_program_raises_is_raised_also_where_the_watch_fails_over_it() -> None:
+    class FailingOver(Failing):
+        def function(self, function: Any, call: Callable[[], Any]) -> Any:
+            try:
+                return call()
+            finally:
+                raise ValueError("ours")
+
+    failing, program = FailingOver(), Program(KeyError("its own"))
+    with pytest.raises(KeyError, match="its own") as raised:
+        Harmless(failing).function(None, partial(program, 1))
+    assert raised.value.__context__ is None
+    assert [str(error) for error in failing.given_up] == ["ours"]
+
+
+def test_a_program_that_is_to_stop_stops() -> None:
+    failing = Failing(after=SystemExit(0))
+    with pytest.raises(SystemExit):
+        Harmless(failing).function(None, partial(Program(), 1))
+    assert failing.given_up == []
+
+
+def test_what_is_only_told_fails_in_silence() -> None:
+    failing = Failing(before=ValueError("ours"))
+    harmless = Harmless(failing)
+    harmless.execution(None)
+    harmless.traced(None, None)
+    harmless.rows(None, "gather")
+    harmless.iterates(None)
+    assert len(failing.given_up) == 4
+
+
+def test_the_arguments_of_a_call_can_still_be_seen() -> None:
+    seen: list[Any] = []
+
+    class Looking(Failing):
+        def function(self, function: Any, call: Any) -> Any:
+            seen.append((call.func, call.args))
+            return call()
+
+    program = Program()
+    assert Harmless(Looking()).function(None, partial(program, 1)) == 2
+    assert seen == [(program, (1,))]
