@@ -71,7 +71,7 @@ class Watch:
         self._eager_steps = 0
         self._rows = RowAccesses()
         self._datasets = IteratedDatasets()
-        self._is_over = False
+        self._is_over = self._is_given_up = False
         self._eager = EagerLoops()
         self._stops_left = _MOST_STOPS if stops else 0
 
@@ -167,7 +167,7 @@ class Watch:
     def finish(self) -> None:
         """End a recording that the program's own end has cut off, and say what was seen and cannot be recorded."""
         with self._lock:
-            if os.getpid() != self._process:
+            if os.getpid() != self._process or self._is_given_up:
                 return
             if self._window.is_open:
                 self._end()
@@ -222,6 +222,7 @@ class Watch:
         why = f"watching the program failed, and ended with that: {type(error).__name__}: {first_line(error)}"
         self.leave()
         with self._lock:
+            self._is_given_up = True
             if self._window.is_open:
                 self._window.close(is_cut=True)
             with suppress(Exception):  # it may be what failed
