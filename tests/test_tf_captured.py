@@ -329,3 +329,33 @@ def test_wrappers_of_pruning_are_named_with_what_they_write(tf: Any, tmp_path: P
     assert variable["layer"] == "net/prune_low_magnitude_dense"
     assert found["GL407"]["fix"]["snippet"].startswith("model = tfmot.sparsity.keras.strip_pruning(model)")
     assert found["GL215"]["evidence"]["wrapper"] == "the pruning wrappers"
+
+
+def test_what_a_function_finds_out_in_each_call_is_not_found_out_for_us(tf: Any) -> None:
+    """The number of the next collective is found so: asked for once too often, a worker waits for the others forever."""
+    from tensorflow.python.framework import ops
+
+    from graphlens.tf import private
+    from graphlens.tf.record.graphs import captured_tensors
+
+    asked: list[int] = []
+
+    def next_number() -> Any:
+        asked.append(len(asked))
+        return tf.constant(asked[-1])
+
+    held = tf.constant([5, 6])
+
+    @tf.function
+    def numbered(x: Any) -> Any:
+        return x + held + ops.get_default_graph().capture_call_time_value(next_number, tf.TensorSpec((), tf.int32))
+
+    concrete = numbered.get_concrete_function(tf.TensorSpec((), tf.int32))
+    asked.clear()
+    (argument,) = private.arguments(concrete)
+    (first, _), (later, placeholder) = private.captures(concrete)
+    assert (argument.dtype, first is held, later is placeholder) == (tf.int32, True, True)
+    assert len(captured_tensors(concrete)) == 1
+    assert private.variables(concrete) == []
+    assert asked == []
+    assert [numbered(tf.constant(1)).numpy().tolist() for _ in range(2)] == [[6, 7], [7, 8]]

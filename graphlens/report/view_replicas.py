@@ -92,7 +92,8 @@ def _shown(found: Replicas) -> Sequence[ReplicaStep]:
 
 def _line(found: Replicas) -> str:
     """Say it in one line: how many there are, and the most important of what is known."""
-    count = f"{format_count(len(found.replicas))} {_STRATEGIES[found.strategy]}"
+    alone = len(found.replicas) == 1
+    count = "one replica of several" if alone else f"{format_count(len(found.replicas))} {_STRATEGIES[found.strategy]}"
     words = "; ".join(filter(None, (found.words, _waiting_for_workers(found.remote))))
     return f"{count}: {words}" if words else count
 

@@ -183,14 +183,34 @@ def is_session(called: Any) -> bool:
 
 
 def captures(concrete: Any) -> list[tuple[Any, Any]]:
-    """Return ``(outer tensor, placeholder inside)`` of everything a ``ConcreteFunction`` captures."""
-    inner = concrete.inputs[len(concrete.inputs) - len(concrete.captured_inputs) :]
-    return list(zip(concrete.captured_inputs, inner, strict=True))
+    """Return ``(outer tensor, placeholder inside)`` of everything a ``ConcreteFunction`` captures.
+
+    Of what is found out anew in each call the placeholder stands for the outer one, too.
+    """
+    held = _held(concrete)
+    inner = concrete.inputs[len(concrete.inputs) - len(held) :]
+    return [(own if outer is None else outer, own) for outer, own in zip(held, inner, strict=True)]
+
+
+def _held(concrete: Any) -> list[Any]:
+    """Return the outer tensors that a ``ConcreteFunction`` captures, ``None`` for what is found out in each call.
+
+    Asked for all of them, TensorFlow finds that out as if the function were called.  The number of the next collective
+    is such a value: this process would then wait for others that have not counted it.
+    """
+    held = getattr(concrete, "_captured_inputs", None)
+    later = getattr(concrete.graph, "deferred_internal_captures", None)
+    if held is None or later is None or not any(map(callable, held)):
+        return list(concrete.captured_inputs)
+    import tensorflow as tf
+
+    placeholders = tf.nest.flatten(list(later), expand_composites=True)
+    return [*(outer for outer in held if not callable(outer)), *([None] * len(placeholders))]
 
 
 def arguments(concrete: Any) -> list[Any]:
     """Return the placeholders of a ``ConcreteFunction`` that a caller feeds, in order."""
-    return list(concrete.inputs[: len(concrete.inputs) - len(concrete.captured_inputs)])
+    return list(concrete.inputs[: len(concrete.inputs) - len(_held(concrete))])
 
 
 def argument_names(concrete: Any) -> list[str]:
@@ -226,7 +246,7 @@ def unique_id(variable: Any) -> str:
 def variables(concrete: Any) -> list[Any]:
     """Return the variables of a ``ConcreteFunction``, in the order in which it came to use them."""
     by_handle = variables_by_handle(concrete)
-    return [by_handle[id(outer)] for outer in concrete.captured_inputs if id(outer) in by_handle]
+    return [by_handle[id(outer)] for outer in _held(concrete) if id(outer) in by_handle]
 
 
 def capture(graph: Any, held: Any, name: str) -> Any:

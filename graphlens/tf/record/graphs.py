@@ -41,7 +41,9 @@ def with_lines(concrete: Any, graph_def: Any) -> bytes:
 
 def captured_tensors(concrete: Any) -> tuple[str, ...]:
     """Return the placeholders of the tensors that a function captures, which are the same in every call."""
-    return tuple(inner.op.name for outer, inner in private.captures(concrete) if is_tensor(outer))
+    return tuple(
+        inner.op.name for outer, inner in private.captures(concrete) if outer is not inner and is_tensor(outer)
+    )
 
 
 def captured_numbers(concrete: Any) -> dict[str, tuple[int, ...]]:
