@@ -332,7 +332,7 @@ def test_wrappers_of_pruning_are_named_with_what_they_write(tf: Any, tmp_path: P
 
 
 def test_what_a_function_finds_out_in_each_call_is_not_found_out_for_us(tf: Any) -> None:
-    """The number of the next collective is found so: asked for once too often, a worker waits for the others forever."""
+    """The number of the next collective is found so: asked for once too often, a worker waits for ever."""
     from tensorflow.python.framework import ops
 
     from graphlens.tf import private
