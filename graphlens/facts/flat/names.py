@@ -21,6 +21,7 @@ from graphlens.ir.ops import DATASET_LOOPS, TRANSFERS, is_instruction
 from graphlens.ir.run import DeviceEvent, Kernel, KernelEvent, OpEvent, Profile
 from graphlens.ir.table import Table
 
+_BODY: Final = "/body/"  # stands between the name of a loop over a dataset and those of the ops in its body
 XLA_KERNEL: Final = "XlaKernel"
 ANY_CALL: Final = "*"  # in the place of the op that called a function, which is named so by no graph
 KERNEL: Final = "Kernel"  # the type of a kernel of which the profile does not say which op launched it
@@ -229,9 +230,16 @@ def _in_datasets(graph: Table) -> Mapping[str, str]:
 
     They are those in its body: what stands before and after the loop runs once for all of its steps.
     """
-    bodies = tuple(f"{loop}/body/" for loop in graph.of_types(DATASET_LOOPS))
-    within = [(name, body) for name in graph.names if bodies for body in bodies if name.startswith(body)]
-    return {name[len(body) :]: name for name, body in within}
+    loops = frozenset(graph.of_types(DATASET_LOOPS))
+    return {within: name for name in graph.names if loops for within in _within_bodies(name, loops)}
+
+
+def _within_bodies(name: str, loops: Collection[str]) -> Iterator[str]:
+    """Yield the op's name within the body of each of the loops that it stands in."""
+    around = name.split(_BODY)
+    for depth in range(1, len(around)):
+        if _BODY.join(around[:depth]) in loops:
+            yield _BODY.join(around[depth:])
 
 
 def _spellings(name: str) -> Iterator[str]:
