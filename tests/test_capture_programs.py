@@ -444,6 +444,7 @@ STAGE = WrittenStage(
     stateful=True,
     random=True,
     per_element=True,
+    library="keras",
 )
 COMPLETE = Manifest(
     graphlens_version="1",

@@ -103,3 +103,13 @@ def test_the_batch_comes_before_a_map_only_where_it_is_right_behind_it_and_the_f
     behind = replace(batch, inputs=(shuffled.name,))
     changes = rewrites_of(WrittenPipeline("p", (rows, mapped, shuffled, behind)), 2)
     assert (VectorizeMap(mapped.name),) not in [one.edits for one in changes]
+
+
+def test_what_keras_made_of_arrays_is_not_the_users_to_change() -> None:
+    rows = WrittenStage("TensorSliceDataset:0", "TensorSliceDataset", library="keras")
+    mapped = WrittenStage("MapDataset:1", "MapDataset", (rows.name,), function="grab_one_batch", library="keras")
+    assert rewrites_of(WrittenPipeline("p", (rows, mapped)), 2) == ()
+    own = replace(mapped, library="")
+    assert ParallelMap(own.name) in [
+        edit for one in rewrites_of(WrittenPipeline("p", (rows, own)), 2) for edit in one.edits
+    ]

@@ -400,7 +400,10 @@ def test_what_was_recorded_of_a_script_is_judged_however_it_ends(ending: str, tm
             "is nothing to judge"
         )
         return
-    assert json.loads((tmp_path / "r.json").read_text("utf-8"))["programs"][0]["runs"] == runs
+    document = json.loads((tmp_path / "r.json").read_text("utf-8"))
+    assert document["programs"][0]["runs"] == runs
+    told = "SIGKILL" if ending == "is_killed" else f"exit code {code}"
+    assert any(told in note for note in document["quality"]["notes"]) is bool(code)
 
 
 ENDLESS = """

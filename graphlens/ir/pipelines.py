@@ -38,6 +38,9 @@ class WrittenStage:
         Of a rewritten stage, the user's stages that it stands for; empty for one that TensorFlow added.
     source
         The user's line that made it, ``file:line``.
+    library
+        Who made it on behalf of that line, which then cannot change it: ``keras`` for what ``fit`` makes of arrays.
+        Empty for what the user's own program made.
     function
         The Python function that it calls for each element, as it is written (``decode``, ``<lambda>``).
     ops
@@ -73,6 +76,7 @@ class WrittenStage:
     stateful: bool | None = None
     random: bool | None = None
     per_element: bool | None = None
+    library: str = ""
 
 
 @dataclass(frozen=True, slots=True)

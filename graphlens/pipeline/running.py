@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,7 @@ def run(
         if not (folder / MANIFEST).exists():
             yield Ran(code, why_not=unsupported or NEVER_CALLED)
             return
+        _note(folder, [unsupported, *how_it_ended(code)])
         try:
             yield Ran(
                 code,
@@ -80,16 +82,29 @@ def run(
 
 
 def _unsupported(folder: Path) -> str:
-    """Return what a library does not support, where that is what ended the script; it is among the notes then."""
+    """Return what a library does not support, where that is what ended the script."""
     from graphlens.ir.script import UNSUPPORTED
-    from graphlens.loaders.capture import packing
-    from graphlens.loaders.capture.parts import MANIFEST
 
     noted = folder / UNSUPPORTED
-    why = noted.read_text("utf-8", "replace") if noted.exists() else ""
-    if why and (folder / MANIFEST).exists():
-        packing.amend(folder, notes=[why])
-    return why
+    return noted.read_text("utf-8", "replace") if noted.exists() else ""
+
+
+def how_it_ended(code: int) -> list[str]:
+    """Say of a script that did not end well how it ended, from its exit code, or the signal as a negative one.
+
+    >>> how_it_ended(0), how_it_ended(3), how_it_ended(-9)
+    ([], ['the script ended with exit code 3'], ['the script was ended by SIGKILL'])
+    """
+    if code < 0:
+        known = code in {-one.value for one in signal.Signals}
+        return [f"the script was ended by {signal.Signals(-code).name if known else f'signal {-code}'}"]
+    return [f"the script ended with exit code {code}"] if code else []
+
+
+def _note(folder: Path, notes: Iterable[str]) -> None:
+    from graphlens.loaders.capture import packing
+
+    packing.amend(folder, notes=list(filter(None, notes)))
 
 
 def _rerun(folder: Path, words: Sequence[str], took_s: float, *, allowed: bool) -> Rerun:

@@ -39,15 +39,18 @@ class Rewrite:
 
 
 def rewrites_of(pipeline: WrittenPipeline, cores: int) -> tuple[Rewrite, ...]:
-    """Return the changes that fit a pipeline, those first that mostly give most; ``cores`` are those of the machine."""
-    stages = [one for one in pipeline.stages if "/" not in one.name]  # what a function makes is not changed
+    """Return the changes that fit a pipeline, those first that mostly give most; ``cores`` are those of the machine.
+
+    What a library has made is not the user's to change.
+    """
+    stages = [one for one in pipeline.stages if not (one.library or "/" in one.name)]  # nor is what a function makes
     found = [
         *_vectorized(stages),
         *_cached(pipeline, stages),
         *_interleaved(stages),
         *_parallel(pipeline, stages),
         *_unordered(stages),
-        *_prefetched(stages),
+        *_prefetched(pipeline, stages),
         *_threads(pipeline, stages, cores),
     ]
     return tuple(found)
@@ -116,8 +119,9 @@ def _unordered(stages: Sequence[WrittenStage]) -> Iterator[Rewrite]:
         yield Rewrite("options.deterministic = False", (NotDeterministic(),))
 
 
-def _prefetched(stages: Sequence[WrittenStage]) -> Iterator[Rewrite]:
-    if stages and stages[-1].kind != "PrefetchDataset":
+def _prefetched(pipeline: WrittenPipeline, stages: Sequence[WrittenStage]) -> Iterator[Rewrite]:
+    ends = {stages[-1].kind, pipeline.stages[-1].kind} if stages else set()
+    if ends and "PrefetchDataset" not in ends:
         yield Rewrite(f".prefetch({_TUNED}) at the end", (AddPrefetch(),), stages[-1].source)
 
 

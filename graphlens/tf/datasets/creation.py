@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import re
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -15,7 +16,8 @@ from graphlens.loaders.sources import is_framework
 
 DEFINING: Final = "tensorflow.python.data.ops.dataset_ops"
 
-_LINES: Final[weakref.WeakKeyDictionary[Any, str]] = weakref.WeakKeyDictionary()
+_LINES: Final[weakref.WeakKeyDictionary[Any, tuple[str, str]]] = weakref.WeakKeyDictionary()
+_KERAS: Final = re.compile(r"[/\\](?:keras|tf_keras)[/\\]src[/\\]")
 _OWN: Final = f"{Path(__file__).parents[2]}/"
 _NOTED: Final = "_notes_graphlens_lines"
 
@@ -48,14 +50,21 @@ def noting(initialize: Callable[..., None]) -> Callable[..., None]:
 
 def line_of(dataset: Any) -> str:
     """Return the user's line that made a dataset, ``file:line``; empty where nobody saw it."""
-    return _LINES.get(dataset, "")
+    return _LINES.get(dataset, ("", ""))[0]
+
+
+def library_of(dataset: Any) -> str:
+    """Return ``keras`` for a dataset that Keras made on behalf of the user's line, else nothing."""
+    return _LINES.get(dataset, ("", ""))[1]
 
 
 def _note(dataset: Any) -> None:
-    calls = _calls(sys._getframe(2))
-    line = next((f"{path}:{number}" for path, number in calls if not (is_framework(path) or _is_own(path))), "")
-    if line:
-        _LINES[dataset] = line
+    calls = list(_calls(sys._getframe(2)))
+    users = next((index for index, (path, _) in enumerate(calls) if not (is_framework(path) or _is_own(path))), None)
+    if users is not None:
+        path, number = calls[users]
+        is_keras = any(_KERAS.search(within) for within, _ in calls[:users])
+        _LINES[dataset] = f"{path}:{number}", "keras" if is_keras else ""
 
 
 def _is_own(path: str) -> bool:

@@ -11,7 +11,7 @@ from graphlens.ir.iterators import user_stages
 from graphlens.ir.pipelines import WrittenPipeline, WrittenStage
 from graphlens.tf import private
 from graphlens.tf.datasets import serializing
-from graphlens.tf.datasets.creation import line_of
+from graphlens.tf.datasets.creation import library_of, line_of
 from graphlens.tf.datasets.elements import is_per_element
 from graphlens.tf.datasets.nodes import (
     OPTIONS,
@@ -138,7 +138,11 @@ def _is_deterministic(node: Any, options: Mapping[str, Any]) -> bool | None:
 def _told_by(dataset: Any) -> dict[str, Any]:
     """Return what the Python object of a stage tells of it."""
     count = int(dataset.cardinality())
-    return {"source": line_of(dataset), "cardinality": None if count < 0 else count}
+    return {
+        "source": line_of(dataset),
+        "library": library_of(dataset),
+        "cardinality": None if count < 0 else count,
+    }
 
 
 # -- within functions ----------------------------------------------------------------------------------------------
