@@ -11,6 +11,7 @@ from graphlens.facts.input.chains import chains
 from graphlens.facts.input.pipelines import input_pipelines
 from graphlens.facts.input.waits import step_waits
 from graphlens.ir.iterators import IteratorStage, user_stages
+from graphlens.ir.pipelines import DATASET
 from graphlens.ir.run import Profile
 from graphlens.pipeline.judge import judge
 from graphlens.report.html import render
@@ -197,3 +198,13 @@ def test_a_stage_that_no_step_waits_for_limits_nothing():
     page = render(replace(document, input=(idle,)))
     assert "steps wait 0 ns for input" in page
     assert " is its slowest stage" in page
+
+
+def test_of_a_dataset_alone_it_is_said_which_stage_limits_it():
+    document = judge(sketch(WAITING)).document
+    (pipeline,) = document.input
+    page = render(replace(document, input=(replace(pipeline, id=DATASET, wait=None),)))
+    assert "limits them" in page
+    assert "was not seen" not in page
+    unseen = render(replace(document, input=(replace(pipeline, wait=None),)))
+    assert "limits them; what steps wait for them was not seen" in unseen

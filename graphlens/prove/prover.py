@@ -154,7 +154,7 @@ def _twins(findings: Sequence[Finding], turns: Sequence[int]) -> dict[int, int]:
 
 
 def _shared(job: _Job, index: int, first: int, proof: Proof) -> Proof:
-    why = f"{proof.why} ({SAME_EDITS.format(code=job.findings[first].code)})"
+    why = f"{proof.why} ({SAME_EDITS.format(code=_called(job.findings[first]))})"
     return _described(job, [index], replace(proof, why=why))
 
 
@@ -172,7 +172,7 @@ def _alone(job: _Job, bench: Bench, turns: Sequence[int], reserve_s: float = 0.0
         if slice_s is None:
             proofs[index] = Proof("not-run", NO_BUDGET)
             continue
-        on_pairs = job.on_pairs(f"proving {finding.code} ({number + 1} of {len(turns)})")
+        on_pairs = job.on_pairs(f"proving {_called(finding)} ({number + 1} of {len(turns)})")
         later = [job.cost(other, bench) for other in turns[number + 1 :]]
         spare_s = left_s - slice_s - sum(cost.usual_s for cost in later)
         proofs[index] = _described(job, [index], _one(bench, finding, job.budget.slice(slice_s, spare_s), on_pairs))
@@ -201,7 +201,7 @@ def _together(job: _Job, bench: Bench, alone: Mapping[int, Proof]) -> Joint:
     members = together.proven(alone)
     compiling = [index for index in members if questions.compiles_step(job.findings[index])]
     plain = [index for index in members if index not in compiling]
-    joint = together.joined(plain, alone, _measuring(job, bench), lambda index: job.findings[index].code)
+    joint = together.joined(plain, alone, _measuring(job, bench), lambda index: _called(job.findings[index]))
     return _extended(job, bench, alone, compiling, joint)
 
 
@@ -223,6 +223,11 @@ def _second_chances(
     return proofs, joint
 
 
+def _called(finding: Finding) -> str:
+    """Return how a finding is called: by its code, or in words where it is of no rule."""
+    return finding.code or finding.title
+
+
 def _may_come_on_top(job: _Job, index: int, joint: Joint) -> bool:
     """Whether there is a faster program of one process to build on."""
     involved = [job.findings[member] for member in (*joint.members, index)]
@@ -232,9 +237,9 @@ def _may_come_on_top(job: _Job, index: int, joint: Joint) -> bool:
 
 def _on_top(job: _Job, bench: Bench, index: int, joint: Joint, budget: Budget) -> Proof:
     finding = job.findings[index]
-    codes = tuple(dict.fromkeys(job.findings[member].code for member in joint.members))
+    codes = tuple(dict.fromkeys(_called(job.findings[member]) for member in joint.members))
     base = [job.findings[member].fix.edits for member in joint.members]
-    on_pairs = job.on_pairs(f"proving {finding.code} on top of {', '.join(codes)}")
+    on_pairs = job.on_pairs(f"proving {_called(finding)} on top of {', '.join(codes)}")
     try:
         proof = tried(bench, [finding.fix.edits], budget, on_pairs, base)
     except RefusedError as error:
@@ -247,7 +252,7 @@ def _on_top(job: _Job, bench: Bench, index: int, joint: Joint, budget: Budget) -
 def _extended(job: _Job, bench: Bench, alone: Mapping[int, Proof], compiling: Sequence[int], joint: Joint) -> Joint:
     for index in compiling:
         if alone[index].verdict == "proven":
-            joint = together.extended(joint, index, alone, _measuring(job, bench), lambda i: job.findings[i].code)
+            joint = together.extended(joint, index, alone, _measuring(job, bench), lambda i: _called(job.findings[i]))
     return joint
 
 

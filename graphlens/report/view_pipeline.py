@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from graphlens.ir.analysis import Document
-from graphlens.ir.pipelines import AUTOTUNE, InputPhase, InputPipeline, InputStage
+from graphlens.ir.pipelines import AUTOTUNE, DATASET, InputPhase, InputPipeline, InputStage
 from graphlens.report.phases import percent
 from graphlens.units import UNKNOWN, counted, format_frequency, format_ns, format_share
 
@@ -81,7 +81,9 @@ def _lead(pipeline: InputPipeline) -> str:
     """Say what the steps wait, and for which stage."""
     wait = pipeline.wait
     if wait is None:
-        return f"{counted(len(pipeline.stages), 'stage')}; what steps wait for them was not seen"
+        slowest = "" if pipeline.limiting is None else f"; {_limiting(pipeline.stages[pipeline.limiting])} limits them"
+        unseen = "" if pipeline.id == DATASET else "; what steps wait for them was not seen"
+        return f"{counted(len(pipeline.stages), 'stage')}{slowest}{unseen}"
     role = "limits it" if wait.total_ns else "is its slowest stage"
     limiting = "" if pipeline.limiting is None else f"; {_limiting(pipeline.stages[pipeline.limiting])} {role}"
     share = "" if wait.share is None else f" ({format_share(wait.share)} of the time)"
