@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from graphlens.ir.script import DEEDS
+from graphlens.pipeline.watched import noted_failure
 from graphlens.tf.watch.harmless import Harmless
+from graphlens.tf.watch.outside import homes
+from graphlens.tf.watch.script import Late, _note
 
 
 class Failing:
@@ -125,6 +132,49 @@ def test_what_is_only_told_fails_in_silence() -> None:
     harmless.rows(None, "gather")
     harmless.iterates(None)
     assert len(failing.given_up) == 4
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_watch_that_cannot_even_be_given_up_leaves_the_program_alone(way: str) -> None:
+    class Hopeless(Failing):
+        def give_up(self, error: Exception) -> None:
+            raise AttributeError("nothing can be told") from error
+
+    program = Program()
+    harmless = Harmless(Hopeless(before=ValueError("ours")))
+    assert WAYS[way](harmless, partial(program, 1)) == 2
+    harmless.execution(None)
+    assert program.calls == 1
+
+
+def test_a_watch_that_cannot_be_made_is_told_once_and_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "graphlens.tf.watch.watch", None)  # importing it fails
+    late, program = Late(tmp_path, "train.py", 3), Program()
+    harmless = Harmless(late)
+    assert [harmless.function(None, partial(program, 1)) for _ in range(2)] == [2, 2]
+    told = noted_failure(tmp_path)
+    assert told.startswith("watching the program failed before anything was recorded: ")
+    assert "graphlens.tf.watch.watch" in told
+    monkeypatch.undo()
+    with pytest.raises(RuntimeError, match="watching the program failed"):
+        late.rows(None, "gather_nd")
+
+
+def test_what_cannot_be_noted_of_the_script_is_no_error_of_its_own(tmp_path: Path) -> None:
+    late = Late(tmp_path, "train.py", 3)
+    _note(tmp_path, late, "writes the file 'caf\udce9'")  # a name that is no UTF-8
+    assert (tmp_path / DEEDS).read_text("utf-8") == "writes the file 'caf\\udce9'\n"
+    _note(tmp_path / "removed", late, "forks")
+
+
+def test_who_has_no_home_can_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # of whom no file of the system tells
+    with pytest.raises(RuntimeError):
+        Path.home()
+    assert all(folder.endswith(os.sep) for folder in homes("/own", caches=True))
 
 
 def test_the_arguments_of_a_call_can_still_be_seen() -> None:

@@ -92,5 +92,5 @@ class Profiling:
         if not self._is_ended:
             raise UsageError(_NOT_ENDED)
         if not (self._folder / MANIFEST).exists():
-            raise TargetError(NEVER_CALLED)
+            raise TargetError(watched.noted_failure(self._folder) or NEVER_CALLED)
         return watched.judged(self._request, self._folder, no_progress, NEVER_STEADY)

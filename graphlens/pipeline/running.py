@@ -66,11 +66,13 @@ def run(
     with workplace.temporary() as folder:
         begun_s = time.monotonic()
         code = script.run(folder, request.recording.steps, words, stops=stops)
-        unsupported = _unsupported(folder)
+        from graphlens.pipeline.watched import noted_failure
+
+        failure = noted_failure(folder)
         if not (folder / MANIFEST).exists():
-            yield Ran(code, why_not=unsupported or NEVER_CALLED)
+            yield Ran(code, why_not=failure or NEVER_CALLED)
             return
-        _note(folder, [unsupported, *how_it_ended(code)])
+        _note(folder, [failure, *how_it_ended(code)])
         try:
             yield Ran(
                 code,
@@ -78,15 +80,7 @@ def run(
                 folder,
             )
         except TargetError as error:
-            yield Ran(code, why_not=unsupported or str(error))
-
-
-def _unsupported(folder: Path) -> str:
-    """Return what a library does not support, where that is what ended the script."""
-    from graphlens.ir.script import UNSUPPORTED
-
-    noted = folder / UNSUPPORTED
-    return noted.read_text("utf-8", "replace") if noted.exists() else ""
+            yield Ran(code, why_not=failure or str(error))
 
 
 def how_it_ended(code: int) -> list[str]:

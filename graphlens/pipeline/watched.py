@@ -11,6 +11,7 @@ from graphlens.config import Progress, Request
 from graphlens.errors import TargetError
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.failure import AnalysisError
+from graphlens.ir.script import UNSUPPORTED
 from graphlens.loaders.capture import reading
 from graphlens.pipeline import stages
 from graphlens.pipeline.gather import Gathered, Rerun
@@ -59,6 +60,12 @@ def judged(
             errors = evidence.errors if told else (*evidence.errors, AnalysisError("profile", why))
             evidence = replace(evidence, static_reason=why, errors=errors)
         return stages.through(request, Gathered(evidence, folder, rerun=rerun), progress).judged
+
+
+def noted_failure(folder: Path) -> str:
+    """Return what a library does not support, or why nothing could be watched, where that ended it; else nothing."""
+    noted = folder / UNSUPPORTED
+    return noted.read_text("utf-8", "replace") if noted.exists() else ""
 
 
 def _why_nothing_was_recorded(evidence: Evidence) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -87,7 +88,7 @@ class Harmless:
             except Exception as error:  # whatever it is: it must not become the program's
                 if error is once.error:
                     raise
-                self._watching.give_up(error)
+                self._give_up(error)
             return self._as_it_went(once)  # out here, so that its own error is raised in no context of ours
         finally:
             once.returned = once.error = None  # the program may be done with it before the watch is
@@ -102,4 +103,8 @@ class Harmless:
         try:
             watched()
         except Exception as error:  # as above
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        with suppress(Exception):  # there is nobody left to be told
             self._watching.give_up(error)

@@ -9,7 +9,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -57,8 +56,8 @@ def homes(own: str, *, caches: bool) -> Homes:
     temporary = named or [tempfile.tempdir or "/tmp"]
     folders = [os.path.realpath(folder) for folder in (own, *temporary) if folder]
     if caches:
-        home = Path.home()
-        folders += [str(home / name) for name in (".cache", ".keras", ".config", ".nv", ".matplotlib")]
+        home = os.path.expanduser("~")  # not ``Path.home``, which raises where the user of a container has none
+        folders += [os.path.join(home, name) for name in (".cache", ".keras", ".config", ".nv", ".matplotlib")]
         folders += [os.environ[name] for name in ("XDG_CACHE_HOME", "KERAS_HOME", "MPLCONFIGDIR") if name in os.environ]
     return tuple(folder.rstrip(os.sep) + os.sep for folder in folders)
 

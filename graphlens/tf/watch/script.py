@@ -14,6 +14,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -23,6 +24,7 @@ from graphlens.ir.script import DEEDS, UNSUPPORTED
 from graphlens.tf.watch import hooks, outside, unsupported, writes
 from graphlens.tf.watch.harmless import Harmless
 
+FAILED: Final = "watching the program failed before anything was recorded: {}"
 _NOT_THE_SCRIPT: Final = (__name__, "runpy", "<frozen runpy>")
 
 
@@ -34,6 +36,7 @@ class Late:
         self._lock = threading.Lock()  # two threads may make the first call at once
         self._arguments = (folder, name, steps)
         self._stops = stops
+        self._why_not = ""  # it could not be made, where that failed
         self._iterated: list[weakref.ref[Any]] = []
 
     def function(self, function: Any, call: Callable[[], Any]) -> Any:
@@ -89,6 +92,12 @@ class Late:
         """Watch no more: it has failed, which is told where that can be written."""
         if self._made is not None:
             self._made.give_up(error)
+        elif not self._why_not:
+            from graphlens.errors import first_line
+
+            self._why_not = FAILED.format(f"{type(error).__name__}: {first_line(error)}")
+            noted = self._arguments[0] / UNSUPPORTED
+            noted.write_text(self._why_not, encoding="utf-8", errors="backslashreplace")
 
     def leave(self) -> None:
         """Do nothing but the calls from now on, and have TensorFlow keep no graphs any more."""
@@ -102,6 +111,8 @@ class Late:
 
     def _watch(self) -> Any:
         with self._lock:
+            if self._why_not:  # whatever it imports is not to be tried again with each call
+                raise RuntimeError(self._why_not)
             if self._made is None:
                 with collector_paused():
                     from graphlens.tf.watch.watch import Watch
@@ -134,9 +145,11 @@ def main(arguments: list[str]) -> None:
 
 def _note(folder: Path, watch: Late, deed: str) -> None:
     """Write down what the script is about to do outside of itself, as long as its steps are not recorded."""
-    if not watch.has_recorded:
-        with (folder / DEEDS).open("a", encoding="utf-8") as notes:
-            notes.write(deed + "\n")
+    if watch.has_recorded:
+        return
+    # A name of a file may be no text at all, and a disk may be full: neither is to be an error of the script.
+    with suppress(OSError), (folder / DEEDS).open("a", encoding="utf-8", errors="backslashreplace") as notes:
+        notes.write(deed + "\n")
 
 
 def run(script: list[str]) -> None:
