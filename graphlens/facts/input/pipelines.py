@@ -54,7 +54,7 @@ def _pipeline(facts: Facts, chain: Chain, written: WrittenPipeline | None, numbe
     steps = sum(wait.stretch.steps for wait in waits)
     phases = tuple(_phases(waits))
     steady = next((phase.wait for phase in phases if phase.kind == "steady"), None)
-    per_step = _elements_per_step(facts, chain) if number == 0 else None
+    per_step = elements_per_step(facts, chain) if number == 0 else None
     judged = facts(programs).judged
     length_ns = sum(wait.stretch.end_ns - wait.stretch.start_ns for wait in waits)
     return InputPipeline(
@@ -72,7 +72,7 @@ def _pipeline(facts: Facts, chain: Chain, written: WrittenPipeline | None, numbe
     )
 
 
-def _elements_per_step(facts: Facts, chain: Chain) -> float | None:
+def elements_per_step(facts: Facts, chain: Chain) -> float | None:
     """Return how many elements a step takes: most take one, some one from each of several pipelines, some several."""
     judged = facts(programs).judged
     if judged is None or not judged.count or not chain.requests:

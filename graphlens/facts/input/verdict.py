@@ -9,13 +9,14 @@ from typing import Final
 
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.input.chains import Chain, chains, works_ahead
-from graphlens.facts.input.pipelines import input_pipelines
+from graphlens.facts.input.pipelines import elements_per_step, input_pipelines
 from graphlens.facts.time.period import period
 from graphlens.ir.pipelines import InputPipeline, InputStage, WrittenStage
 
 # A request takes 20 to 100 us though the element lies ready, and machines are never quiet: below it nothing is to win.
 LEAST_SHARE: Final = 0.05
 
+_CHANGING: Final = re.compile(r"Shuffle|Repeat|Random|Sample|DirectedInterleave")  # also as the user wrote them
 _PYTHON: Final = frozenset({"PyFunc", "EagerPyFunc", "PyFuncStateless"})
 _RANDOM: Final = re.compile(r"Random|Multinomial|Shuffle")
 _DECODING: Final = re.compile(r"^(Decode\w+|ReadFile|Parse\w*Example\w*|ParseTensor|StringSplit\w*|RegexReplace)$")
@@ -73,21 +74,20 @@ def verdict(facts: Facts) -> Verdict | None:
     if whole is None or not ran or not pipelines or pipelines[0].wait is None:
         return None
     pipeline, chain = pipelines[0], ran[0]
-    share = _unready_share(pipeline, chain)
+    share = _unready_share(pipeline, chain, elements_per_step(facts, chain) or 1.0)
     stage = None if pipeline.limiting is None else pipeline.stages[pipeline.limiting]
     return Verdict(
         pipeline, chain, round(share * whole.ns), share, whole.ns, stage, _written(pipeline, stage) if stage else None
     )
 
 
-def _unready_share(pipeline: InputPipeline, chain: Chain) -> float:
+def _unready_share(pipeline: InputPipeline, chain: Chain, per_step: float) -> float:
     """Return the part of the time that steps waited for elements, without what asking for a ready one costs."""
     wait = pipeline.wait
     if wait is None or not wait.share:
         return 0.0
     top = chain.stages[0].stage
     step_ns = wait.total_ns / wait.steps / wait.share
-    per_step = max(1.0, wait.steps and chain.requests / max(wait.steps, chain.requests))
     asked_ns = top.inclusive_ns / top.elements * per_step if top.elements else 0.0
     return min(wait.share, asked_ns / step_ns)
 
@@ -159,6 +159,18 @@ def is_repeated(found: Verdict) -> bool:
 def is_cached(found: Verdict) -> bool:
     """Tell whether a stage of the pipeline keeps elements."""
     return any("Cache" in stage.kind or "Snapshot" in stage.kind for stage in found.pipeline.stages)
+
+
+def changes_below(found: Verdict) -> bool:
+    """Tell whether what the limiting stage reads comes in another order in each epoch, or without an end."""
+    stages, random = found.pipeline.stages, {one.name for one in found.pipeline.written if one.random}
+    waiting = [] if found.stage is None else list(found.stage.reads)
+    while waiting:
+        stage = stages[waiting.pop()]
+        if _CHANGING.search(stage.kind) or not random.isdisjoint(stage.stages):
+            return True
+        waiting.extend(stage.reads)
+    return False
 
 
 def makes_ahead(stage: InputStage) -> bool:
