@@ -8,6 +8,7 @@ from typing import Final
 from graphlens.facts.core import Facts
 from graphlens.facts.input.verdict import (
     Verdict,
+    changes_below,
     decoding_ops,
     is_cached,
     is_python,
@@ -317,10 +318,18 @@ def uncached_decode(facts: Facts) -> Iterator[Finding]:
         evidence={**evidence_of(told), "ops": list(ops)},
         reason=f"{format_ns(told.stage.step_ns)} of each step are spent on what could be kept from the first epoch on",
         saving=Saving(told.wait_ns, told.share, "bound"),
-        fix=Fix(
-            "Keep what was decoded: a cache behind the map, if it fits into memory",
-            "exact",
-            tuple(AddCache(name) for name in _map_of(told)),
-            f"dataset.map({told.stage.function or 'decode'}).cache()",
-        ),
+        fix=_kept(told),
     )
+
+
+def _kept(told: Verdict) -> Fix:
+    """Return a cache behind the map; it would keep the order of one epoch as well, where that is another in each."""
+    snippet = f"dataset.map({told.stage.function if told.stage and told.stage.function else 'decode'}).cache()"
+    if changes_below(told):
+        return Fix(
+            "Keep what was decoded, if it fits into memory: decode first; shuffle and repeat behind the cache",
+            "manual",
+            snippet=f"{snippet}.shuffle(size)",
+        )
+    edits = tuple(AddCache(name) for name in _map_of(told))
+    return Fix("Keep what was decoded: a cache behind the map, if it fits into memory", "exact", edits, snippet)
