@@ -101,7 +101,7 @@ def draw(
             f"the environment variable {DOT_VARIABLE}"
         )
     try:
-        return _finish(_laid_out_readably(dot, figure, time_limit_s, ink, width_limit), figure, prefix)
+        return _finish(_laid_out_readably(dot, figure, time_limit_s, ink, width_limit), figure, prefix, ink.spoken)
     except ToolError as error:
         return Skipped(f"figure skipped: Graphviz ({dot.name}) {error}")
     except ElementTree.ParseError as error:
@@ -162,7 +162,7 @@ def _dot_source(figure: Figure, direction: str, ink: Ink) -> str:
     # The page shows 11 px where Graphviz measured 12: other machines' fonts are wider than its own.
     graph.attr("node", shape="box", fontname="Helvetica", fontsize="12", margin="0.16,0.09", height="0.3")
     graph.attr("edge", arrowsize="0.7", fontname="Helvetica", fontsize="11")
-    labels = _labels(figure)
+    labels = {**_labels(figure), **{name: [*map(_ascii, lines)] for name, lines in ink.lines.items()}}
     classes = _node_classes(figure, ink)
     ids = _ids(figure)
     for node in figure.nodes:
@@ -244,6 +244,7 @@ def _node_classes(figure: Figure, ink: Ink) -> dict[str, str]:
                 "subject" if node.role == "subject" else "context",
                 untimed if node.self_ns is None else f"heat{_heat(node.self_ns, slowest_ns)}",
                 *((f"dev{ink.tone(node.device)}",) if several and node.device else ()),
+                *filter(None, (ink.marks.get(node.name),)),
             )
         )
         for node in figure.nodes
@@ -261,7 +262,7 @@ def _width(svg: ElementTree.Element) -> float:
     return float(svg.attrib["viewBox"].split()[2])
 
 
-def _finish(svg: ElementTree.Element, figure: Figure, prefix: str) -> str:
+def _finish(svg: ElementTree.Element, figure: Figure, prefix: str, spoken: str = "") -> str:
     """Make Graphviz' document an element of the page: theme by classes, own identifiers, full names on hover."""
     names = {id_: name for name, id_ in _ids(figure).items()}
     width, height = svg.attrib["viewBox"].split()[2:]
@@ -276,7 +277,7 @@ def _finish(svg: ElementTree.Element, figure: Figure, prefix: str) -> str:
     svg.attrib = {
         "class": _size_class(float(width)),
         "role": "img",
-        "aria-label": _spoken(figure),
+        "aria-label": printable(spoken) or _spoken(figure),
         "viewBox": svg.attrib["viewBox"],
         "width": width.split(".")[0],
         "height": height.split(".")[0],

@@ -22,6 +22,7 @@ from graphlens.report.ink import DeviceKey, Ink, ink_of
 from graphlens.report.kept_templates import kept_templates
 from graphlens.report.view import view_of
 from graphlens.report.view_findings import FindingView
+from graphlens.report.view_pipeline import PipelineView
 from graphlens.report.words import printable
 
 # A name may wrap after a slash, dot, comma, underscore or two colons, but no line need be shorter than this: each place
@@ -38,6 +39,8 @@ EMBED_LIMIT_OPS = 30_000
 
 # Findings are ranked: those after these are folded and not drawn, since a figure costs up to 30 kB of the page.
 FINDINGS_DRAWN = 15
+# Most programs read one input pipeline, some a second one for validation: the tables tell of the others.
+PIPELINES_DRAWN = 4
 # The figures of so many findings are drawn for a phone as well, from top to bottom, where they are too wide for one.
 DRAWN_FOR_PHONES = 5
 
@@ -65,6 +68,7 @@ def render(document: Document) -> str:
             figures=before,
             figures_after=after,
             copy_figures=of_copies,
+            chains=_chains(view.input.pipelines if view.input else ()),
             css=Markup(css),
             script=Markup(script),
             early_script=Markup(EARLY_SCRIPT),
@@ -100,22 +104,34 @@ def _figures(
     return own, drawn[first : 2 * first], drawn[2 * first :]
 
 
-def _drawn(figures: Sequence[Figure | None], ink: Ink, narrow: Collection[int]) -> list[Drawn]:
+def _chains(pipelines: Sequence[PipelineView]) -> list[Drawn]:
+    """Draw input pipelines, each with what is written in its own boxes."""
+    return [_chain(pipeline, number) for number, pipeline in enumerate(pipelines[:PIPELINES_DRAWN], 1)]
+
+
+def _chain(pipeline: PipelineView, number: int) -> Drawn:
+    drawn = _drawn([pipeline.figure], pipeline.ink, narrow=(), prefix=f"input{number}-")
+    return _for_phones([pipeline.figure], drawn, pipeline.ink, prefix=f"phone-input{number}-")[0]
+
+
+def _drawn(figures: Sequence[Figure | None], ink: Ink, narrow: Collection[int], prefix: str = "fig") -> list[Drawn]:
     return [
         Drawn(Markup(drawing), ink.keys(figure))
         if isinstance(drawing, str) and figure is not None
         else Drawn(note=drawing.reason if isinstance(drawing, Skipped) else "")
-        for figure, drawing in zip(figures, draw_all(figures, ink, narrow=narrow), strict=True)
+        for figure, drawing in zip(figures, draw_all(figures, ink, narrow=narrow, prefix=prefix), strict=True)
     ]
 
 
-def _for_phones(figures: Sequence[Figure | None], drawn: Sequence[Drawn], ink: Ink) -> list[Drawn]:
+def _for_phones(
+    figures: Sequence[Figure | None], drawn: Sequence[Drawn], ink: Ink, prefix: str = "phone"
+) -> list[Drawn]:
     """Draw those that are too wide for a phone once more, and keep what became narrower."""
     wide = [
         figure if one.svg and width_of(one.svg) > PHONE_WIDTH else None
         for figure, one in zip(figures, drawn, strict=True)
     ]
-    again = draw_all(wide, ink, narrow=range(len(wide)), prefix="phone")
+    again = draw_all(wide, ink, narrow=range(len(wide)), prefix=prefix)
     return [
         replace(one, phone=Markup(narrow))
         if isinstance(narrow, str) and width_of(narrow) < width_of(one.svg or "")

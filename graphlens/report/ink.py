@@ -26,10 +26,17 @@ class DeviceKey:
 
 @dataclass(frozen=True, slots=True)
 class Ink:
-    """``tones`` number the devices by their short names; ``sizes`` are written on transfers from one op to another."""
+    """``tones`` number the devices by their short names; ``sizes`` are written on transfers from one op to another.
+
+    Where the boxes of a drawing are no ops, ``lines`` are what is written in them, by their names, ``marks`` further
+    classes of theirs, and ``spoken`` says to those who do not see it what is drawn.
+    """
 
     tones: Mapping[str, int] = field(default_factory=dict)
     sizes: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    lines: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    marks: Mapping[str, str] = field(default_factory=dict)
+    spoken: str = ""
 
     def tone(self, device: str) -> int:
         """Return the tone of a device, whichever way its name is written."""

@@ -1,18 +1,24 @@
-"""Input pipelines in words and bars: the chain that ran, what limits it, and what steps waited for it."""
+"""Input pipelines in words, bars and a drawing: what ran, what limits it, and what steps waited for it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from graphlens.ir.analysis import Document
+from graphlens.ir.analysis import Document, Figure, FigureNode
 from graphlens.ir.pipelines import AUTOTUNE, DATASET, InputPhase, InputPipeline, InputStage
+from graphlens.report.ink import Ink
 from graphlens.report.phases import percent
+from graphlens.report.words import shorten
 from graphlens.units import UNKNOWN, counted, format_frequency, format_ns, format_share
 
 SHOWN: Final = 60  # stages of a chain
+STEPS: Final = "the steps"  # the box that reads the pipeline
+MORE: Final = "more stages"  # the box of those that are not shown
+_ROLES: Final = {"limits": "limiting", "slowest": "slowest"}
+_LINE: Final = 40  # letters of a line in a box
 _PHASES: Final = {"warm-up": "first of an epoch", "filling": "while a cache is filled", "steady": "steady state"}
 
 
@@ -36,7 +42,10 @@ class StageView:
 
 @dataclass(frozen=True, slots=True)
 class PipelineView:
-    """One pipeline, what its steps waited, and its stages, the one first that steps ask."""
+    """One pipeline, what its steps waited, and its stages, the one first that steps ask.
+
+    ``figure`` has a box for each, which ``ink`` says what is written in; ``key`` tells how to read it.
+    """
 
     name: str
     lead: str
@@ -45,6 +54,9 @@ class PipelineView:
     hidden: int
     notes: tuple[str, ...]
     ran: bool
+    figure: Figure
+    ink: Ink
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +86,9 @@ def _pipeline(pipeline: InputPipeline) -> PipelineView:
         hidden=max(0, len(rows) - SHOWN),
         notes=pipeline.notes,
         ran=any(stage.origin == "measured" for stage in pipeline.stages),
+        figure=_figure(pipeline, order[:SHOWN]),
+        ink=_ink(pipeline, order[:SHOWN]),
+        key=_key(pipeline),
     )
 
 
@@ -161,3 +176,103 @@ def _buffer(stage: InputStage) -> str:
     if stage.buffered is None:
         return ""
     return f"{stage.buffered:.1f}" + (f" of {stage.buffer_limit}" if stage.buffer_limit else "")
+
+
+# -- the drawing ------------------------------------------------------------------------------------------------------
+
+
+def _figure(pipeline: InputPipeline, shown: Sequence[int]) -> Figure:
+    """Return a box for each stage that is shown, for the steps, and one for all stages that are not shown."""
+    boxes = [_box(pipeline.stages[position], position == pipeline.limiting) for position in shown]
+    others = [FigureNode(name, name, "context") for name in _others(pipeline, shown)]
+    return Figure("input", (*boxes, *others), tuple(_arrows(pipeline, shown)))
+
+
+def _box(stage: InputStage, limits: bool) -> FigureNode:
+    return FigureNode(stage.name, stage.kind, "subject" if limits else "context", self_ns=stage.step_ns)
+
+
+def _others(pipeline: InputPipeline, shown: Sequence[int]) -> Iterator[str]:
+    if pipeline.id != DATASET:  # which nobody reads
+        yield STEPS
+    if len(shown) < len(pipeline.stages):
+        yield MORE
+
+
+def _arrows(pipeline: InputPipeline, shown: Sequence[int]) -> Iterator[tuple[str, str, str]]:
+    """Yield what flows from one box to another, once each: from the sources to the steps."""
+    names = {position: pipeline.stages[position].name for position in shown}
+    flows = {(read, position) for position in shown for read in pipeline.stages[position].reads}
+    yield from dict.fromkeys((names.get(read, MORE), names[position], "data") for read, position in sorted(flows))
+    if pipeline.id != DATASET:
+        read = {read for stage in pipeline.stages for read in stage.reads}
+        yield from ((names[position], STEPS, "data") for position in shown if position not in read)
+
+
+def _ink(pipeline: InputPipeline, shown: Sequence[int]) -> Ink:
+    stages = [pipeline.stages[position] for position in shown]
+    lines = {stage.name: tuple(_written(pipeline, stage)) for stage in stages}
+    hidden = len(pipeline.stages) - len(shown)
+    others = {STEPS: (STEPS, *_waited(pipeline)), MORE: (counted(hidden, "more stage"), "not drawn")}
+    return Ink(
+        lines={**lines, **{name: others[name] for name in _others(pipeline, shown)}},
+        marks={stage.name: "added" for stage in stages if _is_added(pipeline, stage)},
+        spoken=_spoken(pipeline, len(shown)),
+    )
+
+
+def _written(pipeline: InputPipeline, stage: InputStage) -> Iterator[str]:
+    """Yield the lines of a box: what it is, whose it is, its work, its speed, who waited, and what was fused in it."""
+    fused = stage.stages if len(stage.stages) > 1 else ()
+    limiting = pipeline.limiting is not None and stage is pipeline.stages[pipeline.limiting]
+    yield shorten(stage.kind if fused else stage.name, _LINE) + (f" - {_role(pipeline)}" if limiting else "")
+    about = ", ".join(filter(None, (stage.function, _line(stage)))) or stage.kind
+    yield "added by TensorFlow" if _is_added(pipeline, stage) else shorten(about, _LINE)
+    if stage.origin == "measured":
+        work = "unknown" if stage.step_ns is None else f"{format_ns(stage.step_ns)} a step"
+        yield f"own work {work}"
+    yield from _speed(stage)
+    if stage.waiting_ns is not None:
+        yield f"waited for {format_ns(stage.waiting_ns)} a step"
+    yield from (f"{'fused of' if part == fused[0] else 'and'} {shorten(part, _LINE)}" for part in fused)
+
+
+def _role(pipeline: InputPipeline) -> str:
+    """Say what the limiting stage is to steps: where none of them waits it is the slowest one and limits nothing."""
+    return "limits" if pipeline.wait is None or pipeline.wait.total_ns else "slowest"
+
+
+def _speed(stage: InputStage) -> Iterator[str]:
+    granted = (
+        "" if stage.parallelism is None else f"{stage.parallelism} at a time{' (tuned)' if stage.autotune else ''}"
+    )
+    rate = "" if stage.elements_per_s is None else f"{format_frequency(stage.elements_per_s)} elements/s"
+    if granted or rate:
+        yield ", ".join(filter(None, (granted, rate)))
+
+
+def _is_added(pipeline: InputPipeline, stage: InputStage) -> bool:
+    """Say whether TensorFlow added a stage; where the names of no stage were recorded, that is not known."""
+    return stage.origin == "measured" and not stage.stages and any(one.stages for one in pipeline.stages)
+
+
+def _waited(pipeline: InputPipeline) -> Iterator[str]:
+    wait = pipeline.wait
+    if wait is None:
+        yield "their waiting was not seen"
+    else:
+        yield f"wait {format_ns(round(wait.total_ns / wait.steps))} for input"
+
+
+def _spoken(pipeline: InputPipeline, shown: int) -> str:
+    limiting = None if pipeline.limiting is None else pipeline.stages[pipeline.limiting].name
+    role = "limits it" if _role(pipeline) == "limits" else "is its slowest one"
+    marked = f"; {limiting} {role}" if limiting else ""
+    return f"Drawing of {counted(shown, 'stage')} of the input pipeline {pipeline.id}{marked}"
+
+
+def _key(pipeline: InputPipeline) -> str:
+    """Tell how to read the drawing, of what it holds."""
+    limits = "" if pipeline.limiting is None else f" The {_ROLES[_role(pipeline)]} stage has a thick frame."
+    added = any(_is_added(pipeline, stage) for stage in pipeline.stages)
+    return f"Elements flow along the arrows.{limits}{' TensorFlow added those with a dashed frame.' if added else ''}"
