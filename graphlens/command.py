@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from graphlens.config import OPTIONS, Request
@@ -19,12 +19,31 @@ def command_of(request: Request) -> str:
 
     Where reports and profiles are left is no part of it.
     """
-    words = ["graphlens", "analyze"]
+    return " ".join(map(quoted, ["graphlens", "analyze", *_options_of(request)]))
+
+
+def script_command_of(request: Request, words: Sequence[str], *, reruns: bool = False) -> tuple[str, str]:
+    """Return the line of ``graphlens run`` in two parts: more options go between them.
+
+    What comes after a script is the script's own.
+
+    Parameters
+    ----------
+    words
+        The script and its arguments, or ``-m`` and a module.
+    reruns
+        Whether the script may be run again whatever it does.
+    """
+    options = [*_options_of(request, but="target"), *(["--rerun"] if reruns else [])]
+    return " ".join(map(quoted, ["graphlens", "run", *options])), "".join(f" {quoted(word)}" for word in words)
+
+
+def _options_of(request: Request, but: str = "") -> Iterator[str]:
+    """Yield the words of the target, and of each option that is not as it is by itself; ``but`` is left out."""
     untouched = dict(Request.of("").values())
     for name, value in request.values():
-        if name in OPTIONS and (name == "target" or value != untouched[name]):
-            words += OPTIONS[name].words(value)
-    return " ".join(map(quoted, words))
+        if name in OPTIONS and name != but and (name == "target" or value != untouched[name]):
+            yield from OPTIONS[name].words(value)
 
 
 def without(command: str, flags: Sequence[str]) -> str:

@@ -91,6 +91,8 @@ def test_overlaps_are_named_by_their_new_rank() -> None:
 def test_the_proof_says_how_to_measure_it_again() -> None:
     outcome = proven(FOLD, command="graphlens analyze model --batch 8")
     assert proof(outcome, "GL203").command == "graphlens analyze model --batch 8 --select GL203"
+    outcome = proven(FOLD, command="graphlens run", script=" train.py --epochs 3")
+    assert proof(outcome, "GL203").command == "graphlens run --select GL203 train.py --epochs 3"
 
 
 # -- outputs --------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from graphlens.children.gate_messages import AtGate, Over, RunBlock, RunSteps, R
 from graphlens.children.messages import Block, Done
 from graphlens.children.start import ChildGone
 from graphlens.cli import parser
+from graphlens.command import script_command_of
+from graphlens.config import Request
 from graphlens.errors import UsageError
 from graphlens.facts.core import Facts
 from graphlens.ir.analysis import Proof
@@ -243,10 +246,19 @@ def test_a_change_that_is_asked_for_is_a_question_and_its_answer_the_title() -> 
     ]
     (asked,) = tries.asked_for(["onednn=0", "onednn=0"])
     refuted = replace(asked, proof=Proof("refuted", "slower", speedup=0.8, ci95=(0.7, 0.9), command="graphlens run"))
-    told = tries.answered(refuted, "graphlens run train.py")
+    told = tries.answered(refuted, "graphlens run", " train.py")
     assert told.title == "onednn=0 makes this step 1.2 times slower here: 0.80x [0.70, 0.90]"
-    assert told.proof.command == "graphlens run train.py --try onednn=0"
+    assert told.proof.command == "graphlens run --try onednn=0 train.py"
     assert tries.asked_for(["mixed_precision=mixed_bfloat16"])[0].fix.safety == "manual"
+
+
+def test_the_line_that_asks_again_gives_the_script_nothing_but_its_own_words() -> None:
+    request = Request.of("train.py", rtol=0.01, select=("GL402",), tries=("unroll",))
+    words = ("train.py", "--name", "a run", "--select", "best")
+    before, after = script_command_of(request.but(select=(), tries=()), words, reruns=True)
+    given = parser().parse_args(shlex.split(f"{before} --select GL203{after}")[1:])
+    assert ([given.script, *given.words], given.rtol, given.rerun) == ([*words], 0.01, True)
+    assert tuple(given.select) == ("GL203",)
 
 
 @pytest.mark.parametrize("word", ["faster", "unroll=1", "steps_per_execution", "steps_per_execution=many", "onednn="])

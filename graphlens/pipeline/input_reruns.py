@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from graphlens.children.gate_messages import Watched
+from graphlens.command import script_command_of
 from graphlens.config import Progress, Request
 from graphlens.facts.patterns.input_rewrites import Rewrite, rewrites_of
 from graphlens.facts.time.around import INPUT as WAITING
@@ -56,6 +57,7 @@ def with_proofs(
     assert gathered.directory is not None
     folder = gathered.directory / "inputs"
     folder.mkdir(exist_ok=True)
+    command, script = script_command_of(request.but(select=(), tries=()), run.words, reruns=run.does_again)
     outcome = prove(
         [*own, *made_up],
         ScriptRunner(run, folder, request.judging.rtol, of_input=True),
@@ -66,7 +68,8 @@ def with_proofs(
             half_width=HALF_WIDTH,
         ),
         step_ns=analysis.step.median_ns if analysis.step else None,
-        command="graphlens run " + " ".join(run.words),
+        command=command,
+        script=script,
         asked=request.judging.select,
         progress=progress,
     )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from graphlens.children.gate_messages import Watched
+from graphlens.command import script_command_of
 from graphlens.config import DEFAULT_RERUN_BUDGET_S, Progress, Request
 from graphlens.ir.analysis import Finding, Proof
 from graphlens.ir.edits import is_of_input
@@ -44,7 +45,8 @@ def with_proofs(request: Request, gathered: Gathered, analysis: Analysis, progre
     analysis = input_reruns.with_proofs(request, gathered, analysis, run, progress)
     of_input, findings = _of_input(analysis.findings)
     changed = [one for one in findings if one.fix.edits and edits_for(one.fix.edits, run.watched) is not None]
-    asked, command = (*request.judging.select, tries.CODE), "graphlens run " + " ".join(run.words)
+    asked = (*request.judging.select, tries.CODE)
+    command, script = script_command_of(request.but(select=(), tries=()), run.words, reruns=run.does_again)
     others = [*of_input, *(_of_a_graph(one) for one in findings if one not in changed)]
     if not any(reason_not_to_try(one, asked) is None for one in changed):
         changed, others = [], [*others, *(replace(one, proof=Proof("not-run", _reason(one))) for one in changed)]
@@ -60,10 +62,11 @@ def with_proofs(request: Request, gathered: Gathered, analysis: Analysis, progre
         ),
         step_ns=analysis.step.median_ns if analysis.step else None,
         command=command,
+        script=script,
         asked=asked,
         progress=progress,
     )
-    proved = _with(analysis, ranked([*(tries.answered(one, command) for one in outcome.findings), *others]))
+    proved = _with(analysis, ranked([*(tries.answered(one, command, script) for one in outcome.findings), *others]))
     return replace(proved, document=replace(proved.document, joint_proof=outcome.joint_proof))
 
 

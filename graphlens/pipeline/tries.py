@@ -33,12 +33,13 @@ def is_asked_for(finding: Finding) -> bool:
     return finding.code == CODE and finding.rule == RULE
 
 
-def answered(finding: Finding, command: str) -> Finding:
-    """Return the finding with the answer as its title, and the command that asks again."""
+def answered(finding: Finding, command: str, script: str) -> Finding:
+    """Return the finding with the answer as its title, and the command that asks again, ``script`` at its end."""
     if not is_asked_for(finding):
         return finding
     word = str(finding.evidence["change"])
-    proof = replace(finding.proof, command=f"{command} --try {word}") if finding.proof.command else finding.proof
+    again = f"{command} --try {word}{script}" if finding.proof.command else None
+    proof = replace(finding.proof, command=again)
     return replace(finding, proof=proof, title=questions.answer(word, proof) or finding.title)
 
 

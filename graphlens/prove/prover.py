@@ -45,6 +45,7 @@ class _Job:
     budget: Budget
     step_ns: int | None
     command: str
+    script: str
     progress: Progress
 
     def started(self, spent_s: float) -> _Job:
@@ -71,6 +72,7 @@ def prove(
     *,
     step_ns: int | None = None,
     command: str = "graphlens analyze TARGET",
+    script: str = "",
     asked: Sequence[str] = (),
     progress: Progress = no_progress,
     clock: Callable[[], float] = time.monotonic,
@@ -85,10 +87,12 @@ def prove(
         The step's median wall time, by which a measured share becomes a saving.
     command
         How the analysis was called, without ``--select``.
+    script
+        The words that come after that option: a script and its arguments.
     asked
         What the user selected by name: proven whatever it promises.
     """
-    job = _Job(findings, runner, plan, Budget(math.inf, clock), step_ns, command, progress)
+    job = _Job(findings, runner, plan, Budget(math.inf, clock), step_ns, command, script, progress)
     proofs = {index: Proof("not-run", why) for index, why in _left_out(findings, asked).items()}
     candidates = [index for index in range(len(findings)) if index not in proofs]
     turns = schedule.ordered(candidates, findings, plan, step_ns, asked)
@@ -190,7 +194,7 @@ def _described(job: _Job, members: Sequence[int], proof: Proof) -> Proof:
     """Add what the prover knows: the line that measures this again, and for one fix the saving that was expected."""
     codes = ",".join(dict.fromkeys(job.findings[index].code for index in members))
     expected = job.findings[members[0]].saving.share if len(members) == 1 else None
-    return replace(proof, command=f"{job.command} --select {codes}", expected_share=expected)
+    return replace(proof, command=f"{job.command} --select {codes}{job.script}", expected_share=expected)
 
 
 # -- all together ---------------------------------------------------------------------------------------------------
