@@ -26,7 +26,7 @@ XLA_KERNEL: Final = "XlaKernel"
 ANY_CALL: Final = "*"  # in the place of the op that called a function, which is named so by no graph
 KERNEL: Final = "Kernel"  # the type of a kernel of which the profile does not say which op launched it
 
-_REPLICA = re.compile(r"(^|/)replica_(\d+)/")
+_REPLICA = re.compile(r"(^|/)replica_(\d{1,9})/")
 
 
 def replica_of(name: str) -> int | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from graphlens.facts.flat.names import Names, replica_of
 from graphlens.ir.devices import short_device
@@ -32,8 +33,7 @@ class Placed:
         if len(by_device) > 1:
             devices = dict(zip(by_device.values(), by_device, strict=True))
             return Placed([devices[number] for number in sorted(devices)], graph, names, by_device)
-        most = max((number for node, _ in ran if (number := replica_of(node)) is not None), default=0)
-        return Placed([""] * (most + 1), None, names, {})
+        return Placed([""] * _count({replica_of(node) for node, _ in ran}), None, names, {})
 
     def replica(self, node: str, op: str) -> int:
         """Return the replica of what an event calls ``node``."""
@@ -82,3 +82,12 @@ def _by_device(graph: Table) -> Mapping[str, int]:
         if free:
             found[free.most_common(1)[0][0]] = number
     return dict(sorted(found.items(), key=lambda item: item[1])) if len(found) == len(votes) else {}
+
+
+def _count(named: Collection[int | None]) -> int:
+    """Return how many replicas there are, by the numbers in names; TensorFlow leaves none out, and a user's scope may.
+
+    >>> _count({None, 1, 2, 3}), _count({None, 70_000_000_000}), _count({None})
+    (4, 1, 1)
+    """
+    return next(number for number in count(1) if number not in named)
