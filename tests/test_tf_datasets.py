@@ -361,3 +361,27 @@ def test_only_the_graph_is_read_where_nothing_is_to_run(record: Record) -> None:
     assert recorded.error == ""
     assert recorded.manifest["pipelines"][0]["root"].startswith("MapDataset:")
     assert "unprofiled_ns" not in recorded.manifest or not recorded.manifest["unprofiled_ns"]
+
+
+def test_a_dataset_that_is_joined_with_itself_again_and_again_is_walked_once() -> None:
+    import tensorflow as tf
+
+    from graphlens.tf.datasets.serializing import all_of
+    from graphlens.tf.watch.datasets import outside_of_functions
+
+    def joined(times: int) -> Any:
+        dataset = tf.data.Dataset.range(2)
+        for _ in range(times):
+            dataset = dataset.concatenate(dataset)
+        return dataset
+
+    assert len(list(all_of(joined(40)))) == 41
+    found = []
+
+    @tf.function(autograph=False)
+    def within() -> Any:
+        found.append(outside_of_functions(joined(40)))
+        return tf.constant(0)
+
+    within.get_concrete_function()
+    assert found == [None]

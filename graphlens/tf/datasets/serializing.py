@@ -56,8 +56,7 @@ def check_size(dataset: Any) -> None:
     TooLargeError
         If it does.
     """
-    own = {id(one): one for one in all_of(dataset)}.values()
-    held = sum(_bytes_of(tensor) for one in own for tensor in private.dataset_tensors(one))
+    held = sum(_bytes_of(tensor) for one in all_of(dataset) for tensor in private.dataset_tensors(one))
     if held > MOST_HELD_BYTES:
         raise TooLargeError(f"it holds {held >> 20:,} MB of data itself, and its graph would hold them again")
 
@@ -68,10 +67,15 @@ def _bytes_of(tensor: Any) -> int:
 
 
 def all_of(dataset: Any) -> Iterator[Any]:
-    """Yield a dataset, and all that it is made of."""
-    yield dataset
-    for one in private.dataset_inputs(dataset):
-        yield from all_of(one)
+    """Yield a dataset, and all that it is made of, each once: what is zipped with itself again and again is no tree."""
+    seen: dict[int, Any] = {}
+    waiting = [dataset]
+    while waiting:
+        one = waiting.pop()
+        if id(one) not in seen:
+            seen[id(one)] = one  # kept, so that no other one has its number
+            yield one
+            waiting += reversed(private.dataset_inputs(one))
 
 
 def options_of(dataset: Any) -> dict[str, Any]:

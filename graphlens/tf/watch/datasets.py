@@ -48,10 +48,12 @@ class IteratedDatasets:
 
 def outside_of_functions(dataset: Any) -> Any | None:
     """Return a dataset that is no part of a function's graph: itself, or the first such one that it is made of."""
-    waiting = [dataset]
-    while waiting:
-        one = waiting.pop(0)
-        if private.is_eager_tensor(private.dataset_variant(one)):
-            return one
-        waiting += private.dataset_inputs(one)
+    level, seen = [dataset], dict[int, Any]()
+    while level:
+        for one in level:
+            if private.is_eager_tensor(private.dataset_variant(one)):
+                return one
+        seen |= {id(one): one for one in level}
+        below = {id(read): read for one in level for read in private.dataset_inputs(one)}
+        level = [read for number, read in below.items() if number not in seen]
     return None
