@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from graphlens.children.gate_messages import Watched
+from graphlens.config import Request, no_progress
 from graphlens.facts.patterns.input_rewrites import rewrites_of
 from graphlens.ir.analysis import Document, Finding, Fix, InputRewrite, Proof, Quality, Saving, Target
 from graphlens.ir.document import from_json, to_json
@@ -16,7 +20,7 @@ from graphlens.ir.iterators import IteratorStage
 from graphlens.ir.pipelines import DATASET, WrittenPipeline, WrittenStage
 from graphlens.ir.run import LedgerRow, Profile
 from graphlens.ir.training import Period
-from graphlens.pipeline import input_reruns
+from graphlens.pipeline import fixing, input_reruns, stages
 from graphlens.pipeline.result import Analysis
 from graphlens.prove.schedule import reason_not_to_try
 from graphlens.prove.script_runner import edits_for
@@ -64,6 +68,15 @@ def test_no_command_is_offered_that_would_write_a_dataset() -> None:
     found = Finding("GL302", "r", "t", (), {}, "", Saving(), Fix("s", "tolerance", (EDIT,)), proof=proof)
     (view,) = finding_views(document(DATASET, found))
     assert view.proof.apply is None
+
+
+def test_no_model_is_written_of_what_changes_the_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Finding("GL302", "r", "t", (), {}, "", Saving(), Fix("s", "tolerance", (EDIT,), "d.map(f)"), proof=PROVEN)
+    known = SimpleNamespace(judged=Analysis(document(DATASET, found)), gathered=None)
+    monkeypatch.setattr(stages, "judged", lambda *_: nullcontext(known))
+    analysis, fixed = fixing.fix(Request.of("pipes:slow"), str(tmp_path / "new"), no_progress)
+    assert fixed is None
+    assert fixing.why_nothing(analysis).endswith("which no model holds; change it in the program: d.map(f)")
 
 
 def test_what_changes_a_copy_of_the_input_is_tried_whoever_has_to_decide() -> None:

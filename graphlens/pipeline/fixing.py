@@ -14,6 +14,7 @@ from graphlens.children.messages import Comparison, Difference, RecordRequest
 from graphlens.config import DEFAULT_PROOF_BUDGET_S, Progress, Request
 from graphlens.errors import ExecutionError, TargetError, UsageError
 from graphlens.ir.analysis import Finding, Proof
+from graphlens.ir.edits import is_of_input
 from graphlens.ir.settings import graph_edits, lines_of
 from graphlens.loaders import signatures, sniff
 from graphlens.loaders.profile_files import PROFILE_KINDS
@@ -137,7 +138,7 @@ def proven(analysis: Analysis) -> tuple[Finding, ...]:
 
 
 def _changes_the_graph(finding: Finding) -> bool:
-    return bool(graph_edits(finding.fix.edits))
+    return bool(graph_edits(finding.fix.edits)) and not any(map(is_of_input, finding.fix.edits))
 
 
 def settings_proven(chosen: Sequence[Finding]) -> tuple[str, ...]:
@@ -152,8 +153,15 @@ def why_nothing(analysis: Analysis) -> str:
     fixable = [finding for finding in analysis.findings if finding.fix.edits]
     if not fixable:
         return "nothing that was found has a fix that a program could apply; `graphlens analyze` shows what was"
+    of_input = [one for one in proven(analysis) if any(map(is_of_input, one.fix.edits))]
+    if of_input:
+        return f"what was proven changes the input pipeline, which no model holds; {_in_the_program(of_input)}"
     tried = (f"{one.code} {one.rule}: {one.proof.verdict}, {one.proof.why}" for one in fixable)
     return f"no fix was proven ({'; '.join(tried)})"
+
+
+def _in_the_program(findings: Sequence[Finding]) -> str:
+    return "change it in the program: " + "; ".join(one.fix.snippet or one.fix.summary for one in findings)
 
 
 def why_not_kept(fixed: Fixed) -> str:
