@@ -433,7 +433,7 @@ def test_an_interrupt_from_the_keyboard_ends_the_script_and_leaves_what_was_reco
     time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=TIMEOUT_S)
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert "KeyboardInterrupt" in err
     assert json.loads((tmp_path / "r.json").read_text("utf-8"))["programs"][0]["runs"] == 10
 

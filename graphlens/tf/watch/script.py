@@ -132,15 +132,30 @@ def main(arguments: list[str]) -> None:
     hooks.Hooks(Harmless(watch)).install()
     for watching in (outside.watch, writes.watch):
         watching(lambda deed: _note(Path(folder), watch, deed), own=folder, caches=True)
-    atexit.register(watch.finish)
+    end = atexit.register(watch.finish)
     try:
         run(script)
+    except KeyboardInterrupt:
+        atexit.unregister(end)
+        atexit.register(_interrupted, watch)
+        raise
     except Exception as error:
         why = unsupported.explanation(error)
         if why:
             (Path(folder) / UNSUPPORTED).write_text(why, encoding="utf-8")
         _tell(error)
         sys.exit(1)
+
+
+def _interrupted(watch: Late) -> None:
+    """End what is recorded, and have Python end as it does after an interrupt: by the signal, as shells expect it.
+
+    It remembers that the interrupt was caught by nobody until the next source text is executed, which importing
+    dataclasses does; that is so from 3.8 to 3.13 (``run_eval_code_obj`` of ``pythonrun.c``).
+    """
+    watch.finish()
+    with suppress(KeyboardInterrupt):
+        exec("raise KeyboardInterrupt")
 
 
 def _note(folder: Path, watch: Late, deed: str) -> None:
