@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from load_helpers import HostPlane
 
 from graphlens.facts.core import Facts
 from graphlens.facts.graphs import judged_graph
@@ -224,3 +225,10 @@ def test_sets_of_instants_are_as_sets_of_moments(seed: int) -> None:
     lengths = [len(moments(one) & set(range(*window))) for window in zip(since, until, strict=True)]
     assert left.lengths_ns(since, until).tolist() == lengths
     assert all(left.start_ns[1:] > left.end_ns[:-1])
+
+
+def test_a_collective_whose_number_is_none_is_no_exchange():
+    plane = HostPlane()
+    plane.event("CollectiveReduceV2:CollectiveReduceV2", 10, 20, instance_key="no number", group_key=1)
+    plane.event("CollectiveReduceV2:CollectiveReduceV2", 30, 40, instance_key=7, group_key=1)
+    assert [one.instance for one in plane.read().collectives] == [7]

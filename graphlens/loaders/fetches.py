@@ -68,6 +68,7 @@ def _rows(nbytes: int | None, shapes: str, types: str) -> int | None:
 
     >>> _rows(2688, "[?,20] [?]", "float int32"), _rows(0, "[?,20] [?]", "float int32"), _rows(9, "[?]", "string")
     (32, 0, None)
+    >>> _rows(4, "[?,²]", "float")
     """
     if not nbytes:
         return nbytes
@@ -85,4 +86,4 @@ def _row_bytes(shape: str, kind: str) -> int | None:
     sizes = shape.strip("[]").split(",")
     if not shape.startswith("[") or not sizes[0] or kind not in _BYTES:
         return None
-    return _BYTES[kind] * prod(map(int, sizes[1:])) if all(size.isdigit() for size in sizes[1:]) else None
+    return _BYTES[kind] * prod(map(int, sizes[1:])) if all(size.isdecimal() for size in sizes[1:]) else None

@@ -200,7 +200,7 @@ class _PlaneReader:
     def _collectives(self) -> Iterator[Executed]:
         codes = {key: name for key, name in self.names.items() if name.op.startswith(COLLECTIVE_OP)}
         for event in self._events(looked_up(self.events.name, dict.fromkeys(codes, 1)) == 1) if codes else ():
-            if INSTANCE in event.stats:
+            if isinstance(event.stats.get(INSTANCE), int) and isinstance(event.stats.get(GROUP, 0), int):
                 yield Executed(*codes[event.key][1:], event.start_ns, event.end_ns, event.thread, event.stats)
 
     def _name_modules(self) -> None:
