@@ -57,8 +57,17 @@ class Stats:
         return Stats(self._data, self._columns.where(events[self.event]), self._names)
 
     def numbers(self) -> Ints:
-        """Return their values as 64-bit integers, where all are numbers: those that do not fit keep their bits."""
-        return self._columns.value
+        """Return their values as 64-bit integers, of which those that do not fit keep their bits.
+
+        A text that is a number stands for it, as traces write long ones; what else is no number is 0.
+        """
+        tags, numbers, ends = self._columns.tag, self._columns.value, self._columns.end
+        told = np.flatnonzero((tags != _SIGNED) & (tags != _UNSIGNED))
+        if not len(told):
+            return numbers
+        found: Ints = numbers.copy()
+        found[told] = [_as_number(self._value(int(tags[at]), int(numbers[at]), int(ends[at]))) for at in told.tolist()]
+        return found
 
     def values(self) -> list[Any]:
         """Return their values; a reference is the name that it refers to, ``None`` stands for bytes and for nothing."""
@@ -120,6 +129,19 @@ class Stats:
         ]
         number[~is_text] = len(numbers) + numbered(key[~is_text], tag[~is_text].astype(np.int64), value[~is_text])
         return number
+
+
+def _as_number(value: Any) -> int:
+    """Return a value as a number of 64 bits, 0 for what is none.
+
+    >>> _as_number("-6046577156815887617"), _as_number("many"), _as_number(1 << 63) == -(1 << 63), _as_number(None)
+    (-6046577156815887617, 0, True, 0)
+    """
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return 0
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 class _Columns(NamedTuple):
