@@ -96,7 +96,9 @@ def unbucketed_all_reduce(facts: Facts) -> Iterator[Finding]:
         return
     spared = count - needed
     each_ns = round(median(one.least_ns for one in small))
-    saved_ns = min(round(spared * each_ns), together.exposed_ns or 0)
+    saved_ns = round(spared * each_ns)
+    if together.exposed_ns is not None:  # where it is not known what nothing hides, only what they cost bounds it
+        saved_ns = min(saved_ns, together.exposed_ns)
     yield found(
         title=f"{format_count(round(count))} all-reduces of {format_bytes(round(nbytes / count))} on average in each "
         f"step of a replica, where {counted(needed, 'bucket')} would do",
