@@ -4,27 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from graphlens.ir.analysis import (
-    CriticalPath,
-    Document,
-    Figure,
-    FigureNode,
-    Finding,
-    Fix,
-    GraphSize,
-    OpRow,
-    ProgramRow,
-    ProgramTrace,
-    Proof,
-    Quality,
-    RuleStatus,
-    Saving,
-    StepTime,
-    Target,
-)
+from graphlens.ir.analysis import Document, Figure, FigureNode, Finding, Fix, Proof, Quality, RuleStatus, Saving, Target
 from graphlens.ir.edits import OtherEdit
 from graphlens.ir.failure import AnalysisError
 from graphlens.ir.inputs import InputRow
+from graphlens.ir.measured import CriticalPath, GraphSize, OpRow, ProgramRow, ProgramTrace, StepTime
 from graphlens.ir.run import LedgerRow
 from tests import sample_devices
 

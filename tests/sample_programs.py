@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphlens.ir.analysis import CONTRADICTION, ProgramRow, ProgramTrace, Quality, StepKind, StepTime
+from graphlens.ir.analysis import CONTRADICTION, Quality
 from graphlens.ir.failure import AnalysisError
+from graphlens.ir.measured import ProgramRow, ProgramTrace, StepKind, StepTime
 from tests.sample_document import RICH, STATIC
 
 TRAIN = StepTime(21_000_000, 15_100_000, 30_100_000, 15, period_ns=23_100_000)

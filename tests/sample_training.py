@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from graphlens.ir.analysis import CriticalPath, ProgramRow, ProgramTrace, StepTime, Target
+from graphlens.ir.analysis import Target
+from graphlens.ir.measured import CriticalPath, ProgramRow, ProgramTrace, StepTime
 from graphlens.ir.run import LedgerRow
 from graphlens.ir.training import (
     LayerRow,

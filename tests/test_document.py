@@ -12,20 +12,10 @@ from hypothesis import strategies as st
 
 from graphlens.errors import TargetError
 from graphlens.ir import document as codec
-from graphlens.ir.analysis import (
-    CriticalPath,
-    Document,
-    Finding,
-    Fix,
-    GraphSize,
-    OpRow,
-    Proof,
-    Quality,
-    Saving,
-    Target,
-)
+from graphlens.ir.analysis import Document, Finding, Fix, Proof, Quality, Saving, Target
 from graphlens.ir.document import from_json, json_schema, to_json
 from graphlens.ir.edits import OtherEdit
+from graphlens.ir.measured import CriticalPath, GraphSize, OpRow
 from tests import sample_document
 
 SCHEMA = Path(codec.__file__).parents[1] / "schema" / "analysis.v1.json"

@@ -18,7 +18,7 @@ from end_to_end import CAPTURES
 from graphlens.api import Analysis, load
 from graphlens.facts.core import Facts
 from graphlens.facts.work.impossible import why_impossible
-from graphlens.ir.analysis import OpRow
+from graphlens.ir.measured import OpRow
 from graphlens.loaders.schema import xspace
 from graphlens.pipeline.judge import judge
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from graphlens.errors import TargetError
 from graphlens.ir import codec, op_rows
-from graphlens.ir.analysis import OpRow
 from graphlens.ir.document import from_json, to_json
+from graphlens.ir.measured import OpRow
 from graphlens.ir.op_rows import OpRows
 from graphlens.ir.row_codec import CHUNK_ROWS, row_texts, rows_of
 from graphlens.report import view_ops

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from graphlens.ir.analysis import Document, ProgramRow, StepKind, StepTime
+from graphlens.ir.analysis import Document
+from graphlens.ir.measured import ProgramRow, StepKind, StepTime
 from graphlens.pipeline.result import Analysis
 from graphlens.report.html import render as render_page
 from graphlens.report.terminal import render

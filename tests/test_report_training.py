@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from graphlens.ir.analysis import Document, ProgramRow, ProgramTrace
+from graphlens.ir.analysis import Document
 from graphlens.ir.document import from_json, to_json
+from graphlens.ir.measured import ProgramRow, ProgramTrace
 from graphlens.ir.run import LedgerRow
 from graphlens.ir.training import LayerRow, Period, PhaseRow, Timeline, TimelineLane, TimelineSpan, Training
 from graphlens.pipeline.result import Analysis

@@ -19,7 +19,8 @@ from end_to_end import REPOSITORY, python, run_python
 
 import graphlens
 from graphlens.facts.programs.judged_program import programs_of
-from graphlens.ir.analysis import Document, ProgramRow
+from graphlens.ir.analysis import Document
+from graphlens.ir.measured import ProgramRow
 from graphlens.loaders.schema import xspace
 from graphlens.loaders.xplane import read_profile
 

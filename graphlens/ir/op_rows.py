@@ -9,7 +9,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Final, overload
 
-from graphlens.ir.analysis import OpRow
+from graphlens.ir.measured import OpRow
 
 NAMES: Final = tuple(field.name for field in fields(OpRow))
 # What a column that is not held stands for; the columns without such a value are always held.

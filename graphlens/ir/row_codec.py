@@ -15,8 +15,8 @@ from types import NoneType
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from graphlens.ir import codec
-from graphlens.ir.analysis import OpRow
 from graphlens.ir.codec import MismatchError
+from graphlens.ir.measured import OpRow
 from graphlens.ir.op_rows import DEFAULTS, NAMES, OpRows
 
 # Rows whose text is made at a time: enough for a column to pay, and a few megabytes.

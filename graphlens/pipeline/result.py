@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 from graphlens.errors import UsageError
 from graphlens.facts.core import Facts
-from graphlens.ir.analysis import SEVERITIES, Document, Finding, Quality, StepTime
+from graphlens.ir.analysis import SEVERITIES, Document, Finding, Quality
 from graphlens.ir.dag import Stage
+from graphlens.ir.measured import StepTime
 from graphlens.ir.run import LedgerRow
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from graphlens.ir.analysis import Document, Figure, FigureNode, OpRow, StepTime
+from graphlens.ir.analysis import Document, Figure, FigureNode
 from graphlens.ir.devices import Copy, short_device
+from graphlens.ir.measured import OpRow, StepTime
 from graphlens.ir.op_rows import OpRows
 from graphlens.ir.run import Origin
 from graphlens.report.ink import crossing, source_memory, target_memory

@@ -6,8 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from graphlens.ir.analysis import Document, OpRow
+from graphlens.ir.analysis import Document
 from graphlens.ir.devices import short_device
+from graphlens.ir.measured import OpRow
 from graphlens.ir.op_rows import OpRows
 from graphlens.report.scopes import Scope, scope_of
 from graphlens.report.view_findings import FindingView

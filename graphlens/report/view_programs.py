@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphlens.ir.analysis import Document, ProgramRow, ProgramTrace, StepTime
+from graphlens.ir.analysis import Document
+from graphlens.ir.measured import ProgramRow, ProgramTrace, StepTime
 from graphlens.ir.roles import Role
 from graphlens.report.words import file_and_line
 from graphlens.units import UNKNOWN, counted, format_count, format_ns, format_share

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphlens.ir.analysis import ProgramRow, StepTime
+from graphlens.ir.measured import ProgramRow, StepTime
 from graphlens.ir.training import Period
 from graphlens.units import counted, format_count, format_frequency, format_ns
 

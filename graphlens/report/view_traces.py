@@ -8,7 +8,8 @@ from typing import Final
 
 from markupsafe import Markup
 
-from graphlens.ir.analysis import Document, ProgramRow, ProgramTrace
+from graphlens.ir.analysis import Document
+from graphlens.ir.measured import ProgramRow, ProgramTrace
 from graphlens.ir.script import TraceKind
 from graphlens.report.lanes import lane, place, ruler
 from graphlens.report.phases import percent

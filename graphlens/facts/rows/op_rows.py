@@ -26,8 +26,9 @@ from graphlens.facts.training.phases import phases
 from graphlens.facts.work import costs
 from graphlens.facts.work.kernel_work import Work, kernel_work, told_instructions, told_of
 from graphlens.facts.work.roofline import roof_shares
-from graphlens.ir.analysis import Figure, FigureNode, OpRow
+from graphlens.ir.analysis import Figure, FigureNode
 from graphlens.ir.graph import data_inputs
+from graphlens.ir.measured import OpRow
 from graphlens.ir.nodes import Op
 from graphlens.ir.op_rows import OpRows
 from graphlens.ir.ops import CONSTANTS, family, is_instruction

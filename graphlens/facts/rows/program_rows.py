@@ -15,7 +15,7 @@ from graphlens.facts.programs.program_runs import ProgramRuns, possible_period
 from graphlens.facts.programs.watched import Watched, watched, watched_by_name
 from graphlens.facts.rows.sizes import graph_sizes, sizes_of_others
 from graphlens.facts.time.ledger import step_time
-from graphlens.ir.analysis import GraphSize, ProgramRow, ProgramTrace, StepTime
+from graphlens.ir.measured import GraphSize, ProgramRow, ProgramTrace, StepTime
 from graphlens.ir.program import Program
 from graphlens.ir.run import stat_of
 from graphlens.ir.script import ScriptTrace, TraceKind

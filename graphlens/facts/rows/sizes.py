@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.flat.inlining import inline
 from graphlens.facts.graphs import executed_graph, optimized_graph, traced_graph
-from graphlens.ir.analysis import GraphSize
 from graphlens.ir.dag import Stage
 from graphlens.ir.graph import Graph
+from graphlens.ir.measured import GraphSize
 from graphlens.ir.program import Program
 from graphlens.ir.table import Table
 

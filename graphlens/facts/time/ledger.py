@@ -12,7 +12,7 @@ from graphlens.facts.programs.judged_program import programs
 from graphlens.facts.programs.program_runs import ProgramRuns, possible_period
 from graphlens.facts.programs.watched import watched_by_name
 from graphlens.facts.time.attribution import Attribution, attribution
-from graphlens.ir.analysis import StepKind, StepTime
+from graphlens.ir.measured import StepKind, StepTime
 from graphlens.ir.ops import family
 from graphlens.ir.run import EAGER_LOOP, LedgerRow, stat_of
 

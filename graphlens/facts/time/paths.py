@@ -10,7 +10,7 @@ from graphlens.facts.graphs import judged_graph
 from graphlens.facts.programs.judged_program import programs
 from graphlens.facts.time.attribution import attribution, timings
 from graphlens.facts.time.ledger import step_time
-from graphlens.ir.analysis import CriticalPath, StepTime
+from graphlens.ir.measured import CriticalPath, StepTime
 from graphlens.ir.run import OpTiming
 from graphlens.ir.table import Table
 

@@ -13,7 +13,7 @@ from graphlens.facts.time.attribution import attribution
 from graphlens.facts.time.ledger import ledger, step_time
 from graphlens.facts.time.paths import heaviest_path, longest_path, path_weights_ns
 from graphlens.facts.work.roofline import roofline
-from graphlens.ir.analysis import CriticalPath
+from graphlens.ir.measured import CriticalPath
 from graphlens.ir.ops import LOOPS, NEXT_ITERATIONS
 from graphlens.units import format_flop_rate, format_ns, format_share
 
