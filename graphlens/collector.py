@@ -24,6 +24,21 @@ def collector_paused() -> Iterator[None]:
         gc.enable()
 
 
+@contextmanager
+def collector_unmoved() -> Iterator[None]:
+    """Pause the collector for what is done within a program that is only watched, and have it collect as without that.
+
+    Python walks all objects anew once a quarter more of them have survived two collections: some ten thousand of ours
+    bring that forward, which takes 0.2 s in a program that has imported TensorFlow.  What is frozen and thawed at once
+    is among the oldest without being counted as a survivor.  A program that has frozen objects itself is left alone.
+    """
+    with collector_paused():
+        yield
+        if not gc.get_freeze_count():
+            gc.freeze()
+            gc.unfreeze()
+
+
 def collect_new() -> None:
     """Collect what was made since the last collection: what is kept from before is not walked again.
 

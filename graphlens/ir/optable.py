@@ -45,15 +45,27 @@ class OpInfo(NamedTuple):
 @lru_cache(maxsize=1)
 def table() -> Mapping[str, OpInfo]:
     """Return what is known of every op type of TensorFlow."""
-    told = json.loads(gzip.decompress(_TABLE.read_bytes()))
-    stateful, calls = frozenset(told["stateful"]), frozenset(told["calls"])
-    known = {
-        name: OpInfo(_arguments(outputs), _frozen(defaults), _arguments(inputs), name in stateful, name in calls)
-        for name, (outputs, defaults, inputs) in told["ops"].items()
-    }
+    known = {name: info for name in _told()["ops"] if (info := info_of(name)) is not None}
     # Without this, every argument of a function would get the registry's `index` default.
     known[ARGUMENT] = OpInfo((Argument("output", "T", None),), {}, is_stateful=True)
     return known
+
+
+@lru_cache(maxsize=4096)
+def info_of(op: str) -> OpInfo | None:
+    """Return what the registry says of one op type: who asks for a few has not to wait for all."""
+    told = _told()
+    if op not in told["ops"]:
+        return None
+    outputs, defaults, inputs = told["ops"][op]
+    is_stateful, calls = op in told["stateful"], op in told["calls"]
+    return OpInfo(_arguments(outputs), _frozen(defaults), _arguments(inputs), is_stateful, calls)
+
+
+@lru_cache(maxsize=1)
+def _told() -> dict[str, Any]:
+    told = json.loads(gzip.decompress(_TABLE.read_bytes()))
+    return {"ops": told["ops"], "stateful": frozenset(told["stateful"]), "calls": frozenset(told["calls"])}
 
 
 def _arguments(listed: list[list[Any]]) -> tuple[Argument, ...]:

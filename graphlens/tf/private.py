@@ -7,6 +7,7 @@ the report under ``quality.notes``.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
@@ -28,6 +29,9 @@ OPTIMIZER_SKIPPED = "The model's optimizer was left out: its class is not instal
 
 
 def _module(name: str) -> ModuleType | None:
+    """Return a module of TensorFlow; what is imported already is looked up, for this is asked in every step."""
+    if (module := sys.modules.get(name)) is not None:
+        return module
     try:
         return importlib.import_module(name)
     except ImportError:

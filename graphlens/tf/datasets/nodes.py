@@ -10,7 +10,7 @@ from typing import Any, Final
 import tensorflow as tf
 
 from graphlens.ir.ops import PYTHON
-from graphlens.ir.optable import Argument, table
+from graphlens.ir.optable import Argument, info_of
 from graphlens.tf import private
 
 _DATASET: Final = re.compile(r"Dataset(V\d+)?$")
@@ -129,7 +129,7 @@ def arguments_of(node: Any) -> Mapping[str, int]:
     """Return the arguments of a node by their names, with the position of the first input that each takes."""
     found: dict[str, int] = {}
     position = 0
-    info = table().get(node.op)
+    info = info_of(node.op)
     for argument in () if info is None else info.inputs:
         found[argument.name] = position
         position += _count(node, argument)
@@ -158,5 +158,5 @@ def is_random(op: str) -> bool:
 
 def is_stateful(op: str) -> bool:
     """Whether TensorFlow says that an op has state; of what it does not know, nothing is claimed."""
-    info = table().get(op)
+    info = info_of(op)
     return info is not None and info.is_stateful

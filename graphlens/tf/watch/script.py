@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from graphlens.collector import collector_paused
+from graphlens.collector import collector_unmoved
 from graphlens.ir.script import DEEDS, UNSUPPORTED
 from graphlens.tf.watch import hooks, outside, unsupported, writes
 from graphlens.tf.watch.harmless import Harmless
@@ -114,7 +114,7 @@ class Late:
             if self._why_not:  # whatever it imports is not to be tried again with each call
                 raise RuntimeError(self._why_not)
             if self._made is None:
-                with collector_paused():
+                with collector_unmoved():
                     from graphlens.tf.watch.watch import Watch
 
                 made = Watch(*self._arguments, stops=self._stops)

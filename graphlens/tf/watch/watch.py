@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from graphlens.collector import collector_paused
+from graphlens.collector import collector_unmoved
 from graphlens.errors import first_line
 from graphlens.ir.capture import CapturedTarget
 from graphlens.ir.eager import READ
@@ -31,7 +31,7 @@ from graphlens.tf.watch.eager import EagerLoops, Gradients
 from graphlens.tf.watch.marks import Mark, is_recorded
 from graphlens.tf.watch.rows import RowAccesses
 from graphlens.tf.watch.stack import user_line
-from graphlens.tf.watch.window import LONG_CALL_NS, Window
+from graphlens.tf.watch.window import LONG_LOOP_NS, Window
 
 # Who catches even what ``sys.exit`` raises, and calls again and again, would do so for ever.
 _MOST_STOPS: Final = 100
@@ -306,7 +306,7 @@ class Watch:
 
     def _end(self, *, is_cut: bool = False) -> None:
         assert self._context is not None
-        with collector_paused():
+        with collector_unmoved():
             self._log.recording_changes()
             self._window.close(is_cut=is_cut)
             self._is_cut = is_cut
@@ -314,7 +314,7 @@ class Watch:
             with self._context.capture.attempt("profile"), self._context.capture.stage("profile"):
                 self._profiles += self._profile.stop(self._context)
             self._is_unwritten = True
-            if self.has_recorded or self._recorded_ns >= LONG_CALL_NS:
+            if self.has_recorded or self._recorded_ns >= LONG_LOOP_NS:
                 self._write()  # else steady calls will hardly be long in coming
 
     def _write(self) -> None:
@@ -329,7 +329,6 @@ class Watch:
             pipelines, notes = self._datasets.pipelines()
             capture.note(*notes)
             capture.manifest = replace(capture.manifest, pipelines=pipelines)
-            capture.save()
         self._recorded = Callees()
         self._save()
 
