@@ -9,8 +9,8 @@ from typing import Final
 STEADY_CALLS: Final = 3  # calls in a row that traced nothing: caches, buffers and allocators are warm then
 # A call that lasts this long is a whole epoch or a large step: waiting for three of them may be waiting for the end.
 LONG_CALL_NS: Final = 1_000_000_000
-# A first call that is a loop holds what TensorFlow prepares as well.  If it lasts so long, its graphs are written at once:
-# a script that is killed may have done nothing else.  With a shorter one, a window of steady calls is at hand.
+# A first call that is a loop holds what TensorFlow prepares as well.  If it lasts so long, its graphs are written at
+# once: a script that is killed may have done nothing else.  With a shorter one, a window of steady calls is at hand.
 LONG_LOOP_NS: Final = 5_000_000_000
 LONGEST_WINDOW_NS: Final = 30_000_000_000  # of slow steps fewer are recorded; a profile of minutes is of no use
 # What is traced in every step, or in every second one, is never steady: after so many calls it is recorded as it is.
