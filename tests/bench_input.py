@@ -15,6 +15,8 @@ from typing import Any, Final, NamedTuple
 
 import big_profile
 
+from graphlens.facts.time.around import INPUT as WAITING
+
 ROOT: Final = Path(__file__).parents[1]
 SCRIPTS: Final = ROOT / "fixtures" / "scripts"
 
@@ -56,7 +58,8 @@ def table(_: Path) -> str:
 def _rows() -> Iterator[str]:
     yield f"input pipelines (goal: the right stage, its rule, wait within {OFF:.0%} of the script's own; fixed: silent)"
     for loop in LOOPS:
-        memory_ms = _judged("memory", loop).told["step_ms"]
+        memory = _judged("memory", loop).told
+        memory_ms = memory["step_ms"] - memory["accelerator_ms"]
         for mode in MODES:
             yield _row(mode, loop, _judged(mode, loop), memory_ms)
             fixed = _judged(mode, loop, "fixed")
@@ -66,10 +69,10 @@ def _rows() -> Iterator[str]:
 
 def _row(mode: str, loop: str, judged: Judged, memory_ms: float) -> str:
     pipeline = judged.document["input"][0]
-    wait, limiting = pipeline["wait"], pipeline["limiting"]
+    limiting = pipeline["limiting"]
     stage = pipeline["stages"][limiting] if limiting is not None else {"name": "no stage", "stages": []}
-    ours_ms = wait["share"] * judged.document["period"]["ns"] / 1e6 if wait else float("nan")
-    theirs_ms = judged.told.get("wait_ms", judged.told["step_ms"] - memory_ms)
+    ours_ms = _waits_ms(judged.document)
+    theirs_ms = judged.told.get("wait_ms", judged.told["step_ms"] - judged.told["accelerator_ms"] - memory_ms)
     ending, rules = MODES[mode]
     names = [re.sub(r":\d+$", "", name) for name in stage["stages"]]
     is_right = any(name.endswith(ending) for name in names)
@@ -79,6 +82,11 @@ def _row(mode: str, loop: str, judged: Judged, memory_ms: float) -> str:
         f"{stage['name']} {'(right)' if is_right else '(WRONG)'}; {', '.join(sorted(codes))} "
         f"{'(right)' if rules <= codes else '(WRONG)'}; XProf: {judged.xprof}"
     )
+
+
+def _waits_ms(document: dict[str, Any]) -> float:
+    rows = document["period"]["rows"]
+    return sum(row["ns"] for row in rows if row["category"] == WAITING) / 1e6
 
 
 def _findings(document: dict[str, Any]) -> list[dict[str, Any]]:

@@ -117,3 +117,8 @@ def test_what_is_traced_in_every_call_weighs_all_its_time() -> None:
     for _ in range(2 * PATIENCE_CALLS):
         assert not window.opens_before("metric")
         window.closes_after("metric", MS, traced=False)
+
+
+def test_a_program_that_is_not_called_again_does_not_leave_its_recording_open() -> None:
+    calls = [("prepare", 1)] * 6 + [("train", 20)] * 30
+    assert called(Window(4), *calls) == [4, 5, *range(6, 14), *range(14, 18)]

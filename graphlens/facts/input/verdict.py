@@ -10,7 +10,7 @@ from typing import Final
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.input.chains import Chain, chains, works_ahead
 from graphlens.facts.input.pipelines import elements_per_step, input_pipelines
-from graphlens.facts.time.period import period
+from graphlens.facts.time.period import period, wait_while_unrecorded
 from graphlens.ir.pipelines import InputPipeline, InputStage, WrittenStage
 
 # A request takes 20 to 100 us though the element lies ready, and machines are never quiet: below it nothing is to win.
@@ -74,7 +74,8 @@ def verdict(facts: Facts) -> Verdict | None:
     if whole is None or not ran or not pipelines or pipelines[0].wait is None:
         return None
     pipeline, chain = pipelines[0], ran[0]
-    share = _unready_share(pipeline, chain, elements_per_step(facts, chain) or 1.0)
+    recorded = _unready_share(pipeline, chain, elements_per_step(facts, chain) or 1.0)
+    share = wait_while_unrecorded(recorded, whole.ns / whole.profiled_ns if whole.profiled_ns else 1.0)
     stage = None if pipeline.limiting is None else pipeline.stages[pipeline.limiting]
     return Verdict(
         pipeline, chain, round(share * whole.ns), share, whole.ns, stage, _written(pipeline, stage) if stage else None

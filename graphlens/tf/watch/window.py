@@ -18,6 +18,9 @@ PATIENCE_CALLS: Final = 10
 # A program is recorded in place of another one once it took this many times as long: what a script does first may be
 # the preparation of its data, and each new recording costs a moment.
 OUTWEIGHS: Final = 2
+# A program that is not called again leaves its recording open, for as long as the others run: while so many times the
+# calls of a recording are made of others, and none of it, it is over.
+CALLS_OF_OTHERS: Final = 2
 # Who takes the profiler away again and again will do so for ever; each recording costs a moment.
 MOST_CUTS: Final = 3
 
@@ -54,6 +57,7 @@ class Window:
         self._called: dict[Hashable, _Called] = {}
         self._program: Hashable | None = None
         self._recorded_calls = 0
+        self._calls_of_others = 0  # since its own last one
         self._recorded_ns = 0
         self._have_been: list[_Called] = []
         self._cuts = 0
@@ -78,7 +82,7 @@ class Window:
             return False
         one.is_recorded = True
         self._have_been.append(one)
-        self._program, self._recorded_calls, self._recorded_ns = program, 0, 0
+        self._program, self._recorded_calls, self._calls_of_others, self._recorded_ns = program, 0, 0, 0
         return True
 
     def opens_within(self, program: Hashable, is_loop: Callable[[], bool]) -> bool:
@@ -93,6 +97,7 @@ class Window:
         if not is_loop():
             return False
         self._program, self._recorded_calls, self._recorded_ns = program, self._steps - 1, 0
+        self._calls_of_others = 0
         return True
 
     def closes_after(self, program: Hashable, ns: int, *, traced: bool) -> bool:
@@ -107,8 +112,10 @@ class Window:
         if not self.is_open:
             return False
         self._recorded_calls += program == self._program
+        self._calls_of_others = 0 if program == self._program else self._calls_of_others + 1
         self._recorded_ns += ns
-        return self._recorded_calls >= self._steps or self._recorded_ns >= LONGEST_WINDOW_NS
+        is_over = self._calls_of_others >= CALLS_OF_OTHERS * self._steps
+        return is_over or self._recorded_calls >= self._steps or self._recorded_ns >= LONGEST_WINDOW_NS
 
     def close(self, *, is_cut: bool = False) -> None:
         """Note that the recording has ended; another program may be recorded once it outweighs all so far.
