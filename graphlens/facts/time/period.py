@@ -56,11 +56,12 @@ def period(facts: Facts) -> Period | None:
 
 
 def wait_while_unrecorded(share: float, faster: float) -> float:
-    """Return for which share of its period a step waits for input while nothing is recorded.
+    """Return for which share of its period a step waits for input while nothing is recorded, as far as can be told.
 
-    Being recorded makes the functions of a pipeline slower, by a half and more: each of its small ops is an event, for
-    which memory is taken. A step that waits for the pipeline is as much longer, and what it does itself is not. So what
-    a step takes less while it is not recorded, it waits less.
+    Being recorded makes what runs many small ops slower, by a half and more: memory is taken for each event. For the
+    functions of a pipeline that is longer waiting, where the step waits for them. What the step does itself takes as
+    long as while it was recorded, if that made it no slower, and as much less as its period, if it made all slower
+    alike. What is returned has the geometric mean of the two.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ def wait_while_unrecorded(share: float, faster: float) -> float:
     """
     if share < NOTABLE_WAIT or not 0.0 < faster < 1.0:
         return share
-    return max(0.0, 1 - (1 - share) / faster)
+    return max(0.0, 1 - (1 - share) / faster**0.5)
 
 
 def _while_unrecorded(parts_ns: Mapping[str, float], faster: float) -> Mapping[str, float]:
@@ -145,8 +146,8 @@ def _of_calls_alike(
     steps = {len(run.iterations) for run in runs}
     if not calls_ns or len(steps) != 1 or not (count := steps.pop()):
         return None
-    loops_ns = sum(end_ns - start_ns for run in runs for start_ns, end_ns in run.iterations)
-    share = min(1.0, loops_ns / max(1, sum(run.end_ns - run.start_ns for run in runs)))
+    recorded_ns = sum(run.end_ns - run.start_ns for run in runs) / len(runs)
+    share = min(1.0, count * profiled_ns / max(1.0, recorded_ns))
     ns = round(share * min(calls_ns) / count)
     return (ns, count * len(calls_ns)) if ns < profiled_ns else None
 
