@@ -16,6 +16,7 @@ from typing import NamedTuple
 import bench_compiled
 import bench_hosts
 import bench_input
+import bench_inputs
 import bench_proofs
 import bench_retraces
 import bench_scripts
@@ -307,6 +308,9 @@ BENCHMARKS: dict[str, Callable[[Path], str]] = {
     "scripts": bench_scripts.scripts,
     "hosts": bench_hosts.many,
     "input": bench_input.table,
+    "input-by-hand": bench_inputs.by_hand,
+    "input-in-vain": bench_inputs.in_vain,
+    "input-free": bench_inputs.bound,
     "iterators": many_iterators,
     "compiled": bench_compiled.grouped_convolutions,
     "retraces": bench_retraces.retraces,

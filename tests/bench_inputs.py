@@ -1,7 +1,4 @@
-"""Changes of input pipelines beside pipelines written by hand, and the bound beside a cached batch: prints both.
-
-Run it alone on the machine: python tests/bench_inputs.py [datasets|scripts]
-"""
+"""Benchmarks of changes of input pipelines: beside others written by hand, what is advised in vain, and the bound."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,8 @@ BY_HAND = {
     "repeated_decode": ("add-cache", "cached_decode"),
 }
 ROUNDS, LIMIT_S = 16, 300.0
+# What textbooks advise for every pipeline, where it gives nothing or takes something.
+IN_VAIN = ("cheap_random_map", "unprefetched", "good")
 
 
 def pipeline_of(name: str) -> Any:
@@ -48,8 +48,12 @@ def opened(name: str, stages: list[str]) -> DatasetRunner:
     return runner
 
 
-def datasets() -> None:
-    """Elements a second as written, changed by an edit, and as somebody wrote it; in turns."""
+def by_hand(_: Path) -> str:
+    """Return elements a second as written, changed by an edit, and as somebody wrote it; in turns."""
+    return "\n".join(["input pipelines: written, changed, by hand (goal: changed / by hand within 10%)", *_by_hand()])
+
+
+def _by_hand() -> Iterator[str]:
     for name, (kind, by_hand) in BY_HAND.items():
         pipeline = pipeline_of(name)
         edits = next(one.edits for one in rewrites_of(pipeline, 2) if one.edits[0].kind == kind)
@@ -57,10 +61,25 @@ def datasets() -> None:
         hand = opened(by_hand, [])
         try:
             written.apply("changed", [edits], LIMIT_S)
-            print(f"{name:24s} {kind:20s}", told(in_turns(written, hand)), flush=True)
+            yield f"  {name:24s} {kind:20s} {told(in_turns(written, hand))}"
         finally:
             written.close()
             hand.close()
+
+
+def in_vain(folder: Path) -> str:
+    """Return what is tried on pipelines that need none of it, and what came of it."""
+    return "\n".join(["what is advised for every pipeline (goal: one is refuted)", *_in_vain(folder / "analysis.json")])
+
+
+def _in_vain(place: Path) -> Iterator[str]:
+    for name in IN_VAIN:
+        command = [sys.executable, "-m", "graphlens", "analyze", f"fixtures.datasets:{name}", "-o", str(place)]
+        subprocess.run(command, check=True, capture_output=True, cwd=REPOSITORY)
+        for row in json.loads(place.read_text("utf-8"))["input_rewrites"]:
+            proof = row["proof"]
+            interval = "-".join(f"{end:.2f}" for end in proof.get("ci95") or ())
+            yield f"  {name}: {row['change']}: {proof['verdict']} {proof.get('speedup')} [{interval}]"
 
 
 def in_turns(written: DatasetRunner, hand: DatasetRunner) -> dict[str, list[float]]:
@@ -84,23 +103,22 @@ def told(found: dict[str, list[float]]) -> str:
     return f"{rates}; changed / by hand {medians['changed'] / medians['by hand']:.3f}"
 
 
-def scripts() -> None:
-    """The step if its input took no time, as it is measured and as a script with one cached batch has it."""
+def bound(folder: Path) -> str:
+    """Return the step if its input took no time, as it is measured and as a script with one cached batch has it."""
+    return "\n".join(["the bound beside one batch cached by hand (goal: within 10%)", *_bounds(folder / "run.json")])
+
+
+def _bounds(place: Path) -> Iterator[str]:
     for kind in ("fit", "loop", "dataset"):
-        with tempfile.TemporaryDirectory() as folder:
-            place = Path(folder) / "run.json"
-            own = [step_ms(kind, "free") for _ in range(3)]
-            command = [sys.executable, "-m", "graphlens", "run", "-o", str(place), str(SCRIPT), kind]
-            subprocess.run(command, check=True, capture_output=True, cwd=REPOSITORY)
-            own += [step_ms(kind, "free") for _ in range(3)]
-            for row in json.loads(place.read_text())["input_rewrites"]:
-                proof = row["proof"]
-                if proof["after_ns"]:
-                    print(
-                        f"{kind:8s} {row['change']}: {proof['verdict']}, after {proof['after_ns'] / 1e6:.3f} ms",
-                        flush=True,
-                    )
-            print(f"{kind:8s} by hand, one batch cached: {statistics.median(own):.3f} ms {own}", flush=True)
+        own = [step_ms(kind, "free") for _ in range(3)]
+        command = [sys.executable, "-m", "graphlens", "run", "-o", str(place), str(SCRIPT), kind]
+        subprocess.run(command, check=True, capture_output=True, cwd=REPOSITORY)
+        own += [step_ms(kind, "free") for _ in range(3)]
+        hand_ms = statistics.median(own)
+        for row in json.loads(place.read_text("utf-8"))["input_rewrites"]:
+            proof = row["proof"]
+            after = f"{proof['after_ns'] / 1e6:.3f} ms" if proof["after_ns"] else "-"
+            yield f"  {kind} {row['change']}: {proof['verdict']}, {after}; by hand {hand_ms:.3f} ms"
 
 
 def step_ms(*words: str) -> float:
@@ -108,8 +126,3 @@ def step_ms(*words: str) -> float:
     found = re.search(r"step=([\d.e-]+)", done.stderr)
     assert found is not None
     return 1e3 * float(found[1])
-
-
-if __name__ == "__main__":
-    for what in sys.argv[1:] or ["datasets", "scripts"]:
-        {"datasets": datasets, "scripts": scripts}[what]()
