@@ -103,6 +103,46 @@ def test_what_the_profiler_of_the_script_cut_off_is_recorded_afterwards(tmp_path
     assert document["programs"][0]["runs"] == 30
 
 
+ENDS_WHILE_IT_IS_RECORDED = """
+import tensorflow as tf
+weights = tf.Variable(tf.ones((32, 32)))
+def halve(row):
+    return row / 2
+def double(row):
+    return row * 2
+@tf.function
+def epoch(data, *, last):
+    total = 0.0
+    for rows in data["rows"]:
+        total += tf.reduce_sum(rows @ weights)
+    for rows in iter(last):
+        total += tf.reduce_sum(rows @ weights)
+    return total
+def main():
+    rows = tf.data.Dataset.from_tensor_slices(tf.ones((64, 8, 32)))
+    first = rows.map(halve)
+    second = rows.map(double)
+    for _ in range(6):
+        loss = epoch({"rows": first}, last=second)
+    print(float(loss))
+main()
+"""
+
+
+@pytest.mark.tf
+def test_the_datasets_of_a_function_that_ends_with_the_script_are_told_by_their_lines(tmp_path: Path) -> None:
+    out, document = run(tmp_path, ENDS_WHILE_IT_IS_RECORDED)
+    assert out == "1310720.0\n"
+    lines = ENDS_WHILE_IT_IS_RECORDED.splitlines()
+    told = {
+        stage["function"]: lines[int(stage["source"].rpartition(":")[2]) - 1].strip()
+        for pipeline in document["input"]
+        for stage in pipeline["stages"]
+        if stage["function"] and stage["origin"] == "measured"
+    }
+    assert told == {"halve": "first = rows.map(halve)", "double": "second = rows.map(double)"}
+
+
 BREAKS_THE_WATCH = """
 from graphlens.tf.watch import datasets
 def fails(self):

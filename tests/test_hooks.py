@@ -105,10 +105,20 @@ def test_datasets_are_told_of_as_they_are_iterated_over_in_whatever_way() -> Non
             total += number
         return total
 
+    def first_of(sets: Any) -> Any:
+        return tf.function(lambda sets: summed(sets[0][1]["data"]))(sets)
+
     placed = hooks.Hooks(told)
     placed.install()
     try:
-        for iterate in (lambda: list(numbers), lambda: next(iter(numbers)), lambda: summed(numbers)):
+        in_whatever_way = (
+            lambda: list(numbers),
+            lambda: next(iter(numbers)),
+            lambda: summed(numbers),
+            lambda: summed(dataset=numbers),
+            lambda: first_of([("training", {"data": numbers})]),
+        )
+        for iterate in in_whatever_way:
             told.of.clear()
             iterate()
             assert "iterates" in told.of
@@ -136,6 +146,36 @@ def test_a_dataset_within_a_function_is_known_by_what_the_program_made_of_it() -
     iterated.note(numbers)
     iterated.note(tf.data.Dataset.range(5))  # nobody keeps it
     assert [one.stages[0].kind for one in iterated.pipelines()[0]] == ["RangeDataset"]
+
+
+def test_datasets_are_kept_while_they_are_recorded_unless_they_hold_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    from graphlens.tf.watch import datasets
+
+    monkeypatch.setattr(datasets, "MOST_KEPT_BYTES", 4096)
+    iterated = datasets.IteratedDatasets()
+    small, large = tf.data.Dataset.range(3), tf.data.Dataset.from_tensor_slices(tf.zeros(2000))
+    for dataset in (small, large):
+        iterated.note(dataset)
+    iterated.keep()
+    del small, large, dataset
+    assert [one.stages[0].kind for one in iterated.pipelines()[0]] == ["RangeDataset"]
+    iterated.let_go()
+    assert iterated.pipelines() == ((), ())
+
+
+def test_what_is_noted_of_datasets_does_not_grow_with_the_epochs() -> None:
+    import tensorflow as tf
+
+    from graphlens.tf.watch import datasets, script
+
+    iterated, late = datasets.IteratedDatasets(), script.Late(Path(), "train.py", 30)
+    for _ in range(50):
+        dataset = tf.data.Dataset.range(3)
+        iterated.note(dataset)
+        late.iterates(dataset)
+    assert len(iterated._seen) == len(late._iterated) == 1
 
 
 def test_a_wrapper_that_somebody_else_has_wrapped_since_is_left_in_place(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,8 +92,11 @@ def test_a_dataset_that_a_function_is_given_is_replaced_too(vary: Any) -> None:
             total += number
         return total
 
+    within = tf.function(lambda sets, *, last: summed(sets["rows"][0]) + summed(last))
     vary(inputs.served(applied.note))
-    assert int(summed(dataset)) == int(summed(dataset)) == sum((list(range(inputs.KEPT)) * 3)[:20])
+    expected = sum((list(range(inputs.KEPT)) * 3)[:20])
+    assert int(summed(dataset)) == int(summed(given=dataset)) == expected
+    assert int(within({"rows": (dataset, 1)}, last=dataset)) == 2 * expected
     assert reads == list(range(inputs.KEPT))
 
 

@@ -56,9 +56,14 @@ def check_size(dataset: Any) -> None:
     TooLargeError
         If it does.
     """
-    held = sum(_bytes_of(tensor) for one in all_of(dataset) for tensor in private.dataset_tensors(one))
+    held = held_bytes(dataset)
     if held > MOST_HELD_BYTES:
         raise TooLargeError(f"it holds {held >> 20:,} MB of data itself, and its graph would hold them again")
+
+
+def held_bytes(dataset: Any) -> int:
+    """Return how much data a dataset holds itself, with all that it is made of."""
+    return sum(_bytes_of(tensor) for one in all_of(dataset) for tensor in private.dataset_tensors(one))
 
 
 def _bytes_of(tensor: Any) -> int:

@@ -8,24 +8,47 @@ from typing import Any, Final
 from graphlens.errors import first_line
 from graphlens.ir.pipelines import WrittenPipeline
 from graphlens.tf import private
+from graphlens.tf.datasets import serializing
 
 # The last ones that are still there: those for training and for validation, and a few more.
 MOST_PIPELINES: Final = 6
+# Of the data that datasets hold themselves: as much as their graphs may hold.
+MOST_KEPT_BYTES: Final = serializing.MOST_HELD_BYTES
 NOT_READ: Final = "An input pipeline of the script could not be read: {0}."
 
 
 class IteratedDatasets:
-    """Notes datasets without keeping them: what the script lets go of is gone."""
+    """Notes datasets without keeping them: what the script lets go of is gone, unless it is being recorded."""
 
     def __init__(self) -> None:
-        self._seen: dict[int, weakref.ref[Any]] = {}
+        self._seen: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        self._kept: list[Any] = []
 
     def note(self, dataset: Any) -> None:
         """Note that a dataset is iterated over; of one within a function that is traced, what the script made of it."""
         made = outside_of_functions(dataset)
         if made is not None:
             self._seen.pop(id(made), None)
-            self._seen[id(made)] = weakref.ref(made)
+            self._seen[id(made)] = made
+
+    def keep(self) -> None:
+        """Keep what is there now until it is read: a script may end, or be done with it, while it is recorded.
+
+        Not what holds more data than could be read: the script may count on its memory.
+        """
+        self._kept, held_bytes = [], 0
+        for dataset in reversed(self._alive()):
+            own_bytes = serializing.held_bytes(dataset)
+            if held_bytes + own_bytes <= MOST_KEPT_BYTES:
+                self._kept.append(dataset)
+                held_bytes += own_bytes
+
+    def let_go(self) -> None:
+        """Keep nothing any more."""
+        self._kept = []
+
+    def _alive(self) -> list[Any]:
+        return list(self._seen.values())[-MOST_PIPELINES:]
 
     def pipelines(self) -> tuple[tuple[WrittenPipeline, ...], tuple[str, ...]]:
         """Return what is still there as pipelines, and notes on what could not be read; nothing is iterated over."""
@@ -33,9 +56,8 @@ class IteratedDatasets:
 
         found: list[WrittenPipeline] = []
         notes: list[str] = []
-        alive = [one for reference in self._seen.values() if (one := reference()) is not None]
         with private.eagerly():
-            for number, dataset in enumerate(alive[-MOST_PIPELINES:], start=1):
+            for number, dataset in enumerate(self._alive(), start=1):
                 try:
                     pipeline, more = reading.pipeline_of(dataset, f"pipeline-{number}")
                 except Exception as error:  # whatever TensorFlow says to a dataset; the script goes on

@@ -182,9 +182,8 @@ class _RowMethod:
 
 def _function(call: Callable[..., Any], caller: Caller) -> Callable[..., Any]:
     def called(self: Any, *args: Any, **kwargs: Any) -> Any:
-        for argument in args:
-            if private.is_dataset_type(type(argument)):  # which the function may loop over
-                caller.iterates(argument)
+        for dataset in private.datasets_in((args, kwargs)):  # which the function may loop over
+            caller.iterates(dataset)
         return caller.function(self, partial(call, self, *args, **kwargs))
 
     return called

@@ -109,7 +109,14 @@ def _wrap_calls(kind: Any, replaced: Callable[[Any], Any]) -> None:
     """Replace datasets that a function is given: it may loop over them."""
     call = kind.__call__
 
+    def own(value: Any) -> Any:
+        return replaced(value) if private.is_dataset_type(type(value)) else value
+
     def called(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return call(self, *(replaced(one) if private.is_dataset_type(type(one)) else one for one in args), **kwargs)
+        if any(True for _ in private.datasets_in((args, kwargs))):
+            import tensorflow as tf
+
+            args, kwargs = tf.nest.map_structure(own, (args, kwargs))
+        return call(self, *args, **kwargs)
 
     kind.__call__ = called

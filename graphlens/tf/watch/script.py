@@ -37,7 +37,7 @@ class Late:
         self._arguments = (folder, name, steps)
         self._stops = stops
         self._why_not = ""  # it could not be made, where that failed
-        self._iterated: list[weakref.ref[Any]] = []
+        self._iterated: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
     def function(self, function: Any, call: Callable[[], Any]) -> Any:
         """Hand on a call of a function."""
@@ -78,7 +78,8 @@ class Late:
         if self._made is not None:
             self._made.iterates(dataset)
         else:
-            self._iterated.append(weakref.ref(dataset))
+            self._iterated.pop(id(dataset), None)  # so that the last ones are the last
+            self._iterated[id(dataset)] = dataset
 
     def finish(self) -> None:
         """End what is being recorded, if anything ever was."""
@@ -118,7 +119,7 @@ class Late:
                     from graphlens.tf.watch.watch import Watch
 
                 made = Watch(*self._arguments, stops=self._stops)
-                for dataset in filter(None, (reference() for reference in self._iterated)):
+                for dataset in list(self._iterated.values()):
                     made.iterates(dataset)
                 self._made = made
         return self._made

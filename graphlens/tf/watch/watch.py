@@ -173,6 +173,7 @@ class Watch:
                 self._end()
             if self._context is not None and not self._profiles:
                 self._recorded, self._is_unwritten = self._seen, True
+                self._read_pipelines()
             if self._is_unwritten:
                 self._write()
             self._say_what_is_missing()
@@ -223,6 +224,7 @@ class Watch:
         self.leave()
         with self._lock:
             self._is_given_up = True
+            self._datasets.let_go()
             if self._window.is_open:
                 self._window.close(is_cut=True)
             with suppress(Exception):  # it may be what failed
@@ -300,6 +302,8 @@ class Watch:
         assert self._context is not None
         self._recorded, self._is_unwritten = Callees(), False
         self._log.recording_changes()
+        with self._context.capture.attempt("pipelines"):
+            self._datasets.keep()
         self._profile = Profile()
         self._profile.start(self._context)
         self._recording_begun_ns = time.perf_counter_ns()
@@ -313,9 +317,19 @@ class Watch:
             self._recorded_ns = time.perf_counter_ns() - self._recording_begun_ns
             with self._context.capture.attempt("profile"), self._context.capture.stage("profile"):
                 self._profiles += self._profile.stop(self._context)
+            self._read_pipelines()
             self._is_unwritten = True
             if self.has_recorded or self._recorded_ns >= LONG_LOOP_NS:
                 self._write()  # else steady calls will hardly be long in coming
+
+    def _read_pipelines(self) -> None:
+        """Read the datasets that were iterated over: the script may be done with them by the time it is written."""
+        capture = self._capture()
+        with capture.attempt("pipelines"):
+            pipelines, notes = self._datasets.pipelines()
+            capture.note(*notes)
+            capture.manifest = replace(capture.manifest, pipelines=pipelines)
+        self._datasets.let_go()
 
     def _write(self) -> None:
         """Write the graphs of what was recorded, and let go of them: the program may want their memory."""
@@ -325,10 +339,6 @@ class Watch:
         with capture.attempt("graphs"), capture.stage("graphs"):
             self._collected = [*private.collected_graphs(), *self._collected]  # of equal ones the latest is taken
             programs.write(capture, self._recorded.alive(), self._collected)
-        with capture.attempt("pipelines"):
-            pipelines, notes = self._datasets.pipelines()
-            capture.note(*notes)
-            capture.manifest = replace(capture.manifest, pipelines=pipelines)
         self._recorded = Callees()
         self._save()
 
