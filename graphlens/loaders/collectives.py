@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
 from graphlens.ir.run import Collective, Span
@@ -34,19 +36,36 @@ def collectives_of(executed: Iterable[Executed], waits: Sequence[Span], run_at: 
     waits
         The asynchronous ops from their start to their completion, named ``node:Op``.
     """
-    reached: dict[tuple[str, int], list[Span]] = defaultdict(list)
+    spans: dict[tuple[str, int], list[Span]] = defaultdict(list)
     for wait in waits:
-        reached[wait.name, wait.step_id].append(wait)
+        spans[wait.name, wait.step_id].append(wait)
+    reached = {key: _Waits(own) for key, own in spans.items()}
     for one in executed:
         step_id = int(one.stats.get("step_id", 0))
-        around = [
-            wait
-            for wait in reached.get((f"{one.node}:{one.op}", step_id), ())
-            if wait.start_ns <= one.start_ns <= wait.end_ns
-        ]
-        start_ns = min((wait.start_ns for wait in around), default=one.start_ns)
+        own = reached.get((f"{one.node}:{one.op}", step_id))
+        around = own.around(one.start_ns) if own is not None else None
         # The event itself ends when its thread has also told those who wait for it, and run what they do then.
-        end_ns = max((wait.end_ns for wait in around), default=one.end_ns)
+        start_ns, end_ns = around or (one.start_ns, one.end_ns)
         instance, group = int(one.stats[INSTANCE]), int(one.stats.get(GROUP, 0))
         run = run_at(step_id, one.start_ns)
         yield Collective(one.node, one.op, start_ns, end_ns, one.thread, instance, group, run)
+
+
+class _Waits:
+    """The waits of one op in one run: few, but for a damaged profile, in which all may be those of the same op."""
+
+    def __init__(self, waits: Sequence[Span]) -> None:
+        by_start = sorted(waits, key=lambda wait: wait.start_ns)
+        by_end = sorted(waits, key=lambda wait: wait.end_ns)
+        self._starts_ns = [wait.start_ns for wait in by_start]
+        self._ends_ns = [wait.end_ns for wait in by_end]
+        self._latest_ends_ns = list(accumulate((wait.end_ns for wait in by_start), max))
+        self._first_starts_ns = list(accumulate((wait.start_ns for wait in reversed(by_end)), min))[::-1]
+
+    def around(self, moment_ns: int) -> tuple[int, int] | None:
+        """Return the first start and the last end of those under way at a moment; ``None`` where none is."""
+        begun = bisect_right(self._starts_ns, moment_ns)
+        over = bisect_left(self._ends_ns, moment_ns)
+        if not begun or over == len(self._ends_ns) or self._latest_ends_ns[begun - 1] < moment_ns:
+            return None
+        return self._first_starts_ns[over], self._latest_ends_ns[begun - 1]
