@@ -10,15 +10,13 @@ from __future__ import annotations
 import gc
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from graphlens.children.channel import requests, reserve_stdout
 from graphlens.children.messages import (
     Apply,
     Block,
@@ -28,7 +26,6 @@ from graphlens.children.messages import (
     Difference,
     Done,
     Drop,
-    Failure,
     Keep,
     Load,
     Observe,
@@ -37,7 +34,6 @@ from graphlens.children.messages import (
     Pair,
     Pairs,
     RecordRequest,
-    Refusal,
     TimeBlock,
     TimePairs,
     Write,
@@ -45,10 +41,10 @@ from graphlens.children.messages import (
 )
 from graphlens.children.start import XLA_DUMP
 from graphlens.collector import collector_paused
-from graphlens.errors import GraphLensError, RewriteError, first_line
+from graphlens.errors import RewriteError
 from graphlens.ir.capture import CapturedTarget
 from graphlens.ir.edits import Edit
-from graphlens.tf.importing import import_tensorflow
+from graphlens.tf.trial.serving import Refused, serve
 from graphlens.tf.trial.written import State, variables_of
 
 ORIGINAL: Final = "original"
@@ -89,36 +85,9 @@ class Session:
     probe: Any = None  # the original's, built once
 
 
-class _Refusal(Exception):
-    """Edits that cannot be applied, and the number of their group."""
-
-    def __init__(self, why: str, edit: int | None) -> None:
-        super().__init__(why)
-        self.edit = edit
-
-
 def main(arguments: list[str]) -> int:
     """Serve requests until there are no more."""
-    session = Session(Path(arguments[0]))
-    emit = reserve_stdout()
-    failure = import_tensorflow()
-    for request in requests(*COMMANDS):
-        emit(Failure(str(failure)) if failure is not None else answer(session, request))
-    return 0
-
-
-def answer(session: Session, request: Any) -> Any:
-    """Carry out one request; every failure becomes an answer."""
-    arguments = {field.name: getattr(request, field.name) for field in fields(request)}
-    try:
-        return COMMANDS[type(request)](session, **arguments)
-    except _Refusal as refusal:
-        return Refusal(str(refusal), refusal.edit)
-    except GraphLensError as error:
-        return Failure(str(error))
-    except Exception as error:  # the last line of defence: the parent shows one line, stderr.txt has the rest
-        traceback.print_exc()
-        return Failure(f"{type(error).__name__}: {first_line(error)}")
+    return serve(COMMANDS, Session(Path(arguments[0])))
 
 
 # -- open and apply -------------------------------------------------------------------------------------------------
@@ -141,7 +110,7 @@ def open_target(session: Session, request: RecordRequest, threads: Mapping[str, 
     session.calls.clear()
     call = shortest_call(prepared.traced)
     session.variants[ORIGINAL] = Variant(None, call, clock.synchronous(lambda: call(prepared.tensors)))
-    with suppress(_Refusal):  # it is said when a copy is asked for
+    with suppress(Refused):  # it is said when a copy is asked for
         _program(session)  # before the first step, which may write its state
     _timed(session.variants[ORIGINAL].step)
     accelerated = bool(tf.config.list_logical_devices("GPU"))
@@ -181,7 +150,7 @@ def _program(session: Session) -> Any:
         try:
             program = rewrite.extract(opened, session.prepared.specs)
         except RewriteError as error:
-            raise _Refusal(str(error), None) from error
+            raise Refused(str(error)) from error
         session.variants[ORIGINAL] = replace(original, program=program, state=State.of(program))
         return program
     return original.program
@@ -194,7 +163,7 @@ def _edited(program: Any, groups: Sequence[Sequence[Edit]]) -> Any:
         try:
             program = rewrite.apply(program, edits)
         except RewriteError as error:
-            raise _Refusal(str(error), number) from error
+            raise Refused(str(error), number) from error
     return program
 
 
@@ -204,7 +173,7 @@ def _built(program: Any) -> Any:
     try:
         return rewrite.build(program)
     except RewriteError as error:
-        raise _Refusal(str(error), None) from error
+        raise Refused(str(error)) from error
 
 
 def drop(session: Session, variant: str) -> Done:
@@ -458,7 +427,7 @@ def write(_session: Session, request: RecordRequest, edits: Mapping[str, Sequenc
             request.target, edits, directory, kind=request.kind, tag=request.tag, trust=request.trust
         )
     except RewriteError as error:
-        raise _Refusal(str(error), None) from error
+        raise Refused(str(error)) from error
     return Written(tuple(notes))
 
 

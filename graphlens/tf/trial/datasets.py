@@ -9,13 +9,11 @@ from __future__ import annotations
 import random
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from graphlens.children.channel import requests, reserve_stdout
 from graphlens.children.messages import (
     Block,
     Calls,
@@ -24,24 +22,23 @@ from graphlens.children.messages import (
     Comparison,
     Difference,
     Done,
-    Failure,
     Observe,
     Open,
     OpenedTarget,
     RecordRequest,
-    Refusal,
     TimeBlock,
 )
 from graphlens.collector import collector_paused
-from graphlens.errors import ExecutionError, GraphLensError, RewriteError, first_line
+from graphlens.errors import ExecutionError, RewriteError
 from graphlens.ir.edits import AddCache, Edit
-from graphlens.tf.importing import import_tensorflow
+from graphlens.tf.trial.serving import Refused, serve
 
 SEED: Final = 0
 # What is compared: enough to see an order that changes and a batch that is not full, and no more than fits in memory.
 MOST_COMPARED: Final = 64  # elements
 COMPARED_S: Final = 4.0
 MOST_COMPARED_BYTES: Final = 1 << 27
+END: Final[Mapping[str, Any]] = {}  # in the place of the element after the last one
 # What was made ahead while it stood still is used up before elements are counted: a share of the block, and this least.
 DRAINED_SHARE: Final = 0.3
 FEWEST_IN_BLOCK: Final = 4
@@ -66,25 +63,7 @@ class Session:
 
 def main(_arguments: list[str]) -> int:
     """Serve requests until there are no more."""
-    emit = reserve_stdout()
-    session, failure = Session(), import_tensorflow()
-    for request in requests(*COMMANDS):
-        emit(Failure(str(failure)) if failure is not None else answer(session, request))
-    return 0
-
-
-def answer(session: Session, request: Any) -> Any:
-    """Carry out one request; every failure becomes an answer."""
-    arguments = {field.name: getattr(request, field.name) for field in fields(request)}
-    try:
-        return COMMANDS[type(request)](session, **arguments)
-    except RewriteError as error:
-        return Refusal(str(error))
-    except GraphLensError as error:
-        return Failure(str(error))
-    except Exception as error:  # the last line of defence: the parent shows one line, stderr.txt has the rest
-        traceback.print_exc()
-        return Failure(f"{type(error).__name__}: {first_line(error)}")
+    return serve(COMMANDS, Session())
 
 
 def open_target(session: Session, request: RecordRequest, threads: Mapping[str, int]) -> OpenedTarget:
@@ -115,8 +94,8 @@ def change(session: Session, edits: Sequence[Edit], stages: Sequence[str]) -> Ca
 
     try:
         graph = changing.changed(serializing.graph_of(session.original), edits, stages)
-    except serializing.TooLargeError as error:
-        raise RewriteError(str(error)) from error
+    except (RewriteError, serializing.TooLargeError) as error:
+        raise Refused(str(error)) from error
     copied = serializing.dataset_of(graph, session.original.element_spec)
     session.dataset = changing.with_options(copied, edits)
     session.fills = any(isinstance(edit, AddCache) for edit in edits)
@@ -129,10 +108,10 @@ def change(session: Session, edits: Sequence[Edit], stages: Sequence[str]) -> Ca
 
 
 def observe(session: Session, variant: str, file: str, values: str | None = None) -> Done:  # noqa: ARG001
-    """Write the first elements, for the process that compares them."""
+    """Write the first elements, for the process that compares them; a dataset that ends among them ends with none."""
     from graphlens.tf import exchange
 
-    exchange.write(Path(file), [(_place(number), one) for number, one in enumerate(_first(session.dataset))])
+    exchange.write(Path(file), [(_place(number), one) for number, one in enumerate(_observed(session.dataset))])
     return Done()
 
 
@@ -144,12 +123,21 @@ def compare(
 
     assert outputs is not None, variant
     before, allowed = exchange.read(Path(outputs)), comparison.Allowed(computes_in, rtol)
-    after = list(_first(session.dataset, len(before)))
+    after = _first(session.dataset, len(before))
     found: list[Difference] = []
+    elements = 0
     for number in range(len(before)):
-        expected = exchange.outputs_on(_place(number), before)
-        found += comparison.compare(expected, after[number] if number < len(after) else {}, allowed)
-    return Comparison(comparison.worst(found), len(before))
+        expected, tensors = exchange.outputs_on(_place(number), before), next(after, END)
+        differences = comparison.compare(expected, tensors, allowed)
+        found += differences if bool(expected) == bool(tensors) else _of_length(differences, number, bool(tensors))
+        elements += bool(expected)
+    return Comparison(comparison.worst(found), elements)
+
+
+def _of_length(differences: Sequence[Difference], elements: int, is_longer: bool) -> list[Difference]:
+    """Return what differs where one of two datasets has an element and the other one is over."""
+    shorter = "the original" if is_longer else "it"
+    return [replace(one, mismatch=f"{shorter} ends after {elements} elements") for one in differences]
 
 
 def _place(number: int) -> tuple[Any, ...]:
@@ -159,20 +147,26 @@ def _place(number: int) -> tuple[Any, ...]:
     return (tf.constant(number),)
 
 
-def _first(dataset: Any, count: int = MOST_COMPARED) -> Iterator[dict[str, Any]]:
+def _observed(dataset: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the first elements, as many as are to be compared, and where the dataset ends among them its end."""
+    end_s, nbytes = time.monotonic() + COMPARED_S, 0
+    for count, element in enumerate(_first(dataset, MOST_COMPARED), start=1):
+        yield element
+        nbytes += sum(tensor.shape.num_elements() * max(1, tensor.dtype.size) for tensor in element.values())
+        if count == MOST_COMPARED or time.monotonic() > end_s or nbytes > MOST_COMPARED_BYTES:
+            return
+    yield END
+
+
+def _first(dataset: Any, count: int) -> Iterator[Mapping[str, Any]]:
     """Yield the tensors of the first elements by their names."""
     import tensorflow as tf
 
     from graphlens.tf import private
 
     names = private.paths_in(dataset.element_spec)
-    end_s, nbytes = time.monotonic() + COMPARED_S, 0
     for element in dataset.take(count):
-        tensors = tf.nest.flatten(element, expand_composites=True)
-        yield dict(zip(names, tensors, strict=True))
-        nbytes += sum(tensor.shape.num_elements() * max(1, tensor.dtype.size) for tensor in tensors)
-        if count == MOST_COMPARED and (time.monotonic() > end_s or nbytes > MOST_COMPARED_BYTES):
-            return
+        yield dict(zip(names, tf.nest.flatten(element, expand_composites=True), strict=True))
 
 
 # -- time -----------------------------------------------------------------------------------------------------------
