@@ -234,6 +234,15 @@ def test_files_are_read_in_parallel_in_the_order_that_they_had(datasets: Any, re
     assert values(copy, 10) == values(dataset, 10)
 
 
+def test_as_many_files_are_mixed_as_before_where_nobody_has_said_how_many(read: Read, change: Changed) -> None:
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.range(64).interleave(lambda number: tf.data.Dataset.from_tensors(number).repeat(2))
+    copy, _ = change(dataset, ParallelInterleave(stage(read(dataset), "InterleaveDataset").name))
+    assert values(copy) == values(dataset)
+    assert ", cycle_length=2, num_parallel_calls=tf.data.AUTOTUNE)" in fitting(read(dataset))["parallel-interleave"]
+
+
 def test_a_cache_calls_a_function_in_its_first_epoch_alone(read: Read, change: Changed) -> None:
     import tensorflow as tf
 
@@ -284,7 +293,9 @@ def test_changes_that_fit_are_told_as_they_are_written_in_python(datasets: Any, 
         "input-threads": "options.threading.private_threadpool_size = 4",
     }
     assert fitting(read(datasets.unvectorized_map()))["vectorize-map"].startswith(".batch(256).map(scale)")
-    assert fitting(read(datasets.sequential_interleave()))["parallel-interleave"].startswith(".interleave(_file, num_")
+    assert fitting(read(datasets.sequential_interleave()))["parallel-interleave"] == (
+        ".interleave(_file, cycle_length=8, num_parallel_calls=tf.data.AUTOTUNE)"
+    )
 
 
 def test_what_tensorflow_makes_parallel_itself_needs_no_change(datasets: Any, read: Read) -> None:

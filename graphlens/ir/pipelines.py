@@ -49,8 +49,8 @@ class WrittenStage:
         How many calls at a time, or how many inputs in parallel, were asked for; ``AUTOTUNE``, or ``None`` for none.
     deterministic
         Whether elements keep their order though several are made at a time.
-    batch_size, buffer_size
-        Of a batch, and of a shuffle or a prefetch (``AUTOTUNE``).
+    batch_size, buffer_size, cycle_length
+        Of a batch, of a shuffle or a prefetch, and of an interleave: how many inputs it mixes (``AUTOTUNE``).
     cardinality
         How many elements it has; ``None`` where that is not known or it never ends.
     python, stateful, random
@@ -77,6 +77,7 @@ class WrittenStage:
     random: bool | None = None
     per_element: bool | None = None
     library: str = ""
+    cycle_length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ def _as_finding(rewrite: Rewrite) -> Finding:
 
 def _told(pipeline: WrittenPipeline, finding: Finding) -> InputRewrite:
     proof = replace(finding.proof, command=None) if finding.rule == _TRIED else finding.proof
-    known = next((one for one in rewrites_of(pipeline, 1) if one.edits == finding.fix.edits), None)
+    known = next((one for one in rewrites_of(pipeline, os.cpu_count() or 1) if one.edits == finding.fix.edits), None)
     change = finding.fix.summary if finding.rule == _TRIED or known is None else known.change
     source = (finding.fix.snippet or "") if finding.rule == _TRIED else known.source if known else ""
     return InputRewrite(

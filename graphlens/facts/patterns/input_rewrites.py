@@ -47,7 +47,7 @@ def rewrites_of(pipeline: WrittenPipeline, cores: int) -> tuple[Rewrite, ...]:
     found = [
         *_vectorized(stages),
         *_cached(pipeline, stages),
-        *_interleaved(stages),
+        *_interleaved(stages, cores),
         *_parallel(pipeline, stages),
         *_unordered(stages),
         *_prefetched(pipeline, stages),
@@ -98,10 +98,16 @@ def _method(stage: WrittenStage) -> str:
     return "interleave" if "Interleave" in stage.kind else "flat_map" if "FlatMap" in stage.kind else "map"
 
 
-def _interleaved(stages: Sequence[WrittenStage]) -> Iterator[Rewrite]:
+def _interleaved(stages: Sequence[WrittenStage], cores: int) -> Iterator[Rewrite]:
+    """Yield interleaves that read one input at a time, with how many they mix.
+
+    That is the number of cores where nobody has said it, and with ``num_parallel_calls=AUTOTUNE`` a third of them:
+    elements would come in another order (``interleave_dataset_op.cc`` and ``parallel_interleave_dataset_op.cc``).
+    """
     for stage in stages:
         if stage.kind == "InterleaveDataset":
-            change = f".interleave({stage.function}, num_parallel_calls={_TUNED})"
+            cycle = _number(cores if stage.cycle_length == AUTOTUNE else stage.cycle_length)
+            change = f".interleave({stage.function}, cycle_length={cycle}, num_parallel_calls={_TUNED})"
             yield Rewrite(change, (ParallelInterleave(stage.name),), stage.source)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, get_args
@@ -23,6 +24,7 @@ from graphlens.ir.edits import (
 from graphlens.ir.pipelines import AUTOTUNE
 from graphlens.tf.datasets.draft import Draft, redirect
 from graphlens.tf.datasets.elements import is_per_element
+from graphlens.tf.datasets.nodes import arguments_of
 
 _BATCHES: Final = frozenset({"BatchDatasetV2", "BatchDataset", "ParallelBatchDataset"})
 _MAPS: Final = frozenset({"MapDataset", "ParallelMapDatasetV2"})
@@ -168,9 +170,16 @@ def _interleave_in_parallel(draft: Draft, edit: ParallelInterleave) -> None:
     node = draft.stage(edit.stage)
     if node.op != "InterleaveDataset":
         raise RewriteError(f"'{edit.stage}' is a {node.op}, and no interleave that reads one input at a time")
+    if draft.graph.number(node, "cycle_length") == AUTOTUNE:  # with the same for the calls, it would mix fewer
+        node.input[arguments_of(node)["cycle_length"]] = draft.number(_available_cores())
     ahead = [draft.number(AUTOTUNE) for _ in ("buffer_output_elements", "prefetch_input_elements")]
     draft.replace(node, "ParallelInterleaveDatasetV4", [*node.input, *ahead, draft.number(edit.parallelism)])
     node.attr["deterministic"].s = b"default"
+
+
+def _available_cores() -> int:
+    """Return how many inputs an interleave mixes where it is not said how many."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _set_as_option(_draft: Draft, _edit: Edit) -> None:

@@ -107,6 +107,7 @@ def _stage(graph: DatasetGraph, node: Any, name: str, options: Mapping[str, Any]
         deterministic=_is_deterministic(node, options),
         batch_size=graph.number(node, "batch_size"),
         buffer_size=graph.number(node, "buffer_size"),
+        cycle_length=graph.number(node, "cycle_length"),
         python=any(map(is_python, ops)) if calls else None,
         stateful=any(map(is_stateful, ops)) if calls else None,
         random=any(map(is_random, ops)) if calls else None,
