@@ -54,6 +54,24 @@ def test_a_dataset_that_is_empty_is_not_opened(tmp_path: Path, monkeypatch: pyte
         DatasetRunner(asked("empty"), tmp_path).open(LIMIT_S)
 
 
+def test_a_dataset_that_ends_elsewhere_is_no_equal_of_the_original(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    from graphlens.tf.trial import datasets
+
+    def compared(count: int, of: int) -> tuple[int, list[str | None]]:
+        file = str(tmp_path / "elements.npz")
+        datasets.observe(datasets.Session(dataset=tf.data.Dataset.range(of)), ORIGINAL, file)
+        found = datasets.compare(datasets.Session(dataset=tf.data.Dataset.range(count)), "changed", None, file)
+        return found.inputs, [one.mismatch for one in found.differences]
+
+    assert compared(3, of=3) == (3, [None])
+    assert compared(5, of=3) == (3, ["the original ends after 3 elements"])
+    assert compared(2, of=3) == (3, ["it ends after 2 elements"])
+    most = datasets.MOST_COMPARED
+    assert compared(most + 9, of=most + 5) == (most, [None]), "of long ones the beginning is compared"
+
+
 def test_elements_in_another_order_are_a_change_of_numbers() -> None:
     assert changes_numbers([(NotDeterministic(),)])
     assert changes_numbers([(ParallelMap("MapDataset:1", reorders=True),)])

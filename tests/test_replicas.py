@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from line_counts import lines_of, what_grows_faster
 from load_helpers import HostPlane
 
 from graphlens.facts.core import Facts
@@ -19,8 +20,9 @@ from graphlens.facts.replicas.replicas import exchanges, replicas
 from graphlens.facts.training.phases import phases
 from graphlens.facts.training.shares import training
 from graphlens.ir.replicas import Replicas, ReplicaStep
-from graphlens.ir.run import host_of_thread
+from graphlens.ir.run import Span, host_of_thread
 from graphlens.loaders.capture import reading
+from graphlens.loaders.collectives import Executed, collectives_of
 from graphlens.loaders.schema import xspace
 from graphlens.pipeline.choosing import choose
 from graphlens.rules import all_rules, judge, select
@@ -232,3 +234,26 @@ def test_a_collective_whose_number_is_none_is_no_exchange():
     plane.event("CollectiveReduceV2:CollectiveReduceV2", 10, 20, instance_key="no number", group_key=1)
     plane.event("CollectiveReduceV2:CollectiveReduceV2", 30, 40, instance_key=7, group_key=1)
     assert [one.instance for one in plane.read().collectives] == [7]
+
+
+def test_a_collective_lasts_for_as_long_as_the_waits_around_its_beginning_whatever_their_order():
+    drawn = random.Random(7)
+
+    def waits() -> list[Span]:
+        starts = [drawn.randrange(40) for _ in range(drawn.randrange(12))]
+        return [Span("n:Op", start, start + drawn.randrange(-3, 15), 0, step_id=5) for start in starts]
+
+    for reached in (waits() for _ in range(300)):
+        executed = [Executed("n", "Op", at, at + 2, 0, {"step_id": 5, "instance_key": 1}) for at in range(0, 60, 3)]
+        for one, begun in zip(collectives_of(executed, reached, lambda *_: 0), executed, strict=True):
+            around = [wait for wait in reached if wait.start_ns <= begun.start_ns <= wait.end_ns] or [begun]
+            assert one.start_ns == min(wait.start_ns for wait in around)
+            assert one.end_ns == max(wait.end_ns for wait in around)
+
+
+def test_collectives_that_are_all_alike_as_in_a_damaged_profile_are_each_looked_up():
+    def read(count: int) -> None:
+        executed = [Executed("n", "Op", 50, 60, 0, {"instance_key": 1})] * count
+        assert len(list(collectives_of(executed, [Span("n:Op", 0, 100, 0)] * count, lambda *_: 0))) == count
+
+    assert what_grows_faster(lines_of(lambda: read(500)), lines_of(lambda: read(1000))) == {}

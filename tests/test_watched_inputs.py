@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from graphlens.ir.edits import AddCache, ParallelMap, ScriptSetting
-from graphlens.tf.watch import inputs
+from graphlens.tf.watch import arguments, inputs
 
 pytestmark = pytest.mark.tf
 
@@ -28,15 +28,23 @@ def vary(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, Any]], None]
     """Wrap TensorFlow's modules as a variation says, until the test is over."""
     import importlib
 
+    from tensorflow.python.autograph.operators import control_flow
+    from tensorflow.python.data.ops import dataset_autograph
+    from tensorflow.python.data.ops.dataset_ops import DatasetV2
     from tensorflow.python.data.ops.iterator_ops import OwnedIterator
     from tensorflow.python.eager.polymorphic_function.polymorphic_function import Function
 
     monkeypatch.setattr(OwnedIterator, "__init__", OwnedIterator.__init__)
     monkeypatch.setattr(Function, "__call__", Function.__call__)
+    monkeypatch.setattr(dataset_autograph, "_tf_ag_dataset_for_stmt", dataset_autograph._tf_ag_dataset_for_stmt)
+    loops = dict(control_flow.for_loop_registry._registry)
 
     def varied(wrappers: Mapping[str, Any]) -> None:
         for name, wrap in wrappers.items():
             wrap(importlib.import_module(name))
+        # As it is registered where the module is wrapped while it is imported.
+        loops[DatasetV2] = dataset_autograph._tf_ag_dataset_for_stmt
+        monkeypatch.setattr(control_flow.for_loop_registry, "_registry", loops)
 
     return varied
 
@@ -98,6 +106,38 @@ def test_a_dataset_that_a_function_is_given_is_replaced_too(vary: Any) -> None:
     assert int(summed(dataset)) == int(summed(given=dataset)) == expected
     assert int(within({"rows": (dataset, 1)}, last=dataset)) == 2 * expected
     assert reads == list(range(inputs.KEPT))
+
+
+@pytest.mark.parametrize("over", [lambda dataset: dataset, iter])
+def test_a_dataset_from_outside_of_a_function_that_loops_over_it_is_replaced_too(vary: Any, over: Any) -> None:
+    import tensorflow as tf
+
+    applied = Applied()
+    dataset, reads = counted_reads(20)
+
+    @tf.function
+    def summed() -> Any:
+        total = tf.constant(0, tf.int64)
+        for number in over(dataset):
+            number.set_shape(())
+            total += number
+        return total
+
+    vary(inputs.served(applied.note))
+    assert int(summed()) == int(summed()) == sum((list(range(inputs.KEPT)) * 3)[:20])
+    assert reads == list(range(inputs.KEPT))
+    assert applied.count == 1
+
+
+def test_of_iterators_that_a_loop_is_given_those_are_made_anew_that_are_used_up() -> None:
+    import tensorflow as tf
+
+    used_up, fresh = iter(tf.data.Dataset.range(2)), iter(tf.data.Dataset.range(9))
+    assert numbers(used_up) == [0, 1]
+    (first, others), number = arguments.with_new_iterators(((used_up, {"second": fresh}), 7))
+    assert numbers(first) == [0, 1]
+    assert others["second"] is fresh
+    assert number == 7
 
 
 def test_an_empty_dataset_stays_empty(vary: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
@@ -393,15 +393,9 @@ def is_dataset_type(kind: type) -> bool:
     return hasattr(kind, "_variant_tensor")
 
 
-def datasets_in(values: Iterable[Any]) -> Iterator[Any]:
-    """Yield the datasets among what a function is given, also within lists, tuples and dictionaries."""
-    for value in values:
-        if is_dataset_type(type(value)):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from datasets_in(value)
-        elif isinstance(value, dict):
-            yield from datasets_in(value.values())
+def dataset_of_iterator(value: Any) -> Any | None:
+    """Return the dataset of an iterator that Python has made of it; ``None`` for all else."""
+    return getattr(value, "_dataset", None) if hasattr(type(value), "_create_iterator") else None
 
 
 def serialized_dataset(dataset: Any) -> bytes:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, Protocol
 
 from graphlens.children.gate_messages import (
@@ -24,6 +25,7 @@ from graphlens.children.gate_messages import (
 )
 from graphlens.children.messages import Block, Failure
 from graphlens.tf import private
+from graphlens.tf.watch import arguments
 
 STEADY_CALLS: Final = 3  # as in ``window``
 # Where two runs of a script are compared they have made a multiple of this many steps: a call of several steps ends
@@ -168,8 +170,20 @@ class Gate:
                 result = self._timed(call, traces)
                 if not self._watched.called_again:
                     return result
+                call = self._to_be_made_again(call)
         finally:
             self._thread.within = False
+
+    def _to_be_made_again(self, call: Callable[[], Any]) -> Callable[[], Any]:
+        """Return a call with other iterators for those that it was given and that its loop has used up."""
+        from graphlens.tf.watch import programs
+
+        if not isinstance(call, partial) or not arguments.has_iterators((call.args, call.keywords)):
+            return call
+        if self._program is None or not programs.is_loop(self._program):
+            return call
+        args, keywords = arguments.with_new_iterators((call.args, call.keywords))
+        return partial(call.func, *args, **keywords)
 
     def _timed(self, call: Callable[[], Any], traces: Callable[[], int]) -> Any:
         before, begun_ns = traces(), time.perf_counter_ns()

@@ -15,9 +15,9 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Final, Protocol, TypeAlias
 
-from graphlens.tf import private
 from graphlens.tf.datasets import creation
 from graphlens.tf.record import layers
+from graphlens.tf.watch import arguments
 
 _FUNCTIONS: Final = "tensorflow.python.eager.polymorphic_function.polymorphic_function"
 _CONCRETE: Final = "tensorflow.python.eager.polymorphic_function.concrete_function"
@@ -182,7 +182,7 @@ class _RowMethod:
 
 def _function(call: Callable[..., Any], caller: Caller) -> Callable[..., Any]:
     def called(self: Any, *args: Any, **kwargs: Any) -> Any:
-        for dataset in private.datasets_in((args, kwargs)):  # which the function may loop over
+        for dataset in arguments.datasets_in((args, kwargs)):  # which the function may loop over
             caller.iterates(dataset)
         return caller.function(self, partial(call, self, *args, **kwargs))
 

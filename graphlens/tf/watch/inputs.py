@@ -11,6 +11,7 @@ from typing import Any, Final
 from graphlens.errors import RewriteError
 from graphlens.ir.edits import AddCache, Edit
 from graphlens.tf import private
+from graphlens.tf.watch import arguments
 
 # As many of its first batches are given again and again: few enough to keep, and more than a step could get used to.
 KEPT: Final = 8
@@ -19,6 +20,7 @@ FILLING_S: Final = 20.0  # an epoch that takes longer is measured as its cache i
 
 _ITERATORS: Final = "tensorflow.python.data.ops.iterator_ops"
 _FUNCTIONS: Final = "tensorflow.python.eager.polymorphic_function.polymorphic_function"
+_LOOPS: Final = "tensorflow.python.data.ops.dataset_autograph"
 
 Note = Callable[[], None]
 Wrapper = Callable[[ModuleType], None]
@@ -79,12 +81,13 @@ def _replacing(replacement: Callable[[Any], Any]) -> Mapping[str, Wrapper]:
     busy = [False]
 
     def replaced(dataset: Any) -> Any:
-        if busy[0] or dataset in own or not private.is_executing_eagerly():
+        if busy[0] or dataset in own or not private.is_eager_tensor(private.dataset_variant(dataset)):
             return dataset
         if dataset not in known:
             busy[0] = True  # what is iterated over meanwhile is our own
             try:
-                known[dataset] = replacement(dataset)
+                with private.eagerly():  # a function that is being traced may have found it outside
+                    known[dataset] = replacement(dataset)
             finally:
                 busy[0] = False
             own.add(known[dataset])
@@ -93,6 +96,7 @@ def _replacing(replacement: Callable[[Any], Any]) -> Mapping[str, Wrapper]:
     return {
         _ITERATORS: lambda module: _wrap_iterators(module.OwnedIterator, replaced),
         _FUNCTIONS: lambda module: _wrap_calls(module.Function, replaced),
+        _LOOPS: lambda module: _wrap_loops(module, replaced),
     }
 
 
@@ -109,14 +113,18 @@ def _wrap_calls(kind: Any, replaced: Callable[[Any], Any]) -> None:
     """Replace datasets that a function is given: it may loop over them."""
     call = kind.__call__
 
-    def own(value: Any) -> Any:
-        return replaced(value) if private.is_dataset_type(type(value)) else value
-
     def called(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if any(True for _ in private.datasets_in((args, kwargs))):
-            import tensorflow as tf
-
-            args, kwargs = tf.nest.map_structure(own, (args, kwargs))
+        args, kwargs = arguments.with_datasets((args, kwargs), replaced)
         return call(self, *args, **kwargs)
 
     kind.__call__ = called
+
+
+def _wrap_loops(module: Any, replaced: Callable[[Any], Any]) -> None:
+    """Replace datasets from outside of a function that loops over them."""
+    loop = module._tf_ag_dataset_for_stmt
+
+    def looped(dataset: Any, *args: Any) -> Any:
+        return loop(replaced(dataset), *args)
+
+    module._tf_ag_dataset_for_stmt = looped  # before it is registered, which is done on the module's behalf
