@@ -445,6 +445,7 @@ STAGE = WrittenStage(
     random=True,
     per_element=True,
     library="keras",
+    cycle_length=4,
 )
 COMPLETE = Manifest(
     graphlens_version="1",
