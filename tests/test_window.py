@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from graphlens.tf.watch.window import LONG_CALL_NS, LONGEST_WINDOW_NS, PATIENCE_CALLS, Window
 
 MS = 1_000_000
@@ -122,3 +124,50 @@ def test_what_is_traced_in_every_call_weighs_all_its_time() -> None:
 def test_a_program_that_is_not_called_again_does_not_leave_its_recording_open() -> None:
     calls = [("prepare", 1)] * 6 + [("train", 20)] * 30
     assert called(Window(4), *calls) == [4, 5, *range(6, 14), *range(14, 18)]
+
+
+def test_a_validation_with_more_calls_than_the_training_does_not_end_its_recording_for_good() -> None:
+    """The training is recorded anew, and through validations, once it is called after the one that seemed its end."""
+    epochs = [*[("train", 20)] * 6, *[("validate", 1)] * 20] * 4
+    recorded = called(Window(8), *epochs)
+    assert recorded[:18] == [4, 5, *range(6, 22)]
+    again = recorded[18:]
+    assert again == list(range(again[0], again[-1] + 1))
+    assert [epochs[number][0] for number in again].count("train") == 8
+
+
+def test_a_program_that_is_called_once_in_many_calls_of_others_is_recorded_until_there_are_enough() -> None:
+    calls = [*[("act", 1)] * 10, ("update", 100)] * 20
+    recorded = called(Window(3), *calls)
+    assert [calls[number][0] for number in recorded].count("update") == 3
+
+
+def test_what_other_threads_call_does_not_end_a_recording_of_a_call_that_is_being_made() -> None:
+    window = Window(2)
+    assert window.opens_within("epoch", lambda: True)
+    ended = []
+    other = threading.Thread(
+        target=lambda: ended.extend(window.closes_after("act", MS, traced=False) for _ in range(20))
+    )
+    other.start()
+    other.join()
+    assert ended == [False] * 20
+    assert window.closes_after("epoch", 50 * MS, traced=True)
+
+
+def test_a_script_is_not_over_with_a_recording_that_was_left_with_too_few_calls() -> None:
+    window = Window(8)
+    called(window, *[("train", 20)] * 5, *[("validate", 1)] * 20)
+    assert window.has_recorded_steady_calls
+    assert not window.has_recorded_enough
+    called(window, *[("train", 20)] * 10)
+    assert window.has_recorded_enough
+
+
+def test_a_recording_that_the_end_of_the_script_cuts_off_is_known_to_hold_less_than_the_one_before() -> None:
+    window = Window(8)
+    called(window, *[("train", 20)] * 7, *[("validate", 1)] * 20)
+    called(window, *[("train", 20)] * 2)
+    assert window.holds_less
+    called(window, ("train", 20))
+    assert not window.holds_less

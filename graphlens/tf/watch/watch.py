@@ -169,7 +169,9 @@ class Watch:
         with self._lock:
             if os.getpid() != self._process or self._is_given_up:
                 return
-            if self._window.is_open:
+            if self._window.holds_less:
+                self._drop()
+            elif self._window.is_open:
                 self._end()
             if self._context is not None and not self._profiles:
                 self._recorded, self._is_unwritten = self._seen, True
@@ -243,7 +245,7 @@ class Watch:
     @property
     def has_recorded(self) -> bool:
         """Whether a recording of steady calls is complete."""
-        return self._window.has_recorded_steady_calls
+        return self._window.has_recorded_enough
 
     # -- a call -------------------------------------------------------------------------------------------------
 
@@ -319,8 +321,17 @@ class Watch:
                 self._profiles += self._profile.stop(self._context)
             self._read_pipelines()
             self._is_unwritten = True
-            if self.has_recorded or self._recorded_ns >= LONG_LOOP_NS:
+            if self._window.has_recorded_steady_calls or self._recorded_ns >= LONG_LOOP_NS:
                 self._write()  # else steady calls will hardly be long in coming
+
+    def _drop(self) -> None:
+        """End a recording that tells less than the one before, which is written."""
+        assert self._context is not None
+        self._log.recording_changes()
+        self._window.close()
+        self._datasets.let_go()
+        with self._context.capture.attempt("profile"):
+            self._profile.drop()
 
     def _read_pipelines(self) -> None:
         """Read the datasets that were iterated over: the script may be done with them by the time it is written."""

@@ -52,8 +52,16 @@ class Profile:
             # The profiler writes down where it wrote; dots of the same length keep the message valid and say less.
             own_name = str(self._folder).encode()
             context.capture.write(PROFILE, found.read_bytes().replace(own_name, b"." * len(own_name)))
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._clear()
         return True
+
+    def drop(self) -> None:
+        """Stop, and keep nothing of what was recorded."""
+        self.cancel()
+        self._clear()
+
+    def _clear(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def cancel(self) -> None:
         if self.is_running:
