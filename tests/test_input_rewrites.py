@@ -17,6 +17,7 @@ from graphlens.ir.document import from_json, to_json
 from graphlens.ir.edits import AddPrefetch, ParallelMap, VectorizeMap
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.iterators import IteratorStage
+from graphlens.ir.measured import ProgramRow, StepTime
 from graphlens.ir.pipelines import DATASET, WrittenPipeline, WrittenStage
 from graphlens.ir.run import LedgerRow, Profile
 from graphlens.ir.training import Period
@@ -100,6 +101,17 @@ def test_pipelines_are_those_whose_stages_ran() -> None:
     evidence = Evidence(Target("s.py", "script"), profile=ran, pipelines=(training, other))
     assert input_reruns._that_ran(evidence) == [training]
     assert input_reruns._that_ran(replace(evidence, profile=Profile())) == [training, other]
+
+
+def test_what_is_timed_as_calls_of_a_loop_is_told_of_its_steps() -> None:
+    loop = ProgramRow("loop", "loop", "step", runs=5, steps=150, step=StepTime(1, 1, 1, 150))
+    told = replace(document("script"), programs=(loop,), step=loop.step)
+    assert input_reruns.steps_of_a_call(told) == 30.0
+    assert input_reruns.steps_of_a_call(replace(told, step=None)) == 1.0, "another one is judged"
+    found = Finding("", "input-bound-measured", "", (), {}, "", Saving(), Fix("", "manual"), proof=PROVEN)
+    rewrite = input_reruns._told(found, (), 10.0)
+    assert rewrite.change.endswith(": 1.00 ms to 500 us a step")
+    assert (rewrite.before_per_s, rewrite.after_per_s) == (1000.0, 2000.0)
 
 
 def test_the_batch_comes_before_a_map_only_where_it_is_right_behind_it_and_the_function_allows_it() -> None:

@@ -12,7 +12,7 @@ from graphlens.command import script_command_of
 from graphlens.config import Progress, Request
 from graphlens.facts.patterns.input_rewrites import Rewrite, rewrites_of
 from graphlens.facts.time.around import INPUT as WAITING
-from graphlens.ir.analysis import Finding, Fix, InputRewrite, Proof, Saving
+from graphlens.ir.analysis import Document, Finding, Fix, InputRewrite, Proof, Saving
 from graphlens.ir.edits import ScriptSetting, is_of_input
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.pipelines import WrittenPipeline
@@ -58,9 +58,10 @@ def with_proofs(
     folder = gathered.directory / "inputs"
     folder.mkdir(exist_ok=True)
     command, script = script_command_of(request.but(select=(), tries=()), run.words, reruns=run.does_again)
+    runner = ScriptRunner(run, folder, request.judging.rtol, of_input=True)
     outcome = prove(
         [*own, *made_up],
-        ScriptRunner(run, folder, request.judging.rtol, of_input=True),
+        runner,
         Plan(
             budget_s=request.recording.time_budget_s or BUDGET_S,
             block_ms=INPUT_BLOCK_MS,
@@ -74,8 +75,15 @@ def with_proofs(
         progress=progress,
     )
     found = [one for one in outcome.findings if one.rule not in {_BOUND_RULE, _REWRITE_RULE}]
-    told = tuple(_told(one, pipelines) for one in outcome.findings)
+    steps = steps_of_a_call(analysis.document) if runner.times_calls else 1.0
+    told = tuple(_told(one, pipelines, steps) for one in outcome.findings)
     return replace(analysis, document=replace(analysis.document, findings=(*found, *others), input_rewrites=told))
+
+
+def steps_of_a_call(document: Document) -> float:
+    """Return how many steps a call of the judged program makes, the first one: several where it is a loop over them."""
+    judged = next((one for one in document.programs[:1] if one.step == document.step), None)
+    return max(1.0, judged.steps / judged.runs) if judged is not None and judged.steps and judged.runs else 1.0
 
 
 def _that_ran(evidence: Evidence) -> list[WrittenPipeline]:
@@ -112,20 +120,20 @@ def _as_finding(rewrite: Rewrite) -> Finding:
     return Finding("", _REWRITE_RULE, rewrite.change, (), {}, "", Saving(), fix, severity="low")
 
 
-def _told(finding: Finding, pipelines: Sequence[WrittenPipeline]) -> InputRewrite:
+def _told(finding: Finding, pipelines: Sequence[WrittenPipeline], steps: float) -> InputRewrite:
     proof = _of_time_alone(finding.proof) if finding.rule == _BOUND_RULE else finding.proof
     known = {one.edits: (pipeline.id, one) for pipeline in pipelines for one in _fitting(pipeline)}
     pipeline, rewrite = known.get(finding.fix.edits, ("", None))
     change = rewrite.change if rewrite is not None else finding.fix.summary
     if finding.rule == _BOUND_RULE:
-        change = f"{_FREE}: {_step_words(proof)}"
+        change = f"{_FREE}: {_step_words(proof, steps)}"
     return InputRewrite(
         pipeline,
         change,
         finding.fix.edits,
         rewrite.source if rewrite is not None else "",
-        _per_s(proof.before_ns),
-        _per_s(proof.after_ns),
+        _per_s(proof.before_ns, steps),
+        _per_s(proof.after_ns, steps),
         proof if finding.rule not in {_BOUND_RULE, _REWRITE_RULE} else replace(proof, command=None),
     )
 
@@ -141,16 +149,18 @@ def _of_time_alone(proof: Proof) -> Proof:
     return replace(proof, verdict="proven" if why.startswith(SHOWN) else proof.verdict, why=why)
 
 
-def _step_words(proof: Proof) -> str:
-    """Return what a step takes, and would take.
+def _step_words(proof: Proof, steps: float) -> str:
+    """Return what a step takes, and would take, where so many of them were timed together.
 
-    >>> _step_words(Proof("proven", "", before_ns=48_000_000, after_ns=17_000_000))
-    '48.0 ms to 17.0 ms a step'
+    >>> proof = Proof("proven", "", before_ns=48_000_000, after_ns=17_000_000)
+    >>> _step_words(proof, 1.0), _step_words(proof, 10.0)
+    ('48.0 ms to 17.0 ms a step', '4.80 ms to 1.70 ms a step')
     """
     if proof.before_ns is None or proof.after_ns is None:
         return "not measured"
-    return f"{format_ns(proof.before_ns)} to {format_ns(proof.after_ns)} a step"
+    before, after = (format_ns(round(ns / steps)) for ns in (proof.before_ns, proof.after_ns))
+    return f"{before} to {after} a step"
 
 
-def _per_s(step_ns: int | None) -> float | None:
-    return 1e9 / step_ns if step_ns else None
+def _per_s(ns: int | None, steps: float) -> float | None:
+    return steps * 1e9 / ns if ns else None

@@ -223,6 +223,11 @@ class ScriptRunner:
 
     # -- time ---------------------------------------------------------------------------------------------------
 
+    @property
+    def times_calls(self) -> bool:
+        """Whether a call is what is timed, whatever number of steps it makes: nobody else counts them."""
+        return self._first is None or self._first.step == self._first.calls
+
     def time(self, before: str, after: str, pairs: int, block_ms: float, time_limit_s: float) -> list[Pair]:
         """Let the two make steps in turns; a script that came to its end meanwhile is run again."""
         end_s = time.monotonic() + time_limit_s
