@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from graphlens.facts.core import Facts
+from graphlens.facts.flat.instruction_origins import Origins
 from graphlens.facts.graphs import origins
 from graphlens.facts.rows.op_rows import op_rows
 from graphlens.facts.training.executed import layer_of_op
@@ -170,3 +171,39 @@ def test_ops_in_the_body_of_a_loop_are_known_by_their_names_in_there() -> None:
     _, module = read_hlo(re.sub(r"@([\w/]+)", r'metadata={op_name="\1"}', HLO.replace("fc_1/MatMul", "loop/MatMul")))
     found = Facts(replace(told, traced=written.executed, hlo={MODULE: module}))(origins)
     assert found["call/dot.1"] == ("call/net_1/loop/body/net_1/loop/MatMul",)
+
+
+def test_what_xla_puts_into_a_loop_belongs_to_the_loop() -> None:
+    """The copy of its state hands on what several ops read: no single one of them."""
+    _, module = read_hlo(
+        """\
+HloModule looped
+
+%body (state.1: (f32[8,4])) -> (f32[8,4]) {
+  %state.1 = (f32[8,4]) parameter(0)
+  %gte.1 = f32[8,4] get-tuple-element((f32[8,4]) %state.1), index=0
+  %copy.1 = f32[8,4] copy(f32[8,4] %gte.1)
+  %exp.1 = f32[8,4] exponential(f32[8,4] %copy.1), metadata={op_name="net/loop/Exp"}
+  %tanh.1 = f32[8,4] tanh(f32[8,4] %copy.1), metadata={op_name="net/loop/Tanh"}
+  %add.1 = f32[8,4] add(f32[8,4] %exp.1, f32[8,4] %tanh.1), metadata={op_name="net/loop/add"}
+  ROOT %tuple.1 = (f32[8,4]) tuple(f32[8,4] %add.1)
+}
+
+%condition (state.2: (f32[8,4])) -> pred[] {
+  %state.2 = (f32[8,4]) parameter(0)
+  ROOT %going.1 = pred[] constant(true)
+}
+
+ENTRY %main (x.1: f32[8,4]) -> (f32[8,4]) {
+  %x.1 = f32[8,4] parameter(0)
+  %copy.2 = f32[8,4] copy(f32[8,4] %x.1)
+  %tuple.2 = (f32[8,4]) tuple(f32[8,4] %copy.2)
+  ROOT %while.1 = (f32[8,4]) while((f32[8,4]) %tuple.2), condition=%condition, body=%body, metadata={op_name="net/loop"}
+}
+"""
+    )
+    found, body = Origins(module), module.functions["body"].graph
+    assert found.of(body.op("copy.1")) == ("net/loop",)
+    assert found.of(body.op("exp.1")) == ("net/loop/Exp",)
+    assert found.of(body.op("gte.1")) == ()
+    assert found.of(module.functions[module.root].graph.op("copy.2")) == ("net/loop",), "called after what reads it"

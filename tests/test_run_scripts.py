@@ -82,7 +82,7 @@ CASES = {
     "predict on changing shapes": (("keras_calls.py", "predict"), "one_step_on_data_distributed", 30),
 }
 # How much of the op time of a training step is given to a layer or a phase, and to the script's clock where the step
-# calls that.  Where XLA compiled the step, its copies for several ops are nobody's.
+# calls that.
 EXPLAINED = {
     "keras": 0.98,
     "several steps a call": 0.95,
@@ -125,9 +125,7 @@ def phases_account_for_the_step(document: dict[str, Any], least_given: float, ca
     training = document["training"]
     assert sum(row["ns"] for row in training["phases"]) == training["op_ns"] > 0
     assert {row["phase"] for row in training["phases"]} >= {"forward", "loss", "backward", "optimizer"}
-    # What XLA itself copies between the rounds of a loop was made of no op, and is all that may be joined to none.
-    copies_ns = sum(op["self_ns"] or 0 for op in document["ops"] if op["op"] == op["executed_as"] == "copy")
-    assert training["joined_share"] + copies_ns / training["op_ns"] >= 0.95
+    assert training["joined_share"] >= 0.97
     clock = sum(row["share"] for row in training["phases"] if row["phase"] == "other" and calls_clock)
     assert training["given_share"] + clock >= least_given
     by_name = {op["name"]: op for op in document["ops"]}

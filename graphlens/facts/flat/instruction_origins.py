@@ -21,19 +21,27 @@ class Origins:
 
     A fusion was made of what its instructions were made of.  XLA forgets the name of what it makes anew, such as the
     product in place of the gradient of a convolution; such an instruction was made of the op that its value is called
-    after where that goes next, if that is one.
+    after where that goes next, if that is one. What XLA itself puts into a loop, the copies of its state from one round
+    to the next, belongs to the op that the loop was made of.
     """
 
     def __init__(self, module: Graph) -> None:
         self._module = module
         self._functions = {name: function for function in module.functions.values() for name in function.graph}
+        self._loops = {
+            call.function: op
+            for function in module.functions.values()
+            for op in function.graph.ops()
+            if op.type == "while"
+            for call in op.calls
+        }
 
     def of(self, op: Op) -> tuple[str, ...]:
         """Return the TensorFlow ops that an instruction was made of, by their names in the compiled function."""
         bodies = () if op.type in _DECIDE else tuple(self._bodies(op))
         parts = [part.attrs.get("op_name") for body in bodies for part in body.graph.ops()]
         named = tuple(dict.fromkeys(str(name) for name in (*parts, op.attrs.get("op_name")) if name))
-        return named or self._called_after(op)
+        return named or self._called_after(op) or self._loop_around(op)
 
     def operations(self, op: Op) -> Mapping[str, int]:
         """Return how many operations an instruction does for each of these ops, and for none (``""``) as far as known.
@@ -61,6 +69,14 @@ class Origins:
         )
 
     # -- without a name -------------------------------------------------------------------------------------------
+
+    def _loop_around(self, op: Op) -> tuple[str, ...]:
+        """Return the op of the innermost loop that an instruction is run in, of those that have a name."""
+        while (loop := None if op.type in _GIVEN else self._loops.get(self._functions[op.name].name)) is not None:
+            if told := loop.attrs.get("op_name"):
+                return (str(told),)
+            op = loop
+        return ()
 
     def _called_after(self, op: Op) -> tuple[str, ...]:
         if op.type in _GIVEN:
