@@ -13,6 +13,7 @@ import pytest
 
 from graphlens.ir.script import DEEDS
 from graphlens.pipeline.watched import noted_failure
+from graphlens.tf.watch import hooks, script
 from graphlens.tf.watch.harmless import Harmless
 from graphlens.tf.watch.outside import homes
 from graphlens.tf.watch.script import Late, _note
@@ -188,3 +189,23 @@ def test_the_arguments_of_a_call_can_still_be_seen() -> None:
     program = Program()
     assert Harmless(Looking()).function(None, partial(program, 1)) == 2
     assert seen == [(program, (1,))]
+
+
+def test_what_is_told_of_an_error_has_no_call_of_what_watches(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither has what Python tells before it: an error that was raised while another one was handled."""
+
+    def raises(_: object) -> None:
+        raise ValueError("its own")
+
+    called = hooks._function(raises, Harmless(Failing()))
+    with pytest.raises(KeyError) as raised:
+        try:
+            called(object())
+        except ValueError as error:
+            raise KeyError("of the script") from error
+    script._tell(raised.value)
+    told = capsys.readouterr().err
+    assert "its own" in told
+    assert "of the script" in told
+    assert told.count("test_harmless.py") == 3
+    assert os.path.join("tf", "watch") not in told

@@ -13,10 +13,10 @@ import runpy
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import Any, Final
 
 from graphlens.collector import collector_unmoved
@@ -26,6 +26,7 @@ from graphlens.tf.watch.harmless import Harmless
 
 FAILED: Final = "watching the program failed before anything was recorded: {}"
 _NOT_THE_SCRIPT: Final = (__name__, "runpy", "<frozen runpy>")
+_WATCHING: Final = (__name__, *(f"graphlens.tf.watch.{name}" for name in ("hooks", "harmless", "watch")))
 
 
 class Late:
@@ -177,11 +178,40 @@ def run(script: list[str]) -> None:
 
 
 def _tell(error: BaseException) -> None:
-    """Say what the script raised, as Python says it: from the first line of the script on."""
+    """Say what the script raised, as Python says it: from the first line of the script on, without what watches."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__") in _NOT_THE_SCRIPT:
+    while trace is not None and _is_of(trace, _NOT_THE_SCRIPT):
         trace = trace.tb_next
-    sys.excepthook(type(error), error.with_traceback(trace), trace)
+    for one in _chain(error):
+        one.__traceback__ = _without_ours(trace if one is error else one.__traceback__)
+    sys.excepthook(type(error), error, error.__traceback__)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that Python tells before it."""
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        yield error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+
+
+def _without_ours(trace: TracebackType | None) -> TracebackType | None:
+    """Return a traceback without the calls of what watches, which stand between the script's line and TensorFlow."""
+    kept: TracebackType | None = None
+    frames = []
+    while trace is not None:
+        frames.append(trace)
+        trace = trace.tb_next
+    for one in reversed(frames):
+        if not _is_of(one, _WATCHING):
+            one.tb_next = kept
+            kept = one
+    return kept
+
+
+def _is_of(trace: TracebackType, modules: tuple[str, ...]) -> bool:
+    return str(trace.tb_frame.f_globals.get("__name__")) in modules
 
 
 def _run_module(module: str, arguments: list[str]) -> None:
