@@ -198,14 +198,19 @@ def test_what_is_told_of_an_error_has_no_call_of_what_watches(capsys: pytest.Cap
         raise ValueError("its own")
 
     called = hooks._function(raises, Harmless(Failing()))
-    with pytest.raises(KeyError) as raised:
+
+    def handles_it() -> None:
         try:
             called(object())
         except ValueError as error:
             raise KeyError("of the script") from error
+
+    with pytest.raises(KeyError) as raised:
+        handles_it()
     script._tell(raised.value)
     told = capsys.readouterr().err
     assert "its own" in told
     assert "of the script" in told
-    assert told.count("test_harmless.py") == 3
+    assert "in raises\n" in told
+    assert told.count("in handles_it\n") == 2
     assert os.path.join("tf", "watch") not in told
