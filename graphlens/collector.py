@@ -30,13 +30,21 @@ def collector_unmoved() -> Iterator[None]:
 
     Python walks all objects anew once a quarter more of them have survived two collections: some ten thousand of ours
     bring that forward, which takes 0.2 s in a program that has imported TensorFlow.  What is frozen and thawed at once
-    is among the oldest without being counted as a survivor.  A program that has frozen objects itself is left alone.
+    is among the oldest without being counted as a survivor.
+
+    So are the program's own youngest objects then, and what of these is garbage would stay until all are walked, with
+    the memory of the tensors that it holds: it is collected before.  A program that has frozen objects itself, or
+    collects them itself, is left alone.
     """
+    if not gc.isenabled() or gc.get_freeze_count():
+        with collector_paused():
+            yield
+        return
+    gc.collect(1)
     with collector_paused():
         yield
-        if not gc.get_freeze_count():
-            gc.freeze()
-            gc.unfreeze()
+        gc.freeze()
+        gc.unfreeze()
 
 
 def collect_new() -> None:
