@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from sample_document import STATIC
 
 from graphlens.facts.core import Facts
+from graphlens.facts.input.pipelines import input_pipelines
 from graphlens.facts.input.verdict import verdict
+from graphlens.facts.time.around import INPUT
+from graphlens.facts.time.period import period
 from graphlens.ir.evidence import Evidence
+from graphlens.ir.script import Script, ScriptFunction
+from graphlens.report.view_pipeline import input_view
 from graphlens.testing import sketch
 
 ELEMENTS = 4
@@ -42,3 +48,60 @@ def test_a_step_that_takes_several_elements_waits_for_each_of_them() -> None:
     assert several is not None
     assert single.share == pytest.approx(6 / 9.1, rel=0.05)
     assert several.share == pytest.approx(single.share, rel=0.01)
+
+
+def unrecorded(evidence: Evidence, faster: float) -> Facts:
+    """Return the facts of the same steps where each took only a part of its recorded length while none was."""
+    recorded = Facts(evidence)(period)
+    assert recorded is not None
+    assert evidence.profile is not None
+    programs = tuple({run.program for run in evidence.profile.runs})
+    own = ScriptFunction(
+        "train_step", "train_step", concretes=programs, period_ns=round(faster * recorded.ns), periods=200
+    )
+    return Facts(replace(evidence, script=Script(functions=(own,))))
+
+
+def waits(facts: Facts) -> tuple[float, float]:
+    """Return the share of waiting by the finding, and by the rows of the period."""
+    whole, found = facts(period), facts(verdict)
+    assert whole is not None
+    assert found is not None
+    assert sum(row.ns for row in whole.rows) == whole.ns == found.period_ns
+    assert all(row.ns > 0 for row in whole.rows)
+    return found.share, sum(row.ns for row in whole.rows if row.category == INPUT) / whole.ns
+
+
+def waiting(input_us: int) -> Evidence:
+    return sketch(WAITING.replace("input 6ms", f"input {input_us}us"))
+
+
+@pytest.mark.parametrize("faster", [0.2, 0.5, 0.8, 0.95, 1.0, 1.5])
+def test_no_finding_says_that_more_is_waited_than_the_rows_of_the_period_do(faster: float) -> None:
+    before = 0.0
+    for input_us in (30, 200, 330, 344, 360, 500, 1000, 3000, 9000, 90_000):
+        found, row = waits(unrecorded(waiting(input_us), faster))
+        assert 0.0 <= found <= row + 0.001
+        assert before - 0.001 <= row < 1.0
+        assert row >= min(0.09, input_us / (3200 + input_us))  # a wait that was seen is not told as none
+        before = row
+
+
+def test_waits_while_nothing_is_recorded_are_between_those_of_two_suppositions() -> None:
+    """The step itself is as long as while it was recorded, or as much shorter as the period is."""
+    recorded, _ = waits(Facts(waiting(6000)))
+    for faster in (0.5, 0.7, 0.9):
+        found, row = waits(unrecorded(waiting(6000), faster))
+        assert 1 - (1 - recorded) / faster < found <= row < recorded
+
+
+def test_the_page_says_of_which_steps_it_tells_the_waits_where_others_take_another_time() -> None:
+    assert " for input while recorded (" in lead(unrecorded(waiting(6000), 0.7))
+    assert " for input (" in lead(Facts(waiting(6000)))
+
+
+def lead(facts: Facts) -> str:
+    document = replace(STATIC, input=facts(input_pipelines), period=facts(period))
+    shown = input_view(document)
+    assert shown is not None
+    return shown.summary

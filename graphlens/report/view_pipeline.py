@@ -69,18 +69,20 @@ class InputView:
 
 def input_view(document: Document) -> InputView | None:
     """Return the pipelines of the document, ``None`` where it has none."""
-    pipelines = tuple(_pipeline(pipeline) for pipeline in document.input if pipeline.stages)
+    period = document.period
+    differs = period is not None and period.profiled_ns not in (None, period.ns)
+    pipelines = tuple(_pipeline(pipeline, differs) for pipeline in document.input if pipeline.stages)
     return InputView(pipelines[0].lead, pipelines) if pipelines else None
 
 
-def _pipeline(pipeline: InputPipeline) -> PipelineView:
+def _pipeline(pipeline: InputPipeline, differs: bool) -> PipelineView:
     longest_ns = max((max(stage.step_ns or 0, stage.waiting_ns or 0) for stage in pipeline.stages), default=0)
     depths = _depths(pipeline)
     order = _in_order(pipeline)
     rows = [_stage(pipeline, position, depths[position], longest_ns) for position in order]
     return PipelineView(
         name=pipeline.id,
-        lead=_lead(pipeline),
+        lead=_lead(pipeline, differs),
         phases=tuple(_phase(phase) for phase in pipeline.phases) if len(pipeline.phases) > 1 else (),
         stages=tuple(rows[:SHOWN]),
         hidden=max(0, len(rows) - SHOWN),
@@ -92,8 +94,8 @@ def _pipeline(pipeline: InputPipeline) -> PipelineView:
     )
 
 
-def _lead(pipeline: InputPipeline) -> str:
-    """Say what the steps wait, and for which stage."""
+def _lead(pipeline: InputPipeline, differs: bool) -> str:
+    """Say what the steps wait, and for which stage; what is seen while they are recorded may differ from the rest."""
     wait = pipeline.wait
     if wait is None:
         slowest = "" if pipeline.limiting is None else f"; {_limiting(pipeline.stages[pipeline.limiting])} limits them"
@@ -103,7 +105,9 @@ def _lead(pipeline: InputPipeline) -> str:
     limiting = "" if pipeline.limiting is None else f"; {_limiting(pipeline.stages[pipeline.limiting])} {role}"
     share = "" if wait.share is None else f" ({format_share(wait.share)} of the time)"
     mean_ns = round(wait.total_ns / wait.steps)
-    return f"steps wait {format_ns(mean_ns)} for input{share}, {format_ns(wait.median_ns)} in the median{limiting}"
+    recorded = " while recorded" if differs else ""
+    waited = f"steps wait {format_ns(mean_ns)} for input{recorded}{share}"
+    return f"{waited}, {format_ns(wait.median_ns)} in the median{limiting}"
 
 
 def _limiting(stage: InputStage) -> str:

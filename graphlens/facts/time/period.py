@@ -19,7 +19,7 @@ from graphlens.ir.training import Period
 
 FEWEST_PERIODS: Final = 5  # whose median no single pause moves by much
 # Of the period.  A step that waits for less asks for elements that lie ready, which takes longer while it is recorded,
-# as all that it does.
+# as all that it does.  Who waits for more waits no less than that while nothing is recorded.
 NOTABLE_WAIT: Final = 0.1
 
 
@@ -82,7 +82,8 @@ def _while_unrecorded(parts_ns: Mapping[str, float], faster: float) -> Mapping[s
     total_ns = sum(parts_ns.values())
     if not parts_ns.get(INPUT) or parts_ns[INPUT] >= total_ns:
         return parts_ns
-    share = wait_while_unrecorded(parts_ns[INPUT] / total_ns, faster)
+    recorded = parts_ns[INPUT] / total_ns
+    share = max(wait_while_unrecorded(recorded, faster), min(recorded, NOTABLE_WAIT))  # little is known, but not none
     return {**parts_ns, INPUT: (total_ns - parts_ns[INPUT]) * share / (1 - share)}
 
 
