@@ -25,7 +25,7 @@ from graphlens.pipeline import fixing, input_reruns, stages
 from graphlens.pipeline.result import Analysis
 from graphlens.prove.schedule import reason_not_to_try
 from graphlens.prove.script_runner import edits_for
-from graphlens.report import terminal
+from graphlens.report import html, terminal
 from graphlens.report.view_findings import finding_views
 from graphlens.report.view_rewrites import rewrites_view
 
@@ -62,6 +62,24 @@ def test_changes_are_shown_with_elements_a_second_those_that_gave_most_first() -
 
 def test_what_was_tried_is_kept_in_the_document() -> None:
     assert from_json(to_json(document())).input_rewrites == REWRITES
+    alone = tuple(replace(one, alone=PROVEN) for one in REWRITES)
+    assert from_json(to_json(replace(document("script"), input_rewrites=alone))).input_rewrites == alone
+
+
+def test_beside_the_steps_of_a_script_it_is_told_what_its_pipeline_alone_gives() -> None:
+    taken = replace(PROVEN, speedup=3.0, before_ns=30_000_000, after_ns=10_000_000)
+    noise = replace(taken, verdict="inconclusive", why="not clear of the noise")
+    used_up = Proof("not-run", "its elements cannot be taken a second time: used up")
+    proofs = (noise, taken, used_up)
+    told = tuple(replace(one, alone=proof) for one, proof in zip(REWRITES, proofs, strict=True))
+    alone = replace(document("script"), input_rewrites=told)
+    shown = " ".join(terminal.render(alone).split())
+    assert "proven: 100 to 200 steps/s, 2.00×" in shown
+    assert "the pipeline alone: 33.3 to 100 elements/s, 3.00× " in shown
+    assert "33.3 to 100 elements/s, 3.00× (inconclusive: not clear of the noise)" in shown
+    assert "the pipeline alone: not measured: its elements cannot be taken a second time: used up" in shown
+    assert html.render(alone).count("The pipeline alone:") == 3
+    assert "ipeline alone" not in terminal.render(document("script")) + html.render(document("script"))
 
 
 def test_no_command_is_offered_that_would_write_a_dataset() -> None:

@@ -5,14 +5,25 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from graphlens.children.gate_messages import AtGate, Over, RunBlock, RunSteps, RunToGate, Taken, TakeValues, Watched
-from graphlens.children.messages import Block, Done
+from graphlens.children.gate_messages import (
+    AtGate,
+    Over,
+    RunBlock,
+    RunSteps,
+    RunToGate,
+    TakeElements,
+    Taken,
+    TakeValues,
+    Watched,
+)
+from graphlens.children.messages import Block, Done, Failure, Pair
 from graphlens.children.start import ChildGone
 from graphlens.cli import parser
 from graphlens.command import script_command_of
@@ -20,20 +31,20 @@ from graphlens.config import Request
 from graphlens.errors import UsageError
 from graphlens.facts.core import Facts
 from graphlens.ir.analysis import Proof
-from graphlens.ir.edits import JitCompile, ScriptSetting, SessionSetting
+from graphlens.ir.edits import AddPrefetch, JitCompile, ScriptSetting, SessionSetting
 from graphlens.ir.script import Script
 from graphlens.ir.training import LayerScope
 from graphlens.options import WordError, change
 from graphlens.pipeline import tries
 from graphlens.prove import script_runner
-from graphlens.prove.runner import ORIGINAL
-from graphlens.prove.script_runner import BLOCK_MS, SHORTEST_BLOCK_MS, ScriptRun, ScriptRunner
+from graphlens.prove.runner import ORIGINAL, FailedError, GoneError
+from graphlens.prove.script_runner import BLOCK_MS, DRAIN_MS, SHORTEST_BLOCK_MS, ScriptRun, ScriptRunner
 from graphlens.rules.execution.granularity import op_overhead_bound
 from graphlens.testing import sketch
 from graphlens.tf.watch import outside, rounds, writes
 from graphlens.tf.watch.gate import Gate
 
-STEP_NS = 1_000_000
+STEP_NS, ELEMENT_NS = 1_000_000, 700_000
 AT_GATE = AtGate(8, 8, 5 * STEP_NS, STEP_NS, {}, accelerated=False, onednn=True, threads={})
 
 # -- a runner whose scripts are answers -----------------------------------------------------------------------------
@@ -45,6 +56,7 @@ class Trials:
 
     gate: AtGate = AT_GATE
     blocks: int = 10**6
+    elements: Block | Failure = field(default_factory=lambda: Block(ELEMENT_NS, ELEMENT_NS))
     asked: list[Any] = field(default_factory=list)
     started: int = 0
 
@@ -67,16 +79,23 @@ class OneTrial:
             if self.blocks_left < -1:
                 raise ChildGone("its process ended")
             return Block(STEP_NS, STEP_NS) if self.blocks_left >= 0 else Over("the script came to its end")
+        if isinstance(request, TakeElements):
+            return self.trials.elements
         return {RunSteps: Block(STEP_NS, STEP_NS), TakeValues: Taken(0, 1)}.get(type(request), Done())
+
+    def standing_still(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def end(self) -> None:
         pass
 
 
-def runner_of(trials: Trials, folder: Path, monkeypatch: pytest.MonkeyPatch, **run: Any) -> ScriptRunner:
+def runner_of(
+    trials: Trials, folder: Path, monkeypatch: pytest.MonkeyPatch, *, of_input: bool = False, **run: Any
+) -> ScriptRunner:
     monkeypatch.setattr(script_runner, "start", trials.start)
     watched = Watched("multi_step_on_iterator")
-    return ScriptRunner(ScriptRun(("train.py",), watched, 2.0, **{"calls": 40, **run}), folder)
+    return ScriptRunner(ScriptRun(("train.py",), watched, 2.0, **{"calls": 40, **run}), folder, of_input=of_input)
 
 
 def test_blocks_are_short_enough_for_a_script_that_ends_and_whole_for_one_that_goes_on(
@@ -105,6 +124,28 @@ def test_scripts_that_are_over_are_started_again_as_long_as_there_is_time(
     for _ in range(2):  # it is not asked after its end, either
         assert runner.time(ORIGINAL, "copy", 6, BLOCK_MS, 100.0) == [], "there is no time for two starts of a minute"
     assert trials.started == begun
+
+
+def test_elements_are_taken_in_turns_and_what_was_made_ahead_meanwhile_is_used_up_before_steps_are_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = Trials(replace(AT_GATE, endless=True))
+    runner = runner_of(trials, tmp_path, monkeypatch, of_input=True)
+    runner.open(10.0)
+    runner.apply("copy", (), 10.0)
+    runner.time(ORIGINAL, "copy", 2, BLOCK_MS, 10.0)
+    one = Pair(ELEMENT_NS, ELEMENT_NS, ELEMENT_NS, ELEMENT_NS)
+    assert runner.time_input(ORIGINAL, "copy", 2, BLOCK_MS, 10.0, edits=(AddPrefetch(),)) == [one, one]
+    runner.time(ORIGINAL, "copy", 2, BLOCK_MS, 10.0)
+    timed = [one for one in trials.asked if isinstance(one, (RunBlock, TakeElements))]
+    steps = [RunBlock(DRAIN_MS), RunBlock(BLOCK_MS)] * 2 + [RunBlock(BLOCK_MS)] * 2  # those drained once, in two pairs
+    assert timed == [*steps, *[TakeElements((AddPrefetch(),), BLOCK_MS)] * 4, *steps]
+    trials.elements = Failure("its elements cannot be taken a second time: used up")
+    with pytest.raises(FailedError, match="used up"):
+        runner.time_input(ORIGINAL, "copy", 2, BLOCK_MS, 10.0, edits=())
+    runner.drop("copy")
+    with pytest.raises(GoneError):
+        runner.time_input(ORIGINAL, "copy", 2, BLOCK_MS, 10.0, edits=())
 
 
 def test_a_process_may_take_what_is_left_to_start_and_as_long_as_the_first_one_did(

@@ -103,6 +103,18 @@ class RunBlock:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeElements:
+    """Take elements of the script's dataset, through an iterator of its own, for ``ms``; see ``messages.Block``.
+
+    ``edits`` are the change that is tried: the dataset is the one that the script began to iterate over last of those
+    that can be changed so, as this script has it, changed or not.
+    """
+
+    edits: tuple[AnyEdit, ...]
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class KeepValues:
     """Write the values of the program's variables to a file; answered by ``Done``."""
 

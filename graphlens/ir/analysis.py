@@ -210,9 +210,13 @@ class InputRewrite:
     source
         The user's line to change; empty where nobody saw it, or where it concerns no line.
     before_per_s, after_per_s
-        Elements of the last stage in a second, as written and changed; ``None`` where nothing was measured.
+        Elements of the last stage in a second, as written and changed, of a script its steps; ``None`` where nothing
+        was measured.
     proof
         What came of it: its times are those of one element.
+    alone
+        Of a script, whose rates and proof are those of its steps: what came of its pipeline alone, which gives elements
+        as fast as they come.  Of time only; its times are those of one element.
     """
 
     pipeline: str
@@ -222,6 +226,7 @@ class InputRewrite:
     before_per_s: float | None = None
     after_per_s: float | None = None
     proof: Proof = Proof("not-run", "no proof was requested")
+    alone: Proof | None = None
 
 
 @dataclass(frozen=True, slots=True)

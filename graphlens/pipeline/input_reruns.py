@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -13,17 +13,19 @@ from graphlens.config import Progress, Request
 from graphlens.facts.patterns.input_rewrites import Rewrite, rewrites_of
 from graphlens.facts.time.around import INPUT as WAITING
 from graphlens.ir.analysis import Document, Finding, Fix, InputRewrite, Proof, Saving
-from graphlens.ir.edits import ScriptSetting, is_of_input
+from graphlens.ir.edits import Edit, ScriptSetting, is_of_input
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.pipelines import WrittenPipeline
 from graphlens.ir.run import LedgerRow
 from graphlens.pipeline.gather import Gathered
 from graphlens.pipeline.result import Analysis
 from graphlens.prove import Plan, prove
+from graphlens.prove.alone import PipelineAlone
 from graphlens.prove.script_runner import INPUT_BLOCK_MS, KERAS, ScriptRun, ScriptRunner
 from graphlens.units import format_ns
 
-BUDGET_S: Final = 120.0  # in addition: each change is a run of the script, from the import of TensorFlow on
+BUDGET_S: Final = 180.0  # in addition: each change is a run of the script, from the import of TensorFlow on
+ALONE: Final = 1 / 3  # of that, for pipelines alone
 LEAST_PAIRS: Final = 8
 HALF_WIDTH: Final = 0.1
 WAITS: Final = 0.1  # of the step for its input; where it is less there is little that a faster one could give
@@ -57,13 +59,16 @@ def with_proofs(
     assert gathered.directory is not None
     folder = gathered.directory / "inputs"
     folder.mkdir(exist_ok=True)
-    command, script = script_command_of(request.but(select=(), tries=()), run.words, reruns=run.does_again)
+    budget_s = request.recording.time_budget_s or BUDGET_S
     runner = ScriptRunner(run, folder, request.judging.rtol, of_input=True)
+    changes = [one.fix.edits for one in (*own, *made_up) if one.rule != _BOUND_RULE]
+    alone = PipelineAlone(runner, next(iter(changes), ()), ALONE * budget_s, progress)
+    command, script = script_command_of(request.but(select=(), tries=()), run.words, reruns=run.does_again)
     outcome = prove(
         [*own, *made_up],
-        runner,
+        alone,
         Plan(
-            budget_s=request.recording.time_budget_s or BUDGET_S,
+            budget_s=(1 - ALONE) * budget_s,
             block_ms=INPUT_BLOCK_MS,
             min_pairs=LEAST_PAIRS,
             half_width=HALF_WIDTH,
@@ -73,10 +78,11 @@ def with_proofs(
         script=script,
         asked=request.judging.select,
         progress=progress,
+        clock=alone.time_without,
     )
     found = [one for one in outcome.findings if one.rule not in {_BOUND_RULE, _REWRITE_RULE}]
     steps = steps_of_a_call(analysis.document) if runner.times_calls else 1.0
-    told = tuple(_told(one, pipelines, steps) for one in outcome.findings)
+    told = tuple(_told(one, pipelines, steps, alone.proofs) for one in outcome.findings)
     return replace(analysis, document=replace(analysis.document, findings=(*found, *others), input_rewrites=told))
 
 
@@ -120,7 +126,12 @@ def _as_finding(rewrite: Rewrite) -> Finding:
     return Finding("", _REWRITE_RULE, rewrite.change, (), {}, "", Saving(), fix, severity="low")
 
 
-def _told(finding: Finding, pipelines: Sequence[WrittenPipeline], steps: float) -> InputRewrite:
+def _told(
+    finding: Finding,
+    pipelines: Sequence[WrittenPipeline],
+    steps: float,
+    alone: Mapping[tuple[Edit, ...], Proof],
+) -> InputRewrite:
     proof = _of_time_alone(finding.proof) if finding.rule == _BOUND_RULE else finding.proof
     known = {one.edits: (pipeline.id, one) for pipeline in pipelines for one in _fitting(pipeline)}
     pipeline, rewrite = known.get(finding.fix.edits, ("", None))
@@ -135,6 +146,7 @@ def _told(finding: Finding, pipelines: Sequence[WrittenPipeline], steps: float) 
         _per_s(proof.before_ns, steps),
         _per_s(proof.after_ns, steps),
         proof if finding.rule not in {_BOUND_RULE, _REWRITE_RULE} else replace(proof, command=None),
+        alone.get(finding.fix.edits),
     )
 
 

@@ -38,6 +38,7 @@ SECOND_PROCESS: Final[Edits] = (SessionSetting(),)
 # Part of an output's largest value by which rounding may change it: computing all of BERT in bfloat16 gave 0.016, and
 # three times that is another result.
 MOST_OF_ROUNDING: Final = 0.05
+NOT_TIMED: Final = "nothing was timed yet"
 NOT_UNASKED: Final = "applied only where --rtol allows that"
 AS_MEANT: Final = (
     "other numbers are what the change is about, and whether it trains as well no measurement of time tells"
@@ -122,28 +123,23 @@ def prepared(
     """
     experiment = Experiment(runner, ORIGINAL, COPY, plan, Control(), with_cpu)
     floors = Floors(runner)
-    control, sample, step_ns = _against_itself(experiment, (), floors, budget, on_pairs)
+    control, sample, step_ns = _against_itself(runner, experiment, (), floors, budget, on_pairs=on_pairs)
     noise = Noise(control, sample, control if start_s is not None else None)
     return Bench(runner, plan, step_ns, noise, floors, with_cpu, start_s)
 
 
 def _against_itself(
-    experiment: Experiment, edits: Sequence[Edits], floors: Floors, budget: Budget, on_pairs: OnPairs
+    runner: Runner, experiment: Experiment, edits: Sequence[Edits], floors: Floors, budget: Budget, *, on_pairs: OnPairs
 ) -> tuple[Control, Sample, int]:
     """Compare and time the original against a copy with ``edits`` that change nothing; return what a call takes too."""
-    runner, plan = experiment.runner, experiment.plan
     with _blocking():
         copied = runner.apply(COPY, edits, budget.limit_s())
         _check_copy(floors.under(runner.compare(COPY, None, budget.limit_s())))
-        slice_s = schedule.control_s(plan, copied.second_call_ns)
+        slice_s = schedule.control_s(experiment.plan, copied.second_call_ns)
         sample = experiment.run(budget.slice(slice_s), experiment.is_narrow, on_pairs)
         runner.drop(COPY)
     step_ns = sample.median_ns("before_ns") if sample.pairs else copied.second_call_ns
-    return _control(experiment, sample), sample, step_ns
-
-
-def _control(experiment: Experiment, sample: Sample) -> Control:
-    return Control(*(quantity.ratio for quantity in experiment.quantities(sample)))
+    return experiment.as_control(sample), sample, step_ns
 
 
 def _settled(bench: Bench, experiment: Experiment, budget: Budget, on_pairs: OnPairs) -> tuple[list[Quantity], Sample]:
@@ -175,7 +171,7 @@ def _refine(bench: Bench, budget: Budget, on_pairs: OnPairs) -> None:
     bench.runner.apply(COPY, (), budget.limit_s())
     sample = experiment.run(budget, experiment.is_narrow, on_pairs, bench.noise.sample)
     bench.runner.drop(COPY)
-    bench.noise = Noise(_control(experiment, sample), sample, bench.noise.across)
+    bench.noise = Noise(experiment.as_control(sample), sample, bench.noise.across)
 
 
 def _control_of(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: OnPairs) -> Control:
@@ -189,7 +185,9 @@ def _control_of(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: 
     if bench.noise.across is None:
         experiment = Experiment(bench.runner, ORIGINAL, COPY, bench.plan, Control(), bench.with_cpu)
         half = budget.slice(budget.left_s() / 2)
-        bench.noise.across, _, _ = _against_itself(experiment, (SECOND_PROCESS,), bench.floors, half, on_pairs)
+        bench.noise.across, _, _ = _against_itself(
+            bench.runner, experiment, (SECOND_PROCESS,), bench.floors, half, on_pairs=on_pairs
+        )
     return bench.noise.across
 
 
@@ -261,7 +259,7 @@ def _measured(bench: Bench, fixes: Sequence[Edits], budget: Budget, on_pairs: On
         return replace(proof, why=proof.why + bench.floors.doubt)
     change += bench.floors.doubt if change else ""
     experiment = Experiment(bench.runner, BASE if base else ORIGINAL, FIXED, bench.plan, control, bench.with_cpu)
-    timed_too = _earned_back(_timed(proof, *_settled(bench, experiment, budget, on_pairs)), applied)
+    timed_too = _earned_back(with_times(proof, *_settled(bench, experiment, budget, on_pairs)), applied)
     if comparison.uncompared:
         timed_too = _uncompared(timed_too, comparison.uncompared)
     return _placed(_changing(timed_too, change, AS_MEANT if meant else NOT_UNASKED) if change else timed_too, applied)
@@ -278,7 +276,7 @@ def timed(bench: Bench, variant: str, budget: Budget, on_pairs: OnPairs) -> Proo
         If it cannot be run.
     """
     experiment = Experiment(bench.runner, ORIGINAL, variant, bench.plan, bench.noise.beside, bench.with_cpu)
-    return _timed(Proof("inconclusive", "nothing was timed yet"), *_settled(bench, experiment, budget, on_pairs))
+    return with_times(Proof("inconclusive", NOT_TIMED), *_settled(bench, experiment, budget, on_pairs))
 
 
 def _earned_back(proof: Proof, applied: Applied) -> Proof:
@@ -317,7 +315,7 @@ def changes_numbers(fixes: Sequence[Edits]) -> bool:
 def _compared(comparison: Comparison, applied: Applied, *, meant: bool) -> tuple[Proof, str]:
     """Return a proof of the outputs alone, and what it changes about numbers: that is for a person to judge."""
     worst = _worst(comparison)
-    proof = _compiled(Proof("inconclusive", "nothing was timed yet", first_call_ns=applied.first_call_ns), applied)
+    proof = _compiled(Proof("inconclusive", NOT_TIMED, first_call_ns=applied.first_call_ns), applied)
     if comparison.unstable:
         return replace(proof, why=_unstable(comparison.unstable[0])), ""
     if comparison.uncompared:
@@ -418,7 +416,8 @@ def _cost_of_compiling(proof: Proof) -> str:
 # -- times ----------------------------------------------------------------------------------------------------------
 
 
-def _timed(proof: Proof, quantities: Sequence[Quantity], sample: Sample) -> Proof:
+def with_times(proof: Proof, quantities: Sequence[Quantity], sample: Sample) -> Proof:
+    """Return a proof with what was measured, and the verdict on it."""
     verdict, why = judge(quantities, len(sample.pairs))
     wall, *rest = quantities
     proof = replace(proof, verdict=verdict, why=why + _cost_of_compiling(proof), pairs=len(sample.pairs))

@@ -12,7 +12,7 @@ from typing import Final
 from graphlens.children.messages import Pair
 from graphlens.config import DEFAULT_PROOF_BUDGET_S
 from graphlens.prove import statistics
-from graphlens.prove.runner import Runner
+from graphlens.prove.runner import Timer
 from graphlens.prove.statistics import Interval, calm, hull, interval, log_ratios
 from graphlens.prove.verdict import CPU, LEAST_GAIN, WALL, Quantity, judge
 
@@ -154,7 +154,7 @@ class Control:
 class Experiment:
     """A question to a runner: is ``after`` faster than ``before``?  ``quantities`` are judged, wall time first."""
 
-    runner: Runner
+    runner: Timer
     before: str
     after: str
     plan: Plan
@@ -169,6 +169,10 @@ class Experiment:
             return [wall]
         cpu = Quantity(CPU, ratio(sample.cpu_logs()), _both(self.control.cpu, ratio(sample.cpu_noise_logs())))
         return [wall, cpu]
+
+    def as_control(self, sample: Sample) -> Control:
+        """Return what pairs of the original and an unedited copy of it tell of the machine."""
+        return Control(*(quantity.ratio for quantity in self.quantities(sample)))
 
     def _interval(self, logs: Sequence[float]) -> Interval | None:
         return interval(logs, self.plan.resamples)

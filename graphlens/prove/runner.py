@@ -117,6 +117,13 @@ class Applied:
         return max(0, self.first_call_ns - self.second_call_ns) if self.compiled is not None else None
 
 
+class Timer(Protocol):
+    """Times two variants of one target in turns; it may raise ``TrialError``."""
+
+    def time(self, before: str, after: str, pairs: int, block_ms: float, time_limit_s: float) -> list[Pair]:
+        """Time pairs of blocks in the order A B, B A, A B, …; fewer where the time is up."""
+
+
 class Runner(Protocol):
     """Applies edits to copies of one target, and compares and times them.  Every method may raise ``TrialError``."""
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ from graphlens.children.gate_messages import (
     RunBlock,
     RunSteps,
     RunToGate,
+    TakeElements,
     TakeValues,
     Watched,
 )
@@ -61,6 +62,7 @@ DRAIN_MS: Final = 500.0  # for what was made ahead while the script was compared
 SLOWER: Final = 3.0  # than the whole script was: as much longer may it take to get to its gate on a busy machine
 BLOCKS: Final = 64  # that the steps of one run are to suffice for
 _ANSWER_S: Final = 60.0  # for what is done standing still
+ELEMENTS_S: Final = 30.0  # beyond a block, for slow elements; a source that is used up may make one wait for good
 # What Keras calls the functions that ``compile`` decides about.
 KERAS: Final = frozenset({"multi_step_on_iterator", "one_step_on_iterator", "one_step_on_data", "multi_step_on_data"})
 _KINDS: Final = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -115,6 +117,7 @@ class _Process:
     trial: ScriptTrial
     gate: AtGate
     made_pairs: int = 0
+    has_made_ahead: bool = True  # what its next steps would take no time to get
     over: str = ""  # why it is
 
 
@@ -229,23 +232,49 @@ class ScriptRunner:
         return self._first is None or self._first.step == self._first.calls
 
     def time(self, before: str, after: str, pairs: int, block_ms: float, time_limit_s: float) -> list[Pair]:
-        """Let the two make steps in turns; a script that came to its end meanwhile is run again."""
+        """Let the two make steps in turns."""
+        variants = (before, after)
+        return self._in_turns(variants, pairs, time_limit_s, lambda one: self._block(one, block_ms), lambda _: variants)
+
+    def time_input(
+        self, before: str, after: str, pairs: int, block_ms: float, time_limit_s: float, *, edits: Edits
+    ) -> list[Pair]:
+        """Let the datasets of the two, which ``edits`` are a change of, give elements in turns; no step is made."""
+        if not {before, after} <= self._processes.keys():
+            raise GoneError("its process is gone")
+        request = TakeElements(tuple(edits), block_ms)
+        return self._in_turns(
+            (before, after), pairs, time_limit_s, lambda one: self._taken(one, request), lambda over: (over,)
+        )
+
+    def _in_turns(
+        self,
+        variants: tuple[str, str],
+        pairs: int,
+        time_limit_s: float,
+        timed_block: Callable[[str], Block],
+        run_again: Callable[[str], Sequence[str]],
+    ) -> list[Pair]:
+        """Time blocks of the two in turns; where one of them is over, those are run again that ``run_again`` says.
+
+        Steps are to be of the same data, so that is both of them; elements are anyway.
+        """
         end_s = time.monotonic() + time_limit_s
         timed: list[Pair] = []
         while len(timed) < pairs and time.monotonic() < end_s:
             try:
-                timed.append(self._pair(before, after, block_ms, swapped=len(timed) % 2 == 1))
+                timed.append(self._pair(*variants, timed_block, swapped=len(timed) % 2 == 1))
             except _OverError as error:
                 left_s = end_s - GRACE_S - time.monotonic()
                 if left_s < 2 * self._start_s:  # both would just have started
                     break
-                self._run_again(error, (before, after), left_s + GRACE_S)
+                self._run_again(error, run_again(error.variant), left_s + GRACE_S)
         return timed
 
-    def _pair(self, before: str, after: str, block_ms: float, *, swapped: bool) -> Pair:
+    def _pair(self, before: str, after: str, timed_block: Callable[[str], Block], *, swapped: bool) -> Pair:
         found = {}
         for variant in (after, before) if swapped else (before, after):
-            found[variant] = self._block(variant, block_ms)
+            found[variant] = timed_block(variant)
         for variant in found:
             self._processes[variant].made_pairs += 1
         first, second = found[before], found[after]
@@ -258,15 +287,27 @@ class ScriptRunner:
         limit_s = _ANSWER_S + self._script.took_s
         if not self._of_input:
             return self._timed_block(variant, request, limit_s)
+        with self._others_stand_still(variant):
+            process = self._processes[variant]
+            if process.has_made_ahead:
+                self._timed_block(variant, RunBlock(DRAIN_MS), limit_s)
+                process.has_made_ahead = False
+            return self._timed_block(variant, request, limit_s)
+
+    def _taken(self, variant: str, request: TakeElements) -> Block:
+        with self._others_stand_still(variant):
+            self._processes[variant].has_made_ahead = True
+            return self._timed_block(variant, request, request.ms / 1e3 + ELEMENTS_S)
+
+    @contextmanager
+    def _others_stand_still(self, variant: str) -> Iterator[None]:
         with ExitStack() as others:
             for name, process in self._processes.items():
                 if name != variant:
                     others.enter_context(process.trial.standing_still())
-            if not self._processes[variant].made_pairs:
-                self._timed_block(variant, RunBlock(DRAIN_MS), limit_s)
-            return self._timed_block(variant, request, limit_s)
+            yield
 
-    def _timed_block(self, variant: str, request: RunBlock, limit_s: float) -> Block:
+    def _timed_block(self, variant: str, request: RunBlock | TakeElements, limit_s: float) -> Block:
         block: Block = self._ask(variant, request, limit_s)
         return block
 

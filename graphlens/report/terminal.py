@@ -252,6 +252,8 @@ def _rewrites(view: View) -> Iterable[RenderableType]:
         yield Padding(_plain(f"{row.words.lower()}: {rates}", style), (0, 0, 0, 4))
         if row.verdict not in {"proven", "not-run"}:
             yield Padding(_plain(row.why, "dim"), (0, 0, 0, 4))
+        if row.alone:
+            yield Padding(_plain(f"the pipeline alone: {row.alone}"), (0, 0, 0, 4))
 
 
 def _input(view: View) -> Iterable[RenderableType]:

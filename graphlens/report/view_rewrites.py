@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from graphlens.ir.analysis import Document, InputRewrite
+from graphlens.ir.analysis import Document, InputRewrite, Proof
 from graphlens.ir.pipelines import DATASET
 from graphlens.report.words import VERDICTS
 from graphlens.units import counted, format_frequency
@@ -15,7 +15,10 @@ _UNKNOWN: Final = "–"
 
 @dataclass(frozen=True, slots=True)
 class RewriteView:
-    """One change: ``before`` and ``after`` are elements a second, ``factor`` how many times as many."""
+    """One change: ``before`` and ``after`` are elements a second, ``factor`` how many times as many.
+
+    Where these are steps, ``alone`` says what the pipeline alone gives; empty where nobody asked.
+    """
 
     change: str
     source: str
@@ -25,6 +28,7 @@ class RewriteView:
     verdict: str
     words: str
     why: str
+    alone: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,22 @@ def _row(rewrite: InputRewrite) -> RewriteView:
         verdict=proof.verdict,
         words=VERDICTS[proof.verdict],
         why=proof.why,
+        alone=_alone(rewrite.alone),
     )
+
+
+def _alone(proof: Proof | None) -> str:
+    """Return what a pipeline gives by itself.
+
+    >>> _alone(Proof("proven", "", 2.0, before_ns=10_000_000, after_ns=5_000_000))
+    '100 to 200 elements/s, 2.00×'
+    """
+    if proof is None:
+        return ""
+    if proof.before_ns is None or proof.after_ns is None or proof.speedup is None:
+        return f"not measured: {proof.why}"
+    rates = f"{_rate(1e9 / proof.before_ns)} to {_rate(1e9 / proof.after_ns)} elements/s, {proof.speedup:.2f}×"
+    return rates if proof.verdict == "proven" else f"{rates} ({VERDICTS[proof.verdict].lower()}: {proof.why})"
 
 
 def _rate(per_s: float | None) -> str:

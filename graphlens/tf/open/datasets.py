@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
 import tensorflow as tf
 
+from graphlens.children.messages import Block
 from graphlens.errors import ExecutionError
 from graphlens.ir.pipelines import DATASET
 from graphlens.tf.open.opened import Opened, Traced
 
 EMPTY: Final = "the dataset has no element; nothing can be measured of it"
+# What was made ahead while it stood still is used up before elements are counted: a share of the block, and this least.
+DRAINED_SHARE: Final = 0.3
+FEWEST_IN_BLOCK: Final = 4
+WARM_UP_S: Final = 0.5  # TensorFlow has chosen its threads then
 
 
 def open_dataset(dataset: Any) -> Opened:
@@ -64,3 +70,31 @@ class Elements:
             return self._take(self._iterator)
         except (tf.errors.OutOfRangeError, StopIteration):
             raise ExecutionError(EMPTY) from None
+
+    def warm_up(self) -> None:
+        """Take elements that are not timed."""
+        self.take_for(WARM_UP_S)
+
+    def take_for(self, seconds: float, fewest: int = 1) -> int:
+        """Take elements for a while, and return how many."""
+        end_ns = time.perf_counter_ns() + seconds * 1e9
+        count = 0
+        while count < fewest or time.perf_counter_ns() < end_ns:
+            self.next()
+            count += 1
+        return count
+
+
+def timed_block(elements: Elements, block_ms: float) -> Block:
+    """Take elements for a while, as fast as they come, once those are used up that were made ahead; say what one takes.
+
+    Raises
+    ------
+    ExecutionError
+        If there are none.
+    """
+    elements.take_for(DRAINED_SHARE * block_ms / 1e3)
+    wall, cpu = time.perf_counter_ns(), time.process_time_ns()
+    count = elements.take_for(block_ms / 1e3, FEWEST_IN_BLOCK)
+    wall, cpu = time.perf_counter_ns() - wall, time.process_time_ns() - cpu
+    return Block(wall / count, cpu / count)

@@ -39,10 +39,6 @@ MOST_COMPARED: Final = 64  # elements
 COMPARED_S: Final = 4.0
 MOST_COMPARED_BYTES: Final = 1 << 27
 END: Final[Mapping[str, Any]] = {}  # in the place of the element after the last one
-# What was made ahead while it stood still is used up before elements are counted: a share of the block, and this least.
-DRAINED_SHARE: Final = 0.3
-FEWEST_IN_BLOCK: Final = 4
-WARM_UP_S: Final = 0.5
 FILLING_S: Final = 60.0
 MOST_KEPT_BYTES: Final = 4 << 30
 
@@ -174,14 +170,12 @@ def _first(dataset: Any, count: int) -> Iterator[Mapping[str, Any]]:
 
 def time_block(session: Session, variant: str, block_ms: float) -> Block:  # noqa: ARG001
     """Take elements for a while, as fast as they come, and say what one takes."""
+    from graphlens.tf.open.datasets import timed_block
+
     with collector_paused():
         session.elements.stood_still()
         _warm_up(session)
-        _take_for(session, DRAINED_SHARE * block_ms / 1e3)
-        wall, cpu = time.perf_counter_ns(), time.process_time_ns()
-        count = _take_for(session, block_ms / 1e3, FEWEST_IN_BLOCK)
-        wall, cpu = time.perf_counter_ns() - wall, time.process_time_ns() - cpu
-    return Block(wall / count, cpu / count)
+        return timed_block(session.elements, block_ms)
 
 
 def _warm_up(session: Session) -> None:
@@ -189,7 +183,7 @@ def _warm_up(session: Session) -> None:
         return
     if session.fills:
         _fill(session.dataset)
-    _take_for(session, WARM_UP_S)
+    session.elements.warm_up()
     session.warm = True
 
 
@@ -216,15 +210,6 @@ def _resident_bytes() -> int:
     except (OSError, ValueError, IndexError):
         return 0
     return pages * 4096
-
-
-def _take_for(session: Session, seconds: float, fewest: int = 1) -> int:
-    end_ns = time.perf_counter_ns() + seconds * 1e9
-    count = 0
-    while count < fewest or time.perf_counter_ns() < end_ns:
-        session.elements.next()
-        count += 1
-    return count
 
 
 def _timed(work: Callable[[], Any]) -> int:

@@ -21,11 +21,13 @@ from graphlens.children.gate_messages import (
     RunBlock,
     RunSteps,
     RunToGate,
+    TakeElements,
     TakeValues,
 )
 from graphlens.children.messages import Block, Failure
 from graphlens.tf import private
 from graphlens.tf.watch import arguments
+from graphlens.tf.watch.alone import InputAlone
 
 STEADY_CALLS: Final = 3  # as in ``window``
 # Where two runs of a script are compared they have made a multiple of this many steps: a call of several steps ends
@@ -34,7 +36,7 @@ ALIGNED: Final = 8
 # A program that is traced in every call is never steady, and can be timed all the same.
 PATIENCE: Final = 24
 
-Requests = RunSteps | RunBlock | KeepValues | TakeValues | CompareValues
+Requests = RunSteps | RunBlock | TakeElements | KeepValues | TakeValues | CompareValues
 
 
 class Channel(Protocol):
@@ -74,6 +76,7 @@ class Gate:
         self._has_stood = False
         self._first_ns = self._last_ns = 0
         self._until: Callable[[], Any | None] = self._is_at_gate
+        self._input = InputAlone()
 
     # -- what hooks tell ----------------------------------------------------------------------------------------
 
@@ -122,8 +125,10 @@ class Gate:
     def rows(self, _variable: Any, _method: str) -> None:
         """Let rows of variables be."""
 
-    def iterates(self, _dataset: Any) -> None:
-        """Let datasets be iterated over."""
+    def iterates(self, dataset: Any) -> None:
+        """Note what the script iterates over."""
+        if not self.is_answering:
+            self._input.note(dataset)
 
     @contextmanager
     def round(self) -> Iterator[Callable[[], bool]]:
@@ -212,15 +217,20 @@ class Gate:
         if isinstance(request, RunBlock):
             self._until = _Timed(self._steps, request.ms)
             return None
-        from graphlens.tf.watch import values
-
         self.is_answering = True
         try:
-            return values.answer(request, self._program)
+            return self._answered_still(request)
         except Exception as error:  # whatever TensorFlow says to it; the script goes on
             return Failure(f"{type(error).__name__}: {error}")
         finally:
             self.is_answering = False
+
+    def _answered_still(self, request: TakeElements | KeepValues | TakeValues | CompareValues) -> Any:
+        if isinstance(request, TakeElements):
+            return self._input.answer(request)
+        from graphlens.tf.watch import values
+
+        return values.answer(request, self._program)
 
     def _is_at_gate(self) -> Any | None:
         """Return where it stands, once the program is steady and as far as it is to be."""

@@ -22,6 +22,7 @@ from graphlens.children.gate_messages import (
     RunBlock,
     RunSteps,
     RunToGate,
+    TakeElements,
     TakeValues,
 )
 from graphlens.children.messages import Failure, from_line, to_line
@@ -30,7 +31,7 @@ from graphlens.tf.watch import hooks, outside, rounds, script, variations, write
 from graphlens.tf.watch.gate import Gate
 
 SEED: Final = 0
-_REQUESTS: Final = (RunSteps, RunBlock, KeepValues, TakeValues, CompareValues)
+_REQUESTS: Final = (RunSteps, RunBlock, TakeElements, KeepValues, TakeValues, CompareValues)
 
 
 class Pipes:
