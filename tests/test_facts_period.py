@@ -218,6 +218,25 @@ def test_of_a_loop_the_period_is_that_of_calls_over_the_same_data_that_were_not_
     assert (looped((400, 300), 5).ns, looped((400, 300), 5).n) == (60, 10)
 
 
+def test_what_the_program_does_between_calls_of_loops_is_a_part_of_the_step_while_nothing_is_recorded_too() -> None:
+    """Five steps of 100 ns a call and 250 ns until the next one; a call takes 300 ns while nothing is recorded."""
+    runs = tuple(
+        Run(
+            STEP,
+            at_ns,
+            at_ns + 500,
+            PYTHON,
+            iterations=tuple((at_ns + n * 100, at_ns + n * 100 + 100) for n in range(5)),
+        )
+        for at_ns in range(0, 6 * 750, 750)
+    )
+    function = ScriptFunction("step", "step", concretes=(STEP,), alike_ns={STEP: (300, 320)})
+    evidence = Evidence(Target("t", "script"), profile=Profile(runs=runs), script=Script(functions=(function,)))
+    found = Facts(evidence)(period)
+    assert found is not None
+    assert (found.ns, found.profiled_ns) == ((300 + 250) // 5, 750 // 5)
+
+
 @pytest.mark.parametrize(
     ("alike_ns", "lengths"), [((), (5,)), ((300,), (5, 4)), ((501,), (5,))], ids=["none", "of two lengths", "slower"]
 )

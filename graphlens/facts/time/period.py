@@ -140,7 +140,8 @@ def _of_calls_alike(
 ) -> tuple[int, int] | None:
     """Return the same of calls that loop over the data over which all recorded ones did, with as many steps.
 
-    As large a part of such a call is its loop as of those that were recorded.  They are few: the fastest of them tells
+    As large a part of such a call is its loop as of those that were recorded.  Where the recorded period is that from
+    call to call, the program does as much between them as it did then.  The calls are few: the fastest of them tells
     most, since what else the machine does only adds to a call; and being recorded makes none faster.
     """
     runs = [profile.runs[position] for position in judged.runs]
@@ -149,7 +150,8 @@ def _of_calls_alike(
         return None
     recorded_ns = sum(run.end_ns - run.start_ns for run in runs) / len(runs)
     share = min(1.0, count * profiled_ns / max(1.0, recorded_ns))
-    ns = round(share * min(calls_ns) / count)
+    between_ns = max(0.0, count * profiled_ns - recorded_ns)
+    ns = round((share * min(calls_ns) + between_ns) / count)
     return (ns, count * len(calls_ns)) if ns < profiled_ns else None
 
 
