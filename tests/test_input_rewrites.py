@@ -127,9 +127,11 @@ def test_what_is_timed_as_calls_of_a_loop_is_told_of_its_steps() -> None:
     assert input_reruns.steps_of_a_call(told) == 30.0
     assert input_reruns.steps_of_a_call(replace(told, step=None)) == 1.0, "another one is judged"
     found = Finding("", "input-bound-measured", "", (), {}, "", Saving(), Fix("", "manual"), proof=PROVEN)
-    rewrite = input_reruns._told(found, (), 10.0)
+    rewrite = input_reruns._told(found, (), 10.0, {})
     assert rewrite.change.endswith(": 1.00 ms to 500 us a step")
-    assert (rewrite.before_per_s, rewrite.after_per_s) == (1000.0, 2000.0)
+    assert (rewrite.before_per_s, rewrite.after_per_s, rewrite.alone) == (1000.0, 2000.0, None)
+    changed = replace(found, rule="map-parallel", fix=Fix("", "manual", (EDIT,)))
+    assert input_reruns._told(changed, (), 10.0, {(EDIT,): REFUTED}).alone == REFUTED, "of elements: of no call"
 
 
 def test_the_batch_comes_before_a_map_only_where_it_is_right_behind_it_and_the_function_allows_it() -> None:
