@@ -12,6 +12,8 @@ from graphlens.facts.time import around
 from graphlens.facts.time.period import FEWEST_PERIODS, period
 from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
+from graphlens.ir.iterators import InputRequest
+from graphlens.ir.ops import LOOP_OVER_DATASET
 from graphlens.ir.run import (
     EAGER_LOOP,
     SESSION,
@@ -291,3 +293,14 @@ def test_compiled_instructions_are_ops() -> None:
     )
     profile = steps(3)
     assert rows(recorded({"runs": profile.runs, "executors": tuple(profile.executors), "kernels": kernels})) == ALONE
+
+
+def test_of_a_loop_within_tf_data_only_its_requests_are_waiting_where_they_were_recorded() -> None:
+    """Between two of its bodies 30 ns pass, of which it asks for an element for 10."""
+    between = tuple(Activity("input", LOOP_OVER_DATASET, at + 70, at + 100, PYTHON, 0) for at in range(0, 500, 100))
+    asked = tuple(InputRequest(at + 85, at + 95, PYTHON, 0) for at in range(0, 500, 100))
+    run = Run(STEP, 0, 500, PYTHON, elements=5, iterations=tuple(Window(100 * n, 100 * n + 100) for n in range(5)))
+    ops = tuple(op(100 * n, 100 * n + 70, 0) for n in range(5))
+    unseen = Profile(runs=(run,), ops=ops, activities=between)
+    assert rows(unseen)[around.INPUT] == 30
+    assert rows(replace(unseen, requests=asked))[around.INPUT] == 10

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from graphlens.facts.clock.periods import Stretch
 from graphlens.facts.clock.sweep import Intervals, Windows, divide_among, pairs
 from graphlens.facts.programs.program_runs import ProgramRuns
 from graphlens.ir.columns import DeviceEvents, OpEvents, Spans
-from graphlens.ir.ops import ASYNCHRONOUS, COMPOSITE, INPUT_REQUESTS
+from graphlens.ir.ops import ASYNCHRONOUS, COMPOSITE, INPUT_REQUESTS, LOOP_OVER_DATASET
 from graphlens.ir.run import EAGER_LOOP, NO_RUN, Activity, KernelEvent, Mark, Profile, Run, Span
 
 # What goes on, by precedence: an instant in which several of them do belongs to the first.
@@ -67,7 +67,7 @@ def _doings(profile: Profile, program: ProgramRuns) -> Iterator[tuple[str, Inter
     yield COMPILING, _of(one for one in profile.activities if one.kind == "compile")  # it says not for which run
     yield OPS, _joined(_ops(profile, runs))
     yield EXECUTOR, _joined([_columns(executors), _of(one for one in profile.executions if one.run in runs)])
-    yield INPUT, doing("input")
+    yield INPUT, _joined(_asked(profile, runs, is_own))
     yield TRACING, _intervals((call.start_ns, call.works_from_ns) for call in calls if call.traced)
     yield HANDOFF, _intervals((call.works_from_ns, call.works_until_ns) for call in calls)
     yield DISPATCH, _intervals((call.start_ns, call.end_ns) for call in calls)
@@ -75,6 +75,18 @@ def _doings(profile: Profile, program: ProgramRuns) -> Iterator[tuple[str, Inter
     yield READING, marked("read")
     yield FEEDING, marked("session")
     yield EAGER, doing("eager")
+
+
+def _asked(profile: Profile, runs: Collection[int], is_own: Callable[[Activity], bool]) -> Iterator[Intervals]:
+    """Yield when elements were asked for.
+
+    A loop within tf.data asks between its bodies, in which it does more than that: where its requests themselves were
+    recorded, it is they that count.
+    """
+    requests = [one for one in profile.requests if one.run in runs]
+    inputs = (one for one in profile.activities if one.kind == "input" and is_own(one))
+    yield _of(one for one in inputs if not (requests and one.name == LOOP_OVER_DATASET))
+    yield _intervals((one.start_ns, one.end_ns) for one in requests)
 
 
 # -- what the executor did -----------------------------------------------------------------------------------------
