@@ -72,7 +72,19 @@ def test_what_is_used_up_is_told_in_words() -> None:
     left = iter([1, 2])
     used_up = tf.data.Dataset.from_generator(lambda: left, output_signature=tf.TensorSpec((), tf.int32))
     assert [int(one) for one in used_up] == [1, 2]
-    assert taken(used_up) == Failure(alone.NOT_AGAIN.format(datasets.EMPTY))
+    assert taken(used_up) == Failure(alone.USED_UP)
+
+
+def test_what_fails_a_second_time_is_told_with_what_it_says() -> None:
+    def once() -> Iterator[int]:
+        raise ValueError("the socket is taken")
+        yield 0
+
+    failing = tf.data.Dataset.from_generator(once, output_signature=tf.TensorSpec((), tf.int32))
+    answer = taken(failing)
+    assert isinstance(answer, Failure)
+    assert answer.why.startswith(alone.NOT_AGAIN.partition("{")[0])
+    assert "the socket is taken" in answer.why
 
 
 def test_a_gate_notes_what_the_script_iterates_over_and_not_what_is_taken_of_it() -> None:

@@ -5,12 +5,13 @@ Where its input is changed, what it made itself gives the changed elements when 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from graphlens.children.gate_messages import TakeElements
 from graphlens.children.messages import Block, Failure
 from graphlens.collector import collector_paused
-from graphlens.errors import RewriteError, first_line
+from graphlens.errors import ExecutionError, RewriteError, first_line
 from graphlens.ir.edits import Edit
 from graphlens.tf import private
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 MOST_KEPT: Final = 6  # those for training and for validation, and a few more
 NOT_FOUND: Final = "no dataset that the script iterates over from Python can be changed so"
+USED_UP: Final = "its source gives its elements once, and the script has taken them"
 NOT_AGAIN: Final = "its elements cannot be taken a second time: {0}"
 
 
@@ -48,8 +50,10 @@ class InputAlone:
                     return Failure(NOT_FOUND)
                 elements.stood_still()
                 return timed_block(elements, request.ms)
+            except ExecutionError:
+                return Failure(USED_UP)
             except Exception as error:  # whatever its source says to it
-                return Failure(NOT_AGAIN.format(first_line(error)))
+                return Failure(NOT_AGAIN.format(_said(error)))
 
     def _asked_for(self, edits: tuple[Edit, ...]) -> Elements | None:
         """Return the elements to take, warmed up where they are not those of the last block."""
@@ -64,6 +68,18 @@ class InputAlone:
             elements.warm_up()
             self._of = edits, elements
         return self._of[1]
+
+
+def _said(error: Exception) -> str:
+    """Return what a source says in one line, without the node that it is called by.
+
+    >>> _said(ValueError("{{function_node next}} ValueError: the socket is taken"))
+    'ValueError: the socket is taken'
+    """
+    return first_line(ExecutionError(_NODES.sub("", str(error)).strip()))
+
+
+_NODES: Final = re.compile(r"\{\{\w+ [^}]*\}\}")
 
 
 def _fits(dataset: Any, edits: tuple[Edit, ...]) -> bool:
