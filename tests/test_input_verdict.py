@@ -105,3 +105,13 @@ def lead(facts: Facts) -> str:
     shown = input_view(document)
     assert shown is not None
     return shown.summary
+
+
+def test_a_finding_says_where_few_steps_wait_for_most_of_the_time() -> None:
+    even = Facts(waiting(6000))(verdict)
+    assert even is not None
+    assert even.pipeline.wait is not None
+    assert even.some_wait == ""
+    wait = replace(even.pipeline.wait, median_ns=70_000)
+    uneven = replace(even, pipeline=replace(even.pipeline, wait=wait))
+    assert uneven.some_wait.endswith("half of those recorded wait 70.0 us or less")

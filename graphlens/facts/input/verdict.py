@@ -13,9 +13,13 @@ from graphlens.facts.input.pipelines import elements_per_step, input_pipelines
 from graphlens.facts.time.period import period, wait_while_unrecorded
 from graphlens.ir.pipelines import InputPipeline, InputStage, WrittenStage
 from graphlens.ir.training import Period
+from graphlens.units import format_ns
 
 # A request takes 20 to 100 us though the element lies ready, and machines are never quiet: below it nothing is to win.
 LEAST_SHARE: Final = 0.05
+
+# Of the mean wait.  With a median below, steps wait by turns: at the ends of files, or where a buffer runs empty.
+UNEVEN: Final = 0.5
 
 _CHANGING: Final = re.compile(r"Shuffle|Repeat|Random|Sample|DirectedInterleave")  # also as the user wrote them
 _PYTHON: Final = frozenset({"PyFunc", "EagerPyFunc", "PyFuncStateless"})
@@ -51,6 +55,14 @@ class Verdict:
     def waits(self) -> bool:
         """Whether they wait for so long that it is worth a change."""
         return self.share >= LEAST_SHARE
+
+    @property
+    def some_wait(self) -> str:
+        """That most of the waiting is that of a few steps, where it is: the period and its rows are of a usual one."""
+        wait = self.pipeline.wait
+        if wait is None or not wait.steps or wait.median_ns >= UNEVEN * wait.total_ns / wait.steps:
+            return ""
+        return f"; most of it is that of some steps: half of those recorded wait {format_ns(wait.median_ns)} or less"
 
     @property
     def other_ns(self) -> int:

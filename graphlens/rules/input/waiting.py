@@ -87,7 +87,7 @@ def input_bound(facts: Facts) -> Iterator[Finding]:
         evidence=evidence_of(told),
         reason=(
             f"{format_share(told.share)} of the time from step to step nothing is done but to wait for the next "
-            f"element; the slowest stage is {told.name}{own}"
+            f"element; the slowest stage is {told.name}{own}{told.some_wait}"
         ),
         saving=Saving(told.wait_ns, told.share, "bound"),
         fix=Fix(f"Make {told.name} faster, or have less to do in it", "manual"),
