@@ -1,4 +1,4 @@
-"""Which functions are loops over steps, and may be called only once."""
+"""Which functions are loops over steps, and may be called only once; and what changed in what replicas are given."""
 
 from __future__ import annotations
 
@@ -118,3 +118,18 @@ def test_calls_over_the_same_data_are_told_from_others() -> None:
     ended(9, same)
     ended(9, other)
     assert not log.script(0, 0).functions[0].alike_ns, "of which of the two the others were is not known"
+
+
+def test_an_argument_of_several_replicas_changes_in_one_of_them() -> None:
+    from types import SimpleNamespace
+
+    import tensorflow as tf
+    from tensorflow.python.distribute.values import PerReplicaSpec
+
+    from graphlens.tf.watch.changes import changes
+
+    def given(*rows: int) -> Any:
+        batch = PerReplicaSpec(*(tf.TensorSpec((count, 4)) for count in rows))
+        return SimpleNamespace(parameters={"batch": SimpleNamespace(type_constraint=batch)})
+
+    assert changes(given(64, 64), given(64, 1)) == ("batch's replica 1: the shape (64, 4) became (1, 4)",)

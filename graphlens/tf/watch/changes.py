@@ -112,6 +112,8 @@ def _parts(spec: Any) -> Mapping[str, Any]:
         return {f"[{key!r}]": part for key, part in spec.mapping.items()}
     if kind in ("NamedTuple", "Attrs"):
         return {f".{name}": part for name, part in _attributes(spec)}
+    if kind == "PerReplicaSpec":
+        return {f"'s replica {number}": part for number, part in enumerate(getattr(spec, "_value_specs", ()))}
     if kind in _OF_DATASETS:
         return _elements(getattr(spec, "element_spec", getattr(spec, "_element_spec", None)), _ELEMENTS)
     return {}
