@@ -204,6 +204,7 @@ ENTRY %main (x.1: f32[8,4]) -> (f32[8,4]) {
     )
     found, body = Origins(module), module.functions["body"].graph
     assert found.of(body.op("copy.1")) == ("net/loop",)
+    assert found.operations(body.op("copy.1")) == {"net/loop": 1}, "and so do its layer and its phase"
     assert found.of(body.op("exp.1")) == ("net/loop/Exp",)
     assert found.of(body.op("gte.1")) == ()
     assert found.of(module.functions[module.root].graph.op("copy.2")) == ("net/loop",), "called after what reads it"

@@ -41,7 +41,7 @@ class Origins:
         bodies = () if op.type in _DECIDE else tuple(self._bodies(op))
         parts = [part.attrs.get("op_name") for body in bodies for part in body.graph.ops()]
         named = tuple(dict.fromkeys(str(name) for name in (*parts, op.attrs.get("op_name")) if name))
-        return named or self._called_after(op) or self._loop_around(op)
+        return named or self._without_a_name(op)
 
     def operations(self, op: Op) -> Mapping[str, int]:
         """Return how many operations an instruction does for each of these ops, and for none (``""``) as far as known.
@@ -57,7 +57,7 @@ class Origins:
                 moved[name] += sum(output.elements or 0 for output in part.outputs)
         computed = {name: flops for name, flops in work.items() if flops}
         done = computed or {name: elements for name, elements in moved.items() if elements}
-        return dict.fromkeys(self._called_after(op), 1) or done if done.keys() <= {""} else done
+        return dict.fromkeys(self._without_a_name(op), 1) or done if done.keys() <= {""} else done
 
     def _name(self, part: Op) -> tuple[str, ...]:
         told = part.attrs.get("op_name")
@@ -69,6 +69,9 @@ class Origins:
         )
 
     # -- without a name -------------------------------------------------------------------------------------------
+
+    def _without_a_name(self, op: Op) -> tuple[str, ...]:
+        return self._called_after(op) or self._loop_around(op)
 
     def _loop_around(self, op: Op) -> tuple[str, ...]:
         """Return the op of the innermost loop that an instruction is run in, of those that have a name."""
