@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from graphlens.facts.core import Facts
 from graphlens.facts.time import around
-from graphlens.facts.time.period import FEWEST_PERIODS, period
+from graphlens.facts.time.period import period
+from graphlens.facts.time.unrecorded import FEWEST_PERIODS
 from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.iterators import InputRequest
@@ -135,6 +137,31 @@ def test_an_element_that_python_asks_for_between_steps_is_input_as_well() -> Non
     assert rows(steps(3, activities=eager + waits)) == ALONE | {around.INPUT: 20, around.EAGER: 5, around.PYTHON: 15}
 
 
+def asking_in_python(calls_ns: tuple[int, ...], **waits: tuple[Any, ...]) -> dict[str, int]:
+    """The rows of steps that Python hands an element for which it waits 30 ns, and that take 90 ns in all if alone."""
+    function = ScriptFunction(
+        "step", "step", concretes=(STEP,), period_ns=90, periods=200, unrecorded_ns={STEP: calls_ns}
+    )
+    evidence = Evidence(Target("t", "script"), profile=steps(3, **waits), script=Script(functions=(function,)))
+    found = Facts(evidence)(period)
+    assert found is not None
+    return {row.category: row.ns for row in found.rows}
+
+
+def test_where_python_waits_the_wait_is_what_calls_leave_of_the_period_while_nothing_is_recorded() -> None:
+    """Recorded, a call takes 60 ns of 100; alone 40 of 90. Python's own 10 ns between steps are as long."""
+    waits = tuple(Activity("input", "element", at + 60, at + 90, PYTHON) for at in (0, 100, 200))
+    assert asking_in_python((40,) * FEWEST_PERIODS, activities=waits)[around.INPUT] == 90 - 40 - 10
+    assert asking_in_python((40,) * (FEWEST_PERIODS - 1), activities=waits)[around.INPUT] == 30 * 90 // 100
+
+
+def test_where_calls_wait_themselves_they_do_not_tell_how_long() -> None:
+    waits = tuple(Activity("input", "element", at + 60, at + 90, PYTHON) for at in (0, 100, 200))
+    within = tuple(InputRequest(at + 10, at + 12, TF_DATA, run) for run, at in enumerate((0, 100, 200)))
+    found = asking_in_python((40,) * FEWEST_PERIODS, activities=waits, requests=within)
+    assert found[around.INPUT] == round(32 * 90 / 100)
+
+
 def test_what_a_thread_of_the_pipeline_asks_for_ahead_is_no_wait() -> None:
     ahead = tuple(Activity("input", "element", at, at + 100, TF_DATA) for at in (0, 100, 200))
     assert rows(steps(3, activities=ahead)) == ALONE
@@ -181,9 +208,14 @@ def test_what_waits_for_a_result_is_reading_and_no_python() -> None:
     assert rows(steps(3, marks=reads)) == ALONE | {around.READING: 25, around.PYTHON: 15}
 
 
+def loop_of_four(at_ns: int, end_ns: int | None = None) -> Run:
+    """A call of four steps in 60 ns: 20 until the first of them, and 10 each."""
+    windows = tuple(Window(at_ns + 20 + 10 * step, at_ns + 30 + 10 * step) for step in range(4))
+    return Run(STEP, at_ns, end_ns or at_ns + 60, PYTHON, elements=4, iterations=windows)
+
+
 def test_a_call_of_several_steps_is_divided_by_them() -> None:
-    windows = tuple(Window(20 + 10 * step, 30 + 10 * step) for step in range(4))
-    runs = tuple(Run(STEP, at, at + 60, PYTHON, elements=4, iterations=windows) for at in range(0, 500, 100))
+    runs = tuple(loop_of_four(at) for at in range(0, 500, 100))
     profile = Profile(runs=runs, ops=tuple(op(at + 20, at + 60, n) for n, at in enumerate(range(0, 500, 100))))
     found = period_of(profile)
     assert found is not None
@@ -197,6 +229,25 @@ def test_the_iterations_of_a_single_call_are_the_periods() -> None:
     found = period_of(profile)
     assert found is not None
     assert (found.ns, found.n, found.executor_ns) == (100, 4, 70)
+
+
+def test_what_a_loop_does_once_is_not_what_its_steps_do() -> None:
+    """It has its first element after 20 ns of each call, and returns 40 ns after its last step."""
+    runs = tuple(loop_of_four(at, at + 100) for at in range(0, 600, 120))
+    ops = tuple(op(run.start_ns + 20, run.start_ns + 60, n) for n, run in enumerate(runs))
+    requests = tuple(InputRequest(run.start_ns + 12, run.start_ns + 20, TF_DATA, n) for n, run in enumerate(runs))
+    executors = tuple(process(run.start_ns + 4, run.end_ns, n) for n, run in enumerate(runs))
+    found = rows(Profile(runs=runs, ops=ops, requests=requests, executors=executors))
+    assert found == {around.OPS: 10, around.STARTING: 4, around.ENDING: 10, around.DISPATCH: 1, around.PYTHON: 5}
+
+
+def test_of_a_handful_of_loops_one_whose_end_came_late_is_not_the_usual_one() -> None:
+    """It takes 60 ns, and twice 300: a mean would be of no call there was."""
+    ends_ns = [0, 60, 120, 180, 480, 780, 840]
+    runs = tuple(loop_of_four(at, until) for at, until in pairwise(ends_ns))
+    found = period_of(Profile(runs=runs))
+    assert found is not None
+    assert found.ns == 60 // 4
 
 
 def looped(alike_ns: tuple[int, ...], *lengths: int) -> Period:

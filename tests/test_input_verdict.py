@@ -87,12 +87,15 @@ def test_no_finding_says_that_more_is_waited_than_the_rows_of_the_period_do(fast
         before = row
 
 
-def test_waits_while_nothing_is_recorded_are_between_those_of_two_suppositions() -> None:
-    """The step itself is as long as while it was recorded, or as much shorter as the period is."""
+def test_a_step_without_its_waiting_is_a_tenth_shorter_while_nothing_is_recorded_and_no_more() -> None:
+    """What else its period is shorter by, it waits less."""
     recorded, _ = waits(Facts(waiting(6000)))
     for faster in (0.5, 0.7, 0.9):
         found, row = waits(unrecorded(waiting(6000), faster))
-        assert 1 - (1 - recorded) / faster < found <= row < recorded
+        assert found == pytest.approx(1 - (1 - recorded) * 0.9 / faster, abs=0.001)
+        assert found == pytest.approx(row, rel=0.02)
+    found, _ = waits(unrecorded(waiting(6000), 0.95))
+    assert found == pytest.approx(recorded)
 
 
 def test_the_page_says_of_which_steps_it_tells_the_waits_where_others_take_another_time() -> None:

@@ -8,7 +8,8 @@ from statistics import median
 
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.programs.judged_program import programs
-from graphlens.facts.time.period import period, stretches
+from graphlens.facts.time.period import period
+from graphlens.facts.time.recorded import stretches
 from graphlens.ir.eager import READ
 
 

@@ -10,9 +10,9 @@ from typing import Final
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.input.chains import Chain, chains, works_ahead
 from graphlens.facts.input.pipelines import elements_per_step, input_pipelines
-from graphlens.facts.time.period import period, wait_while_unrecorded
+from graphlens.facts.time.period import period
+from graphlens.facts.time.unrecorded import larger_rest, wait_while_unrecorded
 from graphlens.ir.pipelines import InputPipeline, InputStage, WrittenStage
-from graphlens.ir.training import Period
 from graphlens.units import format_ns
 
 # A request takes 20 to 100 us though the element lies ready, and machines are never quiet: below it nothing is to win.
@@ -88,21 +88,19 @@ def verdict(facts: Facts) -> Verdict | None:
         return None
     pipeline, chain = pipelines[0], ran[0]
     recorded = _unready_share(pipeline, chain, elements_per_step(facts, chain) or 1.0)
-    share = recorded * _part_unrecorded(pipelines[0].wait.share or 0.0, whole)
+    share = recorded * _part_unrecorded(pipelines[0].wait.share or 0.0, facts(larger_rest))
     stage = None if pipeline.limiting is None else pipeline.stages[pipeline.limiting]
     return Verdict(
         pipeline, chain, round(share * whole.ns), share, whole.ns, stage, _written(pipeline, stage) if stage else None
     )
 
 
-def _part_unrecorded(share: float, whole: Period) -> float:
+def _part_unrecorded(share: float, more: float) -> float:
     """Return what part of all waiting, a ``share`` of the recorded period, there is while nothing is recorded.
 
     What is waited for one of several pipelines, or for elements that were not ready, is the same part of it then.
     """
-    if not share or not whole.profiled_ns:
-        return 1.0
-    return wait_while_unrecorded(share, whole.ns / whole.profiled_ns) / share
+    return wait_while_unrecorded(share, more) / share if share else 1.0
 
 
 def _unready_share(pipeline: InputPipeline, chain: Chain, per_step: float) -> float:

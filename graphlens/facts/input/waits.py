@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from graphlens.facts.clock.periods import Stretch
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.programs.judged_program import programs
-from graphlens.facts.time.period import stretches
+from graphlens.facts.time.recorded import stretches
 from graphlens.ir.iterators import InputRequest, IteratorStage
 from graphlens.ir.pipelines import PhaseKind
 from graphlens.ir.run import NO_RUN, Profile

@@ -11,7 +11,7 @@ from graphlens.facts.flat.names import Names
 from graphlens.facts.graphs import joined_loosely, judged_graph, renamed
 from graphlens.facts.programs.judged_program import programs
 from graphlens.facts.rows.op_rows import op_rows
-from graphlens.facts.time.period import stretches
+from graphlens.facts.time.recorded import stretches
 from graphlens.ir.training import PHASES, Timeline, TimelineLane
 
 MOST_SPANS: Final = 2000  # more of them no eye tells apart, and a page with all of them opens slowly

@@ -19,6 +19,10 @@ COMPILING: Final = "compiling by XLA"
 OPS: Final = "ops of the step"
 EXECUTOR: Final = "executor: scheduling, control flow and ops too cheap to be timed"
 INPUT: Final = "waiting for input"
+# What a call that loops over a dataset does once.  The end may take as long as all of the epoch: now and then
+# TensorFlow 2.21 deletes an iterator only when what tunes it has slept out.
+STARTING: Final = "start of the loop: making its iterator, and the first element"
+ENDING: Final = "end of the loop: deleting its iterator, and what follows"
 TRACING: Final = "tracing the function"
 HANDOFF: Final = "unattributed"  # between threads of the executor, none of which does anything
 DISPATCH: Final = "calling the function: Python and eager dispatch"
@@ -66,6 +70,8 @@ def _doings(profile: Profile, program: ProgramRuns) -> Iterator[tuple[str, Inter
     calls = calls_of(profile, runs, executors)
     yield COMPILING, _of(one for one in profile.activities if one.kind == "compile")  # it says not for which run
     yield OPS, _joined(_ops(profile, runs))
+    yield STARTING, _intervals(_starts(profile, calls))
+    yield ENDING, _intervals(_endings(profile, runs))
     yield EXECUTOR, _joined([_columns(executors), _of(one for one in profile.executions if one.run in runs)])
     yield INPUT, _joined(_asked(profile, runs, is_own))
     yield TRACING, _intervals((call.start_ns, call.works_from_ns) for call in calls if call.traced)
@@ -87,6 +93,28 @@ def _asked(profile: Profile, runs: Collection[int], is_own: Callable[[Activity],
     inputs = (one for one in profile.activities if one.kind == "input" and is_own(one))
     yield _of(one for one in inputs if not (requests and one.name == LOOP_OVER_DATASET))
     yield _intervals((one.start_ns, one.end_ns) for one in requests)
+
+
+def _starts(profile: Profile, calls: Iterable[Call]) -> Iterator[tuple[int, int]]:
+    """Yield from when a loop over a dataset began to work until it had its first element."""
+    first_ns: dict[int, int] = {}
+    for request in profile.requests:
+        first_ns[request.run] = min(first_ns.get(request.run, request.end_ns), request.end_ns)
+    for call in calls:
+        if call.run in first_ns and profile.runs[call.run].iterations:
+            yield call.works_from_ns, first_ns[call.run]
+
+
+def _endings(profile: Profile, runs: Collection[int]) -> Iterator[tuple[int, int]]:
+    """Yield from when a loop over a dataset had no more elements until its call returned."""
+    asked_ns: dict[int, int] = {}
+    for request in profile.requests:
+        asked_ns[request.run] = max(asked_ns.get(request.run, 0), request.end_ns)
+    for position in runs:
+        run = profile.runs[position]
+        if run.iterations:
+            ended_ns = max(run.iterations[-1][1], min(asked_ns.get(position, 0), run.end_ns))
+            yield ended_ns, run.end_ns
 
 
 # -- what the executor did -----------------------------------------------------------------------------------------

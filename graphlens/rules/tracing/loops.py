@@ -11,7 +11,8 @@ from graphlens.facts.programs.judged_program import loops_within_tf_data, progra
 from graphlens.facts.programs.program_names import base_name
 from graphlens.facts.time.attribution import attribution, timings
 from graphlens.facts.time.ledger import step_time
-from graphlens.facts.time.period import calls_are_single_steps, parts_of_period, period
+from graphlens.facts.time.period import parts_of_period, period
+from graphlens.facts.time.recorded import calls_are_single_steps
 from graphlens.ir.analysis import Finding, Fix, Saving
 from graphlens.ir.edits import ScriptSetting
 from graphlens.ir.ops import LOOP_OVER_DATASET, family
