@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from graphlens.facts.core import Facts
+from graphlens.facts.input.waits import step_waits
 from graphlens.facts.time import around
 from graphlens.facts.time.period import period
 from graphlens.facts.time.unrecorded import FEWEST_PERIODS
@@ -239,6 +240,18 @@ def test_what_a_loop_does_once_is_not_what_its_steps_do() -> None:
     executors = tuple(process(run.start_ns + 4, run.end_ns, n) for n, run in enumerate(runs))
     found = rows(Profile(runs=runs, ops=ops, requests=requests, executors=executors))
     assert found == {around.OPS: 10, around.STARTING: 4, around.ENDING: 10, around.DISPATCH: 1, around.PYTHON: 5}
+
+
+def test_the_first_element_of_a_loop_is_waited_for_at_its_start_and_by_none_of_its_steps() -> None:
+    """It takes 16 ns, a later one 6."""
+    runs = tuple(loop_of_four(at) for at in range(0, 600, 120))
+    first = tuple(InputRequest(run.start_ns + 4, run.start_ns + 20, TF_DATA, n) for n, run in enumerate(runs))
+    later = tuple(InputRequest(run.start_ns + 30, run.start_ns + 36, TF_DATA, n) for n, run in enumerate(runs))
+    facts = Facts(Evidence(Target("t", "script"), profile=Profile(runs=runs, requests=first + later)))
+    whole = facts(period)
+    assert whole is not None
+    assert {wait.wait_ns for wait in facts(step_waits)} == {6}
+    assert {row.category: row.ns for row in whole.rows}[around.INPUT] == round(6 / 4)
 
 
 def test_of_a_handful_of_loops_one_whose_end_came_late_is_not_the_usual_one() -> None:

@@ -48,7 +48,8 @@ def judged_requests(facts: Facts) -> tuple[InputRequest, ...]:
 def step_waits(facts: Facts) -> tuple[StepWait, ...]:
     """What each recorded step of the judged program waited; none where no program calls it again and again.
 
-    Time in which it computes is no waiting, though the next element is asked for meanwhile.
+    Time in which it computes is no waiting, though the next element is asked for meanwhile.  The first element of a
+    call that loops over a dataset is a part of its start, as in the rows of the period.
     """
     recorded, profile, judged = facts(stretches), facts.evidence.profile, facts(programs).judged
     requests = facts(judged_requests)
@@ -56,9 +57,20 @@ def step_waits(facts: Facts) -> tuple[StepWait, ...]:
         return ()
     from graphlens.facts.input.exposed import exposed_ns  # needs numpy, which graphs alone do not
 
-    waits_ns = exposed_ns(profile, frozenset(judged.runs), requests, recorded)
+    asked = _without_first_of_loops(profile, requests)
+    waits_ns = exposed_ns(profile, frozenset(judged.runs), asked, recorded)
     kinds = _kinds(profile, requests, recorded)
     return tuple(StepWait(*row) for row in zip(recorded, waits_ns, kinds, strict=True))
+
+
+def _without_first_of_loops(profile: Profile, requests: Sequence[InputRequest]) -> tuple[InputRequest, ...]:
+    begun: set[int] = {NO_RUN}
+    left = []
+    for request in sorted(requests):
+        if request.run in begun or not profile.runs[request.run].iterations:
+            left.append(request)
+        begun.add(request.run)
+    return tuple(left)
 
 
 def _kinds(profile: Profile, requests: Sequence[InputRequest], recorded: Sequence[Stretch]) -> list[PhaseKind]:

@@ -11,6 +11,7 @@ from graphlens.facts.clock.periods import Stretch
 from graphlens.facts.clock.sweep import Intervals, Windows, divide_among, pairs
 from graphlens.facts.programs.program_runs import ProgramRuns
 from graphlens.ir.columns import DeviceEvents, OpEvents, Spans
+from graphlens.ir.iterators import InputRequest
 from graphlens.ir.ops import ASYNCHRONOUS, COMPOSITE, INPUT_REQUESTS, LOOP_OVER_DATASET
 from graphlens.ir.run import EAGER_LOOP, NO_RUN, Activity, KernelEvent, Mark, Profile, Run, Span
 
@@ -97,12 +98,13 @@ def _asked(profile: Profile, runs: Collection[int], is_own: Callable[[Activity],
 
 def _starts(profile: Profile, calls: Iterable[Call]) -> Iterator[tuple[int, int]]:
     """Yield from when a loop over a dataset began to work until it had its first element."""
-    first_ns: dict[int, int] = {}
-    for request in profile.requests:
-        first_ns[request.run] = min(first_ns.get(request.run, request.end_ns), request.end_ns)
+    first: dict[int, InputRequest] = {}
+    for request in sorted(profile.requests):
+        first.setdefault(request.run, request)
     for call in calls:
-        if call.run in first_ns and profile.runs[call.run].iterations:
-            yield call.works_from_ns, first_ns[call.run]
+        if call.run in first and profile.runs[call.run].iterations:
+            asked = first[call.run]
+            yield min(call.works_from_ns, asked.start_ns), asked.end_ns
 
 
 def _endings(profile: Profile, runs: Collection[int]) -> Iterator[tuple[int, int]]:
