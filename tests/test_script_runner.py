@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,6 +42,7 @@ from graphlens.prove.runner import ORIGINAL, FailedError, GoneError
 from graphlens.prove.script_runner import BLOCK_MS, DRAIN_MS, SHORTEST_BLOCK_MS, ScriptRun, ScriptRunner
 from graphlens.rules.execution.granularity import op_overhead_bound
 from graphlens.testing import sketch
+from graphlens.tf.watch import gate as gate_module
 from graphlens.tf.watch import outside, rounds, writes
 from graphlens.tf.watch.gate import Gate
 
@@ -200,6 +202,44 @@ def test_an_epoch_is_gone_through_again_where_its_steps_are_timed_and_not_before
         if len(seen) == 8:
             break
     assert seen == [0, 1, 2, 0, 1, 2, 0, 1]
+
+
+class Asking:
+    """A channel to somebody who wants a block of steps."""
+
+    def __init__(self) -> None:
+        self.answers: list[Any] = []
+
+    def receive(self) -> Any:
+        return RunBlock(BLOCK_MS)
+
+    def send(self, message: Any) -> None:
+        self.answers.append(message)
+
+
+def test_what_lies_between_two_rounds_over_the_data_is_timed_with_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step takes 10 ms, each epoch of 20 another 500 ms to begin: a block of 50 ms has none of those."""
+    now_ns = [0]
+
+    def tick() -> int:
+        return now_ns[0]
+
+    def pass_ms(ms: int) -> None:
+        now_ns[0] += ms * 1_000_000
+
+    def epoch(_self: object) -> Iterator[int]:
+        pass_ms(500)
+        yield from range(20)
+
+    monkeypatch.setattr(gate_module, "time", SimpleNamespace(perf_counter_ns=tick, process_time_ns=tick))
+    channel = Asking()
+    gate = Gate(RunToGate(Watched("step", called_again=False), at_step=1), channel, {})
+    for _ in zip(rounds.again(gate, epoch)(None), range(200), strict=False):
+        gate._held_up(lambda: pass_ms(10), lambda: 0)
+    blocks = [answer for answer in channel.answers if isinstance(answer, Block)]
+    assert len(blocks) > 20
+    assert {round(block.wall_ns) for block in blocks} == {10_000_000}
+    assert {round(block.cpu_ns) for block in blocks} == {10_000_000}
 
 
 # -- what is written past Python ------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from graphlens.children.gate_messages import (
     CompareValues,
@@ -73,6 +73,8 @@ class Gate:
         self._program: Any = None
         self._calls = self._steady_calls = 0
         self._rounds = 0  # over the data of an epoch, that are being made
+        self._turns = False  # from one of them to the next, since the last call
+        self._ended = _now()  # the last call
         self._has_stood = False
         self._first_ns = self._last_ns = 0
         self._until: Callable[[], Any | None] = self._is_at_gate
@@ -134,9 +136,11 @@ class Gate:
     def round(self) -> Iterator[Callable[[], bool]]:
         """Make a round over the data of an epoch; yield what tells whether another one is to follow.
 
-        That is so once its steps are made for their time only: the steps of a short script would soon be over.
+        That is so once its steps are made for their time only: the steps of a short script would soon be over.  What
+        lies between the last step of a round and the first one of the next is timed with none: there would be no round.
         """
         calls, self._rounds = self._calls, self._rounds + 1
+        self._turns = self._has_stood and self._calls > 0
         try:
             yield lambda: self._has_stood and self._calls > calls
         finally:
@@ -195,7 +199,8 @@ class Gate:
         try:
             return call()
         finally:
-            self._last_ns = time.perf_counter_ns() - begun_ns
+            self._ended = _now()
+            self._last_ns = self._ended.wall_ns - begun_ns
             self._first_ns = self._first_ns or self._last_ns
             self._calls += 1
             self._steady_calls = 0 if traces() > before else self._steady_calls + 1
@@ -204,6 +209,9 @@ class Gate:
 
     def _arrive(self) -> None:
         """Go on where more steps are allowed; else answer, and wait for what comes next."""
+        if self._turns and isinstance(self._until, _Steps | _Timed):
+            self._until.leave_out(self._ended)
+        self._turns = False
         answer = self._until()
         while answer is not None:
             self._channel.send(answer)
@@ -266,6 +274,10 @@ class _Steps:
     def __call__(self) -> Any | None:
         return None if self._steps() < self._end else self._clock.read()
 
+    def leave_out(self, since: _Moment) -> None:
+        """Time nothing of what was done since then."""
+        self._clock.leave_out(since)
+
 
 class _Timed:
     """Allows steps for a while, and answers how long each took; the first call is not timed."""
@@ -282,18 +294,37 @@ class _Timed:
             return None
         return None if self._clock.passed_ns() < self._ns else self._clock.read()
 
+    def leave_out(self, since: _Moment) -> None:
+        """Time nothing of what was done since then."""
+        if self._clock is not None:
+            self._clock.leave_out(since)
+
+
+class _Moment(NamedTuple):
+    wall_ns: int
+    cpu_ns: int
+
+
+def _now() -> _Moment:
+    return _Moment(time.perf_counter_ns(), time.process_time_ns())
+
 
 class _Clock:
     """Measures steps from when it was made on."""
 
     def __init__(self, steps: Callable[[], int]) -> None:
         self._steps, self._first = steps, steps()
-        self._cpu_ns, self._wall_ns = time.process_time_ns(), time.perf_counter_ns()
+        self._begun = _now()
 
     def passed_ns(self) -> int:
-        return time.perf_counter_ns() - self._wall_ns
+        return time.perf_counter_ns() - self._begun.wall_ns
+
+    def leave_out(self, since: _Moment) -> None:
+        now = _now()
+        self._begun = _Moment(
+            *(begun + until - left for begun, until, left in zip(self._begun, now, since, strict=True))
+        )
 
     def read(self) -> Block:
-        wall_ns, cpu_ns = self.passed_ns(), time.process_time_ns() - self._cpu_ns
-        steps = max(1, self._steps() - self._first)
-        return Block(wall_ns / steps, cpu_ns / steps)
+        now, steps = _now(), max(1, self._steps() - self._first)
+        return Block((now.wall_ns - self._begun.wall_ns) / steps, (now.cpu_ns - self._begun.cpu_ns) / steps)
