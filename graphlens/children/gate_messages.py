@@ -64,7 +64,7 @@ class AtGate:
     accelerated, onednn, threads
         As in ``messages.OpenedTarget``.
     endless
-        Whether it goes through the data of the epoch again and again from now on.
+        Whether it goes through its data again and again from now on.
     """
 
     step: int

@@ -75,6 +75,7 @@ class Gate:
         self._rounds = 0  # over the data of an epoch, that are being made
         self._turns = False  # from one of them to the next, since the last call
         self._ended = _now()  # the last call
+        self._begins_anew = False  # with the data, whoever makes the call that is held up once more
         self._has_stood = False
         self._first_ns = self._last_ns = 0
         self._until: Callable[[], Any | None] = self._is_at_gate
@@ -173,11 +174,12 @@ class Gate:
 
     def _held_up(self, call: Callable[[], Any], traces: Callable[[], int]) -> Any:
         self._thread.within = True
+        self._begins_anew = _is_given_data(call)
         try:
             while True:
                 self._arrive()
                 result = self._timed(call, traces)
-                if not self._watched.called_again:
+                if not (self._watched.called_again or (self._begins_anew and self._has_stood)):
                     return result
                 call = self._to_be_made_again(call)
         finally:
@@ -252,7 +254,7 @@ class Gate:
 
         self._has_stood = True
         at_gate = values.at_gate(step, self._calls, (self._first_ns, self._last_ns), self._applied)
-        return replace(at_gate, endless=self._rounds > 0)
+        return replace(at_gate, endless=self._rounds > 0 or self._begins_anew)
 
     def _steps(self) -> int:
         """Return how many steps were made: as an optimizer counts them, which knows of several in one call."""
@@ -262,6 +264,11 @@ class Gate:
 
         counted = values.counted_steps(self._program)
         return self._calls if counted is None else counted
+
+
+def _is_given_data(call: Callable[[], Any]) -> bool:
+    """Tell whether a call is given a dataset, and so goes over it from the start each time that it is made."""
+    return isinstance(call, partial) and any(True for _ in arguments.datasets_in((call.args, call.keywords)))
 
 
 class _Steps:

@@ -32,14 +32,15 @@ def served(note: Note, *, endless: bool = False) -> Mapping[str, Wrapper]:
     Parameters
     ----------
     endless
-        Whether it does so for ever: of a loop in Python, whose steps would soon be over.
+        Whether it does so for ever where Python goes over it: its steps would soon be over.  What a function loops over
+        ends in any case.
     """
-    return _replacing(lambda dataset: _from_memory(dataset, note, endless=endless))
+    return _replacing(lambda dataset, in_python: _from_memory(dataset, note, endless=endless and in_python))
 
 
 def changed(edits: Sequence[Edit], note: Note) -> Mapping[str, Wrapper]:
     """Return what has each dataset changed that has the stages which edits name."""
-    return _replacing(lambda dataset: _edited(dataset, edits, note))
+    return _replacing(lambda dataset, _: _edited(dataset, edits, note))
 
 
 def _from_memory(dataset: Any, note: Note, *, endless: bool) -> Any:
@@ -74,20 +75,26 @@ def _fill(dataset: Any) -> None:
             return
 
 
-def _replacing(replacement: Callable[[Any], Any]) -> Mapping[str, Wrapper]:
-    """Return what has each dataset that is iterated over replaced; the same one always by the same."""
-    known: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+def _replacing(replacement: Callable[[Any, bool], Any]) -> Mapping[str, Wrapper]:
+    """Return what has each dataset that is iterated over replaced; the same one always by the same.
+
+    ``replacement`` is told whether Python takes the elements.
+    """
+    by_taker: Mapping[bool, weakref.WeakKeyDictionary[Any, Any]] = {
+        in_python: weakref.WeakKeyDictionary() for in_python in (False, True)
+    }
     own: weakref.WeakSet[Any] = weakref.WeakSet()  # what replaces others, and what these are filled by
     busy = [False]
 
-    def replaced(dataset: Any) -> Any:
+    def replaced(dataset: Any, *, in_python: bool = False) -> Any:
+        known = by_taker[in_python]
         if busy[0] or dataset in own or not private.is_eager_tensor(private.dataset_variant(dataset)):
             return dataset
         if dataset not in known:
             busy[0] = True  # what is iterated over meanwhile is our own
             try:
                 with private.eagerly():  # a function that is being traced may have found it outside
-                    known[dataset] = replacement(dataset)
+                    known[dataset] = replacement(dataset, in_python)
             finally:
                 busy[0] = False
             own.add(known[dataset])
@@ -100,11 +107,12 @@ def _replacing(replacement: Callable[[Any], Any]) -> Mapping[str, Wrapper]:
     }
 
 
-def _wrap_iterators(kind: Any, replaced: Callable[[Any], Any]) -> None:
+def _wrap_iterators(kind: Any, replaced: Callable[..., Any]) -> None:
     initialize = kind.__init__
 
     def initialized(self: Any, dataset: Any = None, *args: Any, **kwargs: Any) -> None:
-        initialize(self, None if dataset is None else replaced(dataset), *args, **kwargs)
+        in_python = private.is_executing_eagerly()
+        initialize(self, None if dataset is None else replaced(dataset, in_python=in_python), *args, **kwargs)
 
     kind.__init__ = initialized
 
