@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -12,7 +13,7 @@ from graphlens.facts.core import Facts
 from graphlens.facts.input.waits import step_waits
 from graphlens.facts.time import around
 from graphlens.facts.time.period import period
-from graphlens.facts.time.unrecorded import FEWEST_PERIODS
+from graphlens.facts.time.unrecorded import FEWEST_PERIODS, Rest
 from graphlens.ir.analysis import Target
 from graphlens.ir.evidence import Evidence
 from graphlens.ir.iterators import InputRequest
@@ -156,6 +157,34 @@ def test_where_python_waits_the_wait_is_what_calls_leave_of_the_period_while_not
     assert asking_in_python((40,) * (FEWEST_PERIODS - 1), activities=waits)[around.INPUT] == 30 * 90 // 100
 
 
+def test_a_wait_within_another_threads_call_leaves_calls_that_tell_nothing() -> None:
+    """The element is awaited while the call is made: less than the call is left of the step."""
+    waits = tuple(Activity("input", "element", at + 2, at + 95, PYTHON) for at in (0, 100, 200))
+    found = asking_in_python((1,) * FEWEST_PERIODS, activities=waits)
+    assert sum(found.values()) == 90
+    assert all(ns > 0 for ns in found.values())
+
+
+@pytest.mark.parametrize(
+    ("share", "larger", "is_measured", "found", "told"),
+    [
+        (0.5, 1.0, False, 0.5, 0.5),
+        (0.5, 1.2, False, 0.4, 0.4),
+        (0.2, 1.5, False, 0.0, 0.1),  # a notable wait that the model has none of is told as little
+        (0.05, 1.5, False, 0.05, 0.05),
+        (0.2, 1.5, True, 0.0, 0.0),
+        (0.5, 0.8, True, 0.6, 0.6),
+        (0.02, 0.9, True, 0.04, 0.04),  # 0.118 is what two lengths leave that are off by more than that
+    ],
+)
+def test_a_wait_while_nothing_is_recorded_is_measured_or_a_model(
+    share: float, larger: float, is_measured: bool, found: float, told: float
+) -> None:
+    rest = Rest(larger, is_measured=is_measured)
+    assert rest.wait(share) == pytest.approx(found)
+    assert rest.told(share) == pytest.approx(told)
+
+
 def test_where_calls_wait_themselves_they_do_not_tell_how_long() -> None:
     waits = tuple(Activity("input", "element", at + 60, at + 90, PYTHON) for at in (0, 100, 200))
     within = tuple(InputRequest(at + 10, at + 12, TF_DATA, run) for run, at in enumerate((0, 100, 200)))
@@ -238,8 +267,26 @@ def test_what_a_loop_does_once_is_not_what_its_steps_do() -> None:
     ops = tuple(op(run.start_ns + 20, run.start_ns + 60, n) for n, run in enumerate(runs))
     requests = tuple(InputRequest(run.start_ns + 12, run.start_ns + 20, TF_DATA, n) for n, run in enumerate(runs))
     executors = tuple(process(run.start_ns + 4, run.end_ns, n) for n, run in enumerate(runs))
-    found = rows(Profile(runs=runs, ops=ops, requests=requests, executors=executors))
+    found = rows(Profile(runs=runs, ops=ops, requests=requests, executors=executors, activities=within_tf_data(runs)))
     assert found == {around.OPS: 10, around.STARTING: 4, around.ENDING: 10, around.DISPATCH: 1, around.PYTHON: 5}
+
+
+def within_tf_data(runs: Sequence[Run]) -> tuple[Activity, ...]:
+    """The loops of runs that tf.data makes, each with an iterator of its own."""
+    return tuple(
+        Activity("input", LOOP_OVER_DATASET, run.start_ns, run.end_ns, PYTHON, position)
+        for position, run in enumerate(runs)
+    )
+
+
+def waited(profile: Profile) -> tuple[set[int], int]:
+    """How long the calls of a profile waited, and a step of them by the rows of the period."""
+    facts = Facts(Evidence(Target("t", "script"), profile=profile))
+    whole = facts(period)
+    assert whole is not None
+    return {wait.wait_ns for wait in facts(step_waits)}, sum(
+        row.ns for row in whole.rows if row.category == around.INPUT
+    )
 
 
 def test_the_first_element_of_a_loop_is_waited_for_at_its_start_and_by_none_of_its_steps() -> None:
@@ -247,11 +294,11 @@ def test_the_first_element_of_a_loop_is_waited_for_at_its_start_and_by_none_of_i
     runs = tuple(loop_of_four(at) for at in range(0, 600, 120))
     first = tuple(InputRequest(run.start_ns + 4, run.start_ns + 20, TF_DATA, n) for n, run in enumerate(runs))
     later = tuple(InputRequest(run.start_ns + 30, run.start_ns + 36, TF_DATA, n) for n, run in enumerate(runs))
-    facts = Facts(Evidence(Target("t", "script"), profile=Profile(runs=runs, requests=first + later)))
-    whole = facts(period)
-    assert whole is not None
-    assert {wait.wait_ns for wait in facts(step_waits)} == {6}
-    assert {row.category: row.ns for row in whole.rows}[around.INPUT] == round(6 / 4)
+    loops = Profile(runs=runs, requests=first + later, activities=within_tf_data(runs))
+    assert waited(loops) == ({6}, round(6 / 4))
+    assert waited(replace(loops, activities=())) == ({22}, round(22 / 4)), (
+        "they go on with an iterator that they are given"
+    )
 
 
 def test_of_a_handful_of_loops_one_whose_end_came_late_is_not_the_usual_one() -> None:
@@ -301,6 +348,20 @@ def test_what_the_program_does_between_calls_of_loops_is_a_part_of_the_step_whil
     found = Facts(evidence)(period)
     assert found is not None
     assert (found.ns, found.profiled_ns) == ((300 + 250) // 5, 750 // 5)
+
+
+def test_of_a_single_loop_the_rest_of_the_call_is_not_between_calls() -> None:
+    """Two steps in one recorded call of 200 ns, which takes 60 while nothing is recorded."""
+    assert looped((60,), 2).ns == 30
+
+
+def test_a_call_of_several_steps_is_no_step_where_few_calls_were_recorded() -> None:
+    run = Run(STEP, 0, 500, PYTHON, elements=5, iterations=tuple(Window(100 * n, 100 * n + 100) for n in range(5)))
+    function = ScriptFunction("step", "step", concretes=(STEP,), period_ns=400, periods=200)
+    evidence = Evidence(Target("t", "script"), profile=Profile(runs=(run,)), script=Script(functions=(function,)))
+    found = Facts(evidence)(period)
+    assert found is not None
+    assert (found.ns, found.n) == (80, 1000)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -240,6 +242,44 @@ def test_what_lies_between_two_rounds_over_the_data_is_timed_with_no_step(monkey
     assert len(blocks) > 20
     assert {round(block.wall_ns) for block in blocks} == {10_000_000}
     assert {round(block.cpu_ns) for block in blocks} == {10_000_000}
+
+
+class EnoughError(Exception):
+    """Nobody asks for more."""
+
+
+class AskingTwice(Asking):
+    """A channel to somebody who wants two blocks."""
+
+    def receive(self) -> Any:
+        if len(self.answers) > 2:
+            raise EnoughError
+        return RunBlock(1.0)
+
+
+@pytest.mark.parametrize(
+    ("loops", "uses_up", "is_made_again"),
+    [(True, False, True), (False, False, False), (True, True, False)],
+    ids=["a loop over the data it is given", "a step that is given data", "a loop whose data are used up"],
+)
+def test_only_a_loop_over_data_that_last_is_made_again_for_the_script(
+    loops: bool, uses_up: bool, is_made_again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_module, "_is_given_data", lambda _call: True)
+    gate = Gate(RunToGate(Watched("epoch"), at_step=1), AskingTwice(), {})
+    monkeypatch.setattr(gate, "_is_loop", lambda: loops)
+    steps = [0]
+    monkeypatch.setattr(gate, "_steps", lambda: steps[0])
+
+    def epoch() -> None:
+        time.sleep(0.0006)
+        steps[0] += 1 if not uses_up or steps[0] < 1 else 0
+
+    made = 0
+    with contextlib.suppress(EnoughError):
+        for made in range(1, 10):  # noqa: B007
+            gate._held_up(epoch, lambda: 0)
+    assert (made == 2) == is_made_again, "the script makes one on the way to its gate, and that one"
 
 
 # -- what is written past Python ------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -78,12 +79,27 @@ def test_first_batches_come_again_and_again_from_memory_as_often_as_there_are_ba
 
 
 def test_of_a_loop_in_python_they_come_for_ever(vary: Any) -> None:
-    import itertools
-
     dataset, reads = counted_reads(3)
     vary(inputs.served(Applied().note, endless=True))
     assert [int(one) for one in itertools.islice(dataset, 8)] == [0, 1, 2, 0, 1, 2, 0, 1]
     assert reads == [0, 1, 2]
+
+
+def test_what_a_function_loops_over_comes_to_an_end_all_the_same(vary: Any) -> None:
+    import tensorflow as tf
+
+    @tf.function
+    def counted(given: Any) -> Any:
+        count = 0
+        for _ in given:
+            count += 1
+        return count
+
+    dataset, reads = counted_reads(5)
+    vary(inputs.served(Applied().note, endless=True))
+    assert int(counted(dataset)) == 5
+    assert len(list(itertools.islice(dataset, 12))) == 12
+    assert set(reads) == set(range(5))
 
 
 def test_a_dataset_that_a_function_is_given_is_replaced_too(vary: Any) -> None:

@@ -55,7 +55,11 @@ def with_proofs(
     own = [one for one in analysis.findings if one.fix.edits and all(map(is_of_input, one.fix.edits))]
     others = [one for one in analysis.findings if one not in own]
     pipelines = _that_ran(gathered.evidence)
-    made_up = [] if request.judging.select else [_bound(run.watched), *map(_as_finding, _not_found(pipelines, own))]
+    made_up = (
+        []
+        if request.judging.select
+        else [_bound(run.watched, analysis.document), *map(_as_finding, _not_found(pipelines, own))]
+    )
     assert gathered.directory is not None
     folder = gathered.directory / "inputs"
     folder.mkdir(exist_ok=True)
@@ -100,12 +104,12 @@ def _that_ran(evidence: Evidence) -> list[WrittenPipeline]:
     return ran or list(evidence.pipelines)
 
 
-def _bound(watched: Watched) -> Finding:
+def _bound(watched: Watched, document: Document) -> Finding:
     """Return the question what an input that took no time would give; it is asked first.
 
     A loop of Keras is made to go through its data again and again, and one within a function has to come to an end.
     """
-    in_python = not (watched.called_again or watched.name in KERAS)
+    in_python = not (watched.called_again or watched.name in KERAS) and steps_of_a_call(document) == 1
     fix = Fix("", "manual", (ScriptSetting("served_input", "endless" if in_python else ""),))
     return Finding("", _BOUND_RULE, _FREE, (), {}, "", Saving(share=1.0), fix, severity="high")
 

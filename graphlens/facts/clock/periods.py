@@ -73,7 +73,7 @@ def _are_few_calls(stretches: Sequence[Stretch]) -> bool:
     Each of them tells as much as a row of steps does, and some take twice as long: what tunes a pipeline may sleep when
     its iterator is deleted, and is waited for (TensorFlow 2.21).  Between the two kinds nothing lies.
     """
-    return len(stretches) < FEWEST_STEPS_TO_TRIM and all(stretch.steps > 1 for stretch in stretches)
+    return 0 < len(stretches) < FEWEST_STEPS_TO_TRIM and all(stretch.steps > 1 for stretch in stretches)
 
 
 def _without_first(stretches: list[Stretch]) -> list[Stretch]:

@@ -11,7 +11,7 @@ from graphlens.facts.core import Facts, fact
 from graphlens.facts.input.chains import Chain, chains, works_ahead
 from graphlens.facts.input.pipelines import elements_per_step, input_pipelines
 from graphlens.facts.time.period import period
-from graphlens.facts.time.unrecorded import larger_rest, wait_while_unrecorded
+from graphlens.facts.time.unrecorded import Rest, rest
 from graphlens.ir.pipelines import InputPipeline, InputStage, WrittenStage
 from graphlens.units import format_ns
 
@@ -88,19 +88,19 @@ def verdict(facts: Facts) -> Verdict | None:
         return None
     pipeline, chain = pipelines[0], ran[0]
     recorded = _unready_share(pipeline, chain, elements_per_step(facts, chain) or 1.0)
-    share = recorded * _part_unrecorded(pipelines[0].wait.share or 0.0, facts(larger_rest))
+    share = recorded * _part_unrecorded(pipelines[0].wait.share or 0.0, facts(rest))
     stage = None if pipeline.limiting is None else pipeline.stages[pipeline.limiting]
     return Verdict(
         pipeline, chain, round(share * whole.ns), share, whole.ns, stage, _written(pipeline, stage) if stage else None
     )
 
 
-def _part_unrecorded(share: float, more: float) -> float:
+def _part_unrecorded(share: float, alone: Rest) -> float:
     """Return what part of all waiting, a ``share`` of the recorded period, there is while nothing is recorded.
 
     What is waited for one of several pipelines, or for elements that were not ready, is the same part of it then.
     """
-    return wait_while_unrecorded(share, more) / share if share else 1.0
+    return alone.wait(share) / share if share else 1.0
 
 
 def _unready_share(pipeline: InputPipeline, chain: Chain, per_step: float) -> float:

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from graphlens.facts.clock.periods import Stretch
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.programs.judged_program import programs
+from graphlens.facts.time.data_loops import first_of_loops
 from graphlens.facts.time.recorded import stretches
 from graphlens.ir.iterators import InputRequest, IteratorStage
 from graphlens.ir.pipelines import PhaseKind
@@ -57,20 +58,12 @@ def step_waits(facts: Facts) -> tuple[StepWait, ...]:
         return ()
     from graphlens.facts.input.exposed import exposed_ns  # needs numpy, which graphs alone do not
 
-    asked = _without_first_of_loops(profile, requests)
+    are_calls = any(stretch.steps > 1 for stretch in recorded)
+    first = set(first_of_loops(profile).values()) if are_calls else set()
+    asked = [request for request in requests if request not in first]
     waits_ns = exposed_ns(profile, frozenset(judged.runs), asked, recorded)
     kinds = _kinds(profile, requests, recorded)
     return tuple(StepWait(*row) for row in zip(recorded, waits_ns, kinds, strict=True))
-
-
-def _without_first_of_loops(profile: Profile, requests: Sequence[InputRequest]) -> tuple[InputRequest, ...]:
-    begun: set[int] = {NO_RUN}
-    left = []
-    for request in sorted(requests):
-        if request.run in begun or not profile.runs[request.run].iterations:
-            left.append(request)
-        begun.add(request.run)
-    return tuple(left)
 
 
 def _kinds(profile: Profile, requests: Sequence[InputRequest], recorded: Sequence[Stretch]) -> list[PhaseKind]:

@@ -10,6 +10,7 @@ import numpy as np
 from graphlens.facts.clock.periods import Stretch
 from graphlens.facts.clock.sweep import Intervals, Windows, divide_among, pairs
 from graphlens.facts.programs.program_runs import ProgramRuns
+from graphlens.facts.time.data_loops import first_of_loops
 from graphlens.ir.columns import DeviceEvents, OpEvents, Spans
 from graphlens.ir.iterators import InputRequest
 from graphlens.ir.ops import ASYNCHRONOUS, COMPOSITE, INPUT_REQUESTS, LOOP_OVER_DATASET
@@ -71,8 +72,9 @@ def _doings(profile: Profile, program: ProgramRuns) -> Iterator[tuple[str, Inter
     calls = calls_of(profile, runs, executors)
     yield COMPILING, _of(one for one in profile.activities if one.kind == "compile")  # it says not for which run
     yield OPS, _joined(_ops(profile, runs))
-    yield STARTING, _intervals(_starts(profile, calls))
-    yield ENDING, _intervals(_endings(profile, runs))
+    first = first_of_loops(profile)
+    yield STARTING, _intervals(_starts(first, calls))
+    yield ENDING, _intervals(_endings(profile, runs & first.keys()))
     yield EXECUTOR, _joined([_columns(executors), _of(one for one in profile.executions if one.run in runs)])
     yield INPUT, _joined(_asked(profile, runs, is_own))
     yield TRACING, _intervals((call.start_ns, call.works_from_ns) for call in calls if call.traced)
@@ -96,27 +98,23 @@ def _asked(profile: Profile, runs: Collection[int], is_own: Callable[[Activity],
     yield _intervals((one.start_ns, one.end_ns) for one in requests)
 
 
-def _starts(profile: Profile, calls: Iterable[Call]) -> Iterator[tuple[int, int]]:
+def _starts(first: Mapping[int, InputRequest], calls: Iterable[Call]) -> Iterator[tuple[int, int]]:
     """Yield from when a loop over a dataset began to work until it had its first element."""
-    first: dict[int, InputRequest] = {}
-    for request in sorted(profile.requests):
-        first.setdefault(request.run, request)
     for call in calls:
-        if call.run in first and profile.runs[call.run].iterations:
+        if call.run in first:
             asked = first[call.run]
             yield min(call.works_from_ns, asked.start_ns), asked.end_ns
 
 
-def _endings(profile: Profile, runs: Collection[int]) -> Iterator[tuple[int, int]]:
+def _endings(profile: Profile, loops: Collection[int]) -> Iterator[tuple[int, int]]:
     """Yield from when a loop over a dataset had no more elements until its call returned."""
     asked_ns: dict[int, int] = {}
     for request in profile.requests:
-        asked_ns[request.run] = max(asked_ns.get(request.run, 0), request.end_ns)
-    for position in runs:
+        if request.run in loops and request.start_ns < profile.runs[request.run].end_ns:
+            asked_ns[request.run] = max(asked_ns.get(request.run, 0), request.end_ns)
+    for position in loops:
         run = profile.runs[position]
-        if run.iterations:
-            ended_ns = max(run.iterations[-1][1], min(asked_ns.get(position, 0), run.end_ns))
-            yield ended_ns, run.end_ns
+        yield min(max(run.iterations[-1][1], asked_ns.get(position, 0)), run.end_ns), run.end_ns
 
 
 # -- what the executor did -----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from graphlens.facts.clock.periods import period_ns_of
 from graphlens.facts.core import Facts, fact
 from graphlens.facts.time.ledger import apportion
 from graphlens.facts.time.recorded import recorded_parts, stretches
-from graphlens.facts.time.unrecorded import larger_rest, unrecorded, wait_while_unrecorded
+from graphlens.facts.time.unrecorded import Rest, rest, unrecorded
 from graphlens.ir.run import LedgerRow
 from graphlens.ir.training import Period
 
@@ -28,19 +28,19 @@ def period(facts: Facts) -> Period | None:
     from graphlens.facts.time.around import EXECUTOR, OPS  # needs numpy, which graphs alone do not
 
     ns, n = facts(unrecorded) or (period_ns_of(recorded), 0)
-    rows = _rows(ns, _while_unrecorded(whole, facts(larger_rest)))
+    rows = _rows(ns, _while_unrecorded(whole, facts(rest)))
     executor_ns = sum(row.ns for row in rows if row.category in (OPS, EXECUTOR))
     return Period(ns, n or sum(one.steps for one in recorded), rows, executor_ns, period_ns_of(recorded))
 
 
-def _while_unrecorded(parts_ns: Mapping[str, float], more: float) -> Mapping[str, float]:
+def _while_unrecorded(parts_ns: Mapping[str, float], alone: Rest) -> Mapping[str, float]:
     """Return the parts of a recorded period in the proportions that they have while nothing is recorded."""
     from graphlens.facts.time.around import INPUT
 
     total_ns = sum(parts_ns.values())
     if not parts_ns.get(INPUT) or parts_ns[INPUT] >= total_ns:
         return parts_ns
-    share = wait_while_unrecorded(parts_ns[INPUT] / total_ns, more)
+    share = alone.told(parts_ns[INPUT] / total_ns)
     return {**parts_ns, INPUT: (total_ns - parts_ns[INPUT]) * share / (1 - share)}
 
 

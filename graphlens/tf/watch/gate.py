@@ -75,7 +75,8 @@ class Gate:
         self._rounds = 0  # over the data of an epoch, that are being made
         self._turns = False  # from one of them to the next, since the last call
         self._ended = _now()  # the last call
-        self._begins_anew = False  # with the data, whoever makes the call that is held up once more
+        self._is_given_data = False  # the call that is held up
+        self._loops = False  # over its data, the program that has stood: then the call can be made again
         self._has_stood = False
         self._first_ns = self._last_ns = 0
         self._until: Callable[[], Any | None] = self._is_at_gate
@@ -174,12 +175,15 @@ class Gate:
 
     def _held_up(self, call: Callable[[], Any], traces: Callable[[], int]) -> Any:
         self._thread.within = True
-        self._begins_anew = _is_given_data(call)
+        self._is_given_data = is_given_data = _is_given_data(call)
         try:
             while True:
                 self._arrive()
+                begins_anew = is_given_data and self._loops
+                steps = self._steps() if begins_anew else 0
                 result = self._timed(call, traces)
-                if not (self._watched.called_again or (self._begins_anew and self._has_stood)):
+                is_repeated = begins_anew and self._steps() > steps  # else its data are used up
+                if not (self._watched.called_again or is_repeated):
                     return result
                 call = self._to_be_made_again(call)
         finally:
@@ -187,14 +191,17 @@ class Gate:
 
     def _to_be_made_again(self, call: Callable[[], Any]) -> Callable[[], Any]:
         """Return a call with other iterators for those that it was given and that its loop has used up."""
-        from graphlens.tf.watch import programs
-
         if not isinstance(call, partial) or not arguments.has_iterators((call.args, call.keywords)):
             return call
-        if self._program is None or not programs.is_loop(self._program):
+        if not self._is_loop():
             return call
         args, keywords = arguments.with_new_iterators((call.args, call.keywords))
         return partial(call.func, *args, **keywords)
+
+    def _is_loop(self) -> bool:
+        from graphlens.tf.watch import programs
+
+        return self._program is not None and programs.is_loop(self._program)
 
     def _timed(self, call: Callable[[], Any], traces: Callable[[], int]) -> Any:
         before, begun_ns = traces(), time.perf_counter_ns()
@@ -253,8 +260,9 @@ class Gate:
         from graphlens.tf.watch import values
 
         self._has_stood = True
+        self._loops = self._is_given_data and self._is_loop()
         at_gate = values.at_gate(step, self._calls, (self._first_ns, self._last_ns), self._applied)
-        return replace(at_gate, endless=self._rounds > 0 or self._begins_anew)
+        return replace(at_gate, endless=self._rounds > 0 or self._loops)
 
     def _steps(self) -> int:
         """Return how many steps were made: as an optimizer counts them, which knows of several in one call."""
@@ -267,7 +275,7 @@ class Gate:
 
 
 def _is_given_data(call: Callable[[], Any]) -> bool:
-    """Tell whether a call is given a dataset, and so goes over it from the start each time that it is made."""
+    """Tell whether a call is given a dataset: if it loops over it, it does so from the start each time it is made."""
     return isinstance(call, partial) and any(True for _ in arguments.datasets_in((call.args, call.keywords)))
 
 

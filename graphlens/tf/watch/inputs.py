@@ -32,10 +32,10 @@ def served(note: Note, *, endless: bool = False) -> Mapping[str, Wrapper]:
     Parameters
     ----------
     endless
-        Whether it does so for ever where Python goes over it: its steps would soon be over.  What a function loops over
-        ends in any case.
+        Whether it does so for ever where Python makes the iterator: its steps would soon be over.  A dataset that a
+        function loops over ends in any case.
     """
-    return _replacing(lambda dataset, in_python: _from_memory(dataset, note, endless=endless and in_python))
+    return _replacing(lambda dataset, in_python: _from_memory(dataset, note, endless=endless and in_python), endless)
 
 
 def changed(edits: Sequence[Edit], note: Note) -> Mapping[str, Wrapper]:
@@ -75,10 +75,10 @@ def _fill(dataset: Any) -> None:
             return
 
 
-def _replacing(replacement: Callable[[Any, bool], Any]) -> Mapping[str, Wrapper]:
+def _replacing(replacement: Callable[[Any, bool], Any], apart: bool = False) -> Mapping[str, Wrapper]:
     """Return what has each dataset that is iterated over replaced; the same one always by the same.
 
-    ``replacement`` is told whether Python takes the elements.
+    ``replacement`` is told whether Python takes the elements, if one for Python is to be ``apart``.
     """
     by_taker: Mapping[bool, weakref.WeakKeyDictionary[Any, Any]] = {
         in_python: weakref.WeakKeyDictionary() for in_python in (False, True)
@@ -87,6 +87,7 @@ def _replacing(replacement: Callable[[Any, bool], Any]) -> Mapping[str, Wrapper]
     busy = [False]
 
     def replaced(dataset: Any, *, in_python: bool = False) -> Any:
+        in_python = in_python and apart
         known = by_taker[in_python]
         if busy[0] or dataset in own or not private.is_eager_tensor(private.dataset_variant(dataset)):
             return dataset
